@@ -1,0 +1,1 @@
+"""JSON Schemas of every payload that scentd publishes."""

@@ -1,0 +1,109 @@
+"""Ground floor: the one table of the board's channels, read by everything.
+
+Units, ranges and sentinels are those of the boards in the field: a Grove
+Multichannel Gas Sensor V2, three MQ parts behind an ESP32's ADC, and a BME680.
+Nothing here knows of lines, frames or models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from hardware.errors import UsageError
+
+UINT32_INFINITY = 4294967295.0
+"""Infinity cast to uint32 by the upstream firmware: the channel is saturated, not large."""
+
+GROVE_FULL_SCALE = 1023.0
+"""Full scale of the 10-bit count that the Grove board sends (0 and 1023 are both unusable)."""
+
+
+class Part(Enum):
+    """What kind of part feeds a channel; decides how its number becomes a log-conductance."""
+
+    GROVE = "grove"
+    MQ = "mq"
+    BME_GAS = "bme_gas"
+    ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One column of the board.
+
+    Attributes
+    ----------
+    name: column name in recordings and in every payload.
+    aliases: other spellings seen in firmware and in published recordings.
+    part: the kind of part, which decides linearisation.
+    device: the part's name, for documentation.
+    unit: unit of the number as the board sends it.
+    low, high: inclusive range of believable values, in that unit.
+    saturates_at: value from which on the channel is saturated rather than out of range, or None.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    part: Part
+    device: str
+    unit: str
+    low: float
+    high: float
+    saturates_at: float | None
+
+
+# Grove counts: 0 means no answer on the bus, 1023 a divider at full scale.
+# MQ "ppm" come from a power law over an assumed 5 V supply, so only sign and
+# infinity can be judged; 1e6 ppm is pure gas. BME680: datasheet BST-BME680-DS001,
+# table 1 (operating range) and FACTS of hung parts for the rest.
+CHANNELS: tuple[Channel, ...] = (
+    Channel("NO2", (), Part.GROVE, "GM-102B", "count", 1, 1022, 1023),
+    Channel("C2H5OH", ("C2H50H", "C2H5CH"), Part.GROVE, "GM-302B", "count", 1, 1022, 1023),
+    Channel("VOC", (), Part.GROVE, "GM-502B", "count", 1, 1022, 1023),
+    Channel("CO", (), Part.GROVE, "GM-702B", "count", 1, 1022, 1023),
+    Channel("Alcohol", (), Part.MQ, "MQ-135", "ppm", 0, 1e6, UINT32_INFINITY),
+    Channel("LPG", (), Part.MQ, "MQ-9", "ppm", 0, 1e6, UINT32_INFINITY),
+    Channel("Benzene", (), Part.MQ, "MQ-3", "ppm", 0, 1e6, UINT32_INFINITY),
+    Channel("Temperature", (), Part.ENVIRONMENT, "BME680", "degC", -40, 85, None),
+    Channel("Pressure", (), Part.ENVIRONMENT, "BME680", "hPa", 300, 1100, None),
+    Channel("Humidity", (), Part.ENVIRONMENT, "BME680", "%RH", 0, 100, None),
+    Channel(
+        "Gas_Resistance",
+        ("BME Gas Resistance (VOC)", "GasResistance", "Gas Resistance"),
+        Part.BME_GAS,
+        "BME680",
+        "kOhm",
+        0.001,
+        1e6,
+        None,
+    ),
+    Channel("Altitude", (), Part.ENVIRONMENT, "BME680", "m", -1000, 9000, None),
+)
+
+N_CHANNELS = len(CHANNELS)
+CHANNEL_NAMES: tuple[str, ...] = tuple(channel.name for channel in CHANNELS)
+
+GAS_CHANNELS: tuple[str, ...] = CHANNEL_NAMES[:6]
+"""The six gas channels that the ScentFormer paper uses."""
+
+_INDEX: dict[str, int] = {
+    spelling.casefold(): index
+    for index, channel in enumerate(CHANNELS)
+    for spelling in (channel.name, *channel.aliases)
+}
+
+
+def find_channel(name: str) -> int | None:
+    """Return the index of the channel called `name` or one of its aliases, or None."""
+    return _INDEX.get(name.strip().casefold())
+
+
+def channel_index(name: str) -> int:
+    """Return the index of the channel called `name`; raise `UsageError` for a name not in the table."""
+    index = find_channel(name)
+    if index is None:
+        raise UsageError(
+            f"There is no channel called {name!r}. The board has: {', '.join(CHANNEL_NAMES)}."
+        )
+    return index

@@ -1,0 +1,1 @@
+"""The shipped model bundles, one folder each. Written by `scent-train export` only."""

@@ -1,0 +1,4 @@
+"""Leaf: the host-side trainer and the command line `scent-train`.
+
+The only room that may import torch. Must never import `daemon`.
+"""

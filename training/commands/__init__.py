@@ -1,0 +1,1 @@
+"""The sub-commands of `scent-train`, one module each."""

@@ -1,0 +1,1 @@
+"""One configuration file per shipped model, read by `scent-train fit --config`."""
