@@ -1,0 +1,104 @@
+"""Models: the ring buffer whose windows are always one contiguous view.
+
+May import numpy. Must never know of channels, rates or models: it holds rows of
+float32 and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class RingBuffer:
+    """The newest `capacity` rows of a stream, each written twice.
+
+    A row that belongs at slot i is written at i and at i + capacity of an array twice as
+    long. The newest n rows therefore always end at slot head + capacity without wrapping,
+    so a window is a view, never a copy. The price is a second write per row, which for a
+    few dozen bytes costs less than any copy of a window.
+
+    Parameters
+    ----------
+    capacity: rows kept; at least 1.
+    width: numbers per row; at least 1.
+    """
+
+    __slots__ = ("_capacity", "_head", "_length", "_readable", "_rows", "_width")
+
+    def __init__(self, capacity: int, width: int) -> None:
+        if capacity < 1 or width < 1:
+            raise ValueError(
+                f"RingBuffer needs a capacity and a width of at least 1, got {capacity} and {width}"
+            )
+        self._capacity = capacity
+        self._width = width
+        self._rows: NDArray[np.float32] = np.zeros((2 * capacity, width), dtype=np.float32)
+        # Slices of a read-only view are read-only: no flag to set on every window.
+        self._readable = self._rows.view()
+        self._readable.flags.writeable = False
+        self._head = 0
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def capacity(self) -> int:
+        """Rows kept at most."""
+        return self._capacity
+
+    @property
+    def width(self) -> int:
+        """Numbers per row."""
+        return self._width
+
+    def push(self, row: NDArray[np.float32]) -> None:
+        """Add one row, float32[width], over the oldest when full."""
+        head, capacity = self._head, self._capacity
+        self._rows[head] = row
+        self._rows[head + capacity] = row
+        self._head = head + 1 if head + 1 < capacity else 0
+        if self._length < capacity:
+            self._length += 1
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Add a block of rows in time order, float32[n, width]; of a longer block the end stays."""
+        if rows.shape[1:] != (self._width,):
+            raise ValueError(f"rows must be [n, {self._width}], got {list(rows.shape)}")
+        kept = rows[-self._capacity :]
+        count = len(kept)
+        before_wrap = min(count, self._capacity - self._head)
+        self._write(self._head, kept[:before_wrap])
+        self._write(0, kept[before_wrap:])
+        self._head = (self._head + count) % self._capacity
+        self._length = min(self._capacity, self._length + count)
+
+    def view(self, count: int) -> NDArray[np.float32]:
+        """Return the newest `count` rows, oldest first, as a read-only contiguous view.
+
+        The view shows later rows once `capacity - count` more have come: copy what must last.
+
+        Raises
+        ------
+        ValueError: when fewer than `count` rows are there.
+        """
+        if not 0 <= count <= self._length:
+            raise ValueError(f"a view of {count} rows was asked of a ring holding {self._length}")
+        end = self._head + self._capacity
+        return self._readable[end - count : end]
+
+    def clear(self) -> None:
+        """Forget every row."""
+        self._head = 0
+        self._length = 0
+
+    def _write(self, start: int, block: NDArray[np.float32]) -> None:
+        """Write `block`, which does not wrap, at `start` and at its double."""
+        stop = start + len(block)
+        self._rows[start:stop] = block
+        self._rows[start + self._capacity : stop + self._capacity] = block
