@@ -100,7 +100,7 @@ def find_channel(name: str) -> int | None:
 
 
 def channel_index(name: str) -> int:
-    """Return the index of the channel called `name`; raise `UsageError` for a name not in the table."""
+    """Return the index of the channel called `name`; a name not in the table is a `UsageError`."""
     index = find_channel(name)
     if index is None:
         raise UsageError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Quality(IntEnum):
-    """What a channel's number is worth. The decoder sets the first four, channel health the rest."""
+    """What a channel's number is worth: the decoder sets the first four, channel health more."""
 
     OK = 0
     MISSING = 1
@@ -40,7 +40,9 @@ class SensorFrame:
         infinite where the board said so. Read-only.
     quality: uint8[12] of `Quality`; only channels marked OK may be used. Read-only.
     lost_before: frames known to be lost just before this one, None where the dialect cannot tell.
-    restarted: the board's sequence started anew, so nothing before this frame is continuous with it.
+    restarted: the board's sequence started anew; nothing before this frame continues into it.
+    mq_volts: volts at the three MQ parts' pins in the channel table's order, NaN where absent;
+        None where the line does not carry them (only version 2 of our own dialect does).
     """
 
     frame_seq: int
@@ -49,6 +51,7 @@ class SensorFrame:
     quality: NDArray[np.uint8]
     lost_before: int | None = None
     restarted: bool = False
+    mq_volts: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, array, dtype in (

@@ -1,0 +1,26 @@
+"""Ground floor: the checksum of our own line dialect.
+
+Knows the standard library only. The firmware computes the same function in
+`hardware/firmware/scent_line.h`; `docs/protocol.md` lists test vectors for both.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+
+CRC16_START = 0xFFFF
+
+
+def crc16(data: bytes) -> int:
+    """Return the CRC-16/CCITT-FALSE of `data`.
+
+    Polynomial 0x1021, start value 0xFFFF, nothing reflected, nothing inverted
+    at the end. `binascii.crc_hqx` is that polynomial in C; only its customary
+    start value (0) differs.
+
+    Examples
+    --------
+    >>> hex(crc16(b"123456789"))
+    '0x29b1'
+    """
+    return crc_hqx(data, CRC16_START)
