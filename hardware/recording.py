@@ -1,0 +1,269 @@
+"""Ground floor: recordings of the board, read and written as CSV.
+
+May import the line protocol, frames, the channel table and numpy. Reading goes through
+`LineDecoder`, so that training, replay and a live port share one parser. Nothing here
+knows of models or of what a recording is labelled.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+import numpy as np
+
+from hardware.channels import CHANNEL_NAMES
+from hardware.errors import ScentdError
+from hardware.frames import SensorFrame
+from hardware.protocol import LineCounts, LineDecoder, encode_csv, encode_csv_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+RATE_WITHOUT_TIMESTAMPS_HZ = 1.0
+"""The published single-substance recordings carry no time: one row per second."""
+
+_LOSS_UNKNOWN = -1
+_READ_BYTES = 1 << 16
+
+
+class RecordingError(ScentdError):
+    """A recording cannot be read, or cannot be written."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """A recording, whole.
+
+    Attributes
+    ----------
+    path: the file it came from.
+    values: float32[n, 12] in the channel table's order, exactly as sent; NaN where absent.
+    quality: uint8[n, 12] of `Quality`, as the decoder judged.
+    timestamp_ms: int64[n], the recording's own clock, or None where any row lacks it.
+    nominal_rate_hz: from the median step of the timestamps, else 1 Hz (the published layout).
+    counts: what the decoder met in the file.
+    frame_seq: int64[n], the board's counter in a capture of our own dialect, else from 0.
+    lost_before: int64[n], frames lost before each, -1 where the dialect cannot tell.
+    restarted: bool[n], whether the board started anew at this frame.
+    """
+
+    path: Path
+    values: NDArray[np.float32]
+    quality: NDArray[np.uint8]
+    timestamp_ms: NDArray[np.int64] | None
+    nominal_rate_hz: float
+    counts: LineCounts
+    frame_seq: NDArray[np.int64]
+    lost_before: NDArray[np.int64]
+    restarted: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def frames(self) -> Iterator[SensorFrame]:
+        """Yield the recording's frames, equal to those that a live decoder gave."""
+        for row in range(len(self.values)):
+            lost = int(self.lost_before[row])
+            yield SensorFrame(
+                frame_seq=int(self.frame_seq[row]),
+                device_ms=None if self.timestamp_ms is None else int(self.timestamp_ms[row]),
+                values=self.values[row],
+                quality=self.quality[row],
+                lost_before=None if lost == _LOSS_UNKNOWN else lost,
+                restarted=bool(self.restarted[row]),
+            )
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a recording in any layout that the decoder knows.
+
+    Raises
+    ------
+    RecordingError
+        The file is missing, unreadable or empty, has no known columns, or has no data rows.
+    """
+    path = Path(path)
+    decoder = LineDecoder()
+    frames: list[SensorFrame] = []
+    first_bytes = b""
+    try:
+        with path.open("rb") as stream:
+            while data := stream.read(_READ_BYTES):
+                first_bytes = first_bytes or data
+                frames += decoder.feed(data)
+    except OSError as error:
+        raise RecordingError(_cannot_open(path, error)) from error
+    frames += decoder.finish()
+    if not frames:
+        raise RecordingError(_why_no_frames(path, first_bytes, decoder.counts))
+    return _assemble(path, frames, decoder.counts)
+
+
+def _assemble(path: Path, frames: list[SensorFrame], counts: LineCounts) -> Recording:
+    clocks = [frame.device_ms for frame in frames if frame.device_ms is not None]
+    timestamp_ms = np.array(clocks, np.int64) if len(clocks) == len(frames) else None
+    values = np.array([frame.values for frame in frames], np.float32)
+    quality = np.array([frame.quality for frame in frames], np.uint8)
+    for array in (values, quality, timestamp_ms):
+        if array is not None:
+            array.flags.writeable = False
+    return Recording(
+        path=path,
+        values=values,
+        quality=quality,
+        timestamp_ms=timestamp_ms,
+        nominal_rate_hz=_rate_hz(timestamp_ms),
+        counts=counts,
+        frame_seq=np.array([frame.frame_seq for frame in frames], np.int64),
+        lost_before=np.array(
+            [_LOSS_UNKNOWN if f.lost_before is None else f.lost_before for f in frames], np.int64
+        ),
+        restarted=np.array([frame.restarted for frame in frames], np.bool_),
+    )
+
+
+def _rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:
+    """Return the rate of the median forward step; a median shrugs off pauses and clock jumps."""
+    if timestamp_ms is None:
+        return RATE_WITHOUT_TIMESTAMPS_HZ
+    steps_ms = np.diff(timestamp_ms)
+    forward_ms = steps_ms[steps_ms > 0]
+    if forward_ms.size == 0:
+        return RATE_WITHOUT_TIMESTAMPS_HZ
+    return 1000.0 / float(np.median(forward_ms))
+
+
+def _cannot_open(path: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return (
+        f"Expected a recording at {path}, but it cannot be read ({reason}). "
+        "Check the path and its permissions."
+    )
+
+
+def _why_no_frames(path: Path, first_bytes: bytes, counts: LineCounts) -> str:
+    if not first_bytes.strip():
+        return f"Expected a recording at {path}, but the file is empty. Record it again."
+    columns = ", ".join(CHANNEL_NAMES)
+    if counts.headers:
+        return (
+            f"{path} has a header but no data row that fits it ({_damage(counts)}). "
+            "Record it again, or repair the rows."
+        )
+    first_line = first_bytes.lstrip().splitlines()[0][:200].decode("utf-8", "replace")
+    return (
+        f"{path} has no columns of the board. It begins with {first_line!r}; expected a header "
+        f"naming some of {columns} (optionally timestamp_ms), or lines as the board sends them. "
+        "Rename the columns, or choose another file."
+    )
+
+
+def _damage(counts: LineCounts) -> str:
+    kinds = {
+        "malformed": counts.malformed,
+        "checksum": counts.checksum,
+        "binary": counts.binary,
+        "overlong": counts.overlong,
+        "text": counts.text,
+    }
+    found = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
+    return found or "nothing follows it"
+
+
+class RecordingWriter:
+    """Write a recording: `timestamp_ms` and the twelve columns, whole lines only.
+
+    Each row is one write of the operating system, so a process that is killed leaves no half
+    line; a row that a full disk cuts short is taken back.
+
+    Parameters
+    ----------
+    target: a path, which must not exist yet, or an open binary stream, which is not closed.
+
+    Raises
+    ------
+    RecordingError
+        On entering: the file exists or cannot be made. On writing: the disk refused.
+
+    Examples
+    --------
+    >>> import io
+    >>> stream = io.BytesIO()
+    >>> with RecordingWriter(stream) as recording:
+    ...     recording.write(0, [216, 305, 494, 830, 2, 38, 3, 25.5, 1022.75, 28, 69.5, -48])
+    >>> stream.getvalue().splitlines()[1]
+    b'0,216,305,494,830,2,38,3,25.5,1022.75,28,69.5,-48'
+    """
+
+    def __init__(self, target: Path | str | BinaryIO) -> None:
+        self._path = Path(target) if isinstance(target, (str, Path)) else None
+        self._stream = target if not isinstance(target, (str, Path)) else None
+        self._fd = -1
+        self._whole_bytes = 0
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            self._fd = self._create(self._path)
+        self._append(encode_csv_header(timestamps=True))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def write(self, t_ms: int, values: Sequence[float] | NDArray[np.float32]) -> None:
+        """Append one row: integer milliseconds and the 12 values as the board sent them."""
+        self._append(encode_csv(values, t_ms))
+
+    @staticmethod
+    def _create(path: Path) -> int:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError as error:
+            raise RecordingError(
+                f"{path} exists already and a recording is never overwritten. "
+                "Choose another name, or move the old one away."
+            ) from error
+        except OSError as error:
+            raise RecordingError(
+                f"Cannot make the recording {path}: {error.strerror}. "
+                "Check that its folder exists and may be written to."
+            ) from error
+
+    def _append(self, line: bytes) -> None:
+        if self._path is None:
+            if self._stream is not None:
+                self._stream.write(line)
+            return
+        if self._fd < 0:
+            raise RecordingError(
+                f"The recording {self._path} is not open; write inside its `with` block."
+            )
+        try:
+            written = os.write(self._fd, line)
+        except OSError as error:
+            raise RecordingError(self._refused(self._path, error.strerror)) from error
+        if written < len(line):
+            os.ftruncate(self._fd, self._whole_bytes)
+            os.lseek(self._fd, self._whole_bytes, os.SEEK_SET)
+            raise RecordingError(self._refused(self._path, "no space left for a whole line"))
+        self._whole_bytes += written
+
+    def _refused(self, path: Path, reason: str | None) -> str:
+        return (
+            f"Writing to the recording {path} failed: {reason}. "
+            f"The rows up to here are whole ({self._whole_bytes} bytes). "
+            "Free some space and start a new recording."
+        )
