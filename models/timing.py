@@ -1,0 +1,324 @@
+"""Models: one clock for a stream of frames, its rate, its losses, and decimation.
+
+May import hardware and numpy. Must never read a clock, a port or a file: times come in
+as arguments, so a replay takes the very decisions of the live run.
+
+Everything downstream reads `t_ms` alone. `Timeline` makes it from whatever the board
+offers; fed with its own output as device clock it gives the same numbers again.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.channels import N_CHANNELS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hardware.frames import SensorFrame
+
+ARRIVAL_SPAN = 20
+"""Frames over which arrivals are averaged to see a board change its rate: single arrivals say
+little, since one read may deliver several frames. Even numbers keep pairs together."""
+
+HOUR_MS = 3_600_000
+"""A device clock that leaps this far is broken; a silence is written as at most just less."""
+
+RESTART_GAP_MS = 60_000
+"""What a restarted board's first frame advances by: more than any model bridges, even at 0.1 Hz."""
+
+RATE_DIFFERENCES = 8
+"""Differences whose median is the first rate: 0.8 s of a 10 Hz board."""
+
+CHANGE_RUN = 9
+"""Differences in a row, all off the period to the same side, that make a new rate.
+
+A lossy line or a jittering board leaves the period to both sides or now and then; nine in
+a row to one side is a board that was set to another rate.
+"""
+
+OFF_PERIOD = 0.25
+"""How far, relative to the period, a difference counts as off it."""
+
+AGREEING_SPREAD = 0.1
+"""Median deviation, relative to the median, up to which the first differences agree."""
+
+LOSS_RATIO = 2.5
+"""Among jittering first differences, one this many times the median holds lost samples."""
+
+SHORTEST_PERIOD_MS = 25
+"""Boards send at 20 Hz at most. Frames closer than this at the very beginning were waiting in a
+buffer when the port was opened, so they say nothing about the rate."""
+
+SLACK = 0.4
+"""How much of a period one difference may stray before it would count as a lost sample more."""
+
+ARRIVAL_SILENCE_MS = 500.0
+"""Without a device clock, a frame later than this and 1.5 periods is a real gap; less is jitter."""
+
+ARRIVAL_GAIN = 0.1
+"""Share of the lateness by which an arrival-timed stream is corrected per frame (a slow
+phase-locked loop: USB and scheduler jitter averages out, the board's true rate stays)."""
+
+
+def lost_samples(dt_ms: int, period_ms: float) -> int:
+    """Return how many samples are missing between two that lie `dt_ms` apart."""
+    return max(0, round(dt_ms / period_ms) - 1)
+
+
+class RateMeter:
+    """Measures the period of a stream from its own time steps, and notices when it changes.
+
+    Parameters
+    ----------
+    rate_hz: the rate, when it is known beforehand (`source.rate_hz`); never changes then.
+    """
+
+    __slots__ = ("_fixed", "_run", "_seen", "_side", "period_ms")
+
+    def __init__(self, rate_hz: float | None = None) -> None:
+        self.period_ms: float | None = None if rate_hz is None else 1000.0 / rate_hz
+        self._fixed = rate_hz is not None
+        self._seen: list[float] = []
+        self._run: deque[float] = deque(maxlen=CHANGE_RUN)
+        self._side = 0
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Samples per second, None until known."""
+        return None if self.period_ms is None else 1000.0 / self.period_ms
+
+    def observe(self, dt_ms: float) -> bool:
+        """Take one step per sample; return whether the period is newly known or has changed."""
+        if self._fixed:
+            return False
+        if self.period_ms is None:
+            return self._learn(dt_ms)
+        off = dt_ms / self.period_ms - 1.0
+        if -OFF_PERIOD <= off <= OFF_PERIOD:
+            self._side = 0
+            return False
+        side = 1 if off > 0 else -1
+        if side != self._side:
+            self._run.clear()
+            self._side = side
+        self._run.append(dt_ms)
+        if len(self._run) < CHANGE_RUN:
+            return False
+        self.period_ms = max(1.0, statistics.median(self._run))
+        self._side = 0
+        return True
+
+    def _learn(self, dt_ms: float) -> bool:
+        if not self._seen and dt_ms < SHORTEST_PERIOD_MS:
+            return False
+        self._seen.append(dt_ms)
+        if len(self._seen) < RATE_DIFFERENCES:
+            return False
+        self.period_ms = max(1.0, _typical(self._seen))
+        self._seen.clear()
+        return True
+
+
+def _typical(differences: list[float]) -> float:
+    """Median of steps that agree; of jittering ones the mean, which jitter moves least.
+
+    Arrival times stray by a whole period at 10 Hz, and a median of eight such steps by
+    half of one; their mean is the span over the count. Losses are left out of it.
+    """
+    median = statistics.median(differences)
+    spread = statistics.median(abs(step - median) for step in differences)
+    if spread <= AGREEING_SPREAD * median:
+        return median
+    return statistics.fmean(step for step in differences if step <= LOSS_RATIO * median)
+
+
+class Timeline:
+    """Gives every frame an integer `t_ms`, milliseconds since the first, always increasing.
+
+    With a lost count and a device clock, the clock's difference, kept within what the lost
+    count allows, so that a clock that jumps or wraps is mended. With a device clock alone,
+    its difference; a clock that ran back or leapt an hour is a restart. With neither, the
+    arrival time, smoothed: lateness below half a second (or 1.5 periods) is jitter and
+    never a loss, more is a gap. A restarted board comes `RESTART_GAP_MS` later.
+
+    Parameters
+    ----------
+    rate_hz: the rate, when it is known beforehand.
+    """
+
+    __slots__ = ("_arrival_offset", "_arrivals", "_device_ms", "_raw", "_t_ms")
+
+    def __init__(self, rate_hz: float | None = None) -> None:
+        # Measures what the board says before it is clamped: a board that was set to
+        # another rate must be able to leave the clamp of the old one.
+        self._raw = RateMeter(rate_hz)
+        self._t_ms: int | None = None
+        self._device_ms: int | None = None
+        self._arrivals: deque[float] = deque(maxlen=ARRIVAL_SPAN + 1)
+        self._arrival_offset = 0.0
+
+    @property
+    def period_ms(self) -> float | None:
+        """The period that frames are held to, None until known."""
+        return self._raw.period_ms
+
+    def stamp(self, frame: SensorFrame, arrival_ms: float) -> int:
+        """Return the frame's `t_ms`; `arrival_ms` is any steady clock's reading at its arrival."""
+        if self._t_ms is None:
+            t_ms = 0
+        else:
+            step = self._step(frame, arrival_ms, self._t_ms)
+            t_ms = self._t_ms + min(max(1, step), HOUR_MS - 1)
+        if frame.device_ms is not None or frame.restarted or self._t_ms is None:
+            self._arrival_offset = arrival_ms - t_ms
+        self._device_ms = frame.device_ms
+        self._arrivals.append(arrival_ms)
+        self._t_ms = t_ms
+        return t_ms
+
+    def _step(self, frame: SensorFrame, arrival_ms: float, t_ms: int) -> int:
+        if frame.restarted:
+            return RESTART_GAP_MS
+        if frame.device_ms is None or self._device_ms is None:
+            return self._step_of_arrival(arrival_ms, t_ms)
+        difference = frame.device_ms - self._device_ms
+        if frame.lost_before is None:
+            return self._step_of_clock(difference)
+        return self._step_of_sequence(difference, frame.lost_before)
+
+    def _step_of_clock(self, difference: int) -> int:
+        if 0 < difference < HOUR_MS:
+            self._raw.observe(difference)
+            return difference
+        if difference == 0:
+            return round(self.period_ms or 1)
+        return RESTART_GAP_MS
+
+    def _step_of_sequence(self, difference: int, lost: int) -> int:
+        sane = 0 < difference < HOUR_MS
+        if sane:
+            self._raw.observe(difference / (lost + 1))
+        period = self.period_ms
+        if period is None:
+            return difference if sane else SHORTEST_PERIOD_MS
+        if not sane:
+            return round((lost + 1) * period)
+        lowest = int((lost + 1 - SLACK) * period) + 1
+        highest = int((lost + 1 + SLACK) * period)
+        return min(max(difference, lowest), highest)
+
+    def _step_of_arrival(self, arrival_ms: float, t_ms: int) -> int:
+        since = arrival_ms - self._arrival_offset - t_ms
+        period = self.period_ms
+        if period is None:
+            self._raw.observe(arrival_ms - self._arrivals[-1])
+            return round(since)
+        late = since - period
+        if late > max(ARRIVAL_SILENCE_MS, 1.5 * period):
+            self._raw.observe(arrival_ms - self._arrivals[-1])
+            self._arrivals.clear()
+            return round(since)
+        if len(self._arrivals) > ARRIVAL_SPAN:
+            mean = (arrival_ms - self._arrivals[1]) / ARRIVAL_SPAN
+            if mean >= SHORTEST_PERIOD_MS:
+                self._raw.observe(mean)
+        correction = min(max(ARRIVAL_GAIN * late, -SLACK * period), SLACK * period)
+        return round(period + correction)
+
+
+class Decimator:
+    """Averages `factor` consecutive samples into one, NaN-aware, whatever the chunking.
+
+    Every `factor` samples, lost ones included, make one group. A group's mean is over what
+    was usable; a group of which every sample was lost counts as one lost sample. Readings
+    are averaged as sent, before any logarithm: that is what a board of the slower rate
+    with the same converter would have measured.
+
+    Parameters
+    ----------
+    factor: samples per group; 1 passes everything through.
+    longest_gap: lost samples of the input that still keep the groups' rhythm; after more,
+        a new group starts at the next sample.
+    """
+
+    __slots__ = ("_factor", "_filled", "_group", "_longest_gap", "_lost", "_measured")
+
+    def __init__(self, factor: int, longest_gap: int) -> None:
+        self._factor = factor
+        self._longest_gap = longest_gap
+        self._group = np.full((factor, N_CHANNELS), np.nan, dtype=np.float32)
+        self._filled = 0
+        self._measured = False
+        self._lost = 0
+
+    def feed(
+        self, values: NDArray[np.float32], lost: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Take float32[n, 12] and the samples lost before each; return both at the lower rate."""
+        if self._factor == 1:
+            return values, lost
+        rows: list[NDArray[np.float32]] = []
+        gaps: list[int] = []
+        start = 0
+        for position in np.flatnonzero(lost):
+            self._fill(values[start:position], rows, gaps)
+            self._skip(int(lost[position]), rows, gaps)
+            start = int(position)
+        self._fill(values[start:], rows, gaps)
+        if not rows:
+            return np.empty((0, N_CHANNELS), dtype=np.float32), np.empty(0, dtype=np.int64)
+        return np.stack(rows), np.array(gaps, dtype=np.int64)
+
+    def _fill(
+        self, values: NDArray[np.float32], rows: list[NDArray[np.float32]], gaps: list[int]
+    ) -> None:
+        while len(values):
+            taken = min(len(values), self._factor - self._filled)
+            self._group[self._filled : self._filled + taken] = values[:taken]
+            self._filled += taken
+            self._measured = True
+            values = values[taken:]
+            if self._filled == self._factor:
+                self._close(rows, gaps)
+
+    def _skip(self, lost: int, rows: list[NDArray[np.float32]], gaps: list[int]) -> None:
+        if lost > self._longest_gap:
+            self._clear()
+            self._lost += max(1, round(lost / self._factor))
+            return
+        self._filled += lost
+        while self._filled >= self._factor:
+            left = self._filled - self._factor
+            self._close(rows, gaps)
+            self._filled = left
+
+    def _close(self, rows: list[NDArray[np.float32]], gaps: list[int]) -> None:
+        if self._measured:
+            rows.append(_mean_of_usable(self._group))
+            gaps.append(self._lost)
+            self._lost = 0
+        else:
+            self._lost += 1
+        self._clear()
+
+    def _clear(self) -> None:
+        self._group[:] = np.nan
+        self._filled = 0
+        self._measured = False
+
+
+def _mean_of_usable(group: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean over the rows of float32[n, 12] that are numbers, NaN where none is."""
+    usable = ~np.isnan(group)
+    count = usable.sum(axis=0)
+    total = np.where(usable, group, np.float32(0)).sum(axis=0, dtype=np.float64)
+    mean: NDArray[np.float32] = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(
+        np.float32
+    )
+    return mean
