@@ -1,0 +1,215 @@
+"""Daemon: the configuration as frozen values, each field beside its rule and its mend.
+
+This file may import the standard library and `hardware`. It must not import
+pydantic, numpy or anything slow: `daemon.config_file` reads and validates, and
+everything else only holds these values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from importlib import import_module
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TOPIC_ROOT = "scent"
+"""Every topic starts with it; rigs on one broker differ by their `rig_id`."""
+
+BOARD_BAUD = 115200
+"""What the firmware in the field speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Must:
+    """A rule for one value: `holds` judges it, `mend` is the sentence shown when it does not."""
+
+    holds: Callable[[Any], bool]
+    mend: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Let pydantic apply the rule after its own type check."""
+        # Looked up here, because only the process that validates pays for pydantic.
+        core_schema = import_module("pydantic_core.core_schema")
+        return core_schema.no_info_after_validator_function(self.checked, handler(source))
+
+    def checked(self, value: Any) -> Any:
+        """Return `value`, or raise `ValueError` with the mend."""
+        if value is not None and not self.holds(value):
+            raise ValueError(self.mend)
+        return value
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern)
+    return lambda text: compiled.fullmatch(text) is not None
+
+
+def _within(low: float, high: float) -> Callable[[float], bool]:
+    return lambda value: isfinite(value) and low <= value <= high
+
+
+_FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """Where the board is: a port by its path, or a USB serial adapter by its ids."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    port: Annotated[
+        str | None, Must(lambda text: bool(text.strip()), "name the port, for example /dev/ttyUSB0")
+    ] = None
+    """Path of the serial port, a stable link below /dev/serial/by-id included."""
+
+    usb: Annotated[
+        str | None,
+        Must(
+            _matches(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}(:[^\s:]+)?"),
+            'write it as vendor:product or vendor:product:serial, for example "10c4:ea60"',
+        ),
+    ] = None
+    """USB vendor:product[:serial] in hexadecimal; found wherever it is plugged in."""
+
+    baud: Annotated[
+        int, Must(_within(300, 4_000_000), "a baud rate lies between 300 and 4000000")
+    ] = BOARD_BAUD
+    """Bits per second on the wire."""
+
+    rate_hz: Annotated[
+        float | None, Must(_within(0.1, 20.0), "boards from 0.1 to 20 Hz are accepted")
+    ] = None
+    """The board's true rate; measured from its lines when left out."""
+
+    def __post_init__(self) -> None:
+        if (self.port is None) == (self.usb is None):
+            came = "neither" if self.port is None else "both"
+            raise ValueError(
+                f"give exactly one of port and usb ({came} came), as port: /dev/ttyUSB0 "
+                'or usb: "10c4:ea60"'
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """Certificates of an encrypted connection; all three are paths of PEM files."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    ca: Path | None = None
+    """Who signed the broker's certificate; the system's authorities when left out."""
+
+    cert: Path | None = None
+    """This rig's own certificate, where the broker asks for one."""
+
+    key: Path | None = None
+    """The private key of `cert`."""
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: give both, or neither")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttConfig:
+    """The broker, and what is sent to it beyond the results."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    host: Annotated[str, Must(lambda text: bool(text.strip()), "name the broker's host")] = (
+        "localhost"
+    )
+    port: Annotated[int, Must(_within(1, 65535), "a TCP port lies between 1 and 65535")] = 1883
+    username: str | None = None
+    password_file: Path | None = None
+    """A file whose first line is the password: secrets never stand in the configuration."""
+
+    tls: TlsConfig | None = None
+    protocol: Literal["auto", "3.1.1", "5", 5] = "auto"
+    """`auto` tries MQTT 5 and falls back to 3.1.1. YAML reads a bare 5 as a number."""
+
+    keepalive_s: Annotated[
+        int, Must(_within(5, 3600), "a keep-alive lies between 5 and 3600 seconds")
+    ] = 30
+    """How long the broker waits for a sign of life before it publishes the last will (x1.5)."""
+
+    sample: bool = False
+    """Publish every raw frame on `sample` as well."""
+
+    def __post_init__(self) -> None:
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs a username beside it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What is logged and how it looks."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "human", "json"] = "auto"
+    """`auto` is JSON under systemd or into a pipe, and human on a terminal."""
+
+
+def default_state_dir() -> Path:
+    """Return where state lives when the configuration does not say.
+
+    systemd names the unit's own folder in STATE_DIRECTORY; a user's run follows
+    the XDG base directories.
+    """
+    if systemd := os.environ.get("STATE_DIRECTORY"):
+        return Path(systemd.split(":", maxsplit=1)[0])
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "scentd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything a rig's daemon was told."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    rig_id: Annotated[
+        str,
+        Must(
+            _matches(r"[a-z0-9_-]{1,32}"),
+            "use 1 to 32 of a-z, 0-9, _ and -: it becomes part of every MQTT topic",
+        ),
+    ]
+    source: SourceConfig
+    models: Annotated[
+        tuple[str, ...],
+        Must(lambda names: len(names) > 0, "name at least one model, for example [substances-50]"),
+        Must(lambda names: len(set(names)) == len(names), "name each model once"),
+    ]
+    """Names of shipped or installed bundles, or their folders."""
+
+    mqtt: MqttConfig = field(default_factory=MqttConfig)
+    live_stride_s: Annotated[
+        float, Must(_within(0.1, 600), "a stride lies between 0.1 and 600 seconds")
+    ] = 5.0
+    """Seconds of the board's time between two inferences of a model."""
+
+    record: bool = False
+    """Write every frame to a CSV below `state_dir`/recordings."""
+
+    state_dir: Path = field(default_factory=default_state_dir)
+    decision: dict[str, float] = field(default_factory=dict)
+    """Overrides of the decision layer's constants, by name."""
+
+    exposure: dict[str, float] = field(default_factory=dict)
+    """Overrides of the exposure detector's constants, by name."""
+
+    log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def recordings_dir(self) -> Path:
+        """Where recordings are written."""
+        return self.state_dir / "recordings"

@@ -1,0 +1,608 @@
+"""Daemon: the broker's side: one thread that connects, says who is there, and empties the outbox.
+
+May import paho-mqtt. Must never build a payload or know what a smell is: it
+carries messages, keeps the retained state of the rig, and heals connections.
+The one thread here does all the socket's work; other threads only leave
+messages and wake it.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from daemon.backoff import Backoff
+from daemon.config import TOPIC_ROOT
+from daemon.logs import get_logger
+from daemon.outbox import Message
+from daemon.secrets import read_secret
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from daemon.config import MqttConfig, TlsConfig
+    from daemon.outbox import Outbox
+
+STATUS = "status"
+ONLINE = "online"
+OFFLINE = "offline"
+
+IN_FLIGHT_LIMIT = 20
+"""Unacknowledged QoS 1 messages at a time, paho's own default."""
+
+FLEETING_LIMIT = 256
+"""QoS 0 messages that wait for the thread; older ones give way and are counted."""
+
+CONNECT_TIMEOUT_S = 5.0
+CONNACK_TIMEOUT_S = 10.0
+FIRST_RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+REFUSED_RETRY_S = 60.0
+"""A refused password will not get better by itself: brokers ban clients that hammer."""
+
+FLUSH_S = 0.5
+FAREWELL_S = 0.7
+"""With FLUSH_S, what stopping may take: SIGTERM has two seconds in all."""
+
+_REFUSED = frozenset(
+    {"Not authorized", "Bad user name or password", "Bad authentication method", "Banned"}
+)
+_PROTOCOL_NAMES = {MQTTProtocolVersion.MQTTv5: "5", MQTTProtocolVersion.MQTTv311: "3.1.1"}
+
+
+class BrokerError(ScentdError):
+    """The broker cannot be used; the message says why and what to do."""
+
+
+class BrokerUnreachableError(BrokerError):
+    """Nobody answered at host and port, or not in MQTT."""
+
+
+class BrokerRefusedError(BrokerError):
+    """The broker answered and does not let this rig in."""
+
+
+class _WrongProtocolError(BrokerError):
+    """The broker does not speak the version that was tried."""
+
+
+class BrokerState(Enum):
+    """What the connection is doing, as `health` reports it."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerReport:
+    """A snapshot of the connection for `health` and the logs.
+
+    Attributes
+    ----------
+    state: what the connection is doing.
+    protocol: "5" or "3.1.1" once connected, else None.
+    connections: how often a connection was made; one more than the reconnects.
+    rejected: messages that the broker acknowledged with an error.
+    fleeting_dropped: QoS 0 messages that found no connection or no room.
+    """
+
+    state: BrokerState = BrokerState.CONNECTING
+    protocol: str | None = None
+    connections: int = 0
+    rejected: int = 0
+    fleeting_dropped: int = 0
+
+
+def topic_prefix(rig_id: str) -> str:
+    """Return the start of all topics of a rig, slash included."""
+    return f"{TOPIC_ROOT}/{rig_id}/"
+
+
+def make_client(
+    rig_id: str, config: MqttConfig, protocol: MQTTProtocolVersion, *, suffix: str = ""
+) -> paho.Client:
+    """Return an unconnected client with credentials and certificates set.
+
+    Raises
+    ------
+    ScentdError
+        If the password file or a certificate cannot be read.
+    """
+    # A fixed client id lets the broker replace the half-open connection of a
+    # rig that lost its power, last will included.
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=f"scentd-{rig_id}{suffix}",
+        protocol=protocol,
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
+    if config.username is not None:
+        secret = None if config.password_file is None else read_secret(config.password_file)
+        client.username_pw_set(config.username, secret)
+    if config.tls is not None:
+        client.tls_set_context(_tls_context(config.tls))
+    return client
+
+
+def _tls_context(tls: TlsConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+        if tls.cert is not None:
+            context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key))
+    except FileNotFoundError as error:
+        raise BrokerError(
+            f"mqtt.tls names the file {error.filename or tls.ca or tls.cert}, which does not "
+            "exist. Correct the path, or leave the setting out to trust the system's authorities."
+        ) from None
+    except (ssl.SSLError, OSError) as error:
+        raise BrokerError(
+            f"The certificates named in mqtt.tls cannot be used ({error}). "
+            "They must be PEM files, and key must belong to cert."
+        ) from None
+    return context
+
+
+def protocols(config: MqttConfig) -> list[MQTTProtocolVersion]:
+    """Return the versions to try, in order."""
+    return {
+        "5": [MQTTProtocolVersion.MQTTv5],
+        "3.1.1": [MQTTProtocolVersion.MQTTv311],
+        "auto": [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311],
+    }[str(config.protocol)]
+
+
+class _Desk:
+    """What the MQTT thread and the others share: messages laid down, the state, the wake."""
+
+    def __init__(self, rig_id: str, config: MqttConfig, outbox: Outbox) -> None:
+        self.rig_id = rig_id
+        self.config = config
+        self.outbox = outbox
+        self.log = get_logger("mqtt")
+        self.stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._held: dict[str, Message] = {}
+        self._unsent: dict[str, None] = {}
+        self._fleeting: deque[Message] = deque()
+        self._report = BrokerReport()
+        self.wake_out, self._wake_in = socket.socketpair()
+        self.wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+
+    def hold(self, message: Message) -> None:
+        with self._lock:
+            if self._held.get(message.topic) == message:
+                return
+            self._held[message.topic] = message
+            self._unsent[message.topic] = None
+        self.wake()
+
+    def lay_down(self, message: Message) -> None:
+        """Keep a fleeting message for the thread; the oldest gives way."""
+        with self._lock:
+            connected = self._report.state is BrokerState.CONNECTED
+            if connected:
+                self._fleeting.append(message)
+            if not connected or len(self._fleeting) > FLEETING_LIMIT:
+                if connected:
+                    self._fleeting.popleft()
+                dropped = self._report.fleeting_dropped + 1
+                self._report = replace(self._report, fleeting_dropped=dropped)
+        self.wake()
+
+    def pick_up(self) -> tuple[list[Message], list[Message]]:
+        """Return the states that changed and the fleeting messages, and clear both."""
+        with self._lock:
+            states = [self._held[topic] for topic in self._unsent]
+            fleeting = list(self._fleeting)
+            self._unsent.clear()
+            self._fleeting.clear()
+        return states, fleeting
+
+    def connected(self, protocol: str) -> None:
+        """Note a new connection: every state must be said again."""
+        with self._lock:
+            self._unsent = dict.fromkeys(self._held)
+            self._report = replace(
+                self._report,
+                state=BrokerState.CONNECTED,
+                protocol=protocol,
+                connections=self._report.connections + 1,
+            )
+
+    def note(self, **changes: Any) -> None:
+        """Change fields of the report."""
+        with self._lock:
+            self._report = replace(self._report, **changes)
+
+    def report(self) -> BrokerReport:
+        with self._lock:
+            return self._report
+
+    def wake(self) -> None:
+        try:
+            self._wake_in.send(b"\0")
+        except BlockingIOError:
+            return  # the thread has many wakes waiting already
+
+    def drain_wakes(self) -> None:
+        try:
+            while self.wake_out.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        self.wake_out.close()
+        self._wake_in.close()
+
+
+class Publisher:
+    """The rig on the broker: connects, reconnects, publishes; a context manager owning its thread.
+
+    Three kinds of messages: those of `publish` wait in the outbox until the
+    broker has them; a state given to `hold` is the rig's present, sent again on
+    every connection; a `fleeting` one is sent now or not at all.
+
+    Parameters
+    ----------
+    rig_id : str
+        Part of every topic and of the client id.
+    config : MqttConfig
+        Where the broker is and how to enter.
+    outbox : Outbox
+        Where `publish` leaves messages; shared with nobody else.
+    """
+
+    def __init__(self, *, rig_id: str, config: MqttConfig, outbox: Outbox) -> None:
+        self._desk = _Desk(rig_id, config, outbox)
+        # A name that does not resolve blocks inside the C library for longer
+        # than a service may take to stop: the thread must not hold the process.
+        self._thread = threading.Thread(target=_serve, args=(self._desk,), name="mqtt", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send what is left, say `offline`, disconnect; all within 1.5 seconds."""
+        self._desk.stopping.set()
+        self._desk.wake()
+        self._thread.join(FLUSH_S + FAREWELL_S + 0.3)
+        self._desk.note(state=BrokerState.STOPPED, protocol=None)
+        if not self._thread.is_alive():
+            self._desk.close()
+
+    def publish(self, message: Message) -> None:
+        """Leave a message in the outbox; it is sent in order, at least once."""
+        self._desk.outbox.put(message)
+        self._desk.wake()
+
+    def hold(self, topic: str, payload: str, *, qos: int = 1) -> None:
+        """Set a retained state, such as `info`; sent when it changes and on every connection."""
+        self._desk.hold(Message(topic, payload, qos, retain=True))
+
+    def fleeting(self, topic: str, payload: str) -> None:
+        """Send a QoS 0 message now, or count it as dropped."""
+        self._desk.lay_down(Message(topic, payload, 0, retain=False))
+
+    def report(self) -> BrokerReport:
+        """Return what the connection is doing now."""
+        return self._desk.report()
+
+
+def _serve(desk: _Desk) -> None:
+    """Connect again and again until told to stop: the MQTT thread's whole life."""
+    versions = protocols(desk.config)
+    backoff = Backoff(first_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S)
+    told = ""
+    while not desk.stopping.is_set():
+        desk.note(state=BrokerState.CONNECTING, protocol=None)
+        error: ScentdError | None = None
+        wait_s = REFUSED_RETRY_S
+        try:
+            _Session(desk, versions[0]).run()
+        except _WrongProtocolError:
+            if len(versions) > 1:
+                versions.pop(0)
+                desk.log.info("the broker does not speak MQTT 5; trying 3.1.1")
+                continue
+            error = _wrong_protocol(desk.config)
+        except BrokerUnreachableError as unreachable:
+            error, wait_s = unreachable, backoff.next_s()
+        except ScentdError as refused:
+            error = refused
+        if desk.stopping.is_set():
+            return
+        if error is None:
+            backoff.reset()
+            wait_s = backoff.next_s()
+            told = ""
+            desk.note(state=BrokerState.UNREACHABLE, protocol=None)
+            desk.log.warning("connection to the broker lost", retry_in_s=round(wait_s, 1))
+        else:
+            unreachable_now = isinstance(error, BrokerUnreachableError)
+            desk.note(
+                state=BrokerState.UNREACHABLE if unreachable_now else BrokerState.REFUSED,
+                protocol=None,
+            )
+            # One cause is told once in full; while it stays the same, a log
+            # that repeats it every minute would hide everything else.
+            tell = desk.log.error if str(error) != told else desk.log.debug
+            told = str(error)
+            tell(told, retry_in_s=round(wait_s, 1))
+        desk.stopping.wait(wait_s)
+
+
+class _Session:
+    """One connection from CONNECT to its end; everything of paho's lives and dies with it.
+
+    A fresh client per connection means that paho never resends by itself: what
+    was in flight goes back to the outbox and is sent again as what it then is,
+    a late message.
+    """
+
+    def __init__(self, desk: _Desk, protocol: MQTTProtocolVersion) -> None:
+        self._desk = desk
+        self._prefix = topic_prefix(desk.rig_id)
+        self._protocol = _PROTOCOL_NAMES[protocol]
+        self._client = make_client(desk.rig_id, desk.config, protocol)
+        self._client.will_set(self._prefix + STATUS, OFFLINE, qos=1, retain=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_publish = self._on_publish
+        self._connack: ReasonCode | None = None
+        self._in_flight: dict[int, int | None] = {}
+        self._late_until = 0
+        self._newest_late: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Connect and serve until the connection ends or the publisher stops."""
+        desk = self._desk
+        connect(self._client, desk.config)
+        try:
+            self._await_connack()
+            desk.log.info(
+                "connected to the broker",
+                host=desk.config.host,
+                port=desk.config.port,
+                protocol=self._protocol,
+            )
+            while not desk.stopping.is_set() and self._client.socket() is not None:
+                self._send_all()
+                self._turn(1.0)
+            if self._client.socket() is not None:
+                self._farewell()
+        finally:
+            desk.outbox.give_back()
+            _close(self._client)
+
+    def _await_connack(self) -> None:
+        desk = self._desk
+        deadline_s = time.monotonic() + CONNACK_TIMEOUT_S
+        while self._connack is None and self._client.socket() is not None:
+            if time.monotonic() > deadline_s or desk.stopping.is_set():
+                break
+            self._turn(0.2)
+        judge_connack(self._connack, desk.config)
+        self._late_until = desk.outbox.newest_id()
+        self._newest_late = desk.outbox.newest_retained()
+        desk.connected(self._protocol)
+        self._publish(Message(STATUS, ONLINE, 1, retain=True), None)
+
+    def _on_connect(
+        self,
+        _client: paho.Client,
+        _userdata: Any,
+        _flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        self._connack = reason
+
+    def _on_publish(
+        self,
+        _client: paho.Client,
+        _userdata: Any,
+        mid: int,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        entry_id = self._in_flight.pop(mid, None)
+        if entry_id is not None:
+            self._desk.outbox.done(entry_id)
+        if reason.is_failure:
+            # MQTT 5 tells what 3.1.1 swallows: no permission for the topic, a
+            # quota, a payload that is too large. Sending again would not help.
+            self._desk.note(rejected=self._desk.report().rejected + 1)
+            self._desk.log.error("the broker rejected a message", reason=str(reason))
+
+    def _send_all(self) -> None:
+        """Send present states first, then the outbox in order, then what must not wait."""
+        states, fleeting = self._desk.pick_up()
+        for message in states:
+            self._publish(message, None)
+        while len(self._in_flight) < IN_FLIGHT_LIMIT and (entry := self._desk.outbox.take()):
+            message = entry.message
+            if entry.id <= self._late_until:
+                message = self._as_late(message, entry.id)
+            self._publish(message, entry.id)
+        for message in fleeting:
+            self._publish(message, None)
+
+    def _as_late(self, message: Message, entry_id: int) -> Message:
+        """Mark a message that waited out an outage; only the newest of a topic stays retained."""
+        payload = {**json.loads(message.payload), "buffered": True}
+        retain = message.retain and self._newest_late.get(message.topic) == entry_id
+        return replace(message, payload=json.dumps(payload), retain=retain)
+
+    def _publish(self, message: Message, entry_id: int | None) -> None:
+        info = self._client.publish(
+            self._prefix + message.topic, message.payload, message.qos, message.retain
+        )
+        if message.qos > 0:
+            self._in_flight[info.mid] = entry_id
+
+    def _turn(self, longest_s: float) -> None:
+        """Let the socket work once: wait for bytes, room to write, a wake, or the time."""
+        client, wake = self._client, self._desk.wake_out
+        connection = client.socket()
+        if connection is None:
+            return
+        # TLS may hold decrypted bytes that select cannot see.
+        pending = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+        readable, writable, _ = select.select(
+            [connection, wake],
+            [connection] if client.want_write() else [],
+            [],
+            0 if pending else longest_s,
+        )
+        if wake in readable:
+            self._desk.drain_wakes()
+        if pending or connection in readable:
+            client.loop_read()
+        if connection in writable:
+            client.loop_write()
+        client.loop_misc()
+
+    def _farewell(self) -> None:
+        """Send what is left, replace the last will by our own word, and disconnect."""
+        deadline_s = time.monotonic() + FLUSH_S
+        self._send_all()
+        while self._waiting_for_broker() and time.monotonic() < deadline_s:
+            self._turn(0.05)
+            self._send_all()
+        self._publish(Message(STATUS, OFFLINE, 1, retain=True), None)
+        deadline_s = time.monotonic() + FAREWELL_S
+        while self._waiting_for_broker() and time.monotonic() < deadline_s:
+            self._turn(0.05)
+        self._client.disconnect()
+        while self._client.want_write() and time.monotonic() < deadline_s:
+            self._turn(0.05)
+
+    def _waiting_for_broker(self) -> bool:
+        return bool(self._in_flight) and self._client.socket() is not None
+
+
+def connect(client: paho.Client, config: MqttConfig) -> None:
+    """Open the connection and send CONNECT.
+
+    Raises
+    ------
+    BrokerUnreachableError
+        If nobody listens there, or the certificate is not trusted.
+    """
+    where = f"{config.host}:{config.port}"
+    try:
+        client.connect(config.host, config.port, config.keepalive_s)
+    except ssl.SSLError as error:
+        raise BrokerUnreachableError(
+            f"The broker at {where} and scentd could not agree on TLS ({error}). Check that "
+            "mqtt.port is the broker's TLS port (often 8883) and that mqtt.tls.ca signed its "
+            "certificate."
+        ) from None
+    except socket.gaierror as error:
+        raise BrokerUnreachableError(
+            f"The name of the broker, mqtt.host {config.host!r}, does not resolve "
+            f"({error.strerror}). Check the spelling and this machine's network."
+        ) from None
+    except OSError as error:
+        raise BrokerUnreachableError(
+            f"No MQTT broker answers at {where} ({error.strerror or error}). Start one there "
+            "(for example: sudo apt install mosquitto), or correct mqtt.host and mqtt.port."
+        ) from None
+
+
+def judge_connack(reason: ReasonCode | None, config: MqttConfig) -> None:
+    """Return if the broker let us in; raise the error that says why it did not.
+
+    Parameters
+    ----------
+    reason : ReasonCode or None
+        What CONNACK said; None if the connection ended, or time did, without one.
+    config : MqttConfig
+        For the message.
+    """
+    where = f"{config.host}:{config.port}"
+    if reason is None:
+        raise BrokerUnreachableError(
+            f"Something at {where} accepts connections but does not answer as an MQTT broker. "
+            "Check mqtt.port (1883 is plain MQTT, 8883 MQTT with TLS, 80 and 443 are not MQTT), "
+            "and whether it wants TLS (mqtt.tls)."
+        )
+    if not reason.is_failure:
+        return
+    name = reason.getName()
+    if name == "Unsupported protocol version":
+        raise _WrongProtocolError(name)
+    if name in _REFUSED:
+        who = "without a username" if config.username is None else f"as user {config.username!r}"
+        raise BrokerRefusedError(
+            f"The broker at {where} refuses this rig {who}: {name.lower()}. Check mqtt.username "
+            "and the file named by mqtt.password_file against the broker's user list."
+        )
+    raise BrokerRefusedError(f"The broker at {where} refuses this rig: {name.lower()}.")
+
+
+def _wrong_protocol(config: MqttConfig) -> BrokerError:
+    return BrokerRefusedError(
+        f"The broker at {config.host}:{config.port} does not speak MQTT {config.protocol}. "
+        "Leave mqtt.protocol at auto, which falls back to 3.1.1."
+    )
+
+
+def try_broker(rig_id: str, config: MqttConfig) -> str:
+    """Connect once, as `scentd check` does, and return the protocol's version.
+
+    Raises
+    ------
+    BrokerError
+        If the broker cannot be used.
+    """
+    for protocol in protocols(config):
+        reasons: list[ReasonCode] = []
+        client = make_client(rig_id, config, protocol, suffix="-check")
+        client.on_connect = lambda _client, _data, _flags, reason, _props, seen=reasons: (
+            seen.append(reason)
+        )
+        connect(client, config)
+        try:
+            deadline_s = time.monotonic() + CONNACK_TIMEOUT_S
+            while not reasons and time.monotonic() < deadline_s:
+                if client.loop(0.2) != paho.MQTT_ERR_SUCCESS:
+                    break
+            judge_connack(reasons[0] if reasons else None, config)
+        except _WrongProtocolError:
+            continue
+        finally:
+            client.disconnect()
+            _close(client)
+        return _PROTOCOL_NAMES[protocol]
+    raise _wrong_protocol(config)
+
+
+def _close(client: paho.Client) -> None:
+    """Close the socket without DISCONNECT: after a failure the last will must be published."""
+    connection = client.socket()
+    if connection is not None:
+        connection.close()

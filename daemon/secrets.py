@@ -1,0 +1,46 @@
+"""Daemon: secrets come from files and go to the one call that needs them, nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class SecretError(ScentdError):
+    """A file that should hold a secret cannot be used; the message never shows its contents."""
+
+
+def read_secret(path: Path) -> str:
+    """Return the first line of a secret's file, without its end.
+
+    Raises
+    ------
+    SecretError
+        If the file is missing, unreadable or empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SecretError(
+            f"The password file {path} does not exist. Write the password into it, alone on one "
+            "line, and let only scentd's user read it (chmod 600)."
+        ) from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise SecretError(
+            f"The password file {path} cannot be read ({error.strerror}). "
+            "It must be a file that scentd's user may read."
+        ) from None
+    except UnicodeDecodeError:
+        raise SecretError(
+            f"The password file {path} is not UTF-8 text. Save it as UTF-8."
+        ) from None
+    secret = text.split("\n", maxsplit=1)[0].strip("\r")
+    if not secret:
+        raise SecretError(
+            f"The first line of the password file {path} is empty. It must hold the password."
+        )
+    return secret
