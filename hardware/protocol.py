@@ -395,13 +395,12 @@ class LineDecoder:
         if text is None:
             self._count_line("binary")
             return None
-        if ":" in text:
-            frame = self._labelled(line)
-        else:
+        frame = self._labelled(line) if ":" in text else None
+        if frame is None:  # a row may well hold a colon, in a date
             frame = self._row_of_numbers(line)
-            if frame is None and self._take_header(text):
-                self._count_line("headers")
-                return None
+        if frame is None and self._take_header(text):
+            self._count_line("headers")
+            return None
         if frame is None:
             self._count_line("malformed" if _resembles_data(text) else "text")
         return frame
