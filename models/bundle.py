@@ -1,0 +1,299 @@
+"""Models: a bundle, loaded, verified, warmed up and ready to run.
+
+May import hardware, models and onnxruntime; this is the only module that knows ONNX
+Runtime. Must never import torch or onnx: a Raspberry Pi has neither.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnxruntime
+
+from models.manifest import (
+    ARRAYS,
+    CARD,
+    FP32_MODEL,
+    INT8_MODEL,
+    MANIFEST,
+    TRAINING_FILES,
+    BundleError,
+    BundleMissingError,
+    Manifest,
+    read_manifest,
+    read_verified,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Precision = Literal["int8", "fp32", "auto"]
+
+INTEGER_MATMULS = (b"MatMulInteger", b"DynamicQuantizeMatMul", b"QLinearMatMul", b"QGemm")
+"""Operators of which a quantised graph must have at least one."""
+
+_BENCHMARK_RUNS = 15
+"""Timed runs per file for precision "auto": some 40 ms, and the median ignores a hiccup."""
+
+
+class BundleRunError(BundleError):
+    """ONNX Runtime cannot run the model here."""
+
+
+class BundleMismatchError(BundleError):
+    """The model's inputs, outputs or numbers are not what the manifest says."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outputs:
+    """What one run gives, one row per window.
+
+    Attributes
+    ----------
+    embedding: float32[batch, D].
+    logits: float32[batch, labels], substances only.
+    proportions: float32[batch, labels], rows sum to 1, mixtures only.
+    presence: float32[batch, labels], each 0..1, mixtures only.
+    """
+
+    embedding: NDArray[np.float32]
+    logits: NDArray[np.float32] | None = None
+    proportions: NDArray[np.float32] | None = None
+    presence: NDArray[np.float32] | None = None
+
+
+class Bundle:
+    """A model ready to run; make one with `load_bundle`.
+
+    Attributes
+    ----------
+    folder: where it lies.
+    manifest: what it says of itself.
+    precision: which file runs, "int8" or "fp32".
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        precision: Literal["int8", "fp32"],
+        session: onnxruntime.InferenceSession,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.precision: Literal["int8", "fp32"] = precision
+        self._session = session
+        self._names = output_names(manifest)
+
+    def run(self, x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
+        """Run the network.
+
+        Parameters
+        ----------
+        x: float32[batch, time, feature], as `models.preprocess` makes it; time up to the window.
+        mask: float32[batch, time], 1 for a real row, 0 for one that is held or padding.
+        """
+        results = self._session.run(list(self._names), {"x": x, "mask": mask})
+        return Outputs(**dict(zip(self._names, results, strict=True)))
+
+    @cached_property
+    def training_hashes(self) -> frozenset[str]:
+        """SHA-256 of every file that the model was trained on; empty where not listed."""
+        if TRAINING_FILES not in self.manifest.files:
+            return frozenset()
+        text = read_verified(self.folder, self.manifest, TRAINING_FILES).decode()
+        return frozenset(line.split()[0] for line in text.splitlines() if line.strip())
+
+    @cached_property
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Large arrays of the bundle (class means, covariance, scores); empty where it has none."""
+        if ARRAYS not in self.manifest.files:
+            return {}
+        data = BytesIO(read_verified(self.folder, self.manifest, ARRAYS))
+        with np.load(data, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+
+def bundle_folder(path_or_name: str | Path) -> Path:
+    """Return the folder of a bundle: a folder as given, else a shipped bundle's name.
+
+    Raises
+    ------
+    BundleMissingError: there is neither.
+    """
+    path = Path(path_or_name).expanduser()
+    if path.is_dir():
+        return path
+    shipped = _shipped_root() / path
+    if len(path.parts) == 1 and shipped.is_dir():
+        return shipped
+    names = ", ".join(shipped_bundles()) or "none"
+    raise BundleMissingError(
+        f"There is no model bundle called {str(path_or_name)!r}, and no folder of that name. "
+        f"Shipped bundles: {names}. Give one of these names, or the folder of another bundle."
+    )
+
+
+def shipped_bundles() -> tuple[str, ...]:
+    """Return the names of the bundles that came with scentd."""
+    root = _shipped_root()
+    return tuple(sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}")))
+
+
+def verify_bundle(folder: Path) -> Manifest:
+    """Check a bundle's manifest and the bytes of every file, without running anything.
+
+    Raises
+    ------
+    BundleError: the first thing found wrong, naming the file.
+    """
+    manifest = read_manifest(folder)
+    for name in (INT8_MODEL, FP32_MODEL, CARD):
+        if name not in manifest.files:
+            raise BundleMissingError(f"The manifest of {folder} names no {name}; export it again.")
+    for name in manifest.files:
+        read_verified(folder, manifest, name)
+    return manifest
+
+
+def load_bundle(path_or_name: str | Path, precision: Precision | None = None) -> Bundle:
+    """Load a bundle: verify every file, make the session, warm up, check its outputs.
+
+    Parameters
+    ----------
+    path_or_name: a folder, or the name of a shipped bundle.
+    precision: "int8", "fp32" or "auto"; None for what the manifest says.
+
+    Raises
+    ------
+    BundleMissingError, BundleDamagedError, BundleVersionError, ManifestError: the files.
+    BundleRunError: ONNX Runtime cannot run it on this machine.
+    BundleMismatchError: it runs, but not as the manifest says.
+    """
+    folder = bundle_folder(path_or_name)
+    manifest = verify_bundle(folder)
+    choice = precision or manifest.runtime.precision
+    if choice != "auto":
+        return _ready(folder, manifest, choice)
+    candidates = [_ready(folder, manifest, "int8"), _ready(folder, manifest, "fp32")]
+    return min(candidates, key=median_run_s)
+
+
+def median_run_s(bundle: Bundle, runs: int = _BENCHMARK_RUNS) -> float:
+    """Return the median seconds of one full window's run."""
+    x, mask = _probe(bundle.manifest, bundle.manifest.preprocessing.window)
+    durations = []
+    for _ in range(runs):
+        started_s = time.perf_counter()
+        bundle.run(x, mask)
+        durations.append(time.perf_counter() - started_s)
+    return float(np.median(durations))
+
+
+def output_names(manifest: Manifest) -> tuple[str, ...]:
+    """Return the outputs that a model of this task must have."""
+    if manifest.task == "substance":
+        return ("logits", "embedding")
+    return ("proportions", "presence", "embedding")
+
+
+def integer_matmuls(model: bytes) -> int:
+    """Return how many integer matrix products an ONNX file has.
+
+    A node keeps its operator's name in field 4 of NodeProto: the byte 0x22, the length and
+    the name. Looking for just these bytes needs no protobuf reader, and weights are not
+    taken for nodes unless 15 random bytes happen to spell one.
+    """
+    return sum(model.count(bytes([0x22, len(name)]) + name) for name in INTEGER_MATMULS)
+
+
+def _shipped_root() -> Path:
+    return Path(str(resources.files("models.bundles")))
+
+
+def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"]) -> Bundle:
+    """Make the session of one file, warm it up and check what it gives."""
+    name = INT8_MODEL if precision == "int8" else FP32_MODEL
+    data = read_verified(folder, manifest, name)
+    if precision == "int8" and not integer_matmuls(data):
+        raise BundleMismatchError(
+            f"{folder / name} should be the int8 model but has no integer matrix product, so "
+            "quantising it was silently skipped. Export the bundle again."
+        )
+    path = str(folder / name)
+    try:
+        session = onnxruntime.InferenceSession(
+            data, sess_options=_session_options(), providers=["CPUExecutionProvider"]
+        )
+        _check_interface(session, manifest, path)
+        bundle = Bundle(folder, manifest, precision, session)
+        _check_outputs(bundle, path)
+    except BundleError:
+        raise
+    except Exception as error:  # onnxruntime raises its own types, without a common base
+        raise BundleRunError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run {path} on this machine: "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}. Not every onnxruntime wheel "
+            "suits every processor: install another version (>= 1.22), or a bundle exported "
+            "for this one."
+        ) from error
+    return bundle
+
+
+def _session_options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Spinning burns a core between predictions that come every five seconds.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    return options
+
+
+def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest, path: str) -> None:
+    features = manifest.preprocessing.n_features
+    inputs = {item.name: list(item.shape) for item in session.get_inputs()}
+    outputs = {item.name for item in session.get_outputs()}
+    missing = [name for name in output_names(manifest) if name not in outputs]
+    if set(inputs) != {"x", "mask"} or missing:
+        raise BundleMismatchError(
+            f"{path} should take x and mask and give {', '.join(output_names(manifest))}; it takes "
+            f"{', '.join(inputs)} and gives {', '.join(sorted(outputs))}. Export the bundle again."
+        )
+    if inputs["x"][-1] != features:
+        raise BundleMismatchError(
+            f"{path} takes rows of {inputs['x'][-1]} features, the manifest's preprocessing makes "
+            f"{features}. Export the bundle again."
+        )
+
+
+def _check_outputs(bundle: Bundle, path: str) -> None:
+    """Run a shortest and a full window: the warm-up, and the proof that both work."""
+    manifest = bundle.manifest
+    labels = len(manifest.labels)
+    for steps in (manifest.preprocessing.min_steps, manifest.preprocessing.window):
+        outputs = bundle.run(*_probe(manifest, steps))
+        for name in output_names(manifest):
+            array = getattr(outputs, name)
+            width = manifest.network.embedding if name == "embedding" else labels
+            if array.shape != (1, width) or not np.isfinite(array).all():
+                raise BundleMismatchError(
+                    f"{path} should give finite {name}[1, {width}] for a window of {steps} rows, "
+                    f"it gave {name}{list(array.shape)}. Export the bundle again."
+                )
+
+
+def _probe(manifest: Manifest, steps: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Make a window of standardised noise, the same every time."""
+    rng = np.random.default_rng(steps)
+    shape = (1, steps, manifest.preprocessing.n_features)
+    return rng.standard_normal(shape, dtype=np.float32), np.ones((1, steps), dtype=np.float32)

@@ -1,0 +1,427 @@
+"""Models: what a bundle says of itself, read, checked and written.
+
+May import hardware, models.preprocess, models.decision and yaml. Must never run a model:
+this module opens no ONNX file, it only knows what bytes every file must have.
+
+A bundle is one folder. `manifest.yaml` names every other file with its SHA-256, and ends
+with the SHA-256 of its own text without that last line, so one changed byte anywhere is
+found before anything runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from hardware.channels import CHANNEL_NAMES
+from hardware.errors import ScentdError
+from models.decision import DecisionSpec
+from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
+
+_T = TypeVar("_T")
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+FORMAT = 1
+"""The bundle format that this scentd reads and writes."""
+
+MANIFEST = "manifest.yaml"
+INT8_MODEL = "model.onnx"
+FP32_MODEL = "model.fp32.onnx"
+CARD = "README.md"
+TRAINING_FILES = "training_files.txt"
+ARRAYS = "arrays.npz"
+
+_SELF_HASH = re.compile(rb"^manifest_sha256: ([0-9a-f]{64})\n\Z", re.MULTILINE)
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class BundleError(ScentdError):
+    """A bundle cannot be used; the subclass says which way."""
+
+
+class BundleMissingError(BundleError):
+    """There is no such bundle, or a file of it is gone."""
+
+
+class BundleDamagedError(BundleError):
+    """A file is not the one that the manifest names."""
+
+
+class BundleVersionError(BundleError):
+    """The bundle's format is not one that this scentd reads."""
+
+
+class ManifestError(BundleError):
+    """The manifest is whole but says something that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a board must have for the model to run at all.
+
+    Attributes
+    ----------
+    required_channels: names without which the model reports `fault`, or is disabled where
+        the board never had them.
+    min_channels: how many of the preprocessing's channels must be usable.
+    """
+
+    required_channels: tuple[str, ...] = ()
+    min_channels: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network's shape.
+
+    Attributes
+    ----------
+    architecture: its name, as the trainer knows it.
+    embedding: width of the `embedding` output.
+    parameters: how many it has.
+    dims: whatever else the trainer needs to build it again.
+    """
+
+    architecture: str
+    embedding: int
+    parameters: int
+    dims: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Which of the two ONNX files runs.
+
+    Attributes
+    ----------
+    precision: "int8", "fp32", or "auto" to time both at load and take the faster.
+    tolerance: largest difference between the two files' probabilities (substances) or
+        proportions (mixtures) that was accepted at export, over the parity windows.
+    """
+
+    precision: Literal["int8", "fp32", "auto"] = "int8"
+    tolerance: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a bundle says of itself.
+
+    Attributes
+    ----------
+    name, version: of the bundle; the name is also its folder's.
+    task: "substance" or "mixture".
+    labels: in the order of the outputs.
+    preprocessing: how inputs are made.
+    requirements: what the board must have.
+    rate_ratio: board rate after decimation over the model's rate, lowest and highest accepted.
+    network: its shape.
+    decision: the decision layer's constants.
+    runtime: which file runs.
+    metrics: figures by protocol, free form.
+    training: command, seed, configuration, data hash, versions, date; free form.
+    files: SHA-256 of every other file of the folder.
+    """
+
+    name: str
+    version: str
+    task: Literal["substance", "mixture"]
+    labels: tuple[str, ...]
+    preprocessing: PreprocessSpec
+    network: Network
+    requirements: Requirements = field(default_factory=Requirements)
+    rate_ratio: tuple[float, float] = (0.7, 1.5)
+    decision: DecisionSpec = field(default_factory=DecisionSpec)
+    runtime: Runtime = field(default_factory=Runtime)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [
+            *self._name_problems(),
+            *self._channel_problems(),
+            *self._file_problems(),
+            *(f"decision: {problem}" for problem in self.decision.problems()),
+        ]
+        if problems:
+            raise ManifestError(_listed(self.name, problems))
+
+    @classmethod
+    def from_yaml(cls, data: bytes, source: str = MANIFEST) -> Manifest:
+        """Read a manifest's bytes; `source` names them in errors.
+
+        Raises
+        ------
+        BundleDamagedError: the text is not the one that was written.
+        BundleVersionError: a format of another scentd.
+        ManifestError: everything else that is wrong, listed at once.
+        """
+        _check_self_hash(data, source)
+        try:
+            raw = _Loader(data).get_single_data()
+        except yaml.YAMLError as error:
+            raise ManifestError(f"{source} is not YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise ManifestError(f"{source} must hold a mapping, got {type(raw).__name__}.")
+        _check_format(raw.pop("format", None), source)
+        raw.pop("manifest_sha256", None)
+        problems: list[str] = []
+        manifest = _build(cls, raw, "", problems)
+        if problems or manifest is None:
+            raise ManifestError(_listed(source, problems))
+        return manifest
+
+    def to_yaml(self) -> bytes:
+        """Return the manifest's bytes, its own hash as the last line."""
+        content = {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+        text: str = yaml.dump(
+            content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
+        )
+        body = text.encode()
+        return body + f"manifest_sha256: {hashlib.sha256(body).hexdigest()}\n".encode()
+
+    def _name_problems(self) -> list[str]:
+        problems = []
+        if not _BUNDLE_NAME.fullmatch(self.name):
+            problems.append(f"name must be of a-z, 0-9 and . _ -, got {self.name!r}")
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            problems.append("labels must be there, each once")
+        expected = len(self.labels) if self.task == "mixture" else 0
+        if len(self.decision.presence_thresholds) != expected:
+            problems.append(
+                f"decision.presence_thresholds must have {expected} numbers for a {self.task} "
+                f"model of {len(self.labels)} labels, got {len(self.decision.presence_thresholds)}"
+            )
+        return problems
+
+    def _channel_problems(self) -> list[str]:
+        problems = []
+        used = self.preprocessing.channels
+        foreign = [name for name in self.requirements.required_channels if name not in used]
+        if foreign:
+            problems.append(
+                f"requirements.required_channels must be among preprocessing.channels "
+                f"{list(used)}, got {foreign}; the table has {list(CHANNEL_NAMES)}"
+            )
+        if not 1 <= self.requirements.min_channels <= len(used):
+            problems.append(
+                f"requirements.min_channels must lie in 1..{len(used)}, "
+                f"got {self.requirements.min_channels}"
+            )
+        ratio = self.rate_ratio
+        if not 0 < ratio[0] <= 1 <= ratio[1]:
+            problems.append(f"rate_ratio must be [low <= 1, high >= 1], got {list(ratio)}")
+        return problems
+
+    def _file_problems(self) -> list[str]:
+        problems = []
+        for name, digest in self.files.items():
+            if not _FILE_NAME.fullmatch(str(name)) or name == MANIFEST:
+                problems.append(f"files: {name!r} is not a plain file name inside the bundle")
+            elif not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+                problems.append(f"files: {name} needs a SHA-256 of 64 hex digits, got {digest!r}")
+        return problems
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a bundle's folder, without its other files."""
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleMissingError(
+            f"There is no model bundle at {folder}: it has no {MANIFEST}. Give the name of a "
+            "shipped bundle (`scentd models list` shows them) or the folder of another."
+        ) from error
+    except OSError as error:
+        raise BundleMissingError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return Manifest.from_yaml(data, str(path))
+
+
+def read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """Return the bytes of a bundle's file once their hash is the manifest's.
+
+    Raises
+    ------
+    BundleMissingError: no such file in the manifest or in the folder.
+    BundleDamagedError: other bytes than the manifest says.
+    """
+    path = folder / name
+    if name not in manifest.files:
+        raise BundleMissingError(
+            f"The manifest of {folder} names no {name}; export the bundle again."
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleMissingError(
+            f"{path} is named in the manifest but cannot be read ({error.strerror or error}). "
+            "Install the bundle again."
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.files[name]:
+        raise BundleDamagedError(
+            f"{path} is damaged: the manifest expects SHA-256 {manifest.files[name][:16]}..., "
+            f"the file has {digest[:16]}... ({len(data)} bytes). Install the bundle again."
+        )
+    return data
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """Write a bundle so that its folder is there whole or not at all.
+
+    Parameters
+    ----------
+    folder: where to; a bundle already there is replaced.
+    manifest: its `files` are filled from `files` here.
+    files: content of every other file by its name.
+
+    Returns
+    -------
+    The manifest as written.
+    """
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    complete = dataclasses.replace(manifest, files=hashes)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, content in {**files, MANIFEST: complete.to_yaml()}.items():
+            with (fresh / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        fresh.chmod(0o755)  # mkdtemp's folders are private
+        _replace_folder(folder, fresh)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return complete
+
+
+def _replace_folder(folder: Path, fresh: Path) -> None:
+    """Put `fresh` in the place of `folder`; what was there comes back if that fails."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
+
+
+def _check_self_hash(data: bytes, source: str) -> None:
+    match = _SELF_HASH.search(data)
+    if match is None or hashlib.sha256(data[: match.start()]).hexdigest().encode() != match[1]:
+        raise BundleDamagedError(
+            f"{source} is damaged or was edited by hand: its text is not the one that its last "
+            "line, manifest_sha256, was made from. Install the bundle again, or export it anew."
+        )
+
+
+def _check_format(version: Any, source: str) -> None:
+    if version == FORMAT:
+        return
+    advice = (
+        "Upgrade scentd, or install a bundle of this format"
+        if isinstance(version, int) and version > FORMAT
+        else "Export the bundle anew"
+    )
+    raise BundleVersionError(
+        f"{source} has bundle format {version!r}; this scentd reads format {FORMAT}. {advice}."
+    )
+
+
+def _listed(source: str, problems: list[str]) -> str:
+    return f"The manifest {source} cannot be used: " + "; ".join(problems) + "."
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, so that any YAML reader reads them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(cls: type[_T], raw: Any, where: str, problems: list[str]) -> _T | None:
+    """Make a frozen dataclass from a mapping, adding all that is wrong to `problems`."""
+    if not isinstance(raw, dict):
+        problems.append(f"{where or 'the manifest'} must be a mapping")
+        return None
+    prefix = f"{where}." if where else ""
+    known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    problems.extend(f"{prefix}{key} is not known" for key in raw if key not in known)
+    hints = get_type_hints(cls)
+    before = len(problems)
+    values: dict[str, Any] = {}
+    for name, item in known.items():
+        if name in raw:
+            values[name] = _convert(hints[name], raw[name], prefix + name, problems)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            problems.append(f"{prefix}{name} is missing")
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except ScentdError as error:
+        problems.append(f"{where + ': ' if where else ''}{str(error).rstrip('.')}")
+        return None
+
+
+def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """Return `value` as `hint` asks, or None after noting what is wrong."""
+    origin = get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where, problems)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list) and _fits(hint, value):
+        inner = get_args(hint)[0]
+        return tuple(
+            _convert(inner, item, f"{where}[{place}]", problems) for place, item in enumerate(value)
+        )
+    if hint is float and _is_finite_number(value):
+        return float(value)
+    if (
+        (origin is Literal and value in get_args(hint))
+        or (origin is Mapping and isinstance(value, dict))
+        or (hint in (int, str, bool) and type(value) is hint)
+    ):
+        return value
+    problems.append(f"{where} must be {_described(hint)}, got {value!r}")
+    return None
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list like {hint}"
+    return "a mapping" if get_origin(hint) is Mapping else str(hint.__name__)
+
+
+def _fits(hint: Any, value: list[Any]) -> bool:
+    """Whether a list has as many items as the tuple type `hint` asks."""
+    return get_args(hint)[-1] is Ellipsis or len(get_args(hint)) == len(value)
+
+
+def _is_finite_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
