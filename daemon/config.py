@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -158,6 +158,69 @@ class LogConfig:
     """`auto` is JSON under systemd or into a pipe, and human on a terminal."""
 
 
+_Seconds = Annotated[
+    float | None, Must(_within(0.001, 1e6), "a time in seconds lies above 0 and below 1000000")
+]
+_Share = Annotated[
+    float | None, Must(lambda value: 0 < value < 1, "a share lies between 0 and 1, both excluded")
+]
+_Amount = Annotated[float | None, Must(_within(1e-9, 1e6), "this must be a positive number")]
+
+
+def _overrides(section: Any) -> dict[str, float]:
+    """Return the settings of a section that were given."""
+    values = {item.name: getattr(section, item.name) for item in fields(section)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionConfig:
+    """Overrides of the models' manifests; `models.decision.DecisionSpec` explains them."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    announce: _Share = None
+    withdraw: _Share = None
+    memory_s: _Seconds = None
+    confirm: Annotated[
+        int | None, Must(_within(1, 1000), "confirm counts predictions, 1 at least")
+    ] = None
+
+    def __post_init__(self) -> None:
+        announce, withdraw = self.announce, self.withdraw
+        if announce is not None and withdraw is not None and withdraw > announce:
+            raise ValueError("withdraw must not be above announce")
+
+    def overrides(self) -> dict[str, float]:
+        """Return what was given, by the names of `DecisionSpec`."""
+        return _overrides(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureConfig:
+    """Overrides of the onset detector; `models.exposure.ExposureSettings` explains them."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    warm_up_min_s: _Seconds = None
+    warm_up_max_s: _Seconds = None
+    settled_slope: _Amount = None
+    quiet_s: _Seconds = None
+    quiet_steps: _Amount = None
+    smoothing_s: _Seconds = None
+    baseline_s: _Seconds = None
+    allowance: _Amount = None
+    threshold: _Amount = None
+    end_fraction: _Share = None
+    recovered: _Amount = None
+    recovery_max_s: _Seconds = None
+    steady_max_s: _Seconds = None
+
+    def overrides(self) -> dict[str, float]:
+        """Return what was given, by the names of `ExposureSettings`."""
+        return _overrides(self)
+
+
 def default_state_dir() -> Path:
     """Return where state lives when the configuration does not say.
 
@@ -201,11 +264,8 @@ class Config:
     """Write every frame to a CSV below `state_dir`/recordings."""
 
     state_dir: Path = field(default_factory=default_state_dir)
-    decision: dict[str, float] = field(default_factory=dict)
-    """Overrides of the decision layer's constants, by name."""
-
-    exposure: dict[str, float] = field(default_factory=dict)
-    """Overrides of the exposure detector's constants, by name."""
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
+    exposure: ExposureConfig = field(default_factory=ExposureConfig)
 
     log: LogConfig = field(default_factory=LogConfig)
 

@@ -48,6 +48,10 @@ FLEETING_LIMIT = 256
 
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
+GUESS_TIMEOUT_S = 3.0
+"""How long MQTT 5 may stay unanswered while 3.1.1 is still to be tried: amqtt, which knows only
+3.1.1, waits for more bytes when it reads the last will of a version 5 CONNECT."""
+
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
 REFUSED_RETRY_S = 60.0
@@ -75,8 +79,8 @@ class BrokerRefusedError(BrokerError):
     """The broker answered and does not let this rig in."""
 
 
-class _WrongProtocolError(BrokerError):
-    """The broker does not speak the version that was tried."""
+class _WrongProtocolError(BrokerRefusedError):
+    """The broker does not speak the version that was tried, or seems not to."""
 
 
 class BrokerState(Enum):
@@ -315,6 +319,7 @@ class Publisher:
 def _serve(desk: _Desk) -> None:
     """Connect again and again until told to stop: the MQTT thread's whole life."""
     versions = protocols(desk.config)
+    tried = 0
     backoff = Backoff(first_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S)
     told = ""
     while not desk.stopping.is_set():
@@ -322,15 +327,16 @@ def _serve(desk: _Desk) -> None:
         error: ScentdError | None = None
         wait_s = REFUSED_RETRY_S
         try:
-            _Session(desk, versions[0]).run()
-        except _WrongProtocolError:
-            if len(versions) > 1:
-                versions.pop(0)
+            _Session(desk, versions[tried], last=tried == len(versions) - 1).run()
+        except _WrongProtocolError as wrong:
+            if tried + 1 < len(versions):
+                tried += 1
                 desk.log.info("the broker does not speak MQTT 5; trying 3.1.1")
                 continue
-            error = _wrong_protocol(desk.config)
+            error = wrong
         except BrokerUnreachableError as unreachable:
             error, wait_s = unreachable, backoff.next_s()
+            tried = 0
         except ScentdError as refused:
             error = refused
         if desk.stopping.is_set():
@@ -363,8 +369,9 @@ class _Session:
     a late message.
     """
 
-    def __init__(self, desk: _Desk, protocol: MQTTProtocolVersion) -> None:
+    def __init__(self, desk: _Desk, protocol: MQTTProtocolVersion, *, last: bool) -> None:
         self._desk = desk
+        self._last = last
         self._prefix = topic_prefix(desk.rig_id)
         self._protocol = _PROTOCOL_NAMES[protocol]
         self._client = make_client(desk.rig_id, desk.config, protocol)
@@ -399,12 +406,12 @@ class _Session:
 
     def _await_connack(self) -> None:
         desk = self._desk
-        deadline_s = time.monotonic() + CONNACK_TIMEOUT_S
+        deadline_s = time.monotonic() + (CONNACK_TIMEOUT_S if self._last else GUESS_TIMEOUT_S)
         while self._connack is None and self._client.socket() is not None:
             if time.monotonic() > deadline_s or desk.stopping.is_set():
                 break
             self._turn(0.2)
-        judge_connack(self._connack, desk.config)
+        judge_connack(self._connack, desk.config, last=self._last)
         self._late_until = desk.outbox.newest_id()
         self._newest_late = desk.outbox.newest_retained()
         desk.connected(self._protocol)
@@ -533,7 +540,7 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
         ) from None
 
 
-def judge_connack(reason: ReasonCode | None, config: MqttConfig) -> None:
+def judge_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) -> None:
     """Return if the broker let us in; raise the error that says why it did not.
 
     Parameters
@@ -542,8 +549,12 @@ def judge_connack(reason: ReasonCode | None, config: MqttConfig) -> None:
         What CONNACK said; None if the connection ended, or time did, without one.
     config : MqttConfig
         For the message.
+    last : bool
+        Whether no other version of the protocol is left to try.
     """
     where = f"{config.host}:{config.port}"
+    if reason is None and not last:
+        raise _wrong_protocol(config)
     if reason is None:
         raise BrokerUnreachableError(
             f"Something at {where} accepts connections but does not answer as an MQTT broker. "
@@ -554,7 +565,7 @@ def judge_connack(reason: ReasonCode | None, config: MqttConfig) -> None:
         return
     name = reason.getName()
     if name == "Unsupported protocol version":
-        raise _WrongProtocolError(name)
+        raise _wrong_protocol(config)
     if name in _REFUSED:
         who = "without a username" if config.username is None else f"as user {config.username!r}"
         raise BrokerRefusedError(
@@ -564,8 +575,8 @@ def judge_connack(reason: ReasonCode | None, config: MqttConfig) -> None:
     raise BrokerRefusedError(f"The broker at {where} refuses this rig: {name.lower()}.")
 
 
-def _wrong_protocol(config: MqttConfig) -> BrokerError:
-    return BrokerRefusedError(
+def _wrong_protocol(config: MqttConfig) -> _WrongProtocolError:
+    return _WrongProtocolError(
         f"The broker at {config.host}:{config.port} does not speak MQTT {config.protocol}. "
         "Leave mqtt.protocol at auto, which falls back to 3.1.1."
     )
@@ -579,26 +590,32 @@ def try_broker(rig_id: str, config: MqttConfig) -> str:
     BrokerError
         If the broker cannot be used.
     """
-    for protocol in protocols(config):
-        reasons: list[ReasonCode] = []
-        client = make_client(rig_id, config, protocol, suffix="-check")
-        client.on_connect = lambda _client, _data, _flags, reason, _props, seen=reasons: (
-            seen.append(reason)
-        )
-        connect(client, config)
+    versions = protocols(config)
+    for protocol in versions[:-1]:
         try:
-            deadline_s = time.monotonic() + CONNACK_TIMEOUT_S
-            while not reasons and time.monotonic() < deadline_s:
-                if client.loop(0.2) != paho.MQTT_ERR_SUCCESS:
-                    break
-            judge_connack(reasons[0] if reasons else None, config)
+            return _try_version(rig_id, config, protocol, last=False)
         except _WrongProtocolError:
             continue
-        finally:
-            client.disconnect()
-            _close(client)
-        return _PROTOCOL_NAMES[protocol]
-    raise _wrong_protocol(config)
+    return _try_version(rig_id, config, versions[-1], last=True)
+
+
+def _try_version(
+    rig_id: str, config: MqttConfig, protocol: MQTTProtocolVersion, *, last: bool
+) -> str:
+    reasons: list[ReasonCode] = []
+    client = make_client(rig_id, config, protocol, suffix="-check")
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: reasons.append(reason)
+    connect(client, config)
+    try:
+        deadline_s = time.monotonic() + (CONNACK_TIMEOUT_S if last else GUESS_TIMEOUT_S)
+        while not reasons and time.monotonic() < deadline_s:
+            if client.loop(0.2) != paho.MQTT_ERR_SUCCESS:
+                break
+        judge_connack(reasons[0] if reasons else None, config, last=last)
+    finally:
+        client.disconnect()
+        _close(client)
+    return _PROTOCOL_NAMES[protocol]
 
 
 def _close(client: paho.Client) -> None:

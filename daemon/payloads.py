@@ -1,0 +1,295 @@
+"""Daemon: what the rig says, as JSON: pure functions from values to payloads.
+
+Knows the wire format and nothing of brokers, threads or clocks: the time, the
+boot's id and the sequence number come in as an `Envelope`. Every payload has
+its JSON Schema in `daemon/schemas/`; numbers are finite or null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from hardware.channels import CHANNEL_NAMES, CHANNELS
+from hardware.frames import Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from models.nose import Prediction
+
+    from hardware.frames import SensorFrame
+    from hardware.protocol import LineCounts
+    from models.bundle import Bundle
+
+SUBSTANCE = "substance"
+MIXTURE = "mixture"
+EVENT = "event"
+SAMPLE = "sample"
+HEALTH = "health"
+INFO = "info"
+SENSOR_STATUS = "sensor/status"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What every payload begins with.
+
+    Attributes
+    ----------
+    unix_ms: when it was made, milliseconds since 1970, UTC.
+    clock_synced: whether that time can be trusted.
+    boot_id: 16 hex digits, new at every start of the daemon.
+    seq: counts the publications of this boot.
+    """
+
+    unix_ms: int
+    clock_synced: bool
+    boot_id: str
+    seq: int
+
+    def fields(self) -> Payload:
+        """Return the leading fields."""
+        return {
+            "ts": utc_text(self.unix_ms),
+            "clock_synced": self.clock_synced,
+            "boot_id": self.boot_id,
+            "seq": self.seq,
+        }
+
+
+def utc_text(unix_ms: int) -> str:
+    """Return a UTC time in ISO 8601 with milliseconds, for example 2026-01-31T12:00:00.250Z."""
+    moment = _EPOCH + timedelta(milliseconds=unix_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{unix_ms % 1000:03d}Z"
+
+
+def encode(payload: Payload) -> str:
+    """Return the payload as compact JSON; a number that is not finite is a bug and raises."""
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: float | None, digits: int) -> float | None:
+    """Return `value` rounded, or None where there is no finite number to say."""
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
+
+
+def prediction_topic(prediction: Prediction) -> str:
+    """Return the topic, below the prefix, on which a prediction goes out."""
+    return prediction.task
+
+
+def prediction_payload(
+    prediction: Prediction, envelope: Envelope, *, calibration: str | None
+) -> Payload:
+    """Return a prediction's payload, whichever its task."""
+    build = substance_payload if prediction.task == SUBSTANCE else mixture_payload
+    return build(prediction, envelope, calibration=calibration)
+
+
+def substance_payload(
+    prediction: Prediction, envelope: Envelope, *, calibration: str | None
+) -> Payload:
+    """Return what `substance` carries."""
+    return {
+        **envelope.fields(),
+        "frame_seq": prediction.frame_seq,
+        "state": str(prediction.state),
+        "label": prediction.label,
+        "probability": finite(prediction.probability, 4),
+        "top": [
+            {"label": label, "probability": finite(probability, 4)}
+            for label, probability in prediction.top
+        ],
+        **_circumstances(prediction, calibration),
+    }
+
+
+def mixture_payload(
+    prediction: Prediction, envelope: Envelope, *, calibration: str | None
+) -> Payload:
+    """Return what `mixture` carries."""
+    return {
+        **envelope.fields(),
+        "frame_seq": prediction.frame_seq,
+        "state": str(prediction.state),
+        "components": [
+            {"label": label, "proportion": finite(proportion, 4), "presence": finite(presence, 4)}
+            for label, proportion, presence in prediction.components
+        ],
+        **_circumstances(prediction, calibration),
+    }
+
+
+def _circumstances(prediction: Prediction, calibration: str | None) -> Payload:
+    return {
+        "reason": prediction.reason,
+        "window_s": finite(prediction.window_s, 3),
+        "model": prediction.model,
+        "calibration": calibration,
+        "latency_ms": finite(prediction.latency_ms, 3),
+        "channels_missing": list(prediction.channels_missing),
+        "buffered": False,
+    }
+
+
+def sample_payload(frame: SensorFrame, t_ms: int, envelope: Envelope) -> Payload:
+    """Return what `sample` carries: a raw frame, null where a channel is absent or infinite."""
+    return {
+        **envelope.fields(),
+        "frame_seq": frame.frame_seq,
+        "t_ms": t_ms,
+        "values": {
+            name: finite(value, 6)
+            for name, value in zip(CHANNEL_NAMES, frame.values.tolist(), strict=True)
+        },
+    }
+
+
+def quality_words(quality: Sequence[int]) -> dict[str, str]:
+    """Return, per channel, what its number is worth: `ok`, `missing`, `stuck` ..."""
+    return {
+        name: Quality(int(code)).name.lower()
+        for name, code in zip(CHANNEL_NAMES, quality, strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """The process's own numbers for `health`.
+
+    Attributes
+    ----------
+    counts: the decoder's, over all connections of this boot.
+    port_open: whether the port is open now.
+    port_reconnects: how often it came back.
+    chunks_dropped: reads thrown away because the pipeline was behind.
+    rate_hz: the board's measured rate, None until known.
+    quality: uint8[12], the latest verdict per channel, None before the first frame.
+    inference_ms: recent inference times, per model name.
+    outbox_depth, outbox_dropped: messages waiting, and lost for lack of room.
+    broker: state, protocol, connections, rejected and fleeting_dropped of the connection.
+    rss_mb: resident memory.
+    uptime_s: since the start of the process.
+    """
+
+    counts: LineCounts
+    port_open: bool
+    port_reconnects: int
+    chunks_dropped: int
+    rate_hz: float | None
+    quality: Sequence[int] | None
+    inference_ms: Mapping[str, Sequence[float]]
+    outbox_depth: int
+    outbox_dropped: int
+    broker: Mapping[str, Any]
+    rss_mb: float
+    uptime_s: float
+
+
+def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
+    """Return what `health` carries."""
+    counts = gauges.counts
+    return {
+        **envelope.fields(),
+        "frames_ok": counts.frames,
+        "frames_bad": {
+            "text": counts.text,
+            "checksum": counts.checksum,
+            "malformed": counts.malformed,
+            "version": counts.version,
+            "overlong": counts.overlong,
+            "binary": counts.binary,
+        },
+        "frames_lost": counts.lost,
+        "frames_duplicate": counts.duplicates,
+        "board_restarts": counts.restarts,
+        "port_open": gauges.port_open,
+        "port_reconnects": gauges.port_reconnects,
+        "chunks_dropped": gauges.chunks_dropped,
+        "rate_hz": finite(gauges.rate_hz, 3),
+        "channels": None if gauges.quality is None else quality_words(gauges.quality),
+        "inference_ms": {
+            model: {
+                "count": len(times),
+                "p50": finite(percentile(times, 0.50), 3),
+                "p99": finite(percentile(times, 0.99), 3),
+            }
+            for model, times in gauges.inference_ms.items()
+        },
+        "outbox_depth": gauges.outbox_depth,
+        "outbox_dropped": gauges.outbox_dropped,
+        "broker": dict(gauges.broker),
+        "rss_mb": finite(gauges.rss_mb, 1),
+        "uptime_s": finite(gauges.uptime_s, 1),
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the nearest-rank percentile, None of nothing."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def info_payload(
+    *,
+    version: str,
+    bundles: Iterable[Bundle],
+    rate_hz: float | None,
+    dialect: str | None,
+    envelope: Envelope,
+) -> Payload:
+    """Return what `info` carries: what runs here, and on what."""
+    return {
+        **envelope.fields(),
+        "scentd_version": version,
+        "models": [
+            {
+                "name": bundle.manifest.name,
+                "version": bundle.manifest.version,
+                "task": str(bundle.manifest.task),
+                "labels": list(bundle.manifest.labels),
+                "precision": bundle.precision,
+                "sha256": bundle.manifest.sha256,
+            }
+            for bundle in bundles
+        ],
+        "calibration": None,
+        "channels": [
+            {"name": channel.name, "unit": channel.unit, "part": channel.device}
+            for channel in CHANNELS
+        ],
+        "rate_hz": finite(rate_hz, 3),
+        "dialect": dialect,
+    }
+
+
+def summary_payload(
+    *,
+    file: str,
+    model: str,
+    label: str | None,
+    probability: float | None,
+    decided_s: float | None,
+    frames: int,
+    rejected: int,
+) -> Payload:
+    """Return the last line that `scentd replay --json` prints of a file."""
+    return {
+        "type": "summary",
+        "file": file,
+        "model": model,
+        "label": label,
+        "probability": finite(probability, 4),
+        "decided_s": finite(decided_s, 3),
+        "frames": frames,
+        "rejected": rejected,
+    }

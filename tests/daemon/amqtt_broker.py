@@ -1,0 +1,25 @@
+"""A 3.1.1-only MQTT broker in a process of its own, as the demo embeds it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from amqtt.broker import Broker
+
+
+async def serve(port: int) -> None:
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
+            },
+        }
+    )
+    await broker.start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1])))

@@ -1,0 +1,212 @@
+"""The rig on real brokers: versions, last will, refusals, outages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon import mqtt
+from daemon.config import MqttConfig
+from daemon.mqtt import (
+    BrokerRefusedError,
+    BrokerState,
+    BrokerUnreachableError,
+    Publisher,
+    try_broker,
+)
+from daemon.outbox import MemoryOutbox, Message
+from tests.daemon.conftest import (
+    Mosquitto,
+    Subscriber,
+    free_port,
+    mosquitto_path,
+    retained,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def publisher_at(port: int, **settings: object) -> Publisher:
+    config = MqttConfig(host="127.0.0.1", port=port, **settings)  # type: ignore[arg-type]
+    return Publisher(rig_id="rig", config=config, outbox=MemoryOutbox())
+
+
+def substance(number: int) -> Message:
+    return Message("substance", json.dumps({"seq": number, "buffered": False}), 1, retain=True)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again after fractions of a second, so that a test need not wait as a rig does."""
+    monkeypatch.setattr(mqtt, "FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr(mqtt, "LONGEST_RETRY_S", 0.2)
+    monkeypatch.setattr(mqtt, "REFUSED_RETRY_S", 0.2)
+
+
+@pytest.fixture
+def guarded_broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Run a Mosquitto that lets in only user `rig` with password `right`."""
+    passwords = tmp_path / "passwords"
+    passwords.touch()
+    tool = mosquitto_path().replace("sbin/mosquitto", "bin/mosquitto_passwd")
+    subprocess.run([tool, "-b", str(passwords), "rig", "right"], check=True)
+    passwords.chmod(0o644)
+    broker = Mosquitto(
+        tmp_path, free_port(), f"allow_anonymous false\npassword_file {passwords}\nuser root"
+    ).start()
+    yield broker
+    broker.stop()
+
+
+def test_mosquitto_is_spoken_to_in_mqtt_5(broker: Mosquitto) -> None:
+    with Subscriber(broker.port) as ear, publisher_at(broker.port) as publisher:
+        ear.await_text("scent/rig/status", "online")
+        publisher.publish(substance(1))
+        ear.await_text("scent/rig/substance", '{"seq": 1, "buffered": false}')
+        assert publisher.report().protocol == "5"
+
+
+def test_a_3_1_1_broker_is_fallen_back_to(old_broker: int) -> None:
+    with Subscriber(old_broker) as ear, publisher_at(old_broker) as publisher:
+        publisher.publish(substance(1))
+        ear.await_text("scent/rig/status", "online")
+        wait_until(lambda: ear.texts("scent/rig/substance"), "the message")
+        wait_until(lambda: publisher.report().protocol == "3.1.1", "the report")
+
+
+def test_an_old_broker_refuses_a_rig_that_insists_on_5(old_broker: int) -> None:
+    with pytest.raises(BrokerRefusedError, match=r"does not speak MQTT 5\. Leave mqtt\.protocol"):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=old_broker, protocol="5"))
+
+
+def test_online_and_offline_are_retained_around_a_life(broker: Mosquitto) -> None:
+    with publisher_at(broker.port):
+        wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
+    assert retained(broker.port, "scent/rig/status") == "offline"
+
+
+def test_what_waits_at_the_end_is_sent_before_offline(broker: Mosquitto) -> None:
+    with Subscriber(broker.port) as ear:
+        with publisher_at(broker.port) as publisher:
+            ear.await_text("scent/rig/status", "online")
+            for number in range(100):
+                publisher.publish(substance(number))
+        ear.await_text("scent/rig/status", "offline")
+        numbers = [json.loads(text)["seq"] for text in ear.texts("scent/rig/substance")]
+    assert numbers == list(range(100))
+
+
+def test_held_states_are_said_again_on_every_connection(
+    absent_broker: Mosquitto, impatient: None
+) -> None:
+    with publisher_at(absent_broker.port) as publisher:
+        publisher.hold("info", '{"version": 1}')
+        publisher.hold("info", '{"version": 2}')
+        for _ in range(2):
+            absent_broker.start()
+            wait_until(
+                lambda: retained(absent_broker.port, "scent/rig/info") == '{"version": 2}', "info"
+            )
+            absent_broker.stop()
+        assert publisher.report().connections == 2
+
+
+def test_late_messages_come_in_order_and_only_the_newest_is_retained(
+    absent_broker: Mosquitto, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The subscriber must be there before the rig returns.
+    monkeypatch.setattr(mqtt, "FIRST_RETRY_S", 3.0)
+    monkeypatch.setattr(mqtt, "LONGEST_RETRY_S", 3.0)
+    monkeypatch.setattr("daemon.backoff.JITTER", 0.0)
+    with publisher_at(absent_broker.port) as publisher:
+        wait_until(lambda: publisher.report().state is BrokerState.UNREACHABLE, "a failed try")
+        for number in range(50):
+            publisher.publish(substance(number))
+        absent_broker.start()
+        with Subscriber(absent_broker.port) as ear:
+            wait_until(lambda: len(ear.texts("scent/rig/substance")) == 50, "the late messages")
+            publisher.publish(substance(50))
+            wait_until(lambda: len(ear.texts("scent/rig/substance")) == 51, "a live message")
+            payloads = [json.loads(text) for text in ear.texts("scent/rig/substance")]
+        kept = retained(absent_broker.port, "scent/rig/substance")
+    assert [payload["seq"] for payload in payloads] == list(range(51))
+    assert [payload["buffered"] for payload in payloads] == [True] * 50 + [False]
+    assert kept is not None
+    assert json.loads(kept)["seq"] == 50
+
+
+def test_the_outbox_empties_after_the_broker_died_in_between(
+    broker: Mosquitto, impatient: None
+) -> None:
+    outbox = MemoryOutbox()
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    with Publisher(rig_id="rig", config=config, outbox=outbox) as publisher:
+        wait_until(lambda: publisher.report().connections == 1, "the connection")
+        broker.stop()
+        for number in range(40):
+            publisher.publish(substance(number))
+        assert outbox.depth == 40
+        broker.start()
+        wait_until(lambda: outbox.depth == 0, "the acknowledgements")
+        kept = retained(broker.port, "scent/rig/substance")
+    assert outbox.dropped == 0
+    assert kept is not None
+    assert json.loads(kept) == {"seq": 39, "buffered": True}
+
+
+def test_a_wrong_password_is_one_clear_state_and_a_right_one_heals_it(
+    guarded_broker: Mosquitto, tmp_path: Path, impatient: None
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n", encoding="utf-8")
+    with publisher_at(guarded_broker.port, username="rig", password_file=secret) as publisher:
+        wait_until(lambda: publisher.report().state is BrokerState.REFUSED, "the refusal")
+        secret.write_text("right\n", encoding="utf-8")
+        wait_until(lambda: publisher.report().state is BrokerState.CONNECTED, "the connection")
+
+
+@pytest.mark.parametrize("protocol", ["auto", "3.1.1"])
+def test_a_refusal_names_the_user_and_the_file_to_check(
+    guarded_broker: Mosquitto, tmp_path: Path, protocol: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n", encoding="utf-8")
+    config = MqttConfig(
+        host="127.0.0.1",
+        port=guarded_broker.port,
+        username="rig",
+        password_file=secret,
+        protocol=protocol,  # type: ignore[arg-type]
+    )
+    with pytest.raises(BrokerRefusedError, match=r"as user 'rig'.*mqtt\.password_file") as raised:
+        try_broker("rig", config)
+    assert "wrong" not in str(raised.value)
+
+
+def test_a_port_where_nobody_listens_is_explained() -> None:
+    with pytest.raises(BrokerUnreachableError, match=r"No MQTT broker answers at 127\.0\.0\.1"):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=free_port()))
+
+
+def test_a_host_that_does_not_resolve_is_explained() -> None:
+    with pytest.raises(BrokerUnreachableError, match="does not resolve"):
+        try_broker("rig", MqttConfig(host="no-such-host.invalid"))
+
+
+def test_samples_without_a_connection_are_dropped_and_counted() -> None:
+    with publisher_at(free_port()) as publisher:
+        publisher.fleeting("sample", "{}")
+        assert publisher.report().fleeting_dropped == 1
+
+
+def test_the_thread_ends_with_its_owner(broker: Mosquitto) -> None:
+    with publisher_at(broker.port):
+        assert "mqtt" in {thread.name for thread in threading.enumerate()}
+    assert "mqtt" not in {thread.name for thread in threading.enumerate()}
