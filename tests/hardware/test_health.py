@@ -1,0 +1,316 @@
+"""Channel health: what is stuck, what is a spike, and above all what is neither."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hardware.channels import CHANNEL_NAMES, GAS_CHANNELS, N_CHANNELS, channel_index
+from hardware.frames import Quality, SensorFrame
+from hardware.health import ChannelHealth, HealthSettings
+from hardware.protocol import judge_range
+from hardware.recording import read_recording
+from tests.hardware.protocol_lines import GOOD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+BME_CHANNELS = ("Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude")
+GROVE_CHANNELS = CHANNEL_NAMES[:4]
+HUNG_BME = {  # the row that the hung part of the published data repeats
+    "Temperature": 33.59,
+    "Pressure": 688.6,
+    "Humidity": 100.0,
+    "Gas_Resistance": 0.0,
+    "Altitude": 3170.54,
+}
+
+
+def living_rows(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return `count` rows of a board whose every channel moves a little at each sample."""
+    rng = np.random.default_rng(seed)
+    rows = np.tile(np.array(GOOD, np.float32), (count, 1))
+    wander = np.cumsum(rng.choice([-1, 1], size=(count, N_CHANNELS)), axis=0)
+    return (rows + wander % 7 * np.float32(0.25)).astype(np.float32)
+
+
+def judge_all(
+    rows: NDArray[np.float32], *, period_s: float = 1.0, health: ChannelHealth | None = None
+) -> NDArray[np.uint8]:
+    """Return uint8[n, 12]: the verdicts on rows that arrive one per period."""
+    health = health or ChannelHealth()
+    return np.array(
+        [
+            health.judge(frame_of(row, seq), round(seq * period_s * 1000))
+            for seq, row in enumerate(rows)
+        ]
+    )
+
+
+def frame_of(row: NDArray[np.float32], seq: int, *, restarted: bool = False) -> SensorFrame:
+    values = np.array(row, np.float32)
+    return SensorFrame(seq, None, values, judge_range(values), None, restarted)
+
+
+def flagged(verdicts: NDArray[np.uint8], quality: Quality) -> set[str]:
+    return {name for i, name in enumerate(CHANNEL_NAMES) if (verdicts[:, i] == quality).any()}
+
+
+def ramp(low: float, high: float, count: int) -> NDArray[np.float64]:
+    return np.linspace(low, high, count).round()
+
+
+# Stuck
+
+
+def test_a_living_board_is_believed() -> None:
+    assert not judge_all(living_rows(600)).any()
+
+
+@pytest.mark.parametrize("name", GROVE_CHANNELS)
+@pytest.mark.parametrize("period_s", [0.1, 1.0])
+def test_a_channel_that_repeats_while_its_siblings_move_is_stuck(
+    name: str, period_s: float
+) -> None:
+    count = round(40 / period_s)
+    rows = living_rows(count)
+    for sibling in GROVE_CHANNELS:
+        rows[:, channel_index(sibling)] = ramp(300, 500, count)
+    rows[:, channel_index(name)] = 400
+    verdicts = judge_all(rows, period_s=period_s)
+    assert flagged(verdicts, Quality.STUCK) == {name}
+    stuck_from_s = np.flatnonzero(verdicts[:, channel_index(name)])[0] * period_s
+    assert 15 <= stuck_from_s <= 20
+
+
+def test_a_stuck_channel_is_believed_again_as_soon_as_it_moves() -> None:
+    rows = living_rows(60)
+    for sibling in GROVE_CHANNELS:
+        rows[:, channel_index(sibling)] = ramp(300, 600, 60)
+    rows[:40, channel_index("CO")] = 400
+    verdicts = judge_all(rows)[:, channel_index("CO")]
+    assert verdicts[39] == Quality.STUCK
+    assert not verdicts[40:].any()
+
+
+def test_quiet_is_not_stuck() -> None:
+    """Three minutes without a change in clean air, as real C2H5OH channels have."""
+    rows = living_rows(180)
+    rows[:, channel_index("C2H5OH")] = 58
+    assert not judge_all(rows).any()
+
+
+def test_one_moving_sibling_convicts_nobody() -> None:
+    """Some substances move a single channel: VOC may well stay at rest under NO2."""
+    rows = living_rows(120)
+    rows[:, channel_index("NO2")] = ramp(100, 400, 120)
+    rows[:, channel_index("VOC")] = 161
+    assert not judge_all(rows).any()
+
+
+def test_half_an_hour_of_one_count_is_stuck_whatever_the_others_do() -> None:
+    rows = living_rows(1900)
+    rows[:, channel_index("VOC")] = 161
+    verdicts = judge_all(rows)
+    assert flagged(verdicts, Quality.STUCK) == {"VOC"}
+    assert np.flatnonzero(verdicts.any(axis=1))[0] == 1800
+
+
+def test_a_grove_board_that_repeats_all_its_channels_has_hung() -> None:
+    rows = living_rows(320)
+    rows[:, :4] = GOOD[:4]
+    verdicts = judge_all(rows)
+    assert flagged(verdicts, Quality.STUCK) == set(GROVE_CHANNELS)
+    assert np.flatnonzero(verdicts.any(axis=1))[0] == 300
+
+
+def test_an_mq_part_of_few_counts_is_never_stuck() -> None:
+    rows = living_rows(3600)
+    rows[:, 4:7] = [2, 38, 0]
+    assert not judge_all(rows).any()
+
+
+def test_a_hung_bme680_is_stuck_in_all_its_channels() -> None:
+    rows = living_rows(40)
+    for name, value in HUNG_BME.items():
+        rows[10:, channel_index(name)] = value
+    verdicts = judge_all(rows)
+    assert flagged(verdicts, Quality.STUCK) == set(BME_CHANNELS) - {"Gas_Resistance"}
+    assert set(verdicts[10:, channel_index("Gas_Resistance")]) == {Quality.OUT_OF_RANGE}
+    assert np.flatnonzero((verdicts == Quality.STUCK).any(axis=1))[0] == 30
+
+
+def test_an_absent_bme680_is_missing_not_stuck() -> None:
+    rows = living_rows(100)
+    rows[:, 7:] = np.nan
+    verdicts = judge_all(rows)
+    assert set(verdicts[:, 7:].ravel()) == {Quality.MISSING}
+
+
+def test_two_bme680_columns_alone_may_repeat() -> None:
+    rows = living_rows(300)
+    rows[:, 7:] = np.nan
+    rows[:, channel_index("Temperature")] = 25.5
+    rows[:, channel_index("Pressure")] = 1013
+    assert flagged(judge_all(rows), Quality.STUCK) == set()
+
+
+def test_a_slow_board_needs_some_samples_before_anything_is_stuck() -> None:
+    rows = living_rows(7)
+    for sibling in GROVE_CHANNELS:
+        rows[:, channel_index(sibling)] = ramp(300, 500, 7)
+    rows[:, channel_index("CO")] = 400
+    rows[:, 7:] = GOOD[7:]
+    assert not judge_all(rows, period_s=10).any()
+
+
+@pytest.mark.parametrize("how", ["gap", "restart"])
+def test_what_was_before_a_gap_or_a_restart_convicts_nobody(how: str) -> None:
+    """The same count before and after a pause in which the air changed is no repetition."""
+    health = ChannelHealth()
+    before, after = living_rows(14), living_rows(10, seed=1)
+    after[:, :3] *= 2
+    for rows in (before, after):
+        rows[:, channel_index("CO")] = 400
+    later_s = 300 if how == "gap" else 14
+    judge_all(before, health=health)
+    verdicts = [
+        health.judge(
+            frame_of(row, seq, restarted=how == "restart" and seq == 0), (later_s + seq) * 1000
+        )
+        for seq, row in enumerate(after)
+    ]
+    assert not np.any(verdicts)
+
+
+# Spikes
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("NO2", 1021.0), ("VOC", 3.0), ("Gas_Resistance", 5000.0)]
+)
+def test_a_jump_that_returns_is_a_spike_for_one_sample(name: str, value: float) -> None:
+    rows = living_rows(20)
+    rows[10, channel_index(name)] = value
+    verdicts = judge_all(rows)
+    assert verdicts[10, channel_index(name)] == Quality.SPIKE
+    assert np.count_nonzero(verdicts) == 1
+
+
+def test_a_jump_that_stays_is_believed_from_its_second_sample() -> None:
+    rows = living_rows(20)
+    rows[10:, channel_index("NO2")] = np.arange(10) + 1010
+    verdicts = judge_all(rows)[:, channel_index("NO2")]
+    assert verdicts[10] == Quality.SPIKE
+    assert not verdicts[11:].any()
+
+
+def test_a_jump_that_stays_exactly_there_is_believed_too() -> None:
+    rows = living_rows(20)
+    rows[10:, channel_index("NO2")] = 1010
+    verdicts = judge_all(rows)[:, channel_index("NO2")]
+    assert np.flatnonzero(verdicts).tolist() == [10]
+
+
+def test_the_largest_step_of_a_real_recording_is_no_spike() -> None:
+    rows = living_rows(20)
+    rows[10, channel_index("CO")] = 372.6  # from 955, in a recording with a loose contact
+    rows[:10, channel_index("CO")] = 955
+    rows[11:, channel_index("CO")] = 955
+    assert not judge_all(rows).any()
+
+
+def test_start_up_garbage_does_not_make_spikes_of_the_readings_after_it() -> None:
+    rows = living_rows(20)
+    rows[0, :4] = [1, 1020.2, 22, 1019]
+    assert not judge_all(rows).any()
+
+
+# Contract
+
+
+def test_what_the_decoder_said_stays_said() -> None:
+    rows = living_rows(60)
+    rows[::2, channel_index("CO")] = 0
+    rows[1::3, channel_index("LPG")] = math.inf
+    rows[5::7, channel_index("VOC")] = math.nan
+    decoded = np.array([judge_range(row) for row in rows])
+    assert np.array_equal(judge_all(rows), decoded)
+
+
+ANY_VALUE = st.one_of(
+    st.floats(width=32), st.sampled_from([0.0, 1.0, 400.0, 1022.0, 1023.0, 4294967295.0])
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.lists(ANY_VALUE, min_size=12, max_size=12), max_size=20),
+    steps_ms=st.lists(st.integers(0, 30_000), min_size=20, max_size=20),
+)
+def test_anything_is_judged_without_error_and_no_verdict_of_the_decoder_is_lifted(
+    rows: list[list[float]], steps_ms: list[int]
+) -> None:
+    health = ChannelHealth()
+    t_ms = 0
+    for seq, row in enumerate(rows):
+        t_ms += steps_ms[seq]
+        frame = frame_of(np.array(row, np.float32), seq)
+        verdict = health.judge(frame, t_ms)
+        assert verdict.dtype == np.uint8
+        assert verdict.shape == (N_CHANNELS,)
+        bad = frame.quality != Quality.OK
+        assert np.array_equal(verdict[bad], frame.quality[bad])
+        assert set(verdict[~bad]) <= {Quality.OK, Quality.STUCK, Quality.SPIKE}
+
+
+def test_verdicts_cannot_be_written_to() -> None:
+    rows = living_rows(5)
+    rows[4, 0] = 1022
+    health = ChannelHealth()
+    for seq, row in enumerate(rows):
+        verdict = health.judge(frame_of(row, seq), seq * 1000)
+        with pytest.raises(ValueError, match="read-only"):
+            verdict[0] = 0
+
+
+def test_thresholds_are_settings() -> None:
+    rows = living_rows(20)
+    rows[:, :4] = GOOD[:4]
+    health = ChannelHealth(HealthSettings(grove_hung_s=10))
+    assert flagged(judge_all(rows, health=health), Quality.STUCK) == set(GROVE_CHANNELS)
+
+
+# Real recordings
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("layout", ["base/*/*.csv", "mixture/*.csv"])
+def test_no_gas_channel_of_a_good_recording_is_doubted(smellnet: Path, layout: str) -> None:
+    """Every training recording, whole: the figures in the module's docstring rest on them."""
+    files = sorted(smellnet.glob(layout))
+    assert len(files) >= 250
+    gas = [channel_index(name) for name in GAS_CHANNELS]
+    hung = 0
+    for path in files:
+        recording = read_recording(path)
+        health = ChannelHealth()
+        period_ms = 1000 / recording.nominal_rate_hz
+        verdicts = np.array(
+            [
+                health.judge(frame, round(row * period_ms))
+                for row, frame in enumerate(recording.frames())
+            ]
+        )
+        doubted = np.isin(verdicts[:, gas], (Quality.STUCK, Quality.SPIKE))
+        assert not doubted.any(), f"{path.name}: {np.array(GAS_CHANNELS)[doubted.any(axis=0)]}"
+        hung += bool((verdicts[:, channel_index("Temperature")] == Quality.STUCK).any())
+    # 49 recordings of ten substances were made with a BME680 that had hung.
+    assert hung == (49 if layout.startswith("base") else 0)
