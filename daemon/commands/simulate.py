@@ -1,0 +1,158 @@
+"""Daemon: `scentd simulate`: put a simulated board behind a serial port.
+
+May import the simulator and recordings. Opens no real port, speaks to no broker, runs no model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardware.errors import UsageError
+from hardware.recording import read_recording
+from hardware.simulator.board import BoardReport, Dialect, SimulatedBoard
+from hardware.simulator.faults import describe_faults
+from hardware.simulator.scenario import AIR
+from hardware.simulator.signals import ReplaySignal, SyntheticSignal
+from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, board_names, load_board
+
+if TYPE_CHECKING:
+    from daemon.cli import Subparsers
+    from hardware.simulator.signals import Signal
+
+_MIXTURE_RATE_HZ = 5.0
+"""From this rate on, the board of the 10 Hz mixture recordings is meant unless said otherwise."""
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the options of `scentd simulate`."""
+    parser = subparsers.add_parser(
+        "simulate",
+        help="put a simulated board behind a serial port",
+        description="Put a simulated board on a pseudo-terminal that any serial program can open.",
+        epilog=(
+            "example:\n"
+            "  scentd simulate --synthetic almond:120,air:60,lemon:120 --speed 10 --link ./board\n"
+            "  scentd run --config rig.yaml      # with source: {port: ./board}\n\n"
+            f"faults, as KIND[:CHANNEL]@START[:DURATION] in seconds of board time:\n{_indented()}"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--replay", type=Path, metavar="FILE", help="play a recording (CSV)")
+    source.add_argument(
+        "--synthetic",
+        metavar="SCENARIO",
+        help="play odours from the response model: almond:60,air:30,banana=.5+mango=.5:60",
+    )
+    source.add_argument(
+        "--list", action="store_true", help="list the substances that can be played, and end"
+    )
+    parser.add_argument(
+        "--rate", type=float, metavar="HZ", help="readings per second of board time"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, metavar="X", help="board seconds per second (1)"
+    )
+    parser.add_argument("--loop", action="store_true", help="begin again at the end, for ever")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="chance's seed (0)")
+    parser.add_argument(
+        "--faults", default="", metavar="SCHEDULE", help="what goes wrong, and when"
+    )
+    parser.add_argument(
+        "--dialect",
+        choices=[dialect.value for dialect in Dialect],
+        default=Dialect.SCENT.value,
+        help="what the board speaks (scent: checksums, sequence and clock)",
+    )
+    parser.add_argument(
+        "--board",
+        choices=board_names(),
+        help=(
+            "whose fingerprints: of the 50 substances at 1 Hz, or of the mixture recordings "
+            f" (the default from {_MIXTURE_RATE_HZ:g} Hz on)"
+        ),
+    )
+    parser.add_argument("--link", type=Path, metavar="PATH", help="where to put the port's link")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="end with the signal (so it is without --loop; stated for scripts)",
+    )
+    parser.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="begin at once; otherwise a signal without --loop begins when the port is opened",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play until the signal has been read, or until Ctrl-C; return the exit code."""
+    if args.list:
+        print(_known_substances())
+        return 0
+    if args.once and args.loop:
+        raise UsageError("--once ends with the signal and --loop never ends; choose one of them.")
+    board = SimulatedBoard(
+        _signal(args),
+        dialect=args.dialect,
+        link=args.link,
+        speed=args.speed,
+        faults=args.faults or (),
+        seed=args.seed,
+        wait_for_listener=not (args.loop or args.no_wait),
+    )
+    try:
+        with board:
+            print(board.port, flush=True)
+            print(_announcement(args, board), file=sys.stderr, flush=True)
+            while not board.wait(timeout_s=0.5):
+                pass
+    except KeyboardInterrupt:
+        pass
+    print(_summary(board.report), file=sys.stderr)
+    return 0
+
+
+def _signal(args: argparse.Namespace) -> Signal:
+    if args.replay is not None:
+        if args.board is not None:
+            raise UsageError("--board chooses fingerprints for --synthetic; --replay needs none.")
+        return ReplaySignal(read_recording(args.replay), rate_hz=args.rate, loop=args.loop)
+    by_rate = args.rate is not None and args.rate >= _MIXTURE_RATE_HZ
+    board = args.board or (MIXTURE_BOARD if by_rate else SUBSTANCE_BOARD)
+    return SyntheticSignal(
+        args.synthetic, rate_hz=args.rate, seed=args.seed, loop=args.loop, board=board
+    )
+
+
+def _announcement(args: argparse.Namespace, board: SimulatedBoard) -> str:
+    waits = "" if args.loop or args.no_wait else " It begins when the port is opened."
+    return f"A simulated board is at {board.port}.{waits} Ctrl-C unplugs it."
+
+
+def _summary(report: BoardReport) -> str:
+    """Return one line of what happened, leaving out what did not."""
+    counts = {
+        "readings": report.readings,
+        "bytes sent": report.sent_bytes,
+        "lines unheard": report.unheard_lines,
+        "bytes overrun": report.overrun_bytes,
+        "readings missed": report.missed_readings,
+        "boots": report.boots,
+        "faults": report.faults,
+    }
+    return "The board is gone: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n) + "."
+
+
+def _known_substances() -> str:
+    return "\n".join(
+        f"{name}: {', '.join((AIR, *load_board(name).substances))}" for name in board_names()
+    )
+
+
+def _indented() -> str:
+    return "\n".join(f"  {line}" for line in describe_faults().splitlines())

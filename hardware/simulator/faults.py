@@ -1,0 +1,169 @@
+"""Simulator: what can go wrong with a board, as text becomes a schedule.
+
+Pure: knows the channel table and the error tree. How a fault is acted out lies in `board`.
+
+A fault is ``KIND[:CHANNEL]@START[:DURATION]``, in seconds of the board's time since it was
+plugged in: ``unplug@30:5``, ``garbage@10``, ``stuck:VOC@40:20``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from hardware.channels import CHANNEL_NAMES, channel_index
+from hardware.errors import UsageError
+
+
+class FaultKind(Enum):
+    """Everything that can be made to go wrong; the value is its name in a schedule."""
+
+    UNPLUG = "unplug"
+    GARBAGE = "garbage"
+    DROP = "drop"
+    TRUNCATE = "truncate"
+    STUCK = "stuck"
+    SATURATE = "saturate"
+    FREEZE = "freeze"
+    INF = "inf"
+    NAN = "nan"
+    UINT32 = "uint32"
+    JITTER = "jitter"
+    PAUSE = "pause"
+    CLOCK_JUMP = "clock-jump"
+    CLOCK_WRAP = "clock-wrap"
+    REBOOT = "reboot"
+
+
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    """How a kind is written: whether it names a channel, and what it lasts without a number."""
+
+    meaning: str
+    duration_s: float
+    needs_channel: bool = False
+    momentary: bool = False
+
+
+_TRAITS: dict[FaultKind, _Traits] = {
+    FaultKind.UNPLUG: _Traits("the port goes away, and comes back with a rebooted board", 5),
+    FaultKind.GARBAGE: _Traits("binary noise between the lines", 1),
+    FaultKind.DROP: _Traits("single bytes go missing inside the lines", 10),
+    FaultKind.TRUNCATE: _Traits("lines end in their middle", 5),
+    FaultKind.STUCK: _Traits("a channel repeats its last number", 60, needs_channel=True),
+    FaultKind.SATURATE: _Traits("a channel sits at its end of scale", 20, needs_channel=True),
+    FaultKind.FREEZE: _Traits("the BME680 hangs and repeats one impossible row", 60),
+    FaultKind.INF: _Traits("a channel reads inf", 5, needs_channel=True),
+    FaultKind.NAN: _Traits("a channel reads nan", 5, needs_channel=True),
+    FaultKind.UINT32: _Traits("a channel reads 4294967295", 5, needs_channel=True),
+    FaultKind.JITTER: _Traits("readings come up to half a period early or late", 30),
+    FaultKind.PAUSE: _Traits("the board hangs and sends nothing", 5),
+    FaultKind.CLOCK_JUMP: _Traits("the device clock leaps an hour ahead", 0, momentary=True),
+    FaultKind.CLOCK_WRAP: _Traits("the device clock wraps at 2**32 ms", 0, momentary=True),
+    FaultKind.REBOOT: _Traits("the board starts anew, banner and all", 0, momentary=True),
+}
+
+_EXAMPLE = "unplug@30:5,garbage@10,stuck:VOC@40:20"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes
+    ----------
+    kind: what goes wrong.
+    start_s: board time at which it begins.
+    duration_s: how long it lasts; 0 for what happens in a moment.
+    channel: index in the channel table, None for what strikes the whole board.
+    """
+
+    kind: FaultKind
+    start_s: float
+    duration_s: float
+    channel: int | None = None
+
+    @property
+    def end_s(self) -> float:
+        """Board time at which it is over."""
+        return self.start_s + self.duration_s
+
+    def active(self, now_s: float) -> bool:
+        """Whether it is going on at board time `now_s`."""
+        return self.start_s <= now_s < self.end_s
+
+    def __str__(self) -> str:
+        """Write the fault as a schedule does, so that it reads back as the same value."""
+        where = "" if self.channel is None else f":{CHANNEL_NAMES[self.channel]}"
+        lasts = "" if _TRAITS[self.kind].momentary else f":{self.duration_s!r}"
+        return f"{self.kind.value}{where}@{self.start_s!r}{lasts}"
+
+
+def describe_faults() -> str:
+    """Return one line per kind of fault: how it is written, what it does, how long it lasts."""
+    lines = []
+    for kind, traits in _TRAITS.items():
+        spelling = f"{kind.value}:CHANNEL" if traits.needs_channel else kind.value
+        lasts = "" if traits.momentary else f" ({traits.duration_s:g} s unless said otherwise)"
+        lines.append(f"{spelling:17} {traits.meaning}{lasts}")
+    return "\n".join(lines)
+
+
+def parse_faults(text: str) -> tuple[Fault, ...]:
+    """Return the faults that a schedule lists, in the order of their start.
+
+    Raises
+    ------
+    UsageError
+        Anything that cannot be read, naming the item and, where a name is wrong, those known.
+
+    Examples
+    --------
+    >>> [fault] = parse_faults("stuck:VOC@40:20")
+    >>> fault.kind.value, fault.channel, fault.start_s, fault.end_s
+    ('stuck', 2, 40.0, 60.0)
+    """
+    items = [item.strip() for item in text.split(",")]
+    if not any(items):
+        raise UsageError(f"A fault schedule needs at least one fault, such as {_EXAMPLE}.")
+    return tuple(sorted((_fault(item) for item in items), key=lambda fault: fault.start_s))
+
+
+def _fault(item: str) -> Fault:
+    what, at, when = item.partition("@")
+    name, colon, channel_name = what.strip().partition(":")
+    kind = next((kind for kind in FaultKind if kind.value == name), None)
+    if kind is None:
+        raise UsageError(
+            f"Fault {item!r}: there is no kind {name!r}. Known are: "
+            f"{', '.join(kind.value for kind in FaultKind)}; write them as in {_EXAMPLE}."
+        )
+    traits = _TRAITS[kind]
+    if traits.needs_channel != bool(colon):
+        wanted = f"{name}:VOC@{when}" if traits.needs_channel else f"{name}@{when}"
+        raise UsageError(
+            f"Fault {item!r}: {name} {'needs' if traits.needs_channel else 'takes no'} channel; "
+            f"write {wanted}."
+        )
+    channel = channel_index(channel_name) if colon else None
+    start, duration_colon, duration = when.partition(":")
+    start_s = _seconds(start)
+    duration_s = _seconds(duration) if duration_colon else traits.duration_s
+    if not at or start_s is None or duration_s is None or (duration_colon and duration_s == 0):
+        raise UsageError(
+            f"Fault {item!r} must say when it starts, and may say how long it lasts, in seconds: "
+            f"{what.strip()}@30 or {what.strip()}@30:5."
+        )
+    if traits.momentary and duration_colon:
+        raise UsageError(f"Fault {item!r}: {name} happens in a moment; leave the duration out.")
+    return Fault(kind, start_s, duration_s, channel)
+
+
+def _seconds(text: str) -> float | None:
+    """Return a finite number of seconds, at least zero, or None for any other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,233 @@
+"""Simulator: the physics of metal-oxide sensors in changing air. Pure, seeded by its caller.
+
+May import the channel table, this package's tables and numpy. Knows no scenario, no clock and
+no port: every function and object takes time steps in seconds and returns arrays.
+
+What is modelled, and after whom:
+
+- conductance is a power law of concentration, G = G0 (1 + a c)^beta, and in a mixture the
+  effective concentrations add up before the power (Clifford & Tuma, Sensors and Actuators 3,
+  1982); gases that oxidise lower it in the same way;
+- a sensor follows its gas with a first-order lag, quicker when the gas comes than when it goes
+  (adsorption against desorption), each channel with its own times;
+- under a steady gas the oxide keeps relaxing over minutes, as fitted per recording;
+- air is never still: what a nose sees is a plume whose eddies reach all sensors at once, so
+  fluctuations are correlated between channels and smooth on the sensor's own time scale;
+- the baseline drifts over hours, and humidity raises the conductance a little.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.channels import CHANNELS, GROVE_FULL_SCALE, UINT32_INFINITY, Part
+from hardware.simulator.tables import GAS_SENSORS, N_GAS, RELAXATION_TIMES_S
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from hardware.simulator.tables import BoardModel, Take
+
+_MAX_LOG_DOSE = 60.0
+"""exp(60) is beyond any sensor's range and still far from overflow."""
+
+_RELAXATION_TIMES_S = np.array(RELAXATION_TIMES_S)
+_GAS = np.array(GAS_SENSORS)
+_IS_GROVE = np.array([CHANNELS[index].part is Part.GROVE for index in GAS_SENSORS])
+_IS_MQ = np.array([CHANNELS[index].part is Part.MQ for index in GAS_SENSORS])
+
+
+def relaxed_response(take: Take, t_s: float, middle_s: float) -> NDArray[np.float64]:
+    """Return ln(G / G_air), float64[8], `t_s` seconds into an exposure at full concentration."""
+    decay = np.exp(-t_s / _RELAXATION_TIMES_S) - np.exp(-middle_s / _RELAXATION_TIMES_S)
+    response: NDArray[np.float64] = take.response + take.relaxation @ decay
+    return response
+
+
+def mixed_response(
+    responses: Sequence[NDArray[np.float64]],
+    concentrations: Sequence[float],
+    exponent: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return ln(G / G_air) of several gases at once.
+
+    Parameters
+    ----------
+    responses: of each gas alone at concentration 1, float64[8]; negative where it oxidises.
+    concentrations: of each gas, 1 being that of the recordings.
+    exponent: float64[8], beta of each channel.
+
+    Returns
+    -------
+    float64[8]. One gas at concentration 1 gives back its own response; far above that, the
+    response grows as beta * ln(concentration).
+    """
+    reducing = np.zeros_like(exponent)
+    oxidising = np.zeros_like(exponent)
+    for response, concentration in zip(responses, concentrations, strict=True):
+        # The dose is 'a' of the power law: what makes (1 + a)^beta the response at c = 1.
+        dose = concentration * np.expm1(np.minimum(np.abs(response) / exponent, _MAX_LOG_DOSE))
+        reducing += np.where(response > 0, dose, 0.0)
+        oxidising += np.where(response < 0, dose, 0.0)
+    mixed: NDArray[np.float64] = exponent * (np.log1p(reducing) - np.log1p(oxidising))
+    return mixed
+
+
+class LaggedSensors:
+    """Eight first-order sensors: they follow a target, rising and recovering at their own pace.
+
+    Parameters
+    ----------
+    start: float64[8], where they begin.
+    recovery_s: float64[8], time constant towards clean air.
+    """
+
+    __slots__ = ("_recovery_s", "level")
+
+    def __init__(self, start: NDArray[np.float64], recovery_s: NDArray[np.float64]) -> None:
+        self.level = start.copy()
+        self._recovery_s = recovery_s
+
+    def step(
+        self, target: NDArray[np.float64], rise_s: NDArray[np.float64], dt_s: float
+    ) -> NDArray[np.float64]:
+        """Move on by `dt_s` and return the new levels; never past the target."""
+        leaving_air = np.abs(target) >= np.abs(self.level)
+        tau_s = np.where(leaving_air, rise_s, self._recovery_s)
+        self.level = self.level + (target - self.level) * -np.expm1(-dt_s / tau_s)
+        return self.level
+
+
+class SmoothNoise:
+    """Independent unit-variance processes with the autocorrelation (1 + h/tau) exp(-h/tau).
+
+    An eddy seen through a sensor: white forcing through two first-order lags of the same time.
+    The plain first-order (Ornstein-Uhlenbeck) process is too rough: real readings move smoothly
+    from one second to the next, and the windows of lag differences show it.
+
+    Parameters
+    ----------
+    times_s: float64[bands], correlation time per band.
+    dt_s: seconds per step.
+    rng: the only source of randomness.
+    width: processes per band.
+    """
+
+    __slots__ = ("_decay", "_last", "_rng", "_scale", "_shape", "now")
+
+    def __init__(
+        self,
+        times_s: NDArray[np.float64],
+        dt_s: float,
+        rng: np.random.Generator,
+        width: int = N_GAS,
+    ) -> None:
+        self._rng = rng
+        self._shape = (len(times_s), width)
+        decay = np.exp(-dt_s / times_s)[:, None]
+        self._decay = decay
+        # Stationary variance of an AR(2) process with a double root.
+        self._scale = np.sqrt((1 - decay**2) ** 3 / (1 + decay**2))
+        self.now = rng.standard_normal(self._shape)
+        next_correlation = 2 * decay / (1 + decay**2)
+        self._last = next_correlation * self.now + np.sqrt(
+            1 - next_correlation**2
+        ) * rng.standard_normal(self._shape)
+
+    def step(self) -> NDArray[np.float64]:
+        """Move on and return float64[bands, width]."""
+        forcing = self._scale * self._rng.standard_normal(self._shape)
+        following: NDArray[np.float64] = (
+            2 * self._decay * self.now - self._decay**2 * self._last + forcing
+        )
+        self._last, self.now = self.now, following
+        return following
+
+
+class SlowWander:
+    """Ornstein-Uhlenbeck processes for what wanders over minutes to hours: drift and weather.
+
+    Parameters
+    ----------
+    spread: float64[n], standard deviation of each.
+    times_s: float64[n], correlation time of each.
+    dt_s: seconds per step.
+    rng: the only source of randomness; the processes begin at zero.
+    """
+
+    __slots__ = ("_decay", "_kick", "_rng", "now")
+
+    def __init__(
+        self,
+        spread: NDArray[np.float64],
+        times_s: NDArray[np.float64],
+        dt_s: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self._rng = rng
+        self._decay = np.exp(-dt_s / times_s)
+        self._kick = spread * np.sqrt(1 - self._decay**2)
+        self.now: NDArray[np.float64] = np.zeros(len(spread))
+
+    def step(self) -> NDArray[np.float64]:
+        """Move on and return float64[n]."""
+        self.now = self._decay * self.now + self._kick * self._rng.standard_normal(len(self._kick))
+        return self.now
+
+
+def mixed_loadings(
+    board: BoardModel, names: Sequence[str], weights: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return loadings, float64[bands + 1, 8, 8], whose covariance is the weighted mean.
+
+    Parameters
+    ----------
+    board: where each substance's own loadings come from.
+    names: what is in the air.
+    weights: of each, in any unit; only their proportions matter.
+    """
+    if len(names) == 1:
+        return board.loadings[names[0]]
+    share = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    stacked = np.stack([board.loadings[name] for name in names])
+    covariance = np.einsum("s,sbij,sbkj->bik", share, stacked, stacked)
+    values, vectors = np.linalg.eigh(covariance)
+    # The symmetric root changes smoothly with its matrix, so a change of air does not jump.
+    root: NDArray[np.float64] = np.einsum(
+        "bij,bj,bkj->bik", vectors, np.sqrt(np.maximum(values, 0.0)), vectors
+    )
+    return root
+
+
+def gas_readings(
+    log_conductance: NDArray[np.float64], fluctuation: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return what the eight gas channels send, float32[8], quantised as the real parts do.
+
+    Parameters
+    ----------
+    log_conductance: float64[8]; of a Grove part the logit of its count, of an MQ part ln ppm,
+        of the BME680 minus ln kOhm.
+    fluctuation: float64[8], added to a log-conductance; to an MQ part's ppm as a fraction,
+        because its number is small and its noise is not.
+    """
+    trembling = np.clip(log_conductance + fluctuation, -_MAX_LOG_DOSE, _MAX_LOG_DOSE)
+    count = np.rint(GROVE_FULL_SCALE / (1.0 + np.exp(-trembling)))
+    ppm = np.rint(
+        np.exp(np.clip(log_conductance, -_MAX_LOG_DOSE, _MAX_LOG_DOSE))
+        * np.maximum(1.0 + fluctuation, 0.0)
+    )
+    kilohm = np.round(np.exp(-trembling), 2)
+    readings = np.where(
+        _IS_GROVE, count, np.where(_IS_MQ, np.minimum(ppm, UINT32_INFINITY), kilohm)
+    )
+    return readings.astype(np.float32)
+
+
+def place_gas_readings(values: NDArray[np.float32], readings: NDArray[np.float32]) -> None:
+    """Write float32[8] of gas readings into their places in float32[12] of a whole board."""
+    values[_GAS] = readings
