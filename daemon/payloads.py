@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from daemon.listening import bad_lines
 from hardware.channels import CHANNEL_NAMES, CHANNELS
 from hardware.frames import Quality
+from models.manifest import FP32_MODEL, INT8_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from models.nose import Prediction
-
     from hardware.frames import SensorFrame
     from hardware.protocol import LineCounts
     from models.bundle import Bundle
+    from models.nose import Event, Prediction
 
 SUBSTANCE = "substance"
 MIXTURE = "mixture"
@@ -33,6 +34,7 @@ HEALTH = "health"
 INFO = "info"
 SENSOR_STATUS = "sensor/status"
 
+_FILE_OF = {"int8": INT8_MODEL, "fp32": FP32_MODEL}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Payload = dict[str, Any]
@@ -121,8 +123,12 @@ def mixture_payload(
         "frame_seq": prediction.frame_seq,
         "state": str(prediction.state),
         "components": [
-            {"label": label, "proportion": finite(proportion, 4), "presence": finite(presence, 4)}
-            for label, proportion, presence in prediction.components
+            {
+                "label": part.label,
+                "proportion": finite(part.proportion, 4),
+                "presence": finite(part.presence, 4),
+            }
+            for part in prediction.components
         ],
         **_circumstances(prediction, calibration),
     }
@@ -136,6 +142,21 @@ def _circumstances(prediction: Prediction, calibration: str | None) -> Payload:
         "calibration": calibration,
         "latency_ms": finite(prediction.latency_ms, 3),
         "channels_missing": list(prediction.channels_missing),
+        "buffered": False,
+    }
+
+
+def event_payload(event: Event, envelope: Envelope) -> Payload:
+    """Return what `event` carries."""
+    return {
+        **envelope.fields(),
+        "frame_seq": event.frame_seq,
+        "type": str(event.type),
+        "model": event.model,
+        "label": event.label,
+        "probability": finite(event.probability, 4),
+        "channel": event.channel,
+        "detail": event.detail,
         "buffered": False,
     }
 
@@ -200,14 +221,7 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
     return {
         **envelope.fields(),
         "frames_ok": counts.frames,
-        "frames_bad": {
-            "text": counts.text,
-            "checksum": counts.checksum,
-            "malformed": counts.malformed,
-            "version": counts.version,
-            "overlong": counts.overlong,
-            "binary": counts.binary,
-        },
+        "frames_bad": bad_lines(counts),
         "frames_lost": counts.lost,
         "frames_duplicate": counts.duplicates,
         "board_restarts": counts.restarts,
@@ -258,7 +272,7 @@ def info_payload(
                 "task": str(bundle.manifest.task),
                 "labels": list(bundle.manifest.labels),
                 "precision": bundle.precision,
-                "sha256": bundle.manifest.sha256,
+                "sha256": bundle.manifest.files[_FILE_OF[bundle.precision]],
             }
             for bundle in bundles
         ],

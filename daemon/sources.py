@@ -22,10 +22,10 @@ from daemon.backoff import Backoff
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
 
     from daemon.config import SourceConfig
+    from daemon.stopping import Stop
 
 READ_TIMEOUT_S = 0.2
 """How long a read waits for a byte: also how soon a reader notices that it shall stop."""
@@ -105,7 +105,7 @@ class SerialSource:
     def __init__(self, config: SourceConfig) -> None:
         self._config = config
 
-    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+    def arrivals(self, stop: Stop) -> Iterator[Arrival]:
         """Yield what the port does until `stop` is set; the generator closes the port.
 
         Raises

@@ -19,7 +19,7 @@ from daemon.mqtt import (
     try_broker,
 )
 from daemon.outbox import MemoryOutbox, Message
-from tests.daemon.conftest import (
+from tests.daemon.counterparts import (
     Mosquitto,
     Subscriber,
     free_port,

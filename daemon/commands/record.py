@@ -1,0 +1,128 @@
+"""Leaf: `scentd record`: a board's readings into a CSV that `replay` and the trainer read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from daemon.config import BOARD_BAUD, SourceConfig
+from daemon.listening import BoardError, bad_lines, complaint
+from daemon.sources import Chunk, PortClosed, PortOpened, SerialSource, SourceError
+from daemon.stopping import Stop
+from hardware.errors import UsageError
+from hardware.protocol import LineDecoder
+from hardware.recording import RecordingWriter
+from models.timing import Timeline
+
+if TYPE_CHECKING:
+    from daemon.cli import Subparsers
+
+STANDARD_OUTPUT = "-"
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "record",
+        help="write a board's readings to a CSV",
+        description="Write a board's readings to a CSV until Ctrl-C, or for a while.",
+        epilog="Example: scentd record --port /dev/ttyUSB0 --seconds 600 --output coffee.csv",
+    )
+    add_source_options(parser)
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the CSV to write, which must not exist yet; - for standard output",
+    )
+    parser.add_argument(
+        "--seconds", type=positive_seconds, metavar="N", help="stop by itself after N seconds"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says where the board is."""
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", metavar="PATH", help="the serial port, for example /dev/ttyUSB0")
+    where.add_argument(
+        "--usb", metavar="VID:PID[:SERIAL]", help="the USB adapter, for example 10c4:ea60"
+    )
+    where.add_argument("--config", type=Path, metavar="FILE", help="take the source from there")
+    parser.add_argument(
+        "--baud", type=int, default=BOARD_BAUD, help="bits per second (default: %(default)s)"
+    )
+
+
+def positive_seconds(text: str) -> float:
+    """Read a duration for argparse."""
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"wants a positive number of seconds, {text} came")
+    return seconds
+
+
+def source_of(args: argparse.Namespace) -> SourceConfig:
+    """Return the source that the options name."""
+    if args.config is not None:
+        # Only this way in needs pydantic.
+        from daemon.config_file import load_config  # noqa: PLC0415
+
+        return load_config(args.config).source
+    try:
+        return SourceConfig(port=args.port, usb=args.usb, baud=args.baud)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record until told to stop; return 0 if anything was recorded."""
+    source = source_of(args)
+    stop = Stop(after_s=args.seconds)
+    target: Path | BinaryIO = (
+        sys.stdout.buffer if args.output == STANDARD_OUTPUT else Path(args.output)
+    )
+    decoder = LineDecoder()
+    with stop.on_signals(), RecordingWriter(target) as recording:
+        try:
+            heard_bytes, listened_s = _record(SerialSource(source), decoder, recording, stop)
+        finally:
+            if isinstance(target, Path) and decoder.counts.frames == 0:
+                target.unlink()  # a header alone is no recording, and would block the next try
+    counts = decoder.counts
+    trouble = complaint(counts, heard_bytes=heard_bytes, listened_s=listened_s, baud=source.baud)
+    if trouble is not None:
+        raise BoardError(f"{trouble} Nothing was recorded.")
+    rejected = sum(bad_lines(counts).values())
+    print(
+        f"{counts.frames} readings in {args.output}; {rejected} lines rejected, "
+        f"{counts.lost} readings lost on the way.",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _record(
+    source: SerialSource, decoder: LineDecoder, recording: RecordingWriter, stop: Stop
+) -> tuple[int, float]:
+    """Write every frame; return the bytes heard and the seconds listened."""
+    timeline = Timeline()
+    heard_bytes = 0
+    opened_s: float | None = None
+    for arrival in source.arrivals(stop):
+        if isinstance(arrival, Chunk):
+            heard_bytes += len(arrival.data)
+            for frame in decoder.feed(arrival.data):
+                recording.write(timeline.stamp(frame, arrival.arrival_ms), frame.values)
+        elif isinstance(arrival, PortClosed):
+            decoder.finish()
+            if opened_s is None:
+                raise SourceError(arrival.reason)
+            print(f"scentd: {arrival.reason}", file=sys.stderr)
+        elif isinstance(arrival, PortOpened):
+            opened_s = opened_s or time.monotonic()
+            print(f"Recording from {arrival.path}; Ctrl-C ends it.", file=sys.stderr)
+    return heard_bytes, time.monotonic() - (opened_s or time.monotonic())
