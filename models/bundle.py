@@ -39,6 +39,8 @@ Precision = Literal["int8", "fp32", "auto"]
 INTEGER_MATMULS = (b"MatMulInteger", b"DynamicQuantizeMatMul", b"QLinearMatMul", b"QGemm")
 """Operators of which a quantised graph must have at least one."""
 
+_NOTHING: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
+
 _BENCHMARK_RUNS = 15
 """Timed runs per file for precision "auto": some 40 ms, and the median ignores a hiccup."""
 
@@ -58,15 +60,15 @@ class Outputs:
     Attributes
     ----------
     embedding: float32[batch, D].
-    logits: float32[batch, labels], substances only.
-    proportions: float32[batch, labels], rows sum to 1, mixtures only.
-    presence: float32[batch, labels], each 0..1, mixtures only.
+    logits: float32[batch, labels]; of mixtures empty.
+    proportions: float32[batch, labels], rows sum to 1; of substances empty.
+    presence: float32[batch, labels], each 0..1; of substances empty.
     """
 
     embedding: NDArray[np.float32]
-    logits: NDArray[np.float32] | None = None
-    proportions: NDArray[np.float32] | None = None
-    presence: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32] = _NOTHING
+    proportions: NDArray[np.float32] = _NOTHING
+    presence: NDArray[np.float32] = _NOTHING
 
 
 class Bundle:

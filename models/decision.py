@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -102,8 +102,7 @@ class Share:
     fresh: float
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(NamedTuple):
     """One component of a mixture: its proportion of the whole and the belief in its presence."""
 
     label: str
@@ -207,6 +206,16 @@ class SubstanceDecision:
         self._named = self._candidate = None
         self._run = 0
 
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """None: a substance model knows no mixtures."""
+        return ()
+
+    @property
+    def announced(self) -> str | None:
+        """The announced label."""
+        return None if self._named is None else self._labels[self._named]
+
     def _announce(self, posterior: NDArray[np.float64]) -> None:
         best = int(posterior.argmax())
         sure = posterior[best] >= self._spec.announce
@@ -268,8 +277,22 @@ class MixtureDecision:
     def clear(self) -> None:
         """Forget all evidence."""
         self._mean.clear()
-        self._present[:] = False
         self._windows = 0
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Take back the components without forgetting the evidence."""
+        self._present[:] = False
+
+    @property
+    def named(self) -> tuple[str, float] | None:
+        """None: a mixture has components, not one label."""
+        return None
+
+    @property
+    def announced(self) -> str | None:
+        """The components' labels in one string, None without any."""
+        return " + ".join(sorted(component.label for component in self.components)) or None
 
     def _listed(self, indices: NDArray[np.intp]) -> tuple[Component, ...]:
         found = [

@@ -136,6 +136,7 @@ class Manifest:
     metrics: figures by protocol, free form.
     training: command, seed, configuration, data hash, versions, date; free form.
     files: SHA-256 of every other file of the folder.
+    sha256: of the manifest's text, and so of the whole bundle; empty before it is written.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         problems = [
@@ -180,7 +182,7 @@ class Manifest:
         if not isinstance(raw, dict):
             raise ManifestError(f"{source} must hold a mapping, got {type(raw).__name__}.")
         _check_format(raw.pop("format", None), source)
-        raw.pop("manifest_sha256", None)
+        raw["sha256"] = raw.pop("manifest_sha256")
         problems: list[str] = []
         manifest = _build(cls, raw, "", problems)
         if problems or manifest is None:
@@ -190,6 +192,7 @@ class Manifest:
     def to_yaml(self) -> bytes:
         """Return the manifest's bytes, its own hash as the last line."""
         content = {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+        del content["sha256"]
         text: str = yaml.dump(
             content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
         )
@@ -299,9 +302,10 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     complete = dataclasses.replace(manifest, files=hashes)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    written = complete.to_yaml()
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for name, content in {**files, MANIFEST: complete.to_yaml()}.items():
+        for name, content in {**files, MANIFEST: written}.items():
             with (fresh / name).open("wb") as stream:
                 stream.write(content)
                 stream.flush()
@@ -310,7 +314,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
         _replace_folder(folder, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return complete
+    return Manifest.from_yaml(written)
 
 
 def _replace_folder(folder: Path, fresh: Path) -> None:

@@ -1,0 +1,453 @@
+"""Models: the nose. Frames with times go in, predictions and events come out.
+
+May import hardware and models. Must never read a clock (the one for latencies is handed
+in), open a port or publish: the same object runs live, in replay and in evaluation, and
+what it says depends on the frames and their `t_ms` alone.
+
+Samples are collected in one block that all models share. A model turns its part of the
+block into features only when it is about to speak, so a sample costs little more than its
+copy; no prediction waits for a block to fill.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.channels import CHANNEL_NAMES
+from models.decision import Component, State, state_of
+from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
+from models.listener import BLOCK_SAMPLES, Block, Listener, Tap
+from models.timing import RateMeter, Timeline, lost_samples
+from models.watch import ChannelWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from hardware.frames import SensorFrame
+    from models.bundle import Bundle
+
+_EXPOSURE_HZ = 1.0
+"""Rate at which the air is judged: an odour takes seconds, and averaging lowers the noise."""
+
+_LONGEST_EXPOSURE_STEP_S = 5.0
+"""Lost samples count as time for the air's averages, but no more than this at once."""
+
+FORGET_AFTER_S = 45.0
+"""A gap this long is a new start: nothing says that the air is still the same, and a board
+that was away so long has had its heaters off."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoseSettings:
+    """What the rig's owner may set.
+
+    Attributes
+    ----------
+    live_stride_s: seconds of stream time between two inferences of a model.
+    exposure: when an odour begins and ends.
+    window_from_onset: look only at rows since the onset, so that clean air does not blur it.
+    """
+
+    live_stride_s: float = 5.0
+    exposure: ExposureSettings = field(default_factory=ExposureSettings)
+    window_from_onset: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model says at one moment.
+
+    Attributes
+    ----------
+    task: "substance" or "mixture".
+    model: the bundle's name.
+    t_ms, frame_seq: of the newest frame behind it.
+    state: the honest state.
+    label, probability: of the announced substance; None unless `state` is recognised.
+    top: up to five (label, probability or proportion), the likeliest first.
+    components: of the announced mixture, the largest first.
+    window_s: seconds of readings behind it.
+    channels_missing: channels of the model that it had to do without.
+    latency_ms: from the newest frame's coming in to this; takes no part in comparisons.
+    reason: why the state is fault or disabled.
+    """
+
+    task: str
+    model: str
+    t_ms: int
+    frame_seq: int
+    state: State
+    label: str | None = None
+    probability: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    components: tuple[Component, ...] = ()
+    window_s: float = 0.0
+    channels_missing: tuple[str, ...] = ()
+    latency_ms: float = field(default=0.0, compare=False)
+    reason: str | None = None
+
+
+class EventType(StrEnum):
+    """What an event is about, as published."""
+
+    ONSET = "onset"
+    RECOGNISED = "recognised"
+    ENDED = "ended"
+    CHANNEL_FAULT = "channel_fault"
+    CHANNEL_RECOVERED = "channel_recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something began or ended.
+
+    Attributes
+    ----------
+    type: what.
+    t_ms, frame_seq: of the frame that showed it.
+    model, label, probability: of what was recognised.
+    channel: which failed or came back.
+    detail: a word more, for people.
+    """
+
+    type: EventType
+    t_ms: int
+    frame_seq: int
+    model: str | None = None
+    label: str | None = None
+    probability: float | None = None
+    channel: str | None = None
+    detail: str | None = None
+
+
+class Nose:
+    """Joins time, channels, air, models and decisions.
+
+    Call `stamp` and then `feed` for every frame, in order. Models that the board's rate or
+    channels cannot feed say once that they are disabled.
+
+    Parameters
+    ----------
+    bundles: the models, at most one line of predictions each.
+    settings: the owner's.
+    rate_hz: the board's rate where it is given; measured otherwise, from eight differences,
+        while frames wait.
+    skip_warm_up: the sensors are warm (a recording of a warm board).
+    assume_exposed: the recording lies within one exposure, whole (the published layouts).
+    timer: seconds of any steady clock, for latencies.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        settings: NoseSettings | None = None,
+        *,
+        rate_hz: float | None = None,
+        skip_warm_up: bool = False,
+        assume_exposed: bool = False,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._bundles = tuple(bundles)
+        self._settings = settings or NoseSettings()
+        self._timer = timer
+        self._timeline = Timeline(rate_hz)
+        self._meter = RateMeter(rate_hz)
+        self._watch = ChannelWatch()
+        self._air = ExposureDetector(
+            self._settings.exposure, skip_warm_up=skip_warm_up, assume_exposed=assume_exposed
+        )
+        self._listeners: list[Listener] = []
+        self._block = Block()
+        self._air_tap: Tap | None = None
+        self._air_awaits = 0
+        self._fed_ms: int | None = None
+        self._t_ms = 0
+        self._frame_seq = 0
+        self._waiting: list[tuple[NDArray[np.float32], int, int]] = []
+        self._events: list[Event] = []
+        self._started_s = 0.0
+        self._seen_channels: frozenset[int] = frozenset()
+
+    @property
+    def rate_hz(self) -> float | None:
+        """The board's rate, None until known."""
+        return self._meter.rate_hz
+
+    @property
+    def phase(self) -> Phase:
+        """What is known of the air."""
+        return self._air.phase
+
+    @property
+    def unusable_channels(self) -> tuple[str, ...]:
+        """Channels that are out, or that the board never had, in the table's order."""
+        return self._watch.unusable(CHANNEL_NAMES)
+
+    def stamp(self, frame: SensorFrame, arrival_ms: float) -> int:
+        """Return the frame's `t_ms`, the number that a recorder writes as `timestamp_ms`."""
+        return self._timeline.stamp(frame, arrival_ms)
+
+    def feed(self, frame: SensorFrame, quality: NDArray[np.uint8], t_ms: int) -> list[Prediction]:
+        """Take one frame and return what the models have to say, mostly nothing.
+
+        Parameters
+        ----------
+        frame: the reading.
+        quality: uint8[12], as channel health judged it.
+        t_ms: from `stamp`, always increasing.
+        """
+        self._started_s = self._timer()
+        step_ms = 0 if self._fed_ms is None else t_ms - self._fed_ms
+        self._fed_ms = t_ms
+        unusable = self._watch.update(quality, t_ms)
+        values = frame.values
+        if unusable:
+            values = values.copy()
+            values[unusable] = np.nan
+        turned = step_ms > 0 and self._meter.observe(step_ms)
+        period_ms = self._meter.period_ms
+        if period_ms is None:
+            self._waiting.append((values, t_ms, frame.frame_seq))
+            return []
+        said: list[Prediction] = []
+        if turned or self._air_tap is None:
+            said += self._begin()
+            said += self._catch_up(period_ms)
+        lost = lost_samples(step_ms, period_ms)
+        return said + self._take(values, lost, t_ms, frame.frame_seq)
+
+    def finish(self) -> list[Prediction]:
+        """End the stream; say why nothing could be said of one too short to know its rate."""
+        if not self._waiting:
+            return []
+        reason = f"{len(self._waiting)} readings are too few to measure the board's rate"
+        _, self._t_ms, self._frame_seq = self._waiting[-1]
+        return [self._empty(bundle, State.DISABLED, reason) for bundle in self._bundles]
+
+    def take_events(self) -> list[Event]:
+        """Return the events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def _begin(self) -> list[Prediction]:
+        """Start listening at the rate that is now known."""
+        board_hz = self._meter.rate_hz or _EXPOSURE_HZ
+        self._block.count = 0
+        self._air_tap = Tap(board_hz, _EXPOSURE_HZ, max_hold=3)
+        self._air_awaits = self._air_tap.factor
+        self._listeners = [Listener(bundle, board_hz) for bundle in self._bundles]
+        said = self._check_channels(anew=True)
+        if self._air.phase is Phase.WARMING_UP:
+            said += self._say_state()
+        return said
+
+    def _catch_up(self, period_ms: float) -> list[Prediction]:
+        """Take the frames that waited for the rate to be known."""
+        said: list[Prediction] = []
+        before_ms: int | None = None
+        for values, t_ms, frame_seq in self._waiting:
+            lost = 0 if before_ms is None else lost_samples(t_ms - before_ms, period_ms)
+            said += self._take(values, lost, t_ms, frame_seq)
+            before_ms = t_ms
+        self._waiting.clear()
+        return said
+
+    def _take(
+        self, values: NDArray[np.float32], lost: int, t_ms: int, frame_seq: int
+    ) -> list[Prediction]:
+        """Take one sample of known loss."""
+        self._t_ms, self._frame_seq = t_ms, frame_seq
+        block = self._block
+        block.values[block.count] = values
+        block.lost[block.count] = lost
+        block.count += 1
+        said: list[Prediction] = []
+        period_ms = self._meter.period_ms or 1.0
+        if lost * period_ms >= FORGET_AFTER_S * 1000.0:
+            said += self._start_anew()
+        self._air_awaits -= 1 + lost
+        if self._air_awaits <= 0:
+            said += self._judge_air()
+        said += self._check_channels()
+        # Half a period early is on time: the next sample would be later than that.
+        on_time_ms = t_ms + period_ms / 2
+        for listener in self._listeners:
+            if self._is_due(listener, 1 + lost, on_time_ms):
+                said.append(self._speak(listener))
+        if block.count == BLOCK_SAMPLES:
+            self._empty_block()
+        return said
+
+    def _empty_block(self) -> None:
+        for listener in self._listeners:
+            listener.drain(self._block)
+            listener.rewind()
+        if self._air_tap is not None:
+            self._air_tap.rewind()
+        self._block.count = 0
+
+    def _is_due(self, listener: Listener, samples: int, on_time_ms: float) -> bool:
+        """Whether a model must speak now; its features are up to date then."""
+        awaits = listener.awaits(samples)
+        if listener.disabled or on_time_ms < listener.due_ms:
+            return False
+        if listener.fault:
+            return True
+        if awaits:
+            return False
+        listener.drain(self._block)
+        return listener.ready
+
+    def _speak(self, listener: Listener) -> Prediction:
+        """Look at a model's window and say what it is now."""
+        listener.due_ms = self._t_ms + round(self._settings.live_stride_s * 1000.0)
+        if listener.fault:
+            return self._empty(listener.bundle, State.FAULT, listener.fault)
+        phase = self._air.phase
+        doubtful = phase is Phase.AMBIENT and not self._air.air_known
+        accumulate = doubtful or phase in (Phase.UNKNOWN, Phase.EXPOSED)
+        window_s = listener.look(self._t_ms, accumulate=accumulate)
+        decision = listener.decision
+        if doubtful and decision.announced is not None:
+            self._air.presume_odour()
+        state = state_of(self._air.phase, named=decision.announced is not None, fault=False)
+        recognised = state is State.RECOGNISED
+        label, probability = (recognised and decision.named) or (None, None)
+        news = listener.news()
+        if recognised and news is not None:
+            self._note(
+                EventType.RECOGNISED,
+                model=listener.bundle.manifest.name,
+                label=news,
+                probability=probability,
+            )
+        return Prediction(
+            task=listener.bundle.manifest.task,
+            model=listener.bundle.manifest.name,
+            t_ms=self._t_ms,
+            frame_seq=self._frame_seq,
+            state=state,
+            label=label,
+            probability=probability,
+            top=decision.top,
+            components=decision.components if recognised else (),
+            window_s=window_s,
+            channels_missing=self._watch.unusable(listener.spec.channels),
+            latency_ms=(self._timer() - self._started_s) * 1000.0,
+        )
+
+    def _judge_air(self) -> list[Prediction]:
+        """Hand the air's samples to the exposure detector and act on what they change."""
+        if self._air_tap is None:
+            return []
+        self._air_awaits = self._air_tap.factor
+        values, lost = self._air_tap.drain(self._block)
+        said: list[Prediction] = []
+        for row, gap in zip(values.tolist(), lost.tolist(), strict=True):
+            step_s = min((1 + gap) / self._air_tap.rate_hz, _LONGEST_EXPOSURE_STEP_S)
+            named = any(item.decision.announced is not None for item in self._listeners)
+            change = self._air.update(row, step_s, named=named)
+            if change is not None:
+                said += self._turn(change)
+        return said
+
+    def _turn(self, change: Change) -> list[Prediction]:
+        """Let a change of the air take effect on evidence and windows, and say it at once."""
+        if change is Change.ONSET:
+            self._note(EventType.ONSET)
+        elif change is Change.ENDED:
+            self._note(EventType.ENDED)
+        cuts = change is Change.SETTLED or (
+            change is Change.ONSET and self._settings.window_from_onset
+        )
+        # Air that only seems clean may yet be an odour older than the start.
+        keeps_evidence = change is Change.CLEAN and not self._air.air_known
+        for listener in self._listeners:
+            listener.drain(self._block)
+            listener.due_ms = self._t_ms
+            if cuts:
+                listener.cut()
+            if not keeps_evidence:
+                listener.forget()
+        return self._say_state()
+
+    def _start_anew(self) -> list[Prediction]:
+        """After a long gap nothing is known of the air."""
+        self._air.reset()
+        for listener in self._listeners:
+            listener.forget()
+        return self._say_state()
+
+    def _say_state(self) -> list[Prediction]:
+        """Say the state for the models whose window is still too short to be looked at.
+
+        `sensing` waits for the first window: there is nothing to show for it before.
+        """
+        state = state_of(self._air.phase, named=False, fault=False)
+        if state is State.SENSING:
+            return []
+        return [
+            self._empty(listener.bundle, state, None)
+            for listener in self._listeners
+            if not listener.ready and not listener.disabled and not listener.fault
+        ]
+
+    def _check_channels(self, *, anew: bool = False) -> list[Prediction]:
+        """Follow channels that fail or come back: events, faults and disabled models."""
+        failed, recovered = self._watch.changes(self._t_ms)
+        if not (anew or failed or recovered or self._watch.seen != self._seen_channels):
+            return []
+        self._seen_channels = self._watch.seen
+        for index in failed:
+            self._note(
+                EventType.CHANNEL_FAULT,
+                channel=CHANNEL_NAMES[index],
+                detail=self._watch.word(index),
+            )
+        for index in recovered:
+            self._note(EventType.CHANNEL_RECOVERED, channel=CHANNEL_NAMES[index])
+        said = []
+        for listener in self._listeners:
+            disabled = listener.rate_problem() or listener.absence_problem(self._watch)
+            if disabled is not None and disabled != listener.disabled:
+                said.append(self._empty(listener.bundle, State.DISABLED, disabled))
+            listener.disabled = disabled
+            fault = listener.fault_problem(self._watch)
+            if fault != listener.fault:
+                listener.fault = fault
+                listener.due_ms = self._t_ms
+        return said
+
+    def _note(
+        self,
+        kind: EventType,
+        *,
+        model: str | None = None,
+        label: str | None = None,
+        probability: float | None = None,
+        channel: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        self._events.append(
+            Event(kind, self._t_ms, self._frame_seq, model, label, probability, channel, detail)
+        )
+
+    def _empty(self, bundle: Bundle, state: State, reason: str | None) -> Prediction:
+        """Return a prediction of a model that has no window to speak of."""
+        return Prediction(
+            task=bundle.manifest.task,
+            model=bundle.manifest.name,
+            t_ms=self._t_ms,
+            frame_seq=self._frame_seq,
+            state=state,
+            channels_missing=self._watch.unusable(bundle.manifest.preprocessing.channels),
+            latency_ms=(self._timer() - self._started_s) * 1000.0,
+            reason=reason,
+        )
