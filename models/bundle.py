@@ -7,7 +7,7 @@ Runtime. Must never import torch or onnx: a Raspberry Pi has neither.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from io import BytesIO
@@ -39,8 +39,6 @@ Precision = Literal["int8", "fp32", "auto"]
 INTEGER_MATMULS = (b"MatMulInteger", b"DynamicQuantizeMatMul", b"QLinearMatMul", b"QGemm")
 """Operators of which a quantised graph must have at least one."""
 
-_NOTHING: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
-
 _BENCHMARK_RUNS = 15
 """Timed runs per file for precision "auto": some 40 ms, and the median ignores a hiccup."""
 
@@ -51,6 +49,10 @@ class BundleRunError(BundleError):
 
 class BundleMismatchError(BundleError):
     """The model's inputs, outputs or numbers are not what the manifest says."""
+
+
+def _nothing() -> NDArray[np.float32]:
+    return np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +68,9 @@ class Outputs:
     """
 
     embedding: NDArray[np.float32]
-    logits: NDArray[np.float32] = _NOTHING
-    proportions: NDArray[np.float32] = _NOTHING
-    presence: NDArray[np.float32] = _NOTHING
+    logits: NDArray[np.float32] = field(default_factory=_nothing)
+    proportions: NDArray[np.float32] = field(default_factory=_nothing)
+    presence: NDArray[np.float32] = field(default_factory=_nothing)
 
 
 class Bundle:
