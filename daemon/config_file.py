@@ -348,8 +348,10 @@ def _anchored(config: Config, folder: Path) -> Config:
     tls = config.mqtt.tls
     if tls is not None:
         tls = replace(tls, ca=anchor(tls.ca), cert=anchor(tls.cert), key=anchor(tls.key))
+    port = config.source.port
     return replace(
         config,
+        source=replace(config.source, port=None if port is None else str(folder / port)),
         models=tuple(
             str(folder / Path(name).expanduser()) if "/" in name else name for name in config.models
         ),

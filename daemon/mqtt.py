@@ -315,6 +315,14 @@ class Publisher:
         """Return what the connection is doing now."""
         return self._desk.report()
 
+    def check(self) -> None:
+        """Raise `BrokerError` if the thread has died: the service must not go on unheard."""
+        if not self._thread.is_alive() and not self._desk.stopping.is_set():
+            raise BrokerError(
+                "The thread that serves the broker has ended by itself, which is a bug; its "
+                "traceback is in the log. Restart scentd and report it."
+            )
+
 
 def _serve(desk: _Desk) -> None:
     """Connect again and again until told to stop: the MQTT thread's whole life."""

@@ -1,0 +1,86 @@
+"""Daemon: turns what the pipeline found into messages with envelope, and hands them on.
+
+Knows payloads and topics; knows nothing of sockets. Belongs to the pipeline's
+thread: the sequence number needs no lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from daemon import payloads
+from daemon.clock import clock_synced, unix_ms
+from daemon.mqtt import OFFLINE, ONLINE
+from daemon.outbox import Message
+from daemon.payloads import Envelope, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemon.mqtt import Publisher
+    from daemon.payloads import Gauges
+    from hardware.frames import SensorFrame
+    from models.bundle import Bundle
+    from models.nose import Event, Prediction
+
+
+class Announcer:
+    """Says things in this boot's name.
+
+    Parameters
+    ----------
+    publisher : Publisher
+        Where messages go.
+    version : str
+        Of scentd, for `info`.
+    """
+
+    def __init__(self, publisher: Publisher, *, version: str) -> None:
+        self._publisher = publisher
+        self._version = version
+        self._boot_id = secrets.token_hex(8)
+        self._seq = 0
+
+    def _envelope(self) -> Envelope:
+        envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
+        self._seq += 1
+        return envelope
+
+    def prediction(self, prediction: Prediction) -> None:
+        """Publish what a model says."""
+        payload = payloads.prediction_payload(prediction, self._envelope(), calibration=None)
+        topic = payloads.prediction_topic(prediction)
+        self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True))
+
+    def event(self, event: Event) -> None:
+        """Publish that something began or ended."""
+        payload = payloads.event_payload(event, self._envelope())
+        self._publisher.publish(Message(payloads.EVENT, encode(payload), qos=1, retain=False))
+
+    def sample(self, frame: SensorFrame, t_ms: int) -> None:
+        """Publish a raw frame."""
+        payload = payloads.sample_payload(frame, t_ms, self._envelope())
+        self._publisher.fleeting(payloads.SAMPLE, encode(payload))
+
+    def health(self, gauges: Gauges) -> None:
+        """Publish counters and gauges."""
+        payload = payloads.health_payload(gauges, self._envelope())
+        self._publisher.hold(payloads.HEALTH, encode(payload), qos=0)
+
+    def info(
+        self, bundles: Sequence[Bundle], *, rate_hz: float | None, dialect: str | None
+    ) -> None:
+        """Publish what runs here."""
+        payload = payloads.info_payload(
+            version=self._version,
+            bundles=bundles,
+            rate_hz=rate_hz,
+            dialect=dialect,
+            envelope=self._envelope(),
+        )
+        self._publisher.hold(payloads.INFO, encode(payload))
+
+    def board_present(self, *, present: bool) -> None:
+        """Publish whether the board sends readings, apart from the process."""
+        self._publisher.hold(payloads.SENSOR_STATUS, ONLINE if present else OFFLINE)

@@ -1,0 +1,205 @@
+"""Leaf: `scentd check`: try everything that a rig needs, and say how to mend what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from daemon.commands.record import positive_seconds
+from daemon.config_file import load_config
+from daemon.feeding import CannotFeedError, shortfall
+from daemon.listening import BoardError, bad_lines, complaint
+from daemon.mqtt import try_broker
+from daemon.pipeline import live_pipeline, load_models
+from daemon.sources import monotonic_ms, open_port
+from hardware.channels import CHANNEL_NAMES
+from hardware.errors import ScentdError
+from hardware.frames import Quality
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from daemon.cli import Subparsers
+    from daemon.config import Config
+
+_T = TypeVar("_T")
+
+LISTEN_S = 12.0
+ENOUGH_FRAMES = 10
+"""Readings after which the rate is known and every channel has had its chance."""
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "check",
+        help="test configuration, port, broker and models, and say how to mend what fails",
+        description=(
+            "Test a rig's configuration, its port and board, its broker and its models. Each is "
+            "said to be ok, or how to mend it. Stop the service first: it holds the port."
+        ),
+        epilog="Example: scentd check --config /etc/scentd/scentd.yaml",
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
+    )
+    parser.add_argument(
+        "--listen",
+        type=positive_seconds,
+        default=LISTEN_S,
+        metavar="N",
+        help="seconds to listen to the board at most (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Try everything; return 1 if anything fails."""
+    report = _Report(quiet=args.json)
+    config = report.attempt("config", lambda: load_config(args.config), _about_config)
+    if config is not None:
+        board = report.attempt("board", lambda: _listen(config, args.listen), _Heard.told)
+        report.attempt(
+            "broker",
+            lambda: try_broker(config.rig_id, config.mqtt),
+            lambda version: f"{config.mqtt.host}:{config.mqtt.port} speaks MQTT {version}",
+        )
+        for name in config.models:
+            report.attempt(f"model {name}", partial(_model, name, config, board), str)
+        if config.record:
+            report.attempt("recordings", lambda: _writable(config.recordings_dir), str)
+    if args.json:
+        print(json.dumps(report.results))
+    return 0 if all(result["ok"] for result in report.results) else 1
+
+
+class _Report:
+    """Collects what was tried; prints each at once, for some take seconds."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.results: list[dict[str, Any]] = []
+        self._quiet = quiet
+
+    def attempt(self, what: str, work: Callable[[], _T], tell: Callable[[_T], str]) -> _T | None:
+        """Do one thing; return its result, or None where it failed."""
+        result: _T | None = None
+        try:
+            result = work()
+            text, ok = tell(result), True
+        except ScentdError as error:
+            text, ok = str(error), False
+        self.results.append({"what": what, "ok": ok, "detail": text})
+        if not self._quiet:
+            print(f"{'ok    ' if ok else 'FAILED'}  {what}: {text}", flush=True)
+        return result
+
+
+def _about_config(config: Config) -> str:
+    return f"rig {config.rig_id}, models {', '.join(config.models)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What a few seconds of a board's lines tell."""
+
+    port: str
+    dialect: str
+    rate_hz: float | None
+    channels: tuple[str, ...]
+    rejected: int
+
+    def told(self) -> str:
+        rate = "rate not known yet" if self.rate_hz is None else f"{self.rate_hz:.3g} Hz"
+        rejected = f", {self.rejected} lines rejected" if self.rejected else ""
+        absent = [name for name in CHANNEL_NAMES if name not in self.channels]
+        lacks = f", without {', '.join(absent)}" if absent else ""
+        return (
+            f"{self.port} speaks {self.dialect}, {rate}, {len(self.channels)} channels"
+            f"{lacks}{rejected}"
+        )
+
+
+def _listen(config: Config, longest_s: float) -> _Heard:
+    """Open the port and listen until the board's rate and channels are known.
+
+    Raises
+    ------
+    SourceError
+        The port cannot be opened.
+    BoardError
+        Nothing, or nonsense, came from it.
+    """
+    pipeline = live_pipeline(config, [])
+    present: set[str] = set()
+    heard_bytes = 0
+    with open_port(config.source) as port:
+        started_s = time.monotonic()
+        while time.monotonic() - started_s < longest_s and pipeline.counts.frames < ENOUGH_FRAMES:
+            data = port.read(max(1, port.in_waiting))
+            heard_bytes += len(data)
+            for step in pipeline.feed(data, monotonic_ms()):
+                present |= {
+                    name
+                    for name, quality in zip(CHANNEL_NAMES, step.quality, strict=True)
+                    if quality != Quality.MISSING
+                }
+        listened_s = time.monotonic() - started_s
+        path = str(port.port)
+    trouble = complaint(
+        pipeline.counts,
+        heard_bytes=heard_bytes,
+        listened_s=listened_s,
+        baud=config.source.baud,
+    )
+    if trouble is not None:
+        raise BoardError(trouble)
+    return _Heard(
+        port=path,
+        dialect=str(pipeline.dialect),
+        rate_hz=pipeline.rate_hz,
+        channels=tuple(name for name in CHANNEL_NAMES if name in present),
+        rejected=sum(bad_lines(pipeline.counts).values()),
+    )
+
+
+def _model(name: str, config: Config, board: _Heard | None) -> str:
+    """Load a model, and compare its wants with the board where there is one."""
+    (bundle,) = load_models([name], config.decision.overrides())
+    manifest = bundle.manifest
+    told = (
+        f"{manifest.name} {manifest.version}, {len(manifest.labels)} {manifest.task} labels, "
+        f"runs as {bundle.precision}"
+    )
+    if board is None:
+        return told
+    problem = shortfall(manifest, board.channels, board.rate_hz)
+    if problem is not None:
+        raise CannotFeedError(
+            f"{told}, but this board cannot feed it: {problem}. Leave it out of models, or set "
+            "the board to another rate (firmware) or give it the channels."
+        )
+    return told
+
+
+def _writable(folder: Path) -> str:
+    """Make the recordings' folder as the service would."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScentdError(
+            f"The folder for recordings {folder} cannot be made ({error.strerror}). Set state_dir "
+            "to a folder that scentd's user may write."
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise ScentdError(
+            f"The folder for recordings {folder} may not be written by this user. "
+            "Give it to scentd's user, or set state_dir to another."
+        )
+    return str(folder)

@@ -1,0 +1,289 @@
+"""Leaf: `scentd replay`: recognise the smells in recordings, as a live run would have.
+
+The clock is the recording's own: a replay is as fast as the machine allows, and
+always gives the same answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daemon import payloads
+from daemon.config_file import load_config
+from daemon.feeding import CannotFeedError, missing_channels, shortfall
+from daemon.listening import bad_lines
+from daemon.live_recording import LIVE_SUFFIX
+from daemon.payloads import Envelope
+from daemon.pipeline import Pipeline, load_models, nose_settings
+from hardware.channels import CHANNEL_NAMES
+from hardware.frames import Quality
+from hardware.recording import Recording, RecordingError, read_recording
+from models.decision import State
+from models.nose import Nose, NoseSettings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from daemon.cli import Subparsers
+    from daemon.config import Config
+    from models.bundle import Bundle
+    from models.nose import Event, Prediction
+
+DEFAULT_MODELS = ("substances-50", "mixtures-12")
+"""Without --model, the first of these that has most of its channels in the recording."""
+
+STANDARD_INPUT = "-"
+REPLAY_BOOT_ID = "0" * 16
+"""A replay is no boot: the same recording gives the same payloads, byte for byte but latency."""
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="recognise the smells in recordings",
+        description=(
+            "Recognise the smells in recordings: CSVs, or a capture of what the board sent. "
+            "A recording is taken to begin with warm sensors, a published one to lie within one "
+            f"exposure; one that the service kept (*{LIVE_SUFFIX}) begins as the service did."
+        ),
+        epilog="Example: scentd replay coffee.csv --json | tail -n 1",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a recording; - is standard input")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="bundle name or folder (default: substances-50, or mixtures-12 where it fits better)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="begin with the warm-up, as a live run does, whatever the file's name",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="take the rig's models and settings from there"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay every file; return 1 if any could not be."""
+    config = None if args.config is None else load_config(args.config)
+    printer: _Printer = _JsonPrinter() if args.json else _TablePrinter()
+    failed = 0
+    for file in args.files:
+        try:
+            _replay(file, args, config, printer)
+        except (RecordingError, CannotFeedError) as error:
+            # The other files are still worth their answers.
+            if len(args.files) == 1:
+                raise
+            failed += 1
+            print(f"scentd: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _replay(file: str, args: argparse.Namespace, config: Config | None, printer: _Printer) -> None:
+    recording = read_recording(Path("/dev/stdin" if file == STANDARD_INPUT else file))
+    bundle = _chosen(file, recording, args.model, config)
+    nose = Nose(
+        [bundle],
+        NoseSettings() if config is None else nose_settings(config),
+        rate_hz=_known_rate_hz(recording, config),
+        skip_warm_up=not _is_live(file, args),
+        assume_exposed=not _is_live(file, args) and _is_published(recording),
+    )
+    pipeline = Pipeline(nose)
+    period_ms = 1000.0 / recording.nominal_rate_hz
+    tale = _Tale()
+    printer.begin(f"{file}  ({bundle.manifest.name})")
+    frames = 0
+    for frames, frame in enumerate(recording.frames(), start=1):
+        step = pipeline.take(frame, (frames - 1) * period_ms)
+        for event in step.events:
+            printer.event(event)
+        for prediction in step.predictions:
+            tale.hear(prediction)
+            printer.prediction(prediction)
+    for prediction in pipeline.finish():
+        tale.hear(prediction)
+        printer.prediction(prediction)
+    printer.summary(
+        payloads.summary_payload(
+            file=file,
+            model=bundle.manifest.name,
+            label=tale.label,
+            probability=tale.probability,
+            decided_s=tale.decided_s,
+            frames=frames,
+            rejected=sum(bad_lines(recording.counts).values()),
+        )
+    )
+
+
+def _is_live(file: str, args: argparse.Namespace) -> bool:
+    return bool(args.live) or file.endswith(LIVE_SUFFIX)
+
+
+def _present_channels(recording: Recording) -> tuple[str, ...]:
+    ever = (recording.quality != Quality.MISSING).any(axis=0)
+    return tuple(name for name, there in zip(CHANNEL_NAMES, ever, strict=True) if there)
+
+
+def _is_published(recording: Recording) -> bool:
+    """Whether this is one of the published layouts, which lie within one exposure, whole."""
+    return recording.timestamp_ms is None or len(_present_channels(recording)) < len(CHANNEL_NAMES)
+
+
+def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
+    if config is not None and config.source.rate_hz is not None:
+        return config.source.rate_hz
+    return None if recording.timestamp_ms is not None else recording.nominal_rate_hz
+
+
+@cache
+def _loaded(name: str, overrides: tuple[tuple[str, float], ...] = ()) -> Bundle:
+    return load_models([name], dict(overrides))[0]
+
+
+def _chosen(file: str, recording: Recording, model: str | None, config: Config | None) -> Bundle:
+    """Return the model to run: the one asked for, else the one that the recording feeds best."""
+    if model is not None:
+        names: tuple[str, ...] = (model,)
+    else:
+        names = DEFAULT_MODELS if config is None else config.models
+    overrides = () if config is None else tuple(sorted(config.decision.overrides().items()))
+    bundles = [_loaded(name, overrides) for name in names]
+    present = _present_channels(recording)
+    problems = [
+        shortfall(bundle.manifest, present, recording.nominal_rate_hz) for bundle in bundles
+    ]
+    fed = [bundle for bundle, problem in zip(bundles, problems, strict=True) if problem is None]
+    if not fed:
+        told = "; ".join(
+            f"{bundle.manifest.name}: {problem}"
+            for bundle, problem in zip(bundles, problems, strict=True)
+        )
+        raise CannotFeedError(
+            f"{file} cannot feed the model ({told}). It has {', '.join(present)} at "
+            f"{recording.nominal_rate_hz:.3g} Hz. Choose a model that can do with these: "
+            "scentd models list."
+        )
+    return min(fed, key=lambda bundle: len(missing_channels(bundle.manifest, present)))
+
+
+@dataclass
+class _Tale:
+    """What a recording's predictions add up to: the last label, and since when it stood."""
+
+    label: str | None = None
+    probability: float | None = None
+    decided_s: float | None = None
+
+    def hear(self, prediction: Prediction) -> None:
+        """Take the next prediction."""
+        if prediction.state is not State.RECOGNISED:
+            return
+        label, probability = _verdict(prediction)
+        if label != self.label:
+            self.decided_s = prediction.t_ms / 1000.0
+        self.label, self.probability = label, probability
+
+
+def _verdict(prediction: Prediction) -> tuple[str | None, float | None]:
+    """Return the label, or a mixture's components and the weakest belief among them."""
+    if prediction.task == payloads.SUBSTANCE:
+        return prediction.label, prediction.probability
+    parts = prediction.components
+    return "+".join(part.label for part in parts), min(part.presence for part in parts)
+
+
+class _Printer:
+    """What both ways of printing share."""
+
+    def begin(self, heading: str) -> None:
+        """Start a file."""
+
+    def prediction(self, prediction: Prediction) -> None:
+        """Show a prediction."""
+
+    def event(self, event: Event) -> None:
+        """Show an event."""
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        """End a file."""
+
+
+@dataclass
+class _JsonPrinter(_Printer):
+    """One object a line: the payloads that MQTT would carry, and their topic."""
+
+    seq: int = field(default=0)
+
+    def _envelope(self, t_ms: int) -> Envelope:
+        # The recording's time starts in 1970: it does not know its date, and says so.
+        envelope = Envelope(t_ms, clock_synced=False, boot_id=REPLAY_BOOT_ID, seq=self.seq)
+        self.seq += 1
+        return envelope
+
+    def begin(self, _heading: str) -> None:
+        """Count publications anew, as a boot does."""
+        self.seq = 0
+
+    def prediction(self, prediction: Prediction) -> None:
+        """Print the payload."""
+        envelope = self._envelope(prediction.t_ms)
+        payload = payloads.prediction_payload(prediction, envelope, calibration=None)
+        self._line({"topic": payloads.prediction_topic(prediction), **payload})
+
+    def event(self, event: Event) -> None:
+        """Print the payload."""
+        payload = payloads.event_payload(event, self._envelope(event.t_ms))
+        self._line({"topic": payloads.EVENT, **payload})
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        """Print the summary as it is."""
+        self._line(summary)
+
+    def _line(self, payload: dict[str, Any]) -> None:
+        print(json.dumps(payload, allow_nan=False, ensure_ascii=False))
+
+
+@dataclass
+class _TablePrinter(_Printer):
+    """A line whenever the answer changes, and one at the end."""
+
+    said: tuple[str, str | None] | None = None
+
+    def begin(self, heading: str) -> None:
+        """Print the file's heading."""
+        self.said = None
+        print(heading)
+
+    def prediction(self, prediction: Prediction) -> None:
+        """Print a line if this is news."""
+        recognised = prediction.state is State.RECOGNISED
+        label = _verdict(prediction)[0] if recognised else None
+        news = (str(prediction.state), label or prediction.reason)
+        if news == self.said:
+            return
+        self.said = news
+        best = "  ".join(f"{name} {share:.2f}" for name, share in prediction.top[:3])
+        print(f"  {prediction.t_ms / 1000:8.1f} s  {news[0]:<12} {news[1] or '-':<24} {best}")
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        """Print the answer."""
+        rejected = f", {summary['rejected']} lines rejected" if summary["rejected"] else ""
+        if summary["label"] is None:
+            print(f"  undecided after {summary['frames']} readings{rejected}\n")
+            return
+        print(
+            f"  => {summary['label']} (probability {summary['probability']:.2f}), settled after "
+            f"{summary['decided_s']:.0f} s; {summary['frames']} readings{rejected}\n"
+        )

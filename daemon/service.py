@@ -1,0 +1,265 @@
+"""Daemon: the running service: threads, queues, counters and their orderly end.
+
+Three threads: one reads the port, this one is the pipeline, one is the MQTT
+client's (`daemon.mqtt`). Between reader and pipeline lies one bounded queue.
+The service works without a broker: it infers and records all the same.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Self
+
+from daemon.announcer import Announcer
+from daemon.clock import resident_mb
+from daemon.listening import complaint
+from daemon.live_recording import LiveRecording
+from daemon.logs import get_logger
+from daemon.mqtt import Publisher
+from daemon.outbox import MemoryOutbox
+from daemon.payloads import Gauges
+from daemon.pipeline import live_pipeline
+from daemon.sources import Arrival, Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
+from daemon.stopping import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemon.config import Config
+    from daemon.pipeline import Step
+    from models.bundle import Bundle
+    from models.nose import Prediction
+
+QUEUE_LIMIT = 256
+"""Reads that may wait for the pipeline: half a minute of a 10 Hz board. A read that finds no
+room is thrown away and counted; the lines it breaks are counted by the decoder."""
+
+TICK_S = 0.25
+HEALTH_EVERY_S = 10.0
+SILENT_AFTER_S = 5.0
+SILENT_AFTER_PERIODS = 3.5
+"""The board counts as present while its latest reading is younger than the larger of the two."""
+
+SLOWEST_PERIOD_S = 10.0
+NONSENSE_AFTER_S = 15.0
+LATENCIES_KEPT = 500
+
+
+class _Reader:
+    """Owns the thread that reads the port; a context manager."""
+
+    def __init__(self, source: SerialSource) -> None:
+        self._source = source
+        self._stop = Stop()
+        self._queue: queue.Queue[Arrival] = queue.Queue(QUEUE_LIMIT)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._work: Future[None] | None = None
+        self.dropped = 0
+
+    def __enter__(self) -> Self:
+        self._work = self._executor.submit(self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._executor.shutdown()
+
+    def next(self, timeout_s: float) -> Arrival | None:
+        """Return the next arrival, None if none came in time; raise what ended the thread."""
+        try:
+            return self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            if self._work is not None and self._work.done():
+                self._work.result()
+            return None
+
+    def _read(self) -> None:
+        for arrival in self._source.arrivals(self._stop):
+            if isinstance(arrival, Chunk):
+                try:
+                    self._queue.put_nowait(arrival)
+                except queue.Full:
+                    self.dropped += 1
+            else:
+                self._put_patiently(arrival)
+
+    def _put_patiently(self, arrival: Arrival) -> None:
+        """Wait for room: an opening or a loss of the port must not be missed."""
+        while not self._stop.is_set():
+            try:
+                self._queue.put(arrival, timeout=TICK_S)
+            except queue.Full:
+                continue
+            return
+
+
+class Service:
+    """One rig's daemon.
+
+    Parameters
+    ----------
+    config : Config
+        What the rig was told.
+    bundles : sequence of Bundle
+        The models, ready to run.
+    version : str
+        Of scentd.
+    """
+
+    def __init__(self, config: Config, bundles: Sequence[Bundle], *, version: str) -> None:
+        self._config = config
+        self._bundles = bundles
+        self._log = get_logger("service")
+        self._pipeline = live_pipeline(config, bundles)
+        self._outbox = MemoryOutbox()
+        self._publisher = Publisher(rig_id=config.rig_id, config=config.mqtt, outbox=self._outbox)
+        self._announcer = Announcer(self._publisher, version=version)
+        self._reader = _Reader(SerialSource(config.source))
+        self._recording = LiveRecording(config.recordings_dir) if config.record else None
+        self._started_s = time.monotonic()
+        self._port_opened_s: float | None = None
+        self._openings = 0
+        self._heard_bytes = 0
+        self._told = ""
+        self._latest_frame_s = -float("inf")
+        self._quality: Sequence[int] | None = None
+        self._present: bool | None = None
+        self._described: tuple[float | None, str | None] | None = None
+        self._next_health_s = 0.0
+        self._inference_ms: dict[str, deque[float]] = {
+            bundle.manifest.name: deque(maxlen=LATENCIES_KEPT) for bundle in bundles
+        }
+
+    def run(self, stop: Stop) -> None:
+        """Serve until `stop` is set; everything started here has ended when this returns.
+
+        Raises
+        ------
+        NotAPortError
+            If the configured port can never become one.
+        """
+        with self._publisher, self._reader:
+            self._tick()
+            self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
+            while not stop.is_set():
+                arrival = self._reader.next(TICK_S)
+                if arrival is not None:
+                    self._take(arrival)
+                self._tick()
+            self._log.info("stopping")
+            self._announcer.health(self._gauges())
+        if self._recording is not None:
+            self._recording.close()
+
+    def _take(self, arrival: Arrival) -> None:
+        if isinstance(arrival, Chunk):
+            self._heard_bytes += len(arrival.data)
+            for step in self._pipeline.feed(arrival.data, arrival.arrival_ms):
+                self._step(step)
+        elif isinstance(arrival, PortOpened):
+            self._log.info("port opened", port=arrival.path)
+            self._told = ""
+            self._port_opened_s = time.monotonic()
+            self._openings += 1
+            self._heard_bytes = 0
+        elif isinstance(arrival, PortClosed):
+            for step in self._pipeline.end_line(monotonic_ms()):
+                self._step(step)
+            self._port_opened_s = None
+            self._latest_frame_s = -float("inf")
+            self._complain(arrival.reason)
+
+    def _step(self, step: Step) -> None:
+        self._latest_frame_s = time.monotonic()
+        self._quality = step.quality.tolist()
+        if self._recording is not None:
+            self._recording.write(step.t_ms, step.frame.values)
+        if self._config.mqtt.sample:
+            self._announcer.sample(step.frame, step.t_ms)
+        for event in step.events:
+            self._log.info(
+                str(event.type).replace("_", " "),
+                **{
+                    name: value
+                    for name, value in asdict(event).items()
+                    if value is not None and name in {"model", "label", "channel", "detail"}
+                },
+            )
+            self._announcer.event(event)
+        for prediction in step.predictions:
+            self._predicted(prediction)
+
+    def _predicted(self, prediction: Prediction) -> None:
+        if prediction.window_s > 0:
+            self._inference_ms[prediction.model].append(prediction.latency_ms)
+        if prediction.reason is not None:
+            self._complain(f"{prediction.model} is {prediction.state}: {prediction.reason}")
+        self._announcer.prediction(prediction)
+
+    def _tick(self) -> None:
+        """Do what depends on time rather than on readings."""
+        now_s = time.monotonic()
+        self._publisher.check()
+        period_s = SLOWEST_PERIOD_S if not (rate := self._pipeline.rate_hz) else 1.0 / rate
+        silent_after_s = max(SILENT_AFTER_S, SILENT_AFTER_PERIODS * period_s)
+        present = now_s - self._latest_frame_s < silent_after_s
+        if present is not self._present:
+            self._present = present
+            self._announcer.board_present(present=present)
+        described = (self._pipeline.rate_hz, self._pipeline.dialect)
+        if described != self._described:
+            self._described = described
+            self._announcer.info(self._bundles, rate_hz=described[0], dialect=described[1])
+        if now_s >= self._next_health_s:
+            self._next_health_s = now_s + HEALTH_EVERY_S
+            self._announcer.health(self._gauges())
+        self._suspect_nonsense(now_s)
+
+    def _suspect_nonsense(self, now_s: float) -> None:
+        """Say once per opening of the port that no reading comes out of it."""
+        if self._port_opened_s is None or self._latest_frame_s > self._port_opened_s:
+            return
+        listened_s = now_s - self._port_opened_s
+        if listened_s < NONSENSE_AFTER_S or self._told:
+            return
+        trouble = complaint(
+            self._pipeline.counts,
+            heard_bytes=self._heard_bytes,
+            listened_s=listened_s,
+            baud=self._config.source.baud,
+        )
+        if trouble is not None:
+            self._complain(trouble)
+
+    def _complain(self, text: str) -> None:
+        """Log a trouble in full when it begins, not while it lasts."""
+        if text != self._told:
+            self._told = text
+            self._log.warning(text)
+
+    def _gauges(self) -> Gauges:
+        report = self._publisher.report()
+        return Gauges(
+            counts=self._pipeline.counts,
+            port_open=self._port_opened_s is not None,
+            port_reconnects=max(0, self._openings - 1),
+            chunks_dropped=self._reader.dropped,
+            rate_hz=self._pipeline.rate_hz,
+            quality=self._quality,
+            inference_ms=self._inference_ms,
+            outbox_depth=self._outbox.depth,
+            outbox_dropped=self._outbox.dropped,
+            broker={
+                "state": report.state.value,
+                "protocol": report.protocol,
+                "connections": report.connections,
+                "rejected": report.rejected,
+                "fleeting_dropped": report.fleeting_dropped,
+            },
+            rss_mb=resident_mb(),
+            uptime_s=time.monotonic() - self._started_s,
+        )
