@@ -135,8 +135,10 @@ class _Channel:
         "seen",
         "signal",
         "slope",
+        "step",
         "trough",
         "unit",
+        "value",
     )
 
     def __init__(self, index: int) -> None:
@@ -144,7 +146,8 @@ class _Channel:
         self.grove = CHANNELS[index].part is Part.GROVE
         self.seen = False
         self.signal = self.baseline = self.last = 0.0
-        self.noise = self.slope = 0.0
+        self.noise = self.slope = self.step = 0.0
+        self.value = math.nan
         self.unit = 1.0
         self.low = self.high = 0.0
         self.clear_exposure()
@@ -160,25 +163,30 @@ class _Channel:
 
     def follow(self, value: float, dt_s: float, gains: _Gains, *, learn_noise: bool) -> None:
         """Take one usable reading, `dt_s` after the one before."""
-        signal, step = self._linearise(value)
+        last = self.last
+        if value != self.value:  # a count repeats more often than not
+            self.value = value
+            self.last, self.step = self._linearise(value)
         if not self.seen:
             self.seen = True
-            self.signal = self.baseline = self.last = self.low = self.high = signal
-            self.unit = step
+            self.signal = self.baseline = self.low = self.high = self.last
+            self.unit = self.step
             return
-        change = abs(signal - self.last)
-        self.last = signal
+        change = abs(self.last - last)
         if learn_noise and change <= _LARGEST_STEP * self.unit:
             self.noise += gains.noise * (_MEAN_TO_SIGMA * change - self.noise)
-        self.unit = max(step, self.noise)
-        moved = gains.signal * (signal - self.signal)
+        self.unit = max(self.step, self.noise)
+        moved = gains.signal * (self.last - self.signal)
         self.signal += moved
         self.slope += gains.slope * (moved / dt_s - self.slope)
 
     def quiet(self, steps: float) -> bool:
         """Whether the signal is still within `steps` noise units since the quiet began."""
-        self.low = min(self.low, self.signal)
-        self.high = max(self.high, self.signal)
+        signal = self.signal
+        if signal < self.low:
+            self.low = signal
+        elif signal > self.high:
+            self.high = signal
         return self.high - self.low <= steps * self.unit
 
     def departs(self, dt_s: float, allowance: float, threshold: float) -> bool:

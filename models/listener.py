@@ -85,6 +85,7 @@ class Listener:
     disabled: why the board can never feed the model, or None.
     fault: why it cannot feed it now, or None.
     due_ms: when it speaks next.
+    announces: whether it announces a label, or components, as of the last look.
     """
 
     def __init__(self, bundle: Bundle, board_hz: float) -> None:
@@ -108,6 +109,7 @@ class Listener:
         self._seen_steps = 0
         self._evidence_ms: int | None = None
         self._said: str | None = None
+        self.announces = False
 
     def awaits(self, samples: int) -> bool:
         """Count `samples` of the board; return whether the window is surely still too short."""
@@ -140,6 +142,7 @@ class Listener:
         self.decision.clear()
         self._evidence_ms = None
         self._said = None
+        self.announces = False
 
     def cut(self) -> None:
         """Let only rows from now on be evidence."""
@@ -172,6 +175,7 @@ class Listener:
         if not accumulate:
             self.decision.withdraw()
             self._evidence_ms = None
+        self.announces = self.decision.announced is not None
         reach = min(self.spec.lags[-1], self._stream.samples - steps)
         return (steps + reach) / self._tap.rate_hz
 

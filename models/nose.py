@@ -172,6 +172,7 @@ class Nose:
         self._frame_seq = 0
         self._waiting: list[tuple[NDArray[np.float32], int, int]] = []
         self._events: list[Event] = []
+        self._named = False
         self._started_s = 0.0
         self._seen_channels: frozenset[int] = frozenset()
 
@@ -242,6 +243,7 @@ class Nose:
         self._block.count = 0
         self._air_tap = Tap(board_hz, _EXPOSURE_HZ, max_hold=3)
         self._air_awaits = self._air_tap.factor
+        self._named = False
         self._listeners = [Listener(bundle, board_hz) for bundle in self._bundles]
         said = self._check_channels(anew=True)
         if self._air.phase is Phase.WARMING_UP:
@@ -315,11 +317,12 @@ class Nose:
         accumulate = doubtful or phase in (Phase.UNKNOWN, Phase.EXPOSED)
         window_s = listener.look(self._t_ms, accumulate=accumulate)
         decision = listener.decision
-        if doubtful and decision.announced is not None:
+        if doubtful and listener.announces:
             self._air.presume_odour()
-        state = state_of(self._air.phase, named=decision.announced is not None, fault=False)
+        state = state_of(self._air.phase, named=listener.announces, fault=False)
         recognised = state is State.RECOGNISED
         label, probability = (recognised and decision.named) or (None, None)
+        self._named = any(item.announces for item in self._listeners)
         news = listener.news()
         if recognised and news is not None:
             self._note(
@@ -352,8 +355,7 @@ class Nose:
         said: list[Prediction] = []
         for row, gap in zip(values.tolist(), lost.tolist(), strict=True):
             step_s = min((1 + gap) / self._air_tap.rate_hz, _LONGEST_EXPOSURE_STEP_S)
-            named = any(item.decision.announced is not None for item in self._listeners)
-            change = self._air.update(row, step_s, named=named)
+            change = self._air.update(row, step_s, named=self._named)
             if change is not None:
                 said += self._turn(change)
         return said
@@ -369,6 +371,7 @@ class Nose:
         )
         # Air that only seems clean may yet be an odour older than the start.
         keeps_evidence = change is Change.CLEAN and not self._air.air_known
+        self._named &= keeps_evidence
         for listener in self._listeners:
             listener.drain(self._block)
             listener.due_ms = self._t_ms
@@ -381,6 +384,7 @@ class Nose:
     def _start_anew(self) -> list[Prediction]:
         """After a long gap nothing is known of the air."""
         self._air.reset()
+        self._named = False
         for listener in self._listeners:
             listener.forget()
         return self._say_state()
