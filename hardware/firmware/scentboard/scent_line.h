@@ -18,8 +18,8 @@ const int kChannels = 12;
 const int kMqParts = 3;
 const int kLatestVersion = 2;
 
-// The longest number is 15 characters ("-1.17549435e-38") and a comma; 15 of them, a head of
-// at most 31 characters, and "*ABCD\n" with its terminating zero make 278.
+// The longest number is 15 characters ("-1.06175423e+15") and a comma; 15 of them, a head of
+// at most 30 characters, and "*ABCD\n" with its terminating zero make 277.
 const size_t kMaxLineBytes = 288;
 
 // One reading, in the order of the channel table: NO2, C2H5OH, VOC, CO (counts), Alcohol, LPG,
