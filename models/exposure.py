@@ -105,6 +105,9 @@ class ExposureSettings:
 _BACK_S = 3.0
 """So long all channels must be back before an exposure has ended; bridges one puff of wind."""
 
+_YOUNG_S = 10.0
+"""Time constant of a baseline just taken; it grows with the baseline's age to `baseline_s`."""
+
 _SLOPE_S = 5.0
 """Time constant of the slope that ends the warm-up."""
 
@@ -222,7 +225,6 @@ class _Gains:
     signal: float
     noise: float
     slope: float
-    baseline: float
 
 
 class ExposureDetector:
@@ -274,7 +276,7 @@ class ExposureDetector:
         )
         self._air_known = False
         self._anchored = False
-        self._in_phase_s = self._quiet_for_s = self._back_for_s = 0.0
+        self._in_phase_s = self._quiet_for_s = self._back_for_s = self._anchored_for_s = 0.0
 
     def presume_odour(self) -> None:
         """Take back that the air is clean, where it only seemed so and a model names an odour."""
@@ -312,6 +314,10 @@ class ExposureDetector:
             self._gains = self._gains_for(dt_s)
         gains = self._gains
         waiting = self._phase in (Phase.WARMING_UP, Phase.UNKNOWN, Phase.AMBIENT)
+        # A young baseline follows quickly: what is left of a recovery is not an odour.
+        self._anchored_for_s += dt_s
+        age_s = min(max(self._anchored_for_s, _YOUNG_S), self._settings.baseline_s)
+        baseline_gain = dt_s / (age_s + dt_s)
         quiet = True
         for channel in self._channels:
             value = values[channel.index]
@@ -320,7 +326,7 @@ class ExposureDetector:
             channel.follow(value, dt_s, gains, learn_noise=waiting)
             quiet &= channel.quiet(self._settings.quiet_steps)
             if waiting:
-                channel.baseline += gains.baseline * (channel.signal - channel.baseline)
+                channel.baseline += baseline_gain * (channel.signal - channel.baseline)
         self._quiet_for_s += dt_s
         if not quiet:
             self._quiet_for_s = 0.0
@@ -333,7 +339,6 @@ class ExposureDetector:
             signal=-math.expm1(-dt_s / settings.smoothing_s),
             noise=-math.expm1(-dt_s / _NOISE_S),
             slope=-math.expm1(-dt_s / _SLOPE_S),
-            baseline=-math.expm1(-dt_s / settings.baseline_s),
         )
 
     def _while_warming_up(self) -> Change | None:
@@ -421,6 +426,7 @@ class ExposureDetector:
         return departed
 
     def _anchor(self) -> None:
+        self._anchored_for_s = 0.0
         for channel in self._channels:
             channel.anchor()
 
