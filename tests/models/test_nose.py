@@ -1,0 +1,380 @@
+"""The nose on synthetic episodes, with small real models."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hardware.channels import CHANNEL_NAMES, N_CHANNELS
+from hardware.frames import Quality, SensorFrame
+from models.bundle import Bundle, Outputs, load_bundle
+from models.decision import DecisionSpec, State
+from models.manifest import Requirements
+from models.nose import Event, EventType, Nose, NoseSettings, Prediction
+from models.preprocess import batch_features
+from models.timing import Decimator
+from tests.models.toys import LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+AIR = np.array([100, 300, 470, 820, 3, 31, 3, 24.5, 1013, 40, 250, 60], dtype=np.float32)
+LEMON, MINT = np.array([0.9, 0.2, 0.2, 0.1]), np.array([0.2, 0.9, 0.2, 0.1])
+
+
+@pytest.fixture(scope="module")
+def substance(toy_bundles: Callable[..., Path]) -> Bundle:
+    return load_bundle(toy_bundles("substance"))
+
+
+@pytest.fixture(scope="module")
+def mixture(toy_bundles: Callable[..., Path]) -> Bundle:
+    return load_bundle(toy_bundles("mixture", rate_hz=10.0))
+
+
+def air(seconds: float, rate_hz: float) -> NDArray[np.float64]:
+    """Effect of no odour, in log-conductance per Grove channel."""
+    return np.zeros((round(seconds * rate_hz), 4))
+
+
+def odour(gains: NDArray[np.float64], seconds: float, rate_hz: float) -> NDArray[np.float64]:
+    """Effect of an odour that comes, with a rise of 12 s."""
+    times_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    return np.outer(1 - np.exp(-times_s / 12), gains)
+
+
+def fading(gains: NDArray[np.float64], seconds: float, rate_hz: float) -> NDArray[np.float64]:
+    """Effect of an odour that has gone, with a recovery of 15 s."""
+    times_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    return np.outer(np.exp(-times_s / 15), gains)
+
+
+def frames(
+    effect: NDArray[np.float64], rate_hz: float, *, start_seq: int = 0, seed: int = 0
+) -> Iterator[SensorFrame]:
+    """The board's lines for an effect, with the noise of a count."""
+    rng = np.random.default_rng(seed)
+    odds = AIR[:4] / (1023 - AIR[:4]) * np.exp(effect)
+    counts = np.rint(1023 * odds / (1 + odds) + rng.normal(0, 0.4, effect.shape))
+    for number, grove in enumerate(counts, start_seq):
+        values = AIR.copy()
+        values[:4] = grove
+        yield SensorFrame(
+            frame_seq=number,
+            device_ms=round(number * 1000 / rate_hz),
+            values=values,
+            quality=np.zeros(N_CHANNELS, dtype=np.uint8),
+            lost_before=0,
+        )
+
+
+def with_quality(
+    source: Iterable[SensorFrame], channel: str, quality: Quality
+) -> Iterator[SensorFrame]:
+    """Mark one channel in every frame."""
+    for frame in source:
+        marked = frame.quality.copy()
+        marked[CHANNEL_NAMES.index(channel)] = quality
+        yield dataclasses.replace(frame, quality=marked)
+
+
+def smell(nose: Nose, source: Iterable[SensorFrame]) -> tuple[list[Prediction], list[Event]]:
+    """Feed every frame; return all predictions and events."""
+    predictions: list[Prediction] = []
+    events: list[Event] = []
+    for frame in source:
+        predictions += nose.feed(frame, frame.quality, nose.stamp(frame, 0.0))
+        events += nose.take_events()
+    return predictions, events
+
+
+def states(predictions: list[Prediction]) -> list[str]:
+    """The states in order, repetitions left out."""
+    return [state for state, _ in itertools.groupby(str(p.state) for p in predictions)]
+
+
+def episode(rate_hz: float) -> NDArray[np.float64]:
+    return np.concatenate(
+        [air(60, rate_hz), odour(LEMON, 60, rate_hz), fading(LEMON, 150, rate_hz)]
+    )
+
+
+@pytest.mark.parametrize("rate_hz", [1, 2, 10])
+def test_an_odour_is_sensed_recognised_ended_and_gone(substance: Bundle, rate_hz: int) -> None:
+    predictions, events = smell(Nose([substance]), frames(episode(rate_hz), rate_hz))
+    assert states(predictions) == [
+        "warming_up", "ambient", "sensing", "recognised", "recovering", "ambient",
+    ]  # fmt: skip
+    assert {p.label for p in predictions if p.state is State.RECOGNISED} == {"lemon"}
+    assert [event.type for event in events] == [
+        EventType.ONSET, EventType.RECOGNISED, EventType.ENDED,
+    ]  # fmt: skip
+    onset, recognised, _ = events
+    assert 60_000 <= onset.t_ms <= 66_000
+    assert recognised.label == "lemon"
+    assert recognised.t_ms - onset.t_ms <= 20_000
+
+
+def test_label_and_probability_are_there_only_when_recognised(substance: Bundle) -> None:
+    predictions, _ = smell(Nose([substance]), frames(episode(1), 1))
+    for prediction in predictions:
+        named = prediction.state is State.RECOGNISED
+        assert (prediction.label is not None) == named
+        assert (prediction.probability is not None) == named
+        assert bool(prediction.top) == (prediction.window_s > 0)
+    assert all(p.top for p in predictions[1:])
+
+
+def test_the_first_window_is_looked_at_as_soon_as_it_is_long_enough(substance: Bundle) -> None:
+    """Five samples of lag and ten rows: the fifteenth sample, at 14 s; then every five."""
+    predictions, _ = smell(Nose([substance], skip_warm_up=True), frames(odour(LEMON, 40, 1), 1))
+    assert [p.t_ms for p in predictions] == [14_000, 19_000, 24_000, 29_000, 34_000, 39_000]
+    assert [p.window_s for p in predictions] == [15, 20, 25, 30, 35, 35]
+
+
+def test_both_models_hear_one_board_at_their_own_rates(substance: Bundle, mixture: Bundle) -> None:
+    predictions, _ = smell(Nose([substance, mixture]), frames(episode(10), 10))
+    by_task = {
+        task: [p for p in predictions if p.task == task] for task in ("substance", "mixture")
+    }
+    assert by_task["mixture"][-1].window_s == pytest.approx(3.5)
+    assert by_task["substance"][-1].window_s == pytest.approx(35)
+    recognised = [p for p in by_task["mixture"] if p.state is State.RECOGNISED]
+    assert recognised
+    assert {component.label for p in recognised for component in p.components} <= set(LABELS)
+    assert not any(p.components for p in by_task["mixture"] if p.state is not State.RECOGNISED)
+
+
+def test_a_board_too_slow_for_a_model_disables_it_once_and_says_why(
+    substance: Bundle, mixture: Bundle
+) -> None:
+    predictions, _ = smell(Nose([substance, mixture]), frames(episode(1), 1))
+    disabled = [p for p in predictions if p.task == "mixture"]
+    assert [p.state for p in disabled] == [State.DISABLED]
+    assert disabled[0].reason == (
+        "the board sends 1 readings a second, the model needs 7 to 15 or a multiple of that"
+    )
+
+
+def test_a_board_without_a_required_channel_disables_the_model(substance: Bundle) -> None:
+    source = with_quality(frames(episode(1), 1), "VOC", Quality.MISSING)
+    predictions, events = smell(Nose([substance]), source)
+    assert [p.state for p in predictions] == [State.DISABLED]
+    assert predictions[0].reason == "the board has no VOC, which the model cannot do without"
+    assert not [event for event in events if event.channel]
+
+
+def test_a_model_does_without_a_channel_that_it_does_not_require(substance: Bundle) -> None:
+    source = with_quality(frames(episode(1), 1), "CO", Quality.STUCK)
+    predictions, events = smell(Nose([substance]), source)
+    assert predictions[-1].channels_missing == ("CO",)
+    assert "recognised" in states(predictions)
+    assert (
+        Event(
+            EventType.CHANNEL_FAULT,
+            events[0].t_ms,
+            events[0].frame_seq,
+            channel="CO",
+            detail="stuck",
+        )
+        in events
+    )
+
+
+def test_a_required_channel_that_fails_is_a_fault_until_it_comes_back(substance: Bundle) -> None:
+    whole = list(frames(air(120, 1), 1))
+    bad = list(with_quality(whole[50:80], "VOC", Quality.SATURATED))
+    predictions, events = smell(Nose([substance]), [*whole[:50], *bad, *whole[80:]])
+    assert states(predictions) == ["warming_up", "ambient", "fault", "ambient"]
+    fault = next(p for p in predictions if p.state is State.FAULT)
+    assert 52_000 <= fault.t_ms <= 54_000
+    assert fault.reason == "cannot use VOC, which the model cannot do without"
+    assert [(e.type, e.channel) for e in events] == [
+        (EventType.CHANNEL_FAULT, "VOC"),
+        (EventType.CHANNEL_RECOVERED, "VOC"),
+    ]
+
+
+def test_too_few_usable_channels_are_a_fault(toy_bundles: Callable[..., Path]) -> None:
+    bundle = load_bundle(toy_bundles(requirements=Requirements(min_channels=3)))
+    whole = list(frames(air(100, 1), 1))
+    bad = with_quality(with_quality(whole[60:], "CO", Quality.STUCK), "NO2", Quality.STUCK)
+    predictions, _ = smell(Nose([bundle]), [*whole[:60], *bad])
+    assert predictions[-1].state is State.FAULT
+    assert "2 of 4 channels" in str(predictions[-1].reason)
+
+
+def test_one_bad_line_is_no_fault(substance: Bundle) -> None:
+    whole = list(frames(air(90, 1), 1))
+    whole[60] = next(with_quality([whole[60]], "VOC", Quality.SPIKE))
+    predictions, events = smell(Nose([substance]), whole)
+    assert states(predictions) == ["warming_up", "ambient"]
+    assert events == []
+
+
+def test_a_recording_within_an_exposure_is_sensed_from_its_first_window(substance: Bundle) -> None:
+    nose = Nose([substance], skip_warm_up=True, assume_exposed=True)
+    predictions, events = smell(nose, frames(odour(LEMON, 60, 1), 1))
+    assert states(predictions) == ["sensing", "recognised"]
+    assert [event.type for event in events] == [EventType.RECOGNISED]
+
+
+def test_without_clean_air_beforehand_the_state_is_sensing(substance: Bundle) -> None:
+    """A live board that starts within a changing odour has never seen clean air."""
+    times = np.arange(120)[:, None]
+    wandering = 0.3 * np.sin(times / 7.0 + np.arange(4))
+    predictions, _ = smell(Nose([substance], skip_warm_up=True), frames(wandering, 1))
+    assert set(states(predictions)) <= {"sensing", "recognised"}
+
+
+def test_an_odour_older_than_the_start_is_recognised_though_it_is_steady(
+    toy_bundles: Callable[..., Path],
+) -> None:
+    """Air that only seems clean gives way to a model that is sure of an odour in it."""
+    bundle = load_bundle(
+        toy_bundles(decision=DecisionSpec(announce=0.34, withdraw=0.2, temperature=1.0))
+    )
+    predictions, _ = smell(Nose([bundle]), frames(air(100, 1), 1))
+    assert states(predictions)[-1] == "recognised"
+
+
+def test_a_change_of_odour_without_an_end_is_followed(substance: Bundle) -> None:
+    lemon = odour(LEMON, 120, 1)
+    steps = np.concatenate(
+        [air(60, 1), lemon, lemon[-1] + np.cumsum(np.tile(0.03 * MINT, (300, 1)), axis=0)]
+    )
+    predictions, _ = smell(Nose([substance]), frames(steps, 1))
+    labels = [label for label, _ in itertools.groupby(p.label for p in predictions if p.label)]
+    assert labels[0] == "lemon"
+    assert labels[-1] == "mint"
+
+
+def test_replaying_the_stamped_times_gives_the_same_predictions(
+    substance: Bundle, mixture: Bundle
+) -> None:
+    """The recorder writes t_ms; its recording has no sequence, no losses and another arrival."""
+    rng = np.random.default_rng(11)
+    sent = list(frames(episode(10), 10))
+    kept = [frame for frame in sent if rng.random() > 0.01 or frame.frame_seq < 5]
+    live_frames = []
+    before = -1
+    for frame in kept:
+        lost = frame.frame_seq - before - 1
+        before = frame.frame_seq
+        wrapped = (frame.device_ms or 0) + (0 if frame.frame_seq < 900 else -80_000)
+        live_frames.append(dataclasses.replace(frame, lost_before=lost, device_ms=wrapped))
+    live, replay = Nose([substance, mixture]), Nose([substance, mixture])
+    recording: list[SensorFrame] = []
+    said = []
+    for number, frame in enumerate(live_frames):
+        t_ms = live.stamp(frame, 1000.0 * rng.random())
+        said += live.feed(frame, frame.quality, t_ms)
+        recording.append(
+            SensorFrame(frame.frame_seq, t_ms, frame.values.copy(), frame.quality.copy())
+        )
+        assert number == 0 or t_ms > (recording[-2].device_ms or 0)
+    again, events = smell(replay, recording)
+    assert again == said
+    assert events == live.take_events()
+    assert {p.task for p in said} == {"substance", "mixture"}
+
+
+def test_the_same_nose_twice_says_the_same(substance: Bundle) -> None:
+    first, _ = smell(Nose([substance]), frames(episode(1), 1))
+    second, _ = smell(Nose([substance]), frames(episode(1), 1))
+    assert first == second
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 10**6), rate_hz=st.sampled_from([1, 3, 10]))
+def test_windows_of_the_stream_equal_those_of_the_batch(
+    substance: Bundle, seed: int, rate_hz: int
+) -> None:
+    """What the network is shown live is bit-equal to rows cut from the whole recording."""
+    rng = np.random.default_rng(seed)
+    effect = np.cumsum(rng.normal(0, 0.02, (60 * rate_hz, 4)), axis=0)
+    source = list(frames(effect, rate_hz, seed=seed))
+    seen: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+
+    class Listening(Bundle):
+        """A bundle that remembers what it was asked."""
+
+        def __init__(self, inner: Bundle) -> None:
+            super().__init__(inner.folder, inner.manifest, inner.precision, inner._session)
+
+        def run(self, x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
+            seen.append((x.copy(), mask.copy()))
+            return super().run(x, mask)
+
+    nose = Nose([Listening(substance)], skip_warm_up=True, assume_exposed=True)
+    predictions, _ = smell(nose, source)
+    values = np.stack([frame.values for frame in source])
+    lost = np.zeros(len(values), dtype=np.int64)
+    slow, _ = Decimator(rate_hz, 4 * rate_hz).feed(values, lost)
+    [segment] = batch_features(slow, substance.manifest.preprocessing)
+    assert len(seen) == len(predictions) > 5
+    for prediction, (x, mask) in zip(predictions, seen, strict=True):
+        groups = (prediction.frame_seq + 1) // rate_hz
+        end = groups - 5
+        np.testing.assert_array_equal(x[0], segment.x[max(0, end - 30) : end])
+        assert mask.all()
+
+
+def test_a_long_gap_is_a_new_start(substance: Bundle) -> None:
+    first = list(frames(np.concatenate([air(60, 1), odour(LEMON, 60, 1)]), 1))
+    later = list(frames(air(60, 1), 1, start_seq=1000))
+    later[0] = dataclasses.replace(later[0], lost_before=880)
+    predictions, _ = smell(Nose([substance]), [*first, *later])
+    assert states(predictions)[-3:] == ["recognised", "warming_up", "ambient"]
+
+
+def test_a_short_gap_resets_the_window_but_not_the_air(substance: Bundle) -> None:
+    source = [frame for frame in frames(air(120, 1), 1) if not 60 <= frame.frame_seq < 70]
+    source[60] = dataclasses.replace(source[60], lost_before=10)
+    predictions, _ = smell(Nose([substance]), source)
+    assert states(predictions) == ["warming_up", "ambient"]
+    windows = {p.t_ms: p.window_s for p in predictions}
+    assert min(seconds for t_ms, seconds in windows.items() if t_ms > 60_000) == 15
+
+
+def test_a_board_set_to_another_rate_is_followed(substance: Bundle, mixture: Bundle) -> None:
+    slow = list(frames(air(40, 1), 1))
+    fast = [
+        dataclasses.replace(frame, frame_seq=40 + n, device_ms=39_000 + 100 * (n + 1))
+        for n, frame in enumerate(frames(air(60, 10), 10))
+    ]
+    nose = Nose([substance, mixture])
+    predictions, _ = smell(nose, [*slow, *fast])
+    assert nose.rate_hz == pytest.approx(10)
+    assert states([p for p in predictions if p.task == "mixture"])[0] == "disabled"
+    assert states([p for p in predictions if p.task == "mixture"])[-1] == "ambient"
+
+
+def test_a_stream_too_short_for_its_rate_says_so(substance: Bundle) -> None:
+    nose = Nose([substance])
+    assert smell(nose, frames(air(5, 1), 1))[0] == []
+    assert nose.finish()[0].reason == "5 readings are too few to measure the board's rate"
+
+
+def test_a_given_rate_needs_no_measuring(substance: Bundle) -> None:
+    nose = Nose([substance], rate_hz=1.0)
+    predictions, _ = smell(nose, frames(air(3, 1), 1))
+    assert states(predictions) == ["warming_up"]
+    assert nose.finish() == []
+
+
+def test_the_stride_is_the_owner_s(substance: Bundle) -> None:
+    nose = Nose([substance], NoseSettings(live_stride_s=2.0), skip_warm_up=True)
+    predictions, _ = smell(nose, frames(odour(LEMON, 30, 1), 1))
+    assert np.diff([p.t_ms for p in predictions]).tolist() == [2000] * (len(predictions) - 1)
