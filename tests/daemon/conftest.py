@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from models.manifest import write_bundle
 from tests.daemon.counterparts import (
     Board,
     Mosquitto,
@@ -16,6 +17,7 @@ from tests.daemon.counterparts import (
     free_port,
     wait_until,
 )
+from tests.models.toys import toy_files, toy_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,3 +61,19 @@ def board(tmp_path: Path) -> Iterator[Board]:
     board = Board(tmp_path / "ttyBOARD").plug()
     yield board
     board.unplug()
+
+
+@pytest.fixture(scope="session")
+def toy_substances(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a real bundle that calls a moving NO2 lemon, C2H5OH mint and VOC garlic, at 1 Hz."""
+    folder = tmp_path_factory.mktemp("bundles") / "toy-substance"
+    write_bundle(folder, toy_manifest("substance"), toy_files("substance"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_mixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same for mixtures, at 10 Hz."""
+    folder = tmp_path_factory.mktemp("bundles") / "toy-mixture"
+    write_bundle(folder, toy_manifest("mixture", rate_hz=10.0), toy_files("mixture"))
+    return folder

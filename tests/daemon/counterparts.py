@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pty
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import tty
@@ -14,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
@@ -161,3 +166,79 @@ class Board:
             os.close(self.master)
             self.master = -1
             self.link.unlink()
+
+
+QUIET_ROW = (200, 300, 400, 500, 3, 20, 2, 25.5, 1013.0, 40.0, 80.0, 50.0)
+"""A board in clean air; the toy models of the tests answer to changes of its counts."""
+
+
+@dataclass
+class Odours:
+    """A signal for the simulated board: clean air, then an odour that moves one channel, and again.
+
+    `script` holds (channel index or None for air, readings); a reading in an odour moves the
+    channel on by 2 counts, so that its lag difference is steady. The noise is seeded.
+    """
+
+    script: tuple[tuple[int | None, int], ...]
+    rate_hz: float = 1.0
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        rng = np.random.default_rng(1)
+        for moving, readings in self.script:
+            row = np.array(QUIET_ROW, dtype=np.float32)
+            for _ in range(readings):
+                if moving is not None:
+                    row[moving] += 2
+                noisy = row.copy()
+                noisy[:4] += rng.integers(0, 2, size=4)
+                noisy[7] += np.float32(rng.integers(0, 9)) / 100
+                yield noisy
+
+
+@dataclass
+class Daemon:
+    """`scentd run` in a process of its own, as a rig runs it."""
+
+    folder: Path
+    settings: str
+    environ: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "scentd.yaml"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "scentd.log").read_text(encoding="utf-8")
+
+    @property
+    def recordings(self) -> list[Path]:
+        return sorted(self.folder.glob("state/recordings/*.live.csv"))
+
+    def __enter__(self) -> Self:
+        self.config.write_text(self.settings, encoding="utf-8")
+        with (self.folder / "scentd.log").open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)],
+                stderr=log,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, **self.environ},
+            )
+        wait_until(lambda: '"ready"' in self.log or self.process.poll() is not None, "ready")
+        assert self.process.poll() is None, self.log
+        return self
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

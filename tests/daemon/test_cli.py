@@ -1,0 +1,369 @@
+"""The command line as a user meets it: help, exit codes, and every error with its mend."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from daemon.cli import COMMANDS, main
+from hardware.protocol import encode_csv, encode_csv_header
+from hardware.recording import read_recording
+from hardware.simulator.board import SimulatedBoard
+from tests.daemon.counterparts import ROOT, Board, Mosquitto, Odours, wait_until
+
+NO2 = 0
+SUMMARY = json.loads((ROOT / "daemon/schemas/replay_summary.json").read_text(encoding="utf-8"))
+
+
+def scentd(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "daemon.cli", *args],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        input=stdin,
+        timeout=60,
+    )
+
+
+def write_recording(path: Path, odours: Odours, *, timestamps: bool = True) -> Path:
+    lines = [encode_csv_header(timestamps)]
+    for number, row in enumerate(odours):
+        lines.append(encode_csv(row, int(number * 1000 / odours.rate_hz) if timestamps else None))
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+@pytest.fixture
+def lemon(tmp_path: Path) -> Path:
+    """Write a recording of one exposure, in the published layout."""
+    return write_recording(tmp_path / "lemon.csv", Odours(((NO2, 60),)), timestamps=False)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "xample" in text
+    assert f"scentd {command}" in text
+
+
+@pytest.mark.parametrize("args", [[], ["nonsense"], ["replay"], ["run"], ["record", "--port", "x"]])
+def test_wrong_use_exits_2(args: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    assert ended.value.code == 2
+
+
+class TestReplay:
+    """Recordings in, answers out."""
+
+    def test_the_last_line_sums_the_recording_up(
+        self, lemon: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["replay", str(lemon), "--model", str(toy_substances), "--json"]) == 0
+        *said, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        jsonschema.validate(summary, SUMMARY)
+        assert summary["label"] == "lemon"
+        assert summary["frames"] == 60
+        assert 0 < summary["decided_s"] < 60
+        assert {line["topic"] for line in said} <= {"substance", "event"}
+
+    def test_air_alone_is_undecided(
+        self, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        air = write_recording(tmp_path / "air.csv", Odours(((None, 12),)))
+        assert main(["replay", str(air), "--model", str(toy_substances), "--json"]) == 0
+        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        jsonschema.validate(summary, SUMMARY)
+        assert summary["label"] is None
+        assert summary["probability"] is None
+
+    def test_a_replay_is_the_same_twice(
+        self, lemon: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        outputs = []
+        for _ in range(2):
+            main(["replay", str(lemon), "--model", str(toy_substances), "--json"])
+            lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            outputs.append([{**line, "latency_ms": 0} for line in lines])
+        assert outputs[0] == outputs[1]
+
+    def test_standard_input_is_a_file_called_dash(self, lemon: Path, toy_substances: Path) -> None:
+        done = scentd(
+            "replay", "-", "--model", str(toy_substances), "--json", stdin=lemon.read_bytes()
+        )
+        assert done.returncode == 0
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert (summary["file"], summary["label"]) == ("-", "lemon")
+
+    def test_people_get_a_table(
+        self, lemon: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["replay", str(lemon), "--model", str(toy_substances)]) == 0
+        assert "=> lemon (probability" in capsys.readouterr().out
+
+    def test_one_bad_file_does_not_cost_the_others_their_answers(
+        self, lemon: Path, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        files = [str(tmp_path / "none.csv"), str(lemon)]
+        assert main(["replay", *files, "--model", str(toy_substances), "--json"]) == 1
+        printed = capsys.readouterr()
+        assert "none.csv" in printed.err
+        assert json.loads(printed.out.splitlines()[-1])["label"] == "lemon"
+
+    def test_a_mixture_is_summed_up_by_its_components(
+        self, tmp_path: Path, toy_mixtures: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = write_recording(tmp_path / "mixed.csv", Odours(((NO2, 200),), rate_hz=10.0))
+        assert main(["replay", str(file), "--model", str(toy_mixtures), "--json"]) == 0
+        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        jsonschema.validate(summary, SUMMARY)
+        assert summary["label"] == "lemon"
+
+    def test_a_reader_that_leaves_early_is_no_error(
+        self, lemon: Path, toy_substances: Path
+    ) -> None:
+        files = " ".join([str(lemon)] * 40)
+        done = subprocess.run(
+            f"{sys.executable} -m daemon.cli replay {files} --model {toy_substances} --json"
+            " | head -n 1 > /dev/null; echo ${PIPESTATUS[0]}",
+            shell=True,
+            executable="/bin/bash",
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "0"
+        assert done.stderr == ""
+
+
+class TestBadInput:
+    """One paragraph with the mend, the right exit code, no traceback."""
+
+    def failing(self, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+        assert main(list(args)) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("scentd: ")
+        assert "Traceback" not in printed.err
+        return printed.err
+
+    def test_an_empty_file(
+        self, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "empty.csv").touch()
+        file = str(tmp_path / "empty.csv")
+        assert "empty" in self.failing(capsys, "replay", file, "--model", str(toy_substances))
+
+    def test_a_csv_with_other_columns(
+        self, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "other.csv"
+        file.write_text("date,price\n2024-01-01,3\n", encoding="utf-8")
+        error = self.failing(capsys, "replay", str(file), "--model", str(toy_substances))
+        assert "date,price" in error
+        assert "NO2" in error
+
+    def test_a_bundle_with_a_changed_byte(
+        self, lemon: Path, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        damaged = tmp_path / "toy-substance"
+        damaged.mkdir()
+        for file in toy_substances.iterdir():
+            (damaged / file.name).write_bytes(file.read_bytes())
+        model = damaged / "model.onnx"
+        data = bytearray(model.read_bytes())
+        data[len(data) // 2] ^= 1
+        model.write_bytes(data)
+        assert "model.onnx" in self.failing(capsys, "replay", str(lemon), "--model", str(damaged))
+        assert main(["models", "verify", str(damaged), str(toy_substances)]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["FAILED", "ok"]
+
+    def test_a_model_that_does_not_exist(
+        self, lemon: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        error = self.failing(capsys, "replay", str(lemon), "--model", "substances-51")
+        assert "substances-51" in error
+
+    def test_a_model_that_wants_channels_the_recording_lacks(
+        self, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "two.csv"
+        rows = "".join(f"{200 + n},{300 + n % 2}\n" for n in range(60))
+        file.write_text(f"NO2,CO\n{rows}", encoding="utf-8")
+        error = self.failing(capsys, "replay", str(file), "--model", str(toy_substances))
+        assert "the board has no VOC, which the model cannot do without" in error
+        assert "scentd models list" in error
+
+    def test_a_configuration_with_a_typo(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = tmp_path / "scentd.yaml"
+        config.write_text("rig_id: a\nsorce: {port: /dev/x}\nmodels: [m]\n", encoding="utf-8")
+        error = self.failing(capsys, "run", "--config", str(config))
+        assert "line 2: sorce is not a setting; did you mean source?" in error
+
+    def test_a_port_that_is_not_there(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        output = tmp_path / "out.csv"
+        error = self.failing(
+            capsys, "record", "--port", str(tmp_path / "ttyNONE"), "--output", str(output)
+        )
+        assert "There is no serial port" in error
+        assert not output.exists()
+
+    def test_a_board_that_talks_nonsense(
+        self, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        output = tmp_path / "out.csv"
+        board.say(b"\xff\xfe\x80nonsense\r\nmore nonsense\r\n" * 3)
+        error = self.failing(
+            capsys, "record", "--port", str(board.link), "--seconds", "1", "--output", str(output)
+        ).splitlines()[-1]
+        assert "no line was a reading (3 text, 3 binary)" in error
+        assert "115200" in error
+        assert not output.exists()
+
+    def test_a_silent_board(
+        self, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        output = str(tmp_path / "out.csv")
+        error = self.failing(
+            capsys, "record", "--port", str(board.link), "--seconds", "1", "--output", output
+        )
+        assert "the board sent nothing in 1 s" in error
+
+    def test_an_output_that_exists(
+        self, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        output = tmp_path / "out.csv"
+        output.write_text("precious", encoding="utf-8")
+        error = self.failing(
+            capsys, "record", "--port", str(board.link), "--seconds", "1", "--output", str(output)
+        )
+        assert "never overwritten" in error
+        assert output.read_text(encoding="utf-8") == "precious"
+
+    def test_debug_shows_the_traceback(self, tmp_path: Path) -> None:
+        done = scentd("--debug", "replay", str(tmp_path / "none.csv"))
+        assert done.returncode == 1
+        assert b"Traceback" in done.stderr
+        done = scentd("replay", str(tmp_path / "none.csv"))
+        assert done.returncode == 1
+        assert b"Traceback" not in done.stderr
+
+
+class TestRecord:
+    """A board's readings into a file."""
+
+    def test_ctrl_c_is_a_clean_end_with_whole_lines(self, tmp_path: Path) -> None:
+        output = tmp_path / "out.csv"
+        with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=50) as board:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "daemon.cli", "record", "--port", board.port]
+                + ["--output", str(output)],
+                cwd=ROOT,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            wait_until(lambda: output.exists() and output.stat().st_size > 1000, "some rows")
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "readings in" in error
+        assert output.read_bytes().endswith(b"\n")
+        recording = read_recording(output)
+        assert recording.nominal_rate_hz == pytest.approx(1.0)
+        assert recording.counts.damaged == 0
+
+    def test_standard_output_carries_the_data_alone(self, tmp_path: Path) -> None:
+        with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=50) as board:
+            done = scentd("record", "--port", board.port, "--seconds", "1", "--output", "-")
+        assert done.returncode == 0
+        assert done.stdout.startswith(b"timestamp_ms,NO2,")
+        assert b"Recording from" in done.stderr
+
+
+class TestCheck:
+    """Everything a rig needs, each ok or with its mend."""
+
+    @pytest.fixture
+    def config(self, tmp_path: Path, toy_substances: Path, broker: Mosquitto) -> Path:
+        path = tmp_path / "scentd.yaml"
+        path.write_text(
+            f"rig_id: rig\nsource: {{port: {tmp_path / 'tty'}}}\nmodels: [{toy_substances}]\n"
+            f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\n",
+            encoding="utf-8",
+        )
+        return path
+
+    def test_a_sound_rig_is_ok(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=20):
+            assert main(["check", "--config", str(config)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert all(line.startswith("ok ") for line in lines)
+        assert "speaks scent, 1 Hz, 12 channels" in lines[1]
+        assert "speaks MQTT 5" in lines[2]
+
+    def test_every_failure_is_found_in_one_go(
+        self, config: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broker.stop()
+        text = config.read_text(encoding="utf-8").replace("models: [", "models: [no-such-model, ")
+        config.write_text(text, encoding="utf-8")
+        assert main(["check", "--config", str(config), "--json"]) == 1
+        results = {item["what"]: item for item in json.loads(capsys.readouterr().out)}
+        assert results["config"]["ok"]
+        assert "There is no serial port" in results["board"]["detail"]
+        assert "No MQTT broker answers" in results["broker"]["detail"]
+        assert not results["model no-such-model"]["ok"]
+        assert [item["ok"] for item in results.values()].count(False) == 3
+
+    def test_a_board_that_cannot_feed_the_model_is_found(
+        self,
+        config: Path,
+        tmp_path: Path,
+        toy_mixtures: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        text = config.read_text(encoding="utf-8").replace("models: [", f"models: [{toy_mixtures}, ")
+        config.write_text(text, encoding="utf-8")
+        with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=20):
+            assert main(["check", "--config", str(config)]) == 1
+        out = capsys.readouterr().out
+        assert "this board cannot feed it: the board sends 1 readings a second" in out
+
+
+def test_models_verify_says_ok_of_a_whole_bundle(
+    toy_substances: Path, toy_mixtures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "verify", str(toy_substances), str(toy_mixtures), "--json"]) == 0
+    assert [item["ok"] for item in json.loads(capsys.readouterr().out)] == [True, True]
+
+
+def test_the_service_loads_nothing_that_only_other_commands_need() -> None:
+    program = (
+        "import sys, daemon.commands.run; "
+        "print([name for name in ('torch', 'scipy', 'rich', 'amqtt', 'onnx', 'jsonschema') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
