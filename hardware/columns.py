@@ -1,0 +1,76 @@
+"""Ground floor: what the columns of a CSV are, as its header names them.
+
+May import the channel table and the parsing of numbers. Knows nothing of rows, frames or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hardware.channels import CHANNEL_NAMES, N_CHANNELS, find_channel
+from hardware.readings import parse_number
+
+TIMESTAMP_MS_COLUMN = "timestamp_ms"
+_CLOCK_COLUMNS = frozenset({TIMESTAMP_MS_COLUMN, "timestamp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A CSV header: which field of a row is which channel.
+
+    Attributes
+    ----------
+    names: the columns as the header spells them.
+    channels: channel index per field, None for a field to be ignored.
+    clock_field: index of a field that names a time (with or without unit), None without one.
+    clock_is_ms: whether that field is in milliseconds and can be read.
+    """
+
+    names: tuple[str, ...]
+    channels: tuple[int | None, ...]
+    clock_field: int | None
+    clock_is_ms: bool
+
+    def without_clock(self) -> Columns:
+        """Return the columns of rows that lack the time which their header promises."""
+        if self.clock_field is None:
+            return self
+        kept = [i for i in range(len(self.names)) if i != self.clock_field]
+        return Columns(
+            tuple(self.names[i] for i in kept),
+            tuple(self.channels[i] for i in kept),
+            clock_field=None,
+            clock_is_ms=False,
+        )
+
+
+TABLE_COLUMNS = Columns(CHANNEL_NAMES, tuple(range(N_CHANNELS)), None, clock_is_ms=False)
+"""Rows without any header: the channel table's order."""
+
+
+def column_names(text: str) -> tuple[str, ...] | None:
+    """Return the fields of a line if they could all be columns' names, else None."""
+    names = tuple(name.strip() for name in text.removeprefix("\ufeff").split(","))
+    if len(names) == 1 or any(parse_number(name.encode()) is not None for name in names if name):
+        return None
+    return names
+
+
+def find_columns(names: tuple[str, ...]) -> Columns | None:
+    """Return what the named columns are, None if they are not those of a board.
+
+    At least half must be channels or a time, no channel may come twice.
+    """
+    channels = tuple(find_channel(name) for name in names)
+    clocks = [i for i, name in enumerate(names) if name.casefold() in _CLOCK_COLUMNS]
+    known = [channel for channel in channels if channel is not None]
+    if (
+        not known
+        or len(set(known)) < len(known)
+        or len(clocks) > 1
+        or 2 * (len(known) + len(clocks)) < len(names)
+    ):
+        return None
+    clock_field = clocks[0] if clocks else None
+    clock_is_ms = clock_field is not None and names[clock_field].casefold() == TIMESTAMP_MS_COLUMN
+    return Columns(names, channels, clock_field, clock_is_ms)
