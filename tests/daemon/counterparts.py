@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import tty
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -160,6 +161,23 @@ class Board:
 
     def say(self, data: bytes) -> None:
         os.write(self.master, data)
+
+    @contextmanager
+    def saying(self, data: bytes) -> Iterator[None]:
+        """Say the same every tenth of a second, as long as the block runs."""
+        enough = threading.Event()
+
+        def chatter() -> None:
+            while not enough.wait(0.1):
+                self.say(data)
+
+        thread = threading.Thread(target=chatter)
+        thread.start()
+        try:
+            yield
+        finally:
+            enough.set()
+            thread.join()
 
     def unplug(self) -> None:
         if self.master >= 0:
