@@ -4,8 +4,8 @@ May import hardware, models.preprocess and numpy. Pure: time comes in with every
 constants are settings of the rig's owner, no model and no clock enters here.
 
 Everything is judged in log-conductance, where a reading's step is a ratio, and in units of
-each channel's own noise, which is never taken to be less than one step of its converter:
-a Grove count that flips between two numbers is not an odour.
+each channel's own noise: how far it wanders in clean air, and never less than one step of
+its converter. A Grove count that flips between two numbers is not an odour.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ExposureSettings:
     warm_up_max_s: float = 120.0
     settled_slope: float = 0.01
     quiet_s: float = 20.0
-    quiet_steps: float = 3.0
+    quiet_steps: float = 4.0
     smoothing_s: float = 2.0
     baseline_s: float = 120.0
     allowance: float = 2.0
@@ -111,14 +111,15 @@ _YOUNG_S = 10.0
 _SLOPE_S = 5.0
 """Time constant of the slope that ends the warm-up."""
 
-_NOISE_S = 60.0
-"""Time constant of a channel's noise estimate: long against the noise, short against a day."""
+_LEAST_UNIT = 0.015
+"""Noise is never taken to be less than 1.5 %: clean air itself wanders that much with draughts
+and humidity, and the faintest of fifty real odours moves some channel by a quarter."""
 
-_MEAN_TO_SIGMA = math.sqrt(math.pi) / 2
-"""Sigma of a Gaussian over the mean absolute difference of two independent draws."""
+_MEAN_TO_SIGMA = math.sqrt(math.pi / 2)
+"""Sigma of a Gaussian over its mean absolute value."""
 
-_LARGEST_STEP = 4.0
-"""In units of the noise so far: a larger difference is signal and does not enter the noise."""
+_LARGEST_DEVIATION = 3.0
+"""In noise units: what lies beyond is signal and teaches no more about the noise than this."""
 
 
 class _Channel:
@@ -133,7 +134,6 @@ class _Channel:
         "index",
         "last",
         "low",
-        "noise",
         "peak",
         "seen",
         "signal",
@@ -142,6 +142,7 @@ class _Channel:
         "trough",
         "unit",
         "value",
+        "wander",
     )
 
     def __init__(self, index: int) -> None:
@@ -149,7 +150,7 @@ class _Channel:
         self.grove = CHANNELS[index].part is Part.GROVE
         self.seen = False
         self.signal = self.baseline = self.last = 0.0
-        self.noise = self.slope = self.step = 0.0
+        self.wander = self.slope = self.step = 0.0
         self.value = math.nan
         self.unit = 1.0
         self.low = self.high = 0.0
@@ -164,9 +165,8 @@ class _Channel:
         self.baseline = self.signal
         self.clear_exposure()
 
-    def follow(self, value: float, dt_s: float, gains: _Gains, *, learn_noise: bool) -> None:
+    def follow(self, value: float, dt_s: float, gains: _Gains) -> None:
         """Take one usable reading, `dt_s` after the one before."""
-        last = self.last
         if value != self.value:  # a count repeats more often than not
             self.value = value
             self.last, self.step = self._linearise(value)
@@ -175,13 +175,18 @@ class _Channel:
             self.signal = self.baseline = self.low = self.high = self.last
             self.unit = self.step
             return
-        change = abs(self.last - last)
-        if learn_noise and change <= _LARGEST_STEP * self.unit:
-            self.noise += gains.noise * (_MEAN_TO_SIGMA * change - self.noise)
-        self.unit = max(self.step, self.noise)
+        self.unit = max(self.step, self.wander, _LEAST_UNIT)
         moved = gains.signal * (self.last - self.signal)
         self.signal += moved
         self.slope += gains.slope * (moved / dt_s - self.slope)
+
+    def track(self, gain: float, *, learn: bool) -> None:
+        """Let the baseline follow by `gain`, and learn how far clean air wanders from it."""
+        deviation = self.signal - self.baseline
+        self.baseline += gain * deviation
+        if learn:
+            distance = min(abs(deviation), _LARGEST_DEVIATION * self.unit)
+            self.wander += gain * (_MEAN_TO_SIGMA * distance - self.wander)
 
     def quiet(self, steps: float) -> bool:
         """Whether the signal is still within `steps` noise units since the quiet began."""
@@ -223,7 +228,6 @@ class _Gains:
     """Shares by which one sample moves each exponential average."""
 
     signal: float
-    noise: float
     slope: float
 
 
@@ -318,15 +322,16 @@ class ExposureDetector:
         self._anchored_for_s += dt_s
         age_s = min(max(self._anchored_for_s, _YOUNG_S), self._settings.baseline_s)
         baseline_gain = dt_s / (age_s + dt_s)
+        learn = self._phase is Phase.AMBIENT
         quiet = True
         for channel in self._channels:
             value = values[channel.index]
             if not math.isfinite(value):
                 continue
-            channel.follow(value, dt_s, gains, learn_noise=waiting)
+            channel.follow(value, dt_s, gains)
             quiet &= channel.quiet(self._settings.quiet_steps)
             if waiting:
-                channel.baseline += baseline_gain * (channel.signal - channel.baseline)
+                channel.track(baseline_gain, learn=learn)
         self._quiet_for_s += dt_s
         if not quiet:
             self._quiet_for_s = 0.0
@@ -337,7 +342,6 @@ class ExposureDetector:
         settings = self._settings
         return _Gains(
             signal=-math.expm1(-dt_s / settings.smoothing_s),
-            noise=-math.expm1(-dt_s / _NOISE_S),
             slope=-math.expm1(-dt_s / _SLOPE_S),
         )
 
