@@ -90,6 +90,21 @@ def test_a_channel_that_repeats_while_its_siblings_move_is_stuck(
     assert 15 <= stuck_from_s <= 20
 
 
+@pytest.mark.parametrize(("movement", "stuck_after_s"), [(0.3, 15), (0.15, 30), (0.1, 60)])
+def test_the_less_its_siblings_move_the_longer_a_channel_may_repeat(
+    movement: float, stuck_after_s: int
+) -> None:
+    rows = living_rows(90)
+    for sibling in GROVE_CHANNELS:
+        conductance = np.exp(np.where(np.arange(90) < 5, 0.0, movement))
+        rows[:, channel_index(sibling)] = 1023 * conductance / (1 + conductance)
+        rows[:, channel_index(sibling)] += np.arange(90) % 2 * np.float32(0.1)
+    rows[:, channel_index("VOC")] = 400
+    verdicts = judge_all(rows)
+    assert flagged(verdicts, Quality.STUCK) == {"VOC"}
+    assert np.flatnonzero(verdicts.any(axis=1))[0] == stuck_after_s
+
+
 def test_a_stuck_channel_is_believed_again_as_soon_as_it_moves() -> None:
     rows = living_rows(60)
     for sibling in GROVE_CHANNELS:
