@@ -370,7 +370,7 @@ class Nose:
             change is Change.ONSET and self._settings.window_from_onset
         )
         # Air that only seems clean may yet be an odour older than the start.
-        keeps_evidence = change is Change.CLEAN and not self._air.air_known
+        keeps_evidence = not self._air.air_known and change in (Change.CLEAN, Change.ENDED)
         self._named &= keeps_evidence
         for listener in self._listeners:
             listener.drain(self._block)

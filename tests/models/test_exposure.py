@@ -175,3 +175,14 @@ def test_channels_that_are_missing_do_not_matter() -> None:
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(UsageError, match="warm_up_max_s"):
         ExposureSettings(warm_up_min_s=60, warm_up_max_s=30)
+
+
+def test_a_faint_turn_within_an_odour_does_not_prove_clean_air() -> None:
+    detector = ExposureDetector(SETTINGS, skip_warm_up=True)
+    faint = odour(1.0, 60, 40, 120, size=0.12)
+    found = changes(detector, readings(faint, 1.0), 1.0)
+    assert Change.ONSET in [change for _, change in found]
+    assert Change.ENDED in [change for _, change in found]
+    assert not detector.air_known
+    detector.presume_odour()
+    assert detector.phase is Phase.UNKNOWN
