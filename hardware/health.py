@@ -150,8 +150,8 @@ class ChannelHealth:
         """Forget everything: the next frame has nothing to do with the ones before."""
         self._last_ms: int | None = None
         self._values: list[float] = [math.nan] * N_CHANNELS
-        self._sent_level: list[float] = [0.0] * N_CHANNELS
-        self._level: list[float] = [0.0] * N_CHANNELS
+        self._sent_level: list[float] = [math.nan] * N_CHANNELS
+        self._level: list[float] = [math.nan] * N_CHANNELS
         self._believed: list[int] = [0] * N_CHANNELS
         self._run = [_Repetition() for _ in _GROVE]
         self._grove_run = _Repetition()
@@ -265,8 +265,15 @@ class ChannelHealth:
 
 
 def _siblings_moved(before: tuple[float, ...], now: tuple[float, ...], place: int) -> float:
-    """Return the second-largest movement among the other Grove channels."""
-    movements = sorted(abs(now[i] - before[i]) for i in range(len(now)) if i != place)
+    """Return the second-largest movement among the other Grove channels.
+
+    A sibling that had no believable level yet at the beginning counts as one that stayed.
+    """
+    movements = sorted(
+        0.0 if math.isnan(before[i]) else abs(now[i] - before[i])
+        for i in range(len(now))
+        if i != place
+    )
     return movements[-2]
 
 

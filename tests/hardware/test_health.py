@@ -122,6 +122,15 @@ def test_quiet_is_not_stuck() -> None:
     assert not judge_all(rows).any()
 
 
+def test_siblings_that_only_woke_up_later_convict_nobody() -> None:
+    """A board's parts may come up one after the other; waking is no movement."""
+    rows = living_rows(60)
+    rows[:5, :2] = 0
+    rows[:, channel_index("CO")] = 830
+    decoded = np.array([judge_range(row) for row in rows])
+    assert np.array_equal(judge_all(rows), decoded)
+
+
 def test_one_moving_sibling_convicts_nobody() -> None:
     """Some substances move a single channel: VOC may well stay at rest under NO2."""
     rows = living_rows(120)
