@@ -11,9 +11,9 @@ import argparse
 import os
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol, cast
 
+from daemon.version import installed_version
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         epilog="Start with: scentd demo. Every command explains itself: scentd replay --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # Reading the distribution's metadata costs 10 ms that only --version is worth.
-    shown = installed_version() if "--version" in arguments else ""
-    parser.add_argument("--version", action="version", version=f"scentd {shown}")
+    parser.add_argument("--version", action="version", version=f"scentd {installed_version()}")
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error (anywhere on the line)"
     )
@@ -105,14 +103,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         else:
             subparsers.add_parser(name, help=summary)
     return parser.parse_args(arguments)
-
-
-def installed_version() -> str:
-    """Return the version of the installed distribution, or a word for a bare checkout."""
-    try:
-        return version("scentd")
-    except PackageNotFoundError:
-        return "0+checkout"
 
 
 def _reader_went_away() -> int:

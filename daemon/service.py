@@ -18,13 +18,14 @@ from daemon.announcer import Announcer
 from daemon.clock import resident_mb
 from daemon.listening import complaint
 from daemon.live_recording import LiveRecording
-from daemon.logs import get_logger
+from daemon.logs import configure_logs, get_logger
 from daemon.mqtt import Publisher
 from daemon.outbox import MemoryOutbox
 from daemon.payloads import Gauges
-from daemon.pipeline import live_pipeline
+from daemon.pipeline import live_pipeline, load_models
 from daemon.sources import Arrival, Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
 from daemon.stopping import Stop
+from daemon.version import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +96,19 @@ class _Reader:
             except queue.Full:
                 continue
             return
+
+
+def serve(config: Config, stop: Stop) -> None:
+    """Do everything that `scentd run` does once the configuration is known.
+
+    Raises
+    ------
+    ScentdError
+        If a model or the port can never be used; before anything is opened wherever possible.
+    """
+    configure_logs(config.log)
+    bundles = load_models(config.models, config.decision.overrides())
+    Service(config, bundles, version=installed_version()).run(stop)
 
 
 class Service:

@@ -1,15 +1,17 @@
-"""Leaf: `scentd run`: the service itself."""
+"""Leaf: `scentd run`: the service itself.
+
+Loads little at first: the child that reads the configuration is forked before
+numpy starts its threads, and works while the rest is loaded.
+"""
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.cli import installed_version
-from daemon.config_file import load_config
-from daemon.logs import configure_logs
-from daemon.pipeline import load_models
-from daemon.service import Service
+from daemon.config_apart import ConfigInPreparation
 from daemon.stopping import Stop
 
 if TYPE_CHECKING:
@@ -37,10 +39,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    config = ConfigInPreparation(args.config)
+    # numpy does no linear algebra here; OpenBLAS would still start a thread per core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     stop = Stop()
     with stop.on_signals():
-        config = load_config(args.config)
-        configure_logs(config.log)
-        bundles = load_models(config.models, config.decision.overrides())
-        Service(config, bundles, version=installed_version()).run(stop)
+        service = import_module("daemon.service")
+        service.serve(config.result(), stop)
     return 0

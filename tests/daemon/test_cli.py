@@ -21,9 +21,13 @@ NO2 = 0
 SUMMARY = json.loads((ROOT / "daemon/schemas/replay_summary.json").read_text(encoding="utf-8"))
 
 
+def scentd_command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "daemon.cli", *args]
+
+
 def scentd(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "daemon.cli", *args],
+        scentd_command(*args),
         cwd=ROOT,
         capture_output=True,
         check=False,
@@ -135,7 +139,16 @@ class TestReplay:
         self, lemon: Path, toy_substances: Path
     ) -> None:
         process = subprocess.Popen(
-            [sys.executable, "-m", "daemon.cli", "replay", *([str(lemon)] * 40), "--model", str(toy_substances), "--json"],
+            [
+                sys.executable,
+                "-m",
+                "daemon.cli",
+                "replay",
+                *([str(lemon)] * 40),
+                "--model",
+                str(toy_substances),
+                "--json",
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -284,7 +297,16 @@ class TestRecord:
         output = tmp_path / "out.csv"
         with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=50) as board:
             process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.cli", "record", "--port", board.port, "--output", str(output)],
+                [
+                    sys.executable,
+                    "-m",
+                    "daemon.cli",
+                    "record",
+                    "--port",
+                    board.port,
+                    "--output",
+                    str(output),
+                ],
                 cwd=ROOT,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -368,8 +390,8 @@ def test_models_verify_says_ok_of_a_whole_bundle(
 
 def test_the_service_loads_nothing_that_only_other_commands_need() -> None:
     program = (
-        "import sys, daemon.commands.run; "
-        "print([name for name in ('torch', 'scipy', 'rich', 'amqtt', 'onnx', 'jsonschema') "
+        "import sys, daemon.service; "
+        "print([name for name in ('torch', 'scipy', 'rich', 'pydantic', 'amqtt', 'onnx') "
         "if name in sys.modules])"
     )
     done = subprocess.run(

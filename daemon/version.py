@@ -1,0 +1,24 @@
+"""Daemon: which scentd this is.
+
+`importlib.metadata` would say it as well, but brings the mail parser along: 3 MB of
+resident memory and 40 ms of the service's start.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+_HOME = Path(__file__).parents[1]
+"""The environment's site-packages, or a checkout."""
+
+
+def installed_version() -> str:
+    """Return the version of this installation or checkout."""
+    for metadata in _HOME.glob("scentd-*.dist-info"):
+        return metadata.name.removesuffix(".dist-info").split("-")[1]
+    try:
+        project = tomllib.loads((_HOME / "pyproject.toml").read_text(encoding="utf-8"))
+    except OSError:
+        return "unknown"
+    return str(project["project"]["version"])
