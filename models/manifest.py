@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -28,6 +28,9 @@ from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from models.decision import DecisionSpec
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 _T = TypeVar("_T")
 
@@ -265,25 +268,40 @@ def read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
     BundleMissingError: no such file in the manifest or in the folder.
     BundleDamagedError: other bytes than the manifest says.
     """
-    path = folder / name
+    with _opened(folder, manifest, name) as stream:
+        data = stream.read()
+    _check_digest(folder / name, manifest, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
+    """Check a file as `read_verified` does, without holding it in memory."""
+    with _opened(folder, manifest, name) as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    _check_digest(folder / name, manifest, digest)
+
+
+def _opened(folder: Path, manifest: Manifest, name: str) -> BufferedReader:
     if name not in manifest.files:
         raise BundleMissingError(
             f"The manifest of {folder} names no {name}; export the bundle again."
         )
     try:
-        data = path.read_bytes()
+        return (folder / name).open("rb")
     except OSError as error:
         raise BundleMissingError(
-            f"{path} is named in the manifest but cannot be read ({error.strerror or error}). "
-            "Install the bundle again."
+            f"{folder / name} is named in the manifest but cannot be read "
+            f"({error.strerror or error}). Install the bundle again."
         ) from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != manifest.files[name]:
+
+
+def _check_digest(path: Path, manifest: Manifest, digest: str) -> None:
+    expected = manifest.files[path.name]
+    if digest != expected:
         raise BundleDamagedError(
-            f"{path} is damaged: the manifest expects SHA-256 {manifest.files[name][:16]}..., "
-            f"the file has {digest[:16]}... ({len(data)} bytes). Install the bundle again."
+            f"{path} is damaged: the manifest expects SHA-256 {expected[:16]}..., the file has "
+            f"{digest[:16]}.... Install the bundle again."
         )
-    return data
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:

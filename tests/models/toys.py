@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EMBEDDING = 8
+WINDOW = 30
 LABELS = ("lemon", "mint", "garlic")
 CHANNELS = ("NO2", "C2H5OH", "VOC", "CO")
 
@@ -48,8 +49,8 @@ def pooling_network(task: Task, features: int) -> bytes:
         nodes,
         "pooling",
         [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "time", features]),
-            helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch", "time"]),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WINDOW, features]),
+            helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch", WINDOW]),
         ],
         [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
@@ -88,7 +89,7 @@ def toy_manifest(task: Task = "substance", **changes: object) -> Manifest:
             rate_hz=rate_hz,  # type: ignore[arg-type]
             lags=(5,),
             first_step=5,
-            window=30,
+            window=WINDOW,
             stride=15,
             min_steps=10,
             scale=(0.05,) * len(CHANNELS),
