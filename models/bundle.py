@@ -276,6 +276,12 @@ def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest, 
             f"{path} should take x and mask and give {', '.join(output_names(manifest))}; it takes "
             f"{', '.join(inputs)} and gives {', '.join(sorted(outputs))}. Export the bundle again."
         )
+    window = manifest.preprocessing.window
+    if isinstance(inputs["x"][1], int) and inputs["x"][1] != window:
+        raise BundleMismatchError(
+            f"{path} takes windows of {inputs['x'][1]} rows, the manifest says {window}. Export the "
+            "bundle again."
+        )
     if inputs["x"][-1] != features:
         raise BundleMismatchError(
             f"{path} takes rows of {inputs['x'][-1]} features, the manifest's preprocessing makes "

@@ -77,13 +77,18 @@ class RateMeter:
     Parameters
     ----------
     rate_hz: the rate, when it is known beforehand (`source.rate_hz`); never changes then.
+
+    Attributes
+    ----------
+    period_ms: the period, None until known.
+    fixed: whether the rate was given.
     """
 
-    __slots__ = ("_fixed", "_run", "_seen", "_side", "period_ms")
+    __slots__ = ("_run", "_seen", "_side", "fixed", "period_ms")
 
     def __init__(self, rate_hz: float | None = None) -> None:
         self.period_ms: float | None = None if rate_hz is None else 1000.0 / rate_hz
-        self._fixed = rate_hz is not None
+        self.fixed = rate_hz is not None
         self._seen: list[float] = []
         self._run: deque[float] = deque(maxlen=CHANGE_RUN)
         self._side = 0
@@ -95,7 +100,7 @@ class RateMeter:
 
     def observe(self, dt_ms: float) -> bool:
         """Take one step per sample; return whether the period is newly known or has changed."""
-        if self._fixed:
+        if self.fixed:
             return False
         if self.period_ms is None:
             return self._learn(dt_ms)
@@ -228,6 +233,10 @@ class Timeline:
             mean = (arrival_ms - self._arrivals[1]) / ARRIVAL_SPAN
             if mean >= SHORTEST_PERIOD_MS:
                 self._raw.observe(mean)
+        if self._raw.fixed and late < 0:
+            # The rate is the owner's word: an accelerated board comes early at every frame.
+            self._arrival_offset = arrival_ms - t_ms - period
+            return round(period)
         correction = min(max(ARRIVAL_GAIN * late, -SLACK * period), SLACK * period)
         return round(period + correction)
 

@@ -165,6 +165,22 @@ def test_a_given_rate_is_known_at_once_and_never_changes() -> None:
     assert meter.rate_hz == 10
 
 
+def test_an_accelerated_board_without_a_clock_goes_by_the_given_rate() -> None:
+    """A 1 Hz board played ten times as fast, its lines delivered with jitter."""
+    rng = np.random.default_rng(3)
+    arrivals = np.arange(200) * 100.0 + rng.uniform(0, 60, 200)
+    timeline = Timeline(rate_hz=1.0)
+    times = [timeline.stamp(frame(), arrival) for arrival in arrivals]
+    assert np.diff(times).tolist() == [1000] * 199
+
+
+def test_a_board_a_little_slower_than_its_given_rate_fakes_no_loss() -> None:
+    timeline = Timeline(rate_hz=10.0)
+    times = np.array([timeline.stamp(frame(), n * 104.0) for n in range(2000)])
+    assert not any(lost_samples(int(step), 100.0) for step in np.diff(times))
+    assert times[-1] == pytest.approx(1999 * 104.0, abs=200)
+
+
 def test_single_losses_do_not_change_the_rate() -> None:
     meter = RateMeter()
     for number in range(2000):
