@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -66,6 +67,8 @@ class ConfigInPreparation:
 
 def _answer_and_exit(path: Path, question: int) -> None:
     """Validate, send the configuration or the error, and leave: the rest is the parent's."""
+    # Ctrl-C reaches the whole terminal's group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = 1
     try:
         answer: object

@@ -143,7 +143,7 @@ class Service:
         self._quality: Sequence[int] | None = None
         self._present: bool | None = None
         self._described: tuple[float | None, str | None] | None = None
-        self._next_health_s = 0.0
+        self._next_tick_s = self._next_health_s = 0.0
         self._inference_ms: dict[str, deque[float]] = {
             bundle.manifest.name: deque(maxlen=LATENCIES_KEPT) for bundle in bundles
         }
@@ -217,6 +217,9 @@ class Service:
     def _tick(self) -> None:
         """Do what depends on time rather than on readings."""
         now_s = time.monotonic()
+        if now_s < self._next_tick_s:
+            return
+        self._next_tick_s = now_s + TICK_S
         self._publisher.check()
         period_s = SLOWEST_PERIOD_S if not (rate := self._pipeline.rate_hz) else 1.0 / rate
         silent_after_s = max(SILENT_AFTER_S, SILENT_AFTER_PERIODS * period_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon import mqtt
-from daemon.config import MqttConfig
+from daemon.config import MqttConfig, TlsConfig
 from daemon.mqtt import (
+    BrokerError,
     BrokerRefusedError,
     BrokerState,
     BrokerUnreachableError,
@@ -204,6 +206,83 @@ def test_samples_without_a_connection_are_dropped_and_counted() -> None:
     with publisher_at(free_port()) as publisher:
         publisher.fleeting("sample", "{}")
         assert publisher.report().fleeting_dropped == 1
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """Make an authority, and a broker's certificate for 127.0.0.1 that it signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: sudo apt install openssl")
+
+    def openssl(*args: str) -> None:
+        subprocess.run(["openssl", *args], cwd=tmp_path, check=True, capture_output=True)
+
+    for name in ("ca", "other"):
+        openssl(
+            *(
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                f"/CN={name}",
+            ),
+            *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
+        )
+    openssl(
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"),
+        *("-keyout", "broker.key", "-out", "broker.csr"),
+    )
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n", encoding="utf-8")
+    openssl(
+        *("x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2"),
+        *("-CAcreateserial", "-extfile", "names", "-out", "broker.pem"),
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def tls_broker(certificates: Path) -> Iterator[Mosquitto]:
+    """Run a Mosquitto that speaks TLS only."""
+    broker = Mosquitto(
+        certificates,
+        free_port(),
+        f"allow_anonymous true\nuser root\ncertfile {certificates / 'broker.pem'}\n"
+        f"keyfile {certificates / 'broker.key'}",
+    ).start()
+    yield broker
+    broker.stop()
+
+
+def test_tls_with_the_rigs_own_authority(tls_broker: Mosquitto, certificates: Path) -> None:
+    tls = TlsConfig(ca=certificates / "ca.pem")
+    outbox = MemoryOutbox()
+    config = MqttConfig(host="127.0.0.1", port=tls_broker.port, tls=tls)
+    with Publisher(rig_id="rig", config=config, outbox=outbox) as publisher:
+        for number in range(100):
+            publisher.publish(substance(number))
+        wait_until(lambda: publisher.report().connections == 1, "the connection")
+        wait_until(lambda: outbox.depth == 0, "a hundred acknowledgements through TLS")
+    assert try_broker("rig", config) == "5"
+
+
+@pytest.mark.parametrize(
+    ("ca", "said"), [("other.pem", "could not agree on TLS"), ("none.pem", "does not exist")]
+)
+def test_a_certificate_that_does_not_fit_is_explained(
+    tls_broker: Mosquitto, certificates: Path, ca: str, said: str
+) -> None:
+    tls = TlsConfig(ca=certificates / ca)
+    with pytest.raises(BrokerError, match=said):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=tls_broker.port, tls=tls))
+
+
+def test_plain_mqtt_to_a_tls_port_is_explained(tls_broker: Mosquitto) -> None:
+    with pytest.raises(BrokerUnreachableError, match="whether it wants TLS"):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=tls_broker.port))
 
 
 def test_the_thread_ends_with_its_owner(broker: Mosquitto) -> None:

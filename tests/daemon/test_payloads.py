@@ -1,0 +1,147 @@
+"""Payloads: JSON that obeys the published schemas, finite numbers only."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon import payloads
+from daemon.payloads import Envelope, Gauges, encode, percentile, utc_text
+from hardware.channels import CHANNEL_NAMES, N_CHANNELS
+from hardware.frames import SensorFrame
+from hardware.protocol import LineCounts
+from models.decision import Component, State
+from models.nose import Prediction
+from tests.daemon.counterparts import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMAS = {path.stem: path for path in (ROOT / "daemon" / "schemas").glob("*.json")}
+ENVELOPE = Envelope(1_700_000_000_123, clock_synced=True, boot_id="0123456789abcdef", seq=7)
+
+
+def schema(name: str) -> Any:
+    return json.loads(SCHEMAS[name].read_text(encoding="utf-8"))
+
+
+def objects_in(part: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        if part.get("type") == "object":
+            yield part
+        for value in part.values():
+            yield from objects_in(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from objects_in(value)
+
+
+def test_there_is_a_schema_of_every_payload() -> None:
+    assert set(SCHEMAS) == {
+        "substance",
+        "mixture",
+        "event",
+        "sample",
+        "health",
+        "info",
+        "status",
+        "replay_summary",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_every_schema_is_valid_and_closed(name: str) -> None:
+    document = schema(name)
+    jsonschema.Draft202012Validator.check_schema(document)
+    for part in objects_in(document):
+        assert "additionalProperties" in part
+        assert part["additionalProperties"] is not True
+
+
+@given(
+    state=st.sampled_from(list(State)),
+    probability=st.none() | st.floats(0, 1),
+    window_s=st.floats(0, 1e4),
+    latency_ms=st.floats(0, 1e6),
+    missing=st.sets(st.sampled_from(CHANNEL_NAMES)),
+)
+def test_predictions_obey_their_schemas(
+    state: State, probability: float | None, window_s: float, latency_ms: float, missing: set[str]
+) -> None:
+    for task in ("substance", "mixture"):
+        prediction = Prediction(
+            task=task,
+            model="m",
+            t_ms=5,
+            frame_seq=3,
+            state=state,
+            label=None if probability is None else "lemon",
+            probability=probability,
+            top=(("lemon", 0.7), ("mint", 0.3)),
+            components=(Component("lemon", 0.7, 0.9),),
+            window_s=window_s,
+            channels_missing=tuple(sorted(missing)),
+            latency_ms=latency_ms,
+        )
+        payload = payloads.prediction_payload(prediction, ENVELOPE, calibration=None)
+        jsonschema.validate(json.loads(encode(payload)), schema(task))
+
+
+@given(st.lists(st.floats(width=32), min_size=N_CHANNELS, max_size=N_CHANNELS))
+def test_a_sample_has_null_where_there_is_no_finite_number(values: list[float]) -> None:
+    frame = SensorFrame(1, 2, np.array(values, np.float32), np.zeros(N_CHANNELS, np.uint8))
+    payload = json.loads(encode(payloads.sample_payload(frame, 2, ENVELOPE)))
+    jsonschema.validate(payload, schema("sample"))
+    nulls = [value is None for value in payload["values"].values()]
+    assert nulls == [not math.isfinite(value) for value in values]
+
+
+def test_health_before_the_first_frame_obeys_its_schema() -> None:
+    gauges = Gauges(
+        counts=LineCounts(),
+        port_open=False,
+        port_reconnects=0,
+        chunks_dropped=0,
+        rate_hz=None,
+        quality=None,
+        inference_ms={"m": []},
+        outbox_depth=0,
+        outbox_dropped=0,
+        broker={
+            "state": "connecting",
+            "protocol": None,
+            "connections": 0,
+            "rejected": 0,
+            "fleeting_dropped": 0,
+        },
+        rss_mb=70.0,
+        uptime_s=0.0,
+    )
+    payload = json.loads(encode(payloads.health_payload(gauges, ENVELOPE)))
+    jsonschema.validate(payload, schema("health"))
+
+
+def test_a_number_that_is_not_finite_never_becomes_json() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        encode({"value": math.nan})
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    assert utc_text(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
+    assert utc_text(0) == "1970-01-01T00:00:00.000Z"
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.01, 1))
+def test_a_percentile_is_one_of_the_values_with_the_right_share_below(
+    values: list[float], share: float
+) -> None:
+    found = percentile(values, share)
+    assert found in values
+    assert sum(value <= found for value in values) >= share * len(values)
