@@ -279,8 +279,8 @@ def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest, 
     window = manifest.preprocessing.window
     if isinstance(inputs["x"][1], int) and inputs["x"][1] != window:
         raise BundleMismatchError(
-            f"{path} takes windows of {inputs['x'][1]} rows, the manifest says {window}. Export the "
-            "bundle again."
+            f"{path} takes windows of {inputs['x'][1]} rows, the manifest says {window}. "
+            "Export the bundle again."
         )
     if inputs["x"][-1] != features:
         raise BundleMismatchError(
