@@ -259,10 +259,16 @@ def test_a_fatal_message_of_the_board_is_text() -> None:
     assert counts.text >= 1
 
 
-def test_two_labelled_rows_run_together_are_not_one_reading() -> None:
-    frames, counts = decode_every_way(UPSTREAM_ROW[:100] + UPSTREAM_ROW)
+@pytest.mark.parametrize("cut_at", [b"Humidity", b":28.11", b"8.11"])
+def test_two_labelled_rows_run_together_are_not_one_reading(cut_at: bytes) -> None:
+    frames, counts = decode_every_way(UPSTREAM_ROW.partition(cut_at)[0] + UPSTREAM_ROW)
     assert frames == []
     assert counts.malformed == 1
+
+
+def test_a_message_that_names_a_channel_in_passing_is_no_reading() -> None:
+    frames, _ = decode_every_way(b"free:120,used:80,VOC:3,uptime:7,errors:0\n")
+    assert frames == []
 
 
 def test_a_board_that_reboots_into_other_firmware_is_followed() -> None:
@@ -336,6 +342,25 @@ def test_a_row_that_lost_a_field_is_not_shifted_into_the_wrong_columns() -> None
     assert counts.malformed == 1
 
 
+def test_a_repeated_header_does_not_reopen_what_its_rows_look_like() -> None:
+    good = encode_csv(GOOD, 1000)
+    cut = b",".join(good.rstrip().split(b",")[:-1]) + b"\n"
+    frames, counts = decode_every_way((encode_csv_header() + good) * 2 + encode_csv_header() + cut)
+    assert len(frames) == 2
+    assert counts.malformed == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"NO2,C2H5OH,C2H50H,CO", b"id,label,room,operator,NO2", b"timestamp,timestamp_ms,NO2"],
+)
+def test_a_header_that_leaves_doubt_is_none(header: bytes) -> None:
+    row = b",".join(b"5" for _ in header.split(b","))
+    frames, counts = decode_every_way(header + b"\n" + row + b"\n")
+    assert frames == []
+    assert counts.headers == 0
+
+
 def test_a_spreadsheets_byte_order_mark_hides_no_column() -> None:
     frames, _ = decode_every_way(b"\xef\xbb\xbfNO2,C2H5OH,VOC,CO\r\n1,2,3,4\r\n")
     assert frames[0].values[0] == 1
@@ -366,6 +391,12 @@ def test_what_only_python_would_call_a_number_is_none(row: bytes) -> None:
     frames, counts = decode(b"NO2,CO\n" + row + b",5\n")
     assert frames == []
     assert counts.frames == 0
+
+
+def test_a_labelled_value_that_only_python_reads_is_damage() -> None:
+    frames, counts = decode(b"NO2:2_15,C2H50H:309,VOC:472,CO:826\n")
+    assert frames == []
+    assert counts.malformed == 1
 
 
 def test_a_number_beyond_float32_is_infinite() -> None:
