@@ -50,7 +50,8 @@ TABLE_COLUMNS = Columns(CHANNEL_NAMES, tuple(range(N_CHANNELS)), None, clock_is_
 
 def column_names(text: str) -> tuple[str, ...] | None:
     """Return the fields of a line if they could all be columns' names, else None."""
-    names = tuple(name.strip() for name in text.removeprefix("\ufeff").split(","))
+    # Spreadsheets begin with a byte order mark, statistics packages quote their headers.
+    names = tuple(name.strip().strip('"') for name in text.removeprefix("\ufeff").split(","))
     if len(names) == 1 or any(parse_number(name.encode()) is not None for name in names if name):
         return None
     return names

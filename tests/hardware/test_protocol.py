@@ -361,9 +361,10 @@ def test_a_header_that_leaves_doubt_is_none(header: bytes) -> None:
     assert counts.headers == 0
 
 
-def test_a_spreadsheets_byte_order_mark_hides_no_column() -> None:
-    frames, _ = decode_every_way(b"\xef\xbb\xbfNO2,C2H5OH,VOC,CO\r\n1,2,3,4\r\n")
-    assert frames[0].values[0] == 1
+@pytest.mark.parametrize("header", [b"\xef\xbb\xbfNO2,C2H5OH,VOC,CO", b'"NO2","C2H5OH","VOC","CO"'])
+def test_neither_a_byte_order_mark_nor_quotes_hide_a_column(header: bytes) -> None:
+    frames, _ = decode_every_way(header + b"\r\n1,2,3,4\r\n")
+    assert frames[0].values[:4].tolist() == [1, 2, 3, 4]
 
 
 def test_start_up_garbage_is_kept_as_sent_and_marked() -> None:
