@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from daemon.config import Config
-from hardware.errors import ScentdError
+from daemon.config import Config, SourceConfig
+from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,8 +79,22 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     config, invalid = _validate(data, lines, origins)
     problems += invalid
     if config is None or problems:
-        raise ConfigError(_report(path, problems))
+        raise ConfigError(_report(path, sorted(problems, key=lambda problem: problem.line)))
     return _anchored(config, path.resolve().parent)
+
+
+def source_from_options(**options: Any) -> SourceConfig:
+    """Return the source that a command line names, by the same rules as in a file.
+
+    Raises
+    ------
+    UsageError
+        With every problem at once.
+    """
+    try:
+        return TypeAdapter(SourceConfig).validate_python(options)
+    except ValidationError as error:
+        raise UsageError(" ".join(_mend(details) for details in error.errors())) from None
 
 
 def _read_text(path: Path) -> str:
@@ -215,8 +229,7 @@ def _validate(
     try:
         return TypeAdapter(Config).validate_python(data), []
     except ValidationError as error:
-        found = [_problem(details, lines, origins) for details in error.errors()]
-        return None, sorted(found, key=lambda problem: problem.line)
+        return None, [_problem(details, lines, origins) for details in error.errors()]
 
 
 def _problem(
@@ -245,7 +258,7 @@ def _mend(details: ErrorDetails) -> str:
         reason = str(details["ctx"]["error"])
         came = details["input"]
         shown = "" if isinstance(came, dict) else f" ({_shown(name, came)} came)"
-        return f"{name}: {reason}{shown}."
+        return f"{name}: {reason}{shown}." if name else f"{reason}{shown}."
     wanted = _WANTED.get(kind) or details["msg"].removeprefix("Input should be ")
     return f"{name} must be {wanted}, and {_shown(name, details['input'])} came."
 

@@ -114,23 +114,28 @@ class SerialSource:
             If the path can never become a serial port.
         """
         backoff = Backoff(first_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S)
+        unplugged = False
         while not stop.is_set():
             try:
                 port = open_port(self._config)
             except NotAPortError:
                 raise
             except SourceError as error:
-                yield PortClosed(str(error))
+                # That an unplugged board's port is missing is no news.
+                if not (unplugged and isinstance(error, PortMissingError)):
+                    yield PortClosed(str(error))
                 stop.wait(backoff.next_s())
                 continue
+            unplugged = False
             with port:
                 yield PortOpened(str(port.port))
                 while not stop.is_set():
                     try:
                         # One byte at least, then whatever else is there already.
                         data = port.read(max(1, port.in_waiting))
-                    except (serial.SerialException, OSError) as error:
-                        yield PortClosed(_unplugged(str(port.port), error))
+                    except (serial.SerialException, OSError):
+                        unplugged = True
+                        yield PortClosed(_unplugged(str(port.port)))
                         break
                     if data:
                         backoff.reset()
@@ -206,7 +211,7 @@ def _explained(path: str, error: Exception) -> SourceError:
             f"The serial port {path} is held by another program{_holders(path)}. Stop it "
             "(for the installed service: sudo systemctl stop scentd), or use another port."
         )
-    if not is_character_device(path):
+    if code == errno.ENOTTY or "Inappropriate ioctl" in str(error) or code == errno.EISDIR:
         return NotAPortError(
             f"{path} is not a serial port but a {_kind(path)}. Name the board's port, for example "
             "/dev/ttyUSB0; to recognise a recording use: scentd replay FILE."
@@ -217,13 +222,10 @@ def _explained(path: str, error: Exception) -> SourceError:
     )
 
 
-def is_character_device(path: str) -> bool:
-    """Whether the path leads to a character device, as serial ports are."""
-    return Path(path).is_char_device()
-
-
 def _kind(path: str) -> str:
-    return "folder" if Path(path).is_dir() else "file"
+    if Path(path).is_dir():
+        return "folder"
+    return "file" if Path(path).is_file() else "device of another kind"
 
 
 def _forbidden(path: str) -> str:
@@ -273,8 +275,8 @@ def _ports_there() -> str:
     return f"The serial ports here are: {', '.join(ports)}." if ports else "No serial port is here."
 
 
-def _unplugged(path: str, error: Exception) -> str:
+def _unplugged(path: str) -> str:
     return (
-        f"The board on {path} went away ({error}). scentd waits for it and goes on when it is "
-        "plugged in again."
+        f"The board on {path} went away. scentd waits for it and goes on when it is plugged in "
+        "again."
     )

@@ -8,17 +8,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from daemon.config import BOARD_BAUD, SourceConfig
+from daemon.config import BOARD_BAUD
+from daemon.config_file import load_config, source_from_options
 from daemon.listening import BoardError, bad_lines, complaint
 from daemon.sources import Chunk, PortClosed, PortOpened, SerialSource, SourceError
 from daemon.stopping import Stop
-from hardware.errors import UsageError
 from hardware.protocol import LineDecoder
 from hardware.recording import RecordingWriter
 from models.timing import Timeline
 
 if TYPE_CHECKING:
     from daemon.cli import Subparsers
+    from daemon.config import SourceConfig
 
 STANDARD_OUTPUT = "-"
 
@@ -68,14 +69,8 @@ def positive_seconds(text: str) -> float:
 def source_of(args: argparse.Namespace) -> SourceConfig:
     """Return the source that the options name."""
     if args.config is not None:
-        # Only this way in needs pydantic.
-        from daemon.config_file import load_config  # noqa: PLC0415
-
         return load_config(args.config).source
-    try:
-        return SourceConfig(port=args.port, usb=args.usb, baud=args.baud)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return source_from_options(port=args.port, usb=args.usb, baud=args.baud)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -240,6 +240,16 @@ class TestBadInput:
         assert "There is no serial port" in error
         assert not output.exists()
 
+    @pytest.mark.parametrize(
+        ("option", "said"), [(["--usb", "1"], "vendor:product"), (["--baud", "9"], "between 300")]
+    )
+    def test_a_source_that_cannot_be_is_wrong_use(
+        self, option: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source = option if option[0] == "--usb" else ["--port", "/dev/x", *option]
+        assert main(["record", *source, "--output", str(tmp_path / "x.csv")]) == 2
+        assert said in capsys.readouterr().err
+
     def test_a_board_that_talks_nonsense(
         self, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

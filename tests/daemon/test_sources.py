@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -26,8 +27,6 @@ from daemon.stopping import Stop
 from tests.daemon.counterparts import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from daemon.sources import Arrival
     from tests.daemon.counterparts import Board
 
@@ -107,10 +106,15 @@ def test_permission_names_the_group_to_join(board: Board, monkeypatch: pytest.Mo
         open_port(SourceConfig(port=str(board.link)))
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "device of another kind"])
 def test_a_path_that_is_no_port_is_said_to_be_what_it_is(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "recording.csv"
-    path.touch() if kind == "file" else path.mkdir()
+    if kind == "file":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path("/dev/null")
     with pytest.raises(NotAPortError, match=f"not a serial port but a {kind}"):
         open_port(SourceConfig(port=str(path)))
 
