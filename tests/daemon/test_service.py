@@ -111,6 +111,28 @@ def test_a_smell_is_recognised_and_everything_said_obeys_its_schema(
     assert numbers == sorted(set(numbers))
 
 
+def essence(said: dict[str, Any]) -> dict[str, Any]:
+    """Drop what belongs to the moment of saying rather than to the frames."""
+    moment = {
+        "ts",
+        "clock_synced",
+        "boot_id",
+        "seq",
+        "frame_seq",
+        "latency_ms",
+        "buffered",
+        "topic",
+    }
+    return {key: value for key, value in said.items() if key not in moment}
+
+
+def replayed(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """Replay what the daemon recorded, with its own configuration."""
+    (recording,) = daemon.recordings
+    assert main(["replay", str(recording), "--json", "--config", str(daemon.config)]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
 def test_replay_of_the_services_recording_gives_what_the_service_said(
     broker: Mosquitto,
     tmp_path: Path,
@@ -131,34 +153,50 @@ def test_replay_of_the_services_recording_gives_what_the_service_said(
         ) as board,
         Daemon(tmp_path, text) as daemon,
     ):
-        board.wait(30)
-        wait_until(lambda: '"seq"' in str(ear.texts("scent/rig/substance")), "predictions")
+        assert board.wait(30)
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
-    (recording,) = daemon.recordings
-    assert main(["replay", str(recording), "--json", "--config", str(daemon.config)]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    differing = {
-        "ts",
-        "clock_synced",
-        "boot_id",
-        "seq",
-        "frame_seq",
-        "latency_ms",
-        "buffered",
-        "topic",
-    }
-
-    def essence(said: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in said.items() if key not in differing}
-
+    lines = replayed(daemon, capsys)
     live = [essence(said) for said in predictions(ear)]
-    again = [essence(line) for line in lines if line.get("topic") == "substance"]
     assert len(live) > 40
     assert "recognised" in {said["state"] for said in live}
-    assert again == live
+    assert [essence(line) for line in lines if line.get("topic") == "substance"] == live
     live_events = [essence(json.loads(text)) for text in ear.texts("scent/rig/event")]
     assert [essence(line) for line in lines if line.get("topic") == "event"] == live_events
+
+
+def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
+    broker: Mosquitto,
+    tmp_path: Path,
+    link: Path,
+    toy_mixtures: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The labelled dialect is timed by arrival, jitter and all; the recording keeps those times."""
+    text = settings(
+        link,
+        [toy_mixtures],
+        broker.port,
+        "record: true",
+        "exposure: {warm_up_min_s: 1, warm_up_max_s: 2, quiet_s: 1}",
+    ).replace("live_stride_s: 2", "live_stride_s: 0.5")
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(
+            Odours(((None, 40), (NO2, 40)), rate_hz=10.0),
+            dialect="labelled",
+            link=link,
+            wait_for_listener=True,
+        ) as board,
+        Daemon(tmp_path, text) as daemon,
+    ):
+        assert board.wait(30)
+        daemon.end()
+        ear.await_text("scent/rig/status", "offline")
+    lines = replayed(daemon, capsys)
+    live = [essence(said) for said in predictions(ear, "mixture")]
+    assert {"warming_up", "recognised"} <= {said["state"] for said in live}
+    assert [essence(line) for line in lines if line.get("topic") == "mixture"] == live
 
 
 def test_kill_9_turns_status_to_offline(
