@@ -211,6 +211,7 @@ class ExposureConfig:
     baseline_s: _Seconds = None
     allowance: _Amount = None
     threshold: _Amount = None
+    certain: _Amount = None
     end_fraction: _Share = None
     recovered: _Amount = None
     recovery_max_s: _Seconds = None
