@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
 import yaml
 
 from hardware.channels import CHANNEL_NAMES
@@ -377,12 +378,14 @@ def _listed(source: str, problems: list[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples to lists, so that any YAML reader reads them."""
+    """Reduce to what any YAML reader reads: lists, dicts, plain strings and numbers."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return value
+    if isinstance(value, str):  # a library's version may be a subclass of its own
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _build(cls: type[_T], raw: Any, where: str, problems: list[str]) -> _T | None:

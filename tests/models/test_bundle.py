@@ -158,6 +158,21 @@ def test_a_manifest_survives_writing_and_reading(toy_bundles: Callable[..., Path
     assert read.training == {"seed": 7}
 
 
+def test_numbers_and_strings_of_libraries_are_written_plainly() -> None:
+    """torch.__version__ is a subclass of str, a metric often a numpy scalar."""
+
+    class Version(str):
+        __slots__ = ()
+
+    manifest = toy_manifest(
+        metrics={"crossval": {"top1": np.float32(0.5), "n": np.int64(3)}},
+        training={"versions": {"torch": Version("2.13.0")}},
+    )
+    read = Manifest.from_yaml(manifest.to_yaml())
+    assert read.metrics == {"crossval": {"top1": 0.5, "n": 3}}
+    assert read.training == {"versions": {"torch": "2.13.0"}}
+
+
 def test_an_int8_file_without_integer_products_is_refused(tmp_path: Path) -> None:
     files = toy_files()
     files["model.onnx"] = files["model.fp32.onnx"]
