@@ -19,9 +19,6 @@ import numpy as np
 from scipy.optimize import lsq_linear, nnls
 
 from hardware.channels import CHANNELS, GROVE_FULL_SCALE, Part
-from hardware.errors import UsageError
-from hardware.frames import Quality
-from hardware.recording import read_recording
 from hardware.simulator.scenario import AIR
 from hardware.simulator.tables import (
     BOARDS_FILE,
@@ -33,12 +30,17 @@ from hardware.simulator.tables import (
     RELAXATION_TIMES_S,
     SUBSTANCE_BOARD,
 )
+from training.data import load_mixtures, load_substances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from training.data import Dataset, Progress
+
+    Recordings = dict[str, list[NDArray[np.float64]]]
 
 # Exponents and humidity of such parts, from their makers' sensitivity curves (slope of log Rs
 # over log concentration, and the spread of the curves at 30 and 85 %RH). An MQ part's "ppm" is
@@ -133,63 +135,36 @@ class FittedTake:
     rounding: NDArray[np.float64]
 
 
-def load_substances(data: Path) -> dict[str, list[NDArray[np.float64]]]:
-    """Return the recordings of base/LABEL/*.csv, float64[n, 8] each, NaN where unusable.
-
-    Raises
-    ------
-    UsageError
-        `data` holds no such recordings.
-    """
-    recordings = {
-        folder.name: [_usable_gas(path) for path in sorted(folder.glob("*.csv"))]
-        for folder in sorted((data / "base").glob("*"))
-        if folder.is_dir()
-    }
-    found = {name: some for name, some in recordings.items() if some}
-    if not found:
-        raise UsageError(
-            f"{data} has no recordings under base/LABEL/*.csv; give the folder that holds base/ "
-            "and mixture/."
-        )
-    return found
+def substance_recordings(data: Path, progress: Progress = iter) -> Recordings:
+    """Return the recordings of base/LABEL/*.csv, float64[n, 8] each, NaN where unusable."""
+    return _by_label(load_substances(data / "base", progress=progress), SUBSTANCE_KIND)
 
 
-def load_single_substance_mixtures(data: Path) -> dict[str, list[NDArray[np.float64]]]:
+def mixture_recordings(data: Path, progress: Progress = iter) -> Recordings:
     """Return the mixture board's recordings of one substance alone, float64[n, 4] each.
 
-    Files with tenths are left out: their rows are not in the order of time (the first 600 rows
-    of such a file jump at random over the range of the whole recording), so they say nothing of
-    transients or trembling.
-
-    Raises
-    ------
-    UsageError
-        `data` holds no mixture_index.csv.
+    Files with tenths are left out: their rows are not in the order of time (each jumps at random
+    over the range of the whole recording, which the files of integers cross in one slow curve),
+    so they say nothing of transients or trembling.
     """
-    index = data / "mixture_index.csv"
-    try:
-        rows = list(csv.DictReader(index.read_text(encoding="utf-8").splitlines()))
-    except OSError as error:
-        raise UsageError(
-            f"{index} cannot be read ({error.strerror}); give the folder that holds base/, "
-            "mixture/ and mixture_index.csv."
-        ) from error
-    found: dict[str, list[NDArray[np.float64]]] = {}
-    for row in rows:
-        alone = [name for name, value in list(row.items())[3:] if float(value) == 1]
-        if not alone:
-            continue
-        values = _usable_gas(data / "mixture" / row["file"])[:, : len(MIXTURE_KIND.channels)]
-        if np.array_equal(values, np.rint(values), equal_nan=True):
-            found.setdefault(alone[0], []).append(values)
-    return dict(sorted(found.items()))
+    alone = _by_label(load_mixtures(data / "mixture", progress=progress), MIXTURE_KIND)
+    integers = {
+        name: [values for values in some if np.array_equal(values, np.rint(values), equal_nan=True)]
+        for name, some in alone.items()
+    }
+    return {name: some for name, some in integers.items() if some}
 
 
-def _usable_gas(path: Path) -> NDArray[np.float64]:
-    recording = read_recording(path)
-    usable = np.where(recording.quality == Quality.OK, recording.values, np.nan)
-    return usable[:, list(GAS_SENSORS)].astype(np.float64)
+def _by_label(data: Dataset, kind: BoardKind) -> Recordings:
+    """Sort out the recordings that hold one substance, with the kind's channels."""
+    columns = list(GAS_SENSORS[: len(kind.channels)])
+    recordings: Recordings = {}
+    for sample in data.samples:
+        if sample.target.max() == 1:
+            label = data.labels[int(sample.target.argmax())]
+            values = sample.values[:, columns].astype(np.float64)
+            recordings.setdefault(label, []).append(values)
+    return dict(sorted(recordings.items()))
 
 
 def fit_take(values: NDArray[np.float64], kind: BoardKind) -> FittedTake:
@@ -412,7 +387,7 @@ def _median_if_enough(times: Iterable[NDArray[np.float64]]) -> NDArray[np.float6
     return median
 
 
-def fit_board(recordings: dict[str, list[NDArray[np.float64]]], kind: BoardKind) -> FittedBoard:
+def fit_board(recordings: Recordings, kind: BoardKind) -> FittedBoard:
     """Fit every recording that is long enough."""
     takes = {
         name: [fit_take(values, kind) for values in some if len(values) >= _MIN_ROWS]
@@ -421,23 +396,52 @@ def fit_board(recordings: dict[str, list[NDArray[np.float64]]], kind: BoardKind)
     return FittedBoard(kind, {name: some for name, some in takes.items() if some})
 
 
-def fit_tables(data: Path) -> dict[str, list[dict[str, str]]]:
-    """Fit both boards and return the rows of each table by its file name."""
-    substances = fit_board(load_substances(data), SUBSTANCE_KIND)
-    mixtures = fit_board(load_single_substance_mixtures(data), MIXTURE_KIND)
-    rise_s, fall_s = substances.typical_times()
-    rise_s = np.where(np.isnan(rise_s), np.nanmedian(rise_s), rise_s)
-    # Desorption is never quicker than adsorption; where no fall was seen, twice the rise.
-    fall_s = np.where(np.isnan(fall_s), 2 * rise_s, np.maximum(fall_s, rise_s))
+def fit_tables(data: Path, progress: Progress = iter) -> dict[str, list[dict[str, str]]]:
+    """Fit both boards and return the rows of each table by its file name.
+
+    Parameters
+    ----------
+    data: the folder that holds base/, mixture/ and mixture_index.csv.
+    progress: wraps each list of files, to draw a progress bar.
+    """
+    substances = fit_board(substance_recordings(data, progress), SUBSTANCE_KIND)
+    mixtures = fit_board(mixture_recordings(data, progress), MIXTURE_KIND)
+    parts = _Parts.of(substances)
     tables: dict[str, list[dict[str, str]]] = {}
     for board in (substances, mixtures):
-        n_channels = len(board.kind.channels)
-        # The parts are the same, and a minute of a mixture shows too few whole rises of its own.
-        times = (rise_s[:n_channels], fall_s[:n_channels])
-        tables.setdefault(BOARDS_FILE, []).extend(_board_rows(board, *times))
-        tables.setdefault(FINGERPRINTS_FILE, []).extend(_take_rows(board, times[0]))
-        tables.setdefault(FLUCTUATIONS_FILE, []).extend(_fluctuation_rows(board))
+        tables.setdefault(BOARDS_FILE, []).extend(_board_rows(board, parts))
+        tables.setdefault(FINGERPRINTS_FILE, []).extend(_take_rows(board, parts))
+        tables.setdefault(FLUCTUATIONS_FILE, []).extend(_fluctuation_rows(board, parts))
     return tables
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """What both boards share, from the substances' board: float64[8] each.
+
+    The mixture recordings hold the four Grove channels only, and a minute of them shows too few
+    whole rises to measure times by. Their board gets the other parts from here, in clean air.
+
+    Attributes
+    ----------
+    air: log-conductance in clean air.
+    rise_s, recovery_s: time constants.
+    trembling: standard deviation of the readings in clean air.
+    """
+
+    air: NDArray[np.float64]
+    rise_s: NDArray[np.float64]
+    recovery_s: NDArray[np.float64]
+    trembling: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, board: FittedBoard) -> _Parts:
+        rise_s, fall_s = board.typical_times()
+        rise_s = np.where(np.isnan(rise_s), np.nanmedian(rise_s), rise_s)
+        # Desorption is never quicker than adsorption; where no fall was seen, twice the rise.
+        fall_s = np.where(np.isnan(fall_s), 2 * rise_s, np.maximum(fall_s, rise_s))
+        trembling = np.sqrt(_air_covariance(_covariances(board)).sum(axis=0).diagonal())
+        return cls(board.clean_air(), rise_s, fall_s, trembling)
 
 
 def write_tables(tables: dict[str, list[dict[str, str]]], folder: Path) -> list[Path]:
@@ -454,31 +458,28 @@ def write_tables(tables: dict[str, list[dict[str, str]]], folder: Path) -> list[
     return written
 
 
-def _board_rows(
-    board: FittedBoard, rise_s: NDArray[np.float64], fall_s: NDArray[np.float64]
-) -> list[dict[str, str]]:
-    air = board.clean_air()
+def _board_rows(board: FittedBoard, parts: _Parts) -> list[dict[str, str]]:
+    air = parts.air.copy()
+    air[: len(board.kind.channels)] = board.clean_air()
     rows = []
-    for column, (name, part) in enumerate(
-        zip(board.kind.channels, _parts(board.kind), strict=True)
-    ):
+    for sensor, index in enumerate(GAS_SENSORS):
+        channel = CHANNELS[index]
         rows.append(
             {
                 "board": board.kind.name,
-                "channel": name,
+                "channel": channel.name,
                 "rate_hz": _number(board.kind.rate_hz),
                 "middle_s": _number(board.kind.middle_s),
-                "clean_air": _number(air[column]),
-                "exponent": _number(_EXPONENT.get(name, _MQ_EXPONENT)),
-                "rise_s": _number(rise_s[column]),
-                "recovery_s": _number(fall_s[column]),
-                "humidity_per_10rh": _number(_HUMIDITY_PER_10RH[part]),
+                "clean_air": _number(air[sensor]),
+                "exponent": _number(_EXPONENT.get(channel.name, _MQ_EXPONENT)),
+                "recovery_s": _number(parts.recovery_s[sensor]),
+                "humidity_per_10rh": _number(_HUMIDITY_PER_10RH[channel.part]),
             }
         )
     return rows
 
 
-def _take_rows(board: FittedBoard, rise_s: NDArray[np.float64]) -> list[dict[str, str]]:
+def _take_rows(board: FittedBoard, parts: _Parts) -> list[dict[str, str]]:
     air = board.clean_air()
     rows = []
     for substance, takes in board.takes.items():
@@ -487,14 +488,14 @@ def _take_rows(board: FittedBoard, rise_s: NDArray[np.float64]) -> list[dict[str
             for column, channel in enumerate(board.kind.channels):
                 if np.isnan(take.level[column]):
                     continue
-                rise = rise_s[column] if np.isnan(own[column]) else own[column]
+                rise_s = parts.rise_s[column] if np.isnan(own[column]) else own[column]
                 row = {
                     "board": board.kind.name,
                     "substance": substance,
                     "take": str(number),
                     "channel": channel,
                     "response": _number(take.level[column] - air[column]),
-                    "rise_s": _number(rise),
+                    "rise_s": _number(rise_s),
                 }
                 for tau, amplitude in zip(RELAXATION_TIMES_S, take.relaxation[column], strict=True):
                     row[f"relax_{tau:g}s"] = _number(amplitude)
@@ -508,27 +509,47 @@ def _median_if_any(times: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.array([np.median(column) if len(column) else np.nan for column in columns])
 
 
-def _fluctuation_rows(board: FittedBoard) -> list[dict[str, str]]:
-    covariance = {
+def _covariances(board: FittedBoard) -> dict[str, NDArray[np.float64]]:
+    return {
         substance: _band_covariance(takes, board.kind) for substance, takes in board.takes.items()
     }
-    loudness = {name: float(np.trace(c.sum(axis=0))) for name, c in covariance.items()}
+
+
+def _air_covariance(covariances: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the mean of the calmest substances' covariances, float64[bands + 1, c, c]."""
+    loudness = {name: float(np.trace(c.sum(axis=0))) for name, c in covariances.items()}
     calm = sorted(loudness, key=loudness.__getitem__)[: max(1, round(_CALM_SHARE * len(loudness)))]
-    covariance[AIR] = np.mean([covariance[name] for name in calm], axis=0)
+    air: NDArray[np.float64] = np.mean([covariances[name] for name in calm], axis=0)
+    return air
+
+
+def _fluctuation_rows(board: FittedBoard, parts: _Parts) -> list[dict[str, str]]:
+    covariances = _covariances(board)
+    covariances[AIR] = _air_covariance(covariances)
     rows = []
-    for substance, bands in covariance.items():
+    for substance, bands in covariances.items():
         for time_s, matrix in zip((*board.kind.band_times_s, 0.0), bands, strict=True):
-            for channel, loading in zip(board.kind.channels, _lower_root(matrix), strict=True):
-                row = {
-                    "board": board.kind.name,
-                    "substance": substance,
-                    "time_s": _number(time_s),
-                    "channel": channel,
-                }
-                for eddy in range(N_GAS):
-                    value = loading[eddy] if eddy < len(loading) else 0.0
-                    row[f"eddy_{eddy + 1}"] = _number(value) if abs(value) >= _NEGLIGIBLE else ""
-                rows.append(row)
+            whole = np.zeros((N_GAS, N_GAS))
+            measured = len(matrix)
+            whole[:measured, :measured] = _lower_root(matrix)
+            if time_s == 0:
+                unmeasured = np.arange(measured, N_GAS)
+                whole[unmeasured, unmeasured] = parts.trembling[unmeasured]
+            for index, loading in zip(GAS_SENSORS, whole, strict=True):
+                if np.all(loading == 0):
+                    continue
+                rows.append(
+                    {
+                        "board": board.kind.name,
+                        "substance": substance,
+                        "time_s": _number(time_s),
+                        "channel": CHANNELS[index].name,
+                        **{
+                            f"eddy_{eddy}": _number(value) if abs(value) >= _NEGLIGIBLE else ""
+                            for eddy, value in enumerate(loading, start=1)
+                        },
+                    }
+                )
     return rows
 
 

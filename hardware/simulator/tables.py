@@ -138,7 +138,7 @@ def load_board(name: str = SUBSTANCE_BOARD, folder: Traversable | None = None) -
     except (KeyError, ValueError, TypeError) as error:
         raise TableError(
             f"The simulator's tables in {where} do not fit each other ({error!r}); "
-            "they are written together by `scent-train fingerprints --data DIR --output DIR`; write them anew."
+            "`scent-train fingerprints --data DIR --output DIR` writes all of them anew."
         ) from error
 
 

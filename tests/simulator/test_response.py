@@ -1,0 +1,140 @@
+"""The physics: power laws, lags, noise and quantisation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardware.simulator.response import (
+    LaggedSensors,
+    SmoothNoise,
+    gas_readings,
+    mixed_loadings,
+    mixed_response,
+    relaxed_response,
+)
+from hardware.simulator.tables import N_GAS, RELAXATION_TIMES_S, Take, load_board
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+
+_EXPONENT = load_board().exponent
+_responses = st.lists(st.floats(min_value=-3, max_value=4), min_size=N_GAS, max_size=N_GAS).map(
+    np.array
+)
+
+
+@given(_responses)
+def test_one_gas_at_full_concentration_gives_back_its_own_response(response: Vector) -> None:
+    np.testing.assert_allclose(mixed_response([response], [1.0], _EXPONENT), response, atol=1e-9)
+
+
+@given(_responses, st.floats(min_value=0.05, max_value=0.95))
+def test_two_parts_of_one_gas_are_that_gas(response: Vector, share: float) -> None:
+    split = mixed_response([response, response], [share, 1 - share], _EXPONENT)
+    np.testing.assert_allclose(split, response, atol=1e-9)
+
+
+def test_the_exponent_is_the_slope_at_high_concentration() -> None:
+    response = np.full(N_GAS, 1.5)
+    low, high = (mixed_response([response], [c], _EXPONENT) for c in (1e4, 1e6))
+    np.testing.assert_allclose((high - low) / np.log(100), _EXPONENT, rtol=1e-3)
+
+
+@given(_responses, st.floats(min_value=0.01, max_value=10), st.floats(min_value=1.01, max_value=5))
+def test_more_of_a_gas_moves_every_channel_further(
+    response: Vector, concentration: float, factor: float
+) -> None:
+    little = mixed_response([response], [concentration], _EXPONENT)
+    much = mixed_response([response], [concentration * factor], _EXPONENT)
+    assert np.all(np.abs(much) >= np.abs(little) - 1e-12)
+    assert np.all(np.sign(much[response != 0]) == np.sign(response[response != 0]))
+
+
+def test_an_oxidising_and_a_reducing_gas_work_against_each_other() -> None:
+    up, down = np.full(N_GAS, 1.0), np.full(N_GAS, -1.0)
+    np.testing.assert_allclose(mixed_response([up, down], [1, 1], _EXPONENT), 0, atol=1e-12)
+
+
+def test_nothing_in_the_air_is_no_response() -> None:
+    np.testing.assert_array_equal(mixed_response([], [], _EXPONENT), np.zeros(N_GAS))
+
+
+def test_a_take_holds_its_response_in_the_middle_of_an_exposure() -> None:
+    take = Take(np.linspace(-1, 2, N_GAS), np.full((N_GAS, 5), -0.5), np.ones(N_GAS))
+    np.testing.assert_allclose(relaxed_response(take, 300.0, 300.0), take.response)
+    early = relaxed_response(take, 0.0, 300.0)
+    assert np.all(early < take.response)
+    assert np.all(np.abs(early - take.response) <= 0.5 * len(RELAXATION_TIMES_S))
+
+
+def test_sensors_rise_and_recover_monotonically_at_their_own_pace() -> None:
+    recovery_s = np.linspace(20, 60, N_GAS)
+    rise_s = np.linspace(5, 19, N_GAS)
+    sensors = LaggedSensors(np.zeros(N_GAS), recovery_s)
+    target = np.array([1.0, -1.0] * (N_GAS // 2))
+    rising = np.array([sensors.step(target, rise_s, 0.5) for _ in range(400)])
+    falling = np.array([sensors.step(np.zeros(N_GAS), rise_s, 0.5) for _ in range(400)])
+    assert np.all(np.diff(np.abs(rising), axis=0) >= 0)
+    assert np.all(np.abs(rising) <= 1)
+    assert np.all(np.diff(np.abs(falling), axis=0) <= 0)
+    to_most = 0.5 * (1 + np.argmax(np.abs(rising) >= 1 - np.exp(-1), axis=0))
+    np.testing.assert_allclose(to_most, rise_s, atol=0.5)
+    to_little = 0.5 * (1 + np.argmax(np.abs(falling) <= np.abs(rising[-1]) * np.exp(-1), axis=0))
+    np.testing.assert_allclose(to_little, recovery_s, atol=0.5)
+
+
+def test_the_size_of_a_step_does_not_change_where_a_sensor_gets_to() -> None:
+    start, target, tau = np.zeros(N_GAS), np.ones(N_GAS), np.full(N_GAS, 7.0)
+    coarse, fine = LaggedSensors(start, tau), LaggedSensors(start, tau)
+    coarse.step(target, tau, 3.0)
+    for _ in range(30):
+        fine.step(target, tau, 0.1)
+    np.testing.assert_allclose(coarse.level, fine.level)
+
+
+def test_smooth_noise_has_unit_variance_and_the_stated_autocorrelation() -> None:
+    tau_s = np.array([4.0, 12.0])
+    noise = SmoothNoise(tau_s, 1.0, np.random.default_rng(3))
+    walk = np.array([noise.step() for _ in range(60_000)])
+    np.testing.assert_allclose(walk.var(axis=(0, 2)), 1, rtol=0.1)
+    for lag in (1, 5, 15):
+        measured = np.mean(walk[lag:] * walk[:-lag], axis=(0, 2))
+        np.testing.assert_allclose(measured, (1 + lag / tau_s) * np.exp(-lag / tau_s), atol=0.06)
+
+
+def test_smooth_noise_is_stationary_from_its_first_step() -> None:
+    first = [
+        SmoothNoise(np.array([30.0]), 1.0, np.random.default_rng(seed)).step()
+        for seed in range(2000)
+    ]
+    assert np.var(first) == pytest.approx(1, rel=0.1)
+
+
+def test_loadings_of_a_mixture_lie_between_those_of_its_parts() -> None:
+    board = load_board()
+    quiet, loud = board.loadings["pili_nut"], board.loadings["nutmeg"]
+    mixed = mixed_loadings(board, ["pili_nut", "nutmeg"], [0.5, 0.5])
+    for band in range(len(mixed)):
+        expected = (quiet[band] @ quiet[band].T + loud[band] @ loud[band].T) / 2
+        np.testing.assert_allclose(mixed[band] @ mixed[band].T, expected, atol=1e-12)
+
+
+def test_every_part_sends_numbers_of_its_own_kind() -> None:
+    level = load_board().clean_air
+    rng = np.random.default_rng(0)
+    readings = np.array(
+        [gas_readings(level + rng.normal(0, 3, N_GAS), rng.normal(0, 1, N_GAS)) for _ in range(500)]
+    )
+    grove, mq, kilohm = readings[:, :4], readings[:, 4:7], readings[:, 7]
+    assert np.all((grove >= 0) & (grove <= 1023))
+    np.testing.assert_array_equal(grove, np.rint(grove))
+    np.testing.assert_array_equal(mq, np.rint(mq))
+    assert np.all(mq >= 0)
+    np.testing.assert_array_equal(kilohm, np.round(kilohm.astype(float), 2).astype(np.float32))

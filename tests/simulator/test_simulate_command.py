@@ -1,0 +1,81 @@
+"""`scentd simulate` as a user runs it: a process, a port, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import serial
+
+from hardware.protocol import LineDecoder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _simulate(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "daemon.cli", "simulate", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _read_to_the_end(port: str) -> bytes:
+    received = b""
+    with serial.Serial(port, 115200, timeout=10) as client:
+        while True:
+            try:
+                received += client.read(client.in_waiting or 1)
+            except (serial.SerialException, OSError):
+                return received
+
+
+def test_a_scenario_is_played_whole_and_the_process_ends(tmp_path: Path) -> None:
+    link = tmp_path / "board"
+    process = _simulate("--synthetic", "almond:30", "--speed", "100", "--link", str(link))
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == str(link)
+    frames = LineDecoder().feed(_read_to_the_end(str(link)))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert len(frames) == 30
+    assert "30 readings" in errors
+    assert not os.path.lexists(link)
+
+
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    link = tmp_path / "board"
+    process = _simulate("--synthetic", "almond:60", "--loop", "--link", str(link))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert not os.path.lexists(link)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--synthetic", "almod:60"), "almod"),
+        (("--synthetic", "almond:60", "--faults", "unplg@3"), "unplg"),
+        (("--synthetic", "almond:60", "--rate", "0"), "times a second"),
+        (("--synthetic", "almond:60", "--speed", "0"), "above zero"),
+        (("--synthetic", "almond:60", "--once", "--loop"), "--loop"),
+        (("--replay", "x.csv", "--board", "mixtures"), "--board"),
+    ],
+)
+def test_wrong_use_is_answered_in_one_paragraph(arguments: tuple[str, ...], complaint: str) -> None:
+    process = _simulate(*arguments)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert complaint in errors
+    assert "Traceback" not in errors
+    assert errors.count("\n") == 1
