@@ -1,0 +1,134 @@
+"""Ground floor: how both command lines find a command, run it, and turn its end into an exit code.
+
+Each command is a module with `add_parser(subparsers)` and `run(args) -> int`,
+imported only when it is called. Nothing here knows what a command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Protocol, cast
+
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_WRONG_USE = 2
+
+Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_parser(self, subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+        """Add this command's options, and `set_defaults(run=run)`."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; return the exit code."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """One program with its commands.
+
+    Attributes
+    ----------
+    program: its name, which starts every error.
+    description, epilog: of its `--help`.
+    package: the package that holds one module per command.
+    commands: every command (dashes become underscores in its module's name) with the line
+        that `--help` says about it.
+    """
+
+    program: str
+    description: str
+    epilog: str
+    package: str
+    commands: Mapping[str, str]
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use."""
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        debug = "--debug" in arguments
+        try:
+            args = self._parse([argument for argument in arguments if argument != "--debug"])
+            code = int(args.run(args))
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return EXIT_OK
+        except BrokenPipeError:
+            return _reader_went_away()
+        except ScentdError as error:
+            if debug:
+                raise
+            self._say(str(error))
+            return error.exit_code
+        except OSError as error:
+            if debug:
+                raise
+            self._say(_explain(error))
+            return EXIT_FAILED
+        return code
+
+    def _say(self, text: str) -> None:
+        print(f"{self.program}: {text}", file=sys.stderr)  # noqa: T201 - the program's own voice
+
+    def _parse(self, arguments: list[str]) -> argparse.Namespace:
+        parser = argparse.ArgumentParser(
+            prog=self.program,
+            description=self.description,
+            epilog=self.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        # Reading the distribution's metadata costs 10 ms that only --version is worth.
+        shown = installed_version() if "--version" in arguments else ""
+        parser.add_argument("--version", action="version", version=f"{self.program} {shown}")
+        parser.add_argument(
+            "--debug",
+            action="store_true",
+            help="show the traceback of an error (anywhere on the line)",
+        )
+        subparsers = parser.add_subparsers(
+            title="commands", metavar="COMMAND", required=True, dest="command"
+        )
+        called = next((argument for argument in arguments if not argument.startswith("-")), None)
+        for name, summary in self.commands.items():
+            if name == called:
+                module = import_module(f"{self.package}.{name.replace('-', '_')}")
+                cast("Command", module).add_parser(subparsers)
+            else:
+                subparsers.add_parser(name, help=summary)
+        return parser.parse_args(arguments)
+
+
+def installed_version() -> str:
+    """Return the version of the installed distribution, or a word for a bare checkout."""
+    try:
+        return version("scentd")
+    except PackageNotFoundError:
+        return "0+checkout"
+
+
+def _explain(error: OSError) -> str:
+    """Say in a sentence what the operating system refused: a full disk, a missing permission."""
+    where = f" for {error.filename}" if error.filename else ""
+    return (
+        f"The operating system said {error.strerror or error!s}{where}. Check that the path is "
+        "right, that there is room on the disk, and that this user may use it."
+    )
+
+
+def _reader_went_away() -> int:
+    """Leave quietly when `... | head` has read enough."""
+    # Python would complain once more when it flushes standard output at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_OK

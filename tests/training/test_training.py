@@ -1,0 +1,347 @@
+"""The trainer on small synthetic recordings: it learns, resumes, exports, and scores honestly."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardware.channels import N_CHANNELS
+from hardware.errors import UsageError
+from hardware.recording import RecordingWriter
+from models.bundle import integer_matmuls, load_bundle
+from models.decision import DecisionSpec
+from models.preprocess import PreprocessSpec, batch_features
+from training.bundling import Provenance, write
+from training.config import (
+    AugmentConfig,
+    ConfigError,
+    NetworkConfig,
+    OptimiserConfig,
+    TrainConfig,
+    config_as_dict,
+    load_config,
+)
+from training.crossval import best_constant, best_temperature, best_threshold, cross_validate
+from training.data import (
+    DataError,
+    Dataset,
+    component_set_folds,
+    component_sets,
+    load_mixtures,
+    load_substances,
+    substance_folds,
+)
+from training.evaluate import ask, score
+from training.scoring import cut_windows, mixture_scores, substance_scores
+
+torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
+
+from training.fit import TrainingError, fit, measured_spec  # noqa: E402
+from training.losses import focal_bce, mixture_loss  # noqa: E402
+from training.network import build_network  # noqa: E402
+from training.onnx_export import quantise, to_onnx  # noqa: E402
+from training.windows import WindowSampler  # noqa: E402
+
+# Networks this small lose more by handing work to a second thread than they gain.
+torch.set_num_threads(1)
+
+SPEC = PreprocessSpec(
+    channels=("NO2", "VOC"), rate_hz=1.0, lags=(3, 6), first_step=3, window=20, stride=10,
+    min_steps=4,
+)  # fmt: skip
+PLAIN = AugmentConfig(
+    gain_common=0, gain_channel=0, noise=0, channel_dropout=0, warp=0, partial=0, mix=0
+)
+CONFIG = TrainConfig(
+    name="tiny",
+    task="substance",
+    preprocessing=SPEC,
+    network=NetworkConfig(d_model=16, layers=1, heads=2, ffn=2, patch=5),
+    augment=AugmentConfig(partial=0.2),
+    optimiser=OptimiserConfig(steps=60, batch=16, learning_rate=5e-3, warmup=5, ema=0.9),
+    seed=3,
+)
+PERIODS_S = {"almond": 7.0, "banana": 11.0, "mango": 17.0}
+
+
+def write_recordings(folder: Path, per_label: int = 5, rows: int = 120) -> Path:
+    """Recordings whose substance shows in the period of a slow oscillation."""
+    rng = np.random.default_rng(11)
+    for label, period_s in PERIODS_S.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(per_label):
+            values = np.full((rows, N_CHANNELS), np.nan, dtype=np.float32)
+            phase = 2 * np.pi * (np.arange(rows) / period_s + rng.random())
+            values[:, 0] = np.rint(300 + 60 * np.sin(phase) + rng.normal(0, 2, rows))
+            values[:, 2] = np.rint(500 + 60 * np.cos(phase) + rng.normal(0, 2, rows))
+            with RecordingWriter(folder / label / f"{label}.{number}.csv") as recording:
+                for row, reading in enumerate(values):
+                    recording.write(row * 1000, reading)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_substances(write_recordings(tmp_path_factory.mktemp("data")))
+
+
+def test_folders_become_labels_and_files_are_hashed(data: Dataset) -> None:
+    assert data.labels == ("almond", "banana", "mango")
+    assert len({sample.sha256 for sample in data.samples}) == 15
+    assert data.oddities["rows"] == 15 * 120
+
+
+def test_every_fold_holds_out_one_recording_of_every_substance(data: Dataset) -> None:
+    folds = substance_folds(data)
+    labels = data.targets.argmax(axis=1)
+    for fold in range(5):
+        assert sorted(labels[folds == fold]) == [0, 1, 2]
+
+
+def test_folder_that_is_no_label_is_wrong_use(tmp_path: Path) -> None:
+    write_recordings(tmp_path, per_label=1, rows=10)
+    with pytest.raises(UsageError, match="mango"):
+        load_substances(tmp_path, labels=("almond", "banana"))
+
+
+def test_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="LABEL"):
+        load_substances(tmp_path)
+
+
+def write_mixture(folder: Path, name: str) -> None:
+    rows = "".join(f"{100.0 * k},{600 + k % 3},300,400,500\n" for k in range(30))
+    (folder / name).write_text("timestamp_ms,NO2,C2H5CH,VOC,CO\n" + rows)
+
+
+def test_mixture_names_give_proportions_and_hold_sets_together(tmp_path: Path) -> None:
+    for name in (
+        "Almond20_Orange80.a_1.csv", "Almond20_Orange80.a_2.csv", "almond_50_orange_50.b.csv",
+        "apple.c.csv", "pear20_apple80.d.csv", "apple_100.e.csv",
+    ):  # fmt: skip
+        write_mixture(tmp_path, name)
+    mixtures = load_mixtures(tmp_path)
+    by_name = {sample.name: sample for sample in mixtures.samples}
+    shares = dict(zip(mixtures.labels, by_name["Almond20_Orange80.a_1.csv"].target, strict=True))
+    assert shares == pytest.approx({"almond": 0.2, "apple": 0.0, "orange": 0.8, "pear": 0.0})
+    assert by_name["Almond20_Orange80.a_1.csv"].group == by_name["Almond20_Orange80.a_2.csv"].group
+    folds = component_set_folds(mixtures)
+    for present, fold in zip(component_sets(mixtures), folds, strict=True):
+        assert (fold == -1) == (len(present) == 1)
+    same = {f for p, f in zip(component_sets(mixtures), folds, strict=True) if "orange" in p}
+    assert len(same) == 1
+
+
+def test_unaugmented_training_windows_are_those_of_the_models(data: Dataset) -> None:
+    spec = measured_spec(SPEC, data, None)
+    sampler = WindowSampler(data, spec, PLAIN, seed=4)
+    x, mask, target = sampler.batch(32)
+    assert mask.min() == 1
+    rows = {
+        segment.x[start : start + 20].tobytes(): sample.target.argmax()
+        for sample in data.samples
+        for segment in [batch_features(sample.values, spec)[0]]
+        for start in range(3, len(segment.x) - 19)
+    }
+    stored = {np.frombuffer(key, np.float32).round(3).tobytes(): v for key, v in rows.items()}
+    for window, truth in zip(x.numpy(), target.numpy(), strict=True):
+        assert stored[window.reshape(-1).round(3).tobytes()] == truth.argmax()
+
+
+def test_partial_training_windows_start_right_after_a_reset(data: Dataset) -> None:
+    spec = measured_spec(SPEC, data, None)
+    sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, partial=1.0), seed=4)
+    x, mask, _ = sampler.batch(64)
+    lengths = mask.sum(dim=1)
+    assert lengths.min() >= spec.min_steps
+    assert len(lengths.unique()) > 5
+    # First row of all: 3 samples after the reset, where the lag of 6 reaches to the oldest too.
+    scale = torch.tensor(spec.scale)
+    torch.testing.assert_close(x[:, 0, :2] * scale[:2], x[:, 0, 2:] * scale[2:])
+
+
+def test_dropped_channel_is_no_change_and_one_survives(data: Dataset) -> None:
+    spec = measured_spec(SPEC, data, None)
+    sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, channel_dropout=1.0), seed=4)
+    x, _, _ = sampler.batch(64)
+    alive = x.reshape(64, 20, 2, 2).abs().amax(dim=(1, 2)) > 0
+    assert (alive.sum(dim=1) == 1).all()
+    assert alive.any(dim=0).all()
+
+
+def test_mixing_keeps_targets_convex(data: Dataset) -> None:
+    spec = measured_spec(SPEC, data, None)
+    sampler = WindowSampler(
+        data, spec, dataclasses.replace(PLAIN, mix=1.0, mix_parts=3, mix_alpha=1.0), seed=4
+    )
+    _, _, target = sampler.batch(64)
+    torch.testing.assert_close(target.sum(dim=1), torch.ones(64))
+    assert ((target > 0).sum(dim=1) > 1).any()
+
+
+def test_resumed_training_equals_an_uninterrupted_one(data: Dataset, tmp_path: Path) -> None:
+    whole = fit(CONFIG, data).network.state_dict()
+
+    class Cut(Exception):  # noqa: N818
+        pass
+
+    def cut(step: int, _loss: float) -> None:
+        if step == 35:
+            raise Cut
+
+    import training.fit as module
+
+    saved, module.SAVE_EVERY_STEPS = module.SAVE_EVERY_STEPS, 10
+    try:
+        with pytest.raises(Cut):
+            fit(CONFIG, data, folder=tmp_path, on_step=cut)
+    finally:
+        module.SAVE_EVERY_STEPS = saved
+    steps: list[int] = []
+    resumed = fit(CONFIG, data, folder=tmp_path, on_step=lambda step, _: steps.append(step))
+    assert steps[0] == 31
+    for name, tensor in resumed.network.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+
+
+def test_checkpoint_of_another_training_is_refused(data: Dataset, tmp_path: Path) -> None:
+    short = dataclasses.replace(CONFIG, optimiser=dataclasses.replace(CONFIG.optimiser, steps=5))
+    fit(short, data, folder=tmp_path)
+    with pytest.raises(TrainingError, match="another configuration"):
+        fit(dataclasses.replace(short, seed=99), data, folder=tmp_path)
+
+
+def test_crossval_learns_what_is_there_to_learn(data: Dataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, optimiser=dataclasses.replace(CONFIG.optimiser, steps=150))
+    report = cross_validate(config, data, tmp_path, folds=range(2))
+    assert report["mean"]["top1"] > 0.8
+    assert report["mean"]["seen_in_training"] == 0
+    assert [row["recordings"] for row in report["folds"]] == [3, 3]
+
+
+def test_shuffled_labels_cannot_be_learned(data: Dataset, tmp_path: Path) -> None:
+    """The control of the test above: without a relation there is no score."""
+    rng = np.random.default_rng(2)
+    targets = rng.permutation(data.targets)
+    shuffled = dataclasses.replace(
+        data,
+        samples=tuple(
+            dataclasses.replace(s, target=t) for s, t in zip(data.samples, targets, strict=True)
+        ),
+    )
+    report = cross_validate(CONFIG, shuffled, tmp_path, folds=range(2))
+    assert report["mean"]["top1"] < 0.7
+
+
+def test_bundle_of_a_fitted_network_agrees_with_torch(data: Dataset, tmp_path: Path) -> None:
+    fitted = fit(CONFIG, data)
+    write(tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), Provenance("test", "tiny.yaml"))
+    windows = cut_windows(data.samples, fitted.spec)
+    with torch.no_grad():
+        logits = fitted.network(torch.from_numpy(windows.x), torch.from_numpy(windows.mask))[0]
+    full = load_bundle(tmp_path / "tiny", precision="fp32")
+    small = load_bundle(tmp_path / "tiny", precision="int8")
+    answers = [ask(bundle, data) for bundle in (full, small)]
+    assert answers[0].logits is not None
+    assert answers[1].logits is not None
+    np.testing.assert_allclose(answers[0].logits, logits.numpy(), atol=1e-4)
+    assert (answers[0].logits.argmax(1) == answers[1].logits.argmax(1)).mean() > 0.95
+    result = score(small, data, answers[1])
+    assert result["seen_in_training"] == 15
+    assert set(result) == {
+        "windows", "recordings", "top1", "top5", "macro_f1", "recording_top1", "seen_in_training",
+    }  # fmt: skip
+
+
+def test_partial_window_ignores_what_lies_beyond_its_mask() -> None:
+    network = build_network("substance", CONFIG.network, window=20, n_features=4, n_labels=3).eval()
+    x = torch.randn(2, 20, 4)
+    x[1, 13:] = 1e6
+    x[0, :13] = x[1, :13]
+    mask = torch.zeros(2, 20)
+    mask[:, :13] = 1
+    first, second = network(x, mask)[0]
+    torch.testing.assert_close(first, second)
+
+
+def test_mixture_graph_ends_in_probabilities_and_integer_products() -> None:
+    network = build_network("mixture", CONFIG.network, window=20, n_features=4, n_labels=3)
+    small = quantise(to_onnx(network, SPEC))
+    assert integer_matmuls(small) >= 6
+
+
+def test_mixture_loss_is_least_at_the_truth() -> None:
+    target = torch.tensor([[0.8, 0.2, 0.0], [0.0, 0.0, 1.0]])
+    right = (target + 1e-4).log(), torch.where(target > 0, 6.0, -6.0)
+    wrong = right[0].roll(1, dims=1), right[1].roll(1, dims=1)
+    assert mixture_loss(*right, target) < 0.01
+    assert mixture_loss(*wrong, target) > 1.0
+
+
+def test_focal_loss_without_focus_is_half_the_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.losses.FOCAL_ALPHA", 0.5)
+    monkeypatch.setattr("training.losses.FOCAL_GAMMA", 0.0)
+    logits, truth = torch.randn(4, 5), (torch.rand(4, 5) > 0.5).float()
+    reference = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
+    torch.testing.assert_close(focal_bce(logits, truth), reference / 2)
+
+
+def test_substance_scores_by_hand() -> None:
+    p = np.log(np.array([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]))
+    result = substance_scores(p, np.array([0, 0, 1, 1]), np.array([0, 2]))
+    assert result["top1"] == 0.5
+    assert result["top5"] == 1.0
+    assert result["recording_top1"] == 1.0
+    assert result["macro_f1"] == pytest.approx((2 / 4 + 2 / 3) / 2)
+
+
+def test_mixture_scores_by_hand() -> None:
+    target = np.array([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8]], dtype=np.float32)
+    predicted = np.array([[0.45, 0.2, 0.35], [0.75, 0.25, 0.0]])
+    result = mixture_scores(predicted, predicted > 0.3, target)
+    assert result["within_01"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert result["top_k"] == pytest.approx(2 / 4)
+    assert result["presence_f1"] == pytest.approx(2 * 1 / (3 + 4))
+    assert result["mae"] == pytest.approx((0.05 + 0.3 + 0.35 + 0.75 + 0.05 + 0.8) / 6)
+
+
+def test_best_constant_beats_the_mean_on_its_own_data() -> None:
+    target = np.array([[0.8, 0.2, 0], [0.8, 0.2, 0], [0, 0.2, 0.8]], dtype=np.float32)
+    constant = best_constant(target)
+    np.testing.assert_allclose(constant, [0.8, 0.2, 0.0])
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (4000, 4)).astype(np.float32)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = np.eye(4, dtype=np.float32)[[rng.choice(4, p=row / row.sum()) for row in p]]
+    assert best_temperature(3 * logits, truth) == pytest.approx(3.0, rel=0.1)
+
+
+def test_presence_threshold_separates_where_it_can() -> None:
+    presence = np.concatenate([np.linspace(0.0, 0.3, 50), np.linspace(0.4, 0.9, 50)])
+    threshold = best_threshold(presence.astype(np.float32), np.arange(100) >= 50)
+    assert 0.29 <= threshold <= 0.41
+
+
+def test_configuration_survives_its_own_yaml(tmp_path: Path) -> None:
+    import yaml
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config_as_dict(CONFIG)))
+    assert load_config(path) == CONFIG
+
+
+def test_every_problem_of_a_configuration_is_listed(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\ntask: substance\nsteps: 5\npreprocessing: {channels: 3}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    for word in ("steps", "channels", "rate_hz"):
+        assert word in str(caught.value)

@@ -1,0 +1,35 @@
+"""training/: the command line `scent-train`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from hardware.command_line import CommandLine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCENT_TRAIN = CommandLine(
+    program="scent-train",
+    description="Train, judge and export the models that scentd runs.",
+    epilog="Every command explains itself: scent-train crossval --help.",
+    package="training.commands",
+    commands={
+        "fit": "train a model on all recordings",
+        "crossval": "score a configuration on recordings held out by groups",
+        "export": "quantise, verify and write the bundle of a trained model",
+        "evaluate": "score a bundle on labelled recordings (needs no torch)",
+        "bench": "time torch, float32 and int8 on one architecture",
+        "fingerprints": "fit the simulator's table of odours from recordings",
+    },
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use."""
+    return SCENT_TRAIN.main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""training/: options and progress bars that several commands share."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardware.errors import UsageError
+from training.config import TrainConfig, load_config
+from training.data import Dataset, load_mixtures, load_substances
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add --config, --data, --run and --device."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="NAME|FILE",
+        help="a shipped configuration (substances-50, mixtures-12) or a YAML file",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="substances: DIR/LABEL/*.csv; mixtures: DIR/*.csv",
+    )
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        metavar="DIR",
+        help="folder for checkpoints and reports (default: runs/NAME)",
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="torch device (default: cpu; cuda trains in bfloat16)"
+    )
+
+
+def config_path(name_or_path: str) -> Path:
+    """Return the file of a configuration: a shipped one's name, or a path."""
+    shipped = Path(str(resources.files("training.configs"))) / f"{name_or_path}.yaml"
+    if shipped.is_file():
+        return shipped
+    path = Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in shipped.parent.glob("*.yaml")))
+        raise UsageError(
+            f"There is no configuration {name_or_path!r}: name a shipped one ({names}) or a "
+            "YAML file."
+        )
+    return path
+
+
+def load_training(args: argparse.Namespace) -> tuple[TrainConfig, Dataset, Path]:
+    """Return the configuration, the data and the run folder that the options name."""
+    config = load_config(config_path(args.config))
+    data = load_task(config.task, args.data)
+    folder = args.run_folder or Path("runs") / config.name
+    return config, data, folder
+
+
+def load_task(
+    task: str, folder: Path, index: Path | None = None, labels: Sequence[str] | None = None
+) -> Dataset:
+    """Load the recordings of a task, with a progress bar where it is seen."""
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}. Name the one that holds the recordings.")
+    if task == "mixture":
+        return load_mixtures(folder, index, labels)
+    return load_substances(folder, labels)
+
+
+class StepBar:
+    """A progress bar over training steps, with the time left and the smoothed loss."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        from tqdm import tqdm  # noqa: PLC0415 - of the train extra
+
+        self._bar = tqdm(total=steps, desc=title, unit="step", dynamic_ncols=True, mininterval=1.0)
+        self._loss: float | None = None
+
+    def __call__(self, step: int, loss: float) -> None:
+        """Show the state after `step` steps."""
+        self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
+        self._bar.update(step - self._bar.n)
+        if step % 20 == 0:
+            self._bar.set_postfix(loss=f"{self._loss:.3f}", refresh=False)
+        if step >= (self._bar.total or 0):
+            self._bar.close()
+
+
+def fold_bars(name: str, steps: int) -> Callable[[int, int, float], None]:
+    """Return an `on_step` for cross-validation: one bar a fold."""
+    bars: dict[int, StepBar] = {}
+
+    def on_step(fold: int, step: int, loss: float) -> None:
+        if fold not in bars:
+            bars[fold] = StepBar(f"{name} fold {fold}", steps)
+        bars[fold](step, loss)
+
+    return on_step
+
+
+def score_lines(scores: dict[str, float]) -> Iterator[str]:
+    """Yield an aligned line per score."""
+    width = max(map(len, scores), default=0)
+    for name, value in scores.items():
+        yield (
+            f"{name:<{width}}  {value:.4f}"
+            if isinstance(value, float)
+            else (f"{name:<{width}}  {value}")
+        )

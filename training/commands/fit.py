@@ -1,0 +1,38 @@
+"""training/: `scent-train fit`: train a model on all recordings."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from training.commands._shared import StepBar, add_training_options, load_training
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hardware.command_line import Subparsers
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "fit",
+        help="train a model on all recordings",
+        description="Train a model on all recordings under DIR. A training that was cut off "
+        "goes on from its last checkpoint; `export` writes the bundle.",
+        epilog="Example: scent-train fit --config substances-50 --data data/smellnet/base",
+    )
+    add_training_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train to the last step."""
+    from training.fit import fit  # noqa: PLC0415 - torch
+
+    config, data, folder = load_training(args)
+    print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
+    bar = StepBar(config.name, config.optimiser.steps)
+    fitted = fit(config, data, folder=folder / "final", device=args.device, on_step=bar)
+    print(f"{config.name}: trained, loss {fitted.loss:.4f}; checkpoint in {folder / 'final'}")
+    return 0

@@ -1,0 +1,197 @@
+"""training/: what `scent-train fit` is told, read from one YAML file per shipped model.
+
+Small frozen dataclasses by concern. Loads no torch, so that `--help` and errors
+are quick. Every problem of a file is reported together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hardware.errors import ScentdError, UsageError
+from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Size of a ScentFormer."""
+
+    d_model: int = 256
+    """Width of a token, D."""
+    layers: int = 3
+    """Encoder layers: the paper says 4, its code 3."""
+    heads: int = 8
+    """Attention heads."""
+    ffn: int = 4
+    """The feed-forward layer's width, in D."""
+    dropout: float = 0.1
+    """Share of activations dropped in training."""
+    patch: int = 1
+    """Rows in one token; divides the window. 1 is the published network."""
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """What a training window may suffer. Gains act on log-conductance differences."""
+
+    gain_common: float = 0.3
+    """Standard deviation of the log of a gain shared by all channels: concentration, distance."""
+    gain_channel: float = 0.15
+    """The same per channel: parts differ from board to board."""
+    noise: float = 0.0
+    """Standard deviation of noise on the standardised features."""
+    channel_dropout: float = 0.1
+    """Probability that a channel is missing from a window; at least one stays."""
+    warp: float = 0.1
+    """The window is replayed up to this much faster or slower."""
+    partial: float = 0.3
+    """Share of windows that are short and start right after a reset, as live ones do."""
+    mix: float = 0.0
+    """Share of windows convexly mixed with others of the batch."""
+    mix_alpha: float = 0.4
+    """Dirichlet concentration of the mixing weights."""
+    mix_parts: int = 2
+    """Windows mixed at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """How the weights are found."""
+
+    steps: int = 5000
+    """Batches in all."""
+    batch: int = 64
+    """Windows in one batch, drawn evenly over labels (substances) or component sets (mixtures)."""
+    learning_rate: float = 1e-3
+    """Peak rate, after `warmup` steps; a cosine takes it to zero."""
+    warmup: int = 200
+    """Steps of linear rise."""
+    weight_decay: float = 0.05
+    """Decoupled (AdamW)."""
+    label_smoothing: float = 0.1
+    """Share of the target spread over all labels (substances only)."""
+    ema: float = 0.998
+    """Decay per step of the averaged weights that are exported."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """One model, wholly: what it is called, reads, looks like and how it is trained."""
+
+    name: str
+    task: str
+    preprocessing: PreprocessSpec
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    version: str = "0.1.0"
+    seed: int = 0
+    max_samples: int | None = None
+    """Samples of a recording that are used, from its start; None uses all."""
+    required_channels: tuple[str, ...] = ()
+    """Channels without which the model says `fault`."""
+    min_channels: int = 1
+    """Usable channels below which the model says `fault`."""
+    description: str = ""
+    """One sentence for the model card."""
+
+
+class ConfigError(UsageError):
+    """A training configuration is wrong; every problem is listed."""
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read and check a training configuration.
+
+    Raises
+    ------
+    ConfigError: the file is missing, is not YAML, or has problems, all of which are listed.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"Expected a training configuration at {path}: {error.strerror}."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    problems: list[str] = []
+    config: TrainConfig | None = _build(TrainConfig, raw, "", problems)
+    if problems or config is None:
+        raise ConfigError(f"{path} has problems:\n" + "\n".join(f"  {p}" for p in problems))
+    if config.task not in ("substance", "mixture"):
+        raise ConfigError(f"{path}: task must be substance or mixture, got {config.task!r}")
+    if config.preprocessing.window % config.network.patch:
+        raise ConfigError(
+            f"{path}: network.patch ({config.network.patch}) must divide preprocessing.window "
+            f"({config.preprocessing.window})"
+        )
+    return config
+
+
+def config_as_dict(config: Any) -> dict[str, Any]:
+    """Plain dictionaries and lists of a configuration, as `load_config` would read them back."""
+    return {
+        key: list(value)
+        if isinstance(value, tuple)
+        else value
+        if not isinstance(value, dict)
+        else {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+        for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def _build(kind: type, raw: Any, where: str, problems: list[str]) -> Any:
+    """Build a dataclass from a mapping, adding to `problems` whatever does not fit."""
+    if not isinstance(raw, dict):
+        problems.append(f"{where or 'the file'}: expected a mapping, got {type(raw).__name__}")
+        return None
+    hints = typing.get_type_hints(kind)
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    problems += [
+        f"{where}{key}: no such setting; there are {', '.join(fields)}"
+        for key in raw
+        if key not in fields
+    ]
+    values: dict[str, Any] = {}
+    for name, item in fields.items():
+        if name in raw:
+            values[name] = _convert(hints[name], raw[name], f"{where}{name}", problems)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            problems.append(f"{where}{name}: is needed and missing")
+    if problems:
+        return None
+    try:
+        return kind(**values)
+    except (ScentdError, ValueError) as error:
+        problems.append(f"{where or 'the file'}: {error}")
+        return None
+
+
+def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, f"{where}.", problems)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            problems.append(f"{where}: expected a list, got {value!r}")
+            return None
+        return tuple(_convert(typing.get_args(hint)[0], item, where, problems) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    allowed = (int, type(None)) if hint == (int | None) else hint
+    if isinstance(allowed, (type, tuple)) and (
+        not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool)
+    ):
+        problems.append(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+        return None
+    return value

@@ -1,0 +1,235 @@
+"""training/: the training loop: seeded, resumable, averaged weights out.
+
+Torch lives here. Knows data sets and configurations; nothing of ONNX or of how
+a bundle is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardware.errors import ScentdError
+from models.preprocess import PreprocessSpec, batch_features
+from training.config import TrainConfig, config_as_dict
+from training.losses import mixture_loss, substance_loss
+from training.network import MixtureNet, Network, build_network
+from training.windows import WindowSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from training.data import Dataset
+
+CHECKPOINT = "checkpoint.pt"
+SAVE_EVERY_STEPS = 250
+
+_UNCLIPPED = 1e9
+
+
+class TrainingError(ScentdError):
+    """A training cannot go on; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained network and the preprocessing it was trained behind.
+
+    Attributes
+    ----------
+    network: with averaged weights, in evaluation mode, on the CPU.
+    spec: the configuration's preprocessing with the scale measured on the training data.
+    loss: mean training loss over the last tenth of the steps.
+    """
+
+    network: Network
+    spec: PreprocessSpec
+    loss: float
+
+
+def fit(
+    config: TrainConfig,
+    data: Dataset,
+    *,
+    folder: Path | None = None,
+    device: str = "cpu",
+    on_step: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> Fitted:
+    """Train one network.
+
+    Parameters
+    ----------
+    config: everything that decides the result, the seed included.
+    data: recordings to train on, at the model's rate.
+    folder: where checkpoints go; a checkpoint there of the same configuration and data is resumed.
+    device: torch device; "cuda" trains in bfloat16.
+    on_step: called after each step with its number (from 1) and its loss.
+
+    Raises
+    ------
+    TrainingError: the loss is not finite, or the checkpoint belongs to another training.
+    """
+    trainer = _Trainer(config, data, device)
+    path = folder / CHECKPOINT if folder else None
+    if path and path.exists():
+        trainer.restore(path)
+    while trainer.step < config.optimiser.steps:
+        loss = trainer.advance()
+        on_step(trainer.step, loss)
+        if path and (trainer.step % SAVE_EVERY_STEPS == 0 or trainer.step == trainer.steps):
+            trainer.save(path)
+    return trainer.result()
+
+
+def measured_spec(spec: PreprocessSpec, data: Dataset, max_samples: int | None) -> PreprocessSpec:
+    """Return `spec` with each feature's scale: its root mean square over the training rows.
+
+    The center stays 0: no change in, no change out, so that a gain on the
+    sensor is a gain on the feature and a missing channel is "no change".
+    """
+    bare = dataclasses.replace(spec, center=(), scale=(), clip=_UNCLIPPED)
+    total = np.zeros(spec.n_features)
+    count = 0
+    for sample in data.samples:
+        x = batch_features(sample.values[:max_samples], bare)[0].x
+        total += np.square(x, dtype=np.float64).sum(axis=0)
+        count += len(x)
+    scale = np.sqrt(total / max(count, 1))
+    scale[scale < 1e-6] = 1.0  # noqa: PLR2004 - a channel that never moves
+    return dataclasses.replace(spec, center=(), scale=tuple(map(float, scale.astype(np.float32))))
+
+
+class _Trainer:
+    """One training's whole state, so that it can be saved and go on bit for bit."""
+
+    def __init__(self, config: TrainConfig, data: Dataset, device: str) -> None:
+        self.config, self.device = config, device
+        self.steps = config.optimiser.steps
+        self.identity = _identity(config, data)
+        torch.manual_seed(config.seed)
+        self.spec = measured_spec(config.preprocessing, data, config.max_samples)
+        self.sampler = WindowSampler(
+            data,
+            self.spec,
+            config.augment,
+            seed=config.seed,
+            max_samples=config.max_samples,
+            device=device,
+        )
+        self.network = build_network(
+            config.task,
+            config.network,
+            window=self.spec.window,
+            n_features=self.spec.n_features,
+            n_labels=len(data.labels),
+        ).to(device)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.optimiser.learning_rate,
+            weight_decay=config.optimiser.weight_decay,
+        )
+        self.step = 0
+        self.losses: list[float] = []
+
+    def advance(self) -> float:
+        """Do one step and return its loss."""
+        settings = self.config.optimiser
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(self.step, settings.warmup, self.steps)
+        x, mask, target = self.sampler.batch(settings.batch)
+        self.network.train()
+        with torch.autocast(
+            self.device.split(":")[0], torch.bfloat16, enabled=self.device.startswith("cuda")
+        ):
+            loss = self._loss(x, mask, target)
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(
+                f"The loss of {self.config.name} is {float(loss)} at step {self.step}. "
+                "Lower optimiser.learning_rate or optimiser.clip_norm."
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
+        self.optimiser.step()
+        self.step += 1
+        self._average_weights()
+        self.losses.append(float(loss.detach()))
+        return self.losses[-1]
+
+    def result(self) -> Fitted:
+        """Return the averaged network."""
+        tail = self.losses[-max(1, self.steps // 10) :]
+        network = copy.deepcopy(self.average).cpu().eval()
+        return Fitted(network, self.spec, float(np.mean(tail)) if tail else math.nan)
+
+    def save(self, path: Path) -> None:
+        """Write the whole state, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "identity": self.identity,
+            "step": self.step,
+            "losses": self.losses,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "sampler_rng": self.sampler.generator.get_state(),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a saved state."""
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if state["identity"] != self.identity:
+            raise TrainingError(
+                f"{path} belongs to a training with another configuration or other data. "
+                "Name another --run folder, or remove this one to start anew."
+            )
+        self.step, self.losses = state["step"], state["losses"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["torch_rng"].cpu())
+        self.sampler.generator.set_state(state["sampler_rng"].cpu())
+
+    def _loss(self, x: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        if isinstance(self.network, MixtureNet):
+            proportions, presence, _ = self.network.logits(x, mask)
+            return mixture_loss(proportions.float(), presence.float(), target)
+        logits, _ = self.network(x, mask)
+        return substance_loss(
+            logits.float(), target, label_smoothing=self.config.optimiser.label_smoothing
+        )
+
+    def _average_weights(self) -> None:
+        # A young average forgets its random start quickly.
+        decay = min(self.config.optimiser.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+            for mean, current in pairs:
+                mean.lerp_(current, 1 - decay)
+
+
+def _schedule(step: int, warmup: int, steps: int) -> float:
+    """Linear rise, then a cosine to zero, as a share of the peak rate."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _identity(config: TrainConfig, data: Dataset) -> str:
+    text = json.dumps([config_as_dict(config), data.sha256], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

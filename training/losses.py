@@ -1,0 +1,43 @@
+"""training/: the published losses of the two tasks.
+
+Mixtures: Kullback-Leibler divergence of the proportions, plus half an
+epsilon-insensitive L1 over the present components, plus half a focal binary
+cross-entropy of the presences (SmellNet, arXiv 2506.00239; focal loss: Lin et
+al., ICCV 2017). May import torch; knows nothing of data or training loops.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+
+EPSILON = 0.2
+"""Width of the insensitive zone of the L1 term, in proportion."""
+FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 2.0
+L1_WEIGHT = FOCAL_WEIGHT = 0.5
+
+
+def substance_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
+    """Cross-entropy of logits [batch, labels] against soft targets of the same shape."""
+    return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+
+
+def mixture_loss(proportion_logits: Tensor, presence_logits: Tensor, target: Tensor) -> Tensor:
+    """Return the composite loss; all three are [batch, labels], target rows sum to 1."""
+    log_proportions = proportion_logits.log_softmax(dim=1)
+    divergence = F.kl_div(log_proportions, target, reduction="batchmean")
+    present = (target > 0).float()
+    miss = ((log_proportions.exp() - target).abs() - EPSILON).clamp(min=0) * present
+    insensitive_l1 = miss.sum() / present.sum().clamp(min=1)
+    return (
+        divergence + L1_WEIGHT * insensitive_l1 + FOCAL_WEIGHT * focal_bce(presence_logits, present)
+    )
+
+
+def focal_bce(logits: Tensor, present: Tensor) -> Tensor:
+    """Binary cross-entropy that attends to what is still wrong; both are [batch, labels]."""
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, present, reduction="none")
+    probability = logits.sigmoid()
+    right = present * probability + (1 - present) * (1 - probability)
+    weight = present * FOCAL_ALPHA + (1 - present) * (1 - FOCAL_ALPHA)
+    return (weight * (1 - right) ** FOCAL_GAMMA * cross_entropy).mean()

@@ -1,0 +1,158 @@
+"""training/: random training windows, augmented as sensors and rigs vary, in torch.
+
+Windows are cut from the linearised signals, not from ready-made features, so
+that one draw can start right after a reset (as live windows do), be replayed
+faster or slower, or lose a channel. The unaugmented features equal those of
+`models.preprocess`: a test holds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.preprocess import Lineariser, PreprocessSpec
+
+if TYPE_CHECKING:
+    from training.config import AugmentConfig
+    from training.data import Dataset
+
+
+class WindowSampler:
+    """Draws batches of augmented windows.
+
+    Recordings are drawn so that every distinct target (substance, or composition
+    of a mixture) is equally likely, then a place in the recording.
+
+    Parameters
+    ----------
+    data: recordings at the model's rate.
+    spec: the preprocessing, with center and scale filled in.
+    augment: what a window may suffer.
+    seed: of the sampler's own random generator.
+    max_samples: samples used of a recording, from its start; None uses all.
+    device: where the signals and the batches live.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        spec: PreprocessSpec,
+        augment: AugmentConfig,
+        *,
+        seed: int,
+        max_samples: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self._spec, self._augment, self._device = spec, augment, device
+        linearise = Lineariser(spec)
+        signals = [linearise(sample.values[:max_samples]) for sample in data.samples]
+        lengths = np.array([len(signal) for signal in signals])
+        shortest = spec.lags[-1] + spec.window
+        if lengths.min() < shortest:
+            short = data.samples[int(lengths.argmin())]
+            raise ValueError(
+                f"{short.name} has {lengths.min()} samples; a full window needs {shortest}"
+            )
+        self._signals = torch.from_numpy(np.concatenate(signals)).to(device)
+        self._lengths = torch.from_numpy(lengths)
+        self._starts = torch.from_numpy(np.cumsum(lengths) - lengths)
+        self._targets = torch.from_numpy(data.targets).to(device)
+        _, kind, counts = np.unique(
+            data.targets.round(3), axis=0, return_inverse=True, return_counts=True
+        )
+        self._odds = torch.from_numpy(1.0 / counts[kind.reshape(-1)])
+        self._center = torch.tensor(spec.center or (0.0,) * spec.n_features, device=device)
+        self._scale = torch.tensor(spec.scale or (1.0,) * spec.n_features, device=device)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw x [size, window, feature], mask [size, window] and targets [size, labels]."""
+        chosen = torch.multinomial(self._odds, size, replacement=True, generator=self.generator)
+        length, restart, first, speed = self._places(chosen)
+        x = self._features(chosen, restart, first, speed)
+        x = self._distort(x)
+        mask = (torch.arange(self._spec.window)[None] < length[:, None]).float()
+        x, mask, target = self._mix(
+            x.to(self._device), mask.to(self._device), self._targets[chosen]
+        )
+        return x.clamp(-self._spec.clip, self._spec.clip), mask, target
+
+    def _places(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where each window lies: its rows, the sample of its reset, its first row, its speed."""
+        spec, size = self._spec, len(chosen)
+        partial = self._uniform(size) < self._augment.partial
+        some = spec.min_steps + (self._uniform(size) * (spec.window - spec.min_steps + 1)).long()
+        length = torch.where(partial, some, spec.window)
+        first = torch.where(partial, spec.first_step, spec.lags[-1])
+        speed = 1 + self._augment.warp * (2 * self._uniform(size) - 1)
+        span = (first + length - 1) * speed
+        # A recording too short for a slow replay is replayed as it is.
+        room = self._lengths[chosen] - 1
+        speed = torch.where(span > room, room / (first + length - 1), speed)
+        span = ((first + length - 1) * speed).floor().long()
+        restart = (self._uniform(size) * (room - span + 1)).long()
+        return length, restart, first, speed
+
+    def _features(self, chosen: Tensor, restart: Tensor, first: Tensor, speed: Tensor) -> Tensor:
+        """Lag differences of the windows, standardised: float32[size, window, feature]."""
+        base = (self._starts[chosen] + restart)[:, None]
+        last = (self._starts[chosen] + self._lengths[chosen] - 1)[:, None]
+        step = first[:, None] + torch.arange(self._spec.window)[None]
+
+        def signal(step: Tensor) -> Tensor:
+            place = base + (step.clamp(min=0) * speed[:, None]).round().long()
+            return self._signals[place.minimum(last).to(self._device)]
+
+        now = signal(step)
+        rows = torch.cat([now - signal(step - lag) for lag in self._spec.lags], dim=2)
+        return ((rows - self._center) / self._scale).nan_to_num(nan=0.0)
+
+    def _distort(self, x: Tensor) -> Tensor:
+        """Scale, drop and roughen the channels of each window."""
+        augment, size, channels = self._augment, len(x), len(self._spec.channels)
+        gain = augment.gain_common * self._normal(size, 1) + augment.gain_channel * self._normal(
+            size, channels
+        )
+        kept = self._uniform(size, channels) >= augment.channel_dropout
+        survivor = (self._uniform(size) * channels).long()
+        kept[torch.arange(size), survivor] = True
+        factor = (gain.exp() * kept).repeat(1, len(self._spec.lags))[:, None].to(self._device)
+        x = x * factor
+        if augment.noise:
+            x = x + augment.noise * self._normal(*x.shape).to(self._device) * (factor > 0)
+        return x
+
+    def _mix(self, x: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Convexly mix some windows with others of the batch; only rows measured in all count."""
+        augment, size = self._augment, len(x)
+        if not augment.mix:
+            return x, mask, target
+        parts = augment.mix_parts
+        draws = torch.from_numpy(
+            np.random.default_rng(int(self._uniform(1).item() * 2**31)).dirichlet(
+                [augment.mix_alpha] * parts, size
+            )
+        ).float()
+        weights = draws.sort(dim=1, descending=True).values
+        alone = self._uniform(size) >= augment.mix
+        weights[alone] = torch.tensor([1.0, *[0.0] * (parts - 1)])
+        others = [torch.arange(size)] + [
+            torch.randperm(size, generator=self.generator) for _ in range(parts - 1)
+        ]
+        weights = weights.to(self._device)
+        mixed = sum(weights[:, k, None, None] * x[other] for k, other in enumerate(others))
+        label = sum(weights[:, k, None] * target[other] for k, other in enumerate(others))
+        shared = torch.stack(
+            [mask[other].where(weights[:, k, None] > 0, 1.0) for k, other in enumerate(others)]
+        ).amin(dim=0)
+        return torch.as_tensor(mixed), shared, torch.as_tensor(label)
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator)
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator)
