@@ -10,20 +10,31 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
-# structlog imports rich for its coloured tracebacks where rich is installed,
-# which costs 6 MB of resident memory and 60 ms; this process never prints one.
-_RICH_IS_NEW = "rich" not in sys.modules
-if _RICH_IS_NEW:
-    sys.modules["rich"] = None  # type: ignore[assignment]
-import structlog  # noqa: E402 - must follow the line above
 
-if _RICH_IS_NEW:
-    del sys.modules["rich"]
+@contextmanager
+def _withheld(*names: str) -> Iterator[None]:
+    """Let imports inside the block find empty modules under these names, unless loaded before."""
+    held = [name for name in names if name not in sys.modules]
+    sys.modules.update({name: ModuleType(name) for name in held})
+    try:
+        yield
+    finally:
+        for name in held:
+            del sys.modules[name]
+
+
+# structlog loads rich, where it is installed, for coloured tracebacks, and asyncio for its
+# coroutine methods. This process uses neither, and on a small machine they are 9 MB of resident
+# memory and 0.1 s of the start.
+with _withheld("rich", "asyncio"):
+    import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
     from daemon.config import LogConfig
 

@@ -12,11 +12,11 @@ import grp
 import os
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import serial
-from serial.tools import list_ports
 
 from daemon.backoff import Backoff
 from hardware.errors import ScentdError
@@ -168,6 +168,13 @@ def open_port(config: SourceConfig) -> serial.Serial:
     return port
 
 
+def ports_there() -> list[Any]:
+    """Return what pyserial knows of the serial ports that are there now."""
+    # Loaded only where it is needed: a port that is given and there needs no search.
+    found: list[Any] = import_module("serial.tools.list_ports").comports()
+    return found
+
+
 def find_port(config: SourceConfig) -> str:
     """Return the path to open: the configured one, or that of the USB device with the ids."""
     if config.usb is None:
@@ -177,14 +184,14 @@ def find_port(config: SourceConfig) -> str:
     wanted = (int(vendor, 16), int(product, 16))
     found = [
         item
-        for item in list_ports.comports()
+        for item in ports_there()
         if (item.vid, item.pid) == wanted and (not rest or item.serial_number == rest[0])
     ]
     if len(found) == 1:
         return str(found[0].device)
     if not found:
         raise PortMissingError(
-            f"No USB serial adapter with the ids {config.usb} is plugged in. {_ports_there()} "
+            f"No USB serial adapter with the ids {config.usb} is plugged in. {_ports_told()} "
             "Plug the board in, or correct source.usb."
         )
     told = ", ".join(f"{item.device} (serial number {item.serial_number})" for item in found)
@@ -201,7 +208,7 @@ def _explained(path: str, error: Exception) -> SourceError:
         code = error.args[0]
     if code in {errno.ENOENT, errno.ENXIO, errno.ENODEV}:
         return PortMissingError(
-            f"There is no serial port {path}. {_ports_there()} Plug the board in, or correct "
+            f"There is no serial port {path}. {_ports_told()} Plug the board in, or correct "
             "source.port."
         )
     if code in {errno.EACCES, errno.EPERM}:
@@ -268,8 +275,8 @@ def _holders(path: str) -> str:
     return f": {', '.join(holders)}" if holders else ""
 
 
-def _ports_there() -> str:
-    ports = sorted(item.device for item in list_ports.comports())
+def _ports_told() -> str:
+    ports = sorted(str(item.device) for item in ports_there())
     stable = Path("/dev/serial/by-id")
     ports += sorted(str(link) for link in stable.glob("*")) if stable.is_dir() else []
     return f"The serial ports here are: {', '.join(ports)}." if ports else "No serial port is here."

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ import structlog
 
 from daemon.config import LogConfig
 from daemon.logs import MASK, configure_logs, get_logger
+from tests.daemon.counterparts import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -70,5 +72,6 @@ def test_values_with_a_secretive_name_are_masked() -> None:
     assert entry["password_file"] == "/etc/secret"  # noqa: S105
 
 
-def test_rich_is_importable_again_after_structlog_was_kept_from_it() -> None:
-    assert "rich" not in sys.modules or sys.modules["rich"] is not None
+def test_what_was_withheld_from_structlog_can_be_imported_afterwards() -> None:
+    program = "import daemon.logs, asyncio, rich.console; print(asyncio.run, rich.console.Console)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
