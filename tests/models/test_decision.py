@@ -41,6 +41,7 @@ def window(logits: list[float]) -> np.ndarray:
 @given(
     windows=LOGITS,
     temperature=st.floats(0.5, 3),
+    floor=st.floats(0.1, 1),
     factor=st.floats(0, 1),
     memory_s=st.floats(5, 500),
     stride_s=st.floats(1, 50),
@@ -50,6 +51,7 @@ def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mea
     *,
     windows: list[list[float]],
     temperature: float,
+    floor: float,
     factor: float,
     memory_s: float,
     stride_s: float,
@@ -57,7 +59,11 @@ def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mea
 ) -> None:
     """The running figures equal sums over all windows, written out."""
     spec = dataclasses.replace(
-        SPEC, temperature=temperature, evidence_factor=factor, memory_s=memory_s
+        SPEC,
+        temperature=temperature,
+        evidence_floor=floor,
+        evidence_factor=factor,
+        memory_s=memory_s,
     )
     decision = SubstanceDecision(LABELS, spec)
     fresh = 0.05
@@ -69,22 +75,31 @@ def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mea
     log_p = np.array([np.log(softmax(window(w).astype(float) / temperature)) for w in windows])
     mean = (fade[:, None] * log_p).sum(axis=0) / fade.sum()
     independent = (fade * np.where(np.arange(len(windows)) == 0, filled, fresh)).sum()
-    effective = 1 + factor * max(0, independent - 1)
+    effective = floor + factor * independent
     np.testing.assert_allclose(posterior, softmax(effective * mean), rtol=1e-4, atol=1e-6)
     assert posterior.sum() == pytest.approx(1)
 
 
-def test_a_first_window_counts_as_its_own_probability_says() -> None:
-    logits = window([2, 1, 0, 0, 0, 0, 0])
-    decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, temperature=2.0))
-    posterior = decision.add(logits, Share(0, 0.2, 0.2))
+def test_a_full_window_may_be_taken_at_its_word() -> None:
+    spec = dataclasses.replace(SPEC, temperature=2.0, evidence_floor=0.4, evidence_factor=0.6)
+    decision = SubstanceDecision(LABELS, spec)
+    posterior = decision.add(window([2, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
     np.testing.assert_allclose(posterior, softmax(np.array([1, 0.5, 0, 0, 0, 0, 0])), atol=1e-6)
+
+
+def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
+    beliefs = [
+        SubstanceDecision(LABELS, SPEC).add(window([3, 0, 0, 0, 0, 0, 0]), Share(0, part, part))[0]
+        for part in (0.2, 0.5, 1.0)
+    ]
+    assert beliefs == sorted(beliefs)
+    assert beliefs[0] < beliefs[2]
 
 
 def test_the_same_samples_again_add_nothing() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     first = decision.add(window([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 1)).copy()
-    again = decision.add(window([1, 0, 0, 0, 0, 0, 0]), Share(5, 1, 0))
+    again = decision.add(window([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 0))
     np.testing.assert_allclose(again, first, atol=1e-9)
 
 
@@ -109,7 +124,15 @@ def test_a_label_is_announced_after_confirming_and_not_before() -> None:
 
 
 def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
-    spec = dataclasses.replace(SPEC, confirm=1, memory_s=0.01, announce=0.6, withdraw=0.4)
+    spec = dataclasses.replace(
+        SPEC,
+        confirm=1,
+        memory_s=0.01,
+        evidence_floor=1,
+        evidence_factor=0,
+        announce=0.6,
+        withdraw=0.4,
+    )
     decision = SubstanceDecision(LABELS, spec)
     names = []
     for probability in (0.7, 0.5, 0.45, 0.3, 0.5):
@@ -147,7 +170,9 @@ def test_clearing_forgets_evidence_and_label() -> None:
     assert decision.announced is None
     assert decision.top == ()
     posterior = decision.add(window([0, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
-    np.testing.assert_allclose(posterior, softmax(np.array([0.0, 1, 0, 0, 0, 0, 0])), atol=1e-6)
+    effective = SPEC.evidence_floor + SPEC.evidence_factor
+    expected = softmax(effective * np.array([0.0, 1, 0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(posterior, expected, atol=1e-6)
 
 
 def test_log_probabilities_survive_large_logits() -> None:

@@ -240,9 +240,7 @@ def test_an_odour_older_than_the_start_is_recognised_though_it_is_steady(
     toy_bundles: Callable[..., Path],
 ) -> None:
     """Air that only seems clean gives way to a model that is sure of an odour in it."""
-    bundle = load_bundle(
-        toy_bundles(decision=DecisionSpec(announce=0.34, withdraw=0.2, temperature=1.0))
-    )
+    bundle = load_bundle(toy_bundles(decision=DecisionSpec(announce=1 / 3, withdraw=0.2)))
     predictions, _ = smell(Nose([bundle]), frames(air(100, 1), 1))
     assert states(predictions)[-1] == "recognised"
 
