@@ -1,0 +1,124 @@
+"""Leaf: `scentd demo`: simulated boards, a broker, the real service, and a view, with no set-up.
+
+Everything heavy is in `daemon.demo` and needs the extra `demo`; what is missing is said here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.stopping import Stop
+from hardware.errors import ScentdError, UsageError
+
+if TYPE_CHECKING:
+    from daemon.cli import Subparsers
+
+EXTRA = ("amqtt", "rich")
+"""What the extra `demo` installs."""
+
+_SEEDS = 1000
+_LEAST_PACE, _LARGEST_PACE = 0.05, 5.0
+
+
+class DemoNotInstalledError(ScentdError):
+    """The packages of the extra `demo` are not there."""
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="watch a simulated board being smelled, with no set-up",
+        description=(
+            "Plug in two simulated boards, start an MQTT broker and one real scentd service per "
+            "board, and watch over MQTT what they make of a changing cast of odours. Faster than "
+            "life; needs no root, no Mosquitto and no data. At the end: what was played against "
+            "what was said."
+        ),
+        epilog="Example: scentd demo --plain --seconds 60",
+    )
+    parser.add_argument("--plain", action="store_true", help="print lines, for pipes")
+    parser.add_argument(
+        "--seconds", type=_positive, metavar="N", help="end by itself after so many seconds"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="repeat a cast (default: another one every time)"
+    )
+    parser.add_argument(
+        "--pace",
+        type=_positive,
+        default=1.0,
+        metavar="X",
+        help=f"let the boards run X times as fast as usual, {_LEAST_PACE:g} to {_LARGEST_PACE:g}",
+    )
+    parser.add_argument(
+        "--svg", type=Path, metavar="FILE", help="leave a picture of the screen's best moment"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play until Ctrl-C, SIGTERM or the deadline."""
+    if not _LEAST_PACE <= args.pace <= _LARGEST_PACE:
+        raise UsageError(
+            f"--pace lies between {_LEAST_PACE:g} and {_LARGEST_PACE:g}, got {args.pace:g}; "
+            "1 is the usual pace."
+        )
+    _check_installed()
+    plain = args.plain or _must_be_plain()
+    seed = random.randrange(_SEEDS) if args.seed is None else args.seed
+    stop = Stop(after_s=args.seconds)
+    with stop.on_signals():
+        _say("Starting the boards, the broker and the services ...")
+        performance = import_module("daemon.demo.performance")
+        demo = performance.Demo(plain=plain, seed=seed, pace=args.pace, picture=args.svg)
+        stories = performance.perform(demo, stop)
+    summary = import_module("daemon.demo.plain").summary
+    print(summary(stories))
+    _say(f"The same cast again: scentd demo --seed {seed}")
+    return 0
+
+
+def _check_installed() -> None:
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        raise DemoNotInstalledError(
+            f"The demo needs {' and '.join(missing)}, which this installation of scentd came "
+            "without: a rig does not need them. Install the demo's extra with: "
+            "pip install 'scentd[demo]'."
+        )
+
+
+def _must_be_plain() -> bool:
+    """Whether the output cannot be drawn on; says why."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    if not sys.stdout.isatty():
+        why = "standard output is not a terminal"
+    elif os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
+        why = "this terminal cannot be drawn on (TERM)"
+    elif encoding != "utf8":
+        why = f"this terminal's encoding is {sys.stdout.encoding}, not UTF-8"
+    else:
+        return False
+    _say(f"Printing lines instead of drawing a screen, because {why}.")
+    return True
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> float:
+    """Return a finite number above zero, for argparse."""
+    value = float(text)
+    if not math.isfinite(value) or value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value

@@ -1,0 +1,75 @@
+"""Demo: the plain view: one line whenever something changes, for pipes and for people who read.
+
+Pure but for the stream it is given. Says the same as the screen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daemon.demo.words import clock, in_the_air, judged, named, opinion, score_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    from daemon.demo.story import RigStory, Verdict
+
+
+class PlainView:
+    """Prints what changed since it last looked.
+
+    Parameters
+    ----------
+    stream: where lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._played: dict[str, int] = {}
+        self._told: dict[str, str] = {}
+
+    def look(self, stories: Sequence[RigStory], elapsed_s: float) -> None:
+        """Print a line for every rig whose air or opinion has changed."""
+        for story in stories:
+            if not story.readings:
+                continue
+            rig_id, act = story.programme.rig.rig_id, story.act
+            if self._played.get(rig_id) != act.number:
+                self._played[rig_id] = act.number
+                self._line(elapsed_s, rig_id, "in the air", in_the_air(act.odour))
+            told = self._opinion(story)
+            if self._told.get(rig_id) != told:
+                self._told[rig_id] = told
+                self._line(elapsed_s, rig_id, "says", told)
+
+    def _opinion(self, story: RigStory) -> str:
+        told = opinion(story)
+        if not story.said or not story.act.odour:
+            return told
+        newest = story.verdicts[-1]
+        return f"{told} ({judged(newest)}, {newest.after_s:.0f} s after its onset)"
+
+    def _line(self, elapsed_s: float, rig_id: str, what: str, text: str) -> None:
+        self._stream.write(f"{clock(elapsed_s):>5}  {rig_id:<11} {what:<10} {text}\n")
+        self._stream.flush()
+
+
+def summary(stories: Sequence[RigStory]) -> str:
+    """Return what was played against what was said, as a table with the score."""
+    lines = [f"{'board':<12} {'played':<26} {'said':<26} verdict"]
+    for story in stories:
+        lines += [_row(story.programme.rig.rig_id, verdict) for verdict in story.verdicts]
+    for story in stories:
+        rig_id = story.programme.rig.rig_id
+        lines.append(f"{rig_id}: {score_line(story.verdicts)}.")
+    return "\n".join(lines)
+
+
+def _row(rig_id: str, verdict: Verdict) -> str:
+    after = f" after {verdict.after_s:.0f} s" if verdict.said else ""
+    still = "" if verdict.over else ", still in the air"
+    return (
+        f"{rig_id:<12} {named(verdict.played):<26} {named(verdict.said) or '-':<26} "
+        f"{judged(verdict)}{after}{still}"
+    )

@@ -1,0 +1,137 @@
+"""Demo: what is played: two rigs, and for each a cast of odours in an order that chance chose.
+
+May import the simulator. Pure: no clock, no port. The cast is what the simulator's own check
+(`scent-train fingerprints --check`) found the shipped models to recognise; how often they do so
+here is for the demo to show.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from hardware.simulator.scenario import Episode, parse_scenario
+from hardware.simulator.signals import SyntheticSignal
+from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board, load_cast
+
+if TYPE_CHECKING:
+    from hardware.simulator.tables import CastMember
+
+LEAST_CAST = 3
+"""With fewer odours the cast would hardly change; less sure ones join it then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """One simulated board with the service that reads it.
+
+    Two, because the two models come from recordings of two kinds of boards: each is shown on
+    the board that it knows.
+
+    Attributes
+    ----------
+    rig_id: in every topic.
+    model: the shipped bundle.
+    board: the simulator's name of the board.
+    question: what a passer-by would ask.
+    rate_hz: readings per second of the board's time.
+    speed: board seconds per real second.
+    air_s, odour_s: how long clean air and an odour last, in the board's time.
+    """
+
+    rig_id: str
+    model: str
+    board: str
+    question: str
+    rate_hz: float
+    speed: float
+    air_s: float
+    odour_s: float
+
+
+RIGS: tuple[Rig, ...] = (
+    Rig("substances", "substances-50", SUBSTANCE_BOARD, "Which substance?", 1.0, 20.0, 90.0, 240.0),
+    Rig("mixtures", "mixtures-12", MIXTURE_BOARD, "What is mixed?", 10.0, 8.0, 60.0, 90.0),
+)
+"""Their times are those of the simulator's check; the speeds make an act last some 17 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something in the air for a while.
+
+    Attributes
+    ----------
+    number: counts from 0, over all repetitions of the programme.
+    odour: the names in it, sorted; empty for clean air.
+    start_s, end_s: in the board's time.
+    """
+
+    number: int
+    odour: tuple[str, ...]
+    start_s: float
+    end_s: float
+
+
+class Programme:
+    """A rig's acts, for ever: the episodes are repeated when they have all been played.
+
+    Parameters
+    ----------
+    rig: whose.
+    episodes: in their order.
+    """
+
+    def __init__(self, rig: Rig, episodes: tuple[Episode, ...]) -> None:
+        self.rig = rig
+        self.episodes = episodes
+        self._ends_s = list(accumulate(episode.duration_s for episode in episodes))
+
+    def signal(self, seed: int) -> SyntheticSignal:
+        """Return what the board reads."""
+        return SyntheticSignal(
+            self.episodes,
+            rate_hz=self.rig.rate_hz,
+            seed=seed,
+            loop=True,
+            board=load_board(self.rig.board),
+        )
+
+    def act_at(self, board_s: float) -> Act:
+        """Return what is in the air at a moment of the board's time."""
+        length_s = self._ends_s[-1]
+        rounds, within_s = divmod(board_s, length_s)
+        index = min(bisect_right(self._ends_s, within_s), len(self.episodes) - 1)
+        episode = self.episodes[index]
+        end_s = rounds * length_s + self._ends_s[index]
+        return Act(
+            number=int(rounds) * len(self.episodes) + index,
+            odour=tuple(sorted(name for name, _ in episode.components)),
+            start_s=end_s - episode.duration_s,
+            end_s=end_s,
+        )
+
+
+def choose_programme(rig: Rig, seed: int) -> Programme:
+    """Return air and odours in turn: first one that is named quickly, then the others at random."""
+    cast = _cast(rig.board)
+    chance = random.Random(seed)
+    quick = sorted(cast, key=lambda member: member.right_after_s or rig.odour_s)[:LEAST_CAST]
+    first = chance.choice(quick)
+    others = [member for member in cast if member is not first]
+    chance.shuffle(others)
+    scenario = ",".join(
+        f"air:{rig.air_s:g},{member.odour}:{rig.odour_s:g}" for member in (first, *others)
+    )
+    return Programme(rig, parse_scenario(scenario, load_board(rig.board).takes))
+
+
+def _cast(board: str) -> tuple[CastMember, ...]:
+    """Return the odours that the model knows surely, and the next ones where they are too few."""
+    sure = load_cast(board)
+    if len(sure) >= LEAST_CAST:
+        return sure
+    return load_cast(board, least_right=0.0)[:LEAST_CAST]
