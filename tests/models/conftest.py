@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from models.manifest import write_bundle
 from tests.models.toys import Task, toy_files, toy_manifest
@@ -12,6 +13,10 @@ from tests.models.toys import Task, toy_files, toy_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+# A busy machine is no failure: no test here asserts times, Hypothesis' deadline would.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,90 @@
+"""The bundles that come with scentd: whole, small, and what the manifest says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardware.channels import CHANNELS, Part, channel_index
+from hardware.recording import read_recording
+from hardware.simulator.signals import SyntheticSignal
+from models.bundle import bundle_folder, integer_matmuls, load_bundle, shipped_bundles
+from models.manifest import read_manifest
+from models.nose import Nose
+from models.preprocess import PreprocessSpec, batch_features, protocol_windows
+
+MAX_SHIPPED_BYTES = 24_000_000
+
+
+def simulated_windows(spec: PreprocessSpec) -> np.ndarray:
+    """Full windows of synthetic odours on the board that the rate belongs to."""
+    board = "substances" if spec.rate_hz < 5 else "mixtures"
+    seconds = round(300 / spec.rate_hz)
+    scenario = f"banana:{seconds},air:{seconds},mango:{seconds}"
+    signal = SyntheticSignal(scenario, rate_hz=spec.rate_hz, seed=1, board=board)
+    segments = batch_features(np.array(list(signal), dtype=np.float32), spec)
+    return np.concatenate([protocol_windows(segment, spec) for segment in segments])
+
+
+def test_some_bundle_is_shipped() -> None:
+    assert shipped_bundles()
+
+
+def test_all_shipped_bundles_together_stay_small() -> None:
+    folders = [bundle_folder(name) for name in shipped_bundles()]
+    files = [path for folder in folders for path in folder.iterdir()]
+    assert 0 < sum(path.stat().st_size for path in files) < MAX_SHIPPED_BYTES
+
+
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_no_session_fingerprint_is_an_input(name: str) -> None:
+    """No environment channel; that every feature is a difference is preprocessing's nature."""
+    spec = read_manifest(bundle_folder(name)).preprocessing
+    parts = {CHANNELS[channel_index(channel)].part for channel in spec.channels}
+    assert Part.ENVIRONMENT not in parts
+    assert spec.linearise == "log"
+
+
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_int8_and_float32_agree_within_the_stated_tolerance(name: str) -> None:
+    int8, fp32 = load_bundle(name, "int8"), load_bundle(name, "fp32")
+    manifest = int8.manifest
+    assert integer_matmuls((int8.folder / "model.onnx").read_bytes()) > 5
+    windows = simulated_windows(manifest.preprocessing)
+    mask = np.ones(windows.shape[:2], dtype=np.float32)
+    shares = []
+    for bundle in (int8, fp32):
+        outputs = bundle.run(windows, mask)
+        if manifest.task == "mixture":
+            shares.append(outputs.proportions)
+        else:
+            scaled = np.exp(outputs.logits / manifest.decision.temperature)
+            shares.append(scaled / scaled.sum(axis=1, keepdims=True))
+    assert len(windows) > 5
+    assert np.abs(shares[0] - shares[1]).max() <= manifest.runtime.tolerance
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("label", ["banana", "garlic", "cinnamon", "nutmeg"])
+def test_a_recording_it_was_trained_on_is_recognised(label: str) -> None:
+    """Far from a proof of generality, but the whole way from a file to a label is in it."""
+    data = os.environ.get("SCENTD_DATA")
+    if not data:
+        pytest.skip("SCENTD_DATA does not name the folder of the SmellNet recordings")
+    if "substances-50" not in shipped_bundles():
+        pytest.skip("substances-50 is not shipped")
+    path = min(Path(data, "smellnet", "base", label).glob("*.csv"))
+    recording = read_recording(path)
+    nose = Nose(
+        [load_bundle("substances-50")],
+        rate_hz=recording.nominal_rate_hz,
+        skip_warm_up=True,
+        assume_exposed=True,
+    )
+    said = []
+    for number, frame in enumerate(recording.frames()):
+        said += nose.feed(frame, frame.quality, nose.stamp(frame, 1000.0 * number))
+    assert said[-1].label == label
