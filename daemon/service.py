@@ -25,7 +25,7 @@ from daemon.payloads import Gauges
 from daemon.pipeline import live_pipeline, load_models
 from daemon.sources import Arrival, Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
 from daemon.stopping import Stop
-from daemon.version import installed_version
+from hardware.version import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

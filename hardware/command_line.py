@@ -1,7 +1,8 @@
 """Ground floor: how both command lines find a command, run it, and turn its end into an exit code.
 
 Each command is a module with `add_parser(subparsers)` and `run(args) -> int`,
-imported only when it is called. Nothing here knows what a command does.
+imported only when it is called. May import hardware.errors and hardware.version;
+nothing here knows what a command does.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol, cast
 
 from hardware.errors import ScentdError
+from hardware.version import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_WRONG_USE = 2
 
 Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 
@@ -89,7 +89,7 @@ class CommandLine:
             epilog=self.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        # Reading the distribution's metadata costs 10 ms that only --version is worth.
+        # Only --version is worth listing the environment's packages.
         shown = installed_version() if "--version" in arguments else ""
         parser.add_argument("--version", action="version", version=f"{self.program} {shown}")
         parser.add_argument(
@@ -108,14 +108,6 @@ class CommandLine:
             else:
                 subparsers.add_parser(name, help=summary)
         return parser.parse_args(arguments)
-
-
-def installed_version() -> str:
-    """Return the version of the installed distribution, or a word for a bare checkout."""
-    try:
-        return version("scentd")
-    except PackageNotFoundError:
-        return "0+checkout"
 
 
 def _explain(error: OSError) -> str:

@@ -1,7 +1,8 @@
 """Models: what a bundle says of itself, read, checked and written.
 
-May import hardware, models.preprocess, models.decision and yaml. Must never run a model:
-this module opens no ONNX file, it only knows what bytes every file must have.
+May import hardware, models.preprocess, models.decision, models.mapping and yaml. Must
+never run a model: this module opens no ONNX file, it only knows what bytes every file must
+have.
 
 A bundle is one folder. `manifest.yaml` names every other file with its SHA-256, and ends
 with the SHA-256 of its own text without that last line, so one changed byte anywhere is
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import os
 import re
 import shutil
@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
@@ -28,12 +28,11 @@ import yaml
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from models.decision import DecisionSpec
+from models.mapping import build
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
     from io import BufferedReader
-
-_T = TypeVar("_T")
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -188,7 +187,7 @@ class Manifest:
         _check_format(raw.pop("format", None), source)
         raw["sha256"] = raw.pop("manifest_sha256")
         problems: list[str] = []
-        manifest = _build(cls, raw, "", problems)
+        manifest = build(cls, raw, "", problems)
         if problems or manifest is None:
             raise ManifestError(_listed(source, problems))
         return manifest
@@ -386,67 +385,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):  # a library's version may be a subclass of its own
         return str(value)
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _build(cls: type[_T], raw: Any, where: str, problems: list[str]) -> _T | None:
-    """Make a frozen dataclass from a mapping, adding all that is wrong to `problems`."""
-    if not isinstance(raw, dict):
-        problems.append(f"{where or 'the manifest'} must be a mapping")
-        return None
-    prefix = f"{where}." if where else ""
-    known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    problems.extend(f"{prefix}{key} is not known" for key in raw if key not in known)
-    hints = get_type_hints(cls)
-    before = len(problems)
-    values: dict[str, Any] = {}
-    for name, item in known.items():
-        if name in raw:
-            values[name] = _convert(hints[name], raw[name], prefix + name, problems)
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            problems.append(f"{prefix}{name} is missing")
-    if len(problems) > before:
-        return None
-    try:
-        return cls(**values)
-    except ScentdError as error:
-        problems.append(f"{where + ': ' if where else ''}{str(error).rstrip('.')}")
-        return None
-
-
-def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
-    """Return `value` as `hint` asks, or None after noting what is wrong."""
-    origin = get_origin(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where, problems)  # type: ignore[arg-type]
-    if origin is tuple and isinstance(value, list) and _fits(hint, value):
-        inner = get_args(hint)[0]
-        return tuple(
-            _convert(inner, item, f"{where}[{place}]", problems) for place, item in enumerate(value)
-        )
-    if hint is float and _is_finite_number(value):
-        return float(value)
-    if (
-        (origin is Literal and value in get_args(hint))
-        or (origin is Mapping and isinstance(value, dict))
-        or (hint in (int, str, bool) and type(value) is hint)
-    ):
-        return value
-    problems.append(f"{where} must be {_described(hint)}, got {value!r}")
-    return None
-
-
-def _described(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return f"a list like {hint}"
-    return "a mapping" if get_origin(hint) is Mapping else str(hint.__name__)
-
-
-def _fits(hint: Any, value: list[Any]) -> bool:
-    """Whether a list has as many items as the tuple type `hint` asks."""
-    return get_args(hint)[-1] is Ellipsis or len(get_args(hint)) == len(value)
-
-
-def _is_finite_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

@@ -79,7 +79,7 @@ def write(
     manifest = Manifest(
         name=config.name,
         version=config.version,
-        task=config.task,  # type: ignore[arg-type]  # checked when the configuration was read
+        task=config.task,
         labels=data.labels,
         preprocessing=fitted.spec,
         network=Network(

@@ -1,19 +1,19 @@
 """training/: what `scent-train fit` is told, read from one YAML file per shipped model.
 
-Small frozen dataclasses by concern. Loads no torch, so that `--help` and errors
-are quick. Every problem of a file is reported together.
+Small frozen dataclasses by concern. May import hardware, models and yaml, never torch,
+so that `--help` and errors are quick. Every problem of a file is reported together.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from hardware.errors import ScentdError, UsageError
+from hardware.errors import UsageError
+from models.mapping import build
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class AugmentConfig:
     """The window is replayed up to this much faster or slower."""
     partial: float = 0.3
     """Share of windows that are short and start right after a reset, as live ones do."""
+    from_start: float = 0.0
+    """Share of windows that begin with the recording: the first minute after a smell arrives is
+    unlike the rest, and a uniform draw hardly ever shows it."""
     mix: float = 0.0
     """Share of windows convexly mixed with others of the batch."""
     mix_alpha: float = 0.4
@@ -89,7 +92,7 @@ class TrainConfig:
     """One model, wholly: what it is called, reads, looks like and how it is trained."""
 
     name: str
-    task: str
+    task: Literal["substance", "mixture"]
     preprocessing: PreprocessSpec
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -126,11 +129,9 @@ def load_config(path: Path) -> TrainConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     problems: list[str] = []
-    config: TrainConfig | None = _build(TrainConfig, raw, "", problems)
+    config = build(TrainConfig, raw, "", problems)
     if problems or config is None:
         raise ConfigError(f"{path} has problems:\n" + "\n".join(f"  {p}" for p in problems))
-    if config.task not in ("substance", "mixture"):
-        raise ConfigError(f"{path}: task must be substance or mixture, got {config.task!r}")
     if config.preprocessing.window % config.network.patch:
         raise ConfigError(
             f"{path}: network.patch ({config.network.patch}) must divide preprocessing.window "
@@ -149,49 +150,3 @@ def config_as_dict(config: Any) -> dict[str, Any]:
         else {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
         for key, value in dataclasses.asdict(config).items()
     }
-
-
-def _build(kind: type, raw: Any, where: str, problems: list[str]) -> Any:
-    """Build a dataclass from a mapping, adding to `problems` whatever does not fit."""
-    if not isinstance(raw, dict):
-        problems.append(f"{where or 'the file'}: expected a mapping, got {type(raw).__name__}")
-        return None
-    hints = typing.get_type_hints(kind)
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    problems += [
-        f"{where}{key}: no such setting; there are {', '.join(fields)}"
-        for key in raw
-        if key not in fields
-    ]
-    values: dict[str, Any] = {}
-    for name, item in fields.items():
-        if name in raw:
-            values[name] = _convert(hints[name], raw[name], f"{where}{name}", problems)
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            problems.append(f"{where}{name}: is needed and missing")
-    if problems:
-        return None
-    try:
-        return kind(**values)
-    except (ScentdError, ValueError) as error:
-        problems.append(f"{where or 'the file'}: {error}")
-        return None
-
-
-def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value, f"{where}.", problems)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            problems.append(f"{where}: expected a list, got {value!r}")
-            return None
-        return tuple(_convert(typing.get_args(hint)[0], item, where, problems) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    allowed = (int, type(None)) if hint == (int | None) else hint
-    if isinstance(allowed, (type, tuple)) and (
-        not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool)
-    ):
-        problems.append(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
-        return None
-    return value

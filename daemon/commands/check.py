@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from daemon.cli import Subparsers
     from daemon.config import Config
+    from hardware.command_line import Subparsers
 
 _T = TypeVar("_T")
 

@@ -19,7 +19,7 @@ from daemon.stopping import Stop
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
-    from daemon.cli import Subparsers
+    from hardware.command_line import Subparsers
 
 EXTRA = ("amqtt", "rich")
 """What the extra `demo` installs."""

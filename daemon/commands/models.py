@@ -12,7 +12,7 @@ from models.bundle import bundle_folder, load_bundle, shipped_bundles, verify_bu
 if TYPE_CHECKING:
     import argparse
 
-    from daemon.cli import Subparsers
+    from hardware.command_line import Subparsers
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:

@@ -18,8 +18,8 @@ from hardware.recording import RecordingWriter
 from models.timing import Timeline
 
 if TYPE_CHECKING:
-    from daemon.cli import Subparsers
     from daemon.config import SourceConfig
+    from hardware.command_line import Subparsers
 
 STANDARD_OUTPUT = "-"
 

@@ -17,7 +17,7 @@ from daemon.stopping import Stop
 if TYPE_CHECKING:
     import argparse
 
-    from daemon.cli import Subparsers
+    from hardware.command_line import Subparsers
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:

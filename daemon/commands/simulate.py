@@ -19,7 +19,7 @@ from hardware.simulator.signals import ReplaySignal, SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, board_names, load_board
 
 if TYPE_CHECKING:
-    from daemon.cli import Subparsers
+    from hardware.command_line import Subparsers
     from hardware.simulator.signals import Signal
 
 _MIXTURE_RATE_HZ = 5.0

@@ -1,4 +1,4 @@
-"""Daemon: which scentd this is.
+"""Ground floor: which scentd this is. May import the standard library alone.
 
 `importlib.metadata` would say it as well, but brings the mail parser along: 3 MB of
 resident memory and 40 ms of the service's start.

@@ -1,0 +1,103 @@
+"""Models: frozen dataclasses from the mappings of a YAML file, every problem reported at once.
+
+May import hardware.errors and the standard library. Must never open a file or know a
+dataclass by name: manifests and training configurations are both read through here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from hardware.errors import ScentdError
+
+_T = TypeVar("_T")
+
+
+def build(cls: type[_T], raw: Any, where: str, problems: list[str]) -> _T | None:
+    """Make a frozen dataclass from a mapping, nested ones included.
+
+    Fields may be int, float, str, bool, Literal, Mapping, tuples, dataclasses, and any of
+    these or None. An int is taken for a float; a float must be finite.
+
+    Parameters
+    ----------
+    cls: the dataclass; its type hints must resolve at run time.
+    raw: what the YAML reader gave.
+    where: dotted path of `raw` in its file, for the problems; empty at the top.
+    problems: everything that is wrong is added here, each with its dotted path.
+
+    Returns
+    -------
+    The dataclass, or None where anything was added to `problems`.
+    """
+    if not isinstance(raw, dict):
+        problems.append(f"{where or 'the file'} must be a mapping, got {raw!r}")
+        return None
+    prefix = f"{where}." if where else ""
+    known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    before = len(problems)
+    problems.extend(
+        f"{prefix}{key} is not known (there are: {', '.join(known)})"
+        for key in raw
+        if key not in known
+    )
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for name, item in known.items():
+        if name in raw:
+            values[name] = _convert(hints[name], raw[name], prefix + name, problems)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            problems.append(f"{prefix}{name} is missing")
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except ScentdError as error:
+        problems.append(f"{where + ': ' if where else ''}{str(error).rstrip('.')}")
+        return None
+
+
+def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """Return `value` as `hint` asks, or None after noting what is wrong."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        (inner,) = (member for member in get_args(hint) if member is not NoneType)
+        return None if value is None else _convert(inner, value, where, problems)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where, problems)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list) and _fits(hint, value):
+        inner = get_args(hint)[0]
+        return tuple(
+            _convert(inner, item, f"{where}[{place}]", problems) for place, item in enumerate(value)
+        )
+    if hint is float and _is_finite_number(value):
+        return float(value)
+    if (
+        (origin is Literal and value in get_args(hint))
+        or (origin is Mapping and isinstance(value, dict))
+        or (hint in (int, str, bool) and type(value) is hint)
+    ):
+        return value
+    problems.append(f"{where} must be {_described(hint)}, got {value!r}")
+    return None
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list like {hint}"
+    return "a mapping" if get_origin(hint) is Mapping else str(hint.__name__)
+
+
+def _fits(hint: Any, value: list[Any]) -> bool:
+    """Whether a list has as many items as the tuple type `hint` asks."""
+    return get_args(hint)[-1] is Ellipsis or len(get_args(hint)) == len(value)
+
+
+def _is_finite_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
