@@ -45,10 +45,29 @@ MIXTURE_BOARD = "mixtures"
 BOARDS_FILE = "boards.csv"
 FINGERPRINTS_FILE = "fingerprints.csv"
 FLUCTUATIONS_FILE = "fluctuations.csv"
+CAST_FILE = "cast.csv"
 
 RELAXATION_TIMES_S: tuple[float, ...] = (10.0, 30.0, 90.0, 270.0, 900.0)
 """Time constants that a slow transient is made of. Oxide layers relax over a spread of times; a
 fixed ladder, three steps a decade, fits any of them linearly."""
+
+
+@dataclass(frozen=True, slots=True)
+class CastMember:
+    """An odour that the simulator can play, and how well the shipped model knows it.
+
+    Attributes
+    ----------
+    odour: as a scenario writes it, without its duration: ``almond``, ``banana=0.5+mango=0.5``.
+    trials: live episodes played when the cast was checked.
+    right: of these, how many ended with the right name.
+    right_after_s: median seconds from the onset to the right name; None where there was none.
+    """
+
+    odour: str
+    trials: int
+    right: int
+    right_after_s: float | None
 
 
 class TableError(ScentdError):
@@ -140,6 +159,32 @@ def load_board(name: str = SUBSTANCE_BOARD, folder: Traversable | None = None) -
             f"The simulator's tables in {where} do not fit each other ({error!r}); "
             "`scent-train fingerprints --data DIR --output DIR` writes all of them anew."
         ) from error
+
+
+def load_cast(
+    board: str = SUBSTANCE_BOARD, *, least_right: float = 0.8, folder: Traversable | None = None
+) -> tuple[CastMember, ...]:
+    """Return the odours of a board that its shipped model truly recognises, the surest first.
+
+    Parameters
+    ----------
+    board: whose odours.
+    least_right: share of live episodes that must have ended with the right name.
+    folder: holds the cast, by default the shipped one of
+        `scent-train fingerprints --check --model BUNDLE`.
+    """
+    where = files("hardware.simulator") if folder is None else folder
+    members = (
+        CastMember(
+            row["odour"],
+            int(row["trials"]),
+            int(row["right"]),
+            float(row["right_after_s"]) if row["right_after_s"] else None,
+        )
+        for row in _rows(where, CAST_FILE)
+        if row["board"] == board
+    )
+    return tuple(member for member in members if member.right >= least_right * member.trials)
 
 
 def _rows(folder: Traversable, name: str) -> list[dict[str, str]]:

@@ -1,0 +1,109 @@
+"""Trainer: `scent-train fingerprints`: fit the simulator's tables, or check what they are worth.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardware.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+    from typing import TypeVar
+
+    from hardware.command_line import Subparsers
+
+    T = TypeVar("T")
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "fingerprints",
+        help="fit the simulator's table of odours from recordings, or check it",
+        description="Fit the tables that the board simulator plays its odours from, or play "
+        "every one of them to a model and print what it took them for.",
+        epilog="Examples: scent-train fingerprints --data data/smellnet\n"
+        "          scent-train fingerprints --check --model substances-50",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="fit: holds base/, mixture/ and mixture_index.csv"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the tables go (default: the simulator's own folder)",
+    )
+    parser.add_argument("--check", action="store_true", help="play the shipped tables to --model")
+    parser.add_argument("--model", metavar="BUNDLE", help="check: name or folder of a bundle")
+    parser.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="check: exposures of each odour (5)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, or check."""
+    folder = args.output or Path(str(files("hardware.simulator")))
+    if args.check:
+        if args.model is None or args.seeds < 1:
+            raise UsageError("--check needs --model BUNDLE, and at least one of --seeds.")
+        return _check(args.model, args.seeds, folder)
+    if args.data is None:
+        raise UsageError(
+            "Say --data DIR to fit the tables to recordings, or --check --model BUNDLE to see how "
+            "well a model recognises what they play."
+        )
+    return _fit(args.data, folder)
+
+
+def _fit(data: Path, folder: Path) -> int:
+    from training.fingerprints import fit_tables, write_tables  # noqa: PLC0415 - scipy is slow
+
+    for path in write_tables(fit_tables(data, _bar), folder):
+        print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+    return 0
+
+
+def _check(model: str, seeds: int, folder: Path) -> int:
+    from models.bundle import load_bundle  # noqa: PLC0415 - a fit needs no ONNX Runtime
+    from training import fingerprint_check as check  # noqa: PLC0415
+
+    bundle = load_bundle(model, precision="int8")
+    mixture = bundle.manifest.task == "mixture"
+    test = check.MIXTURE_TEST if mixture else check.SUBSTANCE_TEST
+    steady = {} if mixture else check.steady_confusion(bundle, seeds, _bar)
+    results = [
+        check.play_live(bundle, odour, seeds, test) for odour in _bar(check.odours_to_test(bundle))
+    ]
+    print(check.markdown(results, steady))
+    played = sum(result.trials for result in results)
+    right = sum(result.right for result in results)
+    silent = sum(result.silent for result in results)
+    print(f"\n{bundle.manifest.name} {bundle.manifest.version}, int8, {seeds} seeds:")
+    if steady:
+        answers = [(label, answer) for label, given in steady.items() for answer in given]
+        good = sum(label == answer for label, answer in answers)
+        print(f"- steady exposures recognised: {good} of {len(answers)}")
+    print(f"- live episodes named right: {right} of {played}")
+    print(f"- live episodes without a name: {silent} of {played}")
+    print(f"- live episodes named wrongly: {played - right - silent} of {played}")
+    path = check.write_cast(results, check.board_for(bundle).name, folder)
+    print(f"The cast is in {path}.", file=sys.stderr)
+    return 0
+
+
+def _bar(items: Iterable[T]) -> Iterable[T]:
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 - of the train extra, and no reason to fail
+    except ImportError:
+        return items
+    bar: Iterable[T] = tqdm(items, dynamic_ncols=True, mininterval=1.0, disable=None)
+    return bar
