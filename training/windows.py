@@ -95,6 +95,7 @@ class WindowSampler:
         speed = torch.where(span > room, room / (first + length - 1), speed)
         span = ((first + length - 1) * speed).floor().long()
         restart = (self._uniform(size) * (room - span + 1)).long()
+        restart[self._uniform(size) < self._augment.from_start] = 0
         return length, restart, first, speed
 
     def _features(self, chosen: Tensor, restart: Tensor, first: Tensor, speed: Tensor) -> Tensor:

@@ -163,6 +163,14 @@ def test_partial_training_windows_start_right_after_a_reset(data: Dataset) -> No
     torch.testing.assert_close(x[:, 0, :2] * scale[:2], x[:, 0, 2:] * scale[2:])
 
 
+def test_windows_from_the_start_begin_with_the_recording(data: Dataset) -> None:
+    spec = measured_spec(SPEC, data, None)
+    sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, from_start=1.0), seed=4)
+    x, _, _ = sampler.batch(32)
+    firsts = {batch_features(s.values, spec)[0].x[3].round(3).tobytes() for s in data.samples}
+    assert all(row.numpy().round(3).tobytes() in firsts for row in x[:, 0])
+
+
 def test_dropped_channel_is_no_change_and_one_survives(data: Dataset) -> None:
     spec = measured_spec(SPEC, data, None)
     sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, channel_dropout=1.0), seed=4)
