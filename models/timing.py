@@ -9,7 +9,6 @@ offers; fed with its own output as device clock it gives the same numbers again.
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -115,7 +114,7 @@ class RateMeter:
         self._run.append(dt_ms)
         if len(self._run) < CHANGE_RUN:
             return False
-        self.period_ms = max(1.0, statistics.median(self._run))
+        self.period_ms = max(1.0, float(np.median(self._run)))
         self._side = 0
         return True
 
@@ -136,11 +135,12 @@ def _typical(differences: list[float]) -> float:
     Arrival times stray by a whole period at 10 Hz, and a median of eight such steps by
     half of one; their mean is the span over the count. Losses are left out of it.
     """
-    median = statistics.median(differences)
-    spread = statistics.median(abs(step - median) for step in differences)
+    steps = np.array(differences)
+    median = float(np.median(steps))
+    spread = float(np.median(np.abs(steps - median)))
     if spread <= AGREEING_SPREAD * median:
         return median
-    return statistics.fmean(step for step in differences if step <= LOSS_RATIO * median)
+    return float(steps[steps <= LOSS_RATIO * median].mean())
 
 
 class Timeline:

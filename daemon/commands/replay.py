@@ -23,14 +23,15 @@ from daemon.pipeline import Pipeline, load_models, nose_settings
 from hardware.channels import CHANNEL_NAMES
 from hardware.frames import Quality
 from hardware.recording import Recording, RecordingError, read_recording
+from models.bundle import shipped_bundles
 from models.decision import State
 from models.nose import Nose, NoseSettings
 
 if TYPE_CHECKING:
     import argparse
 
-    from daemon.cli import Subparsers
     from daemon.config import Config
+    from hardware.command_line import Subparsers
     from models.bundle import Bundle
     from models.nose import Event, Prediction
 
@@ -147,6 +148,11 @@ def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
     return None if recording.timestamp_ms is not None else recording.nominal_rate_hz
 
 
+def _shipped_defaults() -> tuple[str, ...]:
+    shipped = shipped_bundles()
+    return tuple(name for name in DEFAULT_MODELS if name in shipped) or DEFAULT_MODELS
+
+
 @cache
 def _loaded(name: str, overrides: tuple[tuple[str, float], ...] = ()) -> Bundle:
     return load_models([name], dict(overrides))[0]
@@ -157,7 +163,7 @@ def _chosen(file: str, recording: Recording, model: str | None, config: Config |
     if model is not None:
         names: tuple[str, ...] = (model,)
     else:
-        names = DEFAULT_MODELS if config is None else config.models
+        names = _shipped_defaults() if config is None else config.models
     overrides = () if config is None else tuple(sorted(config.decision.overrides().items()))
     bundles = [_loaded(name, overrides) for name in names]
     present = _present_channels(recording)
