@@ -53,6 +53,8 @@ class DecisionSpec:
     announce: probability from which on a label is announced.
     withdraw: probability below which an announced label is withdrawn; at most `announce`.
     confirm: predictions in a row over `announce` before a label is announced.
+    overrule: belief from which on an odour is announced although the air seems clean, where
+        nothing has proved it clean: a steady odour older than the start is quiet too.
     presence_thresholds: per label, the presence from which on a component counts as present
         (mixtures only, else empty).
     presence_release: share of its threshold below which a present component is dropped.
@@ -65,6 +67,7 @@ class DecisionSpec:
     announce: float = 0.5
     withdraw: float = 0.3
     confirm: int = 2
+    overrule: float = 0.75
     presence_thresholds: tuple[float, ...] = ()
     presence_release: float = 0.8
 
@@ -83,6 +86,8 @@ class DecisionSpec:
                 "0 < withdraw <= announce < 1 must hold, "
                 f"got withdraw {self.withdraw} and announce {self.announce}"
             )
+        if not 0 < self.overrule <= 1:
+            found.append(f"overrule must lie in 0..1, got {self.overrule}")
         if self.confirm < 1:
             found.append(f"confirm must be at least 1, got {self.confirm}")
         if not all(0 < value < 1 for value in self.presence_thresholds):
@@ -216,6 +221,11 @@ class SubstanceDecision:
         self._run = 0
 
     @property
+    def belief(self) -> float:
+        """Probability of the announced label, 0 without one."""
+        return 0.0 if self.named is None else self.named[1]
+
+    @property
     def components(self) -> tuple[Component, ...]:
         """None: a substance model knows no mixtures."""
         return ()
@@ -292,6 +302,11 @@ class MixtureDecision:
     def withdraw(self) -> None:
         """Take back the components without forgetting the evidence."""
         self._present[:] = False
+
+    @property
+    def belief(self) -> float:
+        """Presence of the surest component announced, 0 without one."""
+        return max((component.presence for component in self.components), default=0.0)
 
     @property
     def named(self) -> tuple[str, float] | None:

@@ -317,7 +317,7 @@ class Nose:
         accumulate = doubtful or phase in (Phase.UNKNOWN, Phase.EXPOSED)
         window_s = listener.look(self._t_ms, accumulate=accumulate)
         decision = listener.decision
-        if doubtful and listener.announces:
+        if doubtful and decision.belief >= listener.bundle.manifest.decision.overrule:
             self._air.presume_odour()
         state = state_of(self._air.phase, named=listener.announces, fault=False)
         recognised = state is State.RECOGNISED
