@@ -1,0 +1,102 @@
+"""An environment of its own for the wheel: built here, installed where nothing of the checkout is.
+
+The dependencies are those that the wheel's metadata names, no others, linked from the
+environment that runs the tests: quick, without a network, and a dependency that is used but
+not declared is missing as it would be for a user.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterable
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.project.house import NOT_OURS, ROOT
+
+_INSTALL = ("install", "--quiet", "--no-index", "--no-deps")
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the project's wheel from a copy, so that no leftover of a build gets in."""
+    source = folder / "source"
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(*NOT_OURS, ".*_cache", "*.egg-info", ".cache")
+    )
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = folder.glob("scentd-*.whl")
+    return wheel
+
+
+class Environment:
+    """A virtual environment that holds one wheel and what it declares to need.
+
+    Parameters
+    ----------
+    folder: where it is made.
+    wheel: what is installed.
+    extras: of the wheel, whose dependencies are there as well.
+    """
+
+    def __init__(self, folder: Path, wheel: Path, extras: Iterable[str] = ()) -> None:
+        venv.create(folder, symlinks=True, with_pip=False)
+        self.bin = folder / "bin"
+        (self._packages,) = folder.glob("lib/python3*/site-packages")
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "--python",
+                str(self.bin / "python"),
+                *_INSTALL,
+                str(wheel),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        self._linked: set[tuple[str, str]] = set()
+        (own,) = self._packages.glob("scentd-*.dist-info")
+        self._link_requirements(Distribution.at(own), set(extras))
+
+    def command(self, *words: str) -> list[str]:
+        """Return the command line of one of its programs."""
+        return [str(self.bin / words[0]), *words[1:]]
+
+    def variables(self) -> dict[str, str]:
+        """Return this process's variables without those that lead Python astray."""
+        return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+    def _link_requirements(self, of: Distribution, extras: set[str]) -> None:
+        for line in of.requires or ():
+            requirement = Requirement(line)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": e}) for e in {"", *extras}):
+                self._link(requirement)
+
+    def _link(self, requirement: Requirement) -> None:
+        wanted = {(canonicalize_name(requirement.name), e) for e in {"", *requirement.extras}}
+        if wanted <= self._linked:
+            return
+        self._linked |= wanted
+        try:
+            needed = distribution(requirement.name)
+        except PackageNotFoundError as error:
+            raise AssertionError(f"{requirement} is declared but not installed here") from error
+        for top in {file.parts[0] for file in needed.files or ()} - {"..", "__pycache__"}:
+            target = self._packages / top
+            if not target.exists():
+                target.symlink_to(Path(str(needed.locate_file(top))))
+        self._link_requirements(needed, set(requirement.extras))
