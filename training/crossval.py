@@ -7,6 +7,7 @@ constants that must not be fitted on training data.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
@@ -16,12 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.bundle import load_bundle
-from models.decision import DecisionSpec, log_probabilities
+from models.decision import DecisionSpec
 from training.data import (
     N_FOLDS,
     Dataset,
     component_set_folds,
     substance_folds,
+)
+from training.decision_fit import (
+    announced_scores,
+    best_temperature,
+    best_threshold,
+    fit_evidence,
+    joined,
+    stream,
 )
 from training.evaluate import Answers, ask, score
 from training.scoring import mixture_scores
@@ -133,44 +142,35 @@ def cross_validate(
     return report
 
 
-def fit_decision(folder: Path, task: str) -> DecisionSpec:
-    """Return the decision constants that follow from a cross-validation's held-out answers.
+def fit_decision(folder: Path, data: Dataset) -> tuple[DecisionSpec, dict[str, float]]:
+    """Return the decision constants that follow from a cross-validation, and what they achieve.
 
-    The temperature minimises the negative log-likelihood of held-out windows (Guo et al.,
-    ICML 2017); presence thresholds maximise the geometric mean of sensitivity and
-    specificity per substance.
+    Substances: the temperature from the held-out windows, then the worth of evidence from the
+    held-out recordings streamed through their fold's bundle; the scores are in-sample for these
+    two constants and held out for the networks. Mixtures: presence thresholds.
     """
     with np.load(folder / HELD_OUT, allow_pickle=False) as stored:
         target = stored["target"]
-        if task == "substance":
-            return DecisionSpec(temperature=best_temperature(stored["logits"], target))
-        return DecisionSpec(
-            presence_thresholds=tuple(
-                best_threshold(stored["presence"][:, k], target[:, k] > 0)
-                for k in range(target.shape[1])
+        if data.task == "mixture":
+            presence = stored["presence"]
+            thresholds = tuple(
+                best_threshold(presence[:, k], target[:, k] > 0) for k in range(target.shape[1])
             )
-        )
-
-
-def best_temperature(logits: NDArray[np.float32], target: NDArray[np.float32]) -> float:
-    """Temperature of least negative log-likelihood, both arrays [windows, labels]."""
-    truth = target.argmax(axis=1)
-
-    def loss(temperature: float) -> float:
-        log_p = np.stack([log_probabilities(row, temperature) for row in logits])
-        return -float(log_p[np.arange(len(truth)), truth].mean())
-
-    grid = np.geomspace(0.2, 5.0, 65)
-    return round(float(grid[int(np.argmin([loss(t) for t in grid]))]), 4)
-
-
-def best_threshold(presence: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
-    """Threshold of the largest geometric mean of sensitivity and specificity; [windows] each."""
-    if truth.all() or not truth.any():
-        return _DEFAULT_PRESENCE
-    candidates = np.unique(np.quantile(presence, np.linspace(0.01, 0.99, 99)))
-    quality = [(presence[truth] >= c).mean() * (presence[~truth] < c).mean() for c in candidates]
-    return round(float(np.clip(candidates[int(np.argmax(quality))], 0.01, 0.99)), 4)
+            return DecisionSpec(presence_thresholds=thresholds), {}
+        spec = DecisionSpec(temperature=best_temperature(stored["logits"], target))
+    fold_of = folds_of(data)
+    streams = joined(
+        [
+            stream(
+                load_bundle(folder / f"fold-{fold}" / "bundle", precision="int8"),
+                data.subset(fold_of == fold).samples,
+            )
+            for fold in range(N_FOLDS)
+        ]
+    )
+    floor, factor = fit_evidence(streams, spec)
+    spec = dataclasses.replace(spec, evidence_floor=floor, evidence_factor=factor)
+    return spec, announced_scores(streams, spec)
 
 
 def best_constant(target: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -57,15 +57,15 @@ def ask(
         for row in progress(range(len(windows.x)))
     ]
 
-    def stacked(name: str) -> NDArray[np.float32] | None:
-        arrays = [getattr(output, name) for output in outputs]
-        return None if not arrays or arrays[0] is None else np.concatenate(arrays)
+    def stacked(name: str) -> NDArray[np.float32]:
+        return np.concatenate([getattr(output, name) for output in outputs])
 
     embedding = stacked("embedding")
+    if data.task == "substance":
+        return Answers(windows.owner, embedding, logits=stacked("logits"))
     return Answers(
-        owner=windows.owner,
-        embedding=np.empty((0, 0), np.float32) if embedding is None else embedding,
-        logits=stacked("logits"),
+        windows.owner,
+        embedding,
         proportions=stacked("proportions"),
         presence=stacked("presence"),
     )

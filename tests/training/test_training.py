@@ -12,7 +12,7 @@ from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
 from models.bundle import integer_matmuls, load_bundle
-from models.decision import DecisionSpec
+from models.decision import DecisionSpec, Share, SubstanceDecision
 from models.preprocess import PreprocessSpec, batch_features
 from training.bundling import Provenance, write
 from training.config import (
@@ -24,7 +24,7 @@ from training.config import (
     config_as_dict,
     load_config,
 )
-from training.crossval import best_constant, best_temperature, best_threshold, cross_validate
+from training.crossval import best_constant, cross_validate
 from training.data import (
     DataError,
     Dataset,
@@ -33,6 +33,14 @@ from training.data import (
     load_mixtures,
     load_substances,
     substance_folds,
+)
+from training.decision_fit import (
+    Streams,
+    _fading_means,
+    best_temperature,
+    best_threshold,
+    fit_evidence,
+    stream,
 )
 from training.evaluate import ask, score
 from training.scoring import cut_windows, mixture_scores, substance_scores
@@ -353,3 +361,55 @@ def test_every_problem_of_a_configuration_is_listed(tmp_path: Path) -> None:
         load_config(path)
     for word in ("steps", "channels", "rate_hz"):
         assert word in str(caught.value)
+
+
+def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
+    rng = np.random.default_rng(8)
+    shares = (Share(0.0, 0.2, 0.2), Share(5.0, 0.25, 0.05), Share(5.0, 0.3, 0.05))
+    logits = rng.normal(0, 2, (2, 3, 4)).astype(np.float32)
+    streams = Streams(logits, shares, np.array([45.0, 50.0, 55.0]), np.array([0, 3]))
+    spec = DecisionSpec(temperature=0.7, evidence_floor=0.4, evidence_factor=0.8, memory_s=30.0)
+    means, independent = _fading_means(streams, spec)
+    for recording in range(2):
+        decision = SubstanceDecision(("a", "b", "c", "d"), spec)
+        for k, share in enumerate(shares):
+            posterior = decision.add(logits[recording, k], share)
+            scaled = means[recording, k] * (0.4 + 0.8 * independent[k])
+            expected = np.exp(scaled - scaled.max())
+            np.testing.assert_allclose(posterior, expected / expected.sum(), rtol=1e-5)
+
+
+def test_evidence_is_worth_little_when_windows_repeat_each_other() -> None:
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 4, 400)
+    shares = tuple(Share(5.0 * (k > 0), 1.0, 1.0) for k in range(20))
+    ends_s = 45.0 + 13.5 * np.arange(20)
+
+    def hints(count: int) -> np.ndarray:
+        """Logits of `count` observations that are right six times in ten."""
+        seen = np.where(
+            rng.random((400, count)) < 0.6, truth[:, None], rng.integers(0, 4, (400, count))
+        )
+        return (np.eye(4)[seen] * np.log(0.7 / 0.1)).astype(np.float32)
+
+    spec = DecisionSpec(memory_s=1e6)
+    repeated = Streams(np.repeat(hints(1), 20, axis=1), shares, ends_s, truth)
+    independent = Streams(hints(20), shares, ends_s, truth)
+    assert fit_evidence(repeated, spec)[1] == 0.0
+    assert fit_evidence(independent, spec)[1] > 0.8
+
+
+def test_stream_asks_every_five_seconds_from_the_first_window_on(
+    data: Dataset, tmp_path: Path
+) -> None:
+    fitted = fit(dataclasses.replace(CONFIG, optimiser=OptimiserConfig(steps=3, batch=4)), data)
+    write(tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), Provenance("test", "tiny.yaml"))
+    bundle = load_bundle(tmp_path / "tiny", precision="fp32")
+    long = dataclasses.replace(data.samples[0], values=np.tile(data.samples[0].values, (3, 1)))
+    streams = stream(bundle, [long])
+    assert streams.ends_s.tolist() == [7.0 + 5 * k for k in range(59)]
+    for k in (0, 5, 58):
+        end = int(streams.ends_s[k])
+        x = batch_features(long.values[:end], fitted.spec)[0].x[-20:]
+        logits = bundle.run(x[None].copy(), np.ones((1, len(x)), np.float32)).logits
+        np.testing.assert_allclose(streams.logits[0, k], logits[0], rtol=1e-5, atol=1e-6)

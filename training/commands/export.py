@@ -44,14 +44,18 @@ def run(args: argparse.Namespace) -> int:
     config, data, folder = load_training(args)
     report = _report(folder, config.name, data.sha256)
     fitted = fit(config, data, folder=folder / "final", device=args.device)
+    decision, announced = fit_decision(folder, data)
     provenance = Provenance(
         command=shlex.join(
             ["scent-train", "fit", "--config", args.config, "--data", f"DIR/{args.data.name}"]
         ),
         config_file=config_path(args.config).name,
-        metrics={"crossval": report["mean"], "notes": [f"Cross-validation: {report['protocol']}."]},
+        metrics={
+            "crossval": report["mean"],
+            **({"streaming": announced} if announced else {}),
+            "notes": [f"Cross-validation: {report['protocol']}."],
+        },
     )
-    decision = fit_decision(folder, config.task)
     manifest = write(args.output, config, fitted, data, decision, provenance)
     bundle = load_bundle(args.output)
     print(

@@ -1,0 +1,92 @@
+"""The shipped bundles on real recordings: whole, honest about their training, and in agreement."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import integer_matmuls, load_bundle, shipped_bundles
+from models.manifest import INT8_MODEL
+from training.data import Dataset, load_mixtures, load_substances
+from training.evaluate import ask, score
+
+DATA = os.environ.get("SCENTD_DATA")
+needs_data = [
+    pytest.mark.data,
+    pytest.mark.skipif(not DATA, reason="SCENTD_DATA does not name the recordings"),
+]
+
+
+def smellnet() -> Path:
+    return Path(DATA or "") / "smellnet"
+
+
+@pytest.fixture(scope="module")
+def nuts() -> Dataset:
+    labels = load_bundle("substances-50").manifest.labels
+    return load_substances(smellnet() / "crosssession" / "nuts", labels)
+
+
+def test_both_models_are_shipped() -> None:
+    assert {"substances-50", "mixtures-12"} <= set(shipped_bundles())
+
+
+@pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
+def test_shipped_int8_network_multiplies_integers(name: str) -> None:
+    bundle = load_bundle(name, precision="int8")
+    assert integer_matmuls((bundle.folder / INT8_MODEL).read_bytes()) >= 10
+
+
+@pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
+def test_manifest_tells_command_seed_and_data(name: str) -> None:
+    training = load_bundle(name).manifest.training
+    assert training["command"].startswith(f"scent-train fit --config {name}")
+    assert isinstance(training["seed"], int)
+    assert len(training["data_sha256"]) == 64
+
+
+@pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
+def test_manifest_reads_no_environment_channel_and_no_absolute_value(name: str) -> None:
+    spec = load_bundle(name).manifest.preprocessing
+    assert not {"Temperature", "Pressure", "Humidity", "Altitude"} & set(spec.channels)
+    assert spec.linearise == "log"
+    assert min(spec.lags) >= 1
+
+
+class TestOnRealRecordings:
+    """Needs SCENTD_DATA."""
+
+    pytestmark = needs_data
+
+    def test_no_recording_of_another_day_was_trained_on(self, nuts: Dataset) -> None:
+        for name in ("substances-50", "mixtures-12"):
+            known = load_bundle(name).training_hashes
+            assert not known & {sample.sha256 for sample in nuts.samples}
+
+    def test_substances_know_what_they_were_trained_on(self) -> None:
+        bundle = load_bundle("substances-50", precision="int8")
+        data = load_substances(smellnet() / "base", bundle.manifest.labels)
+        assert data.sha256 == bundle.manifest.training["data_sha256"]
+        some = data.subset(np.arange(len(data.samples)) % 10 == 0)
+        result = score(bundle, some, ask(bundle, some))
+        assert result["seen_in_training"] == len(some.samples) == 25
+        assert result["recording_top1"] > 0.9
+
+    def test_mixtures_know_what_they_were_trained_on(self) -> None:
+        bundle = load_bundle("mixtures-12", precision="int8")
+        data = load_mixtures(smellnet() / "mixture", labels=bundle.manifest.labels)
+        assert data.sha256 == bundle.manifest.training["data_sha256"]
+        some = data.subset(np.arange(len(data.samples)) % 40 == 0)
+        result = score(bundle, some, ask(bundle, some))
+        assert result["seen_in_training"] == len(some.samples)
+        assert result["top_k"] > 0.5
+
+    def test_int8_and_float32_say_the_same_of_unseen_recordings(self, nuts: Dataset) -> None:
+        answers = [ask(load_bundle("substances-50", precision=p), nuts) for p in ("int8", "fp32")]
+        first, second = (answer.logits for answer in answers)
+        assert first is not None
+        assert second is not None
+        assert (first.argmax(axis=1) == second.argmax(axis=1)).mean() >= 0.97
