@@ -240,9 +240,18 @@ def test_an_odour_older_than_the_start_is_recognised_though_it_is_steady(
     toy_bundles: Callable[..., Path],
 ) -> None:
     """Air that only seems clean gives way to a model that is sure of an odour in it."""
-    bundle = load_bundle(toy_bundles(decision=DecisionSpec(announce=1 / 3, withdraw=0.2)))
+    decision = DecisionSpec(announce=1 / 3, withdraw=0.2, confirm=1, overrule=0.3)
+    bundle = load_bundle(toy_bundles(decision=decision))
     predictions, _ = smell(Nose([bundle]), frames(air(100, 1), 1))
     assert states(predictions)[-1] == "recognised"
+
+
+def test_a_guess_does_not_overrule_air_that_seems_clean(toy_bundles: Callable[..., Path]) -> None:
+    decision = DecisionSpec(announce=1 / 3, withdraw=0.2, confirm=1)
+    bundle = load_bundle(toy_bundles(decision=decision))
+    predictions, events = smell(Nose([bundle]), frames(air(100, 1), 1))
+    assert states(predictions) == ["warming_up", "ambient"]
+    assert events == []
 
 
 def test_a_change_of_odour_without_an_end_is_followed(substance: Bundle) -> None:
