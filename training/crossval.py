@@ -147,7 +147,7 @@ def fit_decision(folder: Path, data: Dataset) -> tuple[DecisionSpec, dict[str, f
 
     Substances: the temperature from the held-out windows, then the worth of evidence from the
     held-out recordings streamed through their fold's bundle; the scores are in-sample for these
-    two constants and held out for the networks. Mixtures: presence thresholds.
+    two constants and held out for the networks. Mixtures: presence thresholds of the best F1.
     """
     with np.load(folder / HELD_OUT, allow_pickle=False) as stored:
         target = stored["target"]

@@ -138,12 +138,18 @@ def best_temperature(logits: NDArray[np.float32], target: NDArray[np.float32]) -
 
 
 def best_threshold(presence: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
-    """Threshold of the largest geometric mean of sensitivity and specificity; [windows] each."""
-    if truth.all() or not truth.any():
+    """Threshold of the largest F1; both arrays [windows].
+
+    F1 and not the geometric mean of sensitivity and specificity: a component is absent from
+    most windows, and the latter would list several false ones for every true one.
+    """
+    if not truth.any():
         return _DEFAULT_PRESENCE
     candidates = np.unique(np.quantile(presence, np.linspace(0.01, 0.99, 99)))
-    quality = [(presence[truth] >= c).mean() * (presence[~truth] < c).mean() for c in candidates]
-    return round(float(np.clip(candidates[int(np.argmax(quality))], 0.01, 0.99)), 4)
+    hits = [
+        2 * (presence[truth] >= c).sum() / ((presence >= c).sum() + truth.sum()) for c in candidates
+    ]
+    return round(float(np.clip(candidates[int(np.argmax(hits))], 0.01, 0.99)), 4)
 
 
 def _beliefs(
@@ -162,7 +168,6 @@ def _fading_means(
     streams: Streams, spec: DecisionSpec
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Do what `models.decision.FadingMean` does, for all recordings at once (a test holds it).
-
 
     Returns
     -------

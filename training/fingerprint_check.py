@@ -49,8 +49,8 @@ class LiveTest:
     odour_s: float
 
 
-SUBSTANCE_TEST = LiveTest(air_s=90.0, odour_s=240.0)
-MIXTURE_TEST = LiveTest(air_s=60.0, odour_s=60.0)
+SUBSTANCE_TEST = LiveTest(air_s=60.0, odour_s=420.0)
+MIXTURE_TEST = LiveTest(air_s=40.0, odour_s=60.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ SUBSTANCE_KIND = BoardKind(
     rate_hz=1.0,
     middle_s=300.0,
     channels=tuple(CHANNELS[index].name for index in GAS_SENSORS),
-    band_times_s=(4.0, 12.0, 36.0),
+    band_times_s=(2.0, 8.0, 30.0),
     lags=(1, 2, 3, 5, 8, 12, 18, 25, 35, 50),
 )
 MIXTURE_KIND = BoardKind(
