@@ -20,8 +20,8 @@ from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
 if TYPE_CHECKING:
     from hardware.simulator.tables import CastMember
 
-LEAST_CAST = 3
-"""With fewer odours the cast would hardly change; less sure ones join it then."""
+LEAST_CAST, STAND_INS = 3, 8
+"""With fewer odours the cast would hardly change; so many of the surest stand in then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,4 +134,4 @@ def _cast(board: str) -> tuple[CastMember, ...]:
     sure = load_cast(board)
     if len(sure) >= LEAST_CAST:
         return sure
-    return load_cast(board, least_right=0.0)[:LEAST_CAST]
+    return load_cast(board, least_right=0.0)[:STAND_INS]

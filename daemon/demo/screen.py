@@ -6,6 +6,7 @@ it goes to, and how often, is for `daemon.demo.performance`.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rich.box import ROUNDED
@@ -14,7 +15,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from daemon.demo.words import clock, in_the_air, judged, named, opinion, score_line
+from daemon.demo.words import (
+    PARTLY,
+    RIGHT,
+    UNNAMED,
+    WRONG,
+    clock,
+    in_the_air,
+    judged,
+    named,
+    opinion,
+    score_line,
+)
 from hardware.channels import CHANNEL_NAMES
 
 if TYPE_CHECKING:
@@ -34,12 +46,20 @@ _ROWS_BESIDE_CHANNELS = 12
 """Rows of a panel that are not sparklines: borders, headings, bars."""
 
 _BARS = 5
-_NAME_WIDTH = 14
-_LEAST_SPAN = 0.04
-"""A channel that moved by less, as a share of its reading, is drawn nearly flat: it is noise."""
+_NAME_WIDTH = 15
+_VALUE_WIDTH = 6
+_LEAST_SPAN = 0.02
+_NOISE_SPAN = 6.0
+"""The height of a sparkline is at least this share of the reading, and so many times the mean
+step between neighbours: what only trembles, or flips between two counts, stays low."""
 
-_RIGHT, _WRONG, _DIM, _HEAD = "bold green", "bold red", "bright_black", "bold"
-_MARKS = {"right": ("✔", _RIGHT), "wrong": ("✘", _WRONG), "no name": ("·", _DIM)}
+_DIM, _HEAD, _ALARM = "bright_black", "bold", "bold red"
+_MARKS = {
+    RIGHT: ("✔", "bold green"),
+    PARTLY: ("~", "bold yellow"),
+    WRONG: ("✘", _ALARM),
+    UNNAMED: ("·", _DIM),
+}
 
 
 def screen(
@@ -54,7 +74,8 @@ def screen(
     place: where the broker is, for people who want to listen too.
     elapsed_s: real seconds since the demo began.
     """
-    panel_height = max(height, ROWS) - _ROWS_OUTSIDE_PANELS
+    tallest = len(CHANNEL_NAMES) + _ROWS_BESIDE_CHANNELS
+    panel_height = min(max(height, ROWS) - _ROWS_OUTSIDE_PANELS, tallest)
     inner_width = max(width, WIDTH) // len(stories) - 4
     panels = Table.grid(expand=True)
     for _ in stories:
@@ -92,7 +113,7 @@ def _rig(story: RigStory, height: int, width: int) -> Panel:
     return Panel(
         Group(*rows),
         title=Text(rig.question, style=_HEAD),
-        subtitle=Text(f"{rig.rate_hz:g} Hz board, {rig.speed:g} times as fast", style=_DIM),
+        subtitle=Text(f"{rig.rate_hz:g} Hz board, sped up {rig.speed:g} times", style=_DIM),
         box=ROUNDED,
         height=height,
     )
@@ -102,9 +123,10 @@ def _played_and_said(story: RigStory) -> list[Text]:
     act = story.act
     lasts = clock(story.board_s - act.start_s)
     verdict = next((item for item in reversed(story.verdicts) if not item.over), None)
-    mark, style = ("", "")
+    mark, style = "", ""
     if story.said and act.odour and verdict is not None:
-        mark, style = _MARKS[judged(verdict)]
+        sign, style = _MARKS[judged(verdict)]
+        mark = f"{sign} {judged(verdict)}"
     return [
         _line(("in the air   ", _DIM), (in_the_air(act.odour), _HEAD), (f"  {lasts}", _DIM)),
         _line(("scentd says  ", _DIM), (opinion(story), style or "cyan"), (f"  {mark}", style)),
@@ -113,13 +135,15 @@ def _played_and_said(story: RigStory) -> list[Text]:
 
 def _sparklines(story: RigStory, count: int, width: int) -> list[Text]:
     lines = []
-    for name in CHANNEL_NAMES[:count]:
-        values = story.history(name, width - _NAME_WIDTH - 7)
+    names = CHANNEL_NAMES[:count]
+    name_width = max(map(len, names)) + 1
+    for name in names:
+        values = story.history(name, width - name_width - _VALUE_WIDTH - 1)
         newest = values[-1] if values else None
         lines.append(
             _line(
-                (f"{name[:_NAME_WIDTH]:<{_NAME_WIDTH}}", _DIM),
-                (f"{'-' if newest is None else format(newest, '.4g'):>6} ", ""),
+                (f"{name:<{name_width}}", _DIM),
+                (f"{'-' if newest is None else format(newest, '.4g'):>{_VALUE_WIDTH}} ", ""),
                 (sparkline(values), "blue"),
             )
         )
@@ -132,8 +156,9 @@ def sparkline(values: Sequence[float | None]) -> str:
     if not there:
         return ""
     low, high = min(there), max(there)
-    # Noise must not fill the height: a still channel is a low, flat line.
-    span = max(high - low, _LEAST_SPAN * max(abs(high), 1.0))
+    steps = [abs(after - before) for before, after in pairwise(there)]
+    trembling = sum(steps) / len(steps) if steps else 0.0
+    span = max(high - low, _NOISE_SPAN * trembling, _LEAST_SPAN * max(abs(high), 1.0))
     top = len(_LEVELS) - 1
     return "".join(
         " " if value is None else _LEVELS[round(top * (value - low) / span)] for value in values
@@ -142,7 +167,7 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 def _bars(story: RigStory, width: int) -> list[Text]:
     if story.reason is not None:
-        return [Text(story.reason, style=_WRONG)]
+        return [Text(story.reason, style=_ALARM)]
     played = story.act.odour
     room = width - _NAME_WIDTH - 6
     lines = []
@@ -162,7 +187,7 @@ def _bars(story: RigStory, width: int) -> list[Text]:
 def _score(story: RigStory, width: int) -> Text:
     """Say what became of the rig's odours, the newest first as far as there is room."""
     verdicts = [verdict for verdict in story.verdicts if verdict.over]
-    line = _line((f"{score_line(verdicts)}: " if verdicts else "no odour has passed yet", ""))
+    line = _line((f"{story.programme.rig.rig_id:<11}", _DIM), (f"{score_line(verdicts)}  ", ""))
     for verdict in reversed(verdicts):
         if len(line) + len(_told(verdict)) > width:
             break
@@ -173,7 +198,7 @@ def _score(story: RigStory, width: int) -> Text:
 def _told(verdict: Verdict) -> str:
     word = judged(verdict)
     mark = _MARKS[word][0]
-    instead = f", not {named(verdict.said)}" if word == "wrong" else ""
+    instead = f" ({named(verdict.said)}?)" if word in {PARTLY, WRONG} else ""
     return f"{mark} {named(verdict.played)}{instead}  "
 
 
@@ -185,16 +210,16 @@ def _counters(stories: Iterable[RigStory]) -> Text:
         for times in item["inference_ms"].values()
         if times["p50"] is not None
     ]
+    # A banner is text, and no damage.
+    damaged = [n for item in health for kind, n in item["frames_bad"].items() if kind != "text"]
     parts = [
         f"{sum(story.readings for story in stories)} readings",
         f"{sum(item['frames_lost'] for item in health)} lost",
-        f"{sum(sum(item['frames_bad'].values()) for item in health)} bad lines",
-        f"{sum(story.heard for story in stories)} MQTT messages",
+        f"{sum(damaged)} damaged",
+        f"{sum(story.heard for story in stories)} messages",
     ]
     parts += [f"inference {max(inference):.1f} ms"] if inference else []
-    parts += [f"memory {'+'.join(format(item['rss_mb'], '.0f') for item in health)} MB"] * bool(
-        health
-    )
+    parts += [" + ".join(f"{item['rss_mb']:.0f}" for item in health) + " MB"] if health else []
     return Text(" · ".join(parts), style=_DIM, no_wrap=True, overflow="ellipsis")
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 COLUMNS = 64
 """Columns of history kept per channel."""
 
-_ACTS_SHOWN = 1.25
-"""A sparkline of `COLUMNS` / 2 shows a whole odour, with some of the air around it."""
+_COLUMNS_PER_ACT = 20
+"""So wide is an odour with the air before it: what an 80-column terminal has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class Verdict:
     def right(self) -> bool:
         """Whether the names are those of what was played, all of them and no other."""
         return self.said == self.played
+
+    @property
+    def partly(self) -> bool:
+        """Whether some names are right, but not all, or not only these."""
+        return not self.right and not set(self.said).isdisjoint(self.played)
 
 
 class RigStory:
@@ -76,7 +81,7 @@ class RigStory:
         self._said: tuple[str, ...] = ()
         self._answers: dict[int, tuple[Act, tuple[str, ...], float]] = {}
         rig = programme.rig
-        self._column_s = _ACTS_SHOWN * (rig.air_s + rig.odour_s) / (COLUMNS / 2)
+        self._column_s = (rig.air_s + rig.odour_s) / _COLUMNS_PER_ACT
         self._columns: deque[tuple[int, tuple[float | None, ...]]] = deque(maxlen=COLUMNS)
 
     @property

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 CLEAN_AIR = "clean air"
 
+RIGHT, PARTLY, WRONG, UNNAMED = "right", "partly right", "wrong", "without a name"
+"""The verdicts."""
+
 STATES: dict[State, str] = {
     State.WARMING_UP: "warming up",
     State.AMBIENT: "nothing but air",
@@ -49,27 +52,20 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def score(verdicts: Iterable[Verdict]) -> tuple[int, int, int]:
-    """Return how many odours were named right, wrongly, and not at all."""
-    told = list(verdicts)
-    right = sum(verdict.right for verdict in told)
-    silent = sum(not verdict.said for verdict in told)
-    return right, len(told) - right - silent, silent
-
-
 def score_line(verdicts: Iterable[Verdict]) -> str:
-    """Return the score in words."""
-    right, wrong, silent = score(verdicts)
-    if not right + wrong + silent:
-        return "no odour yet"
-    parts = [f"{right} of {right + wrong + silent} named right"]
-    parts += [f"{wrong} wrong"] if wrong else []
-    parts += [f"{silent} without a name"] if silent else []
-    return ", ".join(parts)
+    """Return how many odours were named right, partly, wrongly and not at all."""
+    words = [judged(verdict) for verdict in verdicts]
+    if not words:
+        return "no odour has passed yet"
+    others = [word for word in (PARTLY, WRONG, UNNAMED) if word in words]
+    return ", ".join(
+        [f"{words.count(RIGHT)} of {len(words)} named right"]
+        + [f"{words.count(word)} {word}" for word in others]
+    )
 
 
 def judged(verdict: Verdict) -> str:
-    """Return a verdict in a word."""
+    """Return a verdict in a word or two."""
     if not verdict.said:
-        return "no name"
-    return "right" if verdict.right else "wrong"
+        return UNNAMED
+    return RIGHT if verdict.right else PARTLY if verdict.partly else WRONG

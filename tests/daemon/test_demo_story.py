@@ -14,6 +14,7 @@ from daemon.demo.plain import PlainView, summary
 from daemon.demo.programme import RIGS, Programme, choose_programme
 from daemon.demo.screen import ROWS, WIDTH, screen, sparkline
 from daemon.demo.story import RigStory
+from daemon.demo.words import judged
 from hardware.channels import CHANNEL_NAMES
 from hardware.simulator.scenario import Episode, parse_scenario
 from hardware.simulator.tables import load_board, load_cast
@@ -93,15 +94,20 @@ def test_an_odour_in_the_air_is_judged_only_once_it_has_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "right"),
-    [(("pear", "apple"), True), (("apple",), False), (("apple", "pear", "plum"), False)],
+    ("labels", "verdict"),
+    [
+        (("pear", "apple"), "right"),
+        (("apple",), "partly right"),
+        (("apple", "pear", "plum"), "partly right"),
+        (("plum",), "wrong"),
+    ],
 )
 def test_a_mixture_is_right_with_all_its_components_and_no_other(
-    labels: tuple[str, ...], right: bool
+    labels: tuple[str, ...], verdict: str
 ) -> None:
     story = RigStory(APPLE_WITH_PEAR)
     hear_mixture(story, 20, labels)
-    assert [verdict.right for verdict in story.verdicts] == [right]
+    assert [judged(told) for told in story.verdicts] == [verdict]
 
 
 @settings(deadline=None)  # time is not what it asserts
@@ -134,8 +140,11 @@ def test_the_cast_changes_with_the_seed() -> None:
 
 def test_a_sparkline_shows_movement_and_keeps_noise_flat() -> None:
     assert sparkline([]) == ""
-    assert sparkline([100, 200, 300, None, 300]) == "▁▅█ █"
-    assert set(sparkline([300, 301, 300, 302])) <= {"▁", "▂"}
+    rising = sparkline([*range(100, 300, 20), None, 300])
+    assert (rising[0], rising[-2:]) == ("▁", " █")
+    assert list(rising[:10]) == sorted(rising[:10])
+    assert set(sparkline([300, 301, 300, 302])) <= set("▁▂▃")
+    assert set(sparkline([10, 11, 10, 11, 11, 10])) <= set("▁▂")
 
 
 def test_the_screen_fits_the_smallest_terminal_and_says_what_matters() -> None:
@@ -150,7 +159,7 @@ def test_the_screen_fits_the_smallest_terminal_and_says_what_matters() -> None:
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
     assert "in the air   lemon" in text
-    assert "scentd says  lemon  ✔" in text
+    assert "scentd says  lemon  ✔ right" in text
     assert "1 of 2 named right" in text
     assert "C2H5OH" in text
     assert "127.0.0.1:1883" in text
@@ -188,6 +197,6 @@ def test_the_summary_sets_what_was_played_against_what_was_said() -> None:
     assert table == [
         "board played said verdict",
         "substances lemon lemon right after 12 s",
-        "substances mint - no name",
+        "substances mint - without a name",
         "substances: 1 of 2 named right, 1 without a name.",
     ]
