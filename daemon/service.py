@@ -19,6 +19,7 @@ from daemon.clock import resident_mb
 from daemon.listening import complaint
 from daemon.live_recording import LiveRecording
 from daemon.logs import configure_logs, get_logger
+from daemon.memory import drop_startup_pages
 from daemon.mqtt import Publisher
 from daemon.outbox import MemoryOutbox
 from daemon.payloads import Gauges
@@ -158,6 +159,7 @@ class Service:
         """
         with self._publisher, self._reader:
             self._tick()
+            drop_startup_pages()
             self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
             while not stop.is_set():
                 arrival = self._reader.next(TICK_S)
