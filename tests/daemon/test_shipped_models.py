@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,9 @@ pytestmark = pytest.mark.data
 
 
 @pytest.fixture
-def almond() -> Path:
+def almond(smellnet: Path) -> Path:
     """Return a real recording of almonds."""
-    if "SCENTD_DATA" not in os.environ:
-        pytest.skip("needs real recordings: set SCENTD_DATA to the folder that holds smellnet/")
-    return min(Path(os.environ["SCENTD_DATA"]).glob("smellnet/base/almond/*.csv"))
+    return min(smellnet.glob("base/almond/*.csv"))
 
 
 def test_a_real_recording_shows_its_substance_on_a_subscriber(

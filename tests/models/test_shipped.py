@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +68,11 @@ def test_int8_and_float32_agree_within_the_stated_tolerance(name: str) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("label", ["banana", "garlic", "cinnamon", "nutmeg"])
-def test_a_recording_it_was_trained_on_is_recognised(label: str) -> None:
+def test_a_recording_it_was_trained_on_is_recognised(smellnet: Path, label: str) -> None:
     """Far from a proof of generality, but the whole way from a file to a label is in it."""
-    data = os.environ.get("SCENTD_DATA")
-    if not data:
-        pytest.skip("SCENTD_DATA does not name the folder of the SmellNet recordings")
     if "substances-50" not in shipped_bundles():
         pytest.skip("substances-50 is not shipped")
-    path = min(Path(data, "smellnet", "base", label).glob("*.csv"))
+    path = min(smellnet.glob(f"base/{label}/*.csv"))
     recording = read_recording(path)
     nose = Nose(
         [load_bundle("substances-50")],

@@ -58,6 +58,14 @@ def examples(program: CommandLine, parser: argparse.ArgumentParser) -> list[str]
     return shown.findall(text) if "xample" in text else []
 
 
+def printed(program: CommandLine, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what a program prints and is done with, as for `--help`."""
+    with pytest.raises(SystemExit) as ended:
+        program.main(words)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.program)
 def test_every_command_is_listed_and_every_listed_one_is_there(program: CommandLine) -> None:
     package = import_module(program.package)
@@ -74,10 +82,9 @@ def test_help_explains_with_an_example_that_can_be_typed(
     parser: argparse.ArgumentParser,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        program.main([*words, "--help"])
-    assert ended.value.code == 0
-    assert f"{program.program} {' '.join(words)}" in capsys.readouterr().out
+    assert f"{program.program} {' '.join(words)}" in printed(
+        program, *words, "--help", capsys=capsys
+    )
     shown = examples(program, parser)
     assert shown, "its --help shows no example"
     for example in shown:
@@ -91,10 +98,7 @@ def test_help_explains_with_an_example_that_can_be_typed(
 def test_a_program_lists_its_commands(
     program: CommandLine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        program.main(["--help"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
+    text = printed(program, "--help", capsys=capsys)
     assert all(command in text for command in program.commands)
 
 
@@ -102,9 +106,6 @@ def test_a_program_lists_its_commands(
 def test_a_program_says_its_version(
     program: CommandLine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        program.main(["--version"])
-    assert ended.value.code == 0
-    name, version = capsys.readouterr().out.split()
+    name, version = printed(program, "--version", capsys=capsys).split()
     assert name == program.program
     assert version[0].isdigit()
