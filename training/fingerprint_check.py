@@ -151,7 +151,7 @@ def play_live(bundle: Bundle, odour: str, seeds: int, test: LiveTest) -> LiveRes
     answers, after_s = [], []
     for seed in range(seeds):
         named = [
-            (prediction.t_ms / 1000 - test.air_s, _named(prediction))
+            (prediction.t_ms / 1000 - test.air_s, _named(prediction, len(names)))
             for prediction in _smell(bundle, f"{AIR}:{test.air_s},{odour}:{test.odour_s}", seed)
         ]
         last = named[-1][1] if named else ""
@@ -172,9 +172,15 @@ def _smell(bundle: Bundle, scenario: str, seed: int) -> list[Prediction]:
     return said
 
 
-def _named(prediction: Prediction) -> str:
-    if prediction.components:
-        return "+".join(sorted(component.label for component in prediction.components))
+def _named(prediction: Prediction, n_present: int) -> str:
+    """Return what was announced; of a mixture the components with the largest proportions.
+
+    As many as were played, as the published top-K recall counts: a mixture model's presence
+    thresholds let through more than there is.
+    """
+    if prediction.task == "mixture":
+        largest = [label for label, _ in prediction.top[:n_present]]
+        return "+".join(sorted(largest)) if prediction.components else ""
     return prediction.label or ""
 
 
