@@ -207,7 +207,8 @@ def _verdict(prediction: Prediction) -> tuple[str | None, float | None]:
     if prediction.task == payloads.SUBSTANCE:
         return prediction.label, prediction.probability
     parts = prediction.components
-    return "+".join(part.label for part in parts), min(part.presence for part in parts)
+    # By name: which of two equal parts is the larger one may change with every window.
+    return "+".join(sorted(part.label for part in parts)), min(part.presence for part in parts)
 
 
 class _Printer:
