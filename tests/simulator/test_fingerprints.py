@@ -49,7 +49,7 @@ def test_a_known_transient_is_found_again() -> None:
     take = fit_take(values, SUBSTANCE_KIND)
     assert take.level[0] == pytest.approx(0.5, abs=0.05)
     assert take.rise_s[0] == pytest.approx(20, abs=4), "63 % of the first 40 s of a 30 s rise"
-    assert np.abs(take.residual[:, 0]).max() < 0.15, "ridge regression leaves a little of a steep rise"
+    assert np.abs(take.residual[:, 0]).max() < 0.15, "ridge leaves a little of a steep rise"
     assert np.isnan(take.level[1:]).all(), "what was not measured has no level"
 
 
