@@ -81,6 +81,9 @@ class OptimiserConfig:
     """Decoupled (AdamW)."""
     label_smoothing: float = 0.1
     """Share of the target spread over all labels (substances only)."""
+    miss_weight: float = 0.0
+    """Weight of the softened share of components that are not within 0.1 (mixtures only); 0 is the
+    published loss."""
     ema: float = 0.998
     """Decay per step of the averaged weights that are exported."""
     clip_norm: float = 1.0

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from hardware.errors import ScentdError
 from models.preprocess import PreprocessSpec, batch_features
-from training.config import TrainConfig, config_as_dict
 from training.losses import mixture_loss, substance_loss
 from training.network import MixtureNet, Network, build_network
 from training.windows import WindowSampler
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from training.config import TrainConfig
     from training.data import Dataset
 
 CHECKPOINT = "checkpoint.pt"
@@ -208,7 +208,12 @@ class _Trainer:
     def _loss(self, x: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         if isinstance(self.network, MixtureNet):
             proportions, presence, _ = self.network.logits(x, mask)
-            return mixture_loss(proportions.float(), presence.float(), target)
+            return mixture_loss(
+                proportions.float(),
+                presence.float(),
+                target,
+                miss_weight=self.config.optimiser.miss_weight,
+            )
         logits, _ = self.network(x, mask)
         return substance_loss(
             logits.float(), target, label_smoothing=self.config.optimiser.label_smoothing
@@ -231,5 +236,20 @@ def _schedule(step: int, warmup: int, steps: int) -> float:
 
 
 def _identity(config: TrainConfig, data: Dataset) -> str:
-    text = json.dumps([config_as_dict(config), data.sha256], sort_keys=True)
+    """Tell trainings apart by their data and by every setting that is not the default.
+
+    So an option that is added later does not cut off trainings that never knew it.
+    """
+    text = json.dumps([_settings(config), data.sha256], sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _settings(config: object) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            chosen[item.name] = _settings(value)
+        elif value != item.default:
+            chosen[item.name] = value
+    return chosen

@@ -48,7 +48,7 @@ from training.scoring import cut_windows, mixture_scores, substance_scores
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
 from training.fit import TrainingError, fit, measured_spec  # noqa: E402
-from training.losses import focal_bce, mixture_loss  # noqa: E402
+from training.losses import focal_bce, mixture_loss, soft_misses  # noqa: E402
 from training.network import build_network  # noqa: E402
 from training.onnx_export import quantise, to_onnx  # noqa: E402
 from training.windows import WindowSampler  # noqa: E402
@@ -295,6 +295,13 @@ def test_mixture_loss_is_least_at_the_truth() -> None:
     wrong = right[0].roll(1, dims=1), right[1].roll(1, dims=1)
     assert mixture_loss(*right, target) < 0.01
     assert mixture_loss(*wrong, target) > 1.0
+
+
+def test_soft_misses_count_what_is_not_within_a_tenth() -> None:
+    target = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8]])
+    predicted = torch.tensor([[0.5, 0.1, 0.4], [0.6, 0.2, 0.2]])
+    assert float(soft_misses(predicted, target)) == pytest.approx(0.5, abs=0.03)
+    assert float(soft_misses(target, target)) < 0.05
 
 
 def test_focal_loss_without_focus_is_half_the_cross_entropy(
