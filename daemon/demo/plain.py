@@ -56,20 +56,21 @@ class PlainView:
 
 
 def summary(stories: Sequence[RigStory]) -> str:
-    """Return what was played against what was said, as a table with the score."""
-    lines = [f"{'board':<12} {'played':<26} {'said':<26} verdict"]
+    """Return what was played against what was said, rig by rig, with the score."""
+    lines = [_row("", "played", "said")]
     for story in stories:
-        lines += [_row(story.programme.rig.rig_id, verdict) for verdict in story.verdicts]
-    for story in stories:
-        rig_id = story.programme.rig.rig_id
-        lines.append(f"{rig_id}: {score_line(story.verdicts)}.")
+        lines += [
+            _row(judged(verdict), named(verdict.played), _said(verdict))
+            for verdict in story.verdicts
+        ]
+    lines += [f"{story.programme.rig.rig_id}: {score_line(story.verdicts)}." for story in stories]
     return "\n".join(lines)
 
 
-def _row(rig_id: str, verdict: Verdict) -> str:
-    after = f" after {verdict.after_s:.0f} s" if verdict.said else ""
-    still = "" if verdict.over else ", still in the air"
-    return (
-        f"{rig_id:<12} {named(verdict.played):<26} {named(verdict.said) or '-':<26} "
-        f"{judged(verdict)}{after}{still}"
-    )
+def _row(verdict: str, played: str, said: str) -> str:
+    return f"{verdict:<15} {played:<20} {said}"
+
+
+def _said(verdict: Verdict) -> str:
+    told = f"{named(verdict.said)}, after {verdict.after_s:.0f} s" if verdict.said else "-"
+    return told if verdict.over else f"{told}; still in the air"

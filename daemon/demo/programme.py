@@ -53,7 +53,7 @@ class Rig:
 
 
 RIGS: tuple[Rig, ...] = (
-    Rig("substances", "substances-50", SUBSTANCE_BOARD, "Which substance?", 1.0, 20.0, 90.0, 240.0),
+    Rig("substances", "substances-50", SUBSTANCE_BOARD, "Which substance?", 1.0, 30.0, 60.0, 420.0),
     Rig("mixtures", "mixtures-12", MIXTURE_BOARD, "What is mixed?", 10.0, 8.0, 60.0, 90.0),
 )
 """Their times are those of the simulator's check; the speeds make an act last some 17 seconds."""

@@ -126,10 +126,10 @@ def _played_and_said(story: RigStory) -> list[Text]:
     mark, style = "", ""
     if story.said and act.odour and verdict is not None:
         sign, style = _MARKS[judged(verdict)]
-        mark = f"{sign} {judged(verdict)}"
+        mark = f"{sign} "
     return [
         _line(("in the air   ", _DIM), (in_the_air(act.odour), _HEAD), (f"  {lasts}", _DIM)),
-        _line(("scentd says  ", _DIM), (opinion(story), style or "cyan"), (f"  {mark}", style)),
+        _line(("scentd says  ", _DIM), (mark, style), (opinion(story), style or "cyan")),
     ]
 
 
@@ -210,16 +210,13 @@ def _counters(stories: Iterable[RigStory]) -> Text:
         for times in item["inference_ms"].values()
         if times["p50"] is not None
     ]
-    # A banner is text, and no damage.
-    damaged = [n for item in health for kind, n in item["frames_bad"].items() if kind != "text"]
     parts = [
         f"{sum(story.readings for story in stories)} readings",
         f"{sum(item['frames_lost'] for item in health)} lost",
-        f"{sum(damaged)} damaged",
         f"{sum(story.heard for story in stories)} messages",
     ]
     parts += [f"inference {max(inference):.1f} ms"] if inference else []
-    parts += [" + ".join(f"{item['rss_mb']:.0f}" for item in health) + " MB"] if health else []
+    parts += [f"{max(item['rss_mb'] for item in health):.0f} MB a service"] if health else []
     return Text(" · ".join(parts), style=_DIM, no_wrap=True, overflow="ellipsis")
 
 

@@ -159,7 +159,7 @@ def test_the_screen_fits_the_smallest_terminal_and_says_what_matters() -> None:
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
     assert "in the air   lemon" in text
-    assert "scentd says  lemon  ✔ right" in text
+    assert "scentd says  ✔ lemon" in text
     assert "1 of 2 named right" in text
     assert "C2H5OH" in text
     assert "127.0.0.1:1883" in text
@@ -195,8 +195,8 @@ def test_the_plain_view_prints_changes_and_nothing_else() -> None:
 def test_the_summary_sets_what_was_played_against_what_was_said() -> None:
     table = [" ".join(line.split()) for line in summary([lemon_named_mint_missed()]).splitlines()]
     assert table == [
-        "board played said verdict",
-        "substances lemon lemon right after 12 s",
-        "substances mint - without a name",
+        "played said",
+        "right lemon lemon, after 12 s",
+        "without a name mint -",
         "substances: 1 of 2 named right, 1 without a name.",
     ]
