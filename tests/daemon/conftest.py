@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from models.manifest import write_bundle
 from tests.daemon.counterparts import (
@@ -21,6 +22,11 @@ from tests.models.toys import toy_files, toy_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# A busy machine is slow, not wrong: no test here asserts a time.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture
