@@ -9,7 +9,9 @@ import argparse
 import math
 import os
 import random
+import signal
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +21,8 @@ from daemon.stopping import Stop
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hardware.command_line import Subparsers
 
 EXTRA = ("amqtt", "rich")
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     plain = args.plain or _must_be_plain()
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     stop = Stop(after_s=args.seconds)
-    with stop.on_signals():
+    with stop.on_signals(), _on_hang_up(stop):
         _say("Starting the boards, the broker and the services ...")
         performance = import_module("daemon.demo.performance")
         demo = performance.Demo(plain=plain, seed=seed, pace=args.pace, picture=args.svg)
@@ -85,6 +89,18 @@ def run(args: argparse.Namespace) -> int:
     print(summary(stories))
     _say(f"The same cast again: scentd demo --seed {seed}")
     return 0
+
+
+@contextmanager
+def _on_hang_up(stop: Stop) -> Iterator[None]:
+    """Let the closing of the terminal's window set `stop`, unless it is to be ignored (nohup)."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _check_installed() -> None:

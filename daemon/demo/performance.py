@@ -1,7 +1,7 @@
 """Demo: the whole thing: broker, services, boards and view, started in order and ended in reverse.
 
 The only module of the demo with a loop and a clock. Every part is a context manager, so
-whatever ends the demo (Ctrl-C, a deadline, a failure) leaves nothing behind.
+whatever ends the demo (Ctrl-C, a closed window, a deadline, a failure) leaves nothing behind.
 """
 
 from __future__ import annotations

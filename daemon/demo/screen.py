@@ -105,7 +105,6 @@ def _rig(story: RigStory, height: int, width: int) -> Panel:
     channels = min(len(CHANNEL_NAMES), height - _ROWS_BESIDE_CHANNELS)
     rows = [
         *_played_and_said(story),
-        Text(),
         *_sparklines(story, channels, width),
         Text(),
         *_bars(story, width),
@@ -128,7 +127,8 @@ def _played_and_said(story: RigStory) -> list[Text]:
         sign, style = _MARKS[judged(verdict)]
         mark = f"{sign} "
     return [
-        _line(("in the air   ", _DIM), (in_the_air(act.odour), _HEAD), (f"  {lasts}", _DIM)),
+        _line(("in the air   ", _DIM), (in_the_air(act.odour), _HEAD)),
+        _line((f"             for {lasts} (board's time)", _DIM)),
         _line(("scentd says  ", _DIM), (mark, style), (opinion(story), style or "cyan")),
     ]
 
