@@ -104,6 +104,9 @@ class TrainConfig:
     seed: int = 0
     max_samples: int | None = None
     """Samples of a recording that are used, from its start; None uses all."""
+    in_order_only: bool = False
+    """Leave out recordings whose rows are not in the order of time: lag differences of a permuted
+    recording are noise."""
     required_channels: tuple[str, ...] = ()
     """Channels without which the model says `fault`."""
     min_channels: int = 1

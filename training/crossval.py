@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from models.bundle import Bundle
     from training.config import TrainConfig
 
 REPORT = "crossval.json"
@@ -102,6 +103,10 @@ def cross_validate(
     for fold in folds:
         started_s = time.monotonic()
         train, test = data.subset(fold_of != fold), data.subset(fold_of == fold)
+        if config.in_order_only:
+            train = train.in_order()
+        permuted = test.subset(np.array([not sample.in_order for sample in test.samples]))
+        test = test.in_order()
         place = folder / f"fold-{fold}"
         fitted = fit(
             config,
@@ -120,6 +125,7 @@ def cross_validate(
                 "fold": fold,
                 **score(bundle, test, answers),
                 **_constant(train, test, answers.owner),
+                **_permuted(bundle, permuted),
                 "seconds": round(time.monotonic() - started_s, 1),
             }
         )
@@ -205,6 +211,14 @@ def _constant(train: Dataset, test: Dataset, owner: NDArray[np.int64]) -> dict[s
     return {f"constant_{name}": value for name, value in scores.items()}
 
 
+def _permuted(bundle: Bundle, data: Dataset) -> dict[str, float]:
+    """Score the held-out recordings that are in no time order, apart from the others."""
+    if not data.samples:
+        return {}
+    scores = score(bundle, data, ask(bundle, data))
+    return {f"permuted_{name}": value for name, value in scores.items()}
+
+
 def _neutral_presence(data: Dataset) -> tuple[float, ...]:
     return (_DEFAULT_PRESENCE,) * len(data.labels) if data.task == "mixture" else ()
 
@@ -214,12 +228,17 @@ def _protocol(data: Dataset) -> str:
         return "grouped 5-fold, one recording of every substance held out; w=100, stride 50"
     return (
         "5-fold, component sets held out, single substances always trained on; "
-        "first 60 s, w=100, stride 50"
+        "first 60 s, w=100, stride 50; recordings whose rows are out of time order are scored "
+        "apart (permuted_*)"
     )
 
 
 def _over(rows: list[dict[str, Any]], statistic: Callable[..., Any]) -> dict[str, float]:
-    names = [name for name in rows[0] if name not in ("fold", "windows", "recordings", "seconds")]
+    names = [
+        name
+        for name in rows[0]
+        if name.removeprefix("permuted_") not in ("fold", "windows", "recordings", "seconds")
+    ]
     return {name: round(float(statistic([row[name] for row in rows])), 4) for name in names}
 
 

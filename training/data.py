@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 N_FOLDS = 5
 """The base data has five recordings of each substance: one of each per fold."""
 
+OUT_OF_ORDER = 0.9
+"""Neighbours this different, in standard deviations, are no neighbours in time."""
+MIN_ROWS_TO_JUDGE = 50
+
 _INDEX_NAME = "mixture_index.csv"
 _COMPONENT = re.compile(r"([A-Za-z]+)_?(\d+(?:\.\d+)?)?(?=_|$)")
 _MIXTURE_NAME = re.compile(r"[A-Za-z]+_?(\d+(\.\d+)?)?(_[A-Za-z]+_?\d+(\.\d+)?)*")
@@ -51,6 +55,7 @@ class Sample:
     sha256: of the file's bytes.
     values: float32[n, 12] in the channel table's order, NaN where unusable.
     target: float32[labels], proportions summing to 1 (one-hot for a single substance).
+    in_order: whether its rows are in the order of time, as far as they can tell (`is_in_order`).
     group: recordings with the same group must not be split across folds.
     rate_hz: nominal rate of the recording.
     """
@@ -61,6 +66,7 @@ class Sample:
     target: NDArray[np.float32]
     group: str
     rate_hz: float
+    in_order: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,10 @@ class Dataset:
     def targets(self) -> NDArray[np.float32]:
         """float32[recordings, labels]."""
         return np.stack([sample.target for sample in self.samples])
+
+    def in_order(self) -> Dataset:
+        """Return the data set without the recordings whose rows are out of time order."""
+        return self.subset(np.array([sample.in_order for sample in self.samples]))
 
     def subset(self, keep: NDArray[np.bool_]) -> Dataset:
         """Return the data set of the samples where `keep` bool[recordings] is true."""
@@ -204,10 +214,13 @@ def component_set_folds(data: Dataset, seed: int = 0) -> NDArray[np.int64]:
     Holding out a composition while its neighbour with other proportions stays in
     would leak the answer, so a set of components is in one fold with all its
     proportions. Sets are dealt out, largest first, to the fold with the fewest
-    recordings; `seed` breaks ties.
+    recordings in time order; `seed` breaks ties.
     """
     sets = component_sets(data)
-    sizes = Counter(present for present in sets if len(present) > 1)
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for present, sample in zip(sets, data.samples, strict=True):
+        if len(present) > 1:
+            sizes[present] += sample.in_order
     rng = np.random.default_rng(seed)
     order = sorted(sizes, key=lambda present: (-sizes[present], rng.random()))
     load = [0] * N_FOLDS
@@ -275,7 +288,28 @@ def _load(
     _count_oddities(recording, oddities)
     usable = np.where(recording.quality == Quality.OK, recording.values, np.float32(np.nan))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Sample(name, digest, usable, target, group, recording.nominal_rate_hz)
+    in_order = is_in_order(usable)
+    oddities["recordings_out_of_time_order"] += int(not in_order)
+    return Sample(name, digest, usable, target, group, recording.nominal_rate_hz, in_order)
+
+
+def is_in_order(values: NDArray[np.float32]) -> bool:
+    """Tell whether consecutive readings float32[n, 12] resemble each other more than random pairs.
+
+    The mean absolute difference of neighbours over the standard deviation, averaged over the
+    Grove channels that move: 2/sqrt(pi) = 1.128 for rows in random order (Gaussian readings),
+    below 0.9 for every recording that a plot shows as smooth. Of the published mixtures, those
+    with tenths lie at 1.0 to 1.2: their rows were permuted, and no difference over time means
+    anything in them.
+    """
+    grove = [i for i, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
+    moving = values[:, grove]
+    spread = np.nanstd(moving, axis=0) if len(moving) else np.zeros(0)
+    lively = spread > 0
+    if len(moving) < MIN_ROWS_TO_JUDGE or not lively.any():
+        return True
+    jumps = np.nanmean(np.abs(np.diff(moving[:, lively], axis=0)), axis=0)
+    return float((jumps / spread[lively]).mean()) < OUT_OF_ORDER
 
 
 def _count_oddities(recording: Recording, oddities: Counter[str]) -> None:

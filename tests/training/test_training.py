@@ -30,6 +30,7 @@ from training.data import (
     Dataset,
     component_set_folds,
     component_sets,
+    is_in_order,
     load_mixtures,
     load_substances,
     substance_folds,
@@ -141,6 +142,17 @@ def test_mixture_names_give_proportions_and_hold_sets_together(tmp_path: Path) -
         assert (fold == -1) == (len(present) == 1)
     same = {f for p, f in zip(component_sets(mixtures), folds, strict=True) if "orange" in p}
     assert len(same) == 1
+
+
+def test_permuted_rows_are_told_from_rows_in_time(data: Dataset) -> None:
+    rng = np.random.default_rng(6)
+    for sample in data.samples:
+        assert is_in_order(sample.values)
+        assert not is_in_order(rng.permutation(sample.values))
+
+
+def test_constant_recording_is_not_called_permuted() -> None:
+    assert is_in_order(np.full((100, N_CHANNELS), 300.0, dtype=np.float32))
 
 
 def test_unaugmented_training_windows_are_those_of_the_models(data: Dataset) -> None:

@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     config, data, folder = load_training(args)
     report = _report(folder, config.name, data.sha256)
+    if config.in_order_only:
+        data = data.in_order()
     fitted = fit(config, data, folder=folder / "final", device=args.device)
     decision, announced = fit_decision(folder, data)
     provenance = Provenance(

@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from training.fit import fit  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
+    if config.in_order_only:
+        data = data.in_order()
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
     bar = StepBar(config.name, config.optimiser.steps)
     fitted = fit(config, data, folder=folder / "final", device=args.device, on_step=bar)
