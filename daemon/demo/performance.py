@@ -156,7 +156,7 @@ class _Picture:
     def __init__(self, path: Path, place: str) -> None:
         self._path = path
         self._place = place
-        self._best = (-1, -1)
+        self._best = (-1, -1, -1)
         self._drawn: RenderableType = ""
 
     def __enter__(self) -> Self:
@@ -171,11 +171,11 @@ class _Picture:
         self._path.write_text(svg, encoding="utf-8")
 
     def look(self, stories: Sequence[RigStory], elapsed_s: float) -> None:
-        """Keep this moment if more names are right on it, or as many with more to tell."""
-        now_right = sum(
-            not item.over and item.right for story in stories for item in story.verdicts
-        )
-        worth = (now_right, sum(len(story.verdicts) for story in stories))
+        """Keep this moment if more of what is said now is right, or as much with more to tell."""
+        smelled = [story for story in stories if story.act.odour]
+        right = sum(story.said == story.act.odour for story in smelled)
+        partly = sum(not set(story.said).isdisjoint(story.act.odour) for story in smelled)
+        worth = (right, partly, sum(len(story.verdicts) for story in stories))
         if worth >= self._best:
             self._best = worth
             self._drawn = screen(

@@ -68,7 +68,7 @@ def summary(stories: Sequence[RigStory]) -> str:
 
 
 def _row(verdict: str, played: str, said: str) -> str:
-    return f"{verdict:<15} {played:<20} {said}"
+    return f"{verdict:<14} {played:<18} {said}"
 
 
 def _said(verdict: Verdict) -> str:

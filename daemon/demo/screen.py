@@ -84,7 +84,7 @@ def screen(
     return Group(
         _title(place, elapsed_s),
         panels,
-        *(_score(story, max(width, WIDTH)) for story in stories),
+        *(_score(story) for story in stories),
         _counters(stories),
         Text("Ctrl-C ends the demo.", style=_DIM),
     )
@@ -184,13 +184,11 @@ def _bars(story: RigStory, width: int) -> list[Text]:
     return lines
 
 
-def _score(story: RigStory, width: int) -> Text:
+def _score(story: RigStory) -> Text:
     """Say what became of the rig's odours, the newest first as far as there is room."""
     verdicts = [verdict for verdict in story.verdicts if verdict.over]
     line = _line((f"{story.programme.rig.rig_id:<11}", _DIM), (f"{score_line(verdicts)}  ", ""))
     for verdict in reversed(verdicts):
-        if len(line) + len(_told(verdict)) > width:
-            break
         line.append(_told(verdict), style=_MARKS[judged(verdict)][1])
     return line
 
