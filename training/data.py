@@ -303,13 +303,15 @@ def is_in_order(values: NDArray[np.float32]) -> bool:
     anything in them.
     """
     grove = [i for i, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
-    moving = values[:, grove]
-    spread = np.nanstd(moving, axis=0) if len(moving) else np.zeros(0)
-    lively = spread > 0
-    if len(moving) < MIN_ROWS_TO_JUDGE or not lively.any():
+    there = [column for column in grove if np.isfinite(values[:, column]).any()]
+    readings = values[:, there].astype(np.float64)
+    readings = readings[np.isfinite(readings).all(axis=1)]
+    if len(readings) < MIN_ROWS_TO_JUDGE or not there:
         return True
-    jumps = np.nanmean(np.abs(np.diff(moving[:, lively], axis=0)), axis=0)
-    return float((jumps / spread[lively]).mean()) < OUT_OF_ORDER
+    spread = readings.std(axis=0)
+    jumps = np.abs(np.diff(readings, axis=0)).mean(axis=0)
+    lively = spread > 0
+    return not lively.any() or float((jumps[lively] / spread[lively]).mean()) < OUT_OF_ORDER
 
 
 def _count_oddities(recording: Recording, oddities: Counter[str]) -> None:
