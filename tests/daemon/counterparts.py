@@ -245,8 +245,13 @@ class Daemon:
                 cwd=ROOT,
                 env={**os.environ, **self.environ},
             )
-        wait_until(lambda: '"ready"' in self.log or self.process.poll() is not None, "ready")
-        assert self.process.poll() is None, self.log
+        process = self.process
+        try:
+            wait_until(lambda: '"ready"' in self.log or process.poll() is not None, "ready")
+            assert process.poll() is None, self.log
+        except BaseException:
+            self.__exit__()  # a block that is not entered is not left either
+            raise
         return self
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
