@@ -6,6 +6,7 @@ May import paho-mqtt. Decodes JSON; what it means is for `daemon.demo.story`.
 from __future__ import annotations
 
 import json
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -13,12 +14,20 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from daemon.config import TOPIC_ROOT
+from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAITING_LIMIT = 20_000
 """Messages that wait for the view at most, the oldest giving way: over a minute's worth."""
+
+
+_LISTENING_WITHIN_S = 30.0
+
+
+class EarError(ScentdError):
+    """The broker does not let the view listen."""
 
 
 class Heard(NamedTuple):
@@ -30,15 +39,21 @@ class Heard(NamedTuple):
 
 
 class Ear:
-    """A client of the broker; the block it manages is its connection, and paho owns its thread.
+    """A client of the broker; inside its block it listens, and paho owns its thread.
 
     Parameters
     ----------
     host, port: of the broker.
+
+    Raises
+    ------
+    EarError
+        The broker did not take the subscription in time.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self._listening = threading.Event()
         self._waiting: deque[Heard] = deque(maxlen=WAITING_LIMIT)
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -46,11 +61,18 @@ class Ear:
             protocol=MQTTProtocolVersion.MQTTv311,
         )
         self._client.on_connect = lambda client, *_: client.subscribe(f"{TOPIC_ROOT}/#", qos=1)
+        self._client.on_subscribe = lambda *_: self._listening.set()
         self._client.on_message = self._hear
 
     def __enter__(self) -> Self:
         self._client.connect(self._host, self._port)
         self._client.loop_start()
+        if not self._listening.wait(_LISTENING_WITHIN_S):
+            self.__exit__()
+            raise EarError(
+                f"The broker at {self._host}:{self._port} did not take the view's subscription "
+                f"within {_LISTENING_WITHIN_S:.0f} s. This machine may be too busy; try again."
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
