@@ -51,7 +51,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--plain", action="store_true", help="print lines, for pipes")
     parser.add_argument(
-        "--seconds", type=_positive, metavar="N", help="end by itself after so many seconds"
+        "--seconds", type=_positive, metavar="N", help="end by itself after so many seconds of play"
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="repeat a cast (default: another one every time)"
@@ -79,11 +79,11 @@ def run(args: argparse.Namespace) -> int:
     _check_installed()
     plain = args.plain or _must_be_plain()
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
-    stop = Stop(after_s=args.seconds)
+    stop = Stop()
     with stop.on_signals(), _on_hang_up(stop):
         _say("Starting the boards, the broker and the services ...")
         performance = import_module("daemon.demo.performance")
-        demo = performance.Demo(plain=plain, seed=seed, pace=args.pace, picture=args.svg)
+        demo = performance.Demo(plain, seed, args.seconds, args.pace, args.svg)
         stories = performance.perform(demo, stop)
     summary = import_module("daemon.demo.plain").summary
     print(summary(stories))

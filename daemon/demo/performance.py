@@ -48,12 +48,14 @@ class Demo:
     ----------
     plain: print lines instead of drawing a screen.
     seed: of the cast, its order and the boards' noise.
+    seconds: real seconds that it lasts once all is started, or None for as long as one likes.
     pace: 1 is the usual one; at 2 the boards run twice as fast.
     picture: an SVG to draw of the screen at its best moment, or None.
     """
 
     plain: bool
     seed: int
+    seconds: float | None = None
     pace: float = 1.0
     picture: Path | None = None
 
@@ -66,7 +68,7 @@ class _View(Protocol):
 
 
 def perform(demo: Demo, stop: Stop) -> list[RigStory]:
-    """Play until `stop` is set, and return what was heard.
+    """Play until `stop` is set or the time is over, and return what was heard.
 
     Raises
     ------
@@ -90,10 +92,13 @@ def perform(demo: Demo, stop: Stop) -> list[RigStory]:
         views = [stack.enter_context(view) for view in _views(demo, f"{LOOPBACK}:{broker.port}")]
         started_s = time.monotonic()
         while not stop.wait(_LOOK_EVERY_S):
+            elapsed_s = time.monotonic() - started_s
             for heard in ear.take():
                 stories[heard.rig_id].hear(heard.topic, heard.payload)
             for view in views:
-                view.look(list(stories.values()), time.monotonic() - started_s)
+                view.look(list(stories.values()), elapsed_s)
+            if demo.seconds is not None and elapsed_s >= demo.seconds:
+                break
             # Ctrl-C reaches every process of the terminal, the services too: then all is well.
             if not stop.is_set():
                 for service in services:
