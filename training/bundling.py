@@ -47,6 +47,8 @@ It bounds the worst window of all; `parity` in the manifest's metrics has the fi
 TORCH_TOLERANCE = 1e-4
 """The same between torch and ONNX float32: other summation orders, nothing else."""
 PARITY_WINDOWS = 200
+NOTES = "notes"
+"""The one entry of a manifest's metrics that is no table: sentences for the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +181,11 @@ def model_card(config: TrainConfig, manifest: Manifest) -> str:
     lines += [
         f"| {protocol} | {name} | {value:.4g} |"
         for protocol, scores in manifest.metrics.items()
+        if protocol != NOTES
         for name, value in scores.items()
         if isinstance(value, int | float)
     ]
-    lines += ["", *(str(note) for note in manifest.metrics.get("notes", [])), ""]
+    lines += ["", *(str(note) for note in manifest.metrics.get(NOTES, [])), ""]
     return "\n".join(lines)
 
 

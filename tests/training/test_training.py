@@ -266,7 +266,12 @@ def test_shuffled_labels_cannot_be_learned(data: Dataset, tmp_path: Path) -> Non
 
 def test_bundle_of_a_fitted_network_agrees_with_torch(data: Dataset, tmp_path: Path) -> None:
     fitted = fit(CONFIG, data)
-    write(tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), Provenance("test", "tiny.yaml"))
+    metrics = {"crossval": {"top1": 0.5}, "notes": ["Half of it."]}
+    provenance = Provenance("test", "tiny.yaml", metrics)
+    write(tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), provenance)
+    card = (tmp_path / "tiny" / "README.md").read_text()
+    assert "| crossval | top1 | 0.5 |" in card
+    assert "Half of it." in card
     windows = cut_windows(data.samples, fitted.spec)
     with torch.no_grad():
         logits = fitted.network(torch.from_numpy(windows.x), torch.from_numpy(windows.mask))[0]

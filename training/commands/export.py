@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, load it again, and say what it is."""
-    from training.bundling import Provenance, write  # noqa: PLC0415 - torch
+    from training.bundling import NOTES, Provenance, write  # noqa: PLC0415 - torch
     from training.fit import fit  # noqa: PLC0415
 
     config, data, folder = load_training(args)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         metrics={
             "crossval": report["mean"],
             **({"streaming": announced} if announced else {}),
-            "notes": [f"Cross-validation: {report['protocol']}."],
+            NOTES: _notes(report, config.task),
         },
     )
     manifest = write(args.output, config, fitted, data, decision, provenance)
@@ -65,6 +65,29 @@ def run(args: argparse.Namespace) -> int:
         f"parameters, {bundle.precision}, parity {dict(manifest.metrics['parity'])}"
     )
     return 0
+
+
+def _notes(report: dict[str, Any], task: str) -> list[str]:
+    """Say in sentences what the card's figures mean."""
+    notes = [
+        f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
+        "The presence F1 there is at the neutral threshold 0.5."
+        if task == "mixture"
+        else f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds."
+    ]
+    if task == "mixture":
+        notes.append(
+            "`constant_*` is the best prediction that is always the same, chosen on the training "
+            "folds: only what lies above it is skill."
+        )
+    else:
+        notes.append(
+            "`streaming`: held-out recordings through their fold's network and the decision layer, "
+            "from the recording's start: share announced, share of those that are right, and mean "
+            "belief minus hit rate, by seconds. The two constants of evidence are fitted on the "
+            "same recordings."
+        )
+    return notes
 
 
 def _report(folder: Path, name: str, data_sha256: str) -> dict[str, Any]:
