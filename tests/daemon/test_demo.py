@@ -40,14 +40,15 @@ def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        process.kill()
+        # Not SIGKILL: it would leave the demo's services without a parent.
+        process.terminate()
         process.communicate()
 
 
 def test_demo_names_a_smell_rightly_and_ends_cleanly_by_ctrl_c(tmp_path: Path) -> None:
     with demo(tmp_path, "--seed", "1") as process:
         assert process.stdout is not None
-        late = threading.Timer(NAMED_WITHIN_S, process.kill)
+        late = threading.Timer(NAMED_WITHIN_S, process.terminate)
         late.start()
         shown = []
         for line in process.stdout:
