@@ -45,9 +45,10 @@ class PlainView:
 
     def _opinion(self, story: RigStory) -> str:
         told = opinion(story)
-        if not story.said or not story.act.odour:
+        newest = next(reversed(story.verdicts), None)
+        # An odour that has just come has no name yet: what is said still means the last one.
+        if not story.said or newest is None or newest.over:
             return told
-        newest = story.verdicts[-1]
         return f"{told} ({judged(newest)}, {newest.after_s:.0f} s after its onset)"
 
     def _line(self, elapsed_s: float, rig_id: str, what: str, text: str) -> None:

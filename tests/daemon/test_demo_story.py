@@ -192,6 +192,19 @@ def test_the_plain_view_prints_changes_and_nothing_else() -> None:
     ]
 
 
+def test_the_plain_view_judges_no_name_that_is_older_than_the_odour() -> None:
+    stream = io.StringIO()
+    view = PlainView(stream)
+    story = RigStory(LEMON_AND_MINT)
+    hear_substance(story, 20, "lemon")
+    hear_sample(story, 45)
+    view.look([story], 45.0)
+    assert [line.split(maxsplit=2)[2] for line in stream.getvalue().splitlines()] == [
+        "in the air mint",
+        "says       lemon",
+    ]
+
+
 def test_the_summary_sets_what_was_played_against_what_was_said() -> None:
     table = [" ".join(line.split()) for line in summary([lemon_named_mint_missed()]).splitlines()]
     assert table == [
