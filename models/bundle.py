@@ -255,6 +255,8 @@ def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"])
 
 
 def _session_options() -> onnxruntime.SessionOptions:
+    # Recent wheels can report their use to their makers; a rig tells nobody what it smells.
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
