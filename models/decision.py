@@ -58,6 +58,9 @@ class DecisionSpec:
     presence_thresholds: per label, the presence from which on a component counts as present
         (mixtures only, else empty).
     presence_release: share of its threshold below which a present component is dropped.
+    min_proportion: a smaller part of a mixture is not named: none that was trained on is.
+        A mixture is announced when its named parts make up `announce` of it, and withdrawn
+        when they make up less than `withdraw`; proportions spread over everything name nothing.
     """
 
     temperature: float = 1.0
@@ -70,6 +73,7 @@ class DecisionSpec:
     overrule: float = 0.75
     presence_thresholds: tuple[float, ...] = ()
     presence_release: float = 0.8
+    min_proportion: float = 0.1
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with these constants, one sentence each."""
@@ -92,6 +96,8 @@ class DecisionSpec:
             found.append(f"confirm must be at least 1, got {self.confirm}")
         if not all(0 < value < 1 for value in self.presence_thresholds):
             found.append("every presence threshold must lie between 0 and 1")
+        if not 0 <= self.min_proportion < 1:
+            found.append(f"min_proportion must lie in 0..1, got {self.min_proportion}")
         if not 0 < self.presence_release <= 1:
             found.append(f"presence_release must lie in 0..1, got {self.presence_release}")
         return found
@@ -290,7 +296,11 @@ class MixtureDecision:
         mean = self._mean.add(both, share)
         self._proportions, self._presences = np.split(mean, 2)
         keep = self._present & (self._presences >= self._thresholds * self._spec.presence_release)
-        self._present = keep | (self._presences >= self._thresholds)
+        present = keep | (self._presences >= self._thresholds)
+        present &= self._proportions >= self._spec.min_proportion
+        needed = self._spec.withdraw if self._present.any() else self._spec.announce
+        whole = float(self._proportions[present].sum()) >= needed
+        self._present = present if whole else np.zeros_like(present)
         self._windows += 1
 
     def clear(self) -> None:

@@ -180,7 +180,10 @@ def test_log_probabilities_survive_large_logits() -> None:
     assert result.tolist() == [0.0, -1e4]
 
 
-MIXED = dataclasses.replace(SPEC, presence_thresholds=(0.6,) * 3, presence_release=0.5)
+# How much of the mixture its named parts must make up has tests of its own, below.
+MIXED = dataclasses.replace(
+    SPEC, presence_thresholds=(0.6,) * 3, presence_release=0.5, announce=0.15, withdraw=0.1
+)
 
 
 def mixture_after(presences: list[list[float]], memory_s: float = 0.01) -> list[list[str]]:
@@ -200,6 +203,25 @@ def test_a_component_is_dropped_only_below_its_released_threshold() -> None:
     assert mixture_after([[0.7, 0, 0], [0.4, 0, 0], [0.2, 0, 0], [0.4, 0, 0]]) == [
         ["a"], ["a"], [], [],
     ]  # fmt: skip
+
+
+def test_proportions_spread_over_everything_name_nothing() -> None:
+    spec = dataclasses.replace(MIXED, announce=0.5, withdraw=0.3, memory_s=0.01)
+    decision = MixtureDecision(("a", "b", "c"), spec)
+    decision.add(window([0.4, 0.35, 0.25]), window([0.9, 0.1, 0.1]), Share(0, 1, 1))
+    assert decision.announced is None
+    decision.add(window([0.6, 0.2, 0.2]), window([0.9, 0.1, 0.1]), Share(5, 1, 1))
+    assert decision.announced == "a"
+    decision.add(window([0.4, 0.35, 0.25]), window([0.9, 0.1, 0.1]), Share(5, 1, 1))
+    assert decision.announced == "a"
+    decision.add(window([0.2, 0.5, 0.3]), window([0.9, 0.1, 0.1]), Share(5, 1, 1))
+    assert decision.announced is None
+
+
+def test_a_part_too_small_to_have_been_trained_on_is_not_named() -> None:
+    decision = MixtureDecision(("a", "b", "c"), MIXED)
+    decision.add(window([0.05, 0.55, 0.4]), window([0.9, 0.9, 0.9]), Share(0, 1, 1))
+    assert decision.announced == "b + c"
 
 
 def test_proportions_are_the_mean_over_windows_and_sum_to_one() -> None:
