@@ -17,18 +17,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import yaml
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from models.decision import DecisionSpec
-from models.mapping import build
+from models.mapping import build, plain
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class Manifest:
 
     def to_yaml(self) -> bytes:
         """Return the manifest's bytes, its own hash as the last line."""
-        content = {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+        content = {"format": FORMAT, **plain(dataclasses.asdict(self))}
         del content["sha256"]
         text: str = yaml.dump(
             content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
@@ -374,14 +373,3 @@ def _check_format(version: Any, source: str) -> None:
 
 def _listed(source: str, problems: list[str]) -> str:
     return f"The manifest {source} cannot be used: " + "; ".join(problems) + "."
-
-
-def _plain(value: Any) -> Any:
-    """Reduce to what any YAML reader reads: lists, dicts, plain strings and numbers."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, str):  # a library's version may be a subclass of its own
-        return str(value)
-    return value.item() if isinstance(value, np.generic) else value

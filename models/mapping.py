@@ -1,7 +1,8 @@
-"""Models: frozen dataclasses from the mappings of a YAML file, every problem reported at once.
+"""Models: frozen dataclasses from the mappings of a YAML file, and back to plain ones.
 
-May import hardware.errors and the standard library. Must never open a file or know a
-dataclass by name: manifests and training configurations are both read through here.
+Reading reports every problem at once. May import hardware.errors, numpy and the standard
+library. Must never open a file or know a dataclass by name: manifests and training
+configurations are both read through here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from hardware.errors import ScentdError
 
@@ -101,3 +104,14 @@ def _fits(hint: Any, value: list[Any]) -> bool:
 
 def _is_finite_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def plain(value: Any) -> Any:
+    """Reduce to what any YAML reader reads: lists, dicts, plain strings and numbers."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, str):  # a library's version may be a subclass of its own
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value

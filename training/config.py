@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from hardware.errors import UsageError
-from models.mapping import build
+from models.mapping import build, plain
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
@@ -148,11 +148,5 @@ def load_config(path: Path) -> TrainConfig:
 
 def config_as_dict(config: Any) -> dict[str, Any]:
     """Plain dictionaries and lists of a configuration, as `load_config` would read them back."""
-    return {
-        key: list(value)
-        if isinstance(value, tuple)
-        else value
-        if not isinstance(value, dict)
-        else {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
-        for key, value in dataclasses.asdict(config).items()
-    }
+    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    return result
