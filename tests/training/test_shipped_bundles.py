@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +14,11 @@ from training.data import Dataset, load_mixtures, load_substances
 from training.evaluate import ask, score
 from training.scoring import mixture_scores
 
-DATA = os.environ.get("SCENTD_DATA")
-needs_data = [
-    pytest.mark.data,
-    pytest.mark.skipif(not DATA, reason="SCENTD_DATA does not name the recordings"),
-]
-
-
-def smellnet() -> Path:
-    return Path(DATA or "") / "smellnet"
-
 
 @pytest.fixture(scope="module")
-def nuts() -> Dataset:
+def nuts(smellnet: Path) -> Dataset:
     labels = load_bundle("substances-50").manifest.labels
-    return load_substances(smellnet() / "crosssession" / "nuts", labels)
+    return load_substances(smellnet / "crosssession" / "nuts", labels)
 
 
 def test_both_models_are_shipped() -> None:
@@ -61,25 +50,25 @@ def test_manifest_reads_no_environment_channel_and_no_absolute_value(name: str) 
 class TestOnRealRecordings:
     """Needs SCENTD_DATA."""
 
-    pytestmark = needs_data
+    pytestmark = pytest.mark.data
 
     def test_no_recording_of_another_day_was_trained_on(self, nuts: Dataset) -> None:
         for name in ("substances-50", "mixtures-12"):
             known = load_bundle(name).training_hashes
             assert not known & {sample.sha256 for sample in nuts.samples}
 
-    def test_substances_know_what_they_were_trained_on(self) -> None:
+    def test_substances_know_what_they_were_trained_on(self, smellnet: Path) -> None:
         bundle = load_bundle("substances-50", precision="int8")
-        data = load_substances(smellnet() / "base", bundle.manifest.labels)
+        data = load_substances(smellnet / "base", bundle.manifest.labels)
         assert data.sha256 == bundle.manifest.training["data_sha256"]
         some = data.subset(np.arange(len(data.samples)) % 10 == 0)
         result = score(bundle, some, ask(bundle, some))
         assert result["seen_in_training"] == len(some.samples) == 25
         assert result["recording_top1"] > 0.9
 
-    def test_mixtures_know_what_they_were_trained_on(self) -> None:
+    def test_mixtures_know_what_they_were_trained_on(self, smellnet: Path) -> None:
         bundle = load_bundle("mixtures-12", precision="int8")
-        data = load_mixtures(smellnet() / "mixture", labels=bundle.manifest.labels)
+        data = load_mixtures(smellnet / "mixture", labels=bundle.manifest.labels)
         assert data.sha256 == bundle.manifest.training["data_sha256"]
         some = data.subset(np.arange(len(data.samples)) % 20 == 0)
         answers = ask(bundle, some)
