@@ -27,8 +27,8 @@ from models.manifest import (
     write_bundle,
 )
 from training.config import TrainConfig, config_as_dict
+from training.evaluation.scoring import cut_windows
 from training.onnx_export import ExportError, quantise, to_onnx
-from training.scoring import cut_windows
 
 if TYPE_CHECKING:
     from pathlib import Path

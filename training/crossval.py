@@ -24,7 +24,9 @@ from training.data import (
     component_set_folds,
     substance_folds,
 )
-from training.decision_fit import (
+from training.evaluation.evaluate import Answers, ask, score
+from training.evaluation.scoring import mixture_scores
+from training.evaluation.streaming import (
     announced_scores,
     best_temperature,
     best_threshold,
@@ -32,8 +34,6 @@ from training.decision_fit import (
     joined,
     stream,
 )
-from training.evaluate import Answers, ask, score
-from training.scoring import mixture_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from hardware.simulator.tables import CAST_FILE, MIXTURE_BOARD, SUBSTANCE_BOARD,
 from models.decision import log_probabilities
 from models.nose import Nose
 from training.data import Dataset, Sample
-from training.evaluate import ask
+from training.evaluation.evaluate import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -11,8 +11,8 @@ from models.bundle import integer_matmuls, load_bundle, shipped_bundles
 from models.manifest import INT8_MODEL
 from training.crossval import best_constant
 from training.data import Dataset, load_mixtures, load_substances
-from training.evaluate import ask, score
-from training.scoring import mixture_scores
+from training.evaluation.evaluate import ask, score
+from training.evaluation.scoring import mixture_scores
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,9 @@ from training.data import (
     load_substances,
     substance_folds,
 )
-from training.decision_fit import (
+from training.evaluation.evaluate import ask, score
+from training.evaluation.scoring import cut_windows, mixture_scores, substance_scores
+from training.evaluation.streaming import (
     Streams,
     _fading_means,
     best_temperature,
@@ -43,8 +45,6 @@ from training.decision_fit import (
     fit_evidence,
     stream,
 )
-from training.evaluate import ask, score
-from training.scoring import cut_windows, mixture_scores, substance_scores
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 

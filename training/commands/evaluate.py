@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hardware.errors import UsageError
 from models.bundle import load_bundle
 from training.commands._shared import load_task, score_lines
-from training.evaluate import ask, score
+from training.evaluation.evaluate import ask, score
 
 if TYPE_CHECKING:
     import argparse

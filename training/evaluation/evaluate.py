@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.decision import log_probabilities
-from training.scoring import cut_windows, mixture_scores, substance_scores
+from training.evaluation.scoring import cut_windows, mixture_scores, substance_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
