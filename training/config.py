@@ -91,6 +91,49 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CrossModalConfig:
+    """What a substance network learns beside its labels: each is off at 0 and a switch of `fit`.
+
+    The second modality is GC-MS element counts, odour descriptions and odour descriptors of the
+    substances (`training.crossmodal`). None of it is an input of the network that is exported.
+    """
+
+    gcms: float = 0.0
+    """Weight of the symmetric InfoNCE between windows and GC-MS vectors (the published way)."""
+    similarity: float = 0.0
+    """Weight of the regression of embeddings' similarities onto those of the substances."""
+    signed: float = 0.0
+    """Weight of matching windows with odour descriptions by signed pairs."""
+    masked: float = 0.0
+    """Weight of the prediction of masked channels and spans of a window."""
+    pretrain: float = 0.0
+    """Share of the steps, the first ones, that do nothing but the masked prediction."""
+    balancer: bool = False
+    """Two views of a window, each trained on a random half of the labels per step."""
+    descriptors: float = 0.0
+    """Weight of the odour descriptors; above 0 the network has an output `descriptors`."""
+    temperature: float = 0.07
+    """Of the InfoNCE; published."""
+    gcms_file: str = ""
+    """CSV of element counts; empty looks for gcms_elements.csv in the data folder or above it."""
+    text_file: str = ""
+    """JSON of descriptions; empty looks for text_description.json there."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must not be negative"
+            for name in ("gcms", "similarity", "signed", "masked", "descriptors")
+            if getattr(self, name) < 0
+        ]
+        if not 0 <= self.pretrain < 1:
+            problems.append(f"pretrain must lie in 0..1 (1 left out), got {self.pretrain}")
+        if not self.temperature > 0:
+            problems.append(f"temperature must be positive, got {self.temperature}")
+        if problems:
+            raise UsageError("cross_modal: " + "; ".join(problems) + ".")
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """One model, wholly: what it is called, reads, looks like and how it is trained."""
 
@@ -100,6 +143,8 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    cross_modal: CrossModalConfig | None = None
+    """What is learned beside the labels; None (and not only all off) trains without that code."""
     version: str = "0.1.0"
     seed: int = 0
     max_samples: int | None = None
@@ -142,6 +187,11 @@ def load_config(path: Path) -> TrainConfig:
         raise ConfigError(
             f"{path}: network.patch ({config.network.patch}) must divide preprocessing.window "
             f"({config.preprocessing.window})"
+        )
+    if config.cross_modal and config.task != "substance":
+        raise ConfigError(
+            f"{path}: cross_modal is about single substances; expected task: substance, got "
+            f"{config.task}. Leave cross_modal out."
         )
     return config
 

@@ -79,12 +79,14 @@ class Dataset:
     labels: the order of every sample's target.
     samples: the recordings, sorted by name.
     oddities: how often each oddity of the data was met, for the log and the model card.
+    folder: where the recordings were read; tables about the substances lie in it or above it.
     """
 
     task: str
     labels: tuple[str, ...]
     samples: tuple[Sample, ...]
     oddities: dict[str, int] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def sha256(self) -> str:
@@ -104,7 +106,7 @@ class Dataset:
     def subset(self, keep: NDArray[np.bool_]) -> Dataset:
         """Return the data set of the samples where `keep` bool[recordings] is true."""
         samples = tuple(s for s, kept in zip(self.samples, keep, strict=True) if kept)
-        return Dataset(self.task, self.labels, samples, self.oddities)
+        return Dataset(self.task, self.labels, samples, self.oddities, self.folder)
 
 
 Progress = Callable[[Iterable[Path]], Iterable[Path]]
@@ -147,7 +149,7 @@ def load_substances(
         target[order.index(file.parent.name)] = 1.0
         name = file.relative_to(folder).as_posix()
         samples.append(_load(file, name, target, group=name, oddities=oddities))
-    return Dataset("substance", order, tuple(samples), dict(sorted(oddities.items())))
+    return Dataset("substance", order, tuple(samples), dict(sorted(oddities.items())), folder)
 
 
 def load_mixtures(
@@ -186,7 +188,7 @@ def load_mixtures(
         entry = by_file[file]
         target = np.array([entry.proportions.get(label, 0.0) for label in order], dtype=np.float32)
         samples.append(_load(file, entry.file, target, entry.recording, oddities))
-    return Dataset("mixture", order, tuple(samples), dict(sorted(oddities.items())))
+    return Dataset("mixture", order, tuple(samples), dict(sorted(oddities.items())), folder)
 
 
 def substance_folds(data: Dataset) -> NDArray[np.int64]:

@@ -72,14 +72,19 @@ class ScentFormerTrunk(nn.Module):
         -------
         float32[batch, D], the mean of the tokens weighted by their measured rows.
         """
+        tokens, weight = self.encoded(x, mask)
+        pooled: Tensor = (tokens * weight.unsqueeze(-1)).sum(dim=1)
+        return pooled / weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
+
+    def encoded(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoded tokens [batch, tokens, D] and their weights [batch, tokens]."""
         x = x * mask.unsqueeze(-1)
         # -1 stands for the batch: its size stays free in the exported graph.
         weight = mask.reshape(-1, self.tokens, self.patch).mean(dim=2)
         tokens = self.stem_norm(self.stem(x.reshape(-1, self.tokens, self.patch * x.shape[2])))
         tokens = self.dropout(tokens + self.positions)
         tokens = self.encoder(tokens, src_key_padding_mask=weight == 0)
-        pooled: Tensor = (tokens * weight.unsqueeze(-1)).sum(dim=1)
-        return pooled / weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return tokens, weight
 
 
 def _head(width: int, outputs: int, dropout: float) -> nn.Sequential:
@@ -91,7 +96,7 @@ def _head(width: int, outputs: int, dropout: float) -> nn.Sequential:
 class SubstanceNet(nn.Module):
     """ScentFormer with the substance head."""
 
-    output_names = ("logits", "embedding")
+    output_names: tuple[str, ...] = ("logits", "embedding")
 
     def __init__(
         self, config: NetworkConfig, *, window: int, n_features: int, n_labels: int
