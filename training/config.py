@@ -70,24 +70,34 @@ class OptimiserConfig:
     """How the weights are found."""
 
     steps: int = 5000
-    """Batches in all."""
+    """Batches in all; not read where `epochs` counts."""
+    epochs: int = 0
+    """Passes over the protocol's windows, shuffled anew for each, as published; 0 draws `steps`
+    batches of random, augmented windows instead."""
     batch: int = 64
     """Windows in one batch, drawn evenly over labels (substances) or component sets (mixtures)."""
     learning_rate: float = 1e-3
     """Peak rate, after `warmup` steps; a cosine takes it to zero."""
+    kind: Literal["adamw", "adam"] = "adamw"
+    """AdamW, or Adam as published."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does after `warmup`."""
     warmup: int = 200
     """Steps of linear rise."""
     weight_decay: float = 0.05
-    """Decoupled (AdamW)."""
+    """Decoupled (AdamW); Adam adds it to the gradient."""
     label_smoothing: float = 0.1
     """Share of the target spread over all labels (substances only)."""
     miss_weight: float = 0.0
     """Weight of the softened share of components that are not within 0.1 (mixtures only); 0 is the
     published loss."""
     ema: float = 0.998
-    """Decay per step of the averaged weights that are exported."""
+    """Decay per step of the averaged weights that are exported; 0 exports the last weights."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the matrix products in training: auto is bfloat16 on CUDA and float32 on the CPU, where
+    bfloat16 gains only on processors with instructions for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,8 @@ class CrossModalConfig:
     """CSV of element counts; empty looks for gcms_elements.csv in the data folder or above it."""
     text_file: str = ""
     """JSON of descriptions; empty looks for text_description.json there."""
+    descriptors_file: str = ""
+    """CSV of odour descriptors; empty takes the table that comes with scentd."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -147,6 +159,9 @@ class TrainConfig:
     """What is learned beside the labels; None (and not only all off) trains without that code."""
     version: str = "0.1.0"
     seed: int = 0
+    standardise: Literal["rms", "windows"] = "rms"
+    """How features are scaled: by their root mean square around 0, so that no change stays 0, or
+    by mean and standard deviation over the protocol's training windows, as published."""
     max_samples: int | None = None
     """Samples of a recording that are used, from its start; None uses all."""
     in_order_only: bool = False

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hardware.errors import ScentdError
 from models.preprocess import PreprocessSpec, batch_features
+from training.epochs import EpochSampler, total_steps, window_statistics
 from training.losses import mixture_loss, substance_loss
 from training.network import MixtureNet, Network, build_network
 from training.windows import WindowSampler
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from training.config import TrainConfig
+    from training.config import OptimiserConfig, TrainConfig
     from training.data import Dataset
 
 CHECKPOINT = "checkpoint.pt"
@@ -72,7 +73,7 @@ def fit(
     config: everything that decides the result, the seed included.
     data: recordings to train on, at the model's rate.
     folder: where checkpoints go; a checkpoint there of the same configuration and data is resumed.
-    device: torch device; "cuda" trains in bfloat16.
+    device: torch device; "cuda" trains in bfloat16 unless the configuration says otherwise.
     on_step: called after each step with its number (from 1) and its loss.
 
     Raises
@@ -83,7 +84,7 @@ def fit(
     path = folder / CHECKPOINT if folder else None
     if path and path.exists():
         trainer.restore(path)
-    while trainer.step < config.optimiser.steps:
+    while trainer.step < trainer.steps:
         loss = trainer.advance()
         on_step(trainer.step, loss)
         if path and (trainer.step % SAVE_EVERY_STEPS == 0 or trainer.step == trainer.steps):
@@ -114,18 +115,12 @@ class _Trainer:
 
     def __init__(self, config: TrainConfig, data: Dataset, device: str) -> None:
         self.config, self.device = config, device
-        self.steps = config.optimiser.steps
+        self.steps = total_steps(config, data)
         self.identity = _identity(config, data)
         torch.manual_seed(config.seed)
-        self.spec = measured_spec(config.preprocessing, data, config.max_samples)
-        self.sampler = WindowSampler(
-            data,
-            self.spec,
-            config.augment,
-            seed=config.seed,
-            max_samples=config.max_samples,
-            device=device,
-        )
+        measure = window_statistics if config.standardise == "windows" else measured_spec
+        self.spec = measure(config.preprocessing, data, config.max_samples)
+        self.sampler = _sampler(config, data, self.spec, device)
         self.network = build_network(
             config.task,
             config.network,
@@ -134,7 +129,8 @@ class _Trainer:
             n_labels=len(data.labels),
         ).to(device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
-        self.optimiser = torch.optim.AdamW(
+        kind = torch.optim.Adam if config.optimiser.kind == "adam" else torch.optim.AdamW
+        self.optimiser = kind(
             self.network.parameters(),
             lr=config.optimiser.learning_rate,
             weight_decay=config.optimiser.weight_decay,
@@ -146,12 +142,12 @@ class _Trainer:
         """Do one step and return its loss."""
         settings = self.config.optimiser
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(self.step, settings.warmup, self.steps)
+            group["lr"] = settings.learning_rate * _schedule(self.step, self.steps, settings)
         x, mask, target = self.sampler.batch(settings.batch)
         self.network.train()
-        with torch.autocast(
-            self.device.split(":")[0], torch.bfloat16, enabled=self.device.startswith("cuda")
-        ):
+        kind = self.device.split(":")[0]
+        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and kind == "cuda")
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             loss = self._loss(x, mask, target)
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
@@ -203,7 +199,10 @@ class _Trainer:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["torch_rng"].cpu())
-        self.sampler.generator.set_state(state["sampler_rng"].cpu())
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.seek(self.step)
+        else:
+            self.sampler.generator.set_state(state["sampler_rng"].cpu())
 
     def _loss(self, x: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         if isinstance(self.network, MixtureNet):
@@ -220,7 +219,7 @@ class _Trainer:
         )
 
     def _average_weights(self) -> None:
-        # A young average forgets its random start quickly.
+        # A young average forgets its random start quickly; without one it is the last weights.
         decay = min(self.config.optimiser.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
@@ -228,10 +227,30 @@ class _Trainer:
                 mean.lerp_(current, 1 - decay)
 
 
-def _schedule(step: int, warmup: int, steps: int) -> float:
-    """Linear rise, then a cosine to zero, as a share of the peak rate."""
+def _sampler(
+    config: TrainConfig, data: Dataset, spec: PreprocessSpec, device: str
+) -> WindowSampler | EpochSampler:
+    if config.optimiser.epochs:
+        return EpochSampler(
+            data,
+            spec,
+            batch=config.optimiser.batch,
+            seed=config.seed,
+            max_samples=config.max_samples,
+            device=device,
+        )
+    return WindowSampler(
+        data, spec, config.augment, seed=config.seed, max_samples=config.max_samples, device=device
+    )
+
+
+def _schedule(step: int, steps: int, settings: OptimiserConfig) -> float:
+    """Linear rise, then constant or a cosine to zero, as a share of the peak rate."""
+    warmup = settings.warmup
     if step < warmup:
         return (step + 1) / warmup
+    if settings.schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 

@@ -95,13 +95,13 @@ class StepBar:
             self._bar.close()
 
 
-def fold_bars(name: str, steps: int) -> Callable[[int, int, float], None]:
-    """Return an `on_step` for cross-validation: one bar a fold."""
+def fold_bars(name: str, steps: Callable[[int], int]) -> Callable[[int, int, float], None]:
+    """Return an `on_step` for cross-validation: one bar a fold, `steps` telling its length."""
     bars: dict[int, StepBar] = {}
 
     def on_step(fold: int, step: int, loss: float) -> None:
         if fold not in bars:
-            bars[fold] = StepBar(f"{name} fold {fold}", steps)
+            bars[fold] = StepBar(f"{name} fold {fold}", steps(fold))
         bars[fold](step, loss)
 
     return on_step

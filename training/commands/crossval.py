@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from training.commands._shared import add_training_options, fold_bars, load_training, score_lines
-from training.crossval import REPORT, cross_validate
+from training.crossval import REPORT, cross_validate, folds_of
 from training.data import N_FOLDS
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and score every fold; print the mean scores."""
+    from training.epochs import total_steps  # noqa: PLC0415 - torch
+
     config, data, folder = load_training(args)
+    fold_of = folds_of(data)
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
     report = cross_validate(
         config,
@@ -42,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         folder,
         device=args.device,
         folds=range(N_FOLDS),
-        on_step=fold_bars(config.name, config.optimiser.steps),
+        on_step=fold_bars(
+            config.name, lambda fold: total_steps(config, data.subset(fold_of != fold))
+        ),
     )
     if args.json:
         print(json.dumps(report))

@@ -28,13 +28,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train to the last step."""
-    from training.fit import fit  # noqa: PLC0415 - torch
+    from training.epochs import total_steps  # noqa: PLC0415 - torch
+    from training.fit import fit  # noqa: PLC0415
 
     config, data, folder = load_training(args)
     if config.in_order_only:
         data = data.in_order()
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
-    bar = StepBar(config.name, config.optimiser.steps)
+    bar = StepBar(config.name, total_steps(config, data))
     fitted = fit(config, data, folder=folder / "final", device=args.device, on_step=bar)
     print(f"{config.name}: trained, loss {fitted.loss:.4f}; checkpoint in {folder / 'final'}")
     return 0
