@@ -1,8 +1,10 @@
 """training/: grouped cross-validation: train on some recordings, score int8 on others.
 
 Every fold goes the whole way: fit, quantise, write a bundle, load it, score it
-through `evaluate`. Its answers on held-out recordings also set the decision
-constants that must not be fitted on training data.
+through `evaluate`, on its recordings as they are and as another board would have made
+them, and streamed through the decision layer. The answers on held-out recordings also set
+the decision constants that must not be fitted on training data. Imports torch only while it
+runs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import itertools
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,15 +26,18 @@ from training.data import (
     component_set_folds,
     substance_folds,
 )
-from training.evaluation.evaluate import Answers, ask, score
-from training.evaluation.scoring import mixture_scores
+from training.evaluation.decision_fit import best_threshold, fit_substances
+from training.evaluation.evaluate import ask, score, tally
+from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, read_held_out, together
+from training.evaluation.intervals import intervals, pooled
+from training.evaluation.scoring import Tally, mixture_tally, presence_tally, values
+from training.evaluation.sessions import other_sessions
 from training.evaluation.streaming import (
-    announced_scores,
-    best_temperature,
-    best_threshold,
-    fit_evidence,
-    joined,
+    decided_s,
+    follow,
+    median_decision,
     stream,
+    streaming_tally,
 )
 
 if TYPE_CHECKING:
@@ -43,25 +48,41 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from training.config import TrainConfig
+    from training.evaluation.intervals import Interval
 
 REPORT = "crossval.json"
-HELD_OUT = "held_out.npz"
+
+ROBUST = ("top1", "recording_top1", "within_01", "top_k")
+"""Scores that are given for simulated other sessions too."""
 
 _DEFAULT_PRESENCE = 0.5
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeldOut:
-    """What the folds' networks said of recordings they had not seen.
+class Panel:
+    """Scores over some recordings, and which of those belong together."""
+
+    tally: Tally
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """What came of one fold.
 
     Attributes
     ----------
-    answers: owner counts recordings of the whole data set.
-    target: float32[windows, labels].
+    row: its scores, for the report.
+    panels: its tallies by the prefix of their names: "" for the held-out recordings, "robust_"
+        for their simulated sessions, "constant_" and "permuted_" for mixtures.
+    held_out: its network's answers.
     """
 
-    answers: Answers
-    target: NDArray[np.float32]
+    row: dict[str, Any]
+    panels: dict[str, Panel]
+    held_out: HeldOut
 
 
 def folds_of(data: Dataset) -> NDArray[np.int64]:
@@ -91,45 +112,25 @@ def cross_validate(
 
     Returns
     -------
-    The report: the scores of each fold, their mean and standard deviation, and for mixtures
-    the scores of a constant prediction.
+    The report: the scores of each fold with their mean and standard deviation; the same scores
+    over the recordings of all folds together (`pooled`) with 95 % bootstrap intervals over
+    recordings (`intervals`); what the decision layer makes of them (`decision`).
     """
-    from training.bundling import Provenance, write  # noqa: PLC0415 - torch
-    from training.fit import fit  # noqa: PLC0415
-
-    fold_of = folds_of(data)
-    rows: list[dict[str, Any]] = []
-    held_out: list[HeldOut] = []
-    for fold in folds:
-        started_s = time.monotonic()
-        train, test = data.subset(fold_of != fold), data.subset(fold_of == fold)
-        if config.in_order_only:
-            train = train.in_order()
-        permuted = test.subset(np.array([not sample.in_order for sample in test.samples]))
-        test = test.in_order()
-        place = folder / f"fold-{fold}"
-        fitted = fit(
+    done = [
+        _one_fold(
             config,
-            train,
-            folder=place,
+            data,
+            fold,
+            folder / f"fold-{fold}",
             device=device,
             on_step=lambda step, loss, fold=fold: on_step(fold, step, loss),  # type: ignore[misc]
         )
-        neutral = DecisionSpec(presence_thresholds=_neutral_presence(data))
-        provenance = Provenance(f"scent-train crossval (fold {fold})", config.name)
-        write(place / "bundle", config, fitted, train, neutral, provenance)
-        bundle = load_bundle(place / "bundle", precision="int8")
-        answers = ask(bundle, test)
-        rows.append(
-            {
-                "fold": fold,
-                **score(bundle, test, answers),
-                **_constant(train, test, answers.owner),
-                **_permuted(bundle, permuted),
-                "seconds": round(time.monotonic() - started_s, 1),
-            }
-        )
-        held_out.append(HeldOut(answers, test.targets[answers.owner]))
+        for fold in folds
+    ]
+    rows = [fold.row for fold in done]
+    held_out = together([fold.held_out for fold in done])
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out.save(folder / HELD_OUT)
     report = {
         "model": config.name,
         "task": config.task,
@@ -137,46 +138,52 @@ def cross_validate(
         "precision": "int8",
         "seed": config.seed,
         "data_sha256": data.sha256,
+        "labels": list(data.labels),
         "oddities": data.oddities,
         "folds": rows,
         "mean": _over(rows, np.mean),
         "sd": _over(rows, np.std),
+        **_pooled([fold.panels for fold in done]),
+        "decision": decision_report(held_out),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    _save(folder / HELD_OUT, held_out)
     return report
 
 
-def fit_decision(folder: Path, data: Dataset) -> tuple[DecisionSpec, dict[str, float]]:
-    """Return the decision constants that follow from a cross-validation, and what they achieve.
+def fit_decision(folder: Path) -> DecisionSpec:
+    """Return the decision constants that follow from a cross-validation's held-out answers.
 
-    Substances: the temperature from the held-out windows, then the worth of evidence from the
-    held-out recordings streamed through their fold's bundle; the scores are in-sample for these
-    two constants and held out for the networks. Mixtures: presence thresholds of the best F1.
+    What they achieve on recordings that they were not fitted on is in the report (`decision`).
     """
-    with np.load(folder / HELD_OUT, allow_pickle=False) as stored:
-        target = stored["target"]
-        if data.task == "mixture":
-            presence = stored["presence"]
-            thresholds = tuple(
-                best_threshold(presence[:, k], target[:, k] > 0) for k in range(target.shape[1])
-            )
-            return DecisionSpec(presence_thresholds=thresholds), {}
-        spec = DecisionSpec(temperature=best_temperature(stored["logits"], target))
-    fold_of = folds_of(data)
-    streams = joined(
-        [
-            stream(
-                load_bundle(folder / f"fold-{fold}" / "bundle", precision="int8"),
-                data.subset(fold_of == fold).samples,
-            )
-            for fold in range(N_FOLDS)
-        ]
-    )
-    floor, factor = fit_evidence(streams, spec)
-    spec = dataclasses.replace(spec, evidence_floor=floor, evidence_factor=factor)
-    return spec, announced_scores(streams, spec)
+    held_out = read_held_out(folder / HELD_OUT)
+    return _fitted(held_out, np.ones(len(held_out.names), dtype=bool))
+
+
+def decision_report(held_out: HeldOut) -> dict[str, Any]:
+    """Score the decision layer: every fold with constants fitted on the other folds' answers.
+
+    Substances: announcements by seconds and the time they take. Mixtures: presence at the
+    fitted thresholds, as F1 and as geometric mean of sensitivity and specificity. Empty with
+    fewer than two folds: there is nothing to fit on.
+    """
+    folds = np.unique(held_out.fold)
+    if len(folds) < 2:  # noqa: PLR2004
+        return {}
+    scored = _announcements if held_out.streams is not None else _presences
+    specs = {int(fold): _fitted(held_out, held_out.fold != fold) for fold in folds}
+    parts = [scored(held_out, fold, spec) for fold, spec in specs.items()]
+    whole = pooled([part for part, _ in parts])
+    order = np.concatenate([np.flatnonzero(held_out.fold == fold) for fold in folds])
+    scores: dict[str, float] = values(whole)
+    spread: dict[str, Interval] = intervals(whole, [held_out.groups[row] for row in order])
+    if held_out.streams is not None:
+        first_s = np.concatenate([seconds for _, seconds in parts])
+        scores["median_decision_s"], spread["median_decision_s"] = median_decision(first_s)
+    return {
+        "scores": {name: round(value, 4) for name, value in scores.items()},
+        "intervals": {name: list(pair) for name, pair in spread.items()},
+        "constants": {str(fold): dataclasses.asdict(spec) for fold, spec in specs.items()},
+    }
 
 
 def best_constant(target: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -202,21 +209,145 @@ def best_constant(target: NDArray[np.float32]) -> NDArray[np.float64]:
     return best
 
 
-def _constant(train: Dataset, test: Dataset, owner: NDArray[np.int64]) -> dict[str, float]:
+def _one_fold(
+    config: TrainConfig,
+    data: Dataset,
+    fold: int,
+    folder: Path,
+    *,
+    device: str,
+    on_step: Callable[[int, float], None],
+) -> Fold:
+    """Train without one fold's recordings and score the int8 bundle on them."""
+    from training.bundling import Provenance, write  # noqa: PLC0415 - torch
+    from training.fit import fit  # noqa: PLC0415
+
+    started_s = time.monotonic()
+    fold_of = folds_of(data)
+    train, test = data.subset(fold_of != fold), data.subset(fold_of == fold)
+    if config.in_order_only:
+        train = train.in_order()
+    permuted = test.subset(np.array([not sample.in_order for sample in test.samples]))
+    test = test.in_order()
+    fitted = fit(config, train, folder=folder, device=device, on_step=on_step)
+    neutral = DecisionSpec(presence_thresholds=_neutral_presence(data))
+    provenance = Provenance(f"scent-train crossval (fold {fold})", config.name)
+    write(folder / "bundle", config, fitted, train, neutral, provenance)
+    trained_s = time.monotonic()
+    bundle = load_bundle(folder / "bundle", precision="int8")
+    answers = ask(bundle, test)
+    panels = {
+        "": Panel(tally(bundle, test, answers), _groups(test)),
+        "robust_": _robust(bundle, test),
+        **_constant(train, test, answers.owner),
+        **_permuted(bundle, permuted),
+    }
+    row = {
+        "fold": fold,
+        **score(bundle, test, answers),
+        **{
+            prefix + name: value
+            for prefix, panel in panels.items()
+            if prefix
+            for name, value in values(panel.tally).items()
+        },
+        "seconds": round(trained_s - started_s, 1),
+    }
+    held_out = HeldOut(
+        tuple(sample.name for sample in test.samples),
+        _groups(test),
+        np.full(len(test.samples), fold),
+        test.targets,
+        answers,
+        stream(bundle, test.samples) if data.task == "substance" else None,
+    )
+    row["scoring_seconds"] = round(time.monotonic() - trained_s, 1)
+    return Fold(row, panels, held_out)
+
+
+def _groups(data: Dataset) -> tuple[str, ...]:
+    return tuple(sample.group for sample in data.samples)
+
+
+def _robust(bundle: Bundle, test: Dataset) -> Panel:
+    elsewhere = other_sessions(test, bundle.manifest.preprocessing.channels)
+    scores = tally(bundle, elsewhere, ask(bundle, elsewhere))
+    return Panel({name: scores[name] for name in ROBUST if name in scores}, _groups(elsewhere))
+
+
+def _constant(train: Dataset, test: Dataset, owner: NDArray[np.int64]) -> dict[str, Panel]:
+    """Score the best prediction that is always the same, chosen on the training recordings."""
     if train.task != "mixture":
         return {}
     multiple = train.targets[(train.targets > 0).sum(axis=1) > 1]
     constant = np.broadcast_to(best_constant(multiple), (len(owner), multiple.shape[1]))
-    scores = mixture_scores(constant, constant > 0, test.targets[owner])
-    return {f"constant_{name}": value for name, value in scores.items()}
+    scores = mixture_tally(constant, constant > 0, test.targets[owner], owner, len(test.samples))
+    return {"constant_": Panel(scores, _groups(test))}
 
 
-def _permuted(bundle: Bundle, data: Dataset) -> dict[str, float]:
+def _permuted(bundle: Bundle, data: Dataset) -> dict[str, Panel]:
     """Score the held-out recordings that are in no time order, apart from the others."""
     if not data.samples:
         return {}
-    scores = score(bundle, data, ask(bundle, data))
-    return {f"permuted_{name}": value for name, value in scores.items()}
+    return {"permuted_": Panel(tally(bundle, data, ask(bundle, data)), _groups(data))}
+
+
+def _pooled(folds: list[dict[str, Panel]]) -> dict[str, Any]:
+    """Scores over the recordings of all folds together, and their intervals."""
+    scores: dict[str, float] = {}
+    spread: dict[str, list[float]] = {}
+    for prefix in dict.fromkeys(prefix for panels in folds for prefix in panels):
+        panels = [fold[prefix] for fold in folds if prefix in fold]
+        whole = pooled([panel.tally for panel in panels])
+        groups = [group for panel in panels for group in panel.groups]
+        scores |= {prefix + name: round(value, 4) for name, value in values(whole).items()}
+        spread |= {prefix + name: list(pair) for name, pair in intervals(whole, groups).items()}
+    return {"pooled": scores, "intervals": spread}
+
+
+def _fitted(held_out: HeldOut, chosen: NDArray[np.bool_]) -> DecisionSpec:
+    """Fit the decision constants on the recordings where `chosen` bool[recordings] is true."""
+    windows = chosen[held_out.answers.owner]
+    target = held_out.window_target[windows]
+    if held_out.streams is not None:
+        logits = _there(held_out.answers.logits)[windows]
+        return fit_substances(logits, target, held_out.streams.of(chosen))
+    presence = _there(held_out.answers.presence)[windows]
+    return DecisionSpec(
+        presence_thresholds=tuple(
+            best_threshold(presence[:, k], target[:, k] > 0) for k in range(target.shape[1])
+        )
+    )
+
+
+def _announcements(
+    held_out: HeldOut, fold: int, spec: DecisionSpec
+) -> tuple[Tally, NDArray[np.float64]]:
+    """Score a fold's announcements; and the seconds until each recording's first."""
+    streams = _there(held_out.streams).of(held_out.fold == fold)
+    course = follow(streams, spec)
+    return streaming_tally(streams, course), decided_s(streams, course)
+
+
+def _presences(
+    held_out: HeldOut, fold: int, spec: DecisionSpec
+) -> tuple[Tally, NDArray[np.float64]]:
+    """Score a fold's presences; mixtures have no first announcement."""
+    recordings = np.flatnonzero(held_out.fold == fold)
+    windows = held_out.fold[held_out.answers.owner] == fold
+    owner = np.searchsorted(recordings, held_out.answers.owner[windows])
+    present = _there(held_out.answers.presence)[windows] >= np.array(spec.presence_thresholds)
+    truly = held_out.window_target[windows] > 0
+    return presence_tally(present, truly, owner, len(recordings)), np.empty(0)
+
+
+def _there(value: T | None) -> T:
+    if value is None:
+        raise HeldOutError(
+            "The held-out answers are of another task than the model. Name the run folder of its "
+            "own cross-validation."
+        )
+    return value
 
 
 def _neutral_presence(data: Dataset) -> tuple[float, ...]:
@@ -237,15 +368,6 @@ def _over(rows: list[dict[str, Any]], statistic: Callable[..., Any]) -> dict[str
     names = [
         name
         for name in rows[0]
-        if name.removeprefix("permuted_") not in ("fold", "windows", "recordings", "seconds")
+        if name not in ("fold", "windows", "recordings", "seconds", "scoring_seconds")
     ]
     return {name: round(float(statistic([row[name] for row in rows])), 4) for name in names}
-
-
-def _save(path: Path, held_out: list[HeldOut]) -> None:
-    arrays = {"target": np.concatenate([part.target for part in held_out])}
-    for name in ("embedding", "logits", "proportions", "presence"):
-        parts = [getattr(part.answers, name) for part in held_out]
-        if parts[0] is not None:
-            arrays[name] = np.concatenate(parts)
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # stub wants a bool

@@ -35,16 +35,10 @@ from training.data import (
     load_substances,
     substance_folds,
 )
+from training.evaluation.decision_fit import best_temperature, best_threshold, fit_evidence
 from training.evaluation.evaluate import ask, score
 from training.evaluation.scoring import cut_windows, mixture_scores, substance_scores
-from training.evaluation.streaming import (
-    Streams,
-    _fading_means,
-    best_temperature,
-    best_threshold,
-    fit_evidence,
-    stream,
-)
+from training.evaluation.streaming import Streams, fading_means, stream
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
@@ -393,7 +387,7 @@ def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
     logits = rng.normal(0, 2, (2, 3, 4)).astype(np.float32)
     streams = Streams(logits, shares, np.array([45.0, 50.0, 55.0]), np.array([0, 3]))
     spec = DecisionSpec(temperature=0.7, evidence_floor=0.4, evidence_factor=0.8, memory_s=30.0)
-    means, independent = _fading_means(streams, spec)
+    means, independent = fading_means(streams, spec)
     for recording in range(2):
         decision = SubstanceDecision(("a", "b", "c", "d"), spec)
         for k, share in enumerate(shares):

@@ -46,15 +46,14 @@ def run(args: argparse.Namespace) -> int:
     if config.in_order_only:
         data = data.in_order()
     fitted = fit(config, data, folder=folder / "final", device=args.device)
-    decision, announced = fit_decision(folder, data)
+    decision = fit_decision(folder)
     provenance = Provenance(
         command=shlex.join(
             ["scent-train", "fit", "--config", args.config, "--data", f"DIR/{args.data.name}"]
         ),
         config_file=config_path(args.config).name,
         metrics={
-            "crossval": report["mean"],
-            **({"streaming": announced} if announced else {}),
+            **_measured(report, config.task),
             NOTES: _notes(report, config.task),
         },
     )
@@ -67,25 +66,43 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _measured(report: dict[str, Any], task: str) -> dict[str, Any]:
+    """Return the manifest's figures: those of the cross-validation, with their intervals."""
+    layer = "streaming" if task == "substance" else "presence"
+    return {
+        "crossval": report["mean"],
+        layer: report["decision"]["scores"],
+        "intervals": {
+            "crossval": report["intervals"],
+            layer: report["decision"]["intervals"],
+        },
+    }
+
+
 def _notes(report: dict[str, Any], task: str) -> list[str]:
     """Say in sentences what the card's figures mean."""
     notes = [
         f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
-        "The presence F1 there is at the neutral threshold 0.5."
-        if task == "mixture"
-        else f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds."
+        "Intervals are 95 % bootstrap intervals over the recordings of all folds together. "
+        "`robust_*`: the same recordings as another board would make them: per channel a "
+        "sensitivity and a gain of sigma 0.3 in log, an offset of 2 %, and one channel lost; "
+        "three draws of each."
     ]
     if task == "mixture":
-        notes.append(
+        notes += [
             "`constant_*` is the best prediction that is always the same, chosen on the training "
-            "folds: only what lies above it is skill."
-        )
+            "folds: only what lies above it is skill. The presence F1 of `crossval` is at the "
+            "neutral threshold 0.5.",
+            "`presence`: at thresholds per substance of the best geometric mean of sensitivity "
+            "and specificity, fitted on the other folds.",
+        ]
     else:
         notes.append(
             "`streaming`: held-out recordings through their fold's network and the decision layer, "
-            "from the recording's start: share announced, share of those that are right, and mean "
-            "belief minus hit rate, by seconds. The two constants of evidence are fitted on the "
-            "same recordings."
+            "from the recording's start: share whose likeliest label is right (accuracy), share "
+            "announced, share of those that are right (precision), and mean belief minus accuracy "
+            "(gap), by seconds. The decision layer's constants are fitted on the other folds; the "
+            "bundle's own come from all."
         )
     return notes
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.decision import log_probabilities
-from training.evaluation.scoring import cut_windows, mixture_scores, substance_scores
+from training.evaluation.scoring import cut_windows, mixture_tally, substance_tally, values
+from training.evaluation.streaming import log_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from training.data import Dataset
+    from training.evaluation.scoring import Tally
 
 MIXTURE_SECONDS = 60.0
 """Of a mixture recording the first 600 rows at 10 Hz are used, as published."""
@@ -76,23 +77,29 @@ def score(bundle: Bundle, data: Dataset, answers: Answers) -> dict[str, float | 
 
     Labels of the bundle that are not in `data.labels` are no choice.
     """
-    manifest = bundle.manifest
     known = bundle.training_hashes
-    result: dict[str, float | int] = {
+    return {
         "windows": len(answers.owner),
         "recordings": len(data.samples),
+        **values(tally(bundle, data, answers)),
+        "seen_in_training": sum(sample.sha256 in known for sample in data.samples),
     }
-    columns = [manifest.labels.index(label) for label in data.labels]
+
+
+def tally(bundle: Bundle, data: Dataset, answers: Answers) -> Tally:
+    """Count what every recording adds to the scores of a bundle's answers."""
+    decision, known = bundle.manifest.decision, bundle.manifest.labels
+    columns = [known.index(label) for label in data.labels]
     if answers.logits is not None:
-        temperature = manifest.decision.temperature
-        log_p = np.stack(
-            [log_probabilities(row, temperature) for row in answers.logits[:, columns]]
-        )
-        result |= substance_scores(log_p, answers.owner, data.targets.argmax(axis=1))
-    elif answers.proportions is not None and answers.presence is not None:
-        thresholds = np.array(manifest.decision.presence_thresholds)
-        present = answers.presence >= thresholds
-        target = data.targets[answers.owner]
-        result |= mixture_scores(answers.proportions[:, columns], present[:, columns], target)
-    result["seen_in_training"] = sum(sample.sha256 in known for sample in data.samples)
-    return result
+        log_p = log_softmax(answers.logits[:, columns].astype(np.float64) / decision.temperature)
+        return substance_tally(log_p, answers.owner, data.targets.argmax(axis=1))
+    if answers.proportions is None or answers.presence is None:
+        raise ValueError("answers hold neither logits nor proportions")
+    present = answers.presence >= np.array(decision.presence_thresholds)
+    return mixture_tally(
+        answers.proportions[:, columns],
+        present[:, columns],
+        data.targets[answers.owner],
+        answers.owner,
+        len(data.samples),
+    )

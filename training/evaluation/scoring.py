@@ -8,7 +8,7 @@ with these very functions. The protocol is the published one (window 100, stride
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,12 +62,49 @@ def cut_windows(
     return Windows(np.concatenate(xs), np.concatenate(masks), np.array(owner, dtype=np.int64))
 
 
-def substance_scores(
-    log_probabilities: NDArray[np.float64],
+@dataclass(frozen=True, slots=True, eq=False)
+class Ratio:
+    """A score as sums over recordings, so that it can be had of any selection of them.
+
+    The score is sum(gained) / sum(possible), or the mean of such ratios over columns.
+
+    Attributes
+    ----------
+    gained, possible: float[recordings], or float[recordings, columns].
+    present: bool[recordings, columns], where a column counts at all; None for everywhere.
+    """
+
+    gained: NDArray[np.float64]
+    possible: NDArray[np.float64]
+    present: NDArray[np.bool_] | None = None
+
+    def of(self, weights: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the score float[draws] of each row of weights[draws, recordings].
+
+        NaN where there is nothing to score.
+        """
+        gained, possible = weights @ self.gained, weights @ self.possible
+        ratio: NDArray[np.float64] = np.full(gained.shape, np.nan)
+        np.divide(gained, possible, out=ratio, where=possible > 0)
+        if ratio.ndim == 1:
+            return ratio
+        counts = possible > 0 if self.present is None else weights @ self.present > 0
+        total: NDArray[np.float64] = np.where(counts, ratio, 0.0).sum(axis=1)
+        mean: NDArray[np.float64] = np.full(len(total), np.nan)
+        np.divide(total, counts.sum(axis=1), out=mean, where=counts.any(axis=1))
+        return mean
+
+
+Tally = dict[str, Ratio]
+"""Scores by name, all over the same recordings."""
+
+
+def substance_tally(
+    log_probabilities: NDArray[np.floating],
     owner: NDArray[np.int64],
     truth: NDArray[np.int64],
-) -> dict[str, float]:
-    """Score substances.
+) -> Tally:
+    """Count what every recording adds to the scores of substances.
 
     Parameters
     ----------
@@ -80,30 +117,49 @@ def substance_scores(
     top1, top5 and macro_f1 over windows (macro over the labels present), and
     recording_top1 by mean log-probability.
     """
+    labels, recordings = log_probabilities.shape[1], len(truth)
     wanted = truth[owner]
     order = np.argsort(-log_probabilities, axis=1, kind="stable")
-    predicted = order[:, 0]
-    per_recording = [int(log_probabilities[owner == r].mean(axis=0).argmax()) for r in set(owner)]
+
+    def by_recording(numbers: NDArray[Any]) -> NDArray[np.float64]:
+        return _by_recording(numbers, owner, recordings)
+
+    windows = by_recording(np.ones(len(owner)))
+    hits = by_recording(order[:, 0] == wanted)
+    summed = np.zeros((recordings, labels))
+    np.add.at(summed, owner, log_probabilities)
+    heard = windows > 0
+    named = np.zeros((recordings, labels))
+    np.add.at(named, (owner, order[:, 0]), 1.0)
+    own = np.eye(labels, dtype=bool)[truth]
     return {
-        "top1": float((predicted == wanted).mean()),
-        "top5": float((order[:, :5] == wanted[:, None]).any(axis=1).mean()),
-        "macro_f1": float(np.mean([_f1(predicted == k, wanted == k) for k in np.unique(wanted)])),
-        "recording_top1": float(np.mean(per_recording == truth[sorted(set(owner))])),
+        "top1": Ratio(hits, windows),
+        "top5": Ratio(by_recording((order[:, :5] == wanted[:, None]).any(axis=1)), windows),
+        "macro_f1": Ratio(
+            2 * own * hits[:, None], named + own * windows[:, None], own & heard[:, None]
+        ),
+        "recording_top1": Ratio(
+            ((summed.argmax(axis=1) == truth) & heard).astype(float), heard.astype(float)
+        ),
     }
 
 
-def mixture_scores(
+def mixture_tally(
     proportions: NDArray[np.floating],
     present: NDArray[np.bool_],
     target: NDArray[np.float32],
-) -> dict[str, float]:
-    """Score mixtures, all arrays [windows, labels].
+    owner: NDArray[np.int64],
+    recordings: int,
+) -> Tally:
+    """Count what every recording adds to the scores of mixtures; arrays [windows, labels].
 
     Parameters
     ----------
     proportions: predicted shares.
     present: predicted presence, at the manifest's thresholds.
     target: true shares.
+    owner: int[windows], the recording of each window.
+    recordings: how many there are.
 
     Returns
     -------
@@ -116,18 +172,81 @@ def mixture_scores(
     count = truly.sum(axis=1)
     rank = np.argsort(np.argsort(-proportions, axis=1, kind="stable"), axis=1, kind="stable")
     found = (rank < count[:, None]) & truly
+
+    def by_recording(numbers: NDArray[Any]) -> NDArray[np.float64]:
+        return _by_recording(numbers, owner, recordings)
+
+    windows = by_recording(np.ones(len(owner)))
     return {
-        "within_01": float((close.sum(axis=1) / count).mean()),
-        "top_k": float(found.sum() / truly.sum()),
-        "presence_f1": _f1(present, truly),
-        "mae": float(np.abs(proportions - target).mean()),
+        "within_01": Ratio(by_recording(close.sum(axis=1) / count), windows),
+        "top_k": Ratio(by_recording(found.sum(axis=1)), by_recording(count)),
+        "presence_f1": presence_tally(present, truly, owner, recordings)["presence_f1"],
+        "mae": Ratio(
+            by_recording(np.abs(proportions - target).sum(axis=1)),
+            windows * target.shape[1],
+        ),
     }
 
 
-def _f1(predicted: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
-    hits = float((predicted & wanted).sum())
-    total = float(predicted.sum() + wanted.sum())
-    return 2 * hits / total if total else 0.0
+def presence_tally(
+    present: NDArray[np.bool_],
+    truly: NDArray[np.bool_],
+    owner: NDArray[np.int64],
+    recordings: int,
+) -> Tally:
+    """Count what every recording adds to the scores of presence, micro over bool[windows, labels].
+
+    Returns
+    -------
+    presence_f1; presence_sensitivity, the share of the present that are found;
+    presence_specificity, the share of the absent that are not named.
+    """
+
+    def by_recording(numbers: NDArray[Any]) -> NDArray[np.float64]:
+        return _by_recording(numbers.sum(axis=1), owner, recordings)
+
+    hits, named, there = (by_recording(x) for x in (present & truly, present, truly))
+    return {
+        "presence_f1": Ratio(2 * hits, named + there),
+        "presence_sensitivity": Ratio(hits, there),
+        "presence_specificity": Ratio(by_recording(~present & ~truly), by_recording(~truly)),
+    }
+
+
+def values(tally: Tally) -> dict[str, float]:
+    """Return every score over all recordings; 0 where there was nothing to score."""
+    return {
+        name: float(np.nan_to_num(ratio.of(np.ones((1, len(ratio.gained))))[0]))
+        for name, ratio in tally.items()
+    }
+
+
+def substance_scores(
+    log_probabilities: NDArray[np.floating],
+    owner: NDArray[np.int64],
+    truth: NDArray[np.int64],
+) -> dict[str, float]:
+    """Score substances over all recordings; see `substance_tally`."""
+    return values(substance_tally(log_probabilities, owner, truth))
+
+
+def mixture_scores(
+    proportions: NDArray[np.floating],
+    present: NDArray[np.bool_],
+    target: NDArray[np.float32],
+) -> dict[str, float]:
+    """Score mixtures over all windows; see `mixture_tally`."""
+    return values(mixture_tally(proportions, present, target, np.arange(len(target)), len(target)))
+
+
+def _by_recording(
+    numbers: NDArray[Any], owner: NDArray[np.int64], recordings: int
+) -> NDArray[np.float64]:
+    """Sum numbers[windows] over each recording's windows."""
+    total: NDArray[np.float64] = np.bincount(owner, weights=numbers, minlength=recordings).astype(
+        np.float64
+    )
+    return total
 
 
 def _at_rate(sample: Sample, spec: PreprocessSpec) -> NDArray[np.float32]:

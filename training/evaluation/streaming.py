@@ -1,40 +1,41 @@
-"""training/: the decision layer's constants, fitted on held-out answers.
+"""training/: recordings streamed through a bundle and the decision layer, as the daemon would.
 
-Nothing here sees a recording that its network was trained on: the temperature
-and the thresholds come from the windows that cross-validation held out, the
-worth of evidence from the same recordings streamed through each fold's bundle
-as the daemon would. numpy only.
+numpy only. What is scored is what a rig's owner meets: after so many seconds, how many
+recordings have been given a name, and how many of the names are right. The decision is the
+one of `models.decision`, done for all recordings at once; a test holds the two equal.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.decision import DecisionSpec, Share, log_probabilities
+from models.decision import DecisionSpec, Share
 from models.preprocess import FeatureStream
+from training.evaluation.intervals import interval_of
+from training.evaluation.scoring import Ratio, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
     from training.data import Sample
+    from training.evaluation.intervals import Interval
 
 LIVE_STRIDE_S = 5.0
 """As the daemon's default `live_stride_s`."""
 LISTENED_S = 300.0
 """Seconds of each recording that are streamed: announcements are made earlier or never."""
-STAGES_S = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0)
-"""When belief is compared with truth, in seconds since the recording's start."""
+STAGES_S = (60.0, 120.0, 180.0, 300.0)
+"""When the announcements are judged, in seconds since the recording's start."""
 
-_DEFAULT_PRESENCE = 0.5
-_FLOORS = np.round(np.arange(0.05, 1.01, 0.05), 2)
-_FACTORS = np.round(np.arange(0.0, 1.01, 0.05), 2)
+_NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +44,8 @@ class Streams:
 
     Attributes
     ----------
-    logits: float32[recordings, windows, labels], one window every 5 s from the first on.
+    logits: float32[recordings, windows, labels], one window every 5 s from the first on; NaN
+        once a recording has ended.
     shares: the windows' parts in the evidence, the same for every recording.
     ends_s: float[windows], seconds of the recording until the window's end.
     truth: int[recordings].
@@ -54,126 +56,162 @@ class Streams:
     ends_s: NDArray[np.float64]
     truth: NDArray[np.int64]
 
+    @property
+    def heard(self) -> NDArray[np.bool_]:
+        """bool[recordings, windows]: the recording lasted until there."""
+        there: NDArray[np.bool_] = np.isfinite(self.logits[:, :, 0])
+        return there
+
+    def of(self, chosen: NDArray[np.bool_]) -> Streams:
+        """Return the streams of the recordings where `chosen` bool[recordings] is true."""
+        return dataclasses.replace(self, logits=self.logits[chosen], truth=self.truth[chosen])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """How the decision layer's mind went, window by window.
+
+    Attributes
+    ----------
+    best: int[recordings, windows], the likeliest label.
+    belief: float[recordings, windows], its probability.
+    named: int[recordings, windows], the announced label, -1 without one.
+    """
+
+    best: NDArray[np.intp]
+    belief: NDArray[np.float64]
+    named: NDArray[np.intp]
+
 
 def stream(bundle: Bundle, samples: Sequence[Sample]) -> Streams:
     """Stream the first five minutes of substances' recordings through a bundle."""
     spec = bundle.manifest.preprocessing
     first = spec.first_step + spec.min_steps
     step = round(LIVE_STRIDE_S * spec.rate_hz)
-    ends = np.arange(first, round(LISTENED_S * spec.rate_hz) + 1, step)
-    rows = []
-    for sample in samples:
+    ends = np.arange(first, max(first, round(LISTENED_S * spec.rate_hz)) + 1, step)
+    logits = np.full((len(samples), len(ends), len(bundle.manifest.labels)), np.nan, np.float32)
+    for row, sample in enumerate(samples):
         features = FeatureStream(spec)
-        logits = []
-        for start, end in itertools.pairwise([0, *ends.tolist()]):
+        reached = ends[ends <= len(sample.values)].tolist()
+        for window, (start, end) in enumerate(itertools.pairwise([0, *reached])):
             features.extend(sample.values[start:end])
             x, mask = features.window()
-            logits.append(bundle.run(x[np.newaxis], mask[np.newaxis]).logits)
-        rows.append(np.concatenate([row for row in logits if row is not None]))
+            logits[row, window] = bundle.run(x[np.newaxis], mask[np.newaxis]).logits[0]
     filled = np.minimum(ends - spec.first_step, spec.window) / spec.window
     shares = tuple(
         Share(0.0 if k == 0 else step / spec.rate_hz, part, part if k == 0 else step / spec.window)
         for k, part in enumerate(filled.tolist())
     )
     truth = np.array([int(sample.target.argmax()) for sample in samples])
-    return Streams(np.stack(rows), shares, ends / spec.rate_hz, truth)
+    return Streams(logits, shares, ends / spec.rate_hz, truth)
 
 
 def joined(parts: Sequence[Streams]) -> Streams:
     """Put the streams of several folds together."""
-    return Streams(
-        np.concatenate([part.logits for part in parts]),
-        parts[0].shares,
-        parts[0].ends_s,
-        np.concatenate([part.truth for part in parts]),
+    return dataclasses.replace(
+        parts[0],
+        logits=np.concatenate([part.logits for part in parts]),
+        truth=np.concatenate([part.truth for part in parts]),
     )
 
 
-def fit_evidence(streams: Streams, spec: DecisionSpec) -> tuple[float, float]:
-    """Return evidence_floor and evidence_factor of least negative log-likelihood over the stages.
+def follow(streams: Streams, spec: DecisionSpec) -> Course:
+    """Let the decision layer listen to every recording."""
+    return announce(posteriors(streams, spec), spec)
 
-    The grids are those of the manifest's range, 0..1; `spec` gives temperature and memory.
+
+def posteriors(streams: Streams, spec: DecisionSpec) -> NDArray[np.float64]:
+    """Return the beliefs float[recordings, windows, labels]; NaN once a recording has ended."""
+    means, independent = fading_means(streams, spec)
+    effective = spec.evidence_floor + spec.evidence_factor * independent
+    return np.exp(log_softmax(means * effective[:, None]))
+
+
+def announce(posterior: NDArray[np.float64], spec: DecisionSpec) -> Course:
+    """Do what `models.decision.SubstanceDecision` does when it names a label, for all at once.
+
+    A label is named after `confirm` windows in a row over `announce`, and stays until its belief
+    falls under `withdraw` or another label is sure. What was named when a recording ended stays.
     """
-    means, independent = _fading_means(streams, spec)
-    stages = [int(np.abs(streams.ends_s - s).argmin()) for s in STAGES_S]
-    rows = np.arange(len(streams.truth))
+    best, belief = posterior.argmax(axis=2), posterior.max(axis=2)
+    rows = np.arange(len(posterior))
+    named = np.full(len(posterior), _NOBODY, dtype=np.intp)
+    candidate, run = named.copy(), np.zeros(len(posterior), dtype=np.intp)
+    course = np.empty_like(best)
+    for k in range(posterior.shape[1]):
+        heard = np.isfinite(belief[:, k])
+        sure = heard & (belief[:, k] >= spec.announce)
+        overtaken = sure & (best[:, k] != named)
+        stays = (named >= 0) & (posterior[rows, k, named] >= spec.withdraw) & ~overtaken
+        open_ = heard & ~stays
+        run = np.where(open_, np.where(sure & (best[:, k] == candidate), run + 1, sure), run)
+        candidate = np.where(open_, np.where(sure, best[:, k], _NOBODY), candidate)
+        chosen = np.where(run >= spec.confirm, best[:, k], _NOBODY)
+        named = np.where(open_, chosen, named)
+        course[:, k] = named
+    return Course(best, belief, course)
 
-    def loss(floor: float, factor: float) -> float:
-        total = 0.0
-        for stage in stages:
-            log_p = _log_softmax(means[:, stage] * (floor + factor * independent[stage]))
-            total -= float(log_p[rows, streams.truth].mean())
-        return total
 
-    best = min(itertools.product(_FLOORS, _FACTORS), key=lambda pair: loss(*pair))
-    return float(best[0]), float(best[1])
+def streaming_tally(streams: Streams, course: Course) -> Tally:
+    """Score announcements and beliefs at every stage.
 
-
-def announced_scores(streams: Streams, spec: DecisionSpec) -> dict[str, float]:
-    """Score the beliefs with fitted constants: at each stage, share announced, precision, and gap.
-
-    Announced means a belief of at least `spec.announce`; the gap is the mean belief minus the
-    hit rate over all recordings, 0 for calibrated beliefs.
+    Returns
+    -------
+    For each of 60, 120, 180 and 300 s: `announced_`, the share of recordings with a name;
+    `precision_`, the share of those names that are right; `accuracy_`, the share of recordings
+    whose likeliest label is right, announced or not; `gap_`, mean belief minus that share.
+    Recordings that had ended take no part.
     """
-    result = {}
-    for stage, belief, best in _beliefs(streams, spec):
-        sure = belief >= spec.announce
-        right = best == streams.truth
-        result[f"announced_{stage:.0f}s"] = round(float(sure.mean()), 4)
-        result[f"precision_{stage:.0f}s"] = round(float(right[sure].mean()) if sure.any() else 0, 4)
-        result[f"gap_{stage:.0f}s"] = round(float(belief.mean() - right.mean()), 4)
-    return result
-
-
-def best_temperature(logits: NDArray[np.float32], target: NDArray[np.float32]) -> float:
-    """Temperature of least negative log-likelihood (Guo et al., ICML 2017); [windows, labels]."""
-    truth = target.argmax(axis=1)
-
-    def loss(temperature: float) -> float:
-        log_p = np.stack([log_probabilities(row, temperature) for row in logits])
-        return -float(log_p[np.arange(len(truth)), truth].mean())
-
-    grid = np.geomspace(0.2, 5.0, 65)
-    return round(float(grid[int(np.argmin([loss(t) for t in grid]))]), 4)
-
-
-def best_threshold(presence: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
-    """Threshold of the largest F1; both arrays [windows].
-
-    F1 and not the geometric mean of sensitivity and specificity: a component is absent from
-    most windows, and the latter would list several false ones for every true one.
-    """
-    if not truth.any():
-        return _DEFAULT_PRESENCE
-    candidates = np.unique(np.quantile(presence, np.linspace(0.01, 0.99, 99)))
-    hits = [
-        2 * (presence[truth] >= c).sum() / ((presence >= c).sum() + truth.sum()) for c in candidates
-    ]
-    return round(float(np.clip(candidates[int(np.argmax(hits))], 0.01, 0.99)), 4)
-
-
-def _beliefs(
-    streams: Streams, spec: DecisionSpec
-) -> Iterator[tuple[float, NDArray[np.float64], NDArray[np.intp]]]:
-    """Yield each stage with the belief in, and the number of, the likeliest label."""
-    means, independent = _fading_means(streams, spec)
+    tally = {}
+    heard = streams.heard
     for seconds in STAGES_S:
-        stage = int(np.abs(streams.ends_s - seconds).argmin())
-        effective = spec.evidence_floor + spec.evidence_factor * independent[stage]
-        log_p = _log_softmax(means[:, stage] * effective)
-        yield seconds, np.exp(log_p.max(axis=1)), log_p.argmax(axis=1)
+        stage = int(np.searchsorted(streams.ends_s, seconds, side="right")) - 1
+        there = heard[:, stage] & (stage >= 0)
+        named = there & (course.named[:, stage] >= 0)
+        right = course.named[:, stage] == streams.truth
+        likely = there & (course.best[:, stage] == streams.truth)
+        belief = np.where(there, np.nan_to_num(course.belief[:, stage]), 0.0)
+        counts = there.astype(float)
+        tally[f"accuracy_{seconds:.0f}s"] = Ratio(likely.astype(float), counts)
+        tally[f"announced_{seconds:.0f}s"] = Ratio(named.astype(float), counts)
+        tally[f"precision_{seconds:.0f}s"] = Ratio(
+            (named & right).astype(float), named.astype(float)
+        )
+        tally[f"gap_{seconds:.0f}s"] = Ratio(belief - likely, counts)
+    return tally
 
 
-def _fading_means(
+def decided_s(streams: Streams, course: Course) -> NDArray[np.float64]:
+    """Return the seconds float[recordings] until the first announcement, NaN without one."""
+    named = (course.named >= 0) & streams.heard
+    return np.where(named.any(axis=1), streams.ends_s[named.argmax(axis=1)], np.nan)
+
+
+def median_decision(first_s: NDArray[np.float64]) -> tuple[float, Interval]:
+    """Return the median time to the first announcement, of recordings announced, and its interval.
+
+    Without any announcement, the time listened: nothing came sooner.
+    """
+
+    def median(rows: NDArray[np.int64]) -> float:
+        there = first_s[rows][np.isfinite(first_s[rows])]
+        return float(np.median(there)) if len(there) else np.nan
+
+    if not np.isfinite(first_s).any():
+        return LISTENED_S, (LISTENED_S, LISTENED_S)
+    return median(np.arange(len(first_s))), interval_of(median, len(first_s))
+
+
+def fading_means(
     streams: Streams, spec: DecisionSpec
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Do what `models.decision.FadingMean` does, for all recordings at once (a test holds it).
+    """Do what `models.decision.FadingMean` does, for all recordings at once.
 
     Returns
     -------
     mean log-probabilities float[recordings, windows, labels], and independent float[windows].
     """
-    log_p = _log_softmax(streams.logits.astype(np.float64) / spec.temperature)
+    log_p = log_softmax(streams.logits.astype(np.float64) / spec.temperature)
     means = np.empty_like(log_p)
     total = np.zeros_like(log_p[:, 0])
     weight = independent = 0.0
@@ -188,7 +226,8 @@ def _fading_means(
     return means, counts
 
 
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log-softmax over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
