@@ -16,6 +16,7 @@ SCENT_TRAIN = CommandLine(
     epilog="Every command explains itself: scent-train crossval --help.",
     package="training.commands",
     commands={
+        "data": "fetch the published data set",
         "fit": "train a model on all recordings",
         "crossval": "score a configuration on recordings held out by groups",
         "export": "quantise, verify and write the bundle of a trained model",

@@ -22,6 +22,7 @@ from hardware.channels import CHANNEL_NAMES, CHANNELS, Part, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.frames import Quality
 from hardware.recording import Recording, read_recording
+from training.layouts import label_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def load_substances(
 
     Parameters
     ----------
-    folder: one sub-folder per substance.
+    folder: one sub-folder per substance; its name is spelt as `label_name` spells it.
     labels: the label order to use; folders must be among them. None takes the folders' names.
     progress: wraps the list of files, to draw a progress bar.
 
@@ -134,9 +135,10 @@ def load_substances(
             f"Expected recordings as {folder}/LABEL/*.csv, found none. Name the folder that "
             "holds one sub-folder per substance."
         )
-    found = sorted({file.parent.name for file in files})
+    found = sorted({label_name(file.parent.name) for file in files})
     order = tuple(labels or found)
-    unknown = sorted(set(found) - set(order))
+    column = {label_name(label): number for number, label in enumerate(order)}
+    unknown = sorted(set(found) - set(column))
     if unknown:
         raise UsageError(
             f"{folder} has folders that are no label of the model: {', '.join(unknown)}. "
@@ -146,7 +148,7 @@ def load_substances(
     samples = []
     for file in progress(files):
         target = np.zeros(len(order), dtype=np.float32)
-        target[order.index(file.parent.name)] = 1.0
+        target[column[label_name(file.parent.name)]] = 1.0
         name = file.relative_to(folder).as_posix()
         samples.append(_load(file, name, target, group=name, oddities=oddities))
     return Dataset("substance", order, tuple(samples), dict(sorted(oddities.items())), folder)
@@ -162,7 +164,7 @@ def load_mixtures(
 
     Parameters
     ----------
-    folder: holds the CSVs.
+    folder: holds the CSVs, in sub-folders if need be.
     index: a CSV with `file`, `recording` and one column of proportions per substance; None
         looks for `mixture_index.csv` in the folder and beside it, then falls back on names
         such as `Almond20_Orange80.ID.csv`.
@@ -267,7 +269,7 @@ def _read_index(path: Path, folder: Path) -> list[_Entry]:
 def _parse_names(folder: Path) -> list[_Entry]:
     """Read proportions from names such as `Almond20_Orange80.ID_3.csv` or `apple.ID.csv`."""
     entries = []
-    for file in sorted(folder.glob("*.csv")):
+    for file in sorted(folder.rglob("*.csv")):
         stem = file.name.split(".", 1)[0]
         if not _MIXTURE_NAME.fullmatch(stem):
             raise DataError(
@@ -277,7 +279,8 @@ def _parse_names(folder: Path) -> list[_Entry]:
         parts = {name.lower(): float(share or 100) for name, share in _COMPONENT.findall(stem)}
         total = sum(parts.values())
         proportions = {name: share / total for name, share in parts.items()}
-        entries.append(_Entry(file.name, re.sub(r"(_\d+)?\.csv$", "", file.name), proportions))
+        name = file.relative_to(folder).as_posix()
+        entries.append(_Entry(name, re.sub(r"(_\d+)?\.csv$", "", name), proportions))
     if not entries:
         raise DataError(f"Expected mixture recordings as {folder}/*.csv, found none.")
     return entries

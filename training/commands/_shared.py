@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from hardware.errors import UsageError
 from training.config import TrainConfig, load_config
 from training.data import Dataset, load_mixtures, load_substances
+from training.layouts import refuse_test_part, training_part
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +30,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="substances: DIR/LABEL/*.csv; mixtures: DIR/*.csv",
+        help="substances: DIR/LABEL/*.csv; mixtures: DIR/*.csv; or the root of the published "
+        "data set, of which the training part is taken",
     )
     parser.add_argument(
         "--run",
@@ -60,6 +63,7 @@ def config_path(name_or_path: str) -> Path:
 def load_training(args: argparse.Namespace) -> tuple[TrainConfig, Dataset, Path]:
     """Return the configuration, the data and the run folder that the options name."""
     config = load_config(config_path(args.config))
+    refuse_test_part(args.data)
     data = load_task(config.task, args.data)
     folder = args.run_folder or Path("runs") / config.name
     return config, data, folder
@@ -68,12 +72,15 @@ def load_training(args: argparse.Namespace) -> tuple[TrainConfig, Dataset, Path]
 def load_task(
     task: str, folder: Path, index: Path | None = None, labels: Sequence[str] | None = None
 ) -> Dataset:
-    """Load the recordings of a task, with a progress bar where it is seen."""
+    """Load the recordings of a task; of a whole data set its training part, which is named."""
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}. Name the one that holds the recordings.")
+    part = training_part(folder, task)
+    if part.folder != folder:
+        print(f"Taking the {part}", file=sys.stderr)
     if task == "mixture":
-        return load_mixtures(folder, index, labels)
-    return load_substances(folder, labels)
+        return load_mixtures(part.folder, index, labels)
+    return load_substances(part.folder, labels)
 
 
 class StepBar:
