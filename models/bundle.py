@@ -66,12 +66,15 @@ class Outputs:
     logits: float32[batch, labels]; of mixtures empty.
     proportions: float32[batch, labels], rows sum to 1; of substances empty.
     presence: float32[batch, labels], each 0..1; of substances empty.
+    descriptors: float32[batch, descriptors], each 0..1, how well the odour descriptors of the
+        manifest fit; empty where it names none.
     """
 
     embedding: NDArray[np.float32]
     logits: NDArray[np.float32] = field(default_factory=_nothing)
     proportions: NDArray[np.float32] = field(default_factory=_nothing)
     presence: NDArray[np.float32] = field(default_factory=_nothing)
+    descriptors: NDArray[np.float32] = field(default_factory=_nothing)
 
 
 class Bundle:
@@ -205,10 +208,11 @@ def median_run_s(bundle: Bundle, runs: int = _BENCHMARK_RUNS) -> float:
 
 
 def output_names(manifest: Manifest) -> tuple[str, ...]:
-    """Return the outputs that a model of this task must have."""
+    """Return the outputs that a model with this manifest must have."""
+    described = ("descriptors",) if manifest.descriptors else ()
     if manifest.task == "substance":
-        return ("logits", "embedding")
-    return ("proportions", "presence", "embedding")
+        return ("logits", "embedding", *described)
+    return ("proportions", "presence", "embedding", *described)
 
 
 def integer_matmuls(model: bytes) -> int:
@@ -294,12 +298,12 @@ def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest, 
 def _check_outputs(bundle: Bundle, path: str) -> None:
     """Run a shortest and a full window: the warm-up, and the proof that both work."""
     manifest = bundle.manifest
-    labels = len(manifest.labels)
+    widths = {"embedding": manifest.network.embedding, "descriptors": len(manifest.descriptors)}
     for steps in (manifest.preprocessing.min_steps, manifest.preprocessing.window):
         outputs = bundle.run(*_probe(manifest, steps))
         for name in output_names(manifest):
             array = getattr(outputs, name)
-            width = manifest.network.embedding if name == "embedding" else labels
+            width = widths.get(name, len(manifest.labels))
             if array.shape != (1, width) or not np.isfinite(array).all():
                 raise BundleMismatchError(
                     f"{path} should give finite {name}[1, {width}] for a window of {steps} rows, "

@@ -137,6 +137,8 @@ class Manifest:
     runtime: which file runs.
     metrics: figures by protocol, free form.
     training: command, seed, configuration, data hash, versions, date; free form.
+    descriptors: what the `descriptors` output says of a smell, in its order ("nutty", "citrus");
+        empty where the model has no such output.
     files: SHA-256 of every other file of the folder.
     sha256: of the manifest's text, and so of the whole bundle; empty before it is written.
     """
@@ -153,6 +155,7 @@ class Manifest:
     runtime: Runtime = field(default_factory=Runtime)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    descriptors: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
 
@@ -207,6 +210,8 @@ class Manifest:
             problems.append(f"name must be of a-z, 0-9 and . _ -, got {self.name!r}")
         if not self.labels or len(set(self.labels)) != len(self.labels):
             problems.append("labels must be there, each once")
+        if len(set(self.descriptors)) != len(self.descriptors):
+            problems.append("descriptors must be there once each")
         expected = len(self.labels) if self.task == "mixture" else 0
         if len(self.decision.presence_thresholds) != expected:
             problems.append(

@@ -31,6 +31,7 @@ from training.evaluation.scoring import cut_windows
 from training.onnx_export import ExportError, quantise, to_onnx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,7 +49,9 @@ TORCH_TOLERANCE = 1e-4
 """The same between torch and ONNX float32: other summation orders, nothing else."""
 PARITY_WINDOWS = 200
 NOTES = "notes"
-"""The one entry of a manifest's metrics that is no table: sentences for the card."""
+"""The entry of a manifest's metrics that is no table: sentences for the card."""
+INTERVALS = "intervals"
+"""The entry with the 95 % intervals of the others, by protocol and score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def write(
         ),
         requirements=Requirements(config.required_channels, config.min_channels),
         decision=decision,
+        descriptors=_descriptors(fitted),
         runtime=Runtime(tolerance=TOLERANCE),
         metrics={**provenance.metrics, "parity": parity},
         training={
@@ -107,6 +111,11 @@ def write(
             "settings": {
                 "augment": config_as_dict(config.augment),
                 "optimiser": config_as_dict(config.optimiser),
+                **(
+                    {"cross_modal": config_as_dict(config.cross_modal)}
+                    if config.cross_modal
+                    else {}
+                ),
             },
         },
     )
@@ -175,18 +184,23 @@ def model_card(config: TrainConfig, manifest: Manifest) -> str:
         "",
         "## Figures",
         "",
-        "| protocol | score | value |",
-        "|---|---|---|",
+        "| protocol | score | value | 95 % |",
+        "|---|---|---|---|",
     ]
+    spread = manifest.metrics.get(INTERVALS, {})
     lines += [
-        f"| {protocol} | {name} | {value:.4g} |"
+        f"| {protocol} | {name} | {value:.4g} | {_span(spread.get(protocol, {}).get(name))} |"
         for protocol, scores in manifest.metrics.items()
-        if protocol != NOTES
+        if protocol not in (NOTES, INTERVALS)
         for name, value in scores.items()
         if isinstance(value, int | float)
     ]
     lines += ["", *(str(note) for note in manifest.metrics.get(NOTES, [])), ""]
     return "\n".join(lines)
+
+
+def _span(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
 
 
 def _shares(output: NDArray[np.float32], task: str, temperature: float) -> NDArray[np.float64]:
@@ -195,6 +209,11 @@ def _shares(output: NDArray[np.float32], task: str, temperature: float) -> NDArr
     scaled = np.exp((output - output.max()) / temperature)
     shares: NDArray[np.float64] = scaled / scaled.sum()
     return shares
+
+
+def _descriptors(fitted: Fitted) -> tuple[str, ...]:
+    table = fitted.knowledge.descriptors
+    return table.names if table and "descriptors" in fitted.network.output_names else ()
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:
