@@ -36,6 +36,10 @@ class NetworkConfig:
     """Share of activations dropped in training."""
     patch: int = 1
     """Rows in one token; divides the window. 1 is the published network."""
+    stem: Literal["patch", "statistics"] = "patch"
+    """Tokens from patches of rows, as published, or one token per lag from window statistics."""
+    bins: int = 16
+    """Soft bins per statistic (statistics stem)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class AugmentConfig:
     """Dirichlet concentration of the mixing weights."""
     mix_parts: int = 2
     """Windows mixed at most."""
+    mix_where: Literal["readings", "encoding"] = "readings"
+    """Mix the windows' features, or what the stem makes of them."""
 
 
 @dataclass(frozen=True, slots=True)

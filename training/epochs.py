@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.preprocess import PreprocessSpec
     from training.config import TrainConfig
     from training.data import Dataset
+    from training.stem import Blend
 
 _UNCLIPPED = 1e9
 
@@ -60,6 +61,7 @@ class EpochSampler:
         self._step = 0
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
         self.generator = torch.Generator()
+        self.blend: Blend | None = None
 
     def __len__(self) -> int:
         """Windows in an epoch."""

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +20,14 @@ from torch import Tensor
 
 from hardware.errors import ScentdError
 from models.preprocess import PreprocessSpec, batch_features
+from training.crossmodal.knowledge import Knowledge, gather
+from training.crossmodal.network import CrossModalNet
+from training.crossmodal.objective import Objective, cross_modal_network
 from training.epochs import EpochSampler, total_steps, window_statistics
 from training.losses import mixture_loss, substance_loss
 from training.network import MixtureNet, Network, build_network
-from training.windows import WindowSampler
+from training.stem import StatisticsStem
+from training.windows import NO_AUGMENTATION, WindowSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +38,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.pt"
 SAVE_EVERY_STEPS = 250
+
+MEASURED_WINDOWS = 4000
+"""Windows whose statistics set the bins of a statistics stem."""
 
 _UNCLIPPED = 1e9
 
@@ -51,11 +58,15 @@ class Fitted:
     network: with averaged weights, in evaluation mode, on the CPU.
     spec: the configuration's preprocessing with the scale measured on the training data.
     loss: mean training loss over the last tenth of the steps.
+    knowledge: what a cross-modal training knew of the substances.
+    objective: what was trained beside the network and is not exported; None without cross_modal.
     """
 
     network: Network
     spec: PreprocessSpec
     loss: float
+    knowledge: Knowledge = field(default_factory=Knowledge)
+    objective: Objective | None = None
 
 
 def fit(
@@ -116,22 +127,39 @@ class _Trainer:
     def __init__(self, config: TrainConfig, data: Dataset, device: str) -> None:
         self.config, self.device = config, device
         self.steps = total_steps(config, data)
-        self.identity = _identity(config, data)
+        self.knowledge = gather(config.cross_modal, data) if config.cross_modal else Knowledge()
+        self.identity = _identity(config, data, self.knowledge)
         torch.manual_seed(config.seed)
         measure = window_statistics if config.standardise == "windows" else measured_spec
         self.spec = measure(config.preprocessing, data, config.max_samples)
         self.sampler = _sampler(config, data, self.spec, device)
-        self.network = build_network(
-            config.task,
-            config.network,
-            window=self.spec.window,
-            n_features=self.spec.n_features,
-            n_labels=len(data.labels),
-        ).to(device)
+        self.network: Network
+        self.objective: Objective | None = None
+        if config.cross_modal:
+            trained = data.targets.sum(axis=0) > 0
+            self.network = cross_modal_network(config, self.spec, self.knowledge, len(data.labels))
+            self.objective = Objective(config, self.spec, self.knowledge, trained).to(device)
+        else:
+            self.network = build_network(
+                config.task,
+                config.network,
+                window=self.spec.window,
+                n_features=self.spec.n_features,
+                n_labels=len(data.labels),
+                n_lags=len(self.spec.lags),
+            )
+        if isinstance(self.network.trunk.stem, StatisticsStem):
+            plain = WindowSampler(
+                data, self.spec, NO_AUGMENTATION, seed=config.seed, max_samples=config.max_samples
+            )
+            x, mask, _ = plain.batch(MEASURED_WINDOWS)
+            self.network.trunk.stem.measure(x, mask)
+        self.network.to(device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
+        self.average_objective = copy.deepcopy(self.objective)
         kind = torch.optim.Adam if config.optimiser.kind == "adam" else torch.optim.AdamW
         self.optimiser = kind(
-            self.network.parameters(),
+            self._parameters(self.network, self.objective),
             lr=config.optimiser.learning_rate,
             weight_decay=config.optimiser.weight_decay,
         )
@@ -156,7 +184,8 @@ class _Trainer:
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
+        parameters = self._parameters(self.network, self.objective)
+        torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         self.optimiser.step()
         self.step += 1
         self._average_weights()
@@ -167,7 +196,14 @@ class _Trainer:
         """Return the averaged network."""
         tail = self.losses[-max(1, self.steps // 10) :]
         network = copy.deepcopy(self.average).cpu().eval()
-        return Fitted(network, self.spec, float(np.mean(tail)) if tail else math.nan)
+        objective = copy.deepcopy(self.average_objective)
+        return Fitted(
+            network,
+            self.spec,
+            float(np.mean(tail)) if tail else math.nan,
+            self.knowledge,
+            objective.cpu().eval() if objective else None,
+        )
 
     def save(self, path: Path) -> None:
         """Write the whole state, whole or not at all."""
@@ -182,6 +218,10 @@ class _Trainer:
             "torch_rng": torch.get_rng_state(),
             "sampler_rng": self.sampler.generator.get_state(),
         }
+        if self.objective is not None and self.average_objective is not None:
+            state["objective"] = self.objective.state_dict()
+            state["average_objective"] = self.average_objective.state_dict()
+            state["objective_rng"] = self.objective.generator.get_state()
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
@@ -198,6 +238,10 @@ class _Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.objective is not None and self.average_objective is not None:
+            self.objective.load_state_dict(state["objective"])
+            self.average_objective.load_state_dict(state["average_objective"])
+            self.objective.generator.set_state(state["objective_rng"].cpu())
         torch.set_rng_state(state["torch_rng"].cpu())
         if isinstance(self.sampler, EpochSampler):
             self.sampler.seek(self.step)
@@ -206,14 +250,19 @@ class _Trainer:
 
     def _loss(self, x: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         if isinstance(self.network, MixtureNet):
-            proportions, presence, _ = self.network.logits(x, mask)
+            proportions, presence, _ = self.network.logits(x, mask, self.sampler.blend)
             return mixture_loss(
                 proportions.float(),
                 presence.float(),
                 target,
                 miss_weight=self.config.optimiser.miss_weight,
             )
-        logits, _ = self.network(x, mask)
+        if isinstance(self.network, CrossModalNet) and self.objective is not None:
+            loss: Tensor = self.objective(
+                self.network, x, mask, target, self.step / self.steps, self.sampler.blend
+            )
+            return loss
+        logits, _ = self.network(x, mask, self.sampler.blend)
         return substance_loss(
             logits.float(), target, label_smoothing=self.config.optimiser.label_smoothing
         )
@@ -222,9 +271,15 @@ class _Trainer:
         # A young average forgets its random start quickly; without one it is the last weights.
         decay = min(self.config.optimiser.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-            for mean, current in pairs:
+            averages = self._parameters(self.average, self.average_objective)
+            for mean, current in zip(
+                averages, self._parameters(self.network, self.objective), strict=True
+            ):
                 mean.lerp_(current, 1 - decay)
+
+    @staticmethod
+    def _parameters(network: Network, objective: Objective | None) -> list[torch.nn.Parameter]:
+        return [*network.parameters(), *(objective.parameters() if objective else ())]
 
 
 def _sampler(
@@ -254,12 +309,15 @@ def _schedule(step: int, steps: int, settings: OptimiserConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _identity(config: TrainConfig, data: Dataset) -> str:
+def _identity(config: TrainConfig, data: Dataset, knowledge: Knowledge) -> str:
     """Tell trainings apart by their data and by every setting that is not the default.
 
     So an option that is added later does not cut off trainings that never knew it.
     """
-    text = json.dumps([_settings(config), data.sha256], sort_keys=True, default=list)
+    parts = [_settings(config), data.sha256]
+    if config.cross_modal:
+        parts.append(knowledge.sha256)
+    text = json.dumps(parts, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

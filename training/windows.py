@@ -15,10 +15,16 @@ import torch
 from torch import Tensor
 
 from models.preprocess import Lineariser, PreprocessSpec
+from training.config import AugmentConfig
+from training.stem import Blend
 
 if TYPE_CHECKING:
-    from training.config import AugmentConfig
     from training.data import Dataset
+
+NO_AUGMENTATION = AugmentConfig(
+    gain_common=0, gain_channel=0, channel_dropout=0, warp=0, partial=0, from_start=0
+)
+"""Windows as they were recorded, anywhere in the recordings."""
 
 
 class WindowSampler:
@@ -35,6 +41,11 @@ class WindowSampler:
     seed: of the sampler's own random generator.
     max_samples: samples used of a recording, from its start; None uses all.
     device: where the signals and the batches live.
+
+    Attributes
+    ----------
+    blend: how the network is to mix the windows of the last batch, where its encoding is what is
+        mixed; None where nothing is left to mix.
     """
 
     def __init__(
@@ -68,6 +79,7 @@ class WindowSampler:
         self._center = torch.tensor(spec.center or (0.0,) * spec.n_features, device=device)
         self._scale = torch.tensor(spec.scale or (1.0,) * spec.n_features, device=device)
         self.generator = torch.Generator().manual_seed(seed)
+        self.blend: Blend | None = None
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw x [size, window, feature], mask [size, window] and targets [size, labels]."""
@@ -128,11 +140,26 @@ class WindowSampler:
         return x
 
     def _mix(self, x: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Convexly mix some windows with others of the batch; only rows measured in all count."""
-        augment, size = self._augment, len(x)
-        if not augment.mix:
+        """Convexly mix some windows with others of the batch, or leave that to the network."""
+        self.blend = None
+        if not self._augment.mix:
             return x, mask, target
-        parts = augment.mix_parts
+        blend = self._drawn_blend(len(x))
+        mixed = blend.mean(target)
+        if self._augment.mix_where == "encoding":
+            self.blend = blend
+            return x, mask, mixed
+        # Only rows measured in all parts count.
+        shared = torch.stack(
+            [
+                mask[other].where(blend.weights[:, k, None] > 0, 1.0)
+                for k, other in enumerate(blend.others)
+            ]
+        ).amin(dim=0)
+        return blend.mean(x), shared, mixed
+
+    def _drawn_blend(self, size: int) -> Blend:
+        augment, parts = self._augment, self._augment.mix_parts
         draws = torch.from_numpy(
             np.random.default_rng(int(self._uniform(1).item() * 2**31)).dirichlet(
                 [augment.mix_alpha] * parts, size
@@ -144,13 +171,7 @@ class WindowSampler:
         others = [torch.arange(size)] + [
             torch.randperm(size, generator=self.generator) for _ in range(parts - 1)
         ]
-        weights = weights.to(self._device)
-        mixed = sum(weights[:, k, None, None] * x[other] for k, other in enumerate(others))
-        label = sum(weights[:, k, None] * target[other] for k, other in enumerate(others))
-        shared = torch.stack(
-            [mask[other].where(weights[:, k, None] > 0, 1.0) for k, other in enumerate(others)]
-        ).amin(dim=0)
-        return torch.as_tensor(mixed), shared, torch.as_tensor(label)
+        return Blend(torch.stack(others).to(self._device), weights.to(self._device))
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator)

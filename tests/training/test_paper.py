@@ -21,7 +21,7 @@ from torch import nn  # noqa: E402
 
 import training.fit as fitting  # noqa: E402
 from training.epochs import EpochSampler, total_steps, window_statistics  # noqa: E402
-from training.network import sinusoidal_positions  # noqa: E402
+from training.stem import PatchStem, sinusoidal_positions  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -57,11 +57,11 @@ def trainer(config: TrainConfig, data: Dataset) -> fitting._Trainer:
 def test_layers_are_the_published_ones(paper: TrainConfig, fifty: Dataset) -> None:
     network = trainer(paper, fifty).network
     trunk, head = network.trunk, network.head
-    assert isinstance(trunk.stem, nn.Linear)
-    assert (trunk.stem.in_features, trunk.stem.out_features) == (6, 256)
-    assert trunk.stem_norm.normalized_shape == (256,)
-    torch.testing.assert_close(trunk.positions, sinusoidal_positions(100, 256))
-    assert trunk.positions[3, 4] == pytest.approx(np.sin(3 / 10_000 ** (4 / 256)), abs=1e-6)
+    assert isinstance(trunk.stem, PatchStem)
+    assert (trunk.stem.linear.in_features, trunk.stem.linear.out_features) == (6, 256)
+    assert trunk.stem.norm.normalized_shape == (256,)
+    torch.testing.assert_close(trunk.stem.positions, sinusoidal_positions(100, 256))
+    assert trunk.stem.positions[3, 4] == pytest.approx(np.sin(3 / 10_000 ** (4 / 256)), abs=1e-6)
     assert len(trunk.encoder.layers) == 3
     for layer in trunk.encoder.layers:
         assert layer.norm_first

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         config.network,
         window=spec.window,
         n_features=spec.n_features,
+        n_lags=len(spec.lags),
         n_labels=args.labels,
     ).eval()
     model = to_onnx(network, spec)
