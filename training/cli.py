@@ -22,6 +22,8 @@ SCENT_TRAIN = CommandLine(
         "export": "quantise, verify and write the bundle of a trained model",
         "evaluate": "score a bundle on labelled recordings (needs no torch)",
         "bench": "time torch, float32 and int8 on one architecture",
+        "compare": "score baselines on the folds of the cross-validation",
+        "audit": "find out how much of a score is session and not smell",
         "fingerprints": "fit the simulator's table of odours from recordings",
     },
 )

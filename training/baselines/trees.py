@@ -1,0 +1,112 @@
+"""training/: extremely randomised trees on statistics of a window (Geurts et al. 2006).
+
+Loads scikit-learn when fitted. Also serves the audit, whose controls are such trees on inputs
+that must not be able to tell smells apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+def window_statistics(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Describe each feature's course over a window by 14 numbers.
+
+    Mean, standard deviation, minimum, maximum, five quantiles, first, middle and last value, the
+    slope of the least-squares line (per step) and the mean absolute step.
+
+    Parameters
+    ----------
+    x: float32[windows, window, feature].
+
+    Returns
+    -------
+    float32[windows, 14 * feature], statistic-major.
+    """
+    steps = x.shape[1]
+    time = np.arange(steps) - (steps - 1) / 2
+    slope = np.einsum("t,wtf->wf", time / np.square(time).sum(), x)
+    parts = [
+        x.mean(axis=1),
+        x.std(axis=1),
+        x.min(axis=1),
+        x.max(axis=1),
+        *np.quantile(x, QUANTILES, axis=1),
+        x[:, 0],
+        x[:, steps // 2],
+        x[:, -1],
+        slope,
+        np.abs(np.diff(x, axis=1)).mean(axis=1),
+    ]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+class Trees:
+    """Extremely randomised trees on rows of numbers.
+
+    Parameters
+    ----------
+    n_labels: labels there are; those without a training row are never likely.
+    trees: how many.
+    seed: of the trees' random choices.
+    jobs: processor cores to use, -1 for all; the result does not depend on it.
+    """
+
+    def __init__(self, n_labels: int, *, trees: int = 500, seed: int = 0, jobs: int = 1) -> None:
+        self._n_labels, self._trees, self._seed, self._jobs = n_labels, trees, seed, jobs
+        self._forest: Any = None
+
+    @property
+    def parameters(self) -> int:
+        """Nodes of all trees: a split or a leaf each."""
+        return sum(int(tree.tree_.node_count) for tree in self._forest.estimators_)
+
+    def fit(self, rows: NDArray[np.float32], label: NDArray[np.int64]) -> None:
+        """Grow the trees on rows float32[n, number] with labels int[n]."""
+        from sklearn.ensemble import ExtraTreesClassifier  # noqa: PLC0415 - of the train extra
+
+        self._forest = ExtraTreesClassifier(
+            self._trees, random_state=self._seed, n_jobs=self._jobs
+        ).fit(rows, label)
+
+    def log_probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return float64[n, labels]; one tree's worth of doubt keeps the logarithm finite."""
+        share = np.zeros((len(rows), self._n_labels))
+        share[:, self._forest.classes_] = self._forest.predict_proba(rows)
+        doubt = 1 / self._n_labels
+        return np.log((share * self._trees + doubt) / (self._trees + 1))
+
+
+class WindowTrees:
+    """Trees on the statistics of windows.
+
+    Parameters
+    ----------
+    n_labels, seed, jobs, trees: as for `Trees`.
+    """
+
+    train_stride = 25
+    """Trees gain little from windows that overlap by more than three quarters."""
+
+    def __init__(self, n_labels: int, *, seed: int = 0, jobs: int = 1, trees: int = 500) -> None:
+        self._trees = Trees(n_labels, trees=trees, seed=seed, jobs=jobs)
+
+    @property
+    def parameters(self) -> int:
+        """Nodes of all trees."""
+        return self._trees.parameters
+
+    def fit(self, x: NDArray[np.float32], label: NDArray[np.int64]) -> None:
+        """Train on windows float32[windows, window, feature]."""
+        self._trees.fit(window_statistics(x), label)
+
+    def log_probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return float64[windows, labels]."""
+        return self._trees.log_probabilities(window_statistics(x))

@@ -1,0 +1,110 @@
+"""training/: `scent-train audit`: find out how much of a score is session and not smell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware.errors import UsageError
+from training.audit.judge import STEPS, Audit, Reference, audit
+from training.audit.report import write
+from training.commands._shared import load_task
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hardware.command_line import Subparsers
+    from training.data import Dataset
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="find out how much of a score is session and not smell",
+        description="Train controls that must fail on the folds of the cross-validation: weather, "
+        "absolute levels, the first seconds, file names, broken channels, shuffled labels. What "
+        "one of them names right can be had without smelling. Writes audit.json, audit.md and "
+        "audit.svg.",
+        epilog="Example: scent-train audit --data data/smellnet/base "
+        "--model-report runs/substances-50/crossval.json",
+    )
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="the recordings, DIR/LABEL/*.csv"
+    )
+    parser.add_argument("--task", choices=("substance",), default="substance")
+    parser.add_argument(
+        "--model-report",
+        type=Path,
+        metavar="FILE",
+        help="crossval.json of a network, to hold the controls against",
+    )
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        default=Path("runs/audit"),
+        metavar="DIR",
+        help="folder for the three files (runs/audit)",
+    )
+    parser.add_argument(
+        "--trees", type=int, default=300, metavar="N", help="trees of a classifier (300)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=-1, metavar="N", help="processor cores to use (all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the audit as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the controls; print the verdicts and write the files."""
+    from tqdm import tqdm  # noqa: PLC0415 - of the train extra
+
+    if args.trees < 1:
+        raise UsageError(f"Expected --trees of at least 1, got {args.trees}.")
+    data = load_task(args.task, args.data)
+    reference = _reference(args.model_report, data) if args.model_report else None
+    with tqdm(total=len(STEPS), unit="control", dynamic_ncols=True) as bar:
+
+        def on_step(name: str) -> None:
+            bar.update(STEPS.index(name) - bar.n)
+            bar.set_description(name)
+
+        result = audit(data, reference=reference, trees=args.trees, jobs=args.jobs, on_step=on_step)
+        bar.update(len(STEPS) - bar.n)
+    paths = write(args.run_folder, result, data.sha256)
+    print(json.dumps(dataclasses.asdict(result)) if args.json else _text(result))
+    print(f"Written: {', '.join(map(str, paths))}", file=sys.stderr)
+    return 0
+
+
+def _text(result: Audit) -> str:
+    width = max(len(row.control) for row in result.rows)
+    lines = [
+        f"{row.control:<{width}}  {row.verdict:<7}  {row.top1:.3f}  {row.sentence}"
+        for row in result.rows
+    ]
+    return "\n".join([*lines, "", *result.summary])
+
+
+def _reference(path: Path, data: Dataset) -> Reference:
+    """Read a network's figures from the report of its cross-validation."""
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+        mean = report["mean"]
+        figures = Reference(report["model"], float(mean["top1"]), float(mean["recording_top1"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"Expected the crossval.json of a substance model, got {path} ({error!r}). Name the "
+            "report that `scent-train crossval` wrote."
+        ) from error
+    if report.get("data_sha256") != data.sha256:
+        raise UsageError(
+            f"{path} is a report on other recordings than --data. Cross-validate on the same "
+            "folder, or leave --model-report away."
+        )
+    return figures

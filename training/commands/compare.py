@@ -1,0 +1,110 @@
+"""training/: `scent-train compare`: what other kinds of model make of the same folds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.errors import UsageError
+from training.baselines.comparison import FoldAnswers, compare, markdown, row, write_report
+from training.baselines.registry import BASELINES, chosen
+from training.commands._shared import load_task
+from training.data import Dataset, substance_folds
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hardware.command_line import Subparsers
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="score baselines on the folds of the cross-validation",
+        description="Train other kinds of model on the same folds and the same windows as "
+        "`crossval`, and print their scores with 95 % intervals over recordings. The baselines: "
+        f"{', '.join(BASELINES)}. What is done already is not done again.",
+        epilog="Example: scent-train compare --data data/smellnet/base --models trees,rocket "
+        "--folds 0,1",
+    )
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="the recordings, DIR/LABEL/*.csv"
+    )
+    parser.add_argument(
+        "--models", metavar="A,B", default=",".join(BASELINES), help="which baselines (all)"
+    )
+    parser.add_argument("--folds", metavar="0,1", help="which folds (all)")
+    parser.add_argument(
+        "--budget-s",
+        type=float,
+        default=360.0,
+        metavar="S",
+        help="seconds that a fold of a baseline should take at most (360): a longer one is "
+        "finished, because stopping by the clock could not be repeated, and reported",
+    )
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        default=Path("runs/substances-50"),
+        metavar="DIR",
+        help="folder for the answers and compare.json (runs/substances-50)",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=-1, metavar="N", help="processor cores to use (all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing; print and write the table."""
+    from tqdm import tqdm  # noqa: PLC0415 - of the train extra
+
+    entries = chosen(_words(args.models))
+    data = load_task("substance", args.data)
+    folds = _folds(args.folds, data)
+    answers: dict[str, dict[int, FoldAnswers]] = {entry.name: {} for entry in entries}
+    slow = []
+    with tqdm(total=len(entries) * len(folds), unit="fold", dynamic_ncols=True) as bar:
+        for entry, fold, part in compare(data, entries, folds, args.run_folder, jobs=args.jobs):
+            answers[entry.name][fold] = part
+            bar.set_description(f"{entry.name} fold {fold}")
+            bar.update()
+            if part.seconds > args.budget_s:
+                slow.append(f"{entry.name} fold {fold}: {part.seconds:.0f} s")
+    rows = [row(entry, answers[entry.name]) for entry in entries]
+    path = write_report(args.run_folder, data, rows)
+    print(json.dumps(rows) if args.json else markdown(rows))
+    if slow:
+        print(f"Longer than --budget-s {args.budget_s:g}: {'; '.join(slow)}", file=sys.stderr)
+    print(f"Report: {path}", file=sys.stderr)
+    return 0
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _folds(text: str | None, data: Dataset) -> list[int]:
+    there = [int(fold) for fold in np.unique(substance_folds(data))]
+    if len(there) < 2:  # noqa: PLR2004 - one to learn from, one to judge on
+        raise UsageError(
+            "Expected at least two recordings of a label, to train on one and judge on another; "
+            "found one of each. Record every label again."
+        )
+    if text is None:
+        return there
+    wanted = _words(text)
+    wrong = [word for word in wanted if not word.isdigit() or int(word) not in there]
+    if wrong or not wanted:
+        raise UsageError(
+            f"Expected --folds among {', '.join(map(str, there))}, got {text!r}. A data set has as "
+            "many folds as the label with most recordings has recordings, five at most."
+        )
+    return sorted({int(word) for word in wanted})
