@@ -6,14 +6,24 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from training.commands._shared import add_training_options, fold_bars, load_training, score_lines
+from training.commands._shared import (
+    StepBar,
+    add_training_options,
+    fold_bars,
+    load_training,
+    score_lines,
+)
 from training.crossval import REPORT, cross_validate, folds_of
 from training.data import N_FOLDS
+from training.fewshot import FEW_SHOT, cross_teach, split
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from hardware.command_line import Subparsers
+    from training.config import TrainConfig
+    from training.data import Dataset
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -23,12 +33,20 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="score a configuration on recordings held out by groups",
         description="Train a network per fold, quantise it, and score the int8 network on the "
         "recordings of its fold. Substances: one recording of every substance is held out. "
-        "Mixtures: component sets are held out with all their proportions.",
+        "Mixtures: component sets are held out with all their proportions. The same recordings "
+        "are scored as another board would have made them (robust_*) and through the decision "
+        "layer. With --few-shot, substances are held out instead: a network that never met every "
+        "fifth substance is taught those from one recording each.",
         epilog="Example: scent-train crossval --config substances-50 "
         "--data data/smellnet/base --json",
     )
     add_training_options(parser)
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument(
+        "--few-shot",
+        action="store_true",
+        help="hold substances out instead, and teach them from one recording each",
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from training.epochs import total_steps  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
-    fold_of = folds_of(data)
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
+    if args.few_shot:
+        return _few_shot(args, config, data, folder)
+    fold_of = folds_of(data)
     report = cross_validate(
         config,
         data,
@@ -52,8 +72,35 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report))
         return 0
-    print(f"{config.name}, {report['protocol']}, int8, mean over {len(report['folds'])} folds:")
-    for line in score_lines(report["mean"]):
+    print(
+        f"{config.name}, {report['protocol']}, int8, mean over {len(report['folds'])} folds "
+        "[95 % over recordings]:"
+    )
+    for line in score_lines(report["mean"], report["intervals"]):
         print(f"  {line}")
+    layer = report["decision"]
+    if layer:
+        print("The decision layer, its constants fitted on the other folds:")
+        for line in score_lines(layer["scores"], layer["intervals"]):
+            print(f"  {line}")
     print(f"Report and held-out answers: {folder / REPORT}", file=sys.stderr)
+    return 0
+
+
+def _few_shot(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
+    """Train without some substances, teach them, and print how well they are told apart."""
+    from training.epochs import total_steps  # noqa: PLC0415 - torch
+
+    known, _ = split(data)
+    bar = StepBar(f"{config.name} few-shot", total_steps(config, known))
+    report = cross_teach(config, data, folder, device=args.device, on_step=bar)
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    print(f"{config.name}, {report['protocol']}, int8 [95 % over recordings]:")
+    for name, row in report["methods"].items():
+        print(f"  by {name}:")
+        for line in score_lines(row["scores"], row["intervals"]):
+            print(f"    {line}")
+    print(f"Report: {folder / FEW_SHOT}", file=sys.stderr)
     return 0

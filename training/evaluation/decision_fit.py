@@ -41,7 +41,7 @@ WITHDRAW = 0.6
 _DEFAULT_PRESENCE = 0.5
 _FLOORS = np.round(np.arange(0.05, 1.01, 0.05), 2)
 _FACTORS = np.round(np.arange(0.0, 1.01, 0.05), 2)
-_BELIEFS = np.round(np.arange(0.1, 0.96, 0.01), 2)
+_BELIEFS = np.round(np.arange(0.1, 0.96, 0.02), 2)
 
 
 def fit_substances(

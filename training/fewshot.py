@@ -1,0 +1,218 @@
+"""training/: new smells from one recording each, by a network that never met them.
+
+Ten substances are kept out of training; the network of the others gives embeddings, and the
+class whose mean lies nearest names a window (Mensink et al., IEEE TPAMI 35, 2013; Snell et
+al., NeurIPS 2017). So it is told how well enrolment of a new smell will work on a rig. Torch
+is imported only while it trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hardware.errors import ScentdError
+from models.bundle import load_bundle
+from models.decision import DecisionSpec
+from training.data import Dataset, substance_folds
+from training.evaluation.evaluate import ask
+from training.evaluation.intervals import intervals, pooled
+from training.evaluation.scoring import substance_tally, values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from training.config import TrainConfig
+    from training.evaluation.scoring import Tally
+
+FEW_SHOT = "few_shot.json"
+
+EVERY = 5
+"""Every fifth label, in alphabetical order from the first, is kept out: ten of fifty, from every
+part of the alphabet and so of the shop."""
+SHRINKAGE = 0.1
+"""Share of a scaled identity in the covariance, so that directions in which the embedding hardly
+moves do not rule the distance (Friedman 1989, regularised discriminant analysis)."""
+
+METHODS = ("euclid", "cosine", "mahalanobis")
+
+
+class FewShotError(ScentdError):
+    """The data does not allow the experiment."""
+
+
+def cross_teach(
+    config: TrainConfig,
+    data: Dataset,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    on_step: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> dict[str, Any]:
+    """Train without every fifth substance, then teach those from one recording each.
+
+    Every recording of a kept-out substance teaches once, by its number in the substance, and is
+    tested by the others: five lessons where there are five recordings.
+
+    Parameters
+    ----------
+    config: what to train.
+    data: recordings of substances.
+    folder: the run folder; the network and its bundle go into its `few-shot`.
+    device: torch device.
+    on_step: called with step and loss.
+
+    Returns
+    -------
+    The report, which is also written to `few_shot.json`: per method of comparing embeddings the
+    window and recording accuracy among the new substances, and their intervals.
+
+    Raises
+    ------
+    FewShotError: no mixture can be taught, and too few substances are there.
+    """
+    from training.bundling import Provenance, write  # noqa: PLC0415 - torch
+    from training.fit import fit  # noqa: PLC0415
+
+    if data.task != "substance" or len(data.labels) <= EVERY:
+        raise FewShotError(
+            f"Teaching new substances needs recordings of more than {EVERY} single substances, "
+            f"got {len(data.labels)} of task {data.task}. Use a substance configuration and data."
+        )
+    known, fresh = split(data)
+    place = folder / "few-shot"
+    fitted = fit(config, known, folder=place, device=device, on_step=on_step)
+    provenance = Provenance("scent-train crossval --few-shot", config.name)
+    write(place / "bundle", config, fitted, known, DecisionSpec(), provenance)
+    bundle = load_bundle(place / "bundle", precision="int8")
+    before, after = ask(bundle, known), ask(bundle, fresh)
+    metric = Metric.measured(before.embedding, known.targets.argmax(axis=1)[before.owner])
+    lesson_of = substance_folds(fresh)
+    report: dict[str, Any] = {
+        "model": config.name,
+        "protocol": f"{len(fresh.labels)} substances never trained on, taught from one recording "
+        "each and tested on their others; w=100, stride 50",
+        "substances": list(fresh.labels),
+        "recordings": len(fresh.samples),
+        "data_sha256": data.sha256,
+        "methods": {},
+    }
+    for method in METHODS:
+        space = metric.space(after.embedding, method)
+        lessons = [
+            taught(space, after.owner, fresh.targets.argmax(axis=1), lesson_of == lesson)
+            for lesson in np.unique(lesson_of)
+        ]
+        whole = pooled([scores for scores, _ in lessons])
+        names = [fresh.samples[row].name for _, tested in lessons for row in tested]
+        report["methods"][method] = {
+            "scores": {name: round(value, 4) for name, value in values(whole).items()},
+            "intervals": {name: list(pair) for name, pair in intervals(whole, names).items()},
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FEW_SHOT).write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def split(data: Dataset) -> tuple[Dataset, Dataset]:
+    """Return the recordings of the substances that train, and of those kept out."""
+    fresh = np.arange(len(data.labels)) % EVERY == 0
+    return _only(data, ~fresh), _only(data, fresh)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """How embeddings are compared, measured on substances that were trained on.
+
+    Attributes
+    ----------
+    middle: float[D], the mean embedding.
+    whitening: float[D, D], takes the shrunk within-class covariance to the identity.
+    """
+
+    middle: NDArray[np.float64]
+    whitening: NDArray[np.float64]
+
+    @classmethod
+    def measured(cls, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Metric:
+        """Measure the metric on embedding[windows, D] with label[windows]."""
+        x = embedding.astype(np.float64)
+        within = x.copy()
+        for k in np.unique(label):
+            within[label == k] -= x[label == k].mean(axis=0)
+        covariance = within.T @ within / len(x)
+        width = len(covariance)
+        scale = np.trace(covariance) / width
+        shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * scale * np.eye(width)
+        size, axes = np.linalg.eigh(shrunk)
+        return cls(x.mean(axis=0), axes / np.sqrt(np.maximum(size, 1e-12)))
+
+    def space(self, embedding: NDArray[np.float32], method: str) -> NDArray[np.float64]:
+        """Return embedding[windows, D] where the plain Euclidean distance is that of `method`.
+
+        "euclid" leaves it, "cosine" takes the direction from the mean embedding (Wang et al.
+        2019, SimpleShot), "mahalanobis" whitens, as a linear discriminant does.
+        """
+        x = embedding.astype(np.float64) - self.middle
+        if method == "mahalanobis":
+            return x @ self.whitening
+        if method == "cosine":
+            return _unit(x)
+        return x
+
+
+def taught(
+    space: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    teaches: NDArray[np.bool_],
+) -> tuple[Tally, NDArray[np.intp]]:
+    """Teach from some recordings and score the others.
+
+    Parameters
+    ----------
+    space: float[windows, D].
+    owner: int[windows], the recording of each.
+    truth: int[recordings].
+    teaches: bool[recordings], those whose windows make the class means.
+
+    Returns
+    -------
+    window accuracy (top1) and recording accuracy by the mean distance, and the tested recordings.
+    """
+    classes = np.unique(truth[teaches])
+    teaching = teaches[owner]
+    means = np.stack([space[teaching & (truth[owner] == k)].mean(axis=0) for k in classes])
+    tested = np.flatnonzero(~teaches & np.isin(truth, classes))
+    windows = np.isin(owner, tested)
+    distance = ((space[windows, None] - means) ** 2).sum(axis=2)
+    scores = substance_tally(
+        -distance,
+        np.searchsorted(tested, owner[windows]),
+        np.searchsorted(classes, truth[tested]),
+    )
+    return {name: scores[name] for name in ("top1", "recording_top1")}, tested
+
+
+def _only(data: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
+    """Return the recordings of the chosen labels bool[labels], with those labels alone."""
+    kept = data.subset(chosen[data.targets.argmax(axis=1)])
+    return dataclasses.replace(
+        kept,
+        labels=tuple(label for label, there in zip(data.labels, chosen, strict=True) if there),
+        samples=tuple(
+            dataclasses.replace(sample, target=sample.target[chosen]) for sample in kept.samples
+        ),
+    )
+
+
+def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    length: NDArray[np.float64] = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.maximum(length, 1e-12)
