@@ -14,7 +14,7 @@ from training.layouts import refuse_test_part, training_part
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -114,12 +114,12 @@ def fold_bars(name: str, steps: Callable[[int], int]) -> Callable[[int, int, flo
     return on_step
 
 
-def score_lines(scores: dict[str, float]) -> Iterator[str]:
-    """Yield an aligned line per score."""
+def score_lines(
+    scores: Mapping[str, float], spread: Mapping[str, Sequence[float]] | None = None
+) -> Iterator[str]:
+    """Yield an aligned line per score, with its interval where `spread` has one."""
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
-        yield (
-            f"{name:<{width}}  {value:.4f}"
-            if isinstance(value, float)
-            else (f"{name:<{width}}  {value}")
-        )
+        number = f"{value:.4f}" if isinstance(value, float) else str(value)
+        ends = (spread or {}).get(name)
+        yield f"{name:<{width}}  {number}" + (f"  [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
