@@ -67,8 +67,10 @@ class AugmentConfig:
     """Dirichlet concentration of the mixing weights."""
     mix_parts: int = 2
     """Windows mixed at most."""
+    mix_kind: Literal["average", "power_law"] = "average"
+    """Average the windows, or mix their log-conductances as a sensor does (`training.mixing`)."""
     mix_where: Literal["readings", "encoding"] = "readings"
-    """Mix the windows' features, or what the stem makes of them."""
+    """Average the windows' features, or what the stem makes of them (average only)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,15 @@ from torch import Tensor
 
 from models.preprocess import Lineariser, PreprocessSpec
 from training.config import AugmentConfig
+from training.mixing import drawn_beta, power_law_mixture
 from training.stem import Blend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from training.data import Dataset
+
+    Signal = Callable[[Tensor], Tensor]
 
 NO_AUGMENTATION = AugmentConfig(
     gain_common=0, gain_channel=0, channel_dropout=0, warp=0, partial=0, from_start=0
@@ -85,12 +90,14 @@ class WindowSampler:
         """Draw x [size, window, feature], mask [size, window] and targets [size, labels]."""
         chosen = torch.multinomial(self._odds, size, replacement=True, generator=self.generator)
         length, restart, first, speed = self._places(chosen)
-        x = self._features(chosen, restart, first, speed)
-        x = self._distort(x)
-        mask = (torch.arange(self._spec.window)[None] < length[:, None]).float()
-        x, mask, target = self._mix(
-            x.to(self._device), mask.to(self._device), self._targets[chosen]
-        )
+        signal = self._signal(chosen, restart, speed)
+        target = self._targets[chosen]
+        if self._augment.mix_kind == "power_law":
+            signal, target = self._mixed_signal(signal, target, chosen, first + length, speed)
+        x = self._distort(self._features(signal, first)).to(self._device)
+        mask = (torch.arange(self._spec.window)[None] < length[:, None]).float().to(self._device)
+        if self._augment.mix_kind == "average":
+            x, mask, target = self._mix(x, mask, target)
         return x.clamp(-self._spec.clip, self._spec.clip), mask, target
 
     def _places(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -110,16 +117,46 @@ class WindowSampler:
         restart[self._uniform(size) < self._augment.from_start] = 0
         return length, restart, first, speed
 
-    def _features(self, chosen: Tensor, restart: Tensor, first: Tensor, speed: Tensor) -> Tensor:
-        """Lag differences of the windows, standardised: float32[size, window, feature]."""
+    def _signal(self, chosen: Tensor, restart: Tensor, speed: Tensor) -> Signal:
+        """How to read the chosen recordings: steps int[size, n] since the reset to signals."""
         base = (self._starts[chosen] + restart)[:, None]
         last = (self._starts[chosen] + self._lengths[chosen] - 1)[:, None]
-        step = first[:, None] + torch.arange(self._spec.window)[None]
 
         def signal(step: Tensor) -> Tensor:
             place = base + (step.clamp(min=0) * speed[:, None]).round().long()
             return self._signals[place.minimum(last).to(self._device)]
 
+        return signal
+
+    def _mixed_signal(
+        self, own: Signal, target: Tensor, chosen: Tensor, steps: Tensor, speed: Tensor
+    ) -> tuple[Signal, Tensor]:
+        """Mix some windows with others' recordings by the power law, before any difference.
+
+        The others are read from places of their own: what they share with the window is
+        how many `steps` int[size] it takes and at what speed.
+        """
+        self.blend = None
+        if not self._augment.mix:
+            return own, target
+        blend = self._drawn_blend(len(chosen))
+        span = ((steps - 1) * speed).floor().long()
+        signals = [own]
+        for other in blend.others[1:].cpu():
+            room = (self._lengths[chosen[other]] - span).clamp(min=1)
+            restart = (self._uniform(len(chosen)) * room).long()
+            signals.append(self._signal(chosen[other], restart, speed))
+        beta = drawn_beta(len(chosen), len(self._spec.channels), self.generator).to(self._device)
+
+        def mixed(step: Tensor) -> Tensor:
+            parts = torch.stack([signal(step) for signal in signals])
+            return power_law_mixture(parts, blend.weights, beta)
+
+        return mixed, blend.mean(target)
+
+    def _features(self, signal: Signal, first: Tensor) -> Tensor:
+        """Lag differences of the windows, standardised: float32[size, window, feature]."""
+        step = first[:, None] + torch.arange(self._spec.window)[None]
         now = signal(step)
         rows = torch.cat([now - signal(step - lag) for lag in self._spec.lags], dim=2)
         return ((rows - self._center) / self._scale).nan_to_num(nan=0.0)
