@@ -26,7 +26,7 @@ from training.audit.judge import (
 from training.audit.report import page, table
 from training.baselines.inputs import OURS, labelled_windows
 from training.cli import main
-from training.data import DataError, Dataset, Sample
+from training.data import DataError, Dataset, Sample, load_substances
 
 pytest.importorskip("sklearn", reason="the audit needs the extra `train`")
 
@@ -248,7 +248,7 @@ def test_command_prints_verdicts_and_writes_table_and_plot(
     assert by_name["absolute_baseline"]["sentence"] in capsys.readouterr().out
 
 
-def test_a_report_on_other_recordings_is_wrong_use(
+def test_a_networks_report_must_be_on_the_same_recordings(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "crossval.json"
@@ -260,6 +260,9 @@ def test_a_report_on_other_recordings_is_wrong_use(
     arguments = ["audit", "--data", str(folder), "--run", str(tmp_path), "--model-report"]
     assert main([*arguments, str(report)]) == 2
     assert "other recordings" in capsys.readouterr().err
+    report.write_text(report.read_text().replace("other", load_substances(folder).sha256))
+    assert main([*arguments, str(report), "--trees", "5"]) == 0
+    assert "m names 50 % of windows right" in capsys.readouterr().out
     report.write_text("[]")
     assert main([*arguments, str(report)]) == 2
     assert "crossval" in capsys.readouterr().err

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from training.baselines.inputs import LabelledWindows
     from training.data import Dataset
+    from training.evaluation.intervals import Interval
 
 HONEST, SHUFFLED = "honest_trees", "shuffled_labels"
 STEPS = (HONEST, *(control.name for control in CONTROLS), SHUFFLED)
@@ -42,11 +43,20 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model's own figures on the same folds, that controls are held against."""
+    """A model's own figures on the same folds, that controls are held against.
+
+    Attributes
+    ----------
+    name: the model's.
+    top1: share of windows named right.
+    recording_top1: share of recordings named right.
+    interval: 95 % interval of `top1` over recordings; None where it was not measured.
+    """
 
     name: str
     top1: float
     recording_top1: float
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +277,7 @@ def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple
     )
     if model is None:
         return (trees,)
+    low, high = model.interval or (model.top1, model.top1)
     sentence = (
         f"{model.name} names {_percent(model.top1)} of windows right on its folds and "
         f"{_percent(model.recording_top1)} of recordings."
@@ -275,8 +286,8 @@ def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple
         model.name,
         "as its manifest says",
         model.top1,
-        model.top1,
-        model.top1,
+        low,
+        high,
         model.recording_top1,
         round(judge.chance, 4),
         "reference",

@@ -96,8 +96,15 @@ def _reference(path: Path, data: Dataset) -> Reference:
     try:
         report: dict[str, Any] = json.loads(path.read_text())
         mean = report["mean"]
-        figures = Reference(report["model"], float(mean["top1"]), float(mean["recording_top1"]))
-    except (ValueError, KeyError, TypeError) as error:
+        # Absent from the reports of versions before 0.2.
+        low, high = report.get("intervals", {}).get("top1", (mean["top1"], mean["top1"]))
+        figures = Reference(
+            report["model"],
+            float(mean["top1"]),
+            float(mean["recording_top1"]),
+            (float(low), float(high)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"Expected the crossval.json of a substance model, got {path} ({error!r}). Name the "
             "report that `scent-train crossval` wrote."
