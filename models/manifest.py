@@ -46,6 +46,9 @@ CARD = "README.md"
 TRAINING_FILES = "training_files.txt"
 ARRAYS = "arrays.npz"
 
+Quantisation = Literal["dynamic", "static"]
+"""How an int8 file scales the activations."""
+
 _SELF_HASH = re.compile(rb"^manifest_sha256: ([0-9a-f]{64})\n\Z", re.MULTILINE)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -114,10 +117,13 @@ class Runtime:
     precision: "int8", "fp32", or "auto" to time both at load and take the faster.
     tolerance: largest difference between the two files' probabilities (substances) or
         proportions (mixtures) that was accepted at export, over the parity windows.
+    quantisation: how the int8 file scales activations: "dynamic" by each window's own range,
+        "static" by a range fixed at export.
     """
 
     precision: Literal["int8", "fp32", "auto"] = "int8"
     tolerance: float = 0.05
+    quantisation: Quantisation = "dynamic"
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,13 @@ def write(
     ExportError: torch, float32 and int8 do not agree within the tolerances.
     """
     model = to_onnx(fitted.network, fitted.spec)
-    small = quantise(model)
+    small = quantise(
+        model,
+        config.quantisation,
+        cut_windows(data.samples, fitted.spec, config.max_samples)
+        if config.quantisation == "static"
+        else None,
+    )
     parity = check_parity(fitted, data, model, small, decision.temperature)
     manifest = Manifest(
         name=config.name,
@@ -96,7 +102,7 @@ def write(
         requirements=Requirements(config.required_channels, config.min_channels),
         decision=decision,
         descriptors=_descriptors(fitted),
-        runtime=Runtime(tolerance=TOLERANCE),
+        runtime=Runtime(tolerance=TOLERANCE, quantisation=config.quantisation),
         metrics={**provenance.metrics, "parity": parity},
         training={
             "command": provenance.command,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from hardware.errors import UsageError
+from models.manifest import Quantisation  # noqa: TC001 - read by get_type_hints
 from models.mapping import build, plain
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
@@ -175,6 +176,8 @@ class TrainConfig:
     in_order_only: bool = False
     """Leave out recordings whose rows are not in the order of time: lag differences of a permuted
     recording are noise."""
+    quantisation: Quantisation = "dynamic"
+    """How the int8 file is made; `scent-train bench --accuracy` compares the kinds."""
     required_channels: tuple[str, ...] = ()
     """Channels without which the model says `fault`."""
     min_channels: int = 1

@@ -314,7 +314,8 @@ def _identity(config: TrainConfig, data: Dataset, knowledge: Knowledge) -> str:
 
     So an option that is added later does not cut off trainings that never knew it.
     """
-    parts = [_settings(config), data.sha256]
+    # How the network is quantised afterwards is no part of its training.
+    parts = [_settings(dataclasses.replace(config, quantisation="dynamic")), data.sha256]
     if config.cross_modal:
         parts.append(knowledge.sha256)
     text = json.dumps(parts, sort_keys=True, default=list)

@@ -1,21 +1,24 @@
-"""training/: `scent-train bench`: time torch, ONNX float32 and int8 on one architecture."""
+"""training/: `scent-train bench`: what int8 gains in time and costs in accuracy."""
 
 from __future__ import annotations
 
 import json
-import statistics
-import time
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
-from training.commands._shared import config_path
+from hardware.errors import UsageError
+from training.commands._shared import config_path, load_training
 from training.config import load_config
+from training.data import N_FOLDS
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+
+    import onnxruntime
 
     from hardware.command_line import Subparsers
 
@@ -24,23 +27,94 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the command's options."""
     parser = subparsers.add_parser(
         "bench",
-        help="time torch, float32 and int8 on one architecture",
+        help="time torch, float32 and int8, or compare their accuracy",
         description="Time one window through the network of a configuration (with random "
         "weights: time does not depend on them) in torch, ONNX Runtime float32 and int8, each on "
-        "one thread, interleaved so that a noisy machine disturbs all three alike.",
-        epilog="Example: scent-train bench --config substances-50",
+        "one thread, interleaved so that a noisy machine disturbs all three alike. With "
+        "--accuracy, quantise the networks of a finished cross-validation both ways and score "
+        "float32, dynamic and static int8 on the recordings that each fold held out.",
+        epilog="Examples: scent-train bench --config substances-50\n"
+        "          scent-train bench --accuracy --config substances-50 --data data/smellnet/base",
     )
     parser.add_argument("--config", default="substances-50", metavar="NAME|FILE")
-    parser.add_argument("--labels", type=int, default=50, help="outputs of the head")
+    parser.add_argument("--labels", type=int, default=50, help="outputs of the head (times only)")
     parser.add_argument("--runs", type=int, default=200, help="timed windows each")
+    parser.add_argument("--accuracy", action="store_true", help="score a cross-validation's folds")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="--accuracy: the recordings")
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        metavar="DIR",
+        help="--accuracy: folder of the cross-validation (default: runs/NAME)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Time the three and print p50 and p99 in milliseconds."""
+    """Time or score; with --accuracy fail if the configured int8 loses more than it may."""
+    if not args.accuracy:
+        return _times(args)
+    if args.data is None:
+        raise UsageError("--accuracy scores held-out recordings: say where they are with --data.")
+    return _accuracy(args)
+
+
+def _accuracy(args: argparse.Namespace) -> int:
+    from training.crossval import folds_of  # noqa: PLC0415
+    from training.evaluation import precision  # noqa: PLC0415
+
+    config, data, folder = load_training(args)
+    compared = precision.compare(
+        folder,
+        data,
+        folds_of(data),
+        range(N_FOLDS),
+        max_samples=config.max_samples,
+        timed=args.runs,
+        on_fold=lambda fold: print(f"Quantising and scoring fold {fold}", file=sys.stderr),
+    )
+    rows = precision.report(compared, config.task)
+    chosen = precision.choice(rows)
+    result = {"model": config.name, "kinds": rows, "choice": chosen, "set": config.quantisation}
+    headline = precision.HEADLINE[config.task]
+    fine = rows[config.quantisation]["loss"] <= precision.LARGEST_LOSS
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"{config.name}, recordings held out by {N_FOLDS} folds, one thread:")
+        for line in _table(rows, headline):
+            print(f"  {line}")
+        print(
+            f"Fastest int8 that loses at most {precision.LARGEST_LOSS * 100:g} points: {chosen}; "
+            f"the configuration says quantisation: {config.quantisation}."
+        )
+    if not fine:
+        print(
+            f"quantisation: {config.quantisation} loses "
+            f"{rows[config.quantisation]['loss'] * 100:.1f} points of {headline}.",
+            file=sys.stderr,
+        )
+    return 0 if fine else 1
+
+
+def _table(rows: dict[str, dict[str, Any]], headline: str) -> list[str]:
+    lines = [f"{'':<8} {headline:>9}  {'lost, points':<22} {'MB':>6} {'p50 ms':>8} {'p99 ms':>8}"]
+    for kind, row in rows.items():
+        low, high = (100 * bound for bound in row["loss_interval"])
+        lost = "" if kind == "fp32" else f"{100 * row['loss']:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(
+            f"{kind:<8} {row[headline]:>9.4f}  {lost:<22} {row['mb']:>6.2f} {row['p50_ms']:>8.3f} "
+            f"{row['p99_ms']:>8.3f}"
+        )
+    return lines
+
+
+def _times(args: argparse.Namespace) -> int:
     import torch  # noqa: PLC0415
 
+    from training.evaluation.precision import interleaved_ms, session  # noqa: PLC0415
     from training.network import build_network  # noqa: PLC0415
     from training.onnx_export import quantise, to_onnx  # noqa: PLC0415
 
@@ -66,46 +140,30 @@ def run(args: argparse.Namespace) -> int:
         with torch.inference_mode():
             network(*tensors)
 
-    runners = {
-        "torch_fp32": in_torch,
-        "fp32": _runner(model, x, mask),
-        "int8": _runner(small, x, mask),
-    }
+    times = interleaved_ms(
+        {
+            "torch_fp32": in_torch,
+            "fp32": _runner(session(model), x, mask),
+            "int8": _runner(session(small), x, mask),
+        },
+        args.runs,
+    )
     result = {
         "model": config.name,
         "parameters": sum(p.numel() for p in network.parameters()),
         "mb": {"fp32": round(len(model) / 1e6, 2), "int8": round(len(small) / 1e6, 2)},
-        "inference_ms": _time(runners, args.runs),
+        "inference_ms": {name: {"p50": p50, "p99": p99} for name, (p50, p99) in times.items()},
     }
     if args.json:
         print(json.dumps(result))
         return 0
     print(f"{config.name}: {result['parameters']:,} parameters, one window, one thread")
-    for name, row in result["inference_ms"].items():  # type: ignore[attr-defined]
-        print(f"  {name:<11} p50 {row['p50']:7.3f} ms   p99 {row['p99']:7.3f} ms")
+    for name, (p50, p99) in times.items():
+        print(f"  {name:<11} p50 {p50:7.3f} ms   p99 {p99:7.3f} ms")
     return 0
 
 
-def _runner(model: bytes, x: np.ndarray, mask: np.ndarray) -> Callable[[], None]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def _runner(
+    session: onnxruntime.InferenceSession, x: np.ndarray, mask: np.ndarray
+) -> Callable[[], None]:
     return lambda: session.run(None, {"x": x, "mask": mask}) and None
-
-
-def _time(runners: dict[str, Callable[[], None]], runs: int) -> dict[str, dict[str, float]]:
-    durations: dict[str, list[float]] = {name: [] for name in runners}
-    for number in range(runs + 10):
-        for name, call in runners.items():
-            started_s = time.perf_counter()
-            call()
-            if number >= 10:  # noqa: PLR2004 - warm-up
-                durations[name].append((time.perf_counter() - started_s) * 1e3)
-    return {
-        name: {
-            "p50": round(statistics.median(values), 3),
-            "p99": round(float(np.quantile(values, 0.99)), 3),
-        }
-        for name, values in durations.items()
-    }
