@@ -23,6 +23,7 @@ SCENT_TRAIN = CommandLine(
         "evaluate": "score a bundle on labelled recordings (needs no torch)",
         "bench": "time torch, float32 and int8 on one architecture",
         "compare": "score baselines on the folds of the cross-validation",
+        "cross-modal": "compare trainings with and without a second modality",
         "audit": "find out how much of a score is session and not smell",
         "fingerprints": "fit the simulator's table of odours from recordings",
     },

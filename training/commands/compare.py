@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from hardware.errors import UsageError
 from training.baselines.comparison import FoldAnswers, compare, markdown, row, write_report
 from training.baselines.registry import BASELINES, chosen
+from training.commands._folds import chosen_folds, words
 from training.commands._shared import load_task
-from training.data import Dataset, substance_folds
 
 if TYPE_CHECKING:
     import argparse
@@ -66,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
     """Train what is missing; print and write the table."""
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
-    entries = chosen(_words(args.models))
+    entries = chosen(words(args.models))
     data = load_task("substance", args.data)
-    folds = _folds(args.folds, data)
+    folds = chosen_folds(args.folds, data)
     answers: dict[str, dict[int, FoldAnswers]] = {entry.name: {} for entry in entries}
     slow = []
     with tqdm(total=len(entries) * len(folds), unit="fold", dynamic_ncols=True) as bar:
@@ -85,26 +82,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"Longer than --budget-s {args.budget_s:g}: {'; '.join(slow)}", file=sys.stderr)
     print(f"Report: {path}", file=sys.stderr)
     return 0
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _folds(text: str | None, data: Dataset) -> list[int]:
-    there = [int(fold) for fold in np.unique(substance_folds(data))]
-    if len(there) < 2:  # noqa: PLR2004 - one to learn from, one to judge on
-        raise UsageError(
-            "Expected at least two recordings of a label, to train on one and judge on another; "
-            "found one of each. Record every label again."
-        )
-    if text is None:
-        return there
-    wanted = _words(text)
-    wrong = [word for word in wanted if not word.isdigit() or int(word) not in there]
-    if wrong or not wanted:
-        raise UsageError(
-            f"Expected --folds among {', '.join(map(str, there))}, got {text!r}. A data set has as "
-            "many folds as the label with most recordings has recordings, five at most."
-        )
-    return sorted({int(word) for word in wanted})

@@ -121,7 +121,9 @@ class Objective(nn.Module):
         mask: Tensor,
         target: Tensor,
         progress: float,
+        *,
         blend: Blend | None = None,
+        taught: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of a batch.
 
@@ -133,13 +135,14 @@ class Objective(nn.Module):
         target: float32[batch, labels].
         progress: share of the steps that are done, 0..1.
         blend: how the windows are mixed within the network; `target` is mixed already.
+        taught: float32[batch, labels], what teachers say; learned instead of `target` as labels.
         """
         if self.decoder is not None and progress < self.settings.pretrain:
             alone: Tensor = self.decoder(network, x, mask, target, self.generator)
             return alone
         said = network.heads(x, mask, blend)
         halves = self._halves(said)
-        loss = self._task_loss(said, target, halves)
+        loss = self._task_loss(said, target if taught is None else taught, halves)
         if self.gcms is not None:
             loss = loss + self.settings.gcms * self.gcms(
                 said.embedding, target, self.settings.temperature

@@ -1,0 +1,43 @@
+"""training/: the option that names folds, for the commands that compare on some of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.errors import UsageError
+from training.data import substance_folds
+
+if TYPE_CHECKING:
+    from training.data import Dataset
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a comma-separated option."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def chosen_folds(text: str | None, data: Dataset) -> list[int]:
+    """Return the folds that an option names, all of the data's for None.
+
+    Raises
+    ------
+    UsageError: a fold that the data has not, or data without a second recording of any label.
+    """
+    there = [int(fold) for fold in np.unique(substance_folds(data))]
+    if len(there) < 2:  # noqa: PLR2004 - one to learn from, one to judge on
+        raise UsageError(
+            "Expected at least two recordings of a label, to train on one and judge on another; "
+            "found one of each. Record every label again."
+        )
+    if text is None:
+        return there
+    wanted = words(text)
+    wrong = [word for word in wanted if not word.isdigit() or int(word) not in there]
+    if wrong or not wanted:
+        raise UsageError(
+            f"Expected --folds among {', '.join(map(str, there))}, got {text!r}. A data set has as "
+            "many folds as the label with most recordings has recordings, five at most."
+        )
+    return sorted({int(word) for word in wanted})

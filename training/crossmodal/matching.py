@@ -1,0 +1,214 @@
+"""training/crossmodal: "does this text describe what I smell", and how often that is right.
+
+Each view of a description is an expert: the cosine of what was smelled with what is said, in
+that view. A logistic regression weighs the experts; a threshold turns its score into yes or no.
+The AUROCs, of descriptors too, come with bootstrap intervals. numpy and scikit-learn; knows
+cosines and substances, nothing of networks or windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.evaluation.intervals import DRAWS, Interval, percentiles, resampled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHANCE = 0.5
+"""AUROC of a score that knows nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Every recording with every description.
+
+    Attributes
+    ----------
+    cosines: float64[pairs, views].
+    wanted: bool[pairs], whether the description is of what was smelled.
+    smelled: int[pairs], the substance that was.
+    """
+
+    cosines: NDArray[np.float64]
+    wanted: NDArray[np.bool_]
+    smelled: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Area:
+    """An area under the ROC curve, or a mean of some, with its bootstrap.
+
+    Attributes
+    ----------
+    value: of all recordings.
+    draws: float64[draws], of each resample of them.
+    """
+
+    value: float
+    draws: NDArray[np.float64]
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval."""
+        return percentiles(self.draws)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How well descriptions were matched with recordings.
+
+    Attributes
+    ----------
+    auroc: of the combined experts.
+    sensitivity: share of right descriptions that got a yes.
+    specificity: share of wrong ones that got a no.
+    views: AUROC of each expert alone.
+    """
+
+    auroc: Area
+    sensitivity: float
+    specificity: float
+    views: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A fitted combination: the regressor and the threshold of its score."""
+
+    regressor: Any
+    threshold: float
+
+    def scores(self, pairs: Pairs) -> NDArray[np.float64]:
+        """Return the log-odds float64[pairs] that the description fits."""
+        odds: NDArray[np.float64] = self.regressor.decision_function(pairs.cosines)
+        return odds
+
+
+def all_pairs(
+    cosines: NDArray[np.float64], truth: NDArray[np.int64], substances: NDArray[np.int64]
+) -> Pairs:
+    """Pair the recordings of some substances with these substances' descriptions.
+
+    Parameters
+    ----------
+    cosines: float64[recordings, labels, views].
+    truth: int[recordings], the label of each.
+    substances: labels to take.
+    """
+    own = np.isin(truth, substances)
+    chosen = cosines[own][:, substances]
+    wanted = truth[own][:, None] == substances[None]
+    smelled = np.repeat(truth[own], len(substances))
+    return Pairs(chosen.reshape(-1, cosines.shape[2]), wanted.reshape(-1), smelled)
+
+
+def fit_experts(pairs: Pairs) -> Experts:
+    """Weigh the experts on `pairs`, both answers counting the same, and set the threshold there.
+
+    The combination of experts is that of the olfactory matching in MUSTI (MediaEval 2022-23);
+    the threshold is where the geometric mean of sensitivity and specificity is greatest.
+    """
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - half a second
+
+    regressor = LogisticRegression(class_weight="balanced").fit(pairs.cosines, pairs.wanted)
+    scores = regressor.decision_function(pairs.cosines)
+    return Experts(regressor, geometric_mean_threshold(scores, pairs.wanted))
+
+
+def geometric_mean_threshold(scores: NDArray[np.floating], wanted: NDArray[np.bool_]) -> float:
+    """Return the threshold of the greatest sqrt(sensitivity * specificity); yes is at or above."""
+    from sklearn.metrics import roc_curve  # noqa: PLC0415
+
+    false_alarms, hits, thresholds = roc_curve(wanted, scores, drop_intermediate=False)
+    return float(thresholds[np.argmax(hits * (1 - false_alarms))])
+
+
+def matched(experts: Experts, pairs: Pairs) -> Matching:
+    """Score a combination of experts on pairs that it was not fitted on."""
+    scores = experts.scores(pairs)
+    yes = scores >= experts.threshold
+    return Matching(
+        auroc=area(scores, pairs.wanted, pairs.smelled),
+        sensitivity=float(yes[pairs.wanted].mean()),
+        specificity=float((~yes[~pairs.wanted]).mean()),
+        views=tuple(auroc(view, pairs.wanted) for view in pairs.cosines.T),
+    )
+
+
+def cross_fitted(cosines: NDArray[np.float64], truth: NDArray[np.int64], seed: int = 0) -> Matching:
+    """Fit the experts on half of the substances and score them on the other, and the reverse.
+
+    So that one fold's held-out recordings serve both without any being scored on itself.
+    Arguments as of `all_pairs`; returns the means of the two halves.
+    """
+    order = np.random.default_rng(seed).permutation(np.unique(truth))
+    halves = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
+    pairs = [all_pairs(cosines, truth, half) for half in halves]
+    results = [matched(fit_experts(pairs[1 - k]), pairs[k]) for k in range(2)]
+    return mean_matching(results)
+
+
+def mean_matching(results: list[Matching]) -> Matching:
+    """Return the mean of every figure of several matchings."""
+    return Matching(
+        auroc=mean_area([one.auroc for one in results]),
+        sensitivity=float(np.mean([one.sensitivity for one in results])),
+        specificity=float(np.mean([one.specificity for one in results])),
+        views=tuple(np.mean([one.views for one in results], axis=0).tolist()),
+    )
+
+
+def auroc(scores: NDArray[np.floating], wanted: NDArray[np.bool_]) -> float:
+    """Return the area under the ROC curve; chance where there is nothing to tell apart."""
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
+
+    if wanted.all() or not wanted.any():
+        return CHANCE
+    return float(roc_auc_score(wanted, scores))
+
+
+def area(scores: NDArray[np.floating], wanted: NDArray[np.bool_], group: NDArray[np.int64]) -> Area:
+    """Return the AUROC of scores[n], resampled by `group` int[n], the substance say.
+
+    A resample takes substances, not pairs or recordings, because a substance's pairs are right
+    or wrong together. With the wins of every group's positives over every group's negatives
+    counted once, each resample is a quadratic form of how often it has each group.
+    """
+    _, number = np.unique(group, return_inverse=True)
+    weights = resampled(int(number.max()) + 1, None, seed=0, draws=DRAWS).astype(np.float64)
+    right, wrong = scores[wanted], scores[~wanted]
+    won = (right[:, None] > wrong) + 0.5 * (right[:, None] == wrong)
+    wins, pairs = (np.zeros((weights.shape[1],) * 2) for _ in range(2))
+    place = (number[wanted][:, None], number[~wanted][None])
+    np.add.at(wins, place, won)
+    np.add.at(pairs, place, 1.0)
+    possible = ((weights @ pairs) * weights).sum(axis=1)
+    draws = np.full(len(weights), np.nan)
+    np.divide(((weights @ wins) * weights).sum(axis=1), possible, out=draws, where=possible > 0)
+    return Area(auroc(scores, wanted), draws)
+
+
+def mean_area(areas: list[Area]) -> Area:
+    """Return the mean of several areas; a resample that has nothing to judge is left out."""
+    draws = np.stack([one.draws for one in areas])
+    known = np.isfinite(draws)
+    total = np.where(known, draws, 0.0).sum(axis=0)
+    mean = np.full(draws.shape[1], np.nan)
+    np.divide(total, known.sum(axis=0), out=mean, where=known.any(axis=0))
+    return Area(float(np.mean([one.value for one in areas])), mean)
+
+
+def column_areas(
+    scores: NDArray[np.floating], wanted: NDArray[np.bool_], group: NDArray[np.int64]
+) -> dict[int, Area]:
+    """Return the AUROC of each column of scores [recordings, columns], resampled by `group`.
+
+    A column that is everywhere or nowhere among the recordings cannot be judged on them and is
+    left out. The macro AUROC is the `mean_area` of the others.
+    """
+    judged = np.flatnonzero(wanted.any(axis=0) & ~wanted.all(axis=0))
+    return {int(k): area(scores[:, k], wanted[:, k], group) for k in judged}
