@@ -16,7 +16,7 @@ from hardware.recording import RecordingWriter
 from models.preprocess import batch_features
 from training.baselines.comparison import compare, held_out, row, scored
 from training.baselines.deep import Deep, DeepSettings
-from training.baselines.inputs import OURS, PUBLISHED, Standardiser, labelled_windows
+from training.baselines.inputs import INPUTS, OURS, PUBLISHED, Standardiser, labelled_windows
 from training.baselines.registry import BASELINES, Entry, chosen
 from training.baselines.rocket import KERNELS, Rocket, _convolve, _shifted, dilations
 from training.baselines.trees import Trees, WindowTrees, window_statistics
@@ -148,10 +148,12 @@ def small(name: str) -> partial[Any]:
 
 
 def test_every_kind_of_baseline_is_tried_here_and_offered_on_both_inputs() -> None:
-    assert set(BASELINES) == {name + end for name in SMALL for end in ("", "-published")}
-    assert {entry.inputs for entry in BASELINES.values()} == {"ours", "published"}
+    both = {name + end for name in SMALL for end in ("", "-published")}
+    assert set(BASELINES) == both | {"trees-plate", "rocket-plate"}
     for name, entry in BASELINES.items():
-        assert (entry.inputs == "published") == name.endswith("-published")
+        _, _, inputs = name.partition("-")
+        assert entry.inputs == (inputs or "ours")
+        assert entry.inputs in INPUTS
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hardware.errors import UsageError
 from training.baselines.deep import Deep, DeepSettings
+from training.baselines.inputs import PUBLISHED
 from training.baselines.rocket import Rocket
 from training.baselines.trees import WindowTrees
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _DENSE_STRIDE = 10
 """Networks on our inputs train on windows this many rows apart: random crops, all but."""
+
+_QUICK = ("trees", "rocket")
+"""Tried on a third kind of input as well."""
 
 
 class Baseline(Protocol):
@@ -71,14 +75,12 @@ def _entries() -> dict[str, Entry]:
         ("cnn", "CNN", partial(_deep, DeepSettings("cnn"))),
         ("lstm", "LSTM", partial(_deep, DeepSettings("lstm"))),
     )
-    entries = [
-        entry
-        for name, kind, make in kinds
-        for entry in (
-            Entry(name, kind, "ours", make(_DENSE_STRIDE)),
-            Entry(f"{name}-published", kind, "published", make(50)),
-        )
-    ]
+    entries = []
+    for name, kind, make in kinds:
+        entries.append(Entry(name, kind, "ours", make(_DENSE_STRIDE)))
+        if name in _QUICK:
+            entries.append(Entry(f"{name}-plate", kind, "plate", make(_DENSE_STRIDE)))
+        entries.append(Entry(f"{name}-published", kind, "published", make(PUBLISHED.stride)))
     return {entry.name: entry for entry in entries}
 
 
