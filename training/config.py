@@ -55,6 +55,11 @@ class AugmentConfig:
     """Standard deviation of noise on the standardised features."""
     channel_dropout: float = 0.1
     """Probability that a channel is missing from a window; at least one stays."""
+    fickle: tuple[str, ...] = ()
+    """Channels that were dead in all recordings of some label: in those windows another window's
+    readings stand in, or the dead channel would be the label's fingerprint."""
+    fickle_dropout: float = 0.5
+    """Probability that a fickle channel is missing from a window, whatever its label."""
     warp: float = 0.1
     """The window is replayed up to this much faster or slower."""
     partial: float = 0.3
@@ -155,6 +160,18 @@ class CrossModalConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherConfig:
+    """A network of an ensemble that is distilled: as the one that ships, but for these."""
+
+    seed: int
+    """Of its first weights and its windows."""
+    steps: int
+    """Batches in all."""
+    augment: AugmentConfig
+    """What its windows suffer."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """One model, wholly: what it is called, reads, looks like and how it is trained."""
 
@@ -166,6 +183,9 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     cross_modal: CrossModalConfig | None = None
     """What is learned beside the labels; None (and not only all off) trains without that code."""
+    teachers: tuple[TeacherConfig, ...] = ()
+    """Networks that are trained first; the one that ships learns what they agree on instead of the
+    labels (substances only). Empty: it learns the labels."""
     version: str = "0.1.0"
     seed: int = 0
     standardise: Literal["rms", "windows"] = "rms"
@@ -209,6 +229,8 @@ def load_config(path: Path) -> TrainConfig:
     config = build(TrainConfig, raw, "", problems)
     if problems or config is None:
         raise ConfigError(f"{path} has problems:\n" + "\n".join(f"  {p}" for p in problems))
+    if config.teachers and config.task != "substance":
+        raise ConfigError(f"{path}: teachers are for substances; remove them for {config.task}.")
     if config.preprocessing.window % config.network.patch:
         raise ConfigError(
             f"{path}: network.patch ({config.network.patch}) must divide preprocessing.window "

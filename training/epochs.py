@@ -95,7 +95,12 @@ class EpochSampler:
 
 
 def total_steps(config: TrainConfig, data: Dataset) -> int:
-    """Return how many steps a training of `config` on `data` has."""
+    """Return how many steps a training of `config` on `data` has, its teachers' included."""
+    return own_steps(config, data) + sum(teacher.steps for teacher in config.teachers)
+
+
+def own_steps(config: TrainConfig, data: Dataset) -> int:
+    """Return the steps of the network that ships, without its teachers'."""
     if not config.optimiser.epochs:
         return config.optimiser.steps
     windows = cut_windows(data.samples, config.preprocessing, config.max_samples)

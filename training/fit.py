@@ -23,17 +23,17 @@ from models.preprocess import PreprocessSpec, batch_features
 from training.crossmodal.knowledge import Knowledge, gather
 from training.crossmodal.network import CrossModalNet
 from training.crossmodal.objective import Objective, cross_modal_network
-from training.epochs import EpochSampler, total_steps, window_statistics
+from training.epochs import EpochSampler, own_steps, window_statistics
 from training.losses import mixture_loss, substance_loss
 from training.network import MixtureNet, Network, build_network
 from training.stem import StatisticsStem
 from training.windows import NO_AUGMENTATION, WindowSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from training.config import OptimiserConfig, TrainConfig
+    from training.config import OptimiserConfig, TeacherConfig, TrainConfig
     from training.data import Dataset
 
 CHECKPOINT = "checkpoint.pt"
@@ -85,13 +85,25 @@ def fit(
     data: recordings to train on, at the model's rate.
     folder: where checkpoints go; a checkpoint there of the same configuration and data is resumed.
     device: torch device; "cuda" trains in bfloat16 unless the configuration says otherwise.
-    on_step: called after each step with its number (from 1) and its loss.
+    on_step: called after each step with its number (from 1, teachers' steps included) and its loss.
 
     Raises
     ------
     TrainingError: the loss is not finite, or the checkpoint belongs to another training.
     """
-    trainer = _Trainer(config, data, device)
+    done = 0
+    teachers = []
+    for number, teacher in enumerate(config.teachers):
+        place = folder / f"teacher-{number}" if folder else None
+        lesson = _Trainer(_teacher(config, teacher), data, device)
+        teachers.append(_run(lesson, place, _later(on_step, done)).network.to(device))
+        done += teacher.steps
+    trainer = _Trainer(config, data, device, teachers)
+    return _run(trainer, folder, _later(on_step, done))
+
+
+def _run(trainer: _Trainer, folder: Path | None, on_step: Callable[[int, float], None]) -> Fitted:
+    """Go on from the folder's checkpoint, if there is one, to the last step."""
     path = folder / CHECKPOINT if folder else None
     if path and path.exists():
         trainer.restore(path)
@@ -101,6 +113,22 @@ def fit(
         if path and (trainer.step % SAVE_EVERY_STEPS == 0 or trainer.step == trainer.steps):
             trainer.save(path)
     return trainer.result()
+
+
+def _teacher(config: TrainConfig, teacher: TeacherConfig) -> TrainConfig:
+    return dataclasses.replace(
+        config,
+        teachers=(),
+        cross_modal=None,
+        seed=teacher.seed,
+        augment=teacher.augment,
+        optimiser=dataclasses.replace(config.optimiser, steps=teacher.steps),
+    )
+
+
+def _later(on_step: Callable[[int, float], None], done: int) -> Callable[[int, float], None]:
+    """Count on from the steps that earlier trainings took."""
+    return lambda step, loss: on_step(done + step, loss)
 
 
 def measured_spec(spec: PreprocessSpec, data: Dataset, max_samples: int | None) -> PreprocessSpec:
@@ -124,9 +152,11 @@ def measured_spec(spec: PreprocessSpec, data: Dataset, max_samples: int | None) 
 class _Trainer:
     """One training's whole state, so that it can be saved and go on bit for bit."""
 
-    def __init__(self, config: TrainConfig, data: Dataset, device: str) -> None:
-        self.config, self.device = config, device
-        self.steps = total_steps(config, data)
+    def __init__(
+        self, config: TrainConfig, data: Dataset, device: str, teachers: Sequence[Network] = ()
+    ) -> None:
+        self.config, self.device, self.teachers = config, device, teachers
+        self.steps = own_steps(config, data)
         self.knowledge = gather(config.cross_modal, data) if config.cross_modal else Knowledge()
         self.identity = _identity(config, data, self.knowledge)
         torch.manual_seed(config.seed)
@@ -259,13 +289,38 @@ class _Trainer:
             )
         if isinstance(self.network, CrossModalNet) and self.objective is not None:
             loss: Tensor = self.objective(
-                self.network, x, mask, target, self.step / self.steps, self.sampler.blend
+                self.network,
+                x,
+                mask,
+                target,
+                self.step / self.steps,
+                blend=self.sampler.blend,
+                taught=self._taught(x, mask),
             )
             return loss
         logits, _ = self.network(x, mask, self.sampler.blend)
+        taught = self._taught(x, mask)
+        if taught is not None:
+            return substance_loss(logits.float(), taught, label_smoothing=0.0)
         return substance_loss(
             logits.float(), target, label_smoothing=self.config.optimiser.label_smoothing
         )
+
+    def _taught(self, x: Tensor, mask: Tensor) -> Tensor | None:
+        """Return what the teachers agree on of the same blended windows; None without teachers.
+
+        The mean of log-probabilities asks for agreement: a teacher that knows the rig's own
+        signals and one that knows other rigs' both have a veto. The student sees what they see,
+        blends included (a consistent teacher: Beyer et al., CVPR 2022).
+        """
+        if not self.teachers:
+            return None
+        with torch.no_grad():
+            said = [
+                network(x, mask, self.sampler.blend)[0].float().log_softmax(dim=1)
+                for network in self.teachers
+            ]
+            return torch.stack(said).mean(dim=0).softmax(dim=1)
 
     def _average_weights(self) -> None:
         # A young average forgets its random start quickly; without one it is the last weights.
@@ -328,6 +383,8 @@ def _settings(config: object) -> dict[str, Any]:
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             chosen[item.name] = _settings(value)
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            chosen[item.name] = [_settings(part) for part in value]
         elif value != item.default:
             chosen[item.name] = value
     return chosen

@@ -94,7 +94,7 @@ class WindowSampler:
         target = self._targets[chosen]
         if self._augment.mix_kind == "power_law":
             signal, target = self._mixed_signal(signal, target, chosen, first + length, speed)
-        x = self._distort(self._features(signal, first)).to(self._device)
+        x = self._distort(self._stand_in(self._features(signal, first))).to(self._device)
         mask = (torch.arange(self._spec.window)[None] < length[:, None]).float().to(self._device)
         if self._augment.mix_kind == "average":
             x, mask, target = self._mix(x, mask, target)
@@ -160,6 +160,30 @@ class WindowSampler:
         now = signal(step)
         rows = torch.cat([now - signal(step - lag) for lag in self._spec.lags], dim=2)
         return ((rows - self._center) / self._scale).nan_to_num(nan=0.0)
+
+    def _stand_in(self, x: Tensor) -> Tensor:
+        """Give windows without a fickle channel another window's, then drop it from some of all.
+
+        Otherwise "it is dead" would say the label, and "it lives" would exclude it. A stand-in
+        drawn over all labels says nothing of its own.
+        """
+        spec = self._spec
+        for name in self._augment.fickle:
+            if name not in spec.channels:
+                continue
+            column = spec.channels.index(name)
+            of_it = slice(column, None, len(spec.channels))
+            lives = (x[:, :, of_it] != 0).flatten(1).any(dim=1)
+            donors = torch.nonzero(lives)[:, 0].cpu()
+            x = x.clone()
+            if len(donors):
+                drawn = donors[(self._uniform(len(x)) * len(donors)).long()]
+                x[:, :, of_it] = torch.where(
+                    lives[:, None, None], x[:, :, of_it], x[drawn][:, :, of_it]
+                )
+            kept = (self._uniform(len(x)) >= self._augment.fickle_dropout).to(x.device)
+            x[:, :, of_it] *= kept[:, None, None]
+        return x
 
     def _distort(self, x: Tensor) -> Tensor:
         """Scale, drop and roughen the channels of each window."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hardware.channels import N_CHANNELS
+from hardware.channels import N_CHANNELS, channel_index
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
 from models.bundle import integer_matmuls, load_bundle
@@ -20,6 +20,7 @@ from training.config import (
     ConfigError,
     NetworkConfig,
     OptimiserConfig,
+    TeacherConfig,
     TrainConfig,
     config_as_dict,
     load_config,
@@ -42,6 +43,7 @@ from training.evaluation.streaming import Streams, fading_means, stream
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
+import training.fit as fitting  # noqa: E402
 from training.fit import TrainingError, fit, measured_spec  # noqa: E402
 from training.losses import focal_bce, mixture_loss, soft_misses  # noqa: E402
 from training.network import build_network  # noqa: E402
@@ -202,6 +204,70 @@ def test_mixing_keeps_targets_convex(data: Dataset) -> None:
     _, _, target = sampler.batch(64)
     torch.testing.assert_close(target.sum(dim=1), torch.ones(64))
     assert ((target > 0).sum(dim=1) > 1).any()
+
+
+def test_a_channel_that_is_dead_for_one_label_does_not_tell_that_label(data: Dataset) -> None:
+    samples = []
+    for sample in data.samples:
+        values = sample.values.copy()
+        if sample.target.argmax() == 0:
+            values[:, channel_index("VOC")] = np.nan
+        samples.append(dataclasses.replace(sample, values=values))
+    partly_dead = dataclasses.replace(data, samples=tuple(samples))
+    spec = measured_spec(SPEC, partly_dead, None)
+
+    def share_alive(augment: AugmentConfig) -> list[float]:
+        x, _, target = WindowSampler(partly_dead, spec, augment, seed=4).batch(600)
+        alive = (x[:, :, 1::2] != 0).flatten(1).any(dim=1)
+        return [float(alive[target.argmax(dim=1) == label].float().mean()) for label in range(3)]
+
+    assert share_alive(PLAIN) == [0, 1, 1]
+    evened = share_alive(dataclasses.replace(PLAIN, fickle=("VOC",), fickle_dropout=0.4))
+    assert all(0.5 < share < 0.7 for share in evened)
+
+
+def test_student_learns_what_its_teachers_agree_on(data: Dataset, tmp_path: Path) -> None:
+    teacher = TeacherConfig(seed=8, steps=60, augment=PLAIN)
+    config = dataclasses.replace(
+        CONFIG,
+        teachers=(teacher, dataclasses.replace(teacher, seed=9)),
+        augment=dataclasses.replace(PLAIN, mix=1.0, mix_where="encoding"),
+    )
+    steps: list[int] = []
+    student = fit(config, data, folder=tmp_path, on_step=lambda step, _: steps.append(step)).network
+    assert steps == list(range(1, 181))
+    # Teachers that were taught wrong labels: the student follows them, not the labels.
+    wrong = dataclasses.replace(
+        data,
+        samples=tuple(
+            dataclasses.replace(sample, target=np.roll(sample.target, 1)) for sample in data.samples
+        ),
+    )
+    trainer = fitting._Trainer(
+        dataclasses.replace(config, teachers=()), data, "cpu", [fit(CONFIG, wrong).network]
+    )
+    misled = fitting._run(trainer, None, lambda _step, _loss: None).network
+    x, mask, target = WindowSampler(data, trainer.spec, PLAIN, seed=6).batch(64)
+
+    def hits(network: torch.nn.Module, shift: int) -> float:
+        with torch.no_grad():
+            said = network(x, mask)[0].argmax(dim=1)
+        return float((said == (target.argmax(dim=1) + shift) % 3).float().mean())
+
+    assert hits(student, 0) > 0.7
+    assert hits(misled, 1) > 0.7
+
+
+def test_distillation_goes_on_where_it_was_cut_off(data: Dataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, teachers=(TeacherConfig(seed=8, steps=20, augment=PLAIN),))
+    whole = fit(config, data).network.state_dict()
+    fit(config, data, folder=tmp_path)
+    (tmp_path / fitting.CHECKPOINT).unlink()  # the teacher is kept, the student starts anew
+    steps: list[int] = []
+    resumed = fit(config, data, folder=tmp_path, on_step=lambda step, _: steps.append(step))
+    assert steps[0] == 21
+    for name, tensor in resumed.network.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
 
 
 def test_resumed_training_equals_an_uninterrupted_one(data: Dataset, tmp_path: Path) -> None:
