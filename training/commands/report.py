@@ -1,0 +1,37 @@
+"""training/: `scent-train report`: all figures of a run folder as JSON and as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hardware.command_line import Subparsers
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "report",
+        help="write all figures of a run as JSON and as one page",
+        description="Put together what `crossval` left in a run folder, and `crossval --few-shot`, "
+        "`compare`, `cross-modal` and `audit` where they were run there too: report.json, and "
+        "report.html with plots, one file that needs no network. Trains nothing.",
+        epilog="Example: scent-train report --run runs/substances-50",
+    )
+    parser.add_argument("--run", required=True, type=Path, dest="run_folder", metavar="DIR")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write (default: the run folder)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write both files and name them."""
+    from training.evaluation.report import write_report  # noqa: PLC0415 - keeps --help quick
+
+    for path in write_report(args.run_folder, args.output or args.run_folder):
+        print(path)
+    return 0
