@@ -31,7 +31,7 @@ from training.evaluation.evaluate import ask, score, tally
 from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, read_held_out, together
 from training.evaluation.intervals import intervals, pooled
 from training.evaluation.scoring import Tally, mixture_tally, presence_tally, values
-from training.evaluation.sessions import other_sessions
+from training.evaluation.sessions import OTHER_BOARD, OTHER_SESSION, SessionSpread, other_sessions
 from training.evaluation.streaming import (
     decided_s,
     follow,
@@ -75,8 +75,8 @@ class Fold:
     Attributes
     ----------
     row: its scores, for the report.
-    panels: its tallies by the prefix of their names: "" for the held-out recordings, "robust_"
-        for their simulated sessions, "constant_" and "permuted_" for mixtures.
+    panels: its tallies by the prefix of their names: "" for the held-out recordings, "robust_" and
+        "board_" for their simulated sessions, "constant_" and "permuted_" for mixtures.
     held_out: its network's answers.
     """
 
@@ -238,7 +238,8 @@ def _one_fold(
     answers = ask(bundle, test)
     panels = {
         "": Panel(tally(bundle, test, answers), _groups(test)),
-        "robust_": _robust(bundle, test),
+        "robust_": _elsewhere(bundle, test, OTHER_SESSION),
+        "board_": _elsewhere(bundle, test, OTHER_BOARD),
         **_constant(train, test, answers.owner),
         **_permuted(bundle, permuted),
     }
@@ -269,8 +270,8 @@ def _groups(data: Dataset) -> tuple[str, ...]:
     return tuple(sample.group for sample in data.samples)
 
 
-def _robust(bundle: Bundle, test: Dataset) -> Panel:
-    elsewhere = other_sessions(test, bundle.manifest.preprocessing.channels)
+def _elsewhere(bundle: Bundle, test: Dataset, spread: SessionSpread) -> Panel:
+    elsewhere = other_sessions(test, bundle.manifest.preprocessing.channels, spread, draws=2)
     scores = tally(bundle, elsewhere, ask(bundle, elsewhere))
     return Panel({name: scores[name] for name in ROBUST if name in scores}, _groups(elsewhere))
 

@@ -84,9 +84,9 @@ def _notes(report: dict[str, Any], task: str) -> list[str]:
     notes = [
         f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
         "Intervals are 95 % bootstrap intervals over the recordings of all folds together. "
-        "`robust_*`: the same recordings as another board would make them: per channel a "
-        "sensitivity and a gain of sigma 0.3 in log, an offset of 2 %, and one channel lost; "
-        "three draws of each."
+        "`robust_*`: the same recordings as in another session: per channel a gain of sigma 0.3 "
+        "in log and an offset of 2 %, and one channel lost. `board_*`: the same, and per channel "
+        "another sensitivity (exponent) of sigma 0.3 in log. Two draws of each."
     ]
     if task == "mixture":
         notes += [
