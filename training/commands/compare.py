@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.baselines.comparison import FoldAnswers, compare, markdown, row, write_report
 from training.baselines.registry import BASELINES, chosen
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     data = load_task("substance", args.data)
     folds = chosen_folds(args.folds, data)
     answers: dict[str, dict[int, FoldAnswers]] = {entry.name: {} for entry in entries}
+    rows: list[dict[str, Any]] = []
     slow = []
     with tqdm(total=len(entries) * len(folds), unit="fold", dynamic_ncols=True) as bar:
         for entry, fold, part in compare(data, entries, folds, args.run_folder, jobs=args.jobs):
@@ -75,8 +76,10 @@ def run(args: argparse.Namespace) -> int:
             bar.update()
             if part.seconds > args.budget_s:
                 slow.append(f"{entry.name} fold {fold}: {part.seconds:.0f} s")
-    rows = [row(entry, answers[entry.name]) for entry in entries]
-    path = write_report(args.run_folder, data, rows)
+            if len(answers[entry.name]) == len(folds):
+                # Written as it grows: a comparison that is cut off leaves what is done.
+                rows.append(row(entry, answers[entry.name]))
+                path = write_report(args.run_folder, data, rows)
     print(json.dumps(rows) if args.json else markdown(rows))
     if slow:
         print(f"Longer than --budget-s {args.budget_s:g}: {'; '.join(slow)}", file=sys.stderr)
