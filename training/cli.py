@@ -21,6 +21,7 @@ SCENT_TRAIN = CommandLine(
         "crossval": "score a configuration on recordings held out by groups",
         "export": "quantise, verify and write the bundle of a trained model",
         "evaluate": "score a bundle on labelled recordings (needs no torch)",
+        "search": "find settings on held-out recordings",
         "bench": "time torch, float32 and int8 on one architecture",
         "compare": "score baselines on the folds of the cross-validation",
         "cross-modal": "compare trainings with and without a second modality",

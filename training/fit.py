@@ -95,14 +95,14 @@ def fit(
     teachers = []
     for number, teacher in enumerate(config.teachers):
         place = folder / f"teacher-{number}" if folder else None
-        lesson = _Trainer(_teacher(config, teacher), data, device)
+        lesson = Trainer(_teacher(config, teacher), data, device)
         teachers.append(_run(lesson, place, _later(on_step, done)).network.to(device))
         done += teacher.steps
-    trainer = _Trainer(config, data, device, teachers)
+    trainer = Trainer(config, data, device, teachers)
     return _run(trainer, folder, _later(on_step, done))
 
 
-def _run(trainer: _Trainer, folder: Path | None, on_step: Callable[[int, float], None]) -> Fitted:
+def _run(trainer: Trainer, folder: Path | None, on_step: Callable[[int, float], None]) -> Fitted:
     """Go on from the folder's checkpoint, if there is one, to the last step."""
     path = folder / CHECKPOINT if folder else None
     if path and path.exists():
@@ -149,7 +149,7 @@ def measured_spec(spec: PreprocessSpec, data: Dataset, max_samples: int | None) 
     return dataclasses.replace(spec, center=(), scale=tuple(map(float, scale.astype(np.float32))))
 
 
-class _Trainer:
+class Trainer:
     """One training's whole state, so that it can be saved and go on bit for bit."""
 
     def __init__(

@@ -50,8 +50,8 @@ def fifty() -> Dataset:
     return Dataset("substance", labels, tuple(samples))
 
 
-def trainer(config: TrainConfig, data: Dataset) -> fitting._Trainer:
-    return fitting._Trainer(config, data, "cpu")
+def trainer(config: TrainConfig, data: Dataset) -> fitting.Trainer:
+    return fitting.Trainer(config, data, "cpu")
 
 
 def test_layers_are_the_published_ones(paper: TrainConfig, fifty: Dataset) -> None:

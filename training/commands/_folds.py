@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.errors import UsageError
-from training.data import substance_folds
+from training.crossval import folds_of
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -25,7 +25,7 @@ def chosen_folds(text: str | None, data: Dataset) -> list[int]:
     ------
     UsageError: a fold that the data has not, or data without a second recording of any label.
     """
-    there = [int(fold) for fold in np.unique(substance_folds(data))]
+    there = [int(fold) for fold in np.unique(folds_of(data)) if fold >= 0]
     if len(there) < 2:  # noqa: PLR2004 - one to learn from, one to judge on
         raise UsageError(
             "Expected at least two recordings of a label, to train on one and judge on another; "

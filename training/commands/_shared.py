@@ -52,7 +52,8 @@ def config_path(name_or_path: str) -> Path:
         return shipped
     path = Path(name_or_path)
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in shipped.parent.glob("*.yaml")))
+        files = shipped.parent.glob("*.yaml")
+        names = ", ".join(sorted(file.stem for file in files if file.stem != "search-space"))
         raise UsageError(
             f"There is no configuration {name_or_path!r}: name a shipped one ({names}) or a "
             "YAML file."

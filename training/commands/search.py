@@ -1,0 +1,158 @@
+"""training/: `scent-train search`: find settings on held-out recordings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware.errors import UsageError
+from training.commands._folds import chosen_folds
+from training.commands._shared import StepBar, add_training_options, load_training
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+    from hardware.command_line import Subparsers
+    from training.config import TrainConfig
+    from training.search import Row
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "search",
+        help="find settings on held-out recordings",
+        description="Try settings of a configuration by Optuna. Each trial trains a network per "
+        "fold; one that is worse than the median at the same fold and step is pruned. The study "
+        "is a file in the run folder: Ctrl-C keeps it, and the same command goes on with it.",
+        epilog="Example: scent-train search --config substances-50 --data data/smellnet/base "
+        "--trials 40 --folds 0,1 --steps 600",
+    )
+    add_training_options(parser)
+    parser.add_argument(
+        "--trials", type=int, default=30, metavar="N", help="in all, earlier calls counted (30)"
+    )
+    parser.add_argument(
+        "--folds", default="0,1", metavar="A,B", help="trained and scored in each trial (0,1)"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="of one training (default: the configuration's)"
+    )
+    parser.add_argument(
+        "--space",
+        type=Path,
+        metavar="FILE",
+        help="what may be tried (default: the shipped search-space.yaml)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, then print every trial and the best settings; Ctrl-C prints them too."""
+    from training.epochs import total_steps  # noqa: PLC0415 - torch
+    from training.search import load_space, open_study, search, table  # noqa: PLC0415
+
+    config, data, folder = load_training(args)
+    if config.in_order_only:
+        data = data.in_order()
+    config = _shortened(config, args.steps)
+    space = load_space(args.space or _shipped_space(), config)
+    folds = chosen_folds(args.folds, data)
+    if args.run_folder is None:
+        folder = Path("runs") / f"{config.name}-search"
+    study = open_study(folder, config, data, space, folds)
+    try:
+        search(
+            study,
+            config,
+            data,
+            space,
+            folds=folds,
+            trials=args.trials,
+            device=args.device,
+            on_step=_bars(lambda: total_steps(config, data)),
+            on_trial=lambda row: print(_line(row), file=sys.stderr),
+        )
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on with this study.", file=sys.stderr)
+    _print(table(study), folder, as_json=args.json)
+    return 0
+
+
+def _shortened(config: TrainConfig, steps: int | None) -> TrainConfig:
+    if steps is None:
+        return config
+    if config.optimiser.epochs:
+        raise UsageError(
+            f"{config.name} is trained by epochs (optimiser.epochs: {config.optimiser.epochs}), so "
+            "--steps says nothing. Leave it out, or set optimiser.epochs in your own configuration."
+        )
+    if steps < 1:
+        raise UsageError(f"--steps must be at least 1, got {steps}.")
+    optimiser = dataclasses.replace(
+        config.optimiser, steps=steps, warmup=min(config.optimiser.warmup, steps // 10)
+    )
+    return dataclasses.replace(config, optimiser=optimiser)
+
+
+def _shipped_space() -> Path:
+    return Path(str(resources.files("training.configs"))) / "search-space.yaml"
+
+
+def _bars(steps: Callable[[], int]) -> Callable[[int, int, int, float], None]:
+    """Return an `on_step`: one bar a training."""
+    bars: dict[tuple[int, int], StepBar] = {}
+
+    def on_step(trial: int, fold: int, step: int, loss: float) -> None:
+        if (trial, fold) not in bars:
+            bars.clear()
+            bars[trial, fold] = StepBar(f"trial {trial} fold {fold}", steps())
+        bars[trial, fold](step, loss)
+
+    return on_step
+
+
+def _print(rows: Sequence[Row], folder: Path, *, as_json: bool) -> None:
+    from training.search import SearchError, as_yaml, best_of  # noqa: PLC0415
+
+    try:
+        best = best_of(rows)
+    except SearchError as error:
+        if as_json:
+            print(json.dumps({"trials": [dataclasses.asdict(row) for row in rows], "best": None}))
+            return
+        print("\n".join(_lines(rows)))
+        print(error, file=sys.stderr)
+        return
+    if as_json:
+        result: dict[str, Any] = {
+            "trials": [dataclasses.asdict(row) for row in rows],
+            "best": {"number": best.number, "score": best.score, "settings": dict(best.settings)},
+        }
+        print(json.dumps(result))
+        return
+    print("\n".join(_lines(rows)))
+    print(f"\n# trial {best.number}, score {best.score:.4f}: paste over a configuration's own")
+    print(as_yaml(best.settings), end="")
+    print(f"Study: {folder}", file=sys.stderr)
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    yield f"{'trial':>5}  {'state':<9} {'score':>7}  {'folds':>6}  settings"
+    for row in rows:
+        yield _line(row)
+
+
+def _line(row: Row) -> str:
+    score = "" if row.score is None else f"{row.score:.4f}"
+    settings = ", ".join(
+        f"{name.rpartition('.')[2]} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.settings.items()
+    )
+    return f"{row.number:>5}  {row.state:<9} {score:>7}  {row.folds + row.share:>6.2f}  {settings}"
