@@ -144,6 +144,7 @@ def cross_validate(
         "mean": _over(rows, np.mean),
         "sd": _over(rows, np.std),
         **_pooled([fold.panels for fold in done]),
+        "descriptors": descriptor_report(held_out, data.labels),
         "decision": decision_report(held_out),
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
@@ -183,6 +184,29 @@ def decision_report(held_out: HeldOut) -> dict[str, Any]:
         "scores": {name: round(value, 4) for name, value in scores.items()},
         "intervals": {name: list(pair) for name, pair in spread.items()},
         "constants": {str(fold): dataclasses.asdict(spec) for fold, spec in specs.items()},
+    }
+
+
+def descriptor_report(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Score the odour descriptors of held-out recordings: macro AUROC, and each descriptor's.
+
+    A recording says the mean of its windows; resampled are substances. Empty without the head.
+    """
+    said = held_out.answers.descriptors
+    if said is None:
+        return {}
+    from training.crossmodal.knowledge import descriptor_table  # noqa: PLC0415
+    from training.crossmodal.matching import column_areas, mean_area  # noqa: PLC0415 - scikit-learn
+
+    owner, truth = held_out.answers.owner, held_out.target.argmax(axis=1)
+    spoken = np.stack([said[owner == row].mean(axis=0) for row in range(len(truth))])
+    table = descriptor_table(labels)
+    areas = column_areas(spoken, table.values.astype(bool)[truth], truth)
+    macro = mean_area(list(areas.values()))
+    return {
+        "macro_auroc": round(macro.value, 4),
+        "interval": list(macro.interval),
+        "auroc": {table.names[column]: round(area.value, 4) for column, area in areas.items()},
     }
 
 

@@ -35,8 +35,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "recordings of its fold. Substances: one recording of every substance is held out. "
         "Mixtures: component sets are held out with all their proportions. The same recordings "
         "are scored as in another session (robust_*), as from another board (board_*) and through "
-        "the decision layer. With --few-shot, substances are held out instead: a network that never met every "
-        "fifth substance is taught those from one recording each.",
+        "the decision layer. With --few-shot, substances are held out instead: a network that "
+        "never met every fifth substance is taught those from one recording each.",
         epilog="Example: scent-train crossval --config substances-50 "
         "--data data/smellnet/base --json",
     )

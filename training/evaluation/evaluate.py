@@ -37,6 +37,7 @@ class Answers:
     logits: float32[windows, labels] (substances), else None.
     proportions, presence: float32[windows, labels] (mixtures), else None.
     embedding: float32[windows, D].
+    descriptors: float32[windows, descriptors] of a network with that head, else None.
     """
 
     owner: NDArray[np.int64]
@@ -44,6 +45,7 @@ class Answers:
     logits: NDArray[np.float32] | None = None
     proportions: NDArray[np.float32] | None = None
     presence: NDArray[np.float32] | None = None
+    descriptors: NDArray[np.float32] | None = None
 
 
 def ask(
@@ -63,7 +65,8 @@ def ask(
 
     embedding = stacked("embedding")
     if data.task == "substance":
-        return Answers(windows.owner, embedding, logits=stacked("logits"))
+        described = stacked("descriptors") if bundle.manifest.descriptors else None
+        return Answers(windows.owner, embedding, logits=stacked("logits"), descriptors=described)
     return Answers(
         windows.owner,
         embedding,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = "held_out.npz"
 
-_ANSWERS = ("embedding", "logits", "proportions", "presence")
+_ANSWERS = ("embedding", "logits", "proportions", "presence", "descriptors")
 
 
 class HeldOutError(ScentdError):
