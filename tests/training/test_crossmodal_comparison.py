@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,13 @@ from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
 from training.cli import main
-from training.config import AugmentConfig, NetworkConfig, OptimiserConfig, TrainConfig
+from training.config import (
+    AugmentConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from training.config import config_as_dict as as_dict
 from training.data import N_FOLDS, Dataset, load_substances
 
@@ -26,6 +33,7 @@ from training.crossmodal.comparison import (
     PLAIN,
     SWITCHES,
     Task,
+    budgeted,
     split,
     tasks,
     unseen_substances,
@@ -170,6 +178,17 @@ def test_strangers_are_in_no_training_and_every_substance_is_one_once(data: Data
     assert set(own) < set(data.targets[test].argmax(axis=1))
     plain, _ = split(data, Task("signed", 1, unseen=False))
     assert len(np.unique(data.targets[plain].argmax(axis=1))) == len(LABELS)
+
+
+def test_budget_is_steps_of_one_network() -> None:
+    taught = dataclasses.replace(
+        CONFIG, teachers=(TeacherConfig(seed=1, steps=9, augment=CONFIG.augment),)
+    )
+    config = budgeted(taught, 10)
+    assert config.teachers == ()
+    assert config.optimiser.steps == 10
+    assert config.optimiser.warmup <= 2
+    assert config.network == CONFIG.network
 
 
 def test_switches_are_on_by_their_names() -> None:

@@ -138,11 +138,14 @@ def tasks(names: Sequence[str], folds: Sequence[int], *, unseen: bool) -> list[T
 
 
 def budgeted(config: TrainConfig, steps: int) -> TrainConfig:
-    """Return the configuration with the comparison's budget: so many steps, however long."""
+    """Return the configuration with the comparison's budget: so many steps of one network.
+
+    Without teachers: what they know would hide what a switch adds.
+    """
     optimiser = dataclasses.replace(
         config.optimiser, steps=steps, epochs=0, warmup=min(config.optimiser.warmup, steps // 5)
     )
-    return dataclasses.replace(config, optimiser=optimiser)
+    return dataclasses.replace(config, optimiser=optimiser, teachers=())
 
 
 def heard(

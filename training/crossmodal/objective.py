@@ -142,7 +142,11 @@ class Objective(nn.Module):
             return alone
         said = network.heads(x, mask, blend)
         halves = self._halves(said)
-        loss = self._task_loss(said, target if taught is None else taught, halves)
+        loss = (
+            self._task_loss(said, target, halves, self.label_smoothing)
+            if taught is None
+            else self._task_loss(said, taught, halves, 0.0)
+        )
         if self.gcms is not None:
             loss = loss + self.settings.gcms * self.gcms(
                 said.embedding, target, self.settings.temperature
@@ -160,13 +164,13 @@ class Objective(nn.Module):
             )
         return loss
 
-    def _task_loss(self, said: Heads, target: Tensor, halves: _Halves | None) -> Tensor:
+    def _task_loss(
+        self, said: Heads, target: Tensor, halves: _Halves | None, label_smoothing: float
+    ) -> Tensor:
         if halves is None:
-            return substance_loss(
-                said.logits[0].float(), target, label_smoothing=self.label_smoothing
-            )
+            return substance_loss(said.logits[0].float(), target, label_smoothing=label_smoothing)
         first, second = (logits.float() for logits in said.logits)
-        return halved_cross_entropy((first, second), target, halves.labels, self.label_smoothing)
+        return halved_cross_entropy((first, second), target, halves.labels, label_smoothing)
 
     def _halves(self, said: Heads) -> _Halves | None:
         """Draw the labels and descriptors that the first view learns in this step."""
@@ -346,7 +350,11 @@ class MaskedDecoder(nn.Module):
         target: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """Return the loss of predicting parts of x [batch, window, feature] from the others."""
+        """Return the loss of predicting parts of x [batch, window, feature] from the others.
+
+        Windows are not blended here, whatever the network does elsewhere: the vector is then
+        that of the blend, of which x is the greater part.
+        """
         hidden = hide(x, self.channels, generator)
         seen = mask * ~hidden.all(dim=2)
         # A short window may lie in the hidden span whole: it is then shown, as zeros.
