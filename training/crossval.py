@@ -295,7 +295,7 @@ def _groups(data: Dataset) -> tuple[str, ...]:
 
 
 def _elsewhere(bundle: Bundle, test: Dataset, spread: SessionSpread) -> Panel:
-    elsewhere = other_sessions(test, bundle.manifest.preprocessing.channels, spread, draws=2)
+    elsewhere = other_sessions(test, bundle.manifest.preprocessing.channels, spread)
     scores = tally(bundle, elsewhere, ask(bundle, elsewhere))
     return Panel({name: scores[name] for name in ROBUST if name in scores}, _groups(elsewhere))
 

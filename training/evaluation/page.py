@@ -81,8 +81,10 @@ def figure(svg: str, caption: str, *, wide: bool = False) -> str:
 
 
 def span(interval: Sequence[float] | None) -> str:
-    """Say an interval."""
-    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+    """Say an interval, unbroken."""
+    if interval is None:
+        return ""
+    return "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}".join(map(_number, interval))
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
@@ -110,12 +112,16 @@ def _value(row: Mapping[str, Any], key: str) -> object:
     return "" if low is None or high is None else span((float(low), float(high)))
 
 
+def _number(value: float) -> str:
+    """Say a share with three digits, and seconds with one."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 - digits shown
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "<td></td>"
     if isinstance(value, float):
-        text = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 - digits shown
-        return f'<td class="number">{text}</td>'
+        return f'<td class="number">{_number(value)}</td>'
     if isinstance(value, int):
         return f'<td class="number">{value:,}</td>'
     if isinstance(value, list | tuple):

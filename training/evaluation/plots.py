@@ -36,7 +36,7 @@ _HEAT = (31, 111, 178)
 
 def course_plot(course: Course) -> str:
     """Accuracy and announcements over the seconds of a recording."""
-    figure, axes = _figure(6.4, 3.6)
+    figure, axes = _figure(4.8, 3.2)
     axes.plot(course.seconds, course.accuracy, color=FIRST, label="likeliest label is right")
     axes.plot(course.seconds, course.announced, color=SECOND, label="something announced")
     axes.plot(course.seconds, course.right, color=THIRD, label="the right label announced")
@@ -48,7 +48,7 @@ def course_plot(course: Course) -> str:
 
 def reliability_plot(curves: dict[str, Reliability]) -> str:
     """Stated probability against hit rate; the diagonal is honest."""
-    figure, axes = _figure(4.6, 4.2)
+    figure, axes = _figure(4.4, 4.0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     for (name, curve), colour in zip(curves.items(), (FIRST, SECOND, THIRD), strict=False):
         axes.plot(curve.stated, curve.hit, color=colour, label=name, linewidth=1)
@@ -61,7 +61,7 @@ def reliability_plot(curves: dict[str, Reliability]) -> str:
 
 def shares_plot(shares: Sequence[Share]) -> str:
     """Bars with intervals."""
-    figure, axes = _figure(6.4, 0.5 + 0.38 * len(shares))
+    figure, axes = _figure(4.8, 0.5 + 0.36 * len(shares))
     rows = np.arange(len(shares))[::-1]
     middle = np.array([share.value for share in shares])
     ends = np.array([(share.low, share.high) for share in shares]).T

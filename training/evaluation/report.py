@@ -187,10 +187,10 @@ def _headline(crossval: dict[str, Any]) -> Section:
     ]
     return Section(
         "Figures",
-        "`mean` is over folds, `pooled` over the windows of all folds together, which is what the "
-        "interval is of; `floor` is chance, or the best prediction that is always the same. "
-        "robust_* is the same recordings as another board would have made them: per channel "
-        "another sensitivity and gain (sigma 0.3 in log) and offset, and one channel lost.",
+        "The mean is over folds; pooled is over the windows of all folds together, which is what "
+        "the interval is of; the floor is chance, or the best prediction that is always the same. "
+        "robust_* is the same recordings as in another session: per channel another gain (sigma "
+        "0.3 in log) and offset, and one channel lost; board_* has other sensitivities as well.",
         table(["score", "mean", "pooled", "95 %", "floor"], rows),
     )
 
@@ -200,7 +200,11 @@ def _floors(crossval: dict[str, Any]) -> dict[str, float]:
         count = len(crossval["labels"])
         chance = 1 / count
         hits = {"top1": chance, "top5": min(1.0, 5 * chance), "recording_top1": chance}
-        return hits | {f"robust_{name}": hits[name] for name in ("top1", "recording_top1")}
+        return hits | {
+            f"{session}_{name}": hits[name]
+            for session in ("robust", "board")
+            for name in ("top1", "recording_top1")
+        }
     return {
         name.removeprefix("constant_"): value
         for name, value in crossval["pooled"].items()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from training.data import Dataset, Sample
 
-DRAWS = 3
+DRAWS = 2
 """Other sessions simulated for every recording."""
 
 
