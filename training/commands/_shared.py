@@ -23,7 +23,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         metavar="NAME|FILE",
-        help="a shipped configuration (substances-50, mixtures-12) or a YAML file",
+        help="a shipped configuration (substances-50, mixtures-12, paper-50) or a YAML file",
     )
     parser.add_argument(
         "--data",
