@@ -75,6 +75,9 @@ class AugmentConfig:
     """Windows mixed at most."""
     mix_kind: Literal["average", "power_law"] = "average"
     """Average the windows, or mix their log-conductances as a sensor does (`training.mixing`)."""
+    mix_of: Literal["any", "singles"] = "any"
+    """Which recordings are mixed: any, or those of single substances, as building blocks that make
+    every combination equally likely."""
     mix_where: Literal["readings", "encoding"] = "readings"
     """Average the windows' features, or what the stem makes of them (average only)."""
 

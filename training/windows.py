@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.preprocess import Lineariser, PreprocessSpec
 from training.config import AugmentConfig
+from training.data import DataError
 from training.mixing import drawn_beta, power_law_mixture
 from training.stem import Blend
 
@@ -81,6 +82,13 @@ class WindowSampler:
             data.targets.round(3), axis=0, return_inverse=True, return_counts=True
         )
         self._odds = torch.from_numpy(1.0 / counts[kind.reshape(-1)])
+        single = torch.from_numpy((data.targets > 0).sum(axis=1) == 1)
+        self._single_odds = self._odds * single
+        if augment.mix_of == "singles" and not single.any():
+            raise DataError(
+                "augment.mix_of is `singles`, which mixes recordings of single substances; the "
+                "training recordings hold none. Add some, or set it to `any`."
+            )
         self._center = torch.tensor(spec.center or (0.0,) * spec.n_features, device=device)
         self._scale = torch.tensor(spec.scale or (1.0,) * spec.n_features, device=device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -88,7 +96,7 @@ class WindowSampler:
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw x [size, window, feature], mask [size, window] and targets [size, labels]."""
-        chosen = torch.multinomial(self._odds, size, replacement=True, generator=self.generator)
+        chosen = self._drawn_recordings(size)
         length, restart, first, speed = self._places(chosen)
         signal = self._signal(chosen, restart, speed)
         target = self._targets[chosen]
@@ -99,6 +107,20 @@ class WindowSampler:
         if self._augment.mix_kind == "average":
             x, mask, target = self._mix(x, mask, target)
         return x.clamp(-self._spec.clip, self._spec.clip), mask, target
+
+    def _drawn_recordings(self, size: int) -> Tensor:
+        """Draw recordings int[size]; those that are to be mixed from single substances first."""
+        chosen = torch.multinomial(self._odds, size, replacement=True, generator=self.generator)
+        blocks = self._n_blocks(size)
+        if blocks:
+            chosen[:blocks] = torch.multinomial(
+                self._single_odds, blocks, replacement=True, generator=self.generator
+            )
+        return chosen
+
+    def _n_blocks(self, size: int) -> int:
+        """How many windows, the first of a batch, are mixed from single substances only."""
+        return round(self._augment.mix * size) if self._augment.mix_of == "singles" else 0
 
     def _places(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Where each window lies: its rows, the sample of its reset, its first row, its speed."""
@@ -227,11 +249,14 @@ class WindowSampler:
             )
         ).float()
         weights = draws.sort(dim=1, descending=True).values
-        alone = self._uniform(size) >= augment.mix
+        number = torch.arange(size)
+        blocks = self._n_blocks(size)
+        alone = number >= blocks if blocks else self._uniform(size) >= augment.mix
         weights[alone] = torch.tensor([1.0, *[0.0] * (parts - 1)])
-        others = [torch.arange(size)] + [
-            torch.randperm(size, generator=self.generator) for _ in range(parts - 1)
-        ]
+        others = [number]
+        for _ in range(parts - 1):
+            shuffled = torch.randperm(blocks or size, generator=self.generator)
+            others.append(torch.cat([shuffled, number[len(shuffled) :]]))
         return Blend(torch.stack(others).to(self._device), weights.to(self._device))
 
     def _uniform(self, *shape: int) -> Tensor:

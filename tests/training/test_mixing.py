@@ -10,7 +10,7 @@ import pytest
 from hardware.channels import N_CHANNELS
 from models.preprocess import PreprocessSpec
 from training.config import AugmentConfig
-from training.data import Dataset, Sample
+from training.data import DataError, Dataset, Sample
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
@@ -123,3 +123,36 @@ def test_draws_are_reproducible_by_seed(steps_and_steady: Dataset) -> None:
     first, again = (WindowSampler(steps_and_steady, SPEC, ALWAYS, seed=4) for _ in range(2))
     for one, other in zip(first.batch(16), again.batch(16), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["average", "power_law"])
+def test_building_blocks_are_single_substances(steps_and_steady: Dataset, kind: str) -> None:
+    """With a mixture of c and d among the recordings, no window mixes it any further."""
+    names = ("a", "b", "c", "d")
+    padded = [
+        dataclasses.replace(sample, target=np.pad(sample.target, (0, 2)))
+        for sample in steps_and_steady.samples
+    ]
+    mixture = dataclasses.replace(
+        padded[0], name="c+d", target=np.array([0, 0, 0.4, 0.6], dtype=np.float32)
+    )
+    data = Dataset("mixture", names, (*padded, mixture))
+    blocks = dataclasses.replace(ALWAYS, mix=0.5, mix_of="singles", mix_kind=kind)
+    _, _, target = WindowSampler(data, SPEC, blocks, seed=0).batch(256)
+    recorded = target[:, 2] > 0
+    torch.testing.assert_close(
+        target[recorded, 2:], torch.tensor([0.4, 0.6]).expand(int(recorded.sum()), 2)
+    )
+    mixed = (target[:, 0] > 0) & (target[:, 1] > 0)
+    assert int(recorded.sum()) > 10
+    assert int(mixed.sum()) > 10
+    assert not bool((recorded & mixed).any())
+
+
+def test_building_blocks_need_single_substances(steps_and_steady: Dataset) -> None:
+    mixture = dataclasses.replace(
+        steps_and_steady.samples[0], target=np.array([0.4, 0.6], dtype=np.float32)
+    )
+    data = Dataset("mixture", ("a", "b"), (mixture,))
+    with pytest.raises(DataError, match="mix_of"):
+        WindowSampler(data, SPEC, dataclasses.replace(ALWAYS, mix_of="singles"), seed=0)
