@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 N_TOP = 5
 """Candidates listed in every prediction, as the `top` of the payload says."""
 
+FULLNESS = 4
+"""A window weighs by this power of how full it is. While a window fills, it holds every row of
+the windows before it, which so have little to add: over 250 held-out recordings the likeliest
+label was right 1.5 points more often between 60 and 180 s than with a power of 1 (the mean of
+seven moments; none was worse), and as often later. Powers from 3 to 10 differ by less."""
+
 
 class State(StrEnum):
     """What a model says of the air, as published.
@@ -118,6 +124,11 @@ class Share:
     filled: float
     fresh: float
 
+    @property
+    def weight(self) -> float:
+        """The window's weight in a mean over windows."""
+        return float(self.filled**FULLNESS)
+
 
 class Component(NamedTuple):
     """One component of a mixture: its proportion of the whole and the belief in its presence."""
@@ -138,8 +149,8 @@ def log_probabilities(logits: NDArray[np.float32], temperature: float) -> NDArra
 class FadingMean:
     """A mean over windows that forgets, and how many independent windows it is worth.
 
-    Windows weigh by how full they are; older ones fade with `memory_s`. `independent`
-    counts what each window added that no earlier one had, fading alike.
+    Windows weigh by how full they are (`Share.weight`); older ones fade with `memory_s`.
+    `independent` counts what each window added that no earlier one had, fading alike.
     """
 
     __slots__ = ("_memory_s", "_sum", "_weight", "independent")
@@ -153,8 +164,8 @@ class FadingMean:
     def add(self, value: NDArray[np.float64], share: Share) -> NDArray[np.float64]:
         """Add a window's value[width] and return the mean with it."""
         fade = math.exp(-share.elapsed_s / self._memory_s)
-        self._sum = self._sum * fade + value * share.filled
-        self._weight = self._weight * fade + share.filled
+        self._sum = self._sum * fade + value * share.weight
+        self._weight = self._weight * fade + share.weight
         self.independent = self.independent * fade + share.fresh
         mean: NDArray[np.float64] = self._sum / self._weight
         return mean

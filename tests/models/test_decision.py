@@ -80,6 +80,18 @@ def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mea
     assert posterior.sum() == pytest.approx(1)
 
 
+def test_a_full_window_outweighs_the_half_filled_one_that_it_holds() -> None:
+    spec = dataclasses.replace(SPEC, temperature=1.0, memory_s=1e9)
+    spec = dataclasses.replace(spec, evidence_floor=1.0, evidence_factor=0.0)
+    decision = SubstanceDecision(LABELS, spec)
+    half, full = window([1, 0, 0, 0, 0, 0, 0]), window([0, 1, 0, 0, 0, 0, 0])
+    decision.add(half, Share(0, 0.5, 0.5))
+    posterior = decision.add(full, Share(0, 1, 0.5))
+    weight = 0.5**4
+    expected = softmax((weight * half + full) / (weight + 1))
+    np.testing.assert_allclose(posterior, expected, atol=1e-6)
+
+
 def test_a_full_window_may_be_taken_at_its_word() -> None:
     spec = dataclasses.replace(SPEC, temperature=2.0, evidence_floor=0.4, evidence_factor=0.6)
     decision = SubstanceDecision(LABELS, spec)

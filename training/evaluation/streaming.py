@@ -218,8 +218,8 @@ def fading_means(
     counts = np.empty(len(streams.shares))
     for k, share in enumerate(streams.shares):
         fade = float(np.exp(-share.elapsed_s / spec.memory_s))
-        total = total * fade + log_p[:, k] * share.filled
-        weight = weight * fade + share.filled
+        total = total * fade + log_p[:, k] * share.weight
+        weight = weight * fade + share.weight
         independent = independent * fade + share.fresh
         means[:, k] = total / weight
         counts[k] = independent
