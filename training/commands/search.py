@@ -152,7 +152,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
 def _line(row: Row) -> str:
     score = "" if row.score is None else f"{row.score:.4f}"
     settings = ", ".join(
-        f"{name.rpartition('.')[2]} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        f"{name.rpartition('.')[2]} " + (f"{value:.3g}" if isinstance(value, float) else str(value))
         for name, value in row.settings.items()
     )
     return f"{row.number:>5}  {row.state:<9} {score:>7}  {row.folds + row.share:>6.2f}  {settings}"
