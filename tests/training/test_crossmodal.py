@@ -204,6 +204,17 @@ def test_table_of_other_substances_is_refused(tmp_path: Path) -> None:
         element_table(tmp_path / "elements.csv", LABELS)
 
 
+def test_substances_without_descriptors_are_told_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeError, match="descriptors_file"):
+        descriptor_table(["my_socks", "my_shoes"])
+    own = tmp_path / "own.csv"
+    own.write_text("substance,descriptors\nmy_socks,cheesy sour\nmy_hat,sour woolly\n")
+    table = descriptor_table(["my_socks", "my_shoes"], own)
+    assert table.names == ("cheesy", "sour", "woolly")
+    assert table.values.tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert table.known.tolist() == [True, False]
+
+
 @pytest.mark.parametrize("text", ["", "name,C\n", "name,C\nmint\n", "name,C\nmint,much\n"])
 def test_broken_table_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "elements.csv").write_text(text)

@@ -17,6 +17,7 @@ from hardware.recording import RecordingWriter
 from training.cli import main
 from training.config import (
     AugmentConfig,
+    CrossModalConfig,
     NetworkConfig,
     OptimiserConfig,
     TeacherConfig,
@@ -35,6 +36,7 @@ from training.crossmodal.comparison import (
     Task,
     budgeted,
     split,
+    switched,
     tasks,
     unseen_substances,
 )
@@ -48,6 +50,7 @@ from training.crossmodal.matching import (
     geometric_mean_threshold,
     matched,
     mean_area,
+    strangers_matched,
 )
 
 LABELS = ("almond", "apple", "banana", "cloves", "garlic", "ginger", "lemon", "mint", "pear",
@@ -191,6 +194,14 @@ def test_budget_is_steps_of_one_network() -> None:
     assert config.network == CONFIG.network
 
 
+def test_switch_keeps_the_files_that_the_configuration_names() -> None:
+    given = CrossModalConfig(descriptors=0.3, gcms_file="my.csv", descriptors_file="own.csv")
+    config = dataclasses.replace(CONFIG, cross_modal=given)
+    assert switched(config, PLAIN).cross_modal is None
+    on = switched(config, "gcms").cross_modal
+    assert on == CrossModalConfig(gcms=0.5, gcms_file="my.csv", descriptors_file="own.csv")
+
+
 def test_switches_are_on_by_their_names() -> None:
     assert SWITCHES[PLAIN] is None
     both = SWITCHES["both"]
@@ -231,6 +242,22 @@ def test_pairs_take_the_chosen_substances_only() -> None:
     assert pairs.cosines.shape == (9 * 3, 3)
     assert pairs.wanted.sum() == 9
     np.testing.assert_array_equal(pairs.cosines[0], cosines[6, 2])
+
+
+def test_strangers_are_judged_by_what_other_strangers_taught() -> None:
+    """Were a fold's experts fitted on itself, turning the other's cosines would not matter."""
+    cosines, truth = views(1.0)
+    halves = [all_pairs(cosines, truth, np.arange(start, start + 10)) for start in (0, 10)]
+    fair = strangers_matched(dict(enumerate(halves)))
+    assert min(one.auroc.value for one in fair) > 0.95
+    assert min(one.sensitivity for one in fair) > 0.8
+    upside_down = Pairs(-halves[1].cosines, halves[1].wanted, halves[1].smelled)
+    misled, judged = strangers_matched({0: halves[0], 1: upside_down})
+    assert misled.auroc.value < 0.1
+    assert judged.auroc.value < 0.1
+    alone = strangers_matched({3: halves[0]})
+    assert len(alone) == 2
+    assert min(one.auroc.value for one in alone) > 0.9
 
 
 def test_threshold_is_that_of_the_greatest_geometric_mean() -> None:

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             task, config, data, folder, device=args.device, on_step=partial(bars, task.fold)
         )
         (unseen if task.unseen else seen).setdefault(task.switch, {})[task.fold] = part
-    rows = [row(name, data, seen[name], unseen.get(name, {}), seen[PLAIN]) for name in seen]
+    rows = [row(name, config, data, seen[name], unseen.get(name, {}), seen[PLAIN]) for name in seen]
     path = write_report(folder, config, data, rows)
     print(json.dumps(rows) if args.json else markdown(rows))
     print(f"Report: {path}", file=sys.stderr)

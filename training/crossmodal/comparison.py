@@ -20,17 +20,16 @@ import numpy as np
 
 from hardware.errors import UsageError
 from training.config import CrossModalConfig, TrainConfig, config_as_dict
-from training.crossmodal.knowledge import descriptor_table, gather
+from training.crossmodal.knowledge import gather, named_descriptors
 from training.crossmodal.matching import (
     Area,
     Matching,
     all_pairs,
     column_areas,
     cross_fitted,
-    fit_experts,
-    matched,
     mean_area,
     mean_matching,
+    strangers_matched,
 )
 from training.data import N_FOLDS, substance_folds
 from training.evaluation.intervals import DRAWS, intervals, percentiles, pooled, resampled
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from training.crossmodal.knowledge import Table
     from training.data import Dataset
     from training.evaluation.scoring import Tally
     from training.fit import Fitted
@@ -148,6 +148,19 @@ def budgeted(config: TrainConfig, steps: int) -> TrainConfig:
     return dataclasses.replace(config, optimiser=optimiser, teachers=())
 
 
+def switched(config: TrainConfig, name: str) -> TrainConfig:
+    """Return the configuration with one switch on and all others off, its tables' files kept."""
+    settings, given = SWITCHES[name], config.cross_modal
+    if settings and given:
+        settings = dataclasses.replace(
+            settings,
+            gcms_file=given.gcms_file,
+            text_file=given.text_file,
+            descriptors_file=given.descriptors_file,
+        )
+    return dataclasses.replace(config, cross_modal=settings)
+
+
 def heard(
     task: Task,
     config: TrainConfig,
@@ -161,7 +174,7 @@ def heard(
 
     Answers of the same task, configuration and data in `folder` are read instead.
     """
-    own = dataclasses.replace(config, cross_modal=SWITCHES[task.switch])
+    own = switched(config, task.switch)
     key = _identity(own, data, task)
     path = folder / ANSWERS / task.switch / f"{task.name}.npz"
     kept = _stored(path, key)
@@ -249,6 +262,7 @@ def ask(fitted: Fitted, data: Dataset, recordings: NDArray[np.int64], seconds: f
 
 def row(
     name: str,
+    config: TrainConfig,
     data: Dataset,
     seen: Mapping[int, Heard],
     unseen: Mapping[int, Heard],
@@ -262,6 +276,7 @@ def row(
     Parameters
     ----------
     name: of the switch.
+    config: that was compared.
     data: the recordings.
     seen: by fold, trained on all substances.
     unseen: by fold, trained without some; empty where the switch says nothing of strangers.
@@ -290,17 +305,17 @@ def row(
     result["settings"] = config_as_dict(settings) if settings else {}
     extras: dict[str, Any] = {}
     if settings and settings.descriptors:
-        extras |= _descriptor_extras(data, seen, unseen)
+        table = named_descriptors(config.cross_modal, data.labels)
+        extras |= _descriptor_extras(table, data, seen, unseen)
     if settings and settings.signed:
         extras |= _matching_extras(data, seen, unseen)
     return {**result, "extras": extras}
 
 
 def _descriptor_extras(
-    data: Dataset, seen: Mapping[int, Heard], unseen: Mapping[int, Heard]
+    table: Table, data: Dataset, seen: Mapping[int, Heard], unseen: Mapping[int, Heard]
 ) -> dict[str, Any]:
     """Macro AUROC of the descriptors on held-out recordings and on strangers, mean over folds."""
-    table = descriptor_table(data.labels)
     wanted = table.values.astype(bool)
     known = [column_areas(one.descriptors, wanted[one.truth], one.truth) for one in seen.values()]
     strange = []
@@ -331,13 +346,12 @@ def _matching_extras(
 ) -> dict[str, Any]:
     """How well recordings were matched with descriptions, mean over folds."""
     known = [cross_fitted(one.cosines, one.truth) for one in seen.values()]
-    strange = []
-    for fold, one in unseen.items():
-        strangers = unseen_substances(data, fold)
-        trained = np.setdiff1d(np.unique(one.truth), strangers)
-        # Only this fold's recordings of the trained: they, too, were held out.
-        experts = fit_experts(all_pairs(one.cosines, one.truth, trained))
-        strange.append(matched(experts, all_pairs(one.cosines, one.truth, strangers)))
+    strange = strangers_matched(
+        {
+            fold: all_pairs(one.cosines, one.truth, unseen_substances(data, fold))
+            for fold, one in unseen.items()
+        }
+    )
     views = next(iter(seen.values())).views
     return {**_as_extras("", known, views), **_as_extras("_unseen", strange, views)}
 

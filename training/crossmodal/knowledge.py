@@ -35,6 +35,9 @@ TEXT_WIDTH = 32
 """Dimensions left of a text by the truncated SVD, fewer where there are fewer texts."""
 MIN_TEXTS = 3
 
+_NAMED = 5
+"""Substances that an error names before it leaves off."""
+
 _NOT_OF_ODOUR = re.compile(r"\b(sensors?|sensing|signals?|classification)\b", re.IGNORECASE)
 """Sentences that say what a sensor is thought to give are claims about our input, not odours."""
 
@@ -120,9 +123,14 @@ def gather(config: CrossModalConfig, data: Dataset) -> Knowledge:
             _required(path, TEXT_FILE, "cross_modal.text_file", data.folder), data.labels
         )
     if config.signed or config.descriptors:
-        path = Path(config.descriptors_file) if config.descriptors_file else None
-        descriptors = descriptor_table(data.labels, path)
+        descriptors = named_descriptors(config, data.labels)
     return Knowledge(elements, texts, descriptors)
+
+
+def named_descriptors(config: CrossModalConfig | None, labels: Sequence[str]) -> Table:
+    """Read the descriptors from the configuration's table, or from the one of scentd."""
+    named = config.descriptors_file if config else ""
+    return descriptor_table(labels, Path(named) if named else None)
 
 
 def element_table(path: Path, labels: Sequence[str]) -> Table:
@@ -170,7 +178,13 @@ def descriptor_table(labels: Sequence[str], path: Path | None = None) -> Table:
     words = {name: set(cells[0].split()) for name, cells in rows.items()}
     names = tuple(sorted(set().union(*words.values())))
     known = np.array([label in words for label in labels])
-    _check_any(known, place, labels)
+    _check_any(
+        known,
+        place,
+        labels,
+        " Describe your own with cross_modal.descriptors_file, a CSV of substance and "
+        "space-separated descriptors, or set cross_modal.descriptors to 0.",
+    )
     values = [[name in words.get(label, ()) for name in names] for label in labels]
     return Table(names, np.array(values, dtype=np.float32), known)
 
@@ -289,9 +303,12 @@ def _json_object(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _check_any(known: NDArray[np.bool_], path: Path, labels: Sequence[str]) -> None:
+def _check_any(
+    known: NDArray[np.bool_], path: Path, labels: Sequence[str], advice: str = ""
+) -> None:
     if not known.any():
+        named = ", ".join(labels[:_NAMED]) + (", ..." if len(labels) > _NAMED else "")
         raise KnowledgeError(
-            f"{path} knows none of the substances {', '.join(labels[:5])}, .... Its names must be "
-            "those of the data's folders."
+            f"{path} knows none of the substances {named}. Its names must be those of the data's "
+            f"folders.{advice}"
         )
