@@ -14,6 +14,7 @@ import pytest
 
 from models.bundle import load_bundle
 from tests.training.tiny import CONFIG, LABELS, oscillating
+from training.card import measured, notes
 from training.cli import main
 from training.evaluation.evaluate import Answers
 from training.evaluation.findings import (
@@ -157,6 +158,23 @@ def test_companions_are_shown_where_they_were_run(finished: Path, tmp_path: Path
     for words in ("ExtraTrees", "0.765", "0.710\N{NO-BREAK SPACE}to", "&lt;It&gt; leaks."):
         assert words in text
     assert "second modality" not in text
+
+
+def test_the_card_takes_figures_from_reports_of_the_same_data_alone(
+    finished: Path, tmp_path: Path
+) -> None:
+    report = json.loads((finished / "crossval.json").read_text())
+    row = {"control": "weather", "top1": 0.63, "low": 0.58, "high": 0.69, "sentence": "It leaks."}
+    audit = {"data_sha256": report["data_sha256"], "rows": [row]}
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    (tmp_path / "compare.json").write_text(json.dumps({"data_sha256": "other", "rows": [row]}))
+    figures = measured(report, tmp_path)
+    assert figures["crossval"] == report["mean"]
+    assert figures["streaming"] == report["decision"]["scores"]
+    assert figures["audit"] == {"weather": 0.63}
+    assert figures["intervals"]["audit"] == {"weather": [0.58, 0.69]}
+    assert "baselines" not in figures
+    assert "It leaks." in notes(report, tmp_path)
 
 
 def test_a_run_without_intervals_says_what_to_do(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from models.bundle import load_bundle
+from training.card import measured, notes
 from training.commands._shared import add_training_options, config_path, load_training
 from training.crossval import REPORT, fit_decision
 
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
         ),
         config_file=config_path(args.config).name,
         metrics={
-            **_measured(report, config.task),
-            NOTES: _notes(report, config.task),
+            **measured(report, folder),
+            NOTES: notes(report, folder),
         },
     )
     manifest = write(args.output, config, fitted, data, decision, provenance)
@@ -64,47 +65,6 @@ def run(args: argparse.Namespace) -> int:
         f"parameters, {bundle.precision}, parity {dict(manifest.metrics['parity'])}"
     )
     return 0
-
-
-def _measured(report: dict[str, Any], task: str) -> dict[str, Any]:
-    """Return the manifest's figures: those of the cross-validation, with their intervals."""
-    layer = "streaming" if task == "substance" else "presence"
-    return {
-        "crossval": report["mean"],
-        layer: report["decision"]["scores"],
-        "intervals": {
-            "crossval": report["intervals"],
-            layer: report["decision"]["intervals"],
-        },
-    }
-
-
-def _notes(report: dict[str, Any], task: str) -> list[str]:
-    """Say in sentences what the card's figures mean."""
-    notes = [
-        f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
-        "Intervals are 95 % bootstrap intervals over the recordings of all folds together. "
-        "`robust_*`: the same recordings as in another session: per channel a gain of sigma 0.3 "
-        "in log and an offset of 2 %, and one channel lost. `board_*`: the same, and per channel "
-        "another sensitivity (exponent) of sigma 0.3 in log. Two draws of each."
-    ]
-    if task == "mixture":
-        notes += [
-            "`constant_*` is the best prediction that is always the same, chosen on the training "
-            "folds: only what lies above it is skill. The presence F1 of `crossval` is at the "
-            "neutral threshold 0.5.",
-            "`presence`: at thresholds per substance of the best geometric mean of sensitivity "
-            "and specificity, fitted on the other folds.",
-        ]
-    else:
-        notes.append(
-            "`streaming`: held-out recordings through their fold's network and the decision layer, "
-            "from the recording's start: share whose likeliest label is right (accuracy), share "
-            "announced, share of those that are right (precision), and mean belief minus accuracy "
-            "(gap), by seconds. The decision layer's constants are fitted on the other folds; the "
-            "bundle's own come from all."
-        )
-    return notes
 
 
 def _report(folder: Path, name: str, data_sha256: str) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""training/: a model card's figures and sentences, from the reports of its run folder.
+
+Reads JSON and writes words; measures nothing, and takes no figure that no report has. Companion
+reports (few-shot, baselines, audit) are taken only where they are of the same data.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def measured(report: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the manifest's figures by protocol, and their intervals beside them.
+
+    Parameters
+    ----------
+    report: of the cross-validation.
+    folder: the run folder, where companions lie.
+    """
+    layer = "streaming" if report["task"] == "substance" else "presence"
+    figures: dict[str, Any] = {"crossval": report["mean"]}
+    spread: dict[str, Any] = {"crossval": report["intervals"]}
+    if report["decision"]:
+        figures[layer] = report["decision"]["scores"]
+        spread[layer] = report["decision"]["intervals"]
+    if few := _companion(folder, "few_shot", report):
+        for part, key in ((figures, "scores"), (spread, "intervals")):
+            part["few_shot"] = {
+                f"{method}_{name}": value
+                for method, row in few["methods"].items()
+                for name, value in row[key].items()
+            }
+    if compare := _companion(folder, "compare", report):
+        rows = compare["rows"]
+        figures["baselines"] = {row["name"]: row["top1"] for row in rows}
+        spread["baselines"] = {row["name"]: _span(row, "top1_low", "top1_high") for row in rows}
+    if audit := _companion(folder, "audit", report):
+        rows = audit["rows"]
+        figures["audit"] = {row["control"]: row["top1"] for row in rows}
+        spread["audit"] = {row["control"]: _span(row, "low", "high") for row in rows}
+    return {**figures, "intervals": spread}
+
+
+def notes(report: dict[str, Any], folder: Path) -> list[str]:
+    """Say in sentences what the card's figures mean."""
+    said = [
+        f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
+        "Intervals are 95 % bootstrap intervals over the recordings of all folds together. "
+        "`robust_*`: the same recordings as in another session: per channel a gain of sigma 0.3 "
+        "in log and an offset of 2 %, and one channel lost. `board_*`: the same, and per channel "
+        "another sensitivity (exponent) of sigma 0.3 in log. Two draws of each."
+    ]
+    if report["task"] == "mixture":
+        said += [
+            "`constant_*` is the best prediction that is always the same, chosen on the training "
+            "folds: only what lies above it is skill. The presence F1 of `crossval` is at the "
+            "neutral threshold 0.5.",
+            "`presence`: at thresholds per substance of the best geometric mean of sensitivity "
+            "and specificity, fitted on the other folds.",
+        ]
+    else:
+        said.append(
+            "`streaming`: held-out recordings through their fold's network and the decision layer, "
+            "from the recording's start: share whose likeliest label is right (accuracy), share "
+            "announced, share of those that are right (precision), and mean belief minus accuracy "
+            "(gap), by seconds. The decision layer's constants are fitted on the other folds; the "
+            "bundle's own come from all."
+        )
+    if few := _companion(folder, "few_shot", report):
+        said.append(
+            f"`few_shot`: {few['protocol']}; by nearest class mean in the embedding, compared in "
+            f"three ways; chance {1 / len(few['substances']):.2g}."
+        )
+    if _companion(folder, "compare", report):
+        said.append("`baselines`: window Top-1 of other kinds of model on the same folds.")
+    if audit := _companion(folder, "audit", report):
+        said.append(
+            "`audit`: window Top-1 of controls that smell nothing, or not the odour, on the same "
+            "folds; what they reach tells sessions apart and not smells."
+        )
+        said += [str(row["sentence"]) for row in audit["rows"] if row.get("sentence")]
+    return said
+
+
+def _companion(folder: Path, name: str, report: dict[str, Any]) -> dict[str, Any] | None:
+    """Return another report of the run folder, if it is of the same data."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content if content.get("data_sha256") == report["data_sha256"] else None
+
+
+def _span(row: dict[str, Any], low: str, high: str) -> list[float]:
+    return [float(row[low]), float(row[high])]
