@@ -16,6 +16,7 @@ from models.bundle import load_bundle
 from tests.training.tiny import CONFIG, LABELS, oscillating
 from training.card import measured, notes
 from training.cli import main
+from training.crossval import decision_report
 from training.evaluation.evaluate import Answers
 from training.evaluation.findings import (
     OTHER,
@@ -187,6 +188,34 @@ def test_a_run_without_intervals_says_what_to_do(
     (tmp_path / "crossval.json").write_text(json.dumps(old))
     assert main(["report", "--run", str(tmp_path)]) == 1
     assert "older one" in capsys.readouterr().err
+
+
+def test_mixtures_are_reported_with_the_presence_layer_and_the_constant(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    target = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
+    presence = np.clip(0.3 + 0.4 * target + rng.normal(0, 0.15, (60, 3)), 0.01, 0.99)
+    answers = Answers(
+        np.arange(60), presence.astype(np.float32), proportions=target, presence=presence
+    )
+    names = tuple(map(str, range(60)))
+    held_out = HeldOut(names, names, np.arange(60) % 5, target, answers)
+    layer = decision_report(held_out)
+    # Thresholds of the other folds part what lies two deviations to either side of them.
+    assert layer["scores"]["presence_sensitivity"] > 0.75
+    assert layer["scores"]["presence_specificity"] > 0.75
+    held_out.save(tmp_path / "held_out.npz")
+    scores = {"within_01": 0.3, "constant_within_01": 0.123}
+    report = {
+        "model": "tiny-mix", "task": "mixture", "protocol": "sets held out", "precision": "int8",
+        "seed": 0, "data_sha256": "ab", "labels": ["a", "b", "c"], "folds": [{"fold": 0}],
+        "mean": scores, "pooled": scores, "intervals": {name: [0.1, 0.4] for name in scores},
+        "decision": layer,
+    }  # fmt: skip
+    (tmp_path / "crossval.json").write_text(json.dumps(report))
+    assert main(["report", "--run", str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text()
+    for words in ("Presence at the fitted thresholds", "presence_f1", "0.123"):
+        assert words in text
 
 
 def test_what_comes_from_data_is_escaped() -> None:
