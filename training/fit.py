@@ -370,21 +370,22 @@ def _identity(config: TrainConfig, data: Dataset, knowledge: Knowledge) -> str:
     So an option that is added later does not cut off trainings that never knew it.
     """
     # How the network is quantised afterwards is no part of its training.
-    parts = [_settings(dataclasses.replace(config, quantisation="dynamic")), data.sha256]
+    parts = [chosen_settings(dataclasses.replace(config, quantisation="dynamic")), data.sha256]
     if config.cross_modal:
         parts.append(knowledge.sha256)
     text = json.dumps(parts, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _settings(config: object) -> dict[str, Any]:
+def chosen_settings(config: object) -> dict[str, Any]:
+    """Return the settings of a configuration that are not the defaults, nested as they are."""
     chosen: dict[str, Any] = {}
     for item in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            chosen[item.name] = _settings(value)
+            chosen[item.name] = chosen_settings(value)
         elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-            chosen[item.name] = [_settings(part) for part in value]
+            chosen[item.name] = [chosen_settings(part) for part in value]
         elif value != item.default:
             chosen[item.name] = value
     return chosen

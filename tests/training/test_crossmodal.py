@@ -391,9 +391,11 @@ def test_every_switch_off_trains_the_very_same_weights(data: Dataset) -> None:
 def test_configuration_without_cross_modal_keeps_its_checkpoints_identity(data: Dataset) -> None:
     import training.fit as module
 
-    settings = module._settings(switched(None))
+    settings = module.chosen_settings(switched(None))
     assert "cross_modal" not in settings
-    assert module._settings(switched(CrossModalConfig(gcms=0.5)))["cross_modal"] == {"gcms": 0.5}
+    assert module.chosen_settings(switched(CrossModalConfig(gcms=0.5)))["cross_modal"] == {
+        "gcms": 0.5
+    }
     less = dataclasses.replace(data, folder=None)
     knowledge = gather(CrossModalConfig(gcms=0.5), data)
     config = switched(CrossModalConfig(gcms=0.5))

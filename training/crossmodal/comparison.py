@@ -430,9 +430,12 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _identity(config: TrainConfig, data: Dataset, task: Task) -> str:
+    """Tell answers apart as checkpoints are: an option added later cuts off none."""
+    from training.fit import chosen_settings  # noqa: PLC0415 - torch
+
     knowledge = gather(config.cross_modal, data).sha256 if config.cross_modal else ""
-    settings = [config_as_dict(config), data.sha256, knowledge, task.fold, task.unseen]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    settings = [chosen_settings(config), data.sha256, knowledge, task.fold, task.unseen]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def _store(path: Path, result: Heard, key: str) -> None:
