@@ -55,6 +55,12 @@ class AugmentConfig:
     """Standard deviation of noise on the standardised features."""
     channel_dropout: float = 0.1
     """Probability that a channel is missing from a window; at least one stays."""
+    session: float = 0.0
+    """Share of windows that are heard as another rig would have sent them (`training.rigs`)."""
+    session_gain: float = 0.3
+    """Standard deviation of the log of a channel's conductance there: other load resistors, R0."""
+    session_offset: float = 0.02
+    """Standard deviation of a channel's zero there, as a share of its reading."""
     fickle: tuple[str, ...] = ()
     """Channels that were dead in all recordings of some label: in those windows another window's
     readings stand in, or the dead channel would be the label's fingerprint."""

@@ -18,6 +18,7 @@ from models.preprocess import Lineariser, PreprocessSpec
 from training.config import AugmentConfig
 from training.data import DataError
 from training.mixing import drawn_beta, power_law_mixture
+from training.rigs import parts_of, sent_elsewhere
 from training.stem import Blend
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class WindowSampler:
             )
         self._center = torch.tensor(spec.center or (0.0,) * spec.n_features, device=device)
         self._scale = torch.tensor(spec.scale or (1.0,) * spec.n_features, device=device)
+        self._parts = parts_of(spec.channels)
         self.generator = torch.Generator().manual_seed(seed)
         self.blend: Blend | None = None
 
@@ -102,6 +104,8 @@ class WindowSampler:
         target = self._targets[chosen]
         if self._augment.mix_kind == "power_law":
             signal, target = self._mixed_signal(signal, target, chosen, first + length, speed)
+        if self._augment.session:
+            signal = self._elsewhere(signal, size)
         x = self._distort(self._stand_in(self._features(signal, first))).to(self._device)
         mask = (torch.arange(self._spec.window)[None] < length[:, None]).float().to(self._device)
         if self._augment.mix_kind == "average":
@@ -149,6 +153,24 @@ class WindowSampler:
             return self._signals[place.minimum(last).to(self._device)]
 
         return signal
+
+    def _elsewhere(self, own: Signal, size: int) -> Signal:
+        """Hear some windows as other rigs would have sent them."""
+        augment, channels = self._augment, len(self._spec.channels)
+        moved = (self._uniform(size, 1) < augment.session).float()
+        gain = augment.session_gain * moved * self._normal(size, channels)
+        offset = augment.session_offset * moved * self._normal(size, channels)
+        gain, offset = gain.to(self._device), offset.to(self._device)
+        chosen = moved[:, :, None].to(self._device) > 0
+        level = own(torch.zeros(size, 1, dtype=torch.long))[:, 0]
+
+        def elsewhere(step: Tensor) -> Tensor:
+            signal = own(step)
+            return torch.where(
+                chosen, sent_elsewhere(signal, self._parts, gain, offset, level), signal
+            )
+
+        return elsewhere
 
     def _mixed_signal(
         self, own: Signal, target: Tensor, chosen: Tensor, steps: Tensor, speed: Tensor

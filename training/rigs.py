@@ -1,0 +1,66 @@
+"""training/: recorded signals as another rig would have sent them, in torch.
+
+A difference of log-conductances cancels a rig's gain, but not what the gain does to the
+numbers that the board sends: whole counts and whole ppm. A reading of 100 counts moves in
+steps of 1 %, one of 400 in steps of 0.25 %, so the least step of a window tells the level,
+and the level tells the session. Training on signals that were scaled, shifted and rounded
+anew leaves no such step to rely on. Knows the channel table; nothing of data sets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardware.channels import CHANNELS, GROVE_FULL_SCALE, Part, channel_index
+from models.preprocess import MQ_FLOOR_PPM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+def parts_of(channels: Sequence[str]) -> tuple[Part, ...]:
+    """Return the part behind each named channel."""
+    return tuple(CHANNELS[channel_index(name)].part for name in channels)
+
+
+def sent_elsewhere(
+    signal: Tensor, parts: Sequence[Part], gain: Tensor, offset: Tensor, level: Tensor
+) -> Tensor:
+    """Return log-conductances as a rig with other load resistors, R0 and zero would send them.
+
+    Parameters
+    ----------
+    signal: float32[batch, rows, channels], as `models.preprocess.Lineariser` gives it; NaN stays.
+    parts: of the channels.
+    gain: float32[batch, channels], added to the logarithm of the conductance (of the ppm, for
+        an MQ part, which are a power of it).
+    offset: float32[batch, channels], added to the reading, as a share of `level`'s reading.
+    level: float32[batch, channels], a signal of the same recording.
+    """
+    moved = signal + gain[:, None]
+    columns = []
+    for column, part in enumerate(parts):
+        reading, reference = _reading(moved[..., column], part), _reading(level[:, column], part)
+        shifted = reading + (offset[:, column] * reference)[:, None]
+        columns.append(_linearised(shifted, part))
+    return torch.stack(columns, dim=-1)
+
+
+def _reading(signal: Tensor, part: Part) -> Tensor:
+    """Undo the linearisation: counts, ppm, or kOhm."""
+    if part is Part.GROVE:
+        return GROVE_FULL_SCALE * torch.sigmoid(signal)
+    return torch.exp(-signal) if part is not Part.MQ else torch.exp(signal)
+
+
+def _linearised(reading: Tensor, part: Part) -> Tensor:
+    """Linearise what the board would send: whole counts and ppm; the BME680's kOhm are fine."""
+    if part is Part.GROVE:
+        return torch.logit(reading.round().clamp(1.0, GROVE_FULL_SCALE - 1.0) / GROVE_FULL_SCALE)
+    if part is Part.MQ:
+        return reading.round().clamp(min=MQ_FLOOR_PPM).log()
+    return -reading.clamp(min=1e-3).log()
