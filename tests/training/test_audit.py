@@ -58,6 +58,8 @@ def recordings(
                 values[:, TEMPERATURE] += 10 * label
             if leak == "level":
                 values[:, VOC] = 200 + 100 * label + rng.normal(0, 3, rows)
+            if leak == "counts":
+                values[:, VOC] = np.rint(200 + 100 * label + rng.normal(0, 3, rows))
             if leak == "start":
                 values[:5, VOC] = 100 + 120 * label
             if leak == "name":
@@ -90,6 +92,7 @@ def test_no_leak_is_found_where_none_is_planted() -> None:
     [
         ("weather", {"environment"}),
         ("level", {"absolute_baseline", "first_seconds"}),
+        ("counts", {"absolute_baseline", "first_seconds", "least_step"}),
         ("start", {"first_seconds"}),
         ("name", {"file_order"}),
         ("broken", {"channel_flags", "absolute_baseline", "first_seconds"}),
@@ -127,7 +130,7 @@ def test_every_control_sees_one_row_a_window_and_finite_numbers() -> None:
     data = recordings(leak="broken", per_label=2)
     windows = labelled_windows(data, OURS)
     cut = excerpts(data, OURS, windows.owner)
-    assert len(CONTROLS) == 5
+    assert len(CONTROLS) == 6
     for control in CONTROLS:
         rows = np.concatenate([control.describe(one) for one in cut])
         assert len(rows) == len(windows.owner), control.name

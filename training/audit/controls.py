@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.channels import CHANNELS, Part
+from models.preprocess import Lineariser, PreprocessSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from models.preprocess import PreprocessSpec
     from training.data import Dataset, Sample
 
 MISSING = np.float32(-10_000.0)
@@ -32,6 +32,9 @@ NUMBERS_IN_NAME = 3
 
 ENVIRONMENT = tuple(i for i, c in enumerate(CHANNELS) if c.part is Part.ENVIRONMENT)
 GAS = tuple(i for i, c in enumerate(CHANNELS) if c.part is not Part.ENVIRONMENT)
+
+_GAS_LOGS = PreprocessSpec(channels=tuple(CHANNELS[i].name for i in GAS), rate_hz=1.0)
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +141,23 @@ def channel_flags(recording: Excerpts) -> NDArray[np.float32]:
     return np.repeat(row, len(recording.spans), axis=0)
 
 
+def least_step(recording: Excerpts) -> NDArray[np.float32]:
+    """Least change of each gas channel between two readings of the window, in log-conductance.
+
+    Boards send whole counts: the least change is one count, and one count of a low reading is
+    more than one of a high reading. A difference of logarithms keeps that trace of the level.
+    Channels with other than whole numbers have no such step.
+    """
+    readings = recording.sample.values[:, GAS]
+    fine = (np.isfinite(readings) & (readings != np.rint(readings))).any(axis=0)
+    signal = Lineariser(_GAS_LOGS)(recording.sample.values)
+    changes = np.where(fine, np.inf, np.abs(np.diff(signal, axis=0)))
+    # What is less is the rounding of a logarithm, not a change of the reading. NaN is neither.
+    changes = np.where(changes > _ROUNDING, changes, np.inf)
+    rows = [changes[start : end - 1].min(axis=0) for start, end in recording.spans]
+    return _stacked(np.where(np.isfinite(row), row, MISSING).astype(np.float32) for row in rows)
+
+
 CONTROLS = (
     Control(
         "environment",
@@ -161,6 +181,14 @@ CONTROLS = (
         "Sessions began at different levels: room air, warm-up, or a smell that was there before "
         "the recording. A score must not rest on where a recording begins.",
         first_seconds,
+    ),
+    Control(
+        "least_step",
+        "least change of each gas channel's logarithm in the window",
+        "The least step of each gas channel's logarithm, which is one count and tells the level,",
+        "Whole counts leave a trace of the level in every difference of logarithms. Scale and "
+        "round the readings anew in training, so that no model can rely on it.",
+        least_step,
     ),
     Control(
         "file_order",
