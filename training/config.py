@@ -55,6 +55,8 @@ class AugmentConfig:
     """Standard deviation of noise on the standardised features."""
     channel_dropout: float = 0.1
     """Probability that a channel is missing from a window; at least one stays."""
+    out_of_order: float = 1.0
+    """How often a recording whose rows are in no time order is drawn, as a multiple of others."""
     session: float = 0.0
     """Share of windows that are heard as another rig would have sent them (`training.rigs`)."""
     session_gain: float = 0.3

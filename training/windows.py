@@ -82,7 +82,9 @@ class WindowSampler:
         _, kind, counts = np.unique(
             data.targets.round(3), axis=0, return_inverse=True, return_counts=True
         )
-        self._odds = torch.from_numpy(1.0 / counts[kind.reshape(-1)])
+        in_order = np.array([sample.in_order for sample in data.samples])
+        rarity = np.where(in_order, 1.0, augment.out_of_order)
+        self._odds = torch.from_numpy(rarity / counts[kind.reshape(-1)])
         single = torch.from_numpy((data.targets > 0).sum(axis=1) == 1)
         self._single_odds = self._odds * single
         if augment.mix_of == "singles" and not single.any():

@@ -226,6 +226,29 @@ def test_a_channel_that_is_dead_for_one_label_does_not_tell_that_label(data: Dat
     assert all(0.5 < share < 0.7 for share in evened)
 
 
+def test_recordings_out_of_time_order_are_drawn_as_often_as_asked(data: Dataset) -> None:
+    flat = {
+        sample.name: np.full_like(sample.values, 300) for sample in data.samples[::2]
+    }  # told apart by not moving
+    samples = tuple(
+        dataclasses.replace(
+            sample, values=flat.get(sample.name, sample.values), in_order=sample.name not in flat
+        )
+        for sample in data.samples
+    )
+    permuted = dataclasses.replace(data, samples=samples)
+    spec = measured_spec(SPEC, data, None)
+
+    def share_drawn(weight: float) -> float:
+        augment = dataclasses.replace(PLAIN, out_of_order=weight)
+        x, _, _ = WindowSampler(permuted, spec, augment, seed=4).batch(400)
+        return float((x == 0).flatten(1).all(dim=1).float().mean())
+
+    assert share_drawn(0) == 0
+    assert 0.1 < share_drawn(0.25) < 0.3
+    assert 0.4 < share_drawn(1) < 0.65
+
+
 def test_student_learns_what_its_teachers_agree_on(data: Dataset, tmp_path: Path) -> None:
     teacher = TeacherConfig(seed=8, steps=60, augment=PLAIN)
     config = dataclasses.replace(
