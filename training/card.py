@@ -59,8 +59,8 @@ def notes(report: dict[str, Any], folder: Path) -> list[str]:
             "`constant_*` is the best prediction that is always the same, chosen on the training "
             "folds: only what lies above it is skill. The presence F1 of `crossval` is at the "
             "neutral threshold 0.5.",
-            "`presence`: at thresholds per substance of the best geometric mean of sensitivity "
-            "and specificity, fitted on the other folds.",
+            "`presence`: at one threshold of the best geometric mean of sensitivity and "
+            "specificity, fitted on the other folds.",
         ]
     else:
         said.append(
