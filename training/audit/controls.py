@@ -185,7 +185,7 @@ CONTROLS = (
     Control(
         "least_step",
         "least change of each gas channel's logarithm in the window",
-        "The least step of each gas channel's logarithm, which is one count and tells the level,",
+        "The least steps of the gas channels' logarithms, each one count and so telling the level,",
         "Whole counts leave a trace of the level in every difference of logarithms. Scale and "
         "round the readings anew in training, so that no model can rely on it.",
         least_step,

@@ -51,12 +51,14 @@ class Reference:
     top1: share of windows named right.
     recording_top1: share of recordings named right.
     interval: 95 % interval of `top1` over recordings; None where it was not measured.
+    elsewhere: `top1` on the same recordings as in simulated other sessions; None as above.
     """
 
     name: str
     top1: float
     recording_top1: float
     interval: Interval | None = None
+    elsewhere: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,8 @@ def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple
     low, high = scores.interval["top1"]
     top1, recording = scores.value["top1"], scores.value["recording_top1"]
     sentence = (
-        "Trees on changes of log-conductance, which hold neither levels nor weather, name "
+        "Trees on changes of log-conductance, which hold no weather and of the level only what "
+        "whole counts betray, name "
         f"{_percent(top1)} of windows right (95 %: {_percent(low)} to {_percent(high)}) and "
         f"{_percent(recording)} of recordings."
     )
@@ -282,6 +285,12 @@ def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple
         f"{model.name} names {_percent(model.top1)} of windows right on its folds and "
         f"{_percent(model.recording_top1)} of recordings."
     )
+    if model.elsewhere is not None:
+        sentence += (
+            " As other sessions would have sent the same recordings (another gain and zero per "
+            f"channel, one channel lost) it names {_percent(model.elsewhere)}: what lies between "
+            "the two, it owes to the session or to the lost channel."
+        )
     network = Row(
         model.name,
         "as its manifest says",

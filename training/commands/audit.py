@@ -103,6 +103,7 @@ def _reference(path: Path, data: Dataset) -> Reference:
             float(mean["top1"]),
             float(mean["recording_top1"]),
             (float(low), float(high)),
+            mean.get("robust_top1"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
