@@ -201,7 +201,7 @@ def model_card(config: TrainConfig, manifest: Manifest) -> str:
         for name, value in scores.items()
         if isinstance(value, int | float)
     ]
-    lines += ["", *(str(note) for note in manifest.metrics.get(NOTES, [])), ""]
+    lines += ["", *(f"- {note}" for note in manifest.metrics.get(NOTES, [])), ""]
     return "\n".join(lines)
 
 

@@ -27,6 +27,9 @@ def measured(report: dict[str, Any], folder: Path) -> dict[str, Any]:
     if report["decision"]:
         figures[layer] = report["decision"]["scores"]
         spread[layer] = report["decision"]["intervals"]
+    if described := report.get("descriptors"):
+        figures["descriptors"] = {"macro_auroc": described["macro_auroc"]}
+        spread["descriptors"] = {"macro_auroc": described["interval"]}
     if few := _companion(folder, "few_shot", report):
         for part, key in ((figures, "scores"), (spread, "intervals")):
             part["few_shot"] = {
@@ -69,6 +72,11 @@ def notes(report: dict[str, Any], folder: Path) -> list[str]:
             "announced, share of those that are right (precision), and mean belief minus accuracy "
             "(gap), by seconds. The decision layer's constants are fitted on the other folds; the "
             "bundle's own come from all."
+        )
+    if report.get("descriptors"):
+        said.append(
+            "`descriptors`: macro AUROC of the odour descriptors over held-out recordings; the "
+            "interval is over substances."
         )
     if few := _companion(folder, "few_shot", report):
         said.append(
