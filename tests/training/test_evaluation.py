@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from models.nose import Nose
 from models.preprocess import PreprocessSpec, batch_features
 from tests.models.toys import LABELS, toy_files, toy_manifest
 from training.cli import main
-from training.crossval import decision_report
+from training.crossmodal.knowledge import descriptor_table
+from training.crossval import decision_report, descriptor_report
 from training.data import Dataset, Sample
 from training.evaluation.decision_fit import (
     best_threshold,
@@ -426,3 +428,27 @@ def test_evaluate_can_stream_through_the_bundle_s_decision_layer(
     assert result["announced_120s"] > 0.3
     assert 15 <= result["median_decision_s"] <= 120
     assert main(["evaluate", *options, "--streaming", "--labels", "mint"]) == 2
+
+
+def test_descriptors_are_scored_over_held_out_recordings() -> None:
+    labels = ("cinnamon", "garlic", "lemon", "mint", "walnuts")
+    table = descriptor_table(labels)
+    truth = np.repeat(np.arange(5), 4)
+    owner = np.repeat(np.arange(20), 3)
+    wanted = table.values[truth][owner].astype(np.float32)
+    noise = np.random.default_rng(1).uniform(0, 1, wanted.shape).astype(np.float32)
+
+    def report(said: np.ndarray | None) -> dict[str, Any]:
+        answers = Answers(owner, np.zeros((60, 2), np.float32), descriptors=said)
+        held_out = HeldOut(
+            tuple(f"{k}.csv" for k in range(20)),
+            tuple(map(str, range(20))),
+            np.zeros(20, np.int64),
+            np.eye(5, dtype=np.float32)[truth],
+            answers,
+        )
+        return descriptor_report(held_out, labels)
+
+    assert report(wanted)["macro_auroc"] == 1
+    assert 0.35 < report(noise)["macro_auroc"] < 0.65
+    assert report(None) == {}

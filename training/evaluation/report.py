@@ -147,6 +147,17 @@ def _substances(
             + table(["truth", "taken for", "share of its windows"], confused),
         ),
     ]
+    if described := crossval.get("descriptors"):
+        rows = [("all, mean", described["macro_auroc"], span(described["interval"]))]
+        rows += [(name, value, "") for name, value in sorted(described["auroc"].items())]
+        sections.append(
+            Section(
+                "What it smells like",
+                "Area under the ROC curve of every odour descriptor, over held-out recordings of "
+                "substances that were trained on; chance is 0.5, the interval is over substances.",
+                table(["descriptor", "AUROC", "95 %"], rows),
+            )
+        )
     found = {
         "by_category": [asdict(share) for share in shares],
         "most_confused": confused,
