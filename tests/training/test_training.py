@@ -266,7 +266,7 @@ def test_student_learns_what_its_teachers_agree_on(data: Dataset, tmp_path: Path
             dataclasses.replace(sample, target=np.roll(sample.target, 1)) for sample in data.samples
         ),
     )
-    trainer = fitting._Trainer(
+    trainer = fitting.Trainer(
         dataclasses.replace(config, teachers=()), data, "cpu", [fit(CONFIG, wrong).network]
     )
     misled = fitting._run(trainer, None, lambda _step, _loss: None).network
