@@ -41,7 +41,7 @@ from training.evaluation.streaming import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -96,7 +96,7 @@ def cross_validate(
     folder: Path,
     *,
     device: str = "cpu",
-    folds: range = range(N_FOLDS),
+    folds: Sequence[int] = range(N_FOLDS),
     on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
 ) -> dict[str, Any]:
     """Cross-validate a configuration and write the report and the held-out answers to `folder`.

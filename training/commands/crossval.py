@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from training.commands._folds import chosen_folds
 from training.commands._shared import (
     StepBar,
     add_training_options,
@@ -14,7 +15,6 @@ from training.commands._shared import (
     score_lines,
 )
 from training.crossval import REPORT, cross_validate, folds_of
-from training.data import N_FOLDS
 from training.fewshot import FEW_SHOT, cross_teach, split
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--data data/smellnet/base --json",
     )
     add_training_options(parser)
+    parser.add_argument(
+        "--folds",
+        metavar="0,1",
+        help="only these folds, where all would take too long (default: all)",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument(
         "--few-shot",
@@ -64,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         data,
         folder,
         device=args.device,
-        folds=range(N_FOLDS),
+        folds=chosen_folds(args.folds, data),
         on_step=fold_bars(
             config.name, lambda fold: total_steps(config, data.subset(fold_of != fold))
         ),
