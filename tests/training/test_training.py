@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from hardware.channels import N_CHANNELS, channel_index
 from hardware.errors import UsageError
@@ -15,6 +17,7 @@ from models.bundle import integer_matmuls, load_bundle
 from models.decision import DecisionSpec, Share, SubstanceDecision
 from models.preprocess import PreprocessSpec, batch_features
 from training.bundling import Provenance, write
+from training.cli import main
 from training.config import (
     AugmentConfig,
     ConfigError,
@@ -331,6 +334,25 @@ def test_crossval_learns_what_is_there_to_learn(data: Dataset, tmp_path: Path) -
     assert report["mean"]["top1"] > 0.8
     assert report["mean"]["seen_in_training"] == 0
     assert [row["recordings"] for row in report["folds"]] == [3, 3]
+
+
+def test_crossval_has_as_many_folds_as_a_label_has_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recordings = write_recordings(tmp_path / "data", per_label=2)
+    short = dataclasses.replace(CONFIG, optimiser=dataclasses.replace(CONFIG.optimiser, steps=5))
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(config_as_dict(short)))
+    command = ["crossval", "--config", str(config), "--data", str(recordings), "--json"]
+
+    def folds(*more: str) -> list[int]:
+        assert main([*command, "--run", str(tmp_path / "run"), *more]) == 0
+        return [row["fold"] for row in json.loads(capsys.readouterr().out)["folds"]]
+
+    assert folds() == [0, 1]
+    assert folds("--folds", "1") == [1]
+    assert main([*command, "--folds", "4"]) == 2
+    assert "--folds among 0, 1" in capsys.readouterr().err
 
 
 def test_shuffled_labels_cannot_be_learned(data: Dataset, tmp_path: Path) -> None:
