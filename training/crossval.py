@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +38,7 @@ from training.evaluation.streaming import (
     stream,
     streaming_tally,
 )
+from training.kept import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,7 +147,7 @@ def cross_validate(
         "descriptors": descriptor_report(held_out, data.labels),
         "decision": decision_report(held_out),
     }
-    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_json(folder / REPORT, report)
     return report
 
 

@@ -107,7 +107,7 @@ def own_steps(config: TrainConfig, data: Dataset) -> int:
     return config.optimiser.epochs * math.ceil(len(windows.x) / config.optimiser.batch)
 
 
-def window_statistics(
+def standardised_spec(
     spec: PreprocessSpec, data: Dataset, max_samples: int | None
 ) -> PreprocessSpec:
     """Return `spec` with each feature's mean and standard deviation over the training windows.

@@ -9,7 +9,6 @@ is imported only while it trains.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from training.data import Dataset, substance_folds
 from training.evaluation.evaluate import ask
 from training.evaluation.intervals import intervals, pooled
 from training.evaluation.scoring import substance_tally, values
+from training.kept import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +116,7 @@ def cross_teach(
             "scores": {name: round(value, 4) for name, value in values(whole).items()},
             "intervals": {name: list(pair) for name, pair in intervals(whole, names).items()},
         }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FEW_SHOT).write_text(json.dumps(report, indent=2) + "\n")
+    write_json(folder / FEW_SHOT, report)
     return report
 
 

@@ -23,7 +23,7 @@ from models.preprocess import PreprocessSpec, batch_features
 from training.crossmodal.knowledge import Knowledge, gather
 from training.crossmodal.network import CrossModalNet
 from training.crossmodal.objective import Objective, cross_modal_network
-from training.epochs import EpochSampler, own_steps, window_statistics
+from training.epochs import EpochSampler, own_steps, standardised_spec
 from training.losses import mixture_loss, substance_loss
 from training.network import MixtureNet, Network, build_network
 from training.stem import StatisticsStem
@@ -160,7 +160,7 @@ class Trainer:
         self.knowledge = gather(config.cross_modal, data) if config.cross_modal else Knowledge()
         self.identity = _identity(config, data, self.knowledge)
         torch.manual_seed(config.seed)
-        measure = window_statistics if config.standardise == "windows" else measured_spec
+        measure = standardised_spec if config.standardise == "windows" else measured_spec
         self.spec = measure(config.preprocessing, data, config.max_samples)
         self.sampler = _sampler(config, data, self.spec, device)
         self.network: Network

@@ -30,7 +30,6 @@ class ScentFormerTrunk(nn.Module):
             self.stem = StatisticsStem(config, n_features=n_features, n_lags=n_lags)
         else:
             self.stem = PatchStem(config, window=window, n_features=n_features)
-        self.tokens = self.stem.tokens
         layer = nn.TransformerEncoderLayer(
             config.d_model,
             config.heads,

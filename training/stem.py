@@ -130,13 +130,7 @@ class StatisticsStem(nn.Module):
     def measure(self, x: Tensor, mask: Tensor) -> None:
         """Put the bins at the quantiles of the statistics of training windows (as `encode`)."""
         flat = window_statistics(x, mask).flatten(1)
-        edges = torch.stack(
-            [
-                torch.quantile(column, torch.linspace(0, 1, self.bins + 1, device=x.device))
-                for column in flat.T
-            ],
-            dim=1,
-        )
+        edges = torch.quantile(flat, torch.linspace(0, 1, self.bins + 1, device=x.device), dim=0)
         self.lower.copy_(edges[:-1])
         self.steepness.copy_(1 / edges.diff(dim=0).clamp(min=MIN_BIN_WIDTH))
 

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`
 from torch import nn  # noqa: E402
 
 import training.fit as fitting  # noqa: E402
-from training.epochs import EpochSampler, total_steps, window_statistics  # noqa: E402
+from training.epochs import EpochSampler, standardised_spec, total_steps  # noqa: E402
 from training.stem import PatchStem, sinusoidal_positions  # noqa: E402
 
 torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def test_features_are_standardised_by_the_training_windows(
     np.testing.assert_allclose(x.mean(axis=(0, 1)), 0, atol=1e-4)
     np.testing.assert_allclose(x.std(axis=(0, 1)), 1, atol=1e-4)
     # Measured on nothing but the training part: other recordings are off.
-    half = window_statistics(paper.preprocessing, fifty.subset(np.arange(150) < 40), None)
+    half = standardised_spec(paper.preprocessing, fifty.subset(np.arange(150) < 40), None)
     assert abs(cut_windows(fifty.samples, half).x.mean(axis=(0, 1))).max() > 0.01
 
 

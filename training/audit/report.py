@@ -6,10 +6,10 @@ Knows the verdict's shape; matplotlib is loaded when a plot is drawn.
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 from training.audit.judge import CLEAN, LEAKS
+from training.kept import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,13 +24,12 @@ _UNDECIDED = "#8a8a8a"
 
 def write(folder: Path, result: Audit, data_sha256: str) -> tuple[Path, ...]:
     """Write audit.json, audit.md and audit.svg; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     report = {
         "protocol": "grouped folds, one recording of every label held out; w=100, stride 50",
         "data_sha256": data_sha256,
         **dataclasses.asdict(result),
     }
-    (folder / JSON).write_text(json.dumps(report, indent=2) + "\n")
+    write_json(folder / JSON, report)
     (folder / PAGE).write_text(page(result))
     draw(result, folder / PLOT)
     return folder / JSON, folder / PAGE, folder / PLOT

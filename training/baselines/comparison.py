@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from training.baselines.inputs import INPUTS, labelled_windows
 from training.data import substance_folds
 from training.evaluation.intervals import Interval, intervals
 from training.evaluation.scoring import substance_tally, values
+from training.kept import keep, kept, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +69,14 @@ def compare(
             answers = _stored(path, key)
             if answers is None:
                 answers = held_out(data, entry, fold, jobs=jobs)
-                _store(path, answers, key)
+                keep(
+                    path,
+                    key,
+                    {
+                        item.name: getattr(answers, item.name)
+                        for item in dataclasses.fields(answers)
+                    },
+                )
             yield entry, fold, answers
 
 
@@ -163,10 +170,7 @@ def write_report(folder: Path, data: Dataset, rows: Sequence[dict[str, Any]]) ->
         "data_sha256": data.sha256,
         "rows": list(rows),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / REPORT
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    return path
+    return write_json(folder / REPORT, report)
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -193,31 +197,14 @@ def _identity(data: Dataset, entry: Entry, fold: int) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()
 
 
-def _store(path: Path, answers: FoldAnswers, key: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(
-        partial,
-        key=np.array(key),
-        log_probabilities=answers.log_probabilities,
-        owner=answers.owner,
-        truth=answers.truth,
-        seconds=np.array(answers.seconds),
-        parameters=np.array(answers.parameters),
-    )
-    partial.replace(path)
-
-
 def _stored(path: Path, key: str) -> FoldAnswers | None:
-    if not path.is_file():
+    arrays = kept(path, key)
+    if arrays is None:
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        if str(kept["key"]) != key:
-            return None
-        return FoldAnswers(
-            kept["log_probabilities"],
-            kept["owner"],
-            kept["truth"],
-            float(kept["seconds"]),
-            int(kept["parameters"]),
-        )
+    return FoldAnswers(
+        arrays["log_probabilities"],
+        arrays["owner"],
+        arrays["truth"],
+        float(arrays["seconds"]),
+        int(arrays["parameters"]),
+    )

@@ -34,6 +34,7 @@ from training.crossmodal.matching import (
 from training.data import N_FOLDS, substance_folds
 from training.evaluation.intervals import DRAWS, intervals, percentiles, pooled, resampled
 from training.evaluation.scoring import cut_windows, substance_tally, values
+from training.kept import keep, kept, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -177,9 +178,9 @@ def heard(
     own = switched(config, task.switch)
     key = _identity(own, data, task)
     path = folder / ANSWERS / task.switch / f"{task.name}.npz"
-    kept = _stored(path, key)
-    if kept is not None:
-        return kept
+    known = _stored(path, key)
+    if known is not None:
+        return known
     from training.fit import fit  # noqa: PLC0415 - torch
 
     train, test = split(data, task)
@@ -187,7 +188,7 @@ def heard(
     started_s = time.monotonic()
     fitted = fit(own, data.subset(train), folder=checkpoint, device=device, on_step=on_step)
     result = ask(fitted, data, np.flatnonzero(test), round(time.monotonic() - started_s, 1))
-    _store(path, result, key)
+    keep(path, key, {item.name: getattr(result, item.name) for item in dataclasses.fields(result)})
     shutil.rmtree(checkpoint)
     return result
 
@@ -399,10 +400,7 @@ def write_report(
         "data_sha256": data.sha256,
         "rows": list(rows),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / REPORT
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    return path
+    return write_json(folder / REPORT, report)
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -438,23 +436,10 @@ def _identity(config: TrainConfig, data: Dataset, task: Task) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()
 
 
-def _store(path: Path, result: Heard, key: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    arrays = {
-        item.name: np.asarray(getattr(result, item.name)) for item in dataclasses.fields(result)
-    }
-    np.savez_compressed(partial, key=np.array(key), **arrays)  # type: ignore[arg-type]  # stub wants a bool
-    partial.replace(path)
-
-
 def _stored(path: Path, key: str) -> Heard | None:
-    if not path.is_file():
+    arrays: dict[str, Any] | None = kept(path, key)
+    if arrays is None:
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        if str(kept["key"]) != key:
-            return None
-        arrays = {item.name: kept[item.name] for item in dataclasses.fields(Heard)}
     arrays["views"] = tuple(map(str, arrays["views"]))
     arrays["seconds"] = float(arrays["seconds"])
     return Heard(**arrays)
