@@ -14,14 +14,11 @@ import yaml
 from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
+from tests.training import tiny
 from training.cli import main
 from training.config import (
-    AugmentConfig,
     CrossModalConfig,
-    NetworkConfig,
-    OptimiserConfig,
     TeacherConfig,
-    TrainConfig,
 )
 from training.config import config_as_dict as as_dict
 from training.data import N_FOLDS, Dataset, load_substances
@@ -29,7 +26,6 @@ from training.data import N_FOLDS, Dataset, load_substances
 pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
 
-from models.preprocess import PreprocessSpec
 from training.crossmodal.comparison import (
     PLAIN,
     SWITCHES,
@@ -55,17 +51,9 @@ from training.crossmodal.matching import (
 
 LABELS = ("almond", "apple", "banana", "cloves", "garlic", "ginger", "lemon", "mint", "pear",
           "walnuts")  # fmt: skip
-CONFIG = TrainConfig(
-    name="tiny",
-    task="substance",
-    preprocessing=PreprocessSpec(
-        channels=("NO2", "VOC"), rate_hz=1.0, lags=(3, 6), first_step=3, window=20, stride=10,
-        min_steps=4,
-    ),
-    network=NetworkConfig(d_model=16, layers=1, heads=2, ffn=2, patch=5),
-    augment=AugmentConfig(partial=0.2),
-    optimiser=OptimiserConfig(steps=60, batch=16, learning_rate=5e-3, warmup=5, ema=0.9),
-)  # fmt: skip
+CONFIG = dataclasses.replace(
+    tiny.CONFIG, optimiser=dataclasses.replace(tiny.CONFIG.optimiser, steps=60)
+)
 
 
 @pytest.fixture(scope="module")
