@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from daemon import payloads
 from daemon.clock import clock_synced, unix_ms
-from daemon.mqtt import OFFLINE, ONLINE
+from daemon.mqtt import OFFLINE, ONLINE, RESPONSE
 from daemon.outbox import Message
 from daemon.payloads import Envelope, encode
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from daemon.mqtt import Publisher
-    from daemon.payloads import Gauges
+    from daemon.payloads import Gauges, Payload
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
     from models.nose import Event, Prediction
@@ -49,7 +49,7 @@ class Announcer:
 
     def prediction(self, prediction: Prediction) -> None:
         """Publish what a model says."""
-        payload = payloads.prediction_payload(prediction, self._envelope(), calibration=None)
+        payload = payloads.prediction_payload(prediction, self._envelope())
         topic = payloads.prediction_topic(prediction)
         self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True))
 
@@ -57,6 +57,12 @@ class Announcer:
         """Publish that something began or ended."""
         payload = payloads.event_payload(event, self._envelope())
         self._publisher.publish(Message(payloads.EVENT, encode(payload), qos=1, retain=False))
+
+    def response(self, command: str, answer: Payload) -> None:
+        """Publish the answer to a request, or a word about its progress."""
+        self._publisher.publish(
+            Message(f"{RESPONSE}/{command}", encode(answer), qos=1, retain=False)
+        )
 
     def sample(self, frame: SensorFrame, t_ms: int) -> None:
         """Publish a raw frame."""

@@ -142,6 +142,9 @@ class MqttConfig:
     sample: bool = False
     """Publish every raw frame on `sample` as well."""
 
+    requests: bool = True
+    """Listen to `request/+`: whoever may publish there may calibrate and teach this rig."""
+
     def __post_init__(self) -> None:
         if self.password_file is not None and self.username is None:
             raise ValueError("password_file needs a username beside it")

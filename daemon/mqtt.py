@@ -2,6 +2,7 @@
 
 May import paho-mqtt. Must never build a payload or know what a smell is: it
 carries messages, keeps the retained state of the rig, and heals connections.
+Requests are handed on as they came, to be judged elsewhere.
 The one thread here does all the socket's work; other threads only leave
 messages and wake it.
 """
@@ -15,42 +16,50 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from daemon.backoff import Backoff
+from daemon.broker import (
+    CONNACK_TIMEOUT_S,
+    GUESS_TIMEOUT_S,
+    IN_FLIGHT_LIMIT,
+    PROTOCOL_NAMES,
+    BrokerError,
+    BrokerUnreachableError,
+    WrongProtocolError,
+    close_socket,
+    connect,
+    judge_connack,
+    make_client,
+    protocols,
+)
 from daemon.config import TOPIC_ROOT
 from daemon.logs import get_logger
 from daemon.outbox import Message
-from daemon.secrets import read_secret
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
+    import paho.mqtt.client as paho
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from daemon.config import MqttConfig, TlsConfig
+    from daemon.config import MqttConfig
     from daemon.outbox import Outbox
 
 STATUS = "status"
 ONLINE = "online"
 OFFLINE = "offline"
-
-IN_FLIGHT_LIMIT = 20
-"""Unacknowledged QoS 1 messages at a time, paho's own default."""
+REQUEST = "request"
+RESPONSE = "response"
 
 FLEETING_LIMIT = 256
 """QoS 0 messages that wait for the thread; older ones give way and are counted."""
-
-CONNECT_TIMEOUT_S = 5.0
-CONNACK_TIMEOUT_S = 10.0
-GUESS_TIMEOUT_S = 3.0
-"""How long MQTT 5 may stay unanswered while 3.1.1 is still to be tried: amqtt, which knows only
-3.1.1, waits for more bytes when it reads the last will of a version 5 CONNECT."""
 
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
@@ -60,27 +69,6 @@ REFUSED_RETRY_S = 60.0
 FLUSH_S = 0.5
 FAREWELL_S = 0.7
 """With FLUSH_S, what stopping may take: SIGTERM has two seconds in all."""
-
-_REFUSED = frozenset(
-    {"Not authorized", "Bad user name or password", "Bad authentication method", "Banned"}
-)
-_PROTOCOL_NAMES = {MQTTProtocolVersion.MQTTv5: "5", MQTTProtocolVersion.MQTTv311: "3.1.1"}
-
-
-class BrokerError(ScentdError):
-    """The broker cannot be used; the message says why and what to do."""
-
-
-class BrokerUnreachableError(BrokerError):
-    """Nobody answered at host and port, or not in MQTT."""
-
-
-class BrokerRefusedError(BrokerError):
-    """The broker answered and does not let this rig in."""
-
-
-class _WrongProtocolError(BrokerRefusedError):
-    """The broker does not speak the version that was tried, or seems not to."""
 
 
 class BrokerState(Enum):
@@ -118,68 +106,20 @@ def topic_prefix(rig_id: str) -> str:
     return f"{TOPIC_ROOT}/{rig_id}/"
 
 
-def make_client(
-    rig_id: str, config: MqttConfig, protocol: MQTTProtocolVersion, *, suffix: str = ""
-) -> paho.Client:
-    """Return an unconnected client with credentials and certificates set.
-
-    Raises
-    ------
-    ScentdError
-        If the password file or a certificate cannot be read.
-    """
-    # A fixed client id lets the broker replace the half-open connection of a
-    # rig that lost its power, last will included.
-    client = paho.Client(
-        CallbackAPIVersion.VERSION2,
-        client_id=f"scentd-{rig_id}{suffix}",
-        protocol=protocol,
-        reconnect_on_failure=False,
-    )
-    client.connect_timeout = CONNECT_TIMEOUT_S
-    client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
-    if config.username is not None:
-        secret = None if config.password_file is None else read_secret(config.password_file)
-        client.username_pw_set(config.username, secret)
-    if config.tls is not None:
-        client.tls_set_context(_tls_context(config.tls))
-    return client
-
-
-def _tls_context(tls: TlsConfig) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
-        if tls.cert is not None:
-            context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key))
-    except FileNotFoundError as error:
-        raise BrokerError(
-            f"mqtt.tls names the file {error.filename or tls.ca or tls.cert}, which does not "
-            "exist. Correct the path, or leave the setting out to trust the system's authorities."
-        ) from None
-    except (ssl.SSLError, OSError) as error:
-        raise BrokerError(
-            f"The certificates named in mqtt.tls cannot be used ({error}). "
-            "They must be PEM files, and key must belong to cert."
-        ) from None
-    return context
-
-
-def protocols(config: MqttConfig) -> list[MQTTProtocolVersion]:
-    """Return the versions to try, in order."""
-    return {
-        "5": [MQTTProtocolVersion.MQTTv5],
-        "3.1.1": [MQTTProtocolVersion.MQTTv311],
-        "auto": [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311],
-    }[str(config.protocol)]
+OnRequest = Callable[[str, bytes, bool], None]
+"""Takes a request's command, its payload as it came, and whether it was retained; never blocks."""
 
 
 class _Desk:
     """What the MQTT thread and the others share: messages laid down, the state, the wake."""
 
-    def __init__(self, rig_id: str, config: MqttConfig, outbox: Outbox) -> None:
+    def __init__(
+        self, rig_id: str, config: MqttConfig, outbox: Outbox, on_request: OnRequest | None
+    ) -> None:
         self.rig_id = rig_id
         self.config = config
         self.outbox = outbox
+        self.on_request = on_request
         self.log = get_logger("mqtt")
         self.stopping = threading.Event()
         self._lock = threading.Lock()
@@ -274,10 +214,20 @@ class Publisher:
         Where the broker is and how to enter.
     outbox : Outbox
         Where `publish` leaves messages; shared with nobody else.
+    on_request : callable, optional
+        Called in the MQTT thread with every message below `request/`; without it the rig
+        subscribes to nothing.
     """
 
-    def __init__(self, *, rig_id: str, config: MqttConfig, outbox: Outbox) -> None:
-        self._desk = _Desk(rig_id, config, outbox)
+    def __init__(
+        self,
+        *,
+        rig_id: str,
+        config: MqttConfig,
+        outbox: Outbox,
+        on_request: OnRequest | None = None,
+    ) -> None:
+        self._desk = _Desk(rig_id, config, outbox, on_request)
         # A name that does not resolve blocks inside the C library for longer
         # than a service may take to stop: the thread must not hold the process.
         self._thread = threading.Thread(target=_serve, args=(self._desk,), name="mqtt", daemon=True)
@@ -336,7 +286,7 @@ def _serve(desk: _Desk) -> None:
         wait_s = REFUSED_RETRY_S
         try:
             _Session(desk, versions[tried], last=tried == len(versions) - 1).run()
-        except _WrongProtocolError as wrong:
+        except WrongProtocolError as wrong:
             if tried + 1 < len(versions):
                 tried += 1
                 desk.log.info("the broker does not speak MQTT 5; trying 3.1.1")
@@ -381,11 +331,12 @@ class _Session:
         self._desk = desk
         self._last = last
         self._prefix = topic_prefix(desk.rig_id)
-        self._protocol = _PROTOCOL_NAMES[protocol]
+        self._protocol = PROTOCOL_NAMES[protocol]
         self._client = make_client(desk.rig_id, desk.config, protocol)
         self._client.will_set(self._prefix + STATUS, OFFLINE, qos=1, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
+        self._client.on_message = self._on_message
         self._connack: ReasonCode | None = None
         self._in_flight: dict[int, int | None] = {}
         self._late_until = 0
@@ -410,7 +361,7 @@ class _Session:
                 self._farewell()
         finally:
             desk.outbox.give_back()
-            _close(self._client)
+            close_socket(self._client)
 
     def _await_connack(self) -> None:
         desk = self._desk
@@ -423,7 +374,28 @@ class _Session:
         self._late_until = desk.outbox.newest_id()
         self._newest_late = desk.outbox.newest_retained()
         desk.connected(self._protocol)
+        if desk.on_request is not None:
+            self._subscribe()
         self._publish(Message(STATUS, ONLINE, 1, retain=True), None)
+
+    def _subscribe(self) -> None:
+        """Ask for requests, before the rig is called online.
+
+        A client's session ends with its connection, so what is asked while the rig is away
+        is lost, and whoever asked hears nothing: an order must not be carried out hours late.
+        """
+        topic = f"{self._prefix}{REQUEST}/+"
+        if self._protocol == PROTOCOL_NAMES[MQTTProtocolVersion.MQTTv5]:
+            # Only MQTT 5 can tell that a message just sent is also to be retained.
+            options = SubscribeOptions(qos=1, retainAsPublished=True)
+            self._client.subscribe(topic, options=options)
+        else:
+            self._client.subscribe(topic, qos=1)
+
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        if self._desk.on_request is not None:
+            command = message.topic.rpartition("/")[2]
+            self._desk.on_request(command, bytes(message.payload), message.retain)
 
     def _on_connect(
         self,
@@ -517,117 +489,3 @@ class _Session:
 
     def _waiting_for_broker(self) -> bool:
         return bool(self._in_flight) and self._client.socket() is not None
-
-
-def connect(client: paho.Client, config: MqttConfig) -> None:
-    """Open the connection and send CONNECT.
-
-    Raises
-    ------
-    BrokerUnreachableError
-        If nobody listens there, or the certificate is not trusted.
-    """
-    where = f"{config.host}:{config.port}"
-    try:
-        client.connect(config.host, config.port, config.keepalive_s)
-    except ssl.SSLError as error:
-        raise BrokerUnreachableError(
-            f"The broker at {where} and scentd could not agree on TLS ({error}). Check that "
-            "mqtt.port is the broker's TLS port (often 8883) and that mqtt.tls.ca signed its "
-            "certificate."
-        ) from None
-    except socket.gaierror as error:
-        raise BrokerUnreachableError(
-            f"The name of the broker, mqtt.host {config.host!r}, does not resolve "
-            f"({error.strerror}). Check the spelling and this machine's network."
-        ) from None
-    except OSError as error:
-        raise BrokerUnreachableError(
-            f"No MQTT broker answers at {where} ({error.strerror or error}). Start one there "
-            "(for example: sudo apt install mosquitto), or correct mqtt.host and mqtt.port."
-        ) from None
-
-
-def judge_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) -> None:
-    """Return if the broker let us in; raise the error that says why it did not.
-
-    Parameters
-    ----------
-    reason : ReasonCode or None
-        What CONNACK said; None if the connection ended, or time did, without one.
-    config : MqttConfig
-        For the message.
-    last : bool
-        Whether no other version of the protocol is left to try.
-    """
-    where = f"{config.host}:{config.port}"
-    if reason is None and not last:
-        raise _wrong_protocol(config)
-    if reason is None:
-        raise BrokerUnreachableError(
-            f"Something at {where} accepts connections but does not answer as an MQTT broker. "
-            "Check mqtt.port (1883 is plain MQTT, 8883 MQTT with TLS, 80 and 443 are not MQTT), "
-            "and whether it wants TLS (mqtt.tls)."
-        )
-    if not reason.is_failure:
-        return
-    name = reason.getName()
-    if name == "Unsupported protocol version":
-        raise _wrong_protocol(config)
-    if name in _REFUSED:
-        who = "without a username" if config.username is None else f"as user {config.username!r}"
-        raise BrokerRefusedError(
-            f"The broker at {where} refuses this rig {who}: {name.lower()}. Check mqtt.username "
-            "and the file named by mqtt.password_file against the broker's user list."
-        )
-    raise BrokerRefusedError(f"The broker at {where} refuses this rig: {name.lower()}.")
-
-
-def _wrong_protocol(config: MqttConfig) -> _WrongProtocolError:
-    return _WrongProtocolError(
-        f"The broker at {config.host}:{config.port} does not speak MQTT {config.protocol}. "
-        "Leave mqtt.protocol at auto, which falls back to 3.1.1."
-    )
-
-
-def try_broker(rig_id: str, config: MqttConfig) -> str:
-    """Connect once, as `scentd check` does, and return the protocol's version.
-
-    Raises
-    ------
-    BrokerError
-        If the broker cannot be used.
-    """
-    versions = protocols(config)
-    for protocol in versions[:-1]:
-        try:
-            return _try_version(rig_id, config, protocol, last=False)
-        except _WrongProtocolError:
-            continue
-    return _try_version(rig_id, config, versions[-1], last=True)
-
-
-def _try_version(
-    rig_id: str, config: MqttConfig, protocol: MQTTProtocolVersion, *, last: bool
-) -> str:
-    reasons: list[ReasonCode] = []
-    client = make_client(rig_id, config, protocol, suffix="-check")
-    client.on_connect = lambda _client, _data, _flags, reason, _properties: reasons.append(reason)
-    connect(client, config)
-    try:
-        deadline_s = time.monotonic() + (CONNACK_TIMEOUT_S if last else GUESS_TIMEOUT_S)
-        while not reasons and time.monotonic() < deadline_s:
-            if client.loop(0.2) != paho.MQTT_ERR_SUCCESS:
-                break
-        judge_connack(reasons[0] if reasons else None, config, last=last)
-    finally:
-        client.disconnect()
-        _close(client)
-    return _PROTOCOL_NAMES[protocol]
-
-
-def _close(client: paho.Client) -> None:
-    """Close the socket without DISCONNECT: after a failure the last will must be published."""
-    connection = client.socket()
-    if connection is not None:
-        connection.close()

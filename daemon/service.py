@@ -2,11 +2,13 @@
 
 Three threads: one reads the port, this one is the pipeline, one is the MQTT
 client's (`daemon.mqtt`). Between reader and pipeline lies one bounded queue.
-The service works without a broker: it infers and records all the same.
+The service works without a broker: it infers and records all the same. What is asked of it
+(`daemon.requests`) is done in the pipeline's thread, between two readings.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections import deque
@@ -16,14 +18,16 @@ from typing import TYPE_CHECKING, Self
 
 from daemon.announcer import Announcer
 from daemon.clock import resident_mb
+from daemon.history import History
 from daemon.listening import complaint
 from daemon.live_recording import LiveRecording
 from daemon.logs import configure_logs, get_logger
 from daemon.memory import drop_startup_pages
-from daemon.mqtt import Publisher
+from daemon.mqtt import OFFLINE, ONLINE, Publisher
 from daemon.outbox import MemoryOutbox
-from daemon.payloads import Gauges
+from daemon.payloads import Gauges, finite
 from daemon.pipeline import live_pipeline, load_models
+from daemon.requests import Inbox, Requests, only
 from daemon.sources import Arrival, Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
 from daemon.stopping import Stop
 from hardware.version import installed_version
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
     from daemon.config import Config
     from daemon.pipeline import Step
+    from daemon.requests import Data
     from models.bundle import Bundle
     from models.nose import Prediction
 
@@ -57,7 +62,7 @@ class _Reader:
     def __init__(self, source: SerialSource) -> None:
         self._source = source
         self._stop = Stop()
-        self._queue: queue.Queue[Arrival] = queue.Queue(QUEUE_LIMIT)
+        self._queue: queue.Queue[Arrival | None] = queue.Queue(QUEUE_LIMIT)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._work: Future[None] | None = None
         self.dropped = 0
@@ -71,13 +76,18 @@ class _Reader:
         self._executor.shutdown()
 
     def next(self, timeout_s: float) -> Arrival | None:
-        """Return the next arrival, None if none came in time; raise what ended the thread."""
+        """Return the next arrival, None in vain or on `wake`; raise what ended the thread."""
         try:
             return self._queue.get(timeout=timeout_s)
         except queue.Empty:
             if self._work is not None and self._work.done():
                 self._work.result()
             return None
+
+    def wake(self) -> None:
+        """Let `next` return at once: somebody asks something."""
+        with contextlib.suppress(queue.Full):  # then `next` has no reason to wait
+            self._queue.put_nowait(None)
 
     def _read(self) -> None:
         for arrival in self._source.arrivals(self._stop):
@@ -131,9 +141,20 @@ class Service:
         self._log = get_logger("service")
         self._pipeline = live_pipeline(config, bundles)
         self._outbox = MemoryOutbox()
-        self._publisher = Publisher(rig_id=config.rig_id, config=config.mqtt, outbox=self._outbox)
-        self._announcer = Announcer(self._publisher, version=version)
         self._reader = _Reader(SerialSource(config.source))
+        self._inbox = Inbox(self._reader.wake)
+        self._publisher = Publisher(
+            rig_id=config.rig_id,
+            config=config.mqtt,
+            outbox=self._outbox,
+            on_request=self._inbox.take_in if config.mqtt.requests else None,
+        )
+        self._announcer = Announcer(self._publisher, version=version)
+        self._history = History()
+        self._requests = Requests(self._inbox, self._announcer.response)
+        self._requests.register("status", self._status)
+        self._latest: dict[str, Prediction] = {}
+        self._version = version
         self._recording = LiveRecording(config.recordings_dir) if config.record else None
         self._started_s = time.monotonic()
         self._port_opened_s: float | None = None
@@ -165,8 +186,10 @@ class Service:
                 arrival = self._reader.next(TICK_S)
                 if arrival is not None:
                     self._take(arrival)
+                self._requests.work()
                 self._tick()
             self._log.info("stopping")
+            self._requests.close()
             self._announcer.health(self._gauges())
         if self._recording is not None:
             self._recording.close()
@@ -192,6 +215,7 @@ class Service:
     def _step(self, step: Step) -> None:
         self._latest_frame_s = time.monotonic()
         self._quality = step.quality.tolist()
+        self._history.push(step.t_ms, step.frame.values)
         if self._recording is not None:
             self._recording.write(step.t_ms, step.frame.values)
         if self._config.mqtt.sample:
@@ -210,6 +234,7 @@ class Service:
             self._predicted(prediction)
 
     def _predicted(self, prediction: Prediction) -> None:
+        self._latest[prediction.model] = prediction
         if prediction.window_s > 0:
             self._inference_ms[prediction.model].append(prediction.latency_ms)
         if prediction.reason is not None:
@@ -260,6 +285,25 @@ class Service:
             self._told = text
             self._log.warning(text)
 
+    def _status(self, payload: Data) -> Data:
+        """Answer `request/status`: the rig in one look."""
+        only(payload, ())
+        return {
+            "rig_id": self._config.rig_id,
+            "scentd_version": self._version,
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "board": ONLINE if self._present else OFFLINE,
+            "dialect": self._pipeline.dialect,
+            "rate_hz": finite(self._pipeline.rate_hz, 3),
+            "history_s": round(self._history.seconds, 1),
+            "models": {
+                bundle.manifest.name: _in_short(self._latest.get(bundle.manifest.name))
+                for bundle in self._bundles
+            },
+            "requests": list(self._requests.commands),
+            "busy": self._requests.busy,
+        }
+
     def _gauges(self) -> Gauges:
         report = self._publisher.report()
         return Gauges(
@@ -282,3 +326,15 @@ class Service:
             rss_mb=resident_mb(),
             uptime_s=time.monotonic() - self._started_s,
         )
+
+
+def _in_short(prediction: Prediction | None) -> Data | None:
+    """Return what a model last said, None before its first word."""
+    if prediction is None:
+        return None
+    return {
+        "state": str(prediction.state),
+        "label": prediction.label,
+        "probability": finite(prediction.probability, 4),
+        "reason": prediction.reason,
+    }

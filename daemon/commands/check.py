@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from daemon.broker import try_broker
 from daemon.commands.record import positive_seconds
 from daemon.config_file import load_config
 from daemon.feeding import CannotFeedError, shortfall
 from daemon.listening import BoardError, bad_lines, complaint
-from daemon.mqtt import try_broker
 from daemon.pipeline import live_pipeline, load_models
 from daemon.sources import monotonic_ms, open_port
 from hardware.channels import CHANNEL_NAMES

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon import mqtt
-from daemon.config import MqttConfig, TlsConfig
-from daemon.mqtt import (
+from daemon.broker import (
     BrokerError,
     BrokerRefusedError,
-    BrokerState,
     BrokerUnreachableError,
-    Publisher,
     try_broker,
 )
+from daemon.config import MqttConfig, TlsConfig
+from daemon.mqtt import BrokerState, Publisher
 from daemon.outbox import MemoryOutbox, Message
 from tests.daemon.counterparts import (
     Mosquitto,

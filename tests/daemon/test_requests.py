@@ -1,0 +1,361 @@
+"""Requests: judged at the door, done in steps, answered once, over real brokers too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import paho.mqtt.publish
+import pytest
+
+from daemon.client import NobodyAnswersError, RefusedError, ask, service_present
+from daemon.config import Config, MqttConfig, SourceConfig
+from daemon.mqtt import Publisher
+from daemon.outbox import MemoryOutbox
+from daemon.requests import (
+    BURST,
+    JOBS_LIMIT,
+    PAYLOAD_LIMIT,
+    QUEUE_LIMIT,
+    Data,
+    Inbox,
+    RequestError,
+    Requests,
+    Steps,
+    number_of,
+    only,
+    text_of,
+)
+from hardware.errors import ScentdError
+from tests.daemon.counterparts import ROOT, Board, Daemon, Mosquitto, Subscriber, wait_until
+
+RESPONSE = json.loads((ROOT / "daemon" / "schemas" / "response.json").read_text(encoding="utf-8"))
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Desk:
+    """Requests without a broker: what was asked goes in as bytes, answers are kept."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.inbox = Inbox(clock=self.clock)
+        self.answers: list[tuple[str, Data]] = []
+        self.requests = Requests(
+            self.inbox, lambda *answer: self.answers.append(answer), clock=self.clock
+        )
+
+    def ask(self, command: str, payload: bytes | Data) -> None:
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        self.inbox.take_in(command, data, False)
+
+    def said(self) -> list[Data]:
+        for _, answer in self.answers:
+            jsonschema.validate(answer, RESPONSE)
+        return [answer for _, answer in self.answers]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_a_handler_gets_the_payload_and_its_data_is_the_answer(desk: Desk) -> None:
+    desk.requests.register("double", lambda payload: {"twice": 2 * payload["number"]})
+    desk.ask("double", {"number": 4, "transaction": "a"})
+    desk.requests.work()
+    assert desk.answers[0][0] == "double"
+    assert desk.said() == [
+        {"status": "ok", "data": {"twice": 8}, "error": None, "transaction": "a"}
+    ]
+
+
+def test_nothing_is_done_before_the_pipelines_thread_works(desk: Desk) -> None:
+    desk.requests.register("x", lambda _payload: {})
+    desk.ask("x", {})
+    assert desk.answers == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (b"[1, 2]", "is a JSON object"),
+        (b"not json", "is a JSON object"),
+        (b"\xff\xfe", "is a JSON object"),
+        (b"[" * 8000, "is a JSON object"),
+        (b'{"transaction": {"a": 1}}', "transaction must be"),
+        (b'{"transaction": true}', "transaction must be"),
+        (b'{"transaction": "%s"}' % (b"x" * 129), "transaction must be"),
+        (b'{"progress": 1}', "progress must be true or false"),
+        (b'{"x": "%s"}' % (b"x" * PAYLOAD_LIMIT), "at most 8192 bytes"),
+    ],
+)
+def test_what_cannot_be_understood_is_answered_with_the_reason(
+    desk: Desk, payload: bytes, told: str
+) -> None:
+    desk.requests.register("x", lambda _payload: {})
+    desk.ask("x", payload)
+    desk.requests.work()
+    (answer,) = desk.said()
+    assert answer["status"] == "error"
+    assert told in answer["error"]
+    assert answer["transaction"] is None
+
+
+def test_an_empty_payload_asks_with_nothing_to_say(desk: Desk) -> None:
+    desk.requests.register("x", lambda payload: {"got": payload})
+    desk.ask("x", b"")
+    desk.requests.work()
+    assert desk.said()[0]["data"] == {"got": {}}
+
+
+def test_an_unknown_command_is_told_which_there_are(desk: Desk) -> None:
+    desk.requests.register("status", lambda _payload: {})
+    desk.ask("statos", {"transaction": 7})
+    desk.requests.work()
+    (answer,) = desk.said()
+    assert answer["status"] == "error"
+    assert "This rig knows: status" in answer["error"]
+    assert answer["transaction"] == 7
+
+
+def test_errors_for_people_are_told_and_bugs_end_nothing(desk: Desk) -> None:
+    def refuse(_payload: Data) -> Data:
+        raise ScentdError("No such smell. Ask for another.")
+
+    def break_down(_payload: Data) -> Data:
+        raise ZeroDivisionError
+
+    desk.requests.register("refuse", refuse)
+    desk.requests.register("break", break_down)
+    desk.ask("refuse", {})
+    desk.ask("break", {})
+    desk.requests.work()
+    refused, broken = desk.said()
+    assert refused["error"] == "No such smell. Ask for another."
+    assert "which is a bug" in broken["error"]
+
+
+def counting(upto: int) -> Steps:
+    for number in range(upto):
+        yield {"done": number}
+    return {"counted": upto}
+
+
+def test_long_work_goes_on_step_by_step_and_is_answered_at_its_end(desk: Desk) -> None:
+    desk.requests.register("count", lambda payload: counting(payload["upto"]))
+    desk.ask("count", {"upto": 3})
+    for _ in range(3):
+        desk.requests.work()
+        assert desk.answers == []
+        assert desk.requests.busy
+    desk.requests.work()
+    assert [answer["data"] for answer in desk.said()] == [{"counted": 3}]
+    assert not desk.requests.busy
+
+
+def test_progress_is_told_once_a_second_to_who_wants_it(desk: Desk) -> None:
+    desk.requests.register("count", lambda payload: counting(payload["upto"]))
+    desk.ask("count", {"upto": 9, "progress": True, "transaction": 5})
+    for _ in range(10):
+        desk.requests.work()
+        desk.clock.now_s += 0.4
+    said = desk.said()
+    assert [answer["status"] for answer in said] == ["working", "working", "working", "ok"]
+    assert [answer["data"]["done"] for answer in said[:-1]] == [0, 3, 6]
+    assert {answer["transaction"] for answer in said} == {5}
+
+
+def test_no_more_than_a_few_works_run_at_a_time(desk: Desk) -> None:
+    desk.requests.register("count", lambda payload: counting(payload["upto"]))
+    for number in range(JOBS_LIMIT + 1):
+        desk.ask("count", {"upto": 50, "transaction": number})
+    desk.requests.work()
+    (refused,) = desk.said()
+    assert refused["transaction"] == JOBS_LIMIT
+    assert "under way already" in refused["error"]
+
+
+def test_work_under_way_at_the_end_is_answered(desk: Desk) -> None:
+    desk.requests.register("count", lambda payload: counting(payload["upto"]))
+    desk.ask("count", {"upto": 50})
+    desk.requests.work()
+    desk.requests.close()
+    assert "stopping" in desk.said()[0]["error"]
+    assert not desk.requests.busy
+
+
+def test_retained_requests_are_ignored_and_counted(desk: Desk) -> None:
+    desk.requests.register("x", lambda _payload: {})
+    desk.inbox.take_in("x", b"{}", True)
+    desk.requests.work()
+    assert desk.answers == []
+    assert desk.inbox.counts.retained == 1
+
+
+def test_a_flood_is_thinned_to_the_rate_and_the_rest_counted(desk: Desk) -> None:
+    desk.requests.register("x", lambda _payload: {})
+    for _ in range(BURST + 30):
+        desk.ask("x", {})
+        desk.requests.work()
+    assert len(desk.answers) == BURST
+    assert desk.inbox.counts.dropped == 30
+    desk.clock.now_s += 1.0
+    for _ in range(10):
+        desk.ask("x", {})
+        desk.requests.work()
+    assert len(desk.answers) == BURST + 5
+
+
+def test_a_pipeline_that_is_behind_gets_no_endless_queue(desk: Desk) -> None:
+    desk.requests.register("x", lambda _payload: {})
+    for _ in range(BURST):
+        desk.ask("x", {})
+    desk.requests.work()
+    assert len(desk.answers) == QUEUE_LIMIT
+    assert desk.inbox.counts.dropped == BURST - QUEUE_LIMIT
+
+
+def test_fields_are_checked_by_name_kind_and_limits() -> None:
+    payload = {"label": " mint ", "seconds": 30, "flag": True}
+    assert text_of(payload, "label") == "mint"
+    assert number_of(payload, "seconds", low=1, high=60) == 30.0
+    assert number_of(payload, "none", 5.0, low=1, high=60) == 5.0
+    only(payload, {"label", "seconds", "flag"})
+    with pytest.raises(RequestError, match="flag is nothing this request knows"):
+        only(payload, {"label", "seconds"})
+    with pytest.raises(RequestError, match="label2 must be text, and null came"):
+        text_of(payload, "label2")
+    for wrong in ("flag", "label", "missing"):
+        with pytest.raises(RequestError, match="must be a number from 1 to 60"):
+            number_of(payload, wrong, low=1, high=60)
+    with pytest.raises(RequestError, match="1 to 20, and 30 came"):
+        number_of(payload, "seconds", low=1, high=20)
+
+
+def rig(port: int, **mqtt: Any) -> Config:
+    """Return what a command knows of the rig under test."""
+    return Config(
+        rig_id="rig",
+        source=SourceConfig(port="/dev/null"),
+        models=("none",),
+        mqtt=MqttConfig(host="127.0.0.1", port=port, **mqtt),
+    )
+
+
+def daemon_at(folder: Path, board: Board, model: Path, port: int, mqtt: str = "") -> Daemon:
+    return Daemon(
+        folder,
+        f"rig_id: rig\nsource: {{port: {board.link}}}\nmodels: [{model}]\n"
+        f"mqtt: {{host: 127.0.0.1, port: {port}{mqtt}}}\nstate_dir: state",
+    )
+
+
+def send(port: int, command: str, payload: str, *, retain: bool = False) -> None:
+    paho.mqtt.publish.single(
+        f"scent/rig/request/{command}", payload, qos=1, retain=retain, hostname="127.0.0.1",
+        port=port,
+    )  # fmt: skip
+
+
+def test_a_running_service_answers_what_it_is_asked(
+    broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
+) -> None:
+    send(broker.port, "status", '{"transaction": "old"}', retain=True)
+    with (
+        Subscriber(broker.port) as ear,
+        daemon_at(tmp_path, board, toy_substances, broker.port) as daemon,
+    ):
+        ear.await_text("scent/rig/status", "online")
+        config = rig(broker.port)
+        assert service_present(config)
+        status = ask(config, "status", {})
+        assert status["rig_id"] == "rig"
+        assert list(status["models"]) == ["toy-substance"]
+        assert "status" in status["requests"]
+        with pytest.raises(RefusedError, match=r"This rig knows: .*status"):
+            ask(config, "nonsense", {})
+        with pytest.raises(RefusedError, match="colour is nothing this request knows"):
+            ask(config, "status", {"colour": "green"})
+        send(broker.port, "status", "x" * (PAYLOAD_LIMIT + 1))
+        wait_until(lambda: "8193 came" in str(ear.texts("scent/rig/response/status")), "refusal")
+        daemon.end()
+        ear.await_text("scent/rig/status", "offline")
+        answers = [
+            json.loads(message.text)
+            for message in ear.heard
+            if message.topic.startswith("scent/rig/response/")
+        ]
+        assert not service_present(config)
+        with pytest.raises(NobodyAnswersError, match="is not running: its status at"):
+            ask(config, "status", {})
+    assert len(answers) == 4
+    assert "old" not in {answer["transaction"] for answer in answers}
+    for answer in answers:
+        jsonschema.validate(answer, RESPONSE)
+    assert "a retained request is ignored" in daemon.log
+
+
+def test_requests_can_be_switched_off(
+    broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
+) -> None:
+    with (
+        Subscriber(broker.port) as ear,
+        daemon_at(tmp_path, board, toy_substances, broker.port, ", requests: false"),
+    ):
+        ear.await_text("scent/rig/status", "online")
+        with pytest.raises(NobodyAnswersError, match=r"does not say mqtt\.requests: false"):
+            ask(rig(broker.port), "status", {}, timeout_s=1.0)
+
+
+def test_a_rig_that_never_was_is_told_from_one_that_stopped(broker: Mosquitto) -> None:
+    with pytest.raises(NobodyAnswersError, match="No rig 'rig' has ever been on the broker"):
+        ask(rig(broker.port), "status", {})
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_requests_come_in_by_both_versions_of_mqtt(broker: Mosquitto, protocol: str) -> None:
+    heard: list[tuple[str, bytes, bool]] = []
+    config = MqttConfig(host="127.0.0.1", port=broker.port, protocol=protocol)  # type: ignore[arg-type]
+    with (
+        Subscriber(broker.port) as ear,
+        Publisher(
+            rig_id="rig",
+            config=config,
+            outbox=MemoryOutbox(),
+            on_request=lambda *request: heard.append(request),
+        ),
+    ):
+        ear.await_text("scent/rig/status", "online")
+        send(broker.port, "status", "{}")
+        wait_until(lambda: heard, "the request")
+        send(broker.port, "status", "[]", retain=True)
+        wait_until(lambda: len(heard) == 2, "the second request")
+    assert heard[0] == ("status", b"{}", False)
+    assert heard[1] == ("status", b"[]", protocol == "5")
+
+
+def test_requests_come_in_over_an_old_broker(old_broker: int) -> None:
+    heard: list[tuple[str, bytes, bool]] = []
+    with (
+        Subscriber(old_broker) as ear,
+        Publisher(
+            rig_id="rig",
+            config=MqttConfig(host="127.0.0.1", port=old_broker),
+            outbox=MemoryOutbox(),
+            on_request=lambda *request: heard.append(request),
+        ),
+    ):
+        ear.await_text("scent/rig/status", "online")
+        send(old_broker, "status", "{}")
+        wait_until(lambda: heard == [("status", b"{}", False)], "the request")
