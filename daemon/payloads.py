@@ -88,17 +88,13 @@ def prediction_topic(prediction: Prediction) -> str:
     return prediction.task
 
 
-def prediction_payload(
-    prediction: Prediction, envelope: Envelope, *, calibration: str | None
-) -> Payload:
+def prediction_payload(prediction: Prediction, envelope: Envelope) -> Payload:
     """Return a prediction's payload, whichever its task."""
     build = substance_payload if prediction.task == SUBSTANCE else mixture_payload
-    return build(prediction, envelope, calibration=calibration)
+    return build(prediction, envelope)
 
 
-def substance_payload(
-    prediction: Prediction, envelope: Envelope, *, calibration: str | None
-) -> Payload:
+def substance_payload(prediction: Prediction, envelope: Envelope) -> Payload:
     """Return what `substance` carries."""
     return {
         **envelope.fields(),
@@ -110,13 +106,21 @@ def substance_payload(
             {"label": label, "probability": finite(probability, 4)}
             for label, probability in prediction.top
         ],
-        **_circumstances(prediction, calibration),
+        "set": {
+            "coverage": finite(prediction.set_coverage, 4),
+            "labels": list(prediction.label_set),
+        }
+        if prediction.label_set
+        else None,
+        "novelty": finite(prediction.novelty, 4),
+        "descriptors": [
+            {"name": name, "fit": finite(fit, 4)} for name, fit in prediction.descriptors
+        ],
+        **_circumstances(prediction),
     }
 
 
-def mixture_payload(
-    prediction: Prediction, envelope: Envelope, *, calibration: str | None
-) -> Payload:
+def mixture_payload(prediction: Prediction, envelope: Envelope) -> Payload:
     """Return what `mixture` carries."""
     return {
         **envelope.fields(),
@@ -127,19 +131,21 @@ def mixture_payload(
                 "label": part.label,
                 "proportion": finite(part.proportion, 4),
                 "presence": finite(part.presence, 4),
+                "low": finite(part.low, 4),
+                "high": finite(part.high, 4),
             }
             for part in prediction.components
         ],
-        **_circumstances(prediction, calibration),
+        **_circumstances(prediction),
     }
 
 
-def _circumstances(prediction: Prediction, calibration: str | None) -> Payload:
+def _circumstances(prediction: Prediction) -> Payload:
     return {
         "reason": prediction.reason,
         "window_s": finite(prediction.window_s, 3),
         "model": prediction.model,
-        "calibration": calibration,
+        "calibration": prediction.calibration,
         "latency_ms": finite(prediction.latency_ms, 3),
         "channels_missing": list(prediction.channels_missing),
         "buffered": False,

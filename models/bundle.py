@@ -31,6 +31,7 @@ from models.manifest import (
     read_verified,
     verify_file,
 )
+from models.space import EmbeddingSpace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,6 +133,11 @@ class Bundle:
         data = BytesIO(read_verified(self.folder, self.manifest, ARRAYS))
         with np.load(data, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
+
+    @cached_property
+    def space(self) -> EmbeddingSpace | None:
+        """The space of the embeddings; None of a bundle that was made without one."""
+        return EmbeddingSpace.from_arrays(self.manifest.labels, self.arrays)
 
 
 def bundle_folder(path_or_name: str | Path) -> Path:

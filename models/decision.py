@@ -1,37 +1,39 @@
 """Models: from the network's outputs over overlapping windows to one honest state.
 
-May import numpy and models.exposure's phases. Pure: no clock, no files, no network; every
-constant comes from the bundle's manifest (`DecisionSpec`).
+May import numpy, models.exposure's phases, models.space, models.head and models.novelty. Pure:
+no clock, no files, no network; every constant comes from the bundle's manifest or the rig's
+configuration (`DecisionSpec`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from models import novelty
 from models.exposure import Phase
+from models.novelty import NoveltyName  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from models.head import Head
+    from models.space import EmbeddingSpace
+
 N_TOP = 5
 """Candidates listed in every prediction, as the `top` of the payload says."""
-
-FULLNESS = 4
-"""A window weighs by this power of how full it is. While a window fills, it holds every row of
-the windows before it, which so have little to add: over 250 held-out recordings the likeliest
-label was right 1.5 points more often between 60 and 180 s than with a power of 1 (the mean of
-seven moments; none was worse), and as often later. Powers from 3 to 10 differ by less."""
 
 
 class State(StrEnum):
     """What a model says of the air, as published.
 
-    `UNRECOGNISED` is reserved for models that can tell an odour they never learned.
+    `UNRECOGNISED` is said by models that can tell an odour they never learned.
     """
 
     WARMING_UP = "warming_up"
@@ -42,6 +44,29 @@ class State(StrEnum):
     RECOVERING = "recovering"
     FAULT = "fault"
     DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """What is asked of one label in place of what is asked of all; None: the same.
+
+    Attributes
+    ----------
+    announce: probability from which on it is announced.
+    confirm: predictions in a row over `announce` before it is announced.
+    """
+
+    announce: float | None = None
+    confirm: int | None = None
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong with this rule, one sentence each."""
+        found = []
+        if self.announce is not None and not 0 < self.announce < 1:
+            found.append(f"announce must lie between 0 and 1, got {self.announce}")
+        if self.confirm is not None and self.confirm < 1:
+            found.append(f"confirm must be at least 1, got {self.confirm}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +92,32 @@ class DecisionSpec:
     min_proportion: a smaller part of a mixture is not named: none that was trained on is.
         A mixture is announced when its named parts make up `announce` of it, and withdrawn
         when they make up less than `withdraw`; proportions spread over everything name nothing.
+    fullness: a window weighs by this power of how full it is. While a window fills, it holds
+        every row of the windows before it, which so have little to add: over 250 held-out
+        recordings the likeliest label was right 1.5 points more often between 60 and 180 s than
+        with a power of 1 (the mean of seven moments; none was worse), and as often later. Powers
+        from 3 to 10 differ by less.
+    error_rate: stated share of announcements that are wrong, at most; None where unstated.
+        The posterior is that of a sequential test between all labels, which stops as soon as one
+        reaches `announce`: with a calibrated posterior no more than 1 - announce of what is
+        announced is wrong, however long each test took (Wald 1945, Annals of Mathematical
+        Statistics 16, for two hypotheses; Baum & Veeravalli 1994, IEEE Transactions on
+        Information Theory 40, for many). So a stated rate asks for announce = 1 - error_rate
+        (`at_error_rate`); the trainer states the rate that held-out recordings bear out.
+    novelty: name of the score in `models.novelty` that tells odours never learned; None: none.
+    unknown_above: novelty, averaged over windows as the evidence is, from which on the evidence
+        is for none of the labels; it bars every announcement. None switches it off.
+    unknown_after: independent windows before `unrecognised` may be said.
+    unknown_confirm: predictions in a row above `unknown_above` before `unrecognised` is said, and
+        below it before that is taken back.
+    set_coverage: share of cases in which the prediction set, or a component's interval, is to
+        hold the truth.
+    set_threshold: a label belongs to the set from this posterior on: the conformal quantile of
+        held-out recordings (Sadinle, Lei & Wasserman 2019, JASA 114). None: no sets.
+    proportion_margin: half the width of a component's interval: the conformal quantile of
+        |proportion - truth| on held-out recordings (Lei et al. 2018, JASA 113). None: no intervals.
+    head_temperature: squared distances to taught smells are divided by twice this.
+    labels: by label, what is asked of it in place of `announce` and `confirm`.
     """
 
     temperature: float = 1.0
@@ -80,6 +131,17 @@ class DecisionSpec:
     presence_thresholds: tuple[float, ...] = ()
     presence_release: float = 0.8
     min_proportion: float = 0.1
+    fullness: float = 4.0
+    error_rate: float | None = None
+    novelty: NoveltyName | None = None
+    unknown_above: float | None = None
+    unknown_after: float = 1.0
+    unknown_confirm: int = 3
+    set_coverage: float = 0.9
+    set_threshold: float | None = None
+    proportion_margin: float | None = None
+    head_temperature: float = 1.0
+    labels: Mapping[str, LabelRule] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with these constants, one sentence each."""
@@ -106,7 +168,49 @@ class DecisionSpec:
             found.append(f"min_proportion must lie in 0..1, got {self.min_proportion}")
         if not 0 < self.presence_release <= 1:
             found.append(f"presence_release must lie in 0..1, got {self.presence_release}")
+        return found + self._trust_problems()
+
+    def _trust_problems(self) -> list[str]:
+        """Return what is wrong with the constants of evidence for none, and of sets."""
+        found = []
+        shares = {
+            name: getattr(self, name)
+            for name in ("error_rate", "set_coverage", "set_threshold", "proportion_margin")
+        }
+        found += [
+            f"{name} must lie between 0 and 1, got {value}"
+            for name, value in shares.items()
+            if value is not None and not 0 < value < 1
+        ]
+        if self.fullness < 0 or not self.head_temperature > 0:
+            found.append(
+                "fullness must not be negative and head_temperature be positive, "
+                f"got {self.fullness} and {self.head_temperature}"
+            )
+        if self.unknown_after < 0 or self.unknown_confirm < 1:
+            found.append(
+                "unknown_after must not be negative and unknown_confirm be at least 1, "
+                f"got {self.unknown_after} and {self.unknown_confirm}"
+            )
+        if self.unknown_above is not None and self.novelty is None:
+            found.append("unknown_above needs novelty, the name of the score that it bounds")
+        for label, rule in self.labels.items():
+            found += [f"labels.{label}: {problem}" for problem in rule.problems()]
         return found
+
+    def at_error_rate(self, rate: float) -> DecisionSpec:
+        """Return these constants with the announcing belief that a stated error rate asks for.
+
+        `withdraw` keeps its share of `announce`; `overrule` never lies below `announce`.
+        """
+        announce = 1.0 - rate
+        return dataclasses.replace(
+            self,
+            error_rate=rate,
+            announce=announce,
+            withdraw=announce * self.withdraw / self.announce,
+            overrule=max(self.overrule, announce),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +228,19 @@ class Share:
     filled: float
     fresh: float
 
-    @property
-    def weight(self) -> float:
-        """The window's weight in a mean over windows."""
-        return float(self.filled**FULLNESS)
-
 
 class Component(NamedTuple):
-    """One component of a mixture: its proportion of the whole and the belief in its presence."""
+    """One component of a mixture: its proportion of the whole and the belief in its presence.
+
+    `low` and `high` bound the proportion with the manifest's `set_coverage`; None where the
+    manifest has no `proportion_margin`.
+    """
 
     label: str
     proportion: float
     presence: float
+    low: float | None = None
+    high: float | None = None
 
 
 def log_probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
@@ -149,14 +254,15 @@ def log_probabilities(logits: NDArray[np.float32], temperature: float) -> NDArra
 class FadingMean:
     """A mean over windows that forgets, and how many independent windows it is worth.
 
-    Windows weigh by how full they are (`Share.weight`); older ones fade with `memory_s`.
+    Windows weigh by the `fullness` power of how full they are; older ones fade with `memory_s`.
     `independent` counts what each window added that no earlier one had, fading alike.
     """
 
-    __slots__ = ("_memory_s", "_sum", "_weight", "independent")
+    __slots__ = ("_fullness", "_memory_s", "_sum", "_weight", "independent")
 
-    def __init__(self, width: int, memory_s: float) -> None:
-        self._memory_s = memory_s
+    def __init__(self, width: int, spec: DecisionSpec) -> None:
+        self._memory_s = spec.memory_s
+        self._fullness = spec.fullness
         self._sum: NDArray[np.float64] = np.zeros(width)
         self._weight = 0.0
         self.independent = 0.0
@@ -164,8 +270,9 @@ class FadingMean:
     def add(self, value: NDArray[np.float64], share: Share) -> NDArray[np.float64]:
         """Add a window's value[width] and return the mean with it."""
         fade = math.exp(-share.elapsed_s / self._memory_s)
-        self._sum = self._sum * fade + value * share.weight
-        self._weight = self._weight * fade + share.weight
+        weight = share.filled**self._fullness
+        self._sum = self._sum * fade + value * weight
+        self._weight = self._weight * fade + weight
         self.independent = self.independent * fade + share.fresh
         mean: NDArray[np.float64] = self._sum / self._weight
         return mean
@@ -175,6 +282,26 @@ class FadingMean:
         self._sum = np.zeros_like(self._sum)
         self._weight = 0.0
         self.independent = 0.0
+
+
+def _nothing() -> NDArray[np.float32]:
+    return np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What a substance model gives of one window, beside its logits.
+
+    Attributes
+    ----------
+    logits: float32[labels].
+    embedding: float32[D]; needed where the decision has a space.
+    descriptors: float32[descriptors], empty where the model has none.
+    """
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32] = field(default_factory=_nothing)
+    descriptors: NDArray[np.float32] = field(default_factory=_nothing)
 
 
 class SubstanceDecision:
@@ -187,20 +314,42 @@ class SubstanceDecision:
     recordings belief and hit rate differed by 0.03 on average of five stages of a
     recording, against 0.13 for a first window taken at its word.
 
+    Beside it runs the fading mean of the windows' novelty. While it is `unknown_above` or more,
+    nothing new is announced; after `unknown_confirm` such predictions in a row, the odour counts
+    as none of the labels and what was announced is taken back.
+
     Parameters
     ----------
     labels: in the order of the logits.
     spec: the manifest's constants.
+    space: of the model's embeddings; without one no novelty is told and nothing can be taught.
+    head: what the rig's owner taught, hid and renamed; needs a space.
+    descriptors: names, in the order of the model's output.
     """
 
-    def __init__(self, labels: tuple[str, ...], spec: DecisionSpec) -> None:
-        self._labels = labels
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        spec: DecisionSpec,
+        space: EmbeddingSpace | None = None,
+        head: Head | None = None,
+        descriptors: tuple[str, ...] = (),
+    ) -> None:
+        self._labels = labels if head is None else head.labels(labels)
         self._spec = spec
-        self._mean = FadingMean(len(labels), spec.memory_s)
+        self._space = space
+        self._head = head
+        self._descriptor_names = descriptors
+        rules = [spec.labels.get(label, LabelRule()) for label in self._labels]
+        self._announce_at = [spec.announce if r.announce is None else r.announce for r in rules]
+        self._confirm_at = [spec.confirm if r.confirm is None else r.confirm for r in rules]
+        self._mean = FadingMean(len(self._labels), spec)
+        self._novelty_mean = FadingMean(1, spec)
+        self._descriptor_mean = FadingMean(len(descriptors), spec)
         self._posterior: NDArray[np.float64] | None = None
-        self._named: int | None = None
-        self._candidate: int | None = None
-        self._run = 0
+        self._novelty: float | None = None
+        self._fitting: NDArray[np.float64] | None = None
+        self.withdraw()
 
     @property
     def named(self) -> tuple[str, float] | None:
@@ -212,30 +361,64 @@ class SubstanceDecision:
     @property
     def top(self) -> tuple[tuple[str, float], ...]:
         """Up to five (label, probability), the likeliest first; empty before any window."""
-        if self._posterior is None:
-            return ()
-        best = np.argsort(-self._posterior, kind="stable")[:N_TOP]
-        return tuple((self._labels[index], float(self._posterior[index])) for index in best)
+        return tuple(self._ranked(0.0)[:N_TOP])
 
-    def add(self, logits: NDArray[np.float32], share: Share) -> NDArray[np.float64]:
-        """Take one window's logits[labels]; return the posterior[labels] with it."""
-        mean = self._mean.add(log_probabilities(logits, self._spec.temperature), share)
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """The labels of which one is the truth in `set_coverage` of cases, the likeliest first.
+
+        Never without the likeliest; empty before any window, and where no set was fitted.
+        """
+        threshold = self._spec.set_threshold
+        if threshold is None:
+            return ()
+        ranked = self._ranked(0.0)[:1] + self._ranked(threshold)[1:]
+        return tuple(label for label, _ in ranked)
+
+    @property
+    def novelty(self) -> float | None:
+        """How little the odour is like anything learned; None where nothing can tell."""
+        return self._novelty
+
+    @property
+    def unrecognised(self) -> bool:
+        """Whether the evidence is for none of the labels."""
+        return self._strange
+
+    @property
+    def descriptors(self) -> tuple[tuple[str, float], ...]:
+        """Up to five (descriptor, how well it fits, 0..1), the best first."""
+        if self._fitting is None:
+            return ()
+        best = np.argsort(-self._fitting, kind="stable")[:N_TOP]
+        return tuple((self._descriptor_names[index], float(self._fitting[index])) for index in best)
+
+    def add(self, heard: Heard, share: Share) -> NDArray[np.float64]:
+        """Take what the model gives of one window; return the posterior[labels] with it."""
+        mean = self._mean.add(self._log_probabilities(heard), share)
         spec = self._spec
         effective = spec.evidence_floor + spec.evidence_factor * self._mean.independent
         self._posterior = np.exp(log_probabilities((mean * effective).astype(np.float32), 1.0))
+        self._judge_novelty(heard, share)
+        if self._descriptor_names:
+            self._fitting = self._descriptor_mean.add(heard.descriptors.astype(np.float64), share)
         self._announce(self._posterior)
         return self._posterior
 
     def clear(self) -> None:
         """Forget all evidence: what comes next is another odour, or none."""
-        self._mean.clear()
-        self._posterior = None
+        for mean in (self._mean, self._novelty_mean, self._descriptor_mean):
+            mean.clear()
+        self._posterior = self._novelty = self._fitting = None
         self.withdraw()
 
     def withdraw(self) -> None:
-        """Take back the announced label without forgetting the evidence."""
-        self._named = self._candidate = None
+        """Take back what is announced, a label or that there is none, but not the evidence."""
+        self._named: int | None = None
+        self._candidate: int | None = None
         self._run = 0
+        self._strange = False
+        self._strange_run = 0
 
     @property
     def belief(self) -> float:
@@ -252,18 +435,68 @@ class SubstanceDecision:
         """The announced label."""
         return None if self._named is None else self._labels[self._named]
 
+    def _ranked(self, least: float) -> list[tuple[str, float]]:
+        """Return (label, probability) from `least` on, the likeliest first; never a hidden one."""
+        if self._posterior is None:
+            return []
+        order = np.argsort(-self._posterior, kind="stable")
+        pairs = [(self._labels[index], float(self._posterior[index])) for index in order]
+        return [pair for pair in pairs if pair[1] >= least and pair[1] > 0]
+
+    def _log_probabilities(self, heard: Heard) -> NDArray[np.float64]:
+        temperature = self._spec.temperature
+        if self._head is None or self._space is None:
+            return log_probabilities(heard.logits, temperature)
+        return self._head.log_probabilities(
+            self._space,
+            heard.logits,
+            heard.embedding,
+            temperature,
+            self._spec.head_temperature,
+        )
+
+    def _judge_novelty(self, heard: Heard, share: Share) -> None:
+        """Follow the novelty, and whether it has lasted long enough to be said."""
+        spec = self._spec
+        if self._space is None or spec.novelty is None:
+            return
+        taught = () if self._head is None else self._head.taught
+        value = novelty.score(
+            spec.novelty,
+            self._space,
+            heard.embedding[np.newaxis],
+            heard.logits[np.newaxis],
+            taught=[smell.mean for smell in taught],
+        )
+        self._novelty = float(self._novelty_mean.add(value, share)[0])
+        ripe = self._novelty_mean.independent >= spec.unknown_after
+        turns = (self._is_novel() and ripe) != self._strange
+        self._strange_run = self._strange_run + 1 if turns else 0
+        if self._strange_run >= spec.unknown_confirm:
+            self._strange = not self._strange
+            self._strange_run = 0
+            if self._strange:
+                self._named = self._candidate = None
+                self._run = 0
+
+    def _is_novel(self) -> bool:
+        above = self._spec.unknown_above
+        return above is not None and self._novelty is not None and self._novelty >= above
+
     def _announce(self, posterior: NDArray[np.float64]) -> None:
         best = int(posterior.argmax())
-        sure = posterior[best] >= self._spec.announce
+        sure = posterior[best] >= self._announce_at[best]
+        sure = bool(sure and not self._is_novel() and not self._strange)
         named = self._named
         if named is not None:
             overtaken = sure and best != named
-            if posterior[named] >= self._spec.withdraw and not overtaken:
+            least = min(self._spec.withdraw, self._announce_at[named])
+            if posterior[named] >= least and not overtaken:
                 return
             self._named = None
         self._run = self._run + 1 if sure and best == self._candidate else int(sure)
         self._candidate = best if sure else None
-        if self._run >= self._spec.confirm:
+        if self._run >= self._confirm_at[best]:
             self._named = best
 
 
@@ -279,7 +512,7 @@ class MixtureDecision:
     def __init__(self, labels: tuple[str, ...], spec: DecisionSpec) -> None:
         self._labels = labels
         self._spec = spec
-        self._mean = FadingMean(2 * len(labels), spec.memory_s)
+        self._mean = FadingMean(2 * len(labels), spec)
         self._thresholds = np.array(spec.presence_thresholds)
         self._present = np.zeros(len(labels), dtype=bool)
         self._proportions: NDArray[np.float64] = np.zeros(len(labels))
@@ -335,6 +568,26 @@ class MixtureDecision:
         return None
 
     @property
+    def unrecognised(self) -> bool:
+        """False: a mixture model cannot tell an odour that it never learned."""
+        return False
+
+    @property
+    def novelty(self) -> float | None:
+        """None, for the same reason."""
+        return None
+
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """Empty: the components have intervals instead."""
+        return ()
+
+    @property
+    def descriptors(self) -> tuple[tuple[str, float], ...]:
+        """Empty: only what is unrecognised is described."""
+        return ()
+
+    @property
     def announced(self) -> str | None:
         """The components' labels in one string, None without any."""
         return " + ".join(sorted(component.label for component in self.components)) or None
@@ -342,14 +595,23 @@ class MixtureDecision:
     def _listed(self, indices: NDArray[np.intp]) -> tuple[Component, ...]:
         found = [
             Component(
-                self._labels[index], float(self._proportions[index]), float(self._presences[index])
+                self._labels[index],
+                float(self._proportions[index]),
+                float(self._presences[index]),
+                *self._interval(float(self._proportions[index])),
             )
             for index in indices
         ]
         return tuple(sorted(found, key=lambda component: -component.proportion))
 
+    def _interval(self, proportion: float) -> tuple[float | None, float | None]:
+        margin = self._spec.proportion_margin
+        if margin is None:
+            return None, None
+        return max(0.0, proportion - margin), min(1.0, proportion + margin)
 
-def state_of(phase: Phase, *, named: bool, fault: bool) -> State:
+
+def state_of(phase: Phase, *, named: bool, fault: bool, unrecognised: bool = False) -> State:
     """Return the published state of a model.
 
     Parameters
@@ -357,11 +619,14 @@ def state_of(phase: Phase, *, named: bool, fault: bool) -> State:
     phase: what the exposure detector says of the air.
     named: the decision layer announces a label, or components.
     fault: the board cannot feed the model now.
+    unrecognised: the evidence is for none of the labels.
     """
     if fault:
         return State.FAULT
     if phase in (Phase.UNKNOWN, Phase.EXPOSED):
-        return State.RECOGNISED if named else State.SENSING
+        if named:
+            return State.RECOGNISED
+        return State.UNRECOGNISED if unrecognised else State.SENSING
     return {
         Phase.WARMING_UP: State.WARMING_UP,
         Phase.AMBIENT: State.AMBIENT,

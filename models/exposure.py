@@ -76,6 +76,16 @@ class ExposureSettings:
     recovery_max_s: after this the air is taken as the new clean air, recovered or not:
         metal oxides keep a residue for hours.
     steady_max_s: an exposure that stayed quiet this long is taken as a moved baseline.
+    back_s: so long all channels must be back before an exposure has ended; bridges one puff of
+        wind.
+    young_s: time constant of a baseline just taken; it grows with the baseline's age to
+        `baseline_s`.
+    slope_s: time constant of the slope that ends the warm-up.
+    least_noise: noise, in log-conductance, is never taken to be less: clean air itself wanders
+        1.5 % with draughts and humidity, and the faintest of fifty real odours moves some channel
+        by a quarter.
+    largest_deviation: noise units beyond which a deviation is signal and teaches no more about
+        the noise than this.
     """
 
     warm_up_min_s: float = 20.0
@@ -92,6 +102,11 @@ class ExposureSettings:
     recovered: float = 3.0
     recovery_max_s: float = 180.0
     steady_max_s: float = 14_400.0
+    back_s: float = 3.0
+    young_s: float = 10.0
+    slope_s: float = 5.0
+    least_noise: float = 0.015
+    largest_deviation: float = 3.0
 
     def __post_init__(self) -> None:
         if self.warm_up_max_s < self.warm_up_min_s:
@@ -107,24 +122,8 @@ class ExposureSettings:
             )
 
 
-_BACK_S = 3.0
-"""So long all channels must be back before an exposure has ended; bridges one puff of wind."""
-
-_YOUNG_S = 10.0
-"""Time constant of a baseline just taken; it grows with the baseline's age to `baseline_s`."""
-
-_SLOPE_S = 5.0
-"""Time constant of the slope that ends the warm-up."""
-
-_LEAST_UNIT = 0.015
-"""Noise is never taken to be less than 1.5 %: clean air itself wanders that much with draughts
-and humidity, and the faintest of fifty real odours moves some channel by a quarter."""
-
 _MEAN_TO_SIGMA = math.sqrt(math.pi / 2)
 """Sigma of a Gaussian over its mean absolute value."""
-
-_LARGEST_DEVIATION = 3.0
-"""In noise units: what lies beyond is signal and teaches no more about the noise than this."""
 
 
 class _Channel:
@@ -137,7 +136,9 @@ class _Channel:
         "grove",
         "high",
         "index",
+        "largest_deviation",
         "last",
+        "least_noise",
         "low",
         "peak",
         "seen",
@@ -150,8 +151,10 @@ class _Channel:
         "wander",
     )
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, settings: ExposureSettings) -> None:
         self.index = index
+        self.least_noise = settings.least_noise
+        self.largest_deviation = settings.largest_deviation
         self.grove = CHANNELS[index].part is Part.GROVE
         self.seen = False
         self.signal = self.baseline = self.last = 0.0
@@ -180,7 +183,7 @@ class _Channel:
             self.signal = self.baseline = self.low = self.high = self.last
             self.unit = self.step
             return
-        self.unit = max(self.step, self.wander, _LEAST_UNIT)
+        self.unit = max(self.step, self.wander, self.least_noise)
         moved = gains.signal * (self.last - self.signal)
         self.signal += moved
         self.slope += gains.slope * (moved / dt_s - self.slope)
@@ -190,7 +193,7 @@ class _Channel:
         deviation = self.signal - self.baseline
         self.baseline += gain * deviation
         if learn:
-            distance = min(abs(deviation), _LARGEST_DEVIATION * self.unit)
+            distance = min(abs(deviation), self.largest_deviation * self.unit)
             self.wander += gain * (_MEAN_TO_SIGMA * distance - self.wander)
 
     def quiet(self, steps: float) -> bool:
@@ -275,7 +278,7 @@ class ExposureDetector:
 
     def reset(self) -> None:
         """Start anew, as with a board just switched on."""
-        self._channels = [_Channel(channel_index(name)) for name in GAS_CHANNELS]
+        self._channels = [_Channel(channel_index(name), self._settings) for name in GAS_CHANNELS]
         self._phase = (
             Phase.EXPOSED
             if self._assume_exposed
@@ -286,6 +289,13 @@ class ExposureDetector:
         self._air_known = False
         self._anchored = False
         self._in_phase_s = self._quiet_for_s = self._back_for_s = self._anchored_for_s = 0.0
+
+    def restart(self) -> None:
+        """Forget the air, but not that the sensors are warm: their numbers mean something else."""
+        warm = self._phase is not Phase.WARMING_UP
+        self.reset()
+        if warm and self._phase is Phase.WARMING_UP:
+            self._enter(Phase.UNKNOWN)
 
     def presume_odour(self) -> None:
         """Take back that the air is clean, where it only seemed so and a model names an odour."""
@@ -325,7 +335,8 @@ class ExposureDetector:
         waiting = self._phase in (Phase.WARMING_UP, Phase.UNKNOWN, Phase.AMBIENT)
         # A young baseline follows quickly: what is left of a recovery is not an odour.
         self._anchored_for_s += dt_s
-        age_s = min(max(self._anchored_for_s, _YOUNG_S), self._settings.baseline_s)
+        settings = self._settings
+        age_s = min(max(self._anchored_for_s, settings.young_s), settings.baseline_s)
         baseline_gain = dt_s / (age_s + dt_s)
         learn = self._phase is Phase.AMBIENT
         quiet = True
@@ -334,7 +345,7 @@ class ExposureDetector:
             if not math.isfinite(value):
                 continue
             channel.follow(value, dt_s, gains)
-            quiet &= channel.quiet(self._settings.quiet_steps)
+            quiet &= channel.quiet(settings.quiet_steps)
             if waiting:
                 channel.track(baseline_gain, learn=learn)
         self._quiet_for_s += dt_s
@@ -347,7 +358,7 @@ class ExposureDetector:
         settings = self._settings
         return _Gains(
             signal=-math.expm1(-dt_s / settings.smoothing_s),
-            slope=-math.expm1(-dt_s / _SLOPE_S),
+            slope=-math.expm1(-dt_s / settings.slope_s),
         )
 
     def _while_warming_up(self) -> Change | None:
@@ -391,7 +402,7 @@ class ExposureDetector:
             near = max(settings.end_fraction * channel.peak, settings.recovered * channel.unit)
             back &= distance <= near
         self._back_for_s = self._back_for_s + dt_s if back else 0.0
-        if self._back_for_s >= _BACK_S:
+        if self._back_for_s >= settings.back_s:
             self._end()
             return Change.ENDED
         if self._quiet_for_s >= settings.steady_max_s:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.channels import N_CHANNELS
-from models.decision import MixtureDecision, Share, SubstanceDecision
+from models.decision import Heard, MixtureDecision, Share, SubstanceDecision
 from models.preprocess import FeatureStream
 from models.timing import Decimator
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
+    from models.head import Head
     from models.watch import ChannelWatch
 
 BLOCK_SAMPLES = 512
@@ -79,6 +80,7 @@ class Listener:
     ----------
     bundle: the model.
     board_hz: the board's rate.
+    head: what the rig's owner taught a substance model, hid and renamed.
 
     Attributes
     ----------
@@ -88,15 +90,10 @@ class Listener:
     announces: whether it announces a label, or components, as of the last look.
     """
 
-    def __init__(self, bundle: Bundle, board_hz: float) -> None:
-        manifest = bundle.manifest
+    def __init__(self, bundle: Bundle, board_hz: float, head: Head | None = None) -> None:
         self.bundle = bundle
-        self.spec = manifest.preprocessing
-        self.decision = (
-            SubstanceDecision(manifest.labels, manifest.decision)
-            if manifest.task == "substance"
-            else MixtureDecision(manifest.labels, manifest.decision)
-        )
+        self.spec = bundle.manifest.preprocessing
+        self.set_head(head)
         self.disabled: str | None = None
         self.fault: str | None = None
         self.due_ms = 0
@@ -107,8 +104,24 @@ class Listener:
         self._awaited = (self.spec.first_step + self.spec.min_steps) * self._tap.factor
         self._cut_at = 0
         self._seen_steps = 0
+
+    def set_head(self, head: Head | None) -> None:
+        """Decide with another head from the next look on; the evidence so far is forgotten."""
+        manifest = self.bundle.manifest
+        self.decision = (
+            SubstanceDecision(
+                manifest.labels,
+                manifest.decision,
+                self.bundle.space,
+                head,
+                manifest.descriptors,
+            )
+            if manifest.task == "substance"
+            else MixtureDecision(manifest.labels, manifest.decision)
+        )
         self._evidence_ms: int | None = None
         self._said: str | None = None
+        self._strange = False
         self.announces = False
 
     def awaits(self, samples: int) -> bool:
@@ -142,6 +155,7 @@ class Listener:
         self.decision.clear()
         self._evidence_ms = None
         self._said = None
+        self._strange = False
         self.announces = False
 
     def cut(self) -> None:
@@ -169,7 +183,9 @@ class Listener:
         outputs = self.bundle.run(x[np.newaxis], mask[np.newaxis])
         share = self._share(t_ms, steps)
         if isinstance(self.decision, SubstanceDecision):
-            self.decision.add(outputs.logits[0], share)
+            described = outputs.descriptors.reshape(-1)
+            heard = Heard(outputs.logits[0], outputs.embedding[0], described)
+            self.decision.add(heard, share)
         else:
             self.decision.add(outputs.proportions[0], outputs.presence[0], share)
         if not accumulate:
@@ -183,6 +199,11 @@ class Listener:
         """Return what is announced, when it was not announced the last time asked."""
         before, self._said = self._said, self.decision.announced
         return self._said if self._said != before else None
+
+    def turned_unrecognised(self) -> bool:
+        """Whether the odour counts as none of the labels and did not the last time asked."""
+        before, self._strange = self._strange, self.decision.unrecognised
+        return self._strange and not before
 
     def rate_problem(self) -> str | None:
         """Return why the board's rate cannot feed the model, or None."""

@@ -23,8 +23,9 @@ _T = TypeVar("_T")
 def build(cls: type[_T], raw: Any, where: str, problems: list[str]) -> _T | None:
     """Make a frozen dataclass from a mapping, nested ones included.
 
-    Fields may be int, float, str, bool, Literal, Mapping, tuples, dataclasses, and any of
-    these or None. An int is taken for a float; a float must be finite.
+    Fields may be int, float, str, bool, Literal, Mapping (of anything, or of one dataclass),
+    tuples, dataclasses, and any of these or None. An int is taken for a float; a float must be
+    finite.
 
     Parameters
     ----------
@@ -72,21 +73,31 @@ def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
         return None if value is None else _convert(inner, value, where, problems)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where, problems)  # type: ignore[arg-type]
-    if origin is tuple and isinstance(value, list) and _fits(hint, value):
-        inner = get_args(hint)[0]
-        return tuple(
-            _convert(inner, item, f"{where}[{place}]", problems) for place, item in enumerate(value)
-        )
+    if (origin is tuple and isinstance(value, list) and _fits(hint, value)) or (
+        origin is Mapping and isinstance(value, dict)
+    ):
+        return _convert_items(hint, value, where, problems)
     if hint is float and _is_finite_number(value):
         return float(value)
     if (
-        (origin is Literal and value in get_args(hint))
-        or (origin is Mapping and isinstance(value, dict))
+        hint is Any
+        or (origin is Literal and value in get_args(hint))
         or (hint in (int, str, bool) and type(value) is hint)
     ):
         return value
     problems.append(f"{where} must be {_described(hint)}, got {value!r}")
     return None
+
+
+def _convert_items(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """Return the items of a list as a tuple, or those of a mapping, each as `hint` asks."""
+    if isinstance(value, list):
+        inner = get_args(hint)[0]
+        return tuple(
+            _convert(inner, item, f"{where}[{place}]", problems) for place, item in enumerate(value)
+        )
+    kind = get_args(hint)[1]
+    return {key: _convert(kind, item, f"{where}.{key}", problems) for key, item in value.items()}
 
 
 def _described(hint: Any) -> str:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from hardware.channels import CHANNEL_NAMES
+from hardware.errors import UsageError
 from models.decision import Component, State, state_of
 from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
 from models.listener import BLOCK_SAMPLES, Block, Listener, Tap
@@ -26,12 +27,13 @@ from models.timing import RateMeter, Timeline, lost_samples
 from models.watch import ChannelWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
+    from models.head import Head
 
 _EXPOSURE_HZ = 1.0
 """Rate at which the air is judged: an odour takes seconds, and averaging lowers the noise."""
@@ -60,6 +62,26 @@ class NoseSettings:
     window_from_onset: bool = True
 
 
+class Correction(Protocol):
+    """What makes one rig's readings those of the rig that the models were trained on."""
+
+    @property
+    def id(self) -> str:
+        """Of the profile that it comes from, as every prediction carries it."""
+
+    def __call__(self, values: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
+        """Return values float32[12] corrected; NaN stays NaN. The array given is not changed.
+
+        Parameters
+        ----------
+        values: one frame after channel health, NaN where unusable.
+        dt_s: seconds since the frame before, 0 for the first.
+        """
+
+    def reset(self) -> None:
+        """Forget every frame: what comes next has nothing to do with what came before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What one model says at one moment.
@@ -77,6 +99,12 @@ class Prediction:
     channels_missing: channels of the model that it had to do without.
     latency_ms: from the newest frame's coming in to this; takes no part in comparisons.
     reason: why the state is fault or disabled.
+    calibration: id of the profile by which the readings were corrected, or None.
+    label_set: labels of which one is the truth in `set_coverage` of cases, the likeliest first;
+        empty where the bundle was made without.
+    set_coverage: of `label_set`, None without one.
+    novelty: how little the odour is like anything learned, None where nothing can tell.
+    descriptors: up to five (descriptor, how well it fits, 0..1); only of what is unrecognised.
     """
 
     task: str
@@ -92,6 +120,11 @@ class Prediction:
     channels_missing: tuple[str, ...] = ()
     latency_ms: float = field(default=0.0, compare=False)
     reason: str | None = None
+    calibration: str | None = None
+    label_set: tuple[str, ...] = ()
+    set_coverage: float | None = None
+    novelty: float | None = None
+    descriptors: tuple[tuple[str, float], ...] = ()
 
 
 class EventType(StrEnum):
@@ -99,6 +132,7 @@ class EventType(StrEnum):
 
     ONSET = "onset"
     RECOGNISED = "recognised"
+    UNRECOGNISED = "unrecognised"
     ENDED = "ended"
     CHANNEL_FAULT = "channel_fault"
     CHANNEL_RECOVERED = "channel_recovered"
@@ -112,7 +146,7 @@ class Event:
     ----------
     type: what.
     t_ms, frame_seq: of the frame that showed it.
-    model, label, probability: of what was recognised.
+    model, label, probability: of what was recognised; of what is unrecognised the model alone.
     channel: which failed or came back.
     detail: a word more, for people.
     """
@@ -142,6 +176,8 @@ class Nose:
     skip_warm_up: the sensors are warm (a recording of a warm board).
     assume_exposed: the recording lies within one exposure, whole (the published layouts).
     timer: seconds of any steady clock, for latencies.
+    correction: of this rig's readings; None takes them as they are.
+    heads: by model, what the rig's owner taught it, hid and renamed.
     """
 
     def __init__(
@@ -153,8 +189,13 @@ class Nose:
         skip_warm_up: bool = False,
         assume_exposed: bool = False,
         timer: Callable[[], float] = time.perf_counter,
+        correction: Correction | None = None,
+        heads: Mapping[str, Head] | None = None,
     ) -> None:
         self._bundles = tuple(bundles)
+        self._correction = correction
+        self._heads: dict[str, Head | None] = {}
+        self._renew = False
         self._settings = settings or NoseSettings()
         self._timer = timer
         self._timeline = Timeline(rate_hz)
@@ -175,6 +216,8 @@ class Nose:
         self._named = False
         self._started_s = 0.0
         self._seen_channels: frozenset[int] = frozenset()
+        for model, head in (heads or {}).items():
+            self.set_head(model, head)
 
     @property
     def rate_hz(self) -> float | None:
@@ -190,6 +233,46 @@ class Nose:
     def unusable_channels(self) -> tuple[str, ...]:
         """Channels that are out, or that the board never had, in the table's order."""
         return self._watch.unusable(CHANNEL_NAMES)
+
+    def set_head(self, model: str, head: Head | None) -> None:
+        """Let a model decide with another head from its next look on, which is at once.
+
+        Raises
+        ------
+        UsageError: no such model here, or it knows nothing of its embeddings.
+        HeadError: the head does not fit the model's labels.
+        """
+        bundles = {bundle.manifest.name: bundle for bundle in self._bundles}
+        if model not in bundles:
+            raise UsageError(
+                f"This rig runs {', '.join(bundles) or 'no model'}, and none called {model!r}. "
+                "Name one of these, or add the model to the configuration."
+            )
+        if head is not None:
+            if bundles[model].space is None:
+                raise UsageError(
+                    f"The bundle of {model} has no class means, so nothing can be taught, hidden "
+                    "or renamed beside it. Install a newer version of it, or export it anew."
+                )
+            head.labels(bundles[model].manifest.labels)
+        self._heads[model] = head
+        for listener in self._listeners:
+            if listener.bundle.manifest.name == model:
+                listener.set_head(head)
+                listener.due_ms = self._t_ms
+        self._named = any(listener.announces for listener in self._listeners)
+
+    def set_correction(self, correction: Correction | None) -> None:
+        """Correct readings in another way from the next frame on.
+
+        Features, evidence and what is known of the air start anew, as the same air now has other
+        numbers; sensors that were warm stay so.
+        """
+        if correction is not None:
+            correction.reset()
+        self._correction = correction
+        self._air.restart()
+        self._renew = True
 
     def stamp(self, frame: SensorFrame, arrival_ms: float) -> int:
         """Return the frame's `t_ms`, the number that a recorder writes as `timestamp_ms`."""
@@ -212,13 +295,15 @@ class Nose:
         if unusable:
             values = values.copy()
             values[unusable] = np.nan
+        if self._correction is not None:
+            values = self._correction(values, step_ms / 1000.0)
         turned = step_ms > 0 and self._meter.observe(step_ms)
         period_ms = self._meter.period_ms
         if period_ms is None:
             self._waiting.append((values, t_ms, frame.frame_seq))
             return []
         said: list[Prediction] = []
-        if turned or self._air_tap is None:
+        if turned or self._air_tap is None or self._renew:
             said += self._begin()
             said += self._catch_up(period_ms)
         lost = lost_samples(step_ms, period_ms)
@@ -240,11 +325,15 @@ class Nose:
     def _begin(self) -> list[Prediction]:
         """Start listening at the rate that is now known."""
         board_hz = self._meter.rate_hz or _EXPOSURE_HZ
+        self._renew = False
         self._block.count = 0
         self._air_tap = Tap(board_hz, _EXPOSURE_HZ, max_hold=3)
         self._air_awaits = self._air_tap.factor
         self._named = False
-        self._listeners = [Listener(bundle, board_hz) for bundle in self._bundles]
+        self._listeners = [
+            Listener(bundle, board_hz, self._heads.get(bundle.manifest.name))
+            for bundle in self._bundles
+        ]
         said = self._check_channels(anew=True)
         if self._air.phase is Phase.WARMING_UP:
             said += self._say_state()
@@ -319,11 +408,16 @@ class Nose:
         decision = listener.decision
         if doubtful and decision.belief >= listener.bundle.manifest.decision.overrule:
             self._air.presume_odour()
-        state = state_of(self._air.phase, named=listener.announces, fault=False)
+        state = state_of(
+            self._air.phase,
+            named=listener.announces,
+            fault=False,
+            unrecognised=decision.unrecognised,
+        )
         recognised = state is State.RECOGNISED
         label, probability = (recognised and decision.named) or (None, None)
         self._named = any(item.announces for item in self._listeners)
-        news = listener.news()
+        news, turned = listener.news(), listener.turned_unrecognised()
         if recognised and news is not None:
             self._note(
                 EventType.RECOGNISED,
@@ -331,6 +425,9 @@ class Nose:
                 label=news,
                 probability=probability,
             )
+        if state is State.UNRECOGNISED and turned:
+            self._note(EventType.UNRECOGNISED, model=listener.bundle.manifest.name)
+        label_set = decision.label_set
         return Prediction(
             task=listener.bundle.manifest.task,
             model=listener.bundle.manifest.name,
@@ -344,7 +441,16 @@ class Nose:
             window_s=window_s,
             channels_missing=self._watch.unusable(listener.spec.channels),
             latency_ms=(self._timer() - self._started_s) * 1000.0,
+            calibration=self._calibration,
+            label_set=label_set,
+            set_coverage=listener.bundle.manifest.decision.set_coverage if label_set else None,
+            novelty=decision.novelty,
+            descriptors=decision.descriptors if state is State.UNRECOGNISED else (),
         )
+
+    @property
+    def _calibration(self) -> str | None:
+        return None if self._correction is None else self._correction.id
 
     def _judge_air(self) -> list[Prediction]:
         """Hand the air's samples to the exposure detector and act on what they change."""
@@ -454,4 +560,5 @@ class Nose:
             channels_missing=self._watch.unusable(bundle.manifest.preprocessing.channels),
             latency_ms=(self._timer() - self._started_s) * 1000.0,
             reason=reason,
+            calibration=self._calibration,
         )

@@ -8,8 +8,6 @@ is imported only while it trains.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +15,8 @@ import numpy as np
 from hardware.errors import ScentdError
 from models.bundle import load_bundle
 from models.decision import DecisionSpec
-from training.data import Dataset, substance_folds
-from training.evaluation.evaluate import ask
+from training.data import substance_folds
+from training.evaluation.evaluate import ask, measured_space
 from training.evaluation.intervals import intervals, pooled
 from training.evaluation.scoring import substance_tally, values
 from training.kept import write_json
@@ -29,7 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from models.space import EmbeddingSpace
     from training.config import TrainConfig
+    from training.data import Dataset
     from training.evaluation.scoring import Tally
 
 FEW_SHOT = "few_shot.json"
@@ -37,9 +37,6 @@ FEW_SHOT = "few_shot.json"
 EVERY = 5
 """Every fifth label, in alphabetical order from the first, is kept out: ten of fifty, from every
 part of the alphabet and so of the shop."""
-SHRINKAGE = 0.1
-"""Share of a scaled identity in the covariance, so that directions in which the embedding hardly
-moves do not rule the distance (Friedman 1989, regularised discriminant analysis)."""
 
 METHODS = ("euclid", "cosine", "mahalanobis")
 
@@ -92,8 +89,7 @@ def cross_teach(
     provenance = Provenance("scent-train crossval --few-shot", config.name)
     write(place / "bundle", config, fitted, known, DecisionSpec(), provenance)
     bundle = load_bundle(place / "bundle", precision="int8")
-    before, after = ask(bundle, known), ask(bundle, fresh)
-    metric = Metric.measured(before.embedding, known.targets.argmax(axis=1)[before.owner])
+    space, after = measured_space(bundle, known), ask(bundle, fresh)
     lesson_of = substance_folds(fresh)
     report: dict[str, Any] = {
         "model": config.name,
@@ -105,9 +101,9 @@ def cross_teach(
         "methods": {},
     }
     for method in METHODS:
-        space = metric.space(after.embedding, method)
+        placed = comparable(space, after.embedding, method)
         lessons = [
-            taught(space, after.owner, fresh.targets.argmax(axis=1), lesson_of == lesson)
+            taught(placed, after.owner, fresh.targets.argmax(axis=1), lesson_of == lesson)
             for lesson in np.unique(lesson_of)
         ]
         whole = pooled([scores for scores, _ in lessons])
@@ -123,48 +119,21 @@ def cross_teach(
 def split(data: Dataset) -> tuple[Dataset, Dataset]:
     """Return the recordings of the substances that train, and of those kept out."""
     fresh = np.arange(len(data.labels)) % EVERY == 0
-    return _only(data, ~fresh), _only(data, fresh)
+    return data.only(~fresh), data.only(fresh)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Metric:
-    """How embeddings are compared, measured on substances that were trained on.
+def comparable(
+    space: EmbeddingSpace, embedding: NDArray[np.float32], method: str
+) -> NDArray[np.float64]:
+    """Return embedding[windows, D] where the plain Euclidean distance is that of `method`.
 
-    Attributes
-    ----------
-    middle: float[D], the mean embedding.
-    whitening: float[D, D], takes the shrunk within-class covariance to the identity.
+    "euclid" leaves it, "cosine" takes the direction from the mean embedding (Wang et al.
+    2019, SimpleShot), "mahalanobis" whitens, as a linear discriminant does.
     """
-
-    middle: NDArray[np.float64]
-    whitening: NDArray[np.float64]
-
-    @classmethod
-    def measured(cls, embedding: NDArray[np.float32], label: NDArray[np.int64]) -> Metric:
-        """Measure the metric on embedding[windows, D] with label[windows]."""
-        x = embedding.astype(np.float64)
-        within = x.copy()
-        for k in np.unique(label):
-            within[label == k] -= x[label == k].mean(axis=0)
-        covariance = within.T @ within / len(x)
-        width = len(covariance)
-        scale = np.trace(covariance) / width
-        shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * scale * np.eye(width)
-        size, axes = np.linalg.eigh(shrunk)
-        return cls(x.mean(axis=0), axes / np.sqrt(np.maximum(size, 1e-12)))
-
-    def space(self, embedding: NDArray[np.float32], method: str) -> NDArray[np.float64]:
-        """Return embedding[windows, D] where the plain Euclidean distance is that of `method`.
-
-        "euclid" leaves it, "cosine" takes the direction from the mean embedding (Wang et al.
-        2019, SimpleShot), "mahalanobis" whitens, as a linear discriminant does.
-        """
-        x = embedding.astype(np.float64) - self.middle
-        if method == "mahalanobis":
-            return x @ self.whitening
-        if method == "cosine":
-            return _unit(x)
-        return x
+    if method == "mahalanobis":
+        return space.whiten(embedding)
+    x = embedding.astype(np.float64) - space.middle
+    return _unit(x) if method == "cosine" else x
 
 
 def taught(
@@ -198,18 +167,6 @@ def taught(
         np.searchsorted(classes, truth[tested]),
     )
     return {name: scores[name] for name in ("top1", "recording_top1")}, tested
-
-
-def _only(data: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
-    """Return the recordings of the chosen labels bool[labels], with those labels alone."""
-    kept = data.subset(chosen[data.targets.argmax(axis=1)])
-    return dataclasses.replace(
-        kept,
-        labels=tuple(label for label, there in zip(data.labels, chosen, strict=True) if there),
-        samples=tuple(
-            dataclasses.replace(sample, target=sample.target[chosen]) for sample in kept.samples
-        ),
-    )
 
 
 def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:

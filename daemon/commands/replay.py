@@ -246,7 +246,7 @@ class _JsonPrinter(_Printer):
     def prediction(self, prediction: Prediction) -> None:
         """Print the payload."""
         envelope = self._envelope(prediction.t_ms)
-        payload = payloads.prediction_payload(prediction, envelope, calibration=None)
+        payload = payloads.prediction_payload(prediction, envelope)
         self._line({"topic": payloads.prediction_topic(prediction), **payload})
 
     def event(self, event: Event) -> None:

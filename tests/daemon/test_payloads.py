@@ -90,7 +90,7 @@ def test_predictions_obey_their_schemas(
             channels_missing=tuple(sorted(missing)),
             latency_ms=latency_ms,
         )
-        payload = payloads.prediction_payload(prediction, ENVELOPE, calibration=None)
+        payload = payloads.prediction_payload(prediction, ENVELOPE)
         jsonschema.validate(json.loads(encode(payload)), schema(task))
 
 

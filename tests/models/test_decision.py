@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models.decision import (
     DecisionSpec,
+    Heard,
     MixtureDecision,
     Share,
     State,
@@ -36,6 +37,10 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 def window(logits: list[float]) -> np.ndarray:
     return np.array(logits, dtype=np.float32)
+
+
+def heard(logits: list[float]) -> Heard:
+    return Heard(window(logits))
 
 
 @given(
@@ -69,7 +74,7 @@ def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mea
     fresh = 0.05
     for number, logits in enumerate(windows):
         share = Share(0.0 if number == 0 else stride_s, filled, filled if number == 0 else fresh)
-        posterior = decision.add(window(logits), share)
+        posterior = decision.add(heard(logits), share)
     ages = stride_s * np.arange(len(windows))[::-1]
     fade = np.exp(-ages / memory_s)
     log_p = np.array([np.log(softmax(window(w).astype(float) / temperature)) for w in windows])
@@ -85,8 +90,8 @@ def test_a_full_window_outweighs_the_half_filled_one_that_it_holds() -> None:
     spec = dataclasses.replace(spec, evidence_floor=1.0, evidence_factor=0.0)
     decision = SubstanceDecision(LABELS, spec)
     half, full = window([1, 0, 0, 0, 0, 0, 0]), window([0, 1, 0, 0, 0, 0, 0])
-    decision.add(half, Share(0, 0.5, 0.5))
-    posterior = decision.add(full, Share(0, 1, 0.5))
+    decision.add(Heard(half), Share(0, 0.5, 0.5))
+    posterior = decision.add(Heard(full), Share(0, 1, 0.5))
     weight = 0.5**4
     expected = softmax((weight * half + full) / (weight + 1))
     np.testing.assert_allclose(posterior, expected, atol=1e-6)
@@ -95,13 +100,13 @@ def test_a_full_window_outweighs_the_half_filled_one_that_it_holds() -> None:
 def test_a_full_window_may_be_taken_at_its_word() -> None:
     spec = dataclasses.replace(SPEC, temperature=2.0, evidence_floor=0.4, evidence_factor=0.6)
     decision = SubstanceDecision(LABELS, spec)
-    posterior = decision.add(window([2, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
+    posterior = decision.add(heard([2, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
     np.testing.assert_allclose(posterior, softmax(np.array([1, 0.5, 0, 0, 0, 0, 0])), atol=1e-6)
 
 
 def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
     beliefs = [
-        SubstanceDecision(LABELS, SPEC).add(window([3, 0, 0, 0, 0, 0, 0]), Share(0, part, part))[0]
+        SubstanceDecision(LABELS, SPEC).add(heard([3, 0, 0, 0, 0, 0, 0]), Share(0, part, part))[0]
         for part in (0.2, 0.5, 1.0)
     ]
     assert beliefs == sorted(beliefs)
@@ -110,8 +115,8 @@ def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
 
 def test_the_same_samples_again_add_nothing() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
-    first = decision.add(window([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 1)).copy()
-    again = decision.add(window([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 0))
+    first = decision.add(heard([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 1)).copy()
+    again = decision.add(heard([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 0))
     np.testing.assert_allclose(again, first, atol=1e-9)
 
 
@@ -119,7 +124,7 @@ def test_fresh_samples_that_agree_make_it_surer() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     beliefs = [
         decision.add(
-            window([1, 0, 0, 0, 0, 0, 0]), Share(0 if n == 0 else 50, 1, 1 if n == 0 else 0.5)
+            heard([1, 0, 0, 0, 0, 0, 0]), Share(0 if n == 0 else 50, 1, 1 if n == 0 else 0.5)
         )[0]
         for n in range(6)
     ]
@@ -130,7 +135,7 @@ def test_a_label_is_announced_after_confirming_and_not_before() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, confirm=3))
     named = []
     for number in range(4):
-        decision.add(window([6, 0, 0, 0, 0, 0, 0]), Share(0 if number == 0 else 5, 1, 0.05))
+        decision.add(heard([6, 0, 0, 0, 0, 0, 0]), Share(0 if number == 0 else 5, 1, 0.05))
         named.append(decision.named and decision.named[0])
     assert named == [None, None, "a", "a"]
 
@@ -150,7 +155,7 @@ def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
     for probability in (0.7, 0.5, 0.45, 0.3, 0.5):
         rest = (1 - probability) / 6
         logits = np.log([probability, *[rest] * 6])
-        decision.add(window(list(logits)), Share(5, 1, 0.05))
+        decision.add(heard(list(logits)), Share(5, 1, 0.05))
         names.append(decision.announced)
     assert names == ["a", "a", "a", None, None]
 
@@ -158,11 +163,11 @@ def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
 def test_another_label_takes_over_once_it_is_sure() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, memory_s=20.0))
     for number in range(6):
-        decision.add(window([6, 0, 0, 0, 0, 0, 0]), Share(0 if number == 0 else 5, 1, 0.05))
+        decision.add(heard([6, 0, 0, 0, 0, 0, 0]), Share(0 if number == 0 else 5, 1, 0.05))
     assert decision.announced == "a"
     seen = set()
     for _ in range(20):
-        decision.add(window([0, 6, 0, 0, 0, 0, 0]), Share(5, 1, 0.05))
+        decision.add(heard([0, 6, 0, 0, 0, 0, 0]), Share(5, 1, 0.05))
         seen.add(decision.announced)
     assert decision.announced == "b"
     assert seen <= {"a", "b", None}
@@ -171,17 +176,17 @@ def test_another_label_takes_over_once_it_is_sure() -> None:
 def test_top_lists_five_in_order_and_nothing_before_a_window() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     assert decision.top == ()
-    decision.add(window([0, 5, 1, 2, 3, 4, -1]), Share(0, 1, 1))
+    decision.add(heard([0, 5, 1, 2, 3, 4, -1]), Share(0, 1, 1))
     assert [label for label, _ in decision.top] == ["b", "f", "e", "d", "c"]
 
 
 def test_clearing_forgets_evidence_and_label() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, confirm=1))
-    decision.add(window([9, 0, 0, 0, 0, 0, 0]), Share(0, 1, 1))
+    decision.add(heard([9, 0, 0, 0, 0, 0, 0]), Share(0, 1, 1))
     decision.clear()
     assert decision.announced is None
     assert decision.top == ()
-    posterior = decision.add(window([0, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
+    posterior = decision.add(heard([0, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
     effective = SPEC.evidence_floor + SPEC.evidence_factor
     expected = softmax(effective * np.array([0.0, 1, 0, 0, 0, 0, 0]))
     np.testing.assert_allclose(posterior, expected, atol=1e-6)

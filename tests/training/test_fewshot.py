@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.space import EmbeddingSpace
 from tests.training.tiny import CONFIG, LABELS, oscillating
 from training.evaluation.scoring import values
-from training.fewshot import FEW_SHOT, METHODS, FewShotError, Metric, cross_teach, split, taught
+from training.fewshot import FEW_SHOT, METHODS, FewShotError, comparable, cross_teach, split, taught
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 torch.set_num_threads(1)
@@ -57,7 +58,8 @@ def test_whitening_takes_the_spread_within_substances_to_a_sphere() -> None:
     rng = np.random.default_rng(2)
     label = np.repeat([0, 1], 3000)
     x = rng.normal(0, [1.0, 5.0, 0.2], (6000, 3)) + 4 * label[:, None]
-    space = Metric.measured(x.astype(np.float32), label).space(x.astype(np.float32), "mahalanobis")
+    measured = EmbeddingSpace.measured(x.astype(np.float32), label, ("a", "b"))
+    space = comparable(measured, x.astype(np.float32), "mahalanobis")
     inside = np.concatenate([space[label == k] - space[label == k].mean(axis=0) for k in (0, 1)])
     spreads = np.sqrt(np.linalg.eigvalsh(np.cov(inside.T)))
     assert spreads.max() / spreads.min() < 5  # before: 25
@@ -66,8 +68,10 @@ def test_whitening_takes_the_spread_within_substances_to_a_sphere() -> None:
 
 def test_cosine_sees_directions_alone() -> None:
     x = np.random.default_rng(1).normal(0, 1, (50, 4)).astype(np.float32)
-    metric = dataclasses.replace(Metric.measured(x, np.arange(50) % 2), middle=np.zeros(4))
-    np.testing.assert_allclose(metric.space(3 * x, "cosine"), metric.space(x, "cosine"), rtol=1e-5)
+    measured = EmbeddingSpace.measured(x, np.arange(50) % 2, ("a", "b"))
+    space = dataclasses.replace(measured, middle=np.zeros(4))
+    near, far = (comparable(space, scale * x, "cosine") for scale in (1, 3))
+    np.testing.assert_allclose(far, near, rtol=1e-5)
 
 
 def test_a_network_is_taught_what_it_never_met(tmp_path: Path) -> None:

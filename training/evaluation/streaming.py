@@ -49,12 +49,16 @@ class Streams:
     shares: the windows' parts in the evidence, the same for every recording.
     ends_s: float[windows], seconds of the recording until the window's end.
     truth: int[recordings].
+    embedding: float32[recordings, windows, D], NaN as the logits; None where nobody asked.
+    descriptors: float32[recordings, windows, descriptors], likewise.
     """
 
     logits: NDArray[np.float32]
     shares: tuple[Share, ...]
     ends_s: NDArray[np.float64]
     truth: NDArray[np.int64]
+    embedding: NDArray[np.float32] | None = None
+    descriptors: NDArray[np.float32] | None = None
 
     @property
     def heard(self) -> NDArray[np.bool_]:
@@ -64,7 +68,13 @@ class Streams:
 
     def of(self, chosen: NDArray[np.bool_]) -> Streams:
         """Return the streams of the recordings where `chosen` bool[recordings] is true."""
-        return dataclasses.replace(self, logits=self.logits[chosen], truth=self.truth[chosen])
+        return dataclasses.replace(
+            self,
+            logits=self.logits[chosen],
+            truth=self.truth[chosen],
+            embedding=None if self.embedding is None else self.embedding[chosen],
+            descriptors=None if self.descriptors is None else self.descriptors[chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,29 +99,48 @@ def stream(bundle: Bundle, samples: Sequence[Sample]) -> Streams:
     first = spec.first_step + spec.min_steps
     step = round(LIVE_STRIDE_S * spec.rate_hz)
     ends = np.arange(first, max(first, round(LISTENED_S * spec.rate_hz)) + 1, step)
-    logits = np.full((len(samples), len(ends), len(bundle.manifest.labels)), np.nan, np.float32)
+    manifest = bundle.manifest
+
+    def nothing_yet(width: int) -> NDArray[np.float32]:
+        return np.full((len(samples), len(ends), width), np.nan, np.float32)
+
+    logits = nothing_yet(len(manifest.labels))
+    embedding = nothing_yet(manifest.network.embedding)
+    descriptors = nothing_yet(len(manifest.descriptors)) if manifest.descriptors else None
     for row, sample in enumerate(samples):
         features = FeatureStream(spec)
         reached = ends[ends <= len(sample.values)].tolist()
         for window, (start, end) in enumerate(itertools.pairwise([0, *reached])):
             features.extend(sample.values[start:end])
             x, mask = features.window()
-            logits[row, window] = bundle.run(x[np.newaxis], mask[np.newaxis]).logits[0]
+            said = bundle.run(x[np.newaxis], mask[np.newaxis])
+            logits[row, window] = said.logits[0]
+            embedding[row, window] = said.embedding[0]
+            if descriptors is not None:
+                descriptors[row, window] = said.descriptors[0]
     filled = np.minimum(ends - spec.first_step, spec.window) / spec.window
     shares = tuple(
         Share(0.0 if k == 0 else step / spec.rate_hz, part, part if k == 0 else step / spec.window)
         for k, part in enumerate(filled.tolist())
     )
     truth = np.array([int(sample.target.argmax()) for sample in samples])
-    return Streams(logits, shares, ends / spec.rate_hz, truth)
+    return Streams(logits, shares, ends / spec.rate_hz, truth, embedding, descriptors)
 
 
 def joined(parts: Sequence[Streams]) -> Streams:
     """Put the streams of several folds together."""
+
+    def stacked(name: str) -> NDArray[np.float32] | None:
+        values = [getattr(part, name) for part in parts]
+        there = [value for value in values if value is not None]
+        return np.concatenate(there) if len(there) == len(values) else None
+
     return dataclasses.replace(
         parts[0],
         logits=np.concatenate([part.logits for part in parts]),
         truth=np.concatenate([part.truth for part in parts]),
+        embedding=stacked("embedding"),
+        descriptors=stacked("descriptors"),
     )
 
 
@@ -218,8 +247,9 @@ def fading_means(
     counts = np.empty(len(streams.shares))
     for k, share in enumerate(streams.shares):
         fade = float(np.exp(-share.elapsed_s / spec.memory_s))
-        total = total * fade + log_p[:, k] * share.weight
-        weight = weight * fade + share.weight
+        worth = share.filled**spec.fullness
+        total = total * fade + log_p[:, k] * worth
+        weight = weight * fade + worth
         independent = independent * fade + share.fresh
         means[:, k] = total / weight
         counts[k] = independent

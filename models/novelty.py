@@ -1,0 +1,111 @@
+"""Models: how little a window is like anything that the network learned.
+
+May import numpy and models.space. Pure: arrays in, one number per window out, larger = less
+known. Every score has been compared on substances never trained on; a bundle's manifest names
+the one that its trainer found best (`novelty`), and bounds it (`unknown_above`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from models.space import EmbeddingSpace
+
+NoveltyName = Literal["distance", "relative", "energy", "probability"]
+"""The scores that a manifest may name."""
+
+
+def score(
+    name: NoveltyName,
+    space: EmbeddingSpace,
+    embedding: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    *,
+    taught: Sequence[NDArray[np.float64]] = (),
+) -> NDArray[np.float64]:
+    """Return the novelty of windows by the score of that name.
+
+    Parameters
+    ----------
+    name: of the score.
+    space: of the embeddings.
+    embedding: float32[windows, D].
+    logits: float32[windows, labels], as the network gives them.
+    taught: whitened means float64[D] of smells that the rig was taught: they are known too.
+
+    Returns
+    -------
+    float64[windows], larger = less known.
+    """
+    return _SCORES[name](space, embedding, logits, np.array(taught).reshape(-1, len(space.middle)))
+
+
+def distance(
+    space: EmbeddingSpace,
+    embedding: NDArray[np.float32],
+    _logits: NDArray[np.float32],
+    taught: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Squared Mahalanobis distance to the nearest mean (Lee et al., NeurIPS 2018)."""
+    means = np.concatenate([space.means, taught])
+    nearest: NDArray[np.float64] = space.squared_distances(space.whiten(embedding), means).min(
+        axis=1
+    )
+    return nearest
+
+
+def relative(
+    space: EmbeddingSpace,
+    embedding: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    taught: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Distance to the nearest mean less the one to the mean of all (Ren et al., 2021).
+
+    What every embedding has far from everything, known or not, so cancels. Of all, not whitened
+    by its own covariance as in the paper: the bundle holds one whitening.
+    """
+    z = space.whiten(embedding)
+    overall: NDArray[np.float64] = (z**2).sum(axis=1)
+    return distance(space, embedding, logits, taught) - overall
+
+
+def energy(
+    _space: EmbeddingSpace,
+    _embedding: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    _taught: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Negative log of the summed exponentials of the logits (Liu et al., NeurIPS 2020)."""
+    x = logits.astype(np.float64)
+    largest = x.max(axis=1, keepdims=True)
+    summed: NDArray[np.float64] = largest[:, 0] + np.log(np.exp(x - largest).sum(axis=1))
+    return -summed
+
+
+def probability(
+    _space: EmbeddingSpace,
+    _embedding: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    _taught: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """One less the largest probability (Hendrycks & Gimpel, ICLR 2017): what others must beat."""
+    x = logits.astype(np.float64)
+    shares = np.exp(x - x.max(axis=1, keepdims=True))
+    least: NDArray[np.float64] = 1.0 - 1.0 / shares.sum(axis=1)
+    return least
+
+
+_SCORES: Mapping[NoveltyName, Callable[..., NDArray[np.float64]]] = {
+    "distance": distance,
+    "relative": relative,
+    "energy": energy,
+    "probability": probability,
+}
