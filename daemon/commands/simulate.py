@@ -14,6 +14,7 @@ from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.simulator.board import BoardReport, Dialect, SimulatedBoard
 from hardware.simulator.faults import describe_faults
+from hardware.simulator.other_rig import FIXED_RIG, OtherRig, OtherRigSignal, read_rig
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import ReplaySignal, SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, board_names, load_board
@@ -35,6 +36,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog=(
             "example:\n"
             "  scentd simulate --synthetic almond:120,air:60,lemon:120 --speed 10 --link ./board\n"
+            "  scentd simulate --replay almond.csv --rig other.yaml --link ./board\n"
             "  scentd run --config rig.yaml      # with source: {port: ./board}\n\n"
             f"faults, as KIND[:CHANNEL]@START[:DURATION] in seconds of board time:\n{_indented()}"
         ),
@@ -73,6 +75,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help=(
             "whose fingerprints: of the 50 substances at 1 Hz, or of the mixture recordings "
             f" (the default from {_MIXTURE_RATE_HZ:g} Hz on)"
+        ),
+    )
+    parser.add_argument(
+        "--rig",
+        metavar="FILE|SEED",
+        help=(
+            "play it as another rig would send it: described in a YAML file, drawn by chance from "
+            f"a whole number, or {FIXED_RIG.name!r}, the one that the documented figures are of"
         ),
     )
     parser.add_argument("--link", type=Path, metavar="PATH", help="where to put the port's link")
@@ -118,6 +128,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _signal(args: argparse.Namespace) -> Signal:
+    signal = _training_rigs_signal(args)
+    return signal if args.rig is None else OtherRigSignal(signal, _rig(args.rig))
+
+
+def _rig(text: str) -> OtherRig:
+    """Return the rig of a seed, of a name, or of a file."""
+    if text == FIXED_RIG.name:
+        return FIXED_RIG
+    return OtherRig.drawn(int(text)) if text.isdecimal() else read_rig(Path(text))
+
+
+def _training_rigs_signal(args: argparse.Namespace) -> Signal:
     if args.replay is not None:
         if args.board is not None:
             raise UsageError("--board chooses fingerprints for --synthetic; --replay needs none.")

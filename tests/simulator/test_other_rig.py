@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +23,6 @@ from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 HUMIDITY = channel_index("Humidity")
@@ -167,6 +166,15 @@ def test_what_a_file_leaves_out_is_as_on_the_training_rig(tmp_path: Path) -> Non
     parts = read_rig(path).parts
     assert parts[2] == OtherPart(gamma=1.2)
     assert {parts[i] for i in range(N_GAS) if i != 2} == {OtherPart()}
+
+
+def test_rig_of_the_documentation_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    path = tmp_path / "other.yaml"
+    path.write_text(page.split("```yaml\n", 1)[1].split("```", 1)[0])
+    rig = read_rig(path)
+    assert rig.name == "other"
+    assert rig.parts[2] == OtherPart(gain=0.85, r0=1.3, gamma=0.8, response_s=1.2)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import serial
 
 from hardware.protocol import LineDecoder
+from hardware.recording import RecordingWriter
+from hardware.simulator.other_rig import FIXED_RIG, write_rig
+from hardware.simulator.signals import SyntheticSignal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +51,35 @@ def test_a_scenario_is_played_whole_and_the_process_ends(tmp_path: Path) -> None
     assert len(frames) == 30
     assert "30 readings" in errors
     assert not os.path.lexists(link)
+
+
+@pytest.mark.parametrize("by", ["name", "file"])
+def test_a_recording_is_played_as_another_rig_would_send_it(tmp_path: Path, by: str) -> None:
+    played = np.array(list(SyntheticSignal("almond:20", seed=3)))
+    recording, link = tmp_path / "almond.csv", tmp_path / "board"
+    with RecordingWriter(recording) as writer:
+        for row, values in enumerate(played):
+            writer.write(1000 * row, values)
+    write_rig(FIXED_RIG, tmp_path / "rig.yaml")
+    rig = FIXED_RIG.name if by == "name" else str(tmp_path / "rig.yaml")
+    process = _simulate(
+        "--replay", str(recording), "--rig", rig, "--speed", "100", "--link", str(link)
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    frames = LineDecoder().feed(_read_to_the_end(str(link)))
+    process.communicate(timeout=20)
+    heard = np.array([frame.values for frame in frames])
+    assert np.array_equal(heard, FIXED_RIG.heard(played, 1.0, take=0))
+    assert not np.array_equal(heard, played)
+
+
+def test_a_rig_that_is_nowhere_fails_with_its_name(tmp_path: Path) -> None:
+    process = _simulate("--synthetic", "almond:60", "--rig", str(tmp_path / "nowhere.yaml"))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "nowhere.yaml" in errors
+    assert "Traceback" not in errors
 
 
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
