@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from models.space import EmbeddingSpace
 
-NoveltyName = Literal["distance", "relative", "energy", "probability"]
+NoveltyName = Literal["cosine", "distance", "relative", "energy", "probability"]
 """The scores that a manifest may name."""
 
 
@@ -45,6 +45,23 @@ def score(
     float64[windows], larger = less known.
     """
     return _SCORES[name](space, embedding, logits, np.array(taught).reshape(-1, len(space.middle)))
+
+
+def cosine(
+    space: EmbeddingSpace,
+    embedding: NDArray[np.float32],
+    _logits: NDArray[np.float32],
+    taught: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """One less the largest cosine to a mean, seen from the middle, whitened (0 alike, 2 opposite).
+
+    Nearest class mean by angle (Wang et al., SimpleShot, 2019): how strong an odour is moves an
+    embedding towards or away from the middle, and says nothing of whether it is known.
+    """
+    means = np.concatenate([space.means, taught])
+    angles = _unit(space.whiten(embedding)) @ _unit(means).T
+    least: NDArray[np.float64] = 1.0 - angles.max(axis=1)
+    return least
 
 
 def distance(
@@ -103,7 +120,13 @@ def probability(
     return least
 
 
+def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    length: NDArray[np.float64] = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.maximum(length, 1e-12)
+
+
 _SCORES: Mapping[NoveltyName, Callable[..., NDArray[np.float64]]] = {
+    "cosine": cosine,
     "distance": distance,
     "relative": relative,
     "energy": energy,

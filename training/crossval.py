@@ -26,7 +26,7 @@ from training.data import (
     substance_folds,
 )
 from training.evaluation.decision_fit import best_threshold, fit_substances
-from training.evaluation.evaluate import ask, score, tally
+from training.evaluation.evaluate import ask, measured_space, score, tally
 from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, read_held_out, together
 from training.evaluation.intervals import intervals, pooled
 from training.evaluation.scoring import Tally, mixture_tally, presence_tally, values
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from training.config import TrainConfig
     from training.evaluation.intervals import Interval
+    from training.evaluation.streaming import Streams
 
 REPORT = "crossval.json"
 
@@ -284,10 +285,17 @@ def _one_fold(
         np.full(len(test.samples), fold),
         test.targets,
         answers,
-        stream(bundle, test.samples) if data.task == "substance" else None,
+        _streamed(bundle, train, test) if data.task == "substance" else None,
     )
     row["scoring_seconds"] = round(time.monotonic() - trained_s, 1)
     return Fold(row, panels, held_out)
+
+
+def _streamed(bundle: Bundle, train: Dataset, test: Dataset) -> Streams:
+    """Return the held-out recordings as the daemon hears them, with their novelty."""
+    streams = stream(bundle, test.samples).told_in(measured_space(bundle, train))
+    # What was needed of the embeddings is told; of every window they would be ten megabytes.
+    return dataclasses.replace(streams, embedding=None, descriptors=None)
 
 
 def _groups(data: Dataset) -> tuple[str, ...]:

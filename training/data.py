@@ -8,6 +8,7 @@ timestamp, a file's order or an environment channel as something to learn from.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import re
 from collections import Counter
@@ -108,6 +109,17 @@ class Dataset:
         """Return the data set of the samples where `keep` bool[recordings] is true."""
         samples = tuple(s for s, kept in zip(self.samples, keep, strict=True) if kept)
         return Dataset(self.task, self.labels, samples, self.oddities, self.folder)
+
+    def only(self, chosen: NDArray[np.bool_]) -> Dataset:
+        """Return the recordings of the chosen labels bool[labels], with those labels alone."""
+        kept = self.subset(chosen[self.targets.argmax(axis=1)])
+        return dataclasses.replace(
+            kept,
+            labels=tuple(name for name, there in zip(self.labels, chosen, strict=True) if there),
+            samples=tuple(
+                dataclasses.replace(sample, target=sample.target[chosen]) for sample in kept.samples
+            ),
+        )
 
 
 Progress = Callable[[Iterable[Path]], Iterable[Path]]

@@ -26,12 +26,15 @@ def keep(path: Path, key: str, arrays: Mapping[str, ArrayLike]) -> None:
     partial.replace(path)
 
 
-def kept(path: Path, key: str) -> dict[str, NDArray[Any]] | None:
-    """Read what `keep` wrote; None where there is nothing, or answers to something else."""
+def kept(path: Path, key: str | None) -> dict[str, NDArray[Any]] | None:
+    """Read what `keep` wrote; None where there is nothing, or answers to something else.
+
+    `key` None takes whatever is there.
+    """
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:
-        if str(stored["key"]) != key:
+        if key is not None and str(stored["key"]) != key:
             return None
         return {name: stored[name] for name in stored.files if name != "key"}
 

@@ -16,10 +16,12 @@ from hardware.channels import N_CHANNELS
 from hardware.frames import SensorFrame
 from hardware.recording import RecordingWriter
 from models.bundle import Bundle, load_bundle
-from models.decision import DecisionSpec, Share, SubstanceDecision
+from models.decision import DecisionSpec, Heard, Share, SubstanceDecision
 from models.manifest import write_bundle
 from models.nose import Nose
+from models.novelty import NoveltyName
 from models.preprocess import PreprocessSpec, batch_features
+from models.space import EmbeddingSpace
 from tests.models.toys import LABELS, toy_files, toy_manifest
 from training.cli import main
 from training.crossmodal.knowledge import descriptor_table
@@ -146,21 +148,37 @@ def random_streams(recordings: int = 30, windows: int = 40, seed: int = 5) -> St
 
 
 @pytest.mark.parametrize("sure", [0.3, 0.45, 0.6])
-def test_announcements_are_those_of_the_decision_layer(sure: float) -> None:
+@pytest.mark.parametrize("novel", [None, "energy", "cosine"])
+def test_announcements_are_those_of_the_decision_layer(
+    sure: float, novel: NoveltyName | None
+) -> None:
+    rng = np.random.default_rng(5)
     streams = random_streams()
-    spec = DecisionSpec(1.2, 0.6, 0.5, memory_s=60, announce=sure, withdraw=0.8 * sure)
+    embedding = rng.normal(0, 1, (*streams.logits.shape[:2], 3)).cumsum(axis=1)
+    streams = dataclasses.replace(streams, embedding=embedding.astype(np.float32))
+    space = EmbeddingSpace(tuple("abcd"), np.zeros(3), np.eye(3), rng.normal(0, 1, (4, 3)))
+    streams = streams.told_in(space)
+    bound = None if novel is None else float(np.nanmedian(streams.novelty[novel]))
+    spec = DecisionSpec(
+        1.2, 0.6, 0.5, memory_s=60, announce=sure, withdraw=0.8 * sure,
+        novelty=novel, unknown_above=bound, unknown_after=0.4, unknown_confirm=2,
+    )  # fmt: skip
     course = follow(streams, spec)
-    changes = 0
+    changes, strange = 0, 0
     for row, logits in enumerate(streams.logits):
-        decision = SubstanceDecision(tuple("abcd"), spec)
+        decision = SubstanceDecision(tuple("abcd"), spec, space)
         for k, share in enumerate(streams.shares):
-            belief = decision.add(logits[k], share)
+            heard = Heard(logits[k], embedding[row, k].astype(np.float32))
+            belief = decision.add(heard, share)
             label = decision.announced
             expected = -1 if label is None else "abcd".index(label)
             assert course.named[row, k] == expected
+            assert course.strange[row, k] == decision.unrecognised
             assert course.belief[row, k] == pytest.approx(belief.max(), rel=1e-5)
         changes += int((np.diff(course.named[row]) != 0).sum())
-    assert changes > 10, "the names hardly changed: the test saw too little"
+        strange += int(np.diff(course.strange[row]).sum())
+    assert changes > 5, "the names hardly changed: the test saw too little"
+    assert novel is None or strange > 10
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hardware.channels import N_CHANNELS, channel_index
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
 from models.bundle import integer_matmuls, load_bundle
-from models.decision import DecisionSpec, Share, SubstanceDecision
+from models.decision import DecisionSpec, Heard, Share, SubstanceDecision
 from models.preprocess import PreprocessSpec, batch_features
 from training.bundling import Provenance, write
 from training.cli import main
@@ -502,7 +502,7 @@ def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
     for recording in range(2):
         decision = SubstanceDecision(("a", "b", "c", "d"), spec)
         for k, share in enumerate(shares):
-            posterior = decision.add(logits[recording, k], share)
+            posterior = decision.add(Heard(logits[recording, k]), share)
             scaled = means[recording, k] * (0.4 + 0.8 * independent[k])
             expected = np.exp(scaled - scaled.max())
             np.testing.assert_allclose(posterior, expected / expected.sum(), rtol=1e-5)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.space import EmbeddingSpace
 from training.evaluation.scoring import cut_windows, mixture_tally, substance_tally, values
 from training.evaluation.streaming import log_softmax
 
@@ -73,6 +74,13 @@ def ask(
         proportions=stacked("proportions"),
         presence=stacked("presence"),
     )
+
+
+def measured_space(bundle: Bundle, train: Dataset) -> EmbeddingSpace:
+    """Return the space of a bundle's embeddings, measured on the recordings it was trained on."""
+    answers = ask(bundle, train)
+    label = train.targets.argmax(axis=1)[answers.owner]
+    return EmbeddingSpace.measured(answers.embedding, label, train.labels)
 
 
 def score(bundle: Bundle, data: Dataset, answers: Answers) -> dict[str, float | int]:

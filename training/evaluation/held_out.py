@@ -14,7 +14,7 @@ import numpy as np
 from hardware.errors import ScentdError
 from models.decision import Share
 from training.evaluation.evaluate import Answers
-from training.evaluation.streaming import Streams, joined
+from training.evaluation.streaming import NOVELTIES, Streams, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HELD_OUT = "held_out.npz"
 
 _ANSWERS = ("embedding", "logits", "proportions", "presence", "descriptors")
+_NOVELTY = "stream_novelty_"
 
 
 class HeldOutError(ScentdError):
@@ -72,6 +73,8 @@ class HeldOut:
                 arrays[name] = values
         if self.streams is not None:
             arrays["stream_logits"] = self.streams.logits
+            for name, told in self.streams.novelty.items():
+                arrays[_NOVELTY + name] = told
             arrays["stream_ends_s"] = self.streams.ends_s
             arrays["stream_shares"] = np.array(
                 [(share.elapsed_s, share.filled, share.fresh) for share in self.streams.shares]
@@ -139,6 +142,11 @@ def _from_arrays(arrays: dict[str, NDArray[np.generic]]) -> HeldOut:
             shares,
             arrays["stream_ends_s"].astype(np.float64),
             target.argmax(axis=1),
+            novelty={
+                name: arrays[_NOVELTY + name].astype(np.float64)
+                for name in NOVELTIES
+                if _NOVELTY + name in arrays
+            },
         )
     return HeldOut(
         tuple(arrays["names"].tolist()),

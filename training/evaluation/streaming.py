@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from models import novelty
 from models.decision import DecisionSpec, Share
+from models.novelty import NoveltyName
 from models.preprocess import FeatureStream
 from training.evaluation.intervals import interval_of
 from training.evaluation.scoring import Ratio, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
+    from models.space import EmbeddingSpace
     from training.data import Sample
     from training.evaluation.intervals import Interval
 
@@ -34,6 +37,9 @@ LISTENED_S = 300.0
 """Seconds of each recording that are streamed: announcements are made earlier or never."""
 STAGES_S = (60.0, 120.0, 180.0, 300.0)
 """When the announcements are judged, in seconds since the recording's start."""
+
+NOVELTIES: tuple[NoveltyName, ...] = get_args(NoveltyName)
+"""The scores of novelty that are compared."""
 
 _NOBODY = -1
 
@@ -49,8 +55,10 @@ class Streams:
     shares: the windows' parts in the evidence, the same for every recording.
     ends_s: float[windows], seconds of the recording until the window's end.
     truth: int[recordings].
-    embedding: float32[recordings, windows, D], NaN as the logits; None where nobody asked.
+    embedding: float32[recordings, windows, D], NaN as the logits; None where they were not kept.
     descriptors: float32[recordings, windows, descriptors], likewise.
+    novelty: by the name of the score, float64[recordings, windows], NaN as the logits; empty
+        without a space to tell it in.
     """
 
     logits: NDArray[np.float32]
@@ -59,6 +67,7 @@ class Streams:
     truth: NDArray[np.int64]
     embedding: NDArray[np.float32] | None = None
     descriptors: NDArray[np.float32] | None = None
+    novelty: Mapping[NoveltyName, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def heard(self) -> NDArray[np.bool_]:
@@ -74,7 +83,23 @@ class Streams:
             truth=self.truth[chosen],
             embedding=None if self.embedding is None else self.embedding[chosen],
             descriptors=None if self.descriptors is None else self.descriptors[chosen],
+            novelty={name: values[chosen] for name, values in self.novelty.items()},
         )
+
+    def told_in(self, space: EmbeddingSpace) -> Streams:
+        """Return the same streams with the novelty of every window, by every score."""
+        if self.embedding is None:
+            raise ValueError("streams without embeddings have no novelty")
+        shape = self.logits.shape[:2]
+        rows = self.heard.reshape(-1)
+        embedding = self.embedding.reshape(len(rows), -1)[rows]
+        logits = self.logits.reshape(len(rows), -1)[rows]
+        told = {}
+        for name in NOVELTIES:
+            values = np.full(len(rows), np.nan)
+            values[rows] = novelty.score(name, space, embedding, logits)
+            told[name] = values.reshape(shape)
+        return dataclasses.replace(self, novelty=told)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,11 +111,15 @@ class Course:
     best: int[recordings, windows], the likeliest label.
     belief: float[recordings, windows], its probability.
     named: int[recordings, windows], the announced label, -1 without one.
+    posterior: float[recordings, windows, labels].
+    strange: bool[recordings, windows], the odour counts as none of the labels.
     """
 
     best: NDArray[np.intp]
     belief: NDArray[np.float64]
     named: NDArray[np.intp]
+    posterior: NDArray[np.float64]
+    strange: NDArray[np.bool_]
 
 
 def stream(bundle: Bundle, samples: Sequence[Sample]) -> Streams:
@@ -141,12 +170,17 @@ def joined(parts: Sequence[Streams]) -> Streams:
         truth=np.concatenate([part.truth for part in parts]),
         embedding=stacked("embedding"),
         descriptors=stacked("descriptors"),
+        novelty={
+            name: np.concatenate([part.novelty[name] for part in parts])
+            for name in parts[0].novelty
+        },
     )
 
 
 def follow(streams: Streams, spec: DecisionSpec) -> Course:
     """Let the decision layer listen to every recording."""
-    return announce(posteriors(streams, spec), spec)
+    posterior = posteriors(streams, spec)
+    return announce(posterior, spec, *_strangeness(streams, spec))
 
 
 def posteriors(streams: Streams, spec: DecisionSpec) -> NDArray[np.float64]:
@@ -156,20 +190,54 @@ def posteriors(streams: Streams, spec: DecisionSpec) -> NDArray[np.float64]:
     return np.exp(log_softmax(means * effective[:, None]))
 
 
-def announce(posterior: NDArray[np.float64], spec: DecisionSpec) -> Course:
+def fading_novelty(
+    streams: Streams, name: NoveltyName, spec: DecisionSpec
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what the decision layer bounds by `unknown_above`, float[recordings, windows].
+
+    And independent float[windows], which it bounds by `unknown_after`.
+    """
+    return _faded(streams.novelty[name], streams.shares, spec)
+
+
+def announce(
+    posterior: NDArray[np.float64],
+    spec: DecisionSpec,
+    novel: NDArray[np.bool_] | None = None,
+    ripe: NDArray[np.bool_] | None = None,
+) -> Course:
     """Do what `models.decision.SubstanceDecision` does when it names a label, for all at once.
 
     A label is named after `confirm` windows in a row over `announce`, and stays until its belief
     falls under `withdraw` or another label is sure. What was named when a recording ended stays.
+    Nothing new is named while the odour is novel, and what was named is taken back once that has
+    lasted `unknown_confirm` windows.
+
+    Parameters
+    ----------
+    posterior: float[recordings, windows, labels].
+    spec: the constants.
+    novel: bool[recordings, windows], the novelty is `unknown_above` or more; None: nowhere.
+    ripe: bool[windows], there has been enough evidence to say so; None: everywhere.
     """
     best, belief = posterior.argmax(axis=2), posterior.max(axis=2)
+    if novel is None:
+        novel = np.zeros(best.shape, dtype=bool)
     rows = np.arange(len(posterior))
     named = np.full(len(posterior), _NOBODY, dtype=np.intp)
     candidate, run = named.copy(), np.zeros(len(posterior), dtype=np.intp)
-    course = np.empty_like(best)
+    strange, strange_run = np.zeros(len(posterior), dtype=bool), run.copy()
+    course, strangeness = np.empty_like(best), np.empty(best.shape, dtype=bool)
     for k in range(posterior.shape[1]):
         heard = np.isfinite(belief[:, k])
-        sure = heard & (belief[:, k] >= spec.announce)
+        turns = heard & ((novel[:, k] & (ripe is None or ripe[k])) != strange)
+        strange_run = np.where(turns, strange_run + 1, np.where(heard, 0, strange_run))
+        turned = heard & (strange_run >= spec.unknown_confirm)
+        strange, strange_run = strange ^ turned, np.where(turned, 0, strange_run)
+        lost = turned & strange
+        named, candidate = np.where(lost, _NOBODY, named), np.where(lost, _NOBODY, candidate)
+        run = np.where(lost, 0, run)
+        sure = heard & (belief[:, k] >= spec.announce) & ~novel[:, k] & ~strange
         overtaken = sure & (best[:, k] != named)
         stays = (named >= 0) & (posterior[rows, k, named] >= spec.withdraw) & ~overtaken
         open_ = heard & ~stays
@@ -177,8 +245,8 @@ def announce(posterior: NDArray[np.float64], spec: DecisionSpec) -> Course:
         candidate = np.where(open_, np.where(sure, best[:, k], _NOBODY), candidate)
         chosen = np.where(run >= spec.confirm, best[:, k], _NOBODY)
         named = np.where(open_, chosen, named)
-        course[:, k] = named
-    return Course(best, belief, course)
+        course[:, k], strangeness[:, k] = named, strange
+    return Course(best, belief, course, posterior, strangeness)
 
 
 def streaming_tally(streams: Streams, course: Course) -> Tally:
@@ -241,19 +309,36 @@ def fading_means(
     mean log-probabilities float[recordings, windows, labels], and independent float[windows].
     """
     log_p = log_softmax(streams.logits.astype(np.float64) / spec.temperature)
-    means = np.empty_like(log_p)
-    total = np.zeros_like(log_p[:, 0])
+    return _faded(log_p, streams.shares, spec)
+
+
+def _faded(
+    values: NDArray[np.float64], shares: Sequence[Share], spec: DecisionSpec
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the fading means of values[recordings, windows, ...], and independent[windows]."""
+    means = np.empty_like(values)
+    total = np.zeros_like(values[:, 0])
     weight = independent = 0.0
-    counts = np.empty(len(streams.shares))
-    for k, share in enumerate(streams.shares):
+    counts = np.empty(len(shares))
+    for k, share in enumerate(shares):
         fade = float(np.exp(-share.elapsed_s / spec.memory_s))
         worth = share.filled**spec.fullness
-        total = total * fade + log_p[:, k] * worth
+        total = total * fade + values[:, k] * worth
         weight = weight * fade + worth
         independent = independent * fade + share.fresh
         means[:, k] = total / weight
         counts[k] = independent
     return means, counts
+
+
+def _strangeness(
+    streams: Streams, spec: DecisionSpec
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    """Return where the novelty is over its bound, and where that may be said."""
+    if spec.novelty is None or spec.unknown_above is None or spec.novelty not in streams.novelty:
+        return None, None
+    means, independent = fading_novelty(streams, spec.novelty, spec)
+    return means >= spec.unknown_above, independent >= spec.unknown_after
 
 
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

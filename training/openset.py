@@ -1,0 +1,275 @@
+"""training/: networks that never met some substances, and what they say of those.
+
+Network k is trained without every fifth substance (label number % 5 == k) and, of the others,
+without fold k's recordings. So it has two kinds of recording to be asked about: of substances that
+it knows, and of substances that nobody ever showed it. Their answers are kept in one file a fold,
+from which everything about unknown smells is fitted and scored. Imports torch only where a
+network has to be trained or quantised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.errors import ScentdError
+from models.bundle import load_bundle
+from models.decision import DecisionSpec, Share
+from models.space import EmbeddingSpace
+from training.data import N_FOLDS, substance_folds
+from training.evaluation.evaluate import ask
+from training.evaluation.streaming import Streams, stream
+from training.kept import keep, kept
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from models.bundle import Bundle
+    from training.config import TrainConfig
+    from training.data import Dataset
+
+FOLDER = "open-set"
+"""Of a run folder: where the networks and their answers lie."""
+ANSWERS = "answers.npz"
+EVERY = 5
+"""Network k never met the labels number k, k + 5, ... in alphabetical order: ten of fifty, from
+every part of the alphabet and so of the shop."""
+UNKNOWN = -1
+"""The truth of a recording whose substance the network never met."""
+
+
+class OpenSetError(ScentdError):
+    """The data does not allow the experiment, or its answers are missing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenFold:
+    """What one network said of recordings that it had not seen.
+
+    Attributes
+    ----------
+    fold: its number.
+    labels: those that it knows, in the order of its logits.
+    hidden: those that it never met.
+    space: of its embeddings, measured on the windows it was trained on.
+    exemplars: float32[training windows, D], the embeddings of those.
+    exemplar_label: int[training windows], index in `labels`.
+    names: of the recordings asked about.
+    substance: of each recording, its true label.
+    truth: int[recordings], index in `labels`, UNKNOWN for a hidden substance.
+    owner: int[windows], the recording of each of the protocol's windows.
+    logits, embedding: float32[windows, ...].
+    streams: the same recordings listened to as the daemon does, with embeddings.
+    """
+
+    fold: int
+    labels: tuple[str, ...]
+    hidden: tuple[str, ...]
+    space: EmbeddingSpace
+    exemplars: NDArray[np.float32]
+    exemplar_label: NDArray[np.int64]
+    names: tuple[str, ...]
+    substance: tuple[str, ...]
+    truth: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    streams: Streams
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """bool[recordings]: the network was trained on other recordings of this substance."""
+        known: NDArray[np.bool_] = self.truth != UNKNOWN
+        return known
+
+    @property
+    def of_hidden(self) -> NDArray[np.int64]:
+        """int[recordings], index in `hidden`, UNKNOWN for a known substance."""
+        number = {name: k for k, name in enumerate(self.hidden)}
+        return np.array([number.get(name, UNKNOWN) for name in self.substance], dtype=np.int64)
+
+
+def ask_open_set(
+    config: TrainConfig,
+    data: Dataset,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    folds: Sequence[int] = range(N_FOLDS),
+    on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
+) -> tuple[OpenFold, ...]:
+    """Train the networks that are not there yet and ask each about what it never saw.
+
+    Parameters
+    ----------
+    config: what to train.
+    data: recordings of substances.
+    folder: the run folder; networks, bundles and answers go into its `open-set/fold-K`.
+    device: torch device.
+    folds: which networks.
+    on_step: called with fold, step and loss.
+
+    Raises
+    ------
+    OpenSetError: mixtures, or too few substances to hide any.
+    """
+    if data.task != "substance" or len(data.labels) <= EVERY:
+        raise OpenSetError(
+            f"Hiding substances needs recordings of more than {EVERY} single substances, got "
+            f"{len(data.labels)} of task {data.task}. Use a substance configuration and data."
+        )
+    return tuple(
+        _one_fold(
+            config,
+            data,
+            fold,
+            folder / FOLDER / f"fold-{fold}",
+            device=device,
+            on_step=lambda step, loss, fold=fold: on_step(fold, step, loss),  # type: ignore[misc]
+        )
+        for fold in folds
+    )
+
+
+def read_open_set(folder: Path) -> tuple[OpenFold, ...]:
+    """Read the answers that a run folder holds, without any network.
+
+    Raises
+    ------
+    OpenSetError: there are none.
+    """
+    paths = sorted((folder / FOLDER).glob(f"fold-*/{ANSWERS}"))
+    folds = [_read(path) for path in paths]
+    found = tuple(fold for fold in folds if fold is not None)
+    if not found:
+        raise OpenSetError(
+            f"Expected answers about substances never met in {folder / FOLDER}, found none. Run "
+            "`scent-train crossval --open-set` first, with the same --config, --data and --run."
+        )
+    return found
+
+
+def split(data: Dataset, fold: int) -> tuple[Dataset, Dataset, Dataset]:
+    """Return what network `fold` trains on, and what it is asked about: known, and never met.
+
+    The first two have the known labels alone, the third the hidden ones alone.
+    """
+    hidden = np.arange(len(data.labels)) % EVERY == fold
+    held_out = substance_folds(data) == fold
+    return (
+        data.subset(~held_out).only(~hidden),
+        data.subset(held_out).only(~hidden),
+        data.only(hidden),
+    )
+
+
+def _one_fold(
+    config: TrainConfig,
+    data: Dataset,
+    fold: int,
+    folder: Path,
+    *,
+    device: str,
+    on_step: Callable[[int, float], None],
+) -> OpenFold:
+    from training.bundling import Provenance, write  # noqa: PLC0415 - torch
+    from training.fit import fit  # noqa: PLC0415
+
+    train, known, hidden = split(data, fold)
+    fitted = fit(config, train, folder=folder, device=device, on_step=on_step)
+    provenance = Provenance(f"scent-train crossval --open-set (fold {fold})", config.name)
+    manifest = write(folder / "bundle", config, fitted, train, DecisionSpec(), provenance)
+    key = hashlib.sha256(f"{manifest.files['model.onnx']} {data.sha256}".encode()).hexdigest()
+    path = folder / ANSWERS
+    if (before := _read(path, key)) is not None:
+        return before
+    bundle = load_bundle(folder / "bundle", precision="int8")
+    _keep(path, key, fold, bundle, train, known, hidden)
+    after = _read(path, key)
+    if after is None:
+        raise OpenSetError(f"{path} was just written and cannot be read. Is the disk full?")
+    return after
+
+
+def _keep(
+    path: Path,
+    key: str,
+    fold: int,
+    bundle: Bundle,
+    train: Dataset,
+    known: Dataset,
+    hidden: Dataset,
+) -> None:
+    before = ask(bundle, train)
+    parts = [ask(bundle, part) for part in (known, hidden)]
+    samples = (*known.samples, *hidden.samples)
+    streams = stream(bundle, samples)
+    substances = [
+        part.labels[int(sample.target.argmax())]
+        for part in (known, hidden)
+        for sample in part.samples
+    ]
+    keep(
+        path,
+        key,
+        {
+            "fold": fold,
+            "labels": train.labels,
+            "hidden": hidden.labels,
+            "exemplars": before.embedding,
+            "exemplar_label": train.targets.argmax(axis=1)[before.owner],
+            "names": [sample.name for sample in samples],
+            "substance": substances,
+            "owner": np.concatenate([parts[0].owner, parts[1].owner + len(known.samples)]),
+            "logits": np.concatenate([_logits(part.logits) for part in parts]),
+            "embedding": np.concatenate([part.embedding for part in parts]),
+            "stream_logits": streams.logits,
+            "stream_embedding": _logits(streams.embedding),
+            "stream_ends_s": streams.ends_s,
+            "stream_shares": [(x.elapsed_s, x.filled, x.fresh) for x in streams.shares],
+        },
+    )
+
+
+def _logits(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    if values is None:
+        raise OpenSetError("A substance network gave no logits. Export the bundle again.")
+    return values
+
+
+def _read(path: Path, key: str | None = None) -> OpenFold | None:
+    arrays = kept(path, key)
+    if arrays is None:
+        return None
+    labels = tuple(arrays["labels"].tolist())
+    substance = tuple(arrays["substance"].tolist())
+    number = {name: k for k, name in enumerate(labels)}
+    truth = np.array([number.get(name, UNKNOWN) for name in substance], dtype=np.int64)
+    exemplars, exemplar_label = arrays["exemplars"], arrays["exemplar_label"]
+    return OpenFold(
+        fold=int(arrays["fold"]),
+        labels=labels,
+        hidden=tuple(arrays["hidden"].tolist()),
+        space=EmbeddingSpace.measured(exemplars, exemplar_label, labels),
+        exemplars=exemplars,
+        exemplar_label=exemplar_label,
+        names=tuple(arrays["names"].tolist()),
+        substance=substance,
+        truth=truth,
+        owner=arrays["owner"],
+        logits=arrays["logits"],
+        embedding=arrays["embedding"],
+        streams=Streams(
+            arrays["stream_logits"],
+            tuple(Share(*row) for row in arrays["stream_shares"].tolist()),
+            arrays["stream_ends_s"],
+            truth,
+            arrays["stream_embedding"],
+        ),
+    )
