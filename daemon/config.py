@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads it
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from math import isfinite
@@ -170,10 +171,23 @@ _Share = Annotated[
 _Amount = Annotated[float | None, Must(_within(1e-9, 1e6), "this must be a positive number")]
 
 
+_Count = Annotated[int | None, Must(_within(1, 1000), "this counts predictions, 1 at least")]
+
+
 def _overrides(section: Any) -> dict[str, float]:
-    """Return the settings of a section that were given."""
+    """Return the numbers of a section that were given."""
     values = {item.name: getattr(section, item.name) for item in fields(section)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelConfig:
+    """What is asked of one label in place of what is asked of all."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    announce: _Share = None
+    confirm: _Count = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,17 +199,28 @@ class DecisionConfig:
     announce: _Share = None
     withdraw: _Share = None
     memory_s: _Seconds = None
-    confirm: Annotated[
-        int | None, Must(_within(1, 1000), "confirm counts predictions, 1 at least")
+    confirm: _Count = None
+    error_rate: _Share = None
+    """Share of announcements that may be wrong; gives `announce`, so give one of the two."""
+
+    unknown_above: Annotated[
+        float | None, Must(_within(-1e6, 1e6), "a novelty lies between -1000000 and 1000000")
     ] = None
+    unknown_after: _Amount = None
+    unknown_confirm: _Count = None
+    set_threshold: _Share = None
+    labels: Mapping[str, LabelConfig] = field(default_factory=dict)
+    """By label as published; a label that no model has is of no effect."""
 
     def __post_init__(self) -> None:
         announce, withdraw = self.announce, self.withdraw
+        if announce is not None and self.error_rate is not None:
+            raise ValueError("give one of announce and error_rate: error_rate asks for an announce")
         if announce is not None and withdraw is not None and withdraw > announce:
             raise ValueError("withdraw must not be above announce")
 
     def overrides(self) -> dict[str, float]:
-        """Return what was given, by the names of `DecisionSpec`."""
+        """Return the numbers that were given, by the names of `DecisionSpec`."""
         return _overrides(self)
 
 
@@ -219,6 +244,11 @@ class ExposureConfig:
     recovered: _Amount = None
     recovery_max_s: _Seconds = None
     steady_max_s: _Seconds = None
+    back_s: _Seconds = None
+    young_s: _Seconds = None
+    slope_s: _Seconds = None
+    least_noise: _Amount = None
+    largest_deviation: _Amount = None
 
     def overrides(self) -> dict[str, float]:
         """Return what was given, by the names of `ExposureSettings`."""

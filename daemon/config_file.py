@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
@@ -19,8 +20,6 @@ from daemon.config import Config, SourceConfig
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic_core import ErrorDetails
 
 Location = tuple[str | int, ...]
@@ -28,6 +27,9 @@ Location = tuple[str | int, ...]
 ENVIRONMENT_PREFIX = "SCENTD_"
 NOT_SETTINGS = frozenset({"SCENTD_DATA"})
 """Variables with our prefix that mean something else: SCENTD_DATA leads the tests to recordings."""
+
+ANY_NAME = "NAME"
+"""In a setting's path: whatever its owner calls it."""
 
 LONGEST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
@@ -318,7 +320,10 @@ def _known_keys(section: Location) -> list[str]:
     settings = _all_settings(Config)
     depth = len(section)
     return [
-        str(path[depth]) for path in settings if path[:depth] == section and len(path) == depth + 1
+        str(path[depth])
+        for path in settings
+        if len(path) == depth + 1
+        and all(known in (name, ANY_NAME) for known, name in zip(path, section, strict=False))
     ]
 
 
@@ -332,6 +337,8 @@ def _all_settings(kind: type, prefix: Location = ()) -> list[Location]:
         for inner in _alternatives(hints[item.name]):
             if is_dataclass(inner) and isinstance(inner, type):
                 found += _all_settings(inner, path)
+            elif get_origin(inner) is Mapping:
+                found += _all_settings(get_args(inner)[1], (*path, ANY_NAME))
     return found
 
 

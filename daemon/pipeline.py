@@ -7,22 +7,24 @@ object, which is why they say the same of the same frames.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hardware.health import ChannelHealth
 from hardware.protocol import LineDecoder
 from models.bundle import load_bundle
+from models.decision import LabelRule
 from models.exposure import ExposureSettings
 from models.nose import Nose, NoseSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from daemon.config import Config
+    from daemon.config import Config, DecisionConfig
     from hardware.frames import SensorFrame
     from hardware.protocol import LineCounts
     from models.bundle import Bundle
@@ -108,9 +110,7 @@ class Pipeline:
         return self._nose.finish()
 
 
-def load_models(
-    names: Iterable[str], decision_overrides: Mapping[str, float] | None = None
-) -> list[Bundle]:
+def load_models(names: Iterable[str], decision: DecisionConfig) -> list[Bundle]:
     """Load bundles, with the rig's own decision constants where it has any.
 
     Raises
@@ -118,12 +118,28 @@ def load_models(
     BundleError
         The first bundle that cannot be used, and why.
     """
-    bundles = [load_bundle(name) for name in names]
-    for bundle in bundles:
-        if decision_overrides:
-            decision = replace(bundle.manifest.decision, **decision_overrides)  # type: ignore[arg-type]
-            bundle.manifest = replace(bundle.manifest, decision=decision)
-    return bundles
+    return [with_decision(load_bundle(name), decision) for name in names]
+
+
+def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
+    """Return a bundle that decides as the rig's owner wants; the one given stays as it is.
+
+    Raises
+    ------
+    ManifestError
+        The owner's numbers contradict those of the manifest.
+    """
+    spec = bundle.manifest.decision
+    if wanted.error_rate is not None:
+        spec = spec.at_error_rate(wanted.error_rate)
+    given = wanted.overrides()
+    if spec.novelty is None:
+        given.pop("unknown_above", None)  # meant for another model of the same rig
+    rules = {label: LabelRule(rule.announce, rule.confirm) for label, rule in wanted.labels.items()}
+    spec = replace(spec, **given, labels={**spec.labels, **rules})  # type: ignore[arg-type]
+    own = copy(bundle)
+    own.manifest = replace(bundle.manifest, decision=spec)
+    return own
 
 
 def nose_settings(config: Config) -> NoseSettings:

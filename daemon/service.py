@@ -118,7 +118,7 @@ def serve(config: Config, stop: Stop) -> None:
         If a model or the port can never be used; before anything is opened wherever possible.
     """
     configure_logs(config.log)
-    bundles = load_models(config.models, config.decision.overrides())
+    bundles = load_models(config.models, config.decision)
     Service(config, bundles, version=installed_version()).run(stop)
 
 

@@ -171,7 +171,7 @@ def _listen(config: Config, longest_s: float) -> _Heard:
 
 def _model(name: str, config: Config, board: _Heard | None) -> str:
     """Load a model, and compare its wants with the board where there is one."""
-    (bundle,) = load_models([name], config.decision.overrides())
+    (bundle,) = load_models([name], config.decision)
     manifest = bundle.manifest
     told = (
         f"{manifest.name} {manifest.version}, {len(manifest.labels)} {manifest.task} labels, "

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon import payloads
+from daemon.config import DecisionConfig
 from daemon.config_file import load_config
 from daemon.feeding import CannotFeedError, missing_channels, shortfall
 from daemon.listening import bad_lines
 from daemon.live_recording import LIVE_SUFFIX
 from daemon.payloads import Envelope
-from daemon.pipeline import Pipeline, load_models, nose_settings
+from daemon.pipeline import Pipeline, nose_settings, with_decision
 from hardware.channels import CHANNEL_NAMES
 from hardware.frames import Quality
 from hardware.recording import Recording, RecordingError, read_recording
-from models.bundle import shipped_bundles
+from models.bundle import load_bundle, shipped_bundles
 from models.decision import State
 from models.nose import Nose, NoseSettings
 
@@ -154,8 +155,8 @@ def _shipped_defaults() -> tuple[str, ...]:
 
 
 @cache
-def _loaded(name: str, overrides: tuple[tuple[str, float], ...] = ()) -> Bundle:
-    return load_models([name], dict(overrides))[0]
+def _loaded(name: str) -> Bundle:
+    return load_bundle(name)
 
 
 def _chosen(file: str, recording: Recording, model: str | None, config: Config | None) -> Bundle:
@@ -164,8 +165,8 @@ def _chosen(file: str, recording: Recording, model: str | None, config: Config |
         names: tuple[str, ...] = (model,)
     else:
         names = _shipped_defaults() if config is None else config.models
-    overrides = () if config is None else tuple(sorted(config.decision.overrides().items()))
-    bundles = [_loaded(name, overrides) for name in names]
+    decision = DecisionConfig() if config is None else config.decision
+    bundles = [with_decision(_loaded(name), decision) for name in names]
     present = _present_channels(recording)
     problems = [
         shortfall(bundle.manifest, present, recording.nominal_rate_hz) for bundle in bundles

@@ -177,6 +177,9 @@ def test_a_missing_file_shows_the_smallest_configuration(tmp_path: Path) -> None
         ("decision: {anounce: 0.5}", "did you mean decision.announce?"),
         ("decision: {announce: 2}", "between 0 and 1"),
         ("decision: {announce: 0.5, withdraw: 0.6}", "must not be above announce"),
+        ("decision: {announce: 0.9, error_rate: 0.1}", "one of announce and error_rate"),
+        ("decision: {labels: {coffee: {anounce: 0.9}}}", "mean decision.labels.coffee.announce?"),
+        ("decision: {labels: {coffee: {announce: 9}}}", "between 0 and 1"),
         ("exposure: {nonsense: 2}", "exposure.nonsense is not a setting"),
     ],
 )
