@@ -13,8 +13,11 @@ import numpy as np
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
+from hardware.recording import RecordingWriter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 HISTORY_S = 600.0
@@ -54,6 +57,18 @@ class Stretch:
         """Rate of the median step; 1 where there is no step."""
         steps_ms = np.diff(self.t_ms)
         return 1000.0 / float(np.median(steps_ms)) if len(steps_ms) else 1.0
+
+    def write(self, path: Path) -> None:
+        """Write the readings as a recording, which `read_recording` and `scentd replay` read.
+
+        Raises
+        ------
+        RecordingError
+            If the file is there already, or cannot be written.
+        """
+        with RecordingWriter(path) as recording:
+            for t_ms, values in zip(self.t_ms.tolist(), self.values, strict=True):
+                recording.write(t_ms, values)
 
 
 class History:

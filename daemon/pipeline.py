@@ -58,12 +58,16 @@ class Pipeline:
     ----------
     nose : Nose
         With its models and settings; belongs to this pipeline from now on.
+
+    Attributes
+    ----------
+    nose: for what changes it while it runs: another correction, another head.
     """
 
     def __init__(self, nose: Nose) -> None:
         self._decoder = LineDecoder()
         self._health = ChannelHealth()
-        self._nose = nose
+        self.nose = nose
 
     @property
     def counts(self) -> LineCounts:
@@ -78,7 +82,7 @@ class Pipeline:
     @property
     def rate_hz(self) -> float | None:
         """The board's rate, None until known."""
-        return self._nose.rate_hz
+        return self.nose.rate_hz
 
     def feed(self, data: bytes, arrival_ms: float) -> Iterator[Step]:
         """Decode bytes that arrived together and take every frame in them."""
@@ -100,14 +104,14 @@ class Pipeline:
         arrival_ms : float
             Steady clock at its arrival; matters only for a board without a clock of its own.
         """
-        t_ms = self._nose.stamp(frame, arrival_ms)
+        t_ms = self.nose.stamp(frame, arrival_ms)
         quality = self._health.judge(frame, t_ms)
-        predictions = self._nose.feed(frame, quality, t_ms)
-        return Step(frame, t_ms, quality, predictions, self._nose.take_events())
+        predictions = self.nose.feed(frame, quality, t_ms)
+        return Step(frame, t_ms, quality, predictions, self.nose.take_events())
 
     def finish(self) -> list[Prediction]:
         """End the stream: return what can only be said once it is over."""
-        return self._nose.finish()
+        return self.nose.finish()
 
 
 def load_models(names: Iterable[str], decision: DecisionConfig) -> list[Bundle]:

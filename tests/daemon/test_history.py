@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from daemon.history import History, NoHistoryError
+from hardware.recording import read_recording
 
 
 def filled(readings: int, step_ms: int, seconds: float = 60.0) -> History:
@@ -41,6 +44,15 @@ def test_later_readings_do_not_change_what_was_taken() -> None:
     for number in range(50, 200):
         history.push(number * 1000, np.full(12, -1, np.float32))
     np.testing.assert_array_equal(kept.values, before)
+
+
+def test_a_stretch_becomes_a_recording_of_the_very_readings(tmp_path: Path) -> None:
+    kept = filled(50, 1000).last(20.0)
+    kept.write(tmp_path / "kept.csv")
+    recording = read_recording(tmp_path / "kept.csv")
+    np.testing.assert_array_equal(recording.values, kept.values)
+    assert recording.timestamp_ms is not None
+    np.testing.assert_array_equal(recording.timestamp_ms, kept.t_ms)
 
 
 def test_readings_that_are_not_there_are_refused_with_what_is() -> None:

@@ -1,7 +1,8 @@
 """Every state of the design, each reached by a whole episode through the real daemon.
 
 A simulated board on a pseudo-terminal plays the episode, the daemon runs in its own process,
-and what it says is read from Mosquitto. The board's own clock makes two hundred times real time safe.
+and what it says is read from Mosquitto. As the board has a clock of its own, two hundred times
+real time is safe.
 """
 
 from __future__ import annotations
