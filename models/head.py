@@ -38,10 +38,10 @@ class HeadError(ScentdError):
 EXPOSURE_VARIANCE = 2.0 / 3.0
 """Variance between exposures of a smell, in units of that within a class. Without it a smell taught
 once "lies further away" than the shipped ones, whose means are of many recordings, and is lost to
-them: of ten smells taught for two minutes each beside forty known ones, .28 of other recordings were
-named rightly. With 1/3, 2/3 and 1 it was .51, .62 and .69, and of the known smells .89, .87 and .83
-(without anything taught, .90; two networks, each without the substances and the recordings asked
-about). Less harm to what is known went before the last of the new."""
+them: of ten smells taught for two minutes each beside forty known ones, .28 of other recordings
+were named rightly. With 1/3, 2/3 and 1 it was .51, .62 and .69, and of the known smells .89, .87
+and .83 (without anything taught, .90; two networks, each without the substances and the recordings
+asked about). Less harm to what is known went before the last of the new."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
