@@ -8,11 +8,13 @@ import pytest
 from hypothesis import settings
 
 from models.manifest import write_bundle
-from tests.models.toys import Task, toy_files, toy_manifest
+from tests.models.toys import Task, toy_arrays, toy_files, toy_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from models.space import EmbeddingSpace
 
 # A busy machine is no failure: no test here asserts times, Hypothesis' deadline would.
 settings.register_profile("patient", deadline=None)
@@ -21,11 +23,21 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="session")
 def toy_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a writer of toy bundles, each in a folder of its own."""
-    files: dict[Task, dict[str, bytes]] = {}
+    """Return a writer of toy bundles, each in a folder of its own.
 
-    def write(task: Task = "substance", **changes: object) -> Path:
-        content = files.setdefault(task, toy_files(task))
+    With a `space` the bundle holds its arrays; with `descriptors` the network has that output.
+    """
+    files: dict[tuple[Task, bool], dict[str, bytes]] = {}
+
+    def write(
+        task: Task = "substance", *, space: EmbeddingSpace | None = None, **changes: object
+    ) -> Path:
+        describes = "descriptors" in changes
+        if (task, describes) not in files:
+            files[task, describes] = toy_files(task, describes=describes)
+        content = files[task, describes]
+        if space is not None:
+            content = {**content, "arrays.npz": toy_arrays(space)}
         manifest = toy_manifest(task, **changes)
         folder = tmp_path_factory.mktemp("bundle") / manifest.name
         write_bundle(folder, manifest, content)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from models.decision import (
     DecisionSpec,
     Heard,
+    LabelRule,
     MixtureDecision,
     Share,
     State,
@@ -22,6 +23,8 @@ from models.decision import (
     state_of,
 )
 from models.exposure import Phase
+from models.head import Head, Taught
+from models.space import EmbeddingSpace
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 SPEC = DecisionSpec()
@@ -268,10 +271,198 @@ def test_the_state_follows_the_air_and_a_fault_goes_before_all(
 ) -> None:
     assert state_of(phase, named=named, fault=False) is expected
     assert state_of(phase, named=named, fault=True) is State.FAULT
+    strange = State.UNRECOGNISED if expected is State.SENSING else expected
+    assert state_of(phase, named=named, fault=False, unrecognised=True) is strange
+
+
+# Embeddings are 8 wide: label i lies along axis i, and nothing along the last one.
+SPACE = EmbeddingSpace(LABELS, np.zeros(8), np.eye(8), np.eye(7, 8))
+WARY = dataclasses.replace(
+    SPEC, novelty="cosine", unknown_above=0.5, unknown_after=1.0, unknown_confirm=2, memory_s=1e9
+)
+KNOWN, STRANGE = np.eye(8, dtype=np.float32)[[0, 7]]
+FIRST, LATER = Share(0, 1, 1), Share(5, 1, 0.05)
+SURE_OF_A = window([9, 0, 0, 0, 0, 0, 0])
+
+
+def test_evidence_for_none_is_said_after_enough_of_it_and_bars_every_name() -> None:
+    spec = dataclasses.replace(WARY, unknown_after=1.08, confirm=1)
+    decision = SubstanceDecision(LABELS, spec, SPACE)
+    said = []
+    for number in range(6):
+        decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        said.append(decision.unrecognised)
+        assert decision.announced is None
+        assert decision.novelty == pytest.approx(1.0)
+    # So many windows are there with the third look; two in a row make the fourth.
+    assert said == [False, False, False, True, True, True]
+
+
+def test_a_name_is_taken_back_once_the_evidence_is_for_none() -> None:
+    decision = SubstanceDecision(LABELS, dataclasses.replace(WARY, memory_s=5.0), SPACE)
+    names = []
+    for embedding in [KNOWN] * 4 + [STRANGE] * 8:
+        decision.add(Heard(SURE_OF_A, embedding), Share(5, 1, 1))
+        names.append(decision.announced)
+    assert names[:4] == [None, "a", "a", "a"]
+    assert decision.unrecognised
+    assert names[-1] is None
+    for _ in range(12):
+        decision.add(Heard(SURE_OF_A, KNOWN), Share(5, 1, 1))
+    assert not decision.unrecognised
+    assert decision.announced == "a"
+
+
+@given(
+    strange=st.lists(st.booleans(), min_size=1, max_size=20),
+    fresh=st.floats(0.01, 1),
+    fullness=st.floats(0, 6),
+    memory_s=st.floats(5, 500),
+)
+def test_novelty_fades_and_weighs_as_the_evidence_does(
+    *, strange: list[bool], fresh: float, fullness: float, memory_s: float
+) -> None:
+    spec = dataclasses.replace(WARY, fullness=fullness, memory_s=memory_s)
+    decision = SubstanceDecision(LABELS, spec, SPACE)
+    filled = np.linspace(0.2, 1, len(strange))
+    for number, (odd, part) in enumerate(zip(strange, filled, strict=True)):
+        heard_now = Heard(SURE_OF_A, STRANGE if odd else KNOWN)
+        decision.add(heard_now, Share(5.0 if number else 0.0, part, fresh))
+    ages = 5.0 * np.arange(len(strange))[::-1]
+    weight = np.exp(-ages / memory_s) * filled**fullness
+    expected = (weight * np.array(strange)).sum() / weight.sum()
+    assert decision.novelty == pytest.approx(expected, abs=1e-9)
+
+
+def test_clearing_forgets_that_the_odour_was_none() -> None:
+    decision = SubstanceDecision(LABELS, WARY, SPACE)
+    for number in range(4):
+        decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+    assert decision.unrecognised
+    decision.clear()
+    assert not decision.unrecognised
+    assert decision.novelty is None
+
+
+@pytest.mark.parametrize(
+    "spec", [SPEC, dataclasses.replace(WARY, unknown_above=None)], ids=["no score", "no bound"]
+)
+def test_without_a_bound_nothing_is_unrecognised(spec: DecisionSpec) -> None:
+    decision = SubstanceDecision(LABELS, spec, SPACE)
+    for number in range(9):
+        decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+    assert not decision.unrecognised
+    assert decision.announced == "a"
+
+
+def test_a_taught_smell_joins_the_labels_and_is_no_stranger() -> None:
+    petrol = Taught("petrol", np.eye(8)[7], windows=5, exposures=1)
+    spec = dataclasses.replace(WARY, head_temperature=0.01)
+    decision = SubstanceDecision(LABELS, spec, SPACE, Head(taught=(petrol,)))
+    for number in range(4):
+        posterior = decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+    assert posterior.shape == (8,)
+    assert decision.announced == "petrol"
+    assert decision.novelty == pytest.approx(0.0)
+
+
+@given(LOGITS, st.floats(0.01, 0.9))
+def test_a_set_holds_every_label_over_the_threshold_and_always_the_likeliest(
+    windows: list[list[float]], threshold: float
+) -> None:
+    spec = dataclasses.replace(SPEC, set_threshold=threshold)
+    decision = SubstanceDecision(LABELS, spec)
+    assert decision.label_set == ()
+    for logits in windows:
+        posterior = decision.add(heard(logits), FIRST)
+    expected = {label for label, p in zip(LABELS, posterior, strict=True) if p >= threshold}
+    best = decision.top[0][0]
+    assert set(decision.label_set) == expected | {best}
+    assert decision.label_set[0] == best
+
+
+def test_no_set_is_said_where_none_was_fitted() -> None:
+    decision = SubstanceDecision(LABELS, SPEC)
+    decision.add(heard([9, 0, 0, 0, 0, 0, 0]), FIRST)
+    assert decision.label_set == ()
+
+
+def test_a_label_may_be_asked_for_more_belief_and_more_patience() -> None:
+    rules = {"a": LabelRule(announce=0.999999), "b": LabelRule(confirm=5)}
+    spec = dataclasses.replace(SPEC, confirm=1, labels=rules)
+    first = {}
+    for label in "abc":
+        decision = SubstanceDecision(LABELS, spec)
+        for number in range(9):
+            decision.add(Heard(9 * np.eye(7, dtype=np.float32)["abc".index(label)]), LATER)
+            if decision.announced == label:
+                first.setdefault(label, number)
+    assert first["b"] == first["c"] + 4
+    assert "a" not in first
+
+
+def test_a_label_that_needs_less_belief_than_a_withdrawal_is_kept_at_its_own() -> None:
+    spec = dataclasses.replace(SPEC, confirm=1, labels={"a": LabelRule(announce=0.2)})
+    decision = SubstanceDecision(LABELS, spec)
+    for _ in range(3):
+        decision.add(heard([math.log(5), 0, 0, 0, 0, 0, 0]), Share(5, 1, 1e-9))
+    assert decision.top[0][1] < spec.withdraw
+    assert decision.announced == "a"
+
+
+@given(st.floats(0.01, 0.6))
+def test_a_stated_error_rate_asks_for_the_belief_that_bounds_it(rate: float) -> None:
+    spec = SPEC.at_error_rate(rate)
+    assert spec.announce == pytest.approx(1 - rate)
+    assert spec.withdraw / spec.announce == pytest.approx(SPEC.withdraw / SPEC.announce)
+    assert spec.overrule >= spec.announce
+    assert not spec.problems()
+
+
+def test_announcements_are_wrong_no_more_often_than_stated() -> None:
+    """Three thousand sequential tests between labels, with evidence that is just what it says."""
+    rng = np.random.default_rng(8)
+    rate = 0.2
+    independent = dataclasses.replace(
+        SPEC, evidence_floor=1e-9, evidence_factor=1.0, memory_s=1e9, confirm=1, fullness=0.0
+    ).at_error_rate(rate)
+    wrong = announced = 0
+    for _ in range(3000):
+        truth = int(rng.integers(7))
+        decision = SubstanceDecision(LABELS, independent)
+        for _ in range(60):
+            # Each look is at independent normal readings, one a label, whose mean tells the truth.
+            reading = rng.normal(0, 1, 7) + 0.8 * (np.arange(7) == truth)
+            decision.add(Heard((0.8 * reading).astype(np.float32)), Share(0.0, 1, 1))
+            if decision.announced is not None:
+                announced += 1
+                wrong += decision.announced != LABELS[truth]
+                break
+    assert announced > 2900
+    assert wrong / announced <= rate
+    assert wrong / announced > rate / 4  # and not by never saying anything doubtful
+
+
+def test_components_lie_in_intervals_inside_0_and_1() -> None:
+    decision = MixtureDecision(("a", "b", "c"), dataclasses.replace(MIXED, proportion_margin=0.3))
+    decision.add(window([0.8, 0.1, 0.1]), window([0.9, 0.9, 0.1]), FIRST)
+    assert [(part.label, part.low, part.high) for part in decision.components] == [
+        ("a", pytest.approx(0.5), 1.0),
+        ("b", 0.0, pytest.approx(0.4)),
+    ]
 
 
 def test_constants_that_contradict_each_other_are_all_named() -> None:
     spec = DecisionSpec(temperature=0, announce=0.3, withdraw=0.5, confirm=0)
     assert len(spec.problems()) == 3
+    spec = DecisionSpec(
+        error_rate=1.5,
+        unknown_above=0.3,
+        unknown_confirm=0,
+        head_temperature=0,
+        set_threshold=0,
+        labels={"a": LabelRule(announce=2, confirm=0)},
+    )
+    assert len(spec.problems()) == 7
     assert not DecisionSpec().problems()
     assert math.isclose(DecisionSpec().temperature, 1.0)

@@ -12,14 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardware.channels import CHANNEL_NAMES, N_CHANNELS
+from hardware.errors import UsageError
 from hardware.frames import Quality, SensorFrame
 from models.bundle import Bundle, Outputs, load_bundle
-from models.decision import DecisionSpec, State
+from models.decision import DecisionSpec, LabelRule, State
+from models.head import Head, HeadError, Taught
 from models.manifest import Requirements
 from models.nose import Event, EventType, Nose, NoseSettings, Prediction
 from models.preprocess import batch_features
 from models.timing import Decimator
-from tests.models.toys import LABELS
+from tests.models.toys import DESCRIPTORS, LABELS, toy_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 AIR = np.array([100, 300, 470, 820, 3, 31, 3, 24.5, 1013, 40, 250, 60], dtype=np.float32)
 LEMON, MINT = np.array([0.9, 0.2, 0.2, 0.1]), np.array([0.2, 0.9, 0.2, 0.1])
+PETROL = np.array([0.2, 0.1, 0.2, 0.9])
+"""No label of the toy models answers to it."""
+WARY = DecisionSpec(novelty="cosine", unknown_above=0.5, unknown_after=0.5, set_threshold=0.2)
+"""Constants of a model that knows its limits."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +45,12 @@ def substance(toy_bundles: Callable[..., Path]) -> Bundle:
 @pytest.fixture(scope="module")
 def mixture(toy_bundles: Callable[..., Path]) -> Bundle:
     return load_bundle(toy_bundles("mixture", rate_hz=10.0))
+
+
+@pytest.fixture(scope="module")
+def wary(toy_bundles: Callable[..., Path]) -> Bundle:
+    """A model with everything that tells what is none of its labels."""
+    return load_bundle(toy_bundles(decision=WARY, space=toy_space(), descriptors=DESCRIPTORS))
 
 
 def air(seconds: float, rate_hz: float) -> NDArray[np.float64]:
@@ -385,3 +397,181 @@ def test_the_stride_is_the_owner_s(substance: Bundle) -> None:
     nose = Nose([substance], NoseSettings(live_stride_s=2.0), skip_warm_up=True)
     predictions, _ = smell(nose, frames(odour(LEMON, 30, 1), 1))
     assert np.diff([p.t_ms for p in predictions]).tolist() == [2000] * (len(predictions) - 1)
+
+
+def episode_of(gains: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([air(60, 1), odour(gains, 90, 1), fading(gains, 150, 1)])
+
+
+def test_an_odour_like_no_label_is_unrecognised_and_described(wary: Bundle) -> None:
+    predictions, events = smell(Nose([wary]), frames(episode_of(PETROL), 1))
+    assert states(predictions) == [
+        "warming_up", "ambient", "sensing", "unrecognised", "recovering", "ambient",
+    ]  # fmt: skip
+    assert [event.type for event in events] == [
+        EventType.ONSET, EventType.UNRECOGNISED, EventType.ENDED,
+    ]  # fmt: skip
+    assert (events[1].model, events[1].label, events[1].probability) == (
+        "toy-substance", None, None,
+    )  # fmt: skip
+    strange = [p for p in predictions if p.state is State.UNRECOGNISED]
+    assert all(p.novelty is not None and p.novelty >= 0.5 for p in strange)
+    assert {p.descriptors[0][0] for p in strange} == {"smoky"}
+    assert all(len(p.descriptors) == 5 for p in strange)
+    assert not any(p.descriptors for p in predictions if p.state is not State.UNRECOGNISED)
+    assert all(p.label is None for p in predictions)
+
+
+def test_a_known_odour_is_recognised_by_a_model_that_knows_its_limits(wary: Bundle) -> None:
+    predictions, events = smell(Nose([wary]), frames(episode_of(LEMON), 1))
+    assert states(predictions) == [
+        "warming_up", "ambient", "sensing", "recognised", "recovering", "ambient",
+    ]  # fmt: skip
+    assert EventType.UNRECOGNISED not in {event.type for event in events}
+    recognised = [p for p in predictions if p.state is State.RECOGNISED]
+    assert all(p.novelty is not None and p.novelty < 0.5 for p in recognised)
+    assert all(p.label_set[0] == p.label for p in recognised)
+    assert {p.set_coverage for p in recognised} == {0.9}
+
+
+def test_a_model_without_a_space_says_nothing_of_novelty(substance: Bundle) -> None:
+    predictions, _ = smell(Nose([substance]), frames(episode_of(PETROL), 1))
+    assert "unrecognised" not in states(predictions)
+    assert {p.novelty for p in predictions} == {None}
+    assert {p.label_set for p in predictions} == {()}
+    assert {p.set_coverage for p in predictions} == {None}
+
+
+def taught_petrol(wary: Bundle) -> Taught:
+    """Teach the smell by what the model makes of a recording of it."""
+    seen: list[NDArray[np.float32]] = []
+
+    class Listening(Bundle):
+        """A bundle that remembers its embeddings."""
+
+        def run(self, x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
+            outputs = super().run(x, mask)
+            seen.append(outputs.embedding[0])
+            return outputs
+
+    bundle = Listening(wary.folder, wary.manifest, wary.precision, wary._session)
+    nose = Nose([bundle], skip_warm_up=True, assume_exposed=True)
+    smell(nose, frames(odour(PETROL, 60, 1), 1, seed=5))
+    embeddings = np.array(seen)
+    return Taught("petrol", toy_space().whiten(embeddings).mean(axis=0), len(seen), 1)
+
+
+def test_a_smell_taught_while_it_is_there_is_named_from_the_next_look_on(wary: Bundle) -> None:
+    nose = Nose([wary])
+    source = list(frames(np.concatenate([air(60, 1), odour(PETROL, 120, 1)]), 1))
+    before, _ = smell(nose, source[:150])
+    assert states(before)[-1] == "unrecognised"
+    spec = dataclasses.replace(WARY, head_temperature=0.1)
+    wary.manifest = dataclasses.replace(wary.manifest, decision=spec)
+    try:
+        nose.set_head("toy-substance", Head(taught=(taught_petrol(wary),)))
+        after, events = smell(nose, source[150:])
+    finally:
+        wary.manifest = dataclasses.replace(wary.manifest, decision=WARY)
+    assert after[0].t_ms - before[-1].t_ms <= 5000
+    assert after[0].top[0][0] == "petrol"
+    assert {p.label for p in after if p.state is State.RECOGNISED} == {"petrol"}
+    assert states(after)[-1] == "recognised"
+    assert [event.label for event in events] == ["petrol"]
+
+
+def test_a_hidden_label_is_never_said_and_a_renamed_one_by_its_new_name(wary: Bundle) -> None:
+    hiding = Nose([wary], heads={"toy-substance": Head(hidden=frozenset({"lemon"}))})
+    predictions, _ = smell(hiding, frames(episode_of(LEMON), 1))
+    said = {label for p in predictions for label in (p.label, *p.label_set, *dict(p.top))}
+    assert said == {None, "mint", "garlic"}
+    renaming = Nose([wary], heads={"toy-substance": Head(renamed={"lemon": "citron"})})
+    predictions, _ = smell(renaming, frames(episode_of(LEMON), 1))
+    assert {p.label for p in predictions if p.label} == {"citron"}
+
+
+def test_a_head_that_does_not_fit_is_refused(wary: Bundle, substance: Bundle) -> None:
+    with pytest.raises(UsageError, match="none called 'other'"):
+        Nose([wary], heads={"other": Head()})
+    with pytest.raises(UsageError, match="no class means"):
+        Nose([substance], heads={"toy-substance": Head()})
+    with pytest.raises(HeadError, match="coffee"):
+        Nose([wary]).set_head("toy-substance", Head(hidden=frozenset({"coffee"})))
+
+
+def test_a_label_s_own_rule_goes_before_that_of_all(toy_bundles: Callable[..., Path]) -> None:
+    spec = dataclasses.replace(WARY, labels={"lemon": LabelRule(confirm=6)})
+    bundle = load_bundle(toy_bundles(decision=spec, space=toy_space()))
+    assert bundle.manifest.decision.labels == {"lemon": LabelRule(confirm=6)}
+    first = {}
+    for label, gains in (("lemon", LEMON), ("mint", MINT)):
+        predictions, _ = smell(Nose([bundle]), frames(episode_of(gains), 1))
+        first[label] = next(p.t_ms for p in predictions if p.label == label)
+    assert first["lemon"] - first["mint"] >= 15_000
+
+
+class Gain:
+    """Takes every odour of the Grove channels to a power, as another rig's gain would."""
+
+    id = "gain-1"
+
+    def __init__(self, power: float) -> None:
+        self._air = AIR[:4] / (1023 - AIR[:4])
+        self._power = power
+        self.steps_s: list[float] = []
+        self.resets = 0
+
+    def __call__(self, values: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
+        self.steps_s.append(dt_s)
+        corrected = values.copy()
+        odds = values[:4] / (1023 - values[:4])
+        odds = self._air * (odds / self._air) ** self._power
+        corrected[:4] = 1023 * odds / (1 + odds)
+        return corrected
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def test_readings_are_corrected_before_air_and_models_see_them(wary: Bundle) -> None:
+    """What a correction takes for air is no onset, and what it turns over is another smell."""
+    source = list(frames(episode_of(LEMON), 1))
+    silent, events = smell(Nose([wary], correction=Gain(0.01)), source)
+    assert states(silent) == ["warming_up", "ambient"]
+    assert events == []
+    correction = Gain(-1.0)
+    turned, events = smell(Nose([wary], correction=correction), source)
+    assert EventType.ONSET in {event.type for event in events}
+    assert "lemon" not in {p.label for p in turned}
+    assert {p.calibration for p in turned} == {"gain-1"}
+    assert correction.steps_s[:3] == [0.0, 1.0, 1.0]
+
+
+def test_a_new_correction_starts_features_anew_and_leaves_warm_sensors_warm(wary: Bundle) -> None:
+    nose = Nose([wary])
+    source = list(frames(air(120, 1), 1))
+    smell(nose, source[:60])
+    correction = Gain(2)
+    nose.set_correction(correction)
+    after, _ = smell(nose, source[60:])
+    assert correction.resets == 1
+    assert "warming_up" not in states(after)
+    assert states(after)[-1] == "ambient"
+    assert min(p.window_s for p in after if p.window_s) == 15
+    assert {p.calibration for p in after} == {"gain-1"}
+    nose.set_correction(None)
+    again, _ = smell(nose, frames(air(30, 1), 1, start_seq=120))
+    assert {p.calibration for p in again} == {None}
+
+
+def test_components_carry_intervals_where_the_manifest_has_a_margin(
+    toy_bundles: Callable[..., Path],
+) -> None:
+    spec = DecisionSpec(presence_thresholds=(0.6,) * 3, proportion_margin=0.2, announce=0.3)
+    bundle = load_bundle(toy_bundles("mixture", decision=spec))
+    predictions, _ = smell(Nose([bundle]), frames(episode_of(LEMON), 1))
+    parts = [part for p in predictions for part in p.components]
+    assert parts
+    for part in parts:
+        assert part.low == pytest.approx(max(0, part.proportion - 0.2))
+        assert part.high == pytest.approx(min(1, part.proportion + 0.2))

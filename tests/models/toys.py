@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from models.decision import DecisionSpec
 from models.manifest import Manifest, Network, Requirements, Runtime
 from models.preprocess import PreprocessSpec
+from models.space import EmbeddingSpace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,12 +24,16 @@ EMBEDDING = 8
 WINDOW = 30
 LABELS = ("lemon", "mint", "garlic")
 CHANNELS = ("NO2", "C2H5OH", "VOC", "CO")
+DESCRIPTORS = ("sour", "cool", "sharp", "smoky", "sweet", "green", "nutty", "woody")
 
 Task = Literal["substance", "mixture"]
 
 
-def pooling_network(task: Task, features: int) -> bytes:
-    """Masked mean over time, then one matrix: label i answers to feature i."""
+def pooling_network(task: Task, features: int, *, describes: bool = False) -> bytes:
+    """Masked mean over time, then one matrix: label i answers to feature i.
+
+    The descriptors, where there are any, are the embedding through a sigmoid.
+    """
     weights = np.zeros((features, EMBEDDING), dtype=np.float32)
     weights[:, :features] = np.eye(features, EMBEDDING, dtype=np.float32)[:, :features]
     head = 4.0 * np.eye(EMBEDDING, len(LABELS), dtype=np.float32)
@@ -45,6 +51,9 @@ def pooling_network(task: Task, features: int) -> bytes:
         nodes.append(helper.make_node("Softmax", ["logits"], ["proportions"], axis=-1))
         nodes.append(helper.make_node("Sigmoid", ["logits"], ["presence"]))
         outputs = {"embedding": EMBEDDING, "proportions": len(LABELS), "presence": len(LABELS)}
+    if describes:
+        nodes.append(helper.make_node("Sigmoid", ["embedding"], ["descriptors"]))
+        outputs["descriptors"] = EMBEDDING
     graph = helper.make_graph(
         nodes,
         "pooling",
@@ -106,8 +115,21 @@ def toy_manifest(task: Task = "substance", **changes: object) -> Manifest:
     return Manifest(**(values | changes))  # type: ignore[arg-type]
 
 
-def toy_files(task: Task = "substance") -> dict[str, bytes]:
-    fp32 = pooling_network(task, len(CHANNELS))
+def toy_space() -> EmbeddingSpace:
+    """Return the space in which label i lies along feature i; whitening changes nothing."""
+    means = 2.0 * np.eye(len(LABELS), EMBEDDING)
+    return EmbeddingSpace(LABELS, np.zeros(EMBEDDING), np.eye(EMBEDDING), means)
+
+
+def toy_arrays(space: EmbeddingSpace) -> bytes:
+    """Return a bundle's arrays.npz with the space in it."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **space.to_arrays())
+    return buffer.getvalue()
+
+
+def toy_files(task: Task = "substance", *, describes: bool = False) -> dict[str, bytes]:
+    fp32 = pooling_network(task, len(CHANNELS), describes=describes)
     return {
         "model.fp32.onnx": fp32,
         "model.onnx": quantised(fp32),
