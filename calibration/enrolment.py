@@ -43,8 +43,6 @@ USABLE_SHARE = 0.5
 BATCH = 32
 """Windows that go through the network at once: bounds the memory on a small machine."""
 
-_AIR_HZ = 1.0
-
 
 class EnrolmentError(ScentdError):
     """These readings cannot teach a smell; the message says why and what to do."""
@@ -145,9 +143,9 @@ def exposure_in(
 ) -> tuple[int, int]:
     """Return the first row of the odour and the row after its last, from row `start` on.
 
-    Where an onset is found, the odour lasts from it to its end. Without one it was there from
-    the start: a steady odour is as quiet as clean air, so only air that is *known* to be clean,
-    because an odour before began and ended on it, is refused.
+    Where the air changed for certain, the odour is the longest stretch from an onset to its end.
+    Where it did not, the odour was there all along: a steady one is as quiet as clean air, so
+    only air that is *known* to be clean is refused.
 
     Parameters
     ----------
@@ -160,25 +158,32 @@ def exposure_in(
     EnrolmentError: the air was clean.
     """
     detector = ExposureDetector(settings or ExposureSettings(), skip_warm_up=True)
-    onset: int | None = None
-    clean = 0
-    for row, values in enumerate(readings.values.tolist()):
-        dt_s = float(readings.t_ms[row] - readings.t_ms[row - 1]) / 1000.0 if row else 1 / _AIR_HZ
+    rows = len(readings)
+    stretches: list[tuple[int, int]] = []
+    onset, certain, clean = 0, False, 0
+    steps_s = np.diff(readings.t_ms, prepend=readings.t_ms[:1] - 1000).astype(float) / 1000.0
+    for row, (values, dt_s) in enumerate(
+        zip(readings.values.tolist(), steps_s.tolist(), strict=True)
+    ):
         change = detector.update(values, dt_s)
-        if row < start:
-            continue
         if change is Change.ONSET:
-            onset = row if onset is None else onset
-        elif change is Change.ENDED and onset is not None and row > onset:
-            return onset, row
-        clean += detector.phase is Phase.AMBIENT and detector.air_known
-    if onset is None and clean > (len(readings) - start) / 2:
-        raise EnrolmentError(
-            f"Expected a smell to learn, but in {clean} of {len(readings) - start} readings the "
-            "air was as clean as before the last odour. Bring the sample to the sensors, and "
-            "teach it when the state is sensing or unrecognised."
-        )
-    return (start if onset is None else onset), len(readings)
+            onset, certain = row, False
+        elif change is Change.ENDED and certain:
+            stretches.append((max(onset, start), row))
+        certain = detector.odour_certain or (certain and detector.phase is Phase.EXPOSED)
+        clean += row >= start and detector.phase is Phase.AMBIENT and detector.air_known
+    if certain:
+        stretches.append((max(onset, start), rows))
+    stretches = [(first, end) for first, end in stretches if end > first]
+    if stretches:
+        return max(stretches, key=lambda stretch: stretch[1] - stretch[0])
+    if clean <= (rows - start) / 2:
+        return start, rows
+    raise EnrolmentError(
+        f"Expected a smell to learn, but in {clean} of {rows - start} readings the air was as "
+        "clean as before the last odour. Bring the sample to the sensors, and teach it while the "
+        "state is sensing or unrecognised."
+    )
 
 
 def learn(

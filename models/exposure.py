@@ -276,6 +276,11 @@ class ExposureDetector:
         """Whether the baseline was clean air for certain: an exposure began and ended on it."""
         return self._air_known
 
+    @property
+    def odour_certain(self) -> bool:
+        """Whether an odour is there now and went further than slow changes within one do."""
+        return self._phase is Phase.EXPOSED and self._reached_certain()
+
     def reset(self) -> None:
         """Start anew, as with a board just switched on."""
         self._channels = [_Channel(channel_index(name), self._settings) for name in GAS_CHANNELS]
@@ -412,8 +417,7 @@ class ExposureDetector:
         return None
 
     def _end(self) -> None:
-        certain = self._settings.certain
-        self._air_known |= any(item.peak >= certain * item.unit for item in self._channels)
+        self._air_known |= self._reached_certain()
         if not self._air_known:
             # Perhaps only a turn within an odour that was there from the start.
             self._anchor()
@@ -423,6 +427,10 @@ class ExposureDetector:
             channel.clear_exposure()
             channel.trough = abs(channel.signal - channel.baseline) / channel.unit
         self._enter(Phase.RECOVERING)
+
+    def _reached_certain(self) -> bool:
+        certain = self._settings.certain
+        return any(channel.peak >= certain * channel.unit for channel in self._channels)
 
     def _while_recovering(self, dt_s: float) -> Change | None:
         settings = self._settings
