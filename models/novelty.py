@@ -1,8 +1,8 @@
 """Models: how little a window is like anything that the network learned.
 
 May import numpy and models.space. Pure: arrays in, one number per window out, larger = less
-known. Every score has been compared on substances never trained on; a bundle's manifest names
-the one that its trainer found best (`novelty`), and bounds it (`unknown_above`).
+known. `scent-train trust` compares the scores on substances never trained on; a bundle's manifest
+names the one that its trainer found best (`novelty`), and bounds it (`unknown_above`).
 """
 
 from __future__ import annotations
@@ -117,6 +117,25 @@ def probability(
     x = logits.astype(np.float64)
     shares = np.exp(x - x.max(axis=1, keepdims=True))
     least: NDArray[np.float64] = 1.0 - 1.0 / shares.sum(axis=1)
+    return least
+
+
+def neighbours(
+    space: EmbeddingSpace, embedding: NDArray[np.float32], exemplars: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """One less the cosine to the nearest of many known windows (Sun et al., ICML 2022).
+
+    For comparison alone, as it would have to ship with the windows: of 600 it tells no more than
+    `cosine` does of fifty means.
+
+    Parameters
+    ----------
+    space: of the embeddings.
+    embedding: float32[windows, D].
+    exemplars: float32[known windows, D].
+    """
+    nearest = _unit(space.whiten(embedding)) @ _unit(space.whiten(exemplars)).T
+    least: NDArray[np.float64] = 1.0 - nearest.max(axis=1)
     return least
 
 

@@ -113,3 +113,11 @@ def test_energy_and_probability_are_those_of_their_papers() -> None:
     np.testing.assert_allclose(energy, [-np.log(first.sum()), -800.0], rtol=1e-6)
     rest = novelty.score("probability", space, embedding, logits)
     np.testing.assert_allclose(rest, [1 - first.max() / first.sum(), 0.0], atol=1e-6)
+
+
+def test_the_nearest_of_many_windows_tells_a_stranger_too() -> None:
+    space, known = measured(), drawn(CENTRES, 200, 1)
+    strange = novelty.neighbours(space, drawn(STRANGER[None], 20, 4), known)
+    familiar = novelty.neighbours(space, drawn(CENTRES, 20, 5), known)
+    assert strange.min() > familiar.max()
+    np.testing.assert_allclose(novelty.neighbours(space, known[:5], known), 0.0, atol=1e-6)
