@@ -26,10 +26,11 @@ from daemon.memory import drop_startup_pages
 from daemon.mqtt import OFFLINE, ONLINE, Publisher
 from daemon.outbox import MemoryOutbox
 from daemon.payloads import Gauges, finite
-from daemon.pipeline import live_pipeline, load_models
+from daemon.pipeline import live_pipeline, load_models, nose_settings
 from daemon.requests import Inbox, Requests, only
 from daemon.sources import Arrival, Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
 from daemon.stopping import Stop
+from daemon.teaching import ENROLL, Teaching, stores_of
 from hardware.version import installed_version
 
 if TYPE_CHECKING:
@@ -153,6 +154,13 @@ class Service:
         self._history = History()
         self._requests = Requests(self._inbox, self._announcer.response)
         self._requests.register("status", self._status)
+        self._teaching = Teaching(
+            stores_of(bundles, config.state_dir),
+            self._pipeline.nose.set_head,
+            history=self._history,
+            settings=nose_settings(config),
+        )
+        self._requests.register(ENROLL, self._teaching.handle)
         self._latest: dict[str, Prediction] = {}
         self._version = version
         self._recording = LiveRecording(config.recordings_dir) if config.record else None
@@ -178,6 +186,7 @@ class Service:
         NotAPortError
             If the configured port can never become one.
         """
+        self._teaching.begin()
         with self._publisher, self._reader:
             self._tick()
             drop_startup_pages()

@@ -101,6 +101,11 @@ class Head:
                 "Rename or forget one of them."
             )
 
+    @property
+    def empty(self) -> bool:
+        """Whether it changes nothing."""
+        return not (self.taught or self.hidden or self.renamed)
+
     def labels(self, shipped: tuple[str, ...]) -> tuple[str, ...]:
         """Return the labels as published: those of the model, renamed, then the taught ones.
 
