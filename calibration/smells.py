@@ -566,7 +566,7 @@ class SmellStore:
         }
         if label in published:
             raise SmellError(
-                f"{self.model} knows a {label} of its own. Hide it (`scentd enroll --hide "
+                f"{self.model} has a label {label} of its own. Hide it (`scentd enroll --hide "
                 f"{label}`) or rename it (`scentd enroll --rename {label} NAME`), or teach yours "
                 "under another name."
             )

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
+from hardware.frames import Quality
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from hardware.recording import Recording
     from models.manifest import Manifest
 
 
@@ -59,3 +62,14 @@ def shortfall(manifest: Manifest, present: Collection[str], rate_hz: float | Non
         f"the board sends {rate_hz:.3g} readings a second, the model needs {low * wanted_hz:.3g} "
         f"to {high * wanted_hz:.3g} or a multiple of that"
     )
+
+
+def present_channels(recording: Recording) -> tuple[str, ...]:
+    """Return the channels that a recording has a number of anywhere."""
+    ever = (recording.quality != Quality.MISSING).any(axis=0)
+    return tuple(name for name, there in zip(CHANNEL_NAMES, ever, strict=True) if there)
+
+
+def is_published(recording: Recording) -> bool:
+    """Whether this is one of the published layouts, which lie within one exposure, whole."""
+    return recording.timestamp_ms is None or len(present_channels(recording)) < len(CHANNEL_NAMES)

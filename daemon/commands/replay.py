@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING, Any
 from daemon import payloads
 from daemon.config import DecisionConfig
 from daemon.config_file import load_config
-from daemon.feeding import CannotFeedError, missing_channels, shortfall
+from daemon.feeding import (
+    CannotFeedError,
+    is_published,
+    missing_channels,
+    present_channels,
+    shortfall,
+)
 from daemon.listening import bad_lines
 from daemon.live_recording import LIVE_SUFFIX
 from daemon.payloads import Envelope
 from daemon.pipeline import Pipeline, nose_settings, with_decision
-from hardware.channels import CHANNEL_NAMES
-from hardware.frames import Quality
+from daemon.teaching import heads_of, stores_of
 from hardware.recording import Recording, RecordingError, read_recording
 from models.bundle import load_bundle, shipped_bundles
 from models.decision import State
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from daemon.config import Config
     from hardware.command_line import Subparsers
     from models.bundle import Bundle
+    from models.head import Head
     from models.nose import Event, Prediction
 
 DEFAULT_MODELS = ("substances-50", "mixtures-12")
@@ -68,8 +74,18 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="begin with the warm-up, as a live run does, whatever the file's name",
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="take the rig's models and settings from there"
+    rig = parser.add_mutually_exclusive_group()
+    rig.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="take the rig's models, settings and taught smells from there",
+    )
+    rig.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="take the taught smells from a rig's state folder",
     )
     parser.set_defaults(run=run)
 
@@ -99,7 +115,8 @@ def _replay(file: str, args: argparse.Namespace, config: Config | None, printer:
         NoseSettings() if config is None else nose_settings(config),
         rate_hz=_known_rate_hz(recording, config),
         skip_warm_up=not _is_live(file, args),
-        assume_exposed=not _is_live(file, args) and _is_published(recording),
+        assume_exposed=not _is_live(file, args) and is_published(recording),
+        heads=_heads(bundle, args.state if config is None else config.state_dir),
     )
     pipeline = Pipeline(nose)
     period_ms = 1000.0 / recording.nominal_rate_hz
@@ -129,18 +146,18 @@ def _replay(file: str, args: argparse.Namespace, config: Config | None, printer:
     )
 
 
+def _heads(bundle: Bundle, state_dir: Path | None) -> dict[str, Head]:
+    """Return what the rig was taught beside the model, of a rig that is known."""
+    if state_dir is None:
+        return {}
+    heads, problems = heads_of(stores_of([bundle], state_dir))
+    for problem in problems:
+        print(f"scentd: {problem}", file=sys.stderr)
+    return {model: head for model, head in heads.items() if not head.empty}
+
+
 def _is_live(file: str, args: argparse.Namespace) -> bool:
     return bool(args.live) or file.endswith(LIVE_SUFFIX)
-
-
-def _present_channels(recording: Recording) -> tuple[str, ...]:
-    ever = (recording.quality != Quality.MISSING).any(axis=0)
-    return tuple(name for name, there in zip(CHANNEL_NAMES, ever, strict=True) if there)
-
-
-def _is_published(recording: Recording) -> bool:
-    """Whether this is one of the published layouts, which lie within one exposure, whole."""
-    return recording.timestamp_ms is None or len(_present_channels(recording)) < len(CHANNEL_NAMES)
 
 
 def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
@@ -167,7 +184,7 @@ def _chosen(file: str, recording: Recording, model: str | None, config: Config |
         names = _shipped_defaults() if config is None else config.models
     decision = DecisionConfig() if config is None else config.decision
     bundles = [with_decision(_loaded(name), decision) for name in names]
-    present = _present_channels(recording)
+    present = present_channels(recording)
     problems = [
         shortfall(bundle.manifest, present, recording.nominal_rate_hz) for bundle in bundles
     ]
