@@ -65,7 +65,8 @@ class OpenFold:
     truth: int[recordings], index in `labels`, UNKNOWN for a hidden substance.
     owner: int[windows], the recording of each of the protocol's windows.
     logits, embedding: float32[windows, ...].
-    streams: the same recordings listened to as the daemon does, with embeddings.
+    streams: the same recordings listened to as the daemon does, with embeddings and novelty.
+    descriptors: float32[windows, descriptors] of a network with that head, else None.
     """
 
     fold: int
@@ -81,6 +82,7 @@ class OpenFold:
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32]
     streams: Streams
+    descriptors: NDArray[np.float32] | None = None
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -215,10 +217,12 @@ def _keep(
         for part in (known, hidden)
         for sample in part.samples
     ]
+    described = [part.descriptors for part in parts if part.descriptors is not None]
     keep(
         path,
         key,
         {
+            **({"descriptors": np.concatenate(described)} if described else {}),
             "fold": fold,
             "labels": train.labels,
             "hidden": hidden.labels,
@@ -227,19 +231,22 @@ def _keep(
             "names": [sample.name for sample in samples],
             "substance": substances,
             "owner": np.concatenate([parts[0].owner, parts[1].owner + len(known.samples)]),
-            "logits": np.concatenate([_logits(part.logits) for part in parts]),
+            "logits": np.concatenate([_there(part.logits) for part in parts]),
             "embedding": np.concatenate([part.embedding for part in parts]),
             "stream_logits": streams.logits,
-            "stream_embedding": _logits(streams.embedding),
+            "stream_embedding": _there(streams.embedding),
             "stream_ends_s": streams.ends_s,
             "stream_shares": [(x.elapsed_s, x.filled, x.fresh) for x in streams.shares],
         },
     )
 
 
-def _logits(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def _there(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
     if values is None:
-        raise OpenSetError("A substance network gave no logits. Export the bundle again.")
+        raise OpenSetError(
+            "Expected logits and embeddings of a substance network, got none of one kind. Export "
+            "the bundle again."
+        )
     return values
 
 
@@ -252,11 +259,12 @@ def _read(path: Path, key: str | None = None) -> OpenFold | None:
     number = {name: k for k, name in enumerate(labels)}
     truth = np.array([number.get(name, UNKNOWN) for name in substance], dtype=np.int64)
     exemplars, exemplar_label = arrays["exemplars"], arrays["exemplar_label"]
+    space = EmbeddingSpace.measured(exemplars, exemplar_label, labels)
     return OpenFold(
         fold=int(arrays["fold"]),
         labels=labels,
         hidden=tuple(arrays["hidden"].tolist()),
-        space=EmbeddingSpace.measured(exemplars, exemplar_label, labels),
+        space=space,
         exemplars=exemplars,
         exemplar_label=exemplar_label,
         names=tuple(arrays["names"].tolist()),
@@ -271,5 +279,6 @@ def _read(path: Path, key: str | None = None) -> OpenFold | None:
             arrays["stream_ends_s"],
             truth,
             arrays["stream_embedding"],
-        ),
+        ).told_in(space),
+        descriptors=arrays.get("descriptors"),
     )

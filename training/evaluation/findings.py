@@ -148,7 +148,7 @@ def window_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> 
         [specs.get(int(fold), default).temperature for fold in held_out.fold[owner]]
     )
     stated = np.exp(log_softmax(logits.astype(np.float64) / temperature[:, None]).max(axis=1))
-    return _reliability(stated, truth == named, owner, held_out.groups)
+    return reliability(stated, truth == named, owner, held_out.groups)
 
 
 def belief_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Reliability | None:
@@ -167,7 +167,7 @@ def belief_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> 
     there = np.isfinite(stated)
     if stage < 0 or not there.any():
         return None
-    return _reliability(stated[there], right[there], np.flatnonzero(there), held_out.groups)
+    return reliability(stated[there], right[there], np.flatnonzero(there), held_out.groups)
 
 
 def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Course | None:
@@ -196,7 +196,7 @@ def presence_reliability(held_out: HeldOut) -> Reliability:
         raise ValueError("substances have no presences")
     owner = np.repeat(held_out.answers.owner, presence.shape[1])
     truly = (held_out.window_target > 0).reshape(-1)
-    return _reliability(presence.reshape(-1).astype(float), truly, owner, held_out.groups)
+    return reliability(presence.reshape(-1).astype(float), truly, owner, held_out.groups)
 
 
 def fold_specs(constants: Mapping[str, Mapping[str, object]]) -> dict[int, DecisionSpec]:
@@ -222,12 +222,21 @@ def _window_answers(
     return held_out.window_target.argmax(axis=1), logits.argmax(axis=1), held_out.answers.owner
 
 
-def _reliability(
+def reliability(
     stated: NDArray[np.float64],
     right: NDArray[np.bool_],
     owner: NDArray[np.int64],
     groups: Sequence[str],
 ) -> Reliability:
+    """Hold stated probabilities against what came true.
+
+    Parameters
+    ----------
+    stated: float[answers], 0..1.
+    right: bool[answers].
+    owner: int[answers], the recording of each.
+    groups: per recording, what it is resampled with.
+    """
     place = np.minimum((stated * BINS).astype(int), BINS - 1)
     recordings = len(groups)
     sums = np.zeros((3, recordings, BINS))

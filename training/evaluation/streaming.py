@@ -180,7 +180,7 @@ def joined(parts: Sequence[Streams]) -> Streams:
 def follow(streams: Streams, spec: DecisionSpec) -> Course:
     """Let the decision layer listen to every recording."""
     posterior = posteriors(streams, spec)
-    return announce(posterior, spec, *_strangeness(streams, spec))
+    return announce(posterior, spec, *strangeness_of(streams, spec))
 
 
 def posteriors(streams: Streams, spec: DecisionSpec) -> NDArray[np.float64]:
@@ -278,6 +278,11 @@ def streaming_tally(streams: Streams, course: Course) -> Tally:
     return tally
 
 
+def stage_of(streams: Streams, seconds: float) -> int:
+    """Return the last window that ends at `seconds` or before; the first where none does."""
+    return max(int(np.searchsorted(streams.ends_s, seconds, side="right")) - 1, 0)
+
+
 def decided_s(streams: Streams, course: Course) -> NDArray[np.float64]:
     """Return the seconds float[recordings] until the first announcement, NaN without one."""
     named = (course.named >= 0) & streams.heard
@@ -331,7 +336,7 @@ def _faded(
     return means, counts
 
 
-def _strangeness(
+def strangeness_of(
     streams: Streams, spec: DecisionSpec
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
     """Return where the novelty is over its bound, and where that may be said."""
