@@ -75,7 +75,12 @@ class Announcer:
         self._publisher.hold(payloads.HEALTH, encode(payload), qos=0)
 
     def info(
-        self, bundles: Sequence[Bundle], *, rate_hz: float | None, dialect: str | None
+        self,
+        bundles: Sequence[Bundle],
+        *,
+        rate_hz: float | None,
+        dialect: str | None,
+        calibration: str | None,
     ) -> None:
         """Publish what runs here."""
         payload = payloads.info_payload(
@@ -83,6 +88,7 @@ class Announcer:
             bundles=bundles,
             rate_hz=rate_hz,
             dialect=dialect,
+            calibration=calibration,
             envelope=self._envelope(),
         )
         self._publisher.hold(payloads.INFO, encode(payload))

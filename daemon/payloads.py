@@ -203,6 +203,8 @@ class Gauges:
     inference_ms: recent inference times, per model name.
     outbox_depth, outbox_dropped: messages waiting, and lost for lack of room.
     broker: state, protocol, connections, rejected and fleeting_dropped of the connection.
+    calibration: state, profile, why and drift of the rig's calibration.
+    requests: taken, retained and dropped.
     rss_mb: resident memory.
     uptime_s: since the start of the process.
     """
@@ -217,6 +219,8 @@ class Gauges:
     outbox_depth: int
     outbox_dropped: int
     broker: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+    requests: Mapping[str, int]
     rss_mb: float
     uptime_s: float
 
@@ -247,6 +251,8 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
         "outbox_depth": gauges.outbox_depth,
         "outbox_dropped": gauges.outbox_dropped,
         "broker": dict(gauges.broker),
+        "calibration": dict(gauges.calibration),
+        "requests": dict(gauges.requests),
         "rss_mb": finite(gauges.rss_mb, 1),
         "uptime_s": finite(gauges.uptime_s, 1),
     }
@@ -265,6 +271,7 @@ def info_payload(
     bundles: Iterable[Bundle],
     rate_hz: float | None,
     dialect: str | None,
+    calibration: str | None,
     envelope: Envelope,
 ) -> Payload:
     """Return what `info` carries: what runs here, and on what."""
@@ -282,7 +289,7 @@ def info_payload(
             }
             for bundle in bundles
         ],
-        "calibration": None,
+        "calibration": calibration,
         "channels": [
             {"name": channel.name, "unit": channel.unit, "part": channel.device}
             for channel in CHANNELS

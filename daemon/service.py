@@ -266,7 +266,9 @@ class Service:
         described = (self._pipeline.rate_hz, self._pipeline.dialect)
         if described != self._described:
             self._described = described
-            self._announcer.info(self._bundles, rate_hz=described[0], dialect=described[1])
+            self._announcer.info(
+                self._bundles, rate_hz=described[0], dialect=described[1], calibration=None
+            )
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
             self._announcer.health(self._gauges())
@@ -332,6 +334,8 @@ class Service:
                 "rejected": report.rejected,
                 "fleeting_dropped": report.fleeting_dropped,
             },
+            calibration={"state": "none", "profile": None, "why": None, "drift": {}},
+            requests=asdict(self._inbox.counts),
             rss_mb=resident_mb(),
             uptime_s=time.monotonic() - self._started_s,
         )

@@ -140,6 +140,8 @@ def test_health_before_the_first_frame_obeys_its_schema() -> None:
             "rejected": 0,
             "fleeting_dropped": 0,
         },
+        calibration={"state": "none", "profile": None, "why": None, "drift": {}},
+        requests={"taken": 0, "retained": 0, "dropped": 0},
         rss_mb=70.0,
         uptime_s=0.0,
     )
