@@ -35,8 +35,7 @@ import yaml
 from calibration.enrolment import EnrolmentError, Lesson, heard, learn, space_of, taught
 from hardware.errors import ScentdError, UsageError
 from hardware.recording import RecordingError, RecordingWriter, read_recording
-from models.head import Head
-from models.manifest import INT8_MODEL
+from models.head import Head, Taught
 from models.mapping import build, plain
 
 if TYPE_CHECKING:
@@ -599,13 +598,24 @@ class SmellStore:
         """Write the next version, then the index, then throw away what no version needs."""
         numbers = [0, smells.version, *self._versions()]
         made = dataclasses.replace(smells, version=max(numbers) + 1, date=_now(), change=change)
-        # What does not fit the model must never get into the index.
-        Head((), frozenset(made.hidden), dict(made.renamed)).labels(self._bundle.manifest.labels)
+        self._check(made)
         data = made.to_yaml()
         _write_whole(self._version(made.version), data)
         _write_whole(self.folder / INDEX, data)
         self._throw_away()
         return made
+
+    def _check(self, smells: SmellSet) -> None:
+        """Refuse what does not fit the model: it must never get into the index.
+
+        Raises
+        ------
+        HeadError: two labels of the same name, or none left.
+        """
+        nowhere = np.zeros(len(self._space.middle))
+        classes = tuple(Taught(smell.label, nowhere, 1, 1) for smell in smells.smells)
+        head = Head(classes, frozenset(smells.hidden), dict(smells.renamed))
+        head.labels(self._bundle.manifest.labels)
 
     def _throw_away(self) -> None:
         """Remove the oldest versions, and exposures that no version knows any more."""
@@ -626,8 +636,8 @@ class SmellStore:
 
     @property
     def _model_key(self) -> str:
-        """Tells one version of the model from another: what its embeddings come from."""
-        return str(self._bundle.manifest.files.get(INT8_MODEL, ""))[:12]
+        """Tells one version of the model from another, and what of it makes the embeddings."""
+        return f"{self._bundle.manifest.sha256[:16]} {self._bundle.precision}"
 
     def _cache(self, exposure: Exposure) -> Path:
         correction = self._correction_of(exposure)

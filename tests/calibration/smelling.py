@@ -1,0 +1,70 @@
+"""Recordings of made-up smells, and a real small model that can be taught them.
+
+The toy model's embedding is the mean change of the four Grove channels, so a smell is a direction
+in which they move.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.recording import RecordingWriter, read_recording
+from models.bundle import Bundle, load_bundle
+from models.decision import DecisionSpec
+from models.manifest import write_bundle
+from tests.models.toys import toy_arrays, toy_files, toy_manifest, toy_space
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from hardware.recording import Recording
+
+AIR = np.array([100, 300, 470, 820, 3, 31, 3, 24.5, 1013, 40, 250, 60], dtype=np.float32)
+LEMON = (0.02, 0.0, 0.0, 0.0)
+MINT = (0.0, 0.02, 0.0, 0.0)
+PETROL = (0.0, 0.0, 0.0, 0.02)
+TAR = (0.0, 0.0, -0.02, 0.015)
+"""Changes a second of the log-conductances of NO2, C2H5OH, VOC and CO; lemon and mint
+were learnt."""
+
+
+def teachable(folder: Path, **changes: object) -> Bundle:
+    """Write and load a toy model whose bundle holds the space of its embeddings."""
+    changes.setdefault("decision", DecisionSpec(head_temperature=0.1))
+    files = {**toy_files("substance"), "arrays.npz": toy_arrays(toy_space())}
+    place = folder / "toy-substance"
+    write_bundle(place, toy_manifest("substance", **changes), files)
+    return load_bundle(place)
+
+
+def readings(
+    change: tuple[float, ...], seconds: int = 60, *, before: int = 0, seed: int = 0
+) -> NDArray[np.float32]:
+    """Return float32[before + seconds, 12] at 1 Hz: still air, then a smell that keeps rising."""
+    rng = np.random.default_rng(seed)
+    ramp = np.concatenate([np.zeros(before), np.arange(seconds)])
+    start = np.log(AIR[:4] / (1023 - AIR[:4]))
+    signal = start + ramp[:, None] * np.array(change) + rng.normal(0, 0.002, (len(ramp), 4))
+    values = np.tile(AIR, (len(ramp), 1))
+    values[:, :4] = np.rint(1023 / (1 + np.exp(-signal)))
+    return values
+
+
+def recorded(path: Path, values: NDArray[np.float32], step_ms: int = 1000) -> Recording:
+    """Write values as a recording and read it back."""
+    with RecordingWriter(path) as recording:
+        for row, each in enumerate(values):
+            recording.write(row * step_ms, each)
+    return read_recording(path)
+
+
+def of(folder: Path, change: tuple[float, ...], seed: int = 0, seconds: int = 60) -> Recording:
+    """Return a recording of a smell."""
+    path = folder / f"{change}-{seed}-{seconds}.csv"
+    if path.exists():
+        return read_recording(path)
+    return recorded(path, readings(change, seconds, seed=seed))

@@ -1,0 +1,177 @@
+"""From readings of a smell to what a model makes of them, or why they cannot teach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from calibration.enrolment import EnrolmentError, exposure_in, heard, learn, space_of, taught
+from hardware.frames import Quality
+from hardware.recording import read_recording
+from models.bundle import Bundle, Outputs, load_bundle
+from models.listener import Block, Listener
+from models.manifest import write_bundle
+from tests.calibration.smelling import AIR, LEMON, PETROL, readings, recorded, teachable
+from tests.models.toys import EMBEDDING, toy_files, toy_manifest, toy_space
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+CO = 3
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return teachable(tmp_path_factory.mktemp("model"))
+
+
+def test_a_smell_lies_where_its_channel_moves(bundle: Bundle, tmp_path: Path) -> None:
+    lesson = learn(bundle, heard(recorded(tmp_path / "petrol.csv", readings(PETROL))))
+    # A lag of 5 s at 0.02 a second, in units of 0.05.
+    np.testing.assert_allclose(lesson.embedding.mean(axis=0)[:4], [0, 0, 0, 2], atol=0.2)
+    assert len(lesson) == 1 + (60 - 5 - 10) // 5
+    assert lesson.seconds == 59
+    assert lesson.channels_missing == ()
+
+
+def test_windows_are_those_that_the_daemon_would_look_at(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = readings(PETROL, 55)
+    lesson = learn(bundle, heard(recorded(tmp_path / "petrol.csv", values)))
+    seen: list[Outputs] = []
+    ask = bundle.run
+
+    def overheard(x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
+        seen.append(ask(x, mask))
+        return seen[-1]
+
+    monkeypatch.setattr(bundle, "run", overheard)
+    listener, block = Listener(bundle, 1.0), Block()
+    for row, sample in enumerate(values):
+        block.values[row] = sample
+        block.count = row + 1
+        listener.drain(block)
+        if row + 1 >= 15 and (row + 1) % 5 == 0:
+            listener.look(row * 1000, accumulate=True)
+    np.testing.assert_allclose(
+        lesson.embedding, np.concatenate([outputs.embedding for outputs in seen]), atol=0.05
+    )
+
+
+def test_clean_air_before_a_certain_onset_does_not_teach(bundle: Bundle, tmp_path: Path) -> None:
+    whole = heard(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
+    first, end = exposure_in(whole)
+    assert 120 <= first <= 135
+    assert end == 180
+    lesson = learn(bundle, whole)
+    assert lesson.embedding[:, CO].min() > 1.0
+
+
+def test_only_what_comes_after_the_start_teaches(tmp_path: Path) -> None:
+    whole = heard(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
+    assert exposure_in(whole, start=150) == (150, 180)
+
+
+def test_a_smell_too_short_is_refused_with_the_seconds_it_takes(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    short = heard(recorded(tmp_path / "short.csv", readings(PETROL, 12)))
+    with pytest.raises(EnrolmentError, match=r"11 s .* needs 15 s"):
+        learn(bundle, short)
+
+
+def test_air_known_to_be_clean_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    gone = readings(PETROL, 40, before=120)
+    values = np.concatenate([gone, gone[159:119:-1], readings(PETROL, 0, before=200, seed=3)])
+    whole = heard(recorded(tmp_path / "gone.csv", values))
+    with pytest.raises(EnrolmentError, match="clean"):
+        learn(bundle, whole, start=300)
+    assert exposure_in(whole)[0] in range(118, 135)
+
+
+def test_a_channel_that_died_is_learnt_without_and_one_that_is_needed_is_not(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    values = readings(LEMON)
+    values[:, CO] = np.nan
+    lesson = learn(bundle, heard(recorded(tmp_path / "no_co.csv", values)))
+    assert lesson.channels_missing == ("CO",)
+    values = readings(LEMON)
+    values[:, 2] = np.nan
+    with pytest.raises(EnrolmentError, match=r"VOC \(missing\)"):
+        learn(bundle, heard(recorded(tmp_path / "no_voc.csv", values)))
+
+
+def test_a_channel_at_its_limit_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    values = readings(LEMON)
+    values[:, CO] = 1023
+    readings_ = heard(recorded(tmp_path / "limit.csv", values))
+    assert (readings_.quality[:, CO] == Quality.SATURATED).all()
+    with pytest.raises(EnrolmentError, match="CO was at its limit"):
+        learn(bundle, readings_)
+
+
+def test_a_fast_board_teaches_a_slow_model(bundle: Bundle, tmp_path: Path) -> None:
+    slow = learn(bundle, heard(recorded(tmp_path / "slow.csv", readings(PETROL))))
+    values = np.repeat(readings(PETROL), 10, axis=0)
+    fast = learn(bundle, heard(recorded(tmp_path / "fast.csv", values, step_ms=100)))
+    assert len(fast) == len(slow)
+    np.testing.assert_allclose(fast.embedding, slow.embedding, atol=0.05)
+
+
+def test_a_board_too_slow_for_the_model_cannot_teach_it(bundle: Bundle, tmp_path: Path) -> None:
+    slow = heard(recorded(tmp_path / "slow.csv", readings(PETROL), step_ms=5000))
+    with pytest.raises(EnrolmentError, match=r"0\.2 Hz"):
+        learn(bundle, slow)
+
+
+def test_a_gap_starts_the_windows_anew(bundle: Bundle, tmp_path: Path) -> None:
+    values = readings(PETROL, 60)
+    path = tmp_path / "gap.csv"
+    recorded(path, values)
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows[:31], *rows[46:]]) + "\n")
+    lesson = learn(bundle, heard(read_recording(path)))
+    whole = learn(bundle, heard(recorded(tmp_path / "whole.csv", values)))
+    assert 0 < len(lesson) < len(whole)
+    assert lesson.embedding[:, CO].min() > 1.0
+
+
+def test_readings_are_corrected_before_they_teach(bundle: Bundle, tmp_path: Path) -> None:
+    class Still:
+        """Undoes whatever CO does."""
+
+        id = "still"
+
+        def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
+            still: NDArray[np.float32] = np.where(np.arange(12) == CO, AIR, values)
+            return still
+
+        def reset(self) -> None:
+            pass
+
+    lesson = learn(bundle, heard(recorded(tmp_path / "petrol.csv", readings(PETROL)), Still()))
+    np.testing.assert_allclose(lesson.embedding[:, CO], 0.0, atol=1e-6)
+
+
+def test_every_exposure_counts_the_same_however_long() -> None:
+    space = toy_space()
+    short, long = np.zeros((2, EMBEDDING), np.float32), np.ones((50, EMBEDDING), np.float32)
+    smell = taught("tar", [short, long], space)
+    np.testing.assert_allclose(smell.mean, 0.5)
+    assert (smell.windows, smell.exposures) == (52, 2)
+    assert smell.variance < taught("tar", [long], space).variance
+
+
+def test_models_that_cannot_be_taught_say_why(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "old", toy_manifest("substance"), toy_files("substance"))
+    with pytest.raises(EnrolmentError, match="no class means"):
+        space_of(load_bundle(tmp_path / "old"))
+    write_bundle(tmp_path / "mix", toy_manifest("mixture"), toy_files("mixture"))
+    with pytest.raises(EnrolmentError, match="mixtures"):
+        space_of(load_bundle(tmp_path / "mix"))
