@@ -248,6 +248,7 @@ class ExposureConfig:
     young_s: _Seconds = None
     slope_s: _Seconds = None
     least_noise: _Amount = None
+    mq_exponent: _Amount = None
     largest_deviation: _Amount = None
 
     def overrides(self) -> dict[str, float]:
@@ -307,3 +308,13 @@ class Config:
     def recordings_dir(self) -> Path:
         """Where recordings are written."""
         return self.state_dir / "recordings"
+
+    @property
+    def profile_path(self) -> Path:
+        """Where the rig's calibration profile lies, if it has one."""
+        return self.state_dir / "calibration.yaml"
+
+    @property
+    def calibration_dir(self) -> Path:
+        """Where the captures lie that the profile is fitted to."""
+        return self.state_dir / "calibration"

@@ -81,6 +81,17 @@ def test_slow_drift_is_no_odour(direction: int) -> None:
     assert [change for _, change in found] == [Change.SETTLED]
 
 
+@pytest.mark.parametrize(("before", "after", "is_onset"), [(2, 5, False), (2, 60, True)])
+def test_an_mq_part_that_flutters_by_a_few_whole_ppm_is_no_odour(
+    before: int, after: int, *, is_onset: bool
+) -> None:
+    still = readings(np.zeros(180), 1.0)
+    still[:, 4] = before
+    still[120:150, 4] = after
+    found = changes(ExposureDetector(SETTINGS), still, 1.0)
+    assert (Change.ONSET in [change for _, change in found]) is is_onset
+
+
 def test_an_odour_that_lowers_the_signal_begins_too() -> None:
     detector = ExposureDetector(SETTINGS)
     found = changes(detector, readings(-odour(1.0, 60, 60, 0), 1.0), 1.0)
