@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def set_threshold(belief: NDArray[np.float64], coverage: float) -> float | None:
+def set_threshold(
+    belief: NDArray[np.float64], coverage: float, cases: int | None = None
+) -> float | None:
     """Return the probability from which on a label belongs to the prediction set.
 
     Least ambiguous sets: of all sets with this coverage those with the fewest labels on average,
@@ -27,32 +29,46 @@ def set_threshold(belief: NDArray[np.float64], coverage: float) -> float | None:
 
     Parameters
     ----------
-    belief: float[cases], the probability that the model gave the truth.
-    coverage: share of cases in which the set is to hold the truth, between 0 and 1.
+    belief: float[predictions], the probability that the model gave the truth.
+    coverage: share of predictions whose set is to hold the truth, between 0 and 1.
+    cases: how many of them are independent: those of one exposure are not. None: all.
 
     Returns
     -------
     `DecisionSpec.set_threshold`; None where so few cases can state no such coverage.
     """
-    rank = math.floor((len(belief) + 1) * (1 - coverage) + _ROUNDING)
-    return float(np.partition(belief, rank - 1)[rank - 1]) if rank >= 1 else None
+    level = _level(len(belief) if cases is None else cases, coverage)
+    if level is None:
+        return None
+    place = math.floor((1 - level) * len(belief) + _ROUNDING)
+    return float(np.partition(belief, place)[place])
 
 
-def margin(error: NDArray[np.float64], coverage: float) -> float | None:
+def margin(error: NDArray[np.float64], coverage: float, cases: int | None = None) -> float | None:
     """Return half the width of an interval about a prediction (Lei et al. 2018, JASA 113).
 
     Parameters
     ----------
-    error: float[cases], |prediction - truth|.
-    coverage: share of cases in which the interval is to hold the truth, between 0 and 1.
+    error: float[predictions], |prediction - truth|.
+    coverage: share of predictions whose interval is to hold the truth, between 0 and 1.
+    cases: how many of them are independent. None: all.
 
     Returns
     -------
     `DecisionSpec.proportion_margin`; None where so few cases can state no such coverage.
     """
-    rank = math.ceil((len(error) + 1) * coverage - _ROUNDING)
-    return float(np.partition(error, rank - 1)[rank - 1]) if rank <= len(error) else None
+    level = _level(len(error) if cases is None else cases, coverage)
+    if level is None:
+        return None
+    place = math.ceil(level * len(error) - _ROUNDING) - 1
+    return float(np.partition(error, place)[place])
+
+
+def _level(cases: int, coverage: float) -> float | None:
+    """Return the quantile's level, None where it would be beyond the largest case."""
+    rank = math.ceil((cases + 1) * coverage - _ROUNDING)
+    return rank / cases if rank <= cases else None
 
 
 _ROUNDING = 1e-9
-"""(9 + 1) * (1 - 0.9) is one case, not one less a rounding error."""
+"""(9 + 1) * 0.9 are nine cases, not ten for a rounding error."""

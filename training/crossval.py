@@ -25,7 +25,7 @@ from training.data import (
     component_set_folds,
     substance_folds,
 )
-from training.evaluation.decision_fit import best_threshold, fit_substances
+from training.evaluation.decision_fit import best_threshold, fit_margin, fit_substances
 from training.evaluation.evaluate import ask, measured_space, score, tally
 from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, read_held_out, together
 from training.evaluation.intervals import intervals, pooled
@@ -350,7 +350,16 @@ def _fitted(held_out: HeldOut, chosen: NDArray[np.bool_]) -> DecisionSpec:
     # fit had not seen. On mixtures-12 0.2.0, fitted on four folds and scored on the fifth, own
     # thresholds had sensitivity .37 and specificity .45, one for all .53 and .56.
     threshold = best_threshold(presence.reshape(-1), target.reshape(-1) > 0)
-    return DecisionSpec(presence_thresholds=(threshold,) * target.shape[1])
+    spec = DecisionSpec(presence_thresholds=(threshold,) * target.shape[1])
+    answers = held_out.answers
+    bound = fit_margin(
+        _there(answers.proportions)[windows],
+        presence,
+        answers.owner[windows],
+        held_out.target,
+        spec,
+    )
+    return dataclasses.replace(spec, proportion_margin=bound)
 
 
 def _announcements(

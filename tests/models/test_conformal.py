@@ -44,3 +44,13 @@ def test_too_few_cases_state_no_coverage(n: int, *, enough: bool) -> None:
     if enough:
         assert set_threshold(cases, 0.9) == cases.min()
         assert margin(cases, 0.9) == cases.max()
+
+
+def test_predictions_of_one_case_do_not_pass_for_many() -> None:
+    """Ten exposures heard a hundred times each bound as ten, not as a thousand."""
+    rng = np.random.default_rng(4)
+    belief = np.repeat(rng.random(10), 100)
+    assert set_threshold(belief, 0.9, cases=10) == belief.min()
+    assert set_threshold(belief, 0.95, cases=10) is None
+    assert margin(belief, 0.9, cases=10) == belief.max()
+    assert set_threshold(belief, 0.9) == np.sort(belief)[99]

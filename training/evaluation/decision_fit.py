@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.decision import DecisionSpec
+from models.conformal import margin, set_threshold
+from models.decision import DecisionSpec, MixtureDecision, Share
 from training.evaluation.scoring import values
 from training.evaluation.streaming import (
+    LIVE_STRIDE_S,
     Streams,
     announce,
     fading_means,
@@ -155,17 +157,60 @@ def fit_error_rate(streams: Streams, spec: DecisionSpec) -> float:
 def fit_set(streams: Streams, spec: DecisionSpec) -> float:
     """Return the posterior from which on a label belongs to the prediction set.
 
-    Split conformal with the least ambiguous sets (Vovk, Gammerman & Shafer 2005; Sadinle, Lei &
-    Wasserman 2019): the nonconformity of a prediction is one less the posterior of the truth, and
-    the bound its quantile of level ceil((n + 1) coverage) / n. The n are recordings, not
-    predictions: those of one recording are no independent witnesses.
+    Over all predictions that the daemon would have made; too few recordings to state the coverage
+    make sets of nearly everything.
     """
     posterior = posteriors(streams, spec)
     of_truth = np.take_along_axis(posterior, streams.truth[:, None, None], axis=2)[:, :, 0]
-    recordings = len(of_truth)
-    level = min(1.0, np.ceil((recordings + 1) * spec.set_coverage) / recordings)
-    bound = 1.0 - float(np.nanquantile(1.0 - of_truth, level))
-    return round(float(np.clip(bound, 1e-4, 0.9999)), 5)
+    bound = set_threshold(of_truth[streams.heard], spec.set_coverage, cases=len(of_truth))
+    return round(float(np.clip(bound or 0.0, 1e-4, 0.9999)), 5)
+
+
+def fit_margin(
+    proportions: NDArray[np.float32],
+    presence: NDArray[np.float32],
+    owner: NDArray[np.int64],
+    target: NDArray[np.float32],
+    spec: DecisionSpec,
+) -> float | None:
+    """Return half the width of the components' intervals, None of too few recordings.
+
+    The errors are those of the components that the daemon would have published, after every window.
+
+    Parameters
+    ----------
+    proportions, presence: float32[windows, labels], of held-out recordings, in order.
+    owner: int[windows], the recording of each.
+    target: float32[recordings, labels], the true proportions.
+    spec: thresholds and coverage.
+    """
+    bound = margin(
+        published_errors(proportions, presence, owner, target, spec),
+        spec.set_coverage,
+        cases=len(np.unique(owner)),
+    )
+    return None if bound is None else round(min(bound, 0.9999), 4)
+
+
+def published_errors(
+    proportions: NDArray[np.float32],
+    presence: NDArray[np.float32],
+    owner: NDArray[np.int64],
+    target: NDArray[np.float32],
+    spec: DecisionSpec,
+) -> NDArray[np.float64]:
+    """Return |proportion - truth| of every component published; parameters as of `fit_margin`."""
+    labels = tuple(map(str, range(target.shape[1])))
+    errors = []
+    for recording in np.unique(owner):
+        decision = MixtureDecision(labels, spec)
+        for window in np.flatnonzero(owner == recording):
+            decision.add(proportions[window], presence[window], Share(LIVE_STRIDE_S, 1.0, 1.0))
+            errors += [
+                abs(part.proportion - float(target[recording, int(part.label)]))
+                for part in decision.components
+            ]
+    return np.array(errors)
 
 
 def announcing(spec: DecisionSpec, belief: float) -> DecisionSpec:
