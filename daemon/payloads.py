@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hardware.frames import SensorFrame
     from hardware.protocol import LineCounts
     from models.bundle import Bundle
+    from models.decision import DecisionSpec
     from models.nose import Event, Prediction
 
 SUBSTANCE = "substance"
@@ -286,6 +287,7 @@ def info_payload(
                 "labels": list(bundle.manifest.labels),
                 "precision": bundle.precision,
                 "sha256": bundle.manifest.files[_FILE_OF[bundle.precision]],
+                "trust": _trust(bundle.manifest.decision),
             }
             for bundle in bundles
         ],
@@ -296,6 +298,17 @@ def info_payload(
         ],
         "rate_hz": finite(rate_hz, 3),
         "dialect": dialect,
+    }
+
+
+def _trust(spec: DecisionSpec) -> Payload:
+    """Return the constants by which a model's probabilities, novelty and sets are to be read."""
+    stated = spec.set_threshold is not None or spec.proportion_margin is not None
+    return {
+        "announce": spec.announce,
+        "error_rate": spec.error_rate,
+        "unknown_above": None if spec.novelty is None else spec.unknown_above,
+        "set_coverage": spec.set_coverage if stated else None,
     }
 
 

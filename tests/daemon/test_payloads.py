@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from daemon.payloads import Envelope, Gauges, encode, percentile, utc_text
 from hardware.channels import CHANNEL_NAMES, N_CHANNELS
 from hardware.frames import SensorFrame
 from hardware.protocol import LineCounts
-from models.decision import Component, State
+from models.bundle import load_bundle
+from models.decision import Component, DecisionSpec, State
 from models.nose import Prediction
 from tests.daemon.counterparts import ROOT
 
@@ -166,3 +168,33 @@ def test_a_percentile_is_one_of_the_values_with_the_right_share_below(
     found = percentile(values, share)
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values)
+
+
+def test_info_says_by_which_constants_a_model_s_word_is_to_be_read() -> None:
+    bundle = load_bundle("substances-50")
+    stated = dataclasses.replace(
+        bundle.manifest.decision,
+        announce=0.7,
+        error_rate=0.15,
+        novelty="cosine",
+        unknown_above=0.4,
+        set_threshold=0.05,
+    )
+    silent = DecisionSpec(announce=0.6)
+    trust = []
+    for decision in (stated, silent):
+        bundle.manifest = dataclasses.replace(bundle.manifest, decision=decision)
+        payload = payloads.info_payload(
+            version="1",
+            bundles=[bundle],
+            rate_hz=None,
+            dialect=None,
+            calibration=None,
+            envelope=ENVELOPE,
+        )
+        jsonschema.validate(json.loads(encode(payload)), schema("info"))
+        trust.append(payload["models"][0]["trust"])
+    assert trust == [
+        {"announce": 0.7, "error_rate": 0.15, "unknown_above": 0.4, "set_coverage": 0.9},
+        {"announce": 0.6, "error_rate": None, "unknown_above": None, "set_coverage": None},
+    ]
