@@ -232,6 +232,13 @@ class SmellStore:
         """Of the rig's readings."""
         return self._correction
 
+    def calibrate(self, correction: Correction | None) -> None:
+        """Hear the rig's readings through another correction from now on.
+
+        An instance of its own: it is reset for every exposure.
+        """
+        self._correction = correction
+
     def smells(self) -> SmellSet:
         """Return what is taught now.
 

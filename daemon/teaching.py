@@ -126,6 +126,18 @@ class Teaching:
             if not head.empty:
                 self._apply(model, head)
 
+    def calibrate(self, correction: Correction | None) -> None:
+        """Hear what was taught through another calibration of the rig.
+
+        Parameters
+        ----------
+        correction : Correction, optional
+            An instance of its own, apart from the running nose's; None for none.
+        """
+        for store in self._stores.values():
+            store.calibrate(correction)
+        self.begin()
+
     def handle(self, payload: Data) -> Data | Steps:
         """Do what `request/enroll` asks.
 

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 EPILOG = """Examples:
-  scentd enroll soap --config rig.yaml                  smell two minutes of it, now
-  scentd enroll soap --config rig.yaml --last 120       what the sensors smelled just now
-  scentd enroll soap --recording soap.csv --state ./state
-  scentd enroll --promote soap --config rig.yaml        say it from now on
+  scentd enroll soap --config rig.yaml
+  scentd enroll soap --config rig.yaml --last 120
+  scentd enroll soap --recording soap-1.csv soap-2.csv --state ./state
+  scentd enroll --promote soap --config rig.yaml
   scentd enroll --list --config rig.yaml
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from hardware.frames import SensorFrame
 from hardware.simulator.board import SimulatedBoard
 from models.nose import Nose, NoseSettings, Prediction
 from tests.calibration.smelling import LEMON, PETROL, TAR, readings, recorded, teachable
-from tests.daemon.counterparts import Daemon, Mosquitto, Odours, Subscriber, wait_until
+from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, Subscriber, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 CO = 3
+SCHEMA = json.loads(
+    (ROOT / "daemon" / "schemas" / "request_enroll.json").read_text(encoding="utf-8")
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,7 @@ class Rig:
 
     def ask(self, meanwhile: Callable[[], Any] = lambda: None, **payload: Any) -> Data:
         """Ask as a request does; `meanwhile` happens between two steps."""
+        jsonschema.validate(payload, SCHEMA)
         answer = self.teaching.handle(payload)
         if isinstance(answer, dict):
             return answer
@@ -148,6 +153,30 @@ def test_what_was_taught_outlives_a_restart(rig: Rig, bundle: Bundle, tmp_path: 
     assert again.smell(readings(PETROL, 60, seed=4))[-1].label == "petrol"
 
 
+def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
+    rig.smell(readings(PETROL, 60))
+    rig.ask(label="petrol", last_s=50, promote=True)
+    store = rig.teaching.store()
+    before = store.head()[0].taught[0].mean[CO]
+
+    class Still:
+        """Undoes whatever CO does."""
+
+        id = "still"
+
+        def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
+            return np.where(np.arange(12) == CO, np.float32(800), values)
+
+        def reset(self) -> None:
+            """Nothing is remembered."""
+
+    rig.teaching.calibrate(Still())
+    assert before > 1.0
+    assert store.head()[0].taught[0].mean[CO] == pytest.approx(0.0, abs=1e-6)
+    rig.teaching.calibrate(None)
+    assert store.head()[0].taught[0].mean[CO] == pytest.approx(before)
+
+
 def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: Path) -> None:
     rig.ask(action="hide", label="lemon")
     rig.teaching.store().folder.joinpath("index.yaml").write_text("][")
@@ -173,7 +202,9 @@ def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: P
 )
 def test_requests_that_make_no_sense_say_why(rig: Rig, payload: Data, said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        rig.ask(**payload)
+        rig.teaching.handle(payload)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(payload, SCHEMA)
 
 
 def test_seconds_that_have_not_been_cannot_teach(rig: Rig) -> None:
