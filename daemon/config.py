@@ -250,6 +250,8 @@ class ExposureConfig:
     least_noise: _Amount = None
     mq_exponent: _Amount = None
     largest_deviation: _Amount = None
+    longest_step_s: _Seconds = None
+    forget_after_s: _Seconds = None
 
     def overrides(self) -> dict[str, float]:
         """Return what was given, by the names of `ExposureSettings`."""

@@ -91,6 +91,9 @@ class ExposureSettings:
         alone called 20 onsets; with this, and its step taken at the baseline, 8.
     largest_deviation: noise units beyond which a deviation is signal and teaches no more about
         the noise than this.
+    longest_step_s: lost samples count as time for the averages, but no more than this at once.
+    forget_after_s: a gap this long is a new start: nothing says that the air is still the same,
+        and a board that was away so long has had its heaters off.
     """
 
     warm_up_min_s: float = 20.0
@@ -113,6 +116,8 @@ class ExposureSettings:
     least_noise: float = 0.02
     mq_exponent: float = 3.0
     largest_deviation: float = 3.0
+    longest_step_s: float = 5.0
+    forget_after_s: float = 45.0
 
     def __post_init__(self) -> None:
         if self.warm_up_max_s < self.warm_up_min_s:

@@ -38,13 +38,6 @@ if TYPE_CHECKING:
 _EXPOSURE_HZ = 1.0
 """Rate at which the air is judged: an odour takes seconds, and averaging lowers the noise."""
 
-_LONGEST_EXPOSURE_STEP_S = 5.0
-"""Lost samples count as time for the air's averages, but no more than this at once."""
-
-FORGET_AFTER_S = 45.0
-"""A gap this long is a new start: nothing says that the air is still the same, and a board
-that was away so long has had its heaters off."""
-
 
 @dataclass(frozen=True, slots=True)
 class NoseSettings:
@@ -361,7 +354,7 @@ class Nose:
         block.count += 1
         said: list[Prediction] = []
         period_ms = self._meter.period_ms or 1.0
-        if lost * period_ms >= FORGET_AFTER_S * 1000.0:
+        if lost * period_ms >= self._settings.exposure.forget_after_s * 1000.0:
             said += self._start_anew()
         self._air_awaits -= 1 + lost
         if self._air_awaits <= 0:
@@ -459,8 +452,9 @@ class Nose:
         self._air_awaits = self._air_tap.factor
         values, lost = self._air_tap.drain(self._block)
         said: list[Prediction] = []
+        longest_s = self._settings.exposure.longest_step_s
         for row, gap in zip(values.tolist(), lost.tolist(), strict=True):
-            step_s = min((1 + gap) / self._air_tap.rate_hz, _LONGEST_EXPOSURE_STEP_S)
+            step_s = min((1 + gap) / self._air_tap.rate_hz, longest_s)
             change = self._air.update(row, step_s, named=self._named)
             if change is not None:
                 said += self._turn(change)
