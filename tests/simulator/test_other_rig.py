@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from hardware.simulator.other_rig import (
 )
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
+from models.bundle import load_bundle
+from training.data import load_substances, substance_folds
+from training.evaluation.evaluate import ask, score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -209,3 +213,22 @@ def test_impossible_figures_are_refused() -> None:
     for figures in ({"gamma": -1.0}, {"response_s": -1.0}, {"offset": 1.0}, {"gain": np.inf}):
         with pytest.raises(UsageError, match="A part's"):
             OtherPart(**figures)
+
+
+@pytest.mark.data
+def test_fixed_rig_costs_the_shipped_model_a_good_part_of_its_score(smellnet: Path) -> None:
+    bundle = load_bundle("substances-50")
+    data = load_substances(smellnet / "base")
+    data = data.subset(substance_folds(data) == 0)
+    elsewhere = dataclasses.replace(
+        data,
+        samples=tuple(
+            dataclasses.replace(sample, values=FIXED_RIG.heard(sample.values, sample.rate_hz))
+            for sample in data.samples
+        ),
+    )
+    at_home, away = (
+        score(bundle, recordings, ask(bundle, recordings))["top1"]
+        for recordings in (data, elsewhere)
+    )
+    assert away < 0.7 * at_home
