@@ -25,7 +25,7 @@ from training.data import (
     component_set_folds,
     substance_folds,
 )
-from training.evaluation.decision_fit import best_threshold, fit_margin, fit_substances
+from training.evaluation.constants import fitted, fold_constants
 from training.evaluation.evaluate import ask, measured_space, score, tally
 from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, read_held_out, together
 from training.evaluation.intervals import intervals, pooled
@@ -39,6 +39,8 @@ from training.evaluation.streaming import (
     streaming_tally,
 )
 from training.kept import write_json
+from training.openset import open_set_of
+from training.trust.lessons import fit_head_temperature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.evaluation.intervals import Interval
     from training.evaluation.streaming import Streams
+    from training.openset import OpenFold
 
 REPORT = "crossval.json"
 
@@ -146,7 +149,7 @@ def cross_validate(
         "sd": _over(rows, np.std),
         **_pooled([fold.panels for fold in done]),
         "descriptors": descriptor_report(held_out, data.labels),
-        "decision": decision_report(held_out),
+        "decision": decision_report(held_out, open_set_of(folder)),
     }
     write_json(folder / REPORT, report)
     return report
@@ -158,24 +161,27 @@ def fit_decision(folder: Path) -> DecisionSpec:
     What they achieve on recordings that they were not fitted on is in the report (`decision`).
     """
     held_out = read_held_out(folder / HELD_OUT)
-    return _fitted(held_out, np.ones(len(held_out.names), dtype=bool))
+    open_set = open_set_of(folder)
+    spec = fitted(held_out, np.ones(len(held_out.names), dtype=bool), open_set)
+    if not open_set:
+        return spec
+    return dataclasses.replace(spec, head_temperature=fit_head_temperature(open_set))
 
 
-def decision_report(held_out: HeldOut) -> dict[str, Any]:
+def decision_report(held_out: HeldOut, open_set: Sequence[OpenFold] = ()) -> dict[str, Any]:
     """Score the decision layer: every fold with constants fitted on the other folds' answers.
 
     Substances: announcements by seconds and the time they take. Mixtures: presence at the
     fitted thresholds, as F1 and as geometric mean of sensitivity and specificity. Empty with
-    fewer than two folds: there is nothing to fit on.
+    fewer than two folds: there is nothing to fit on. `open_set` sets what is unknown.
     """
-    folds = np.unique(held_out.fold)
-    if len(folds) < 2:  # noqa: PLR2004
+    specs = fold_constants(held_out, open_set)
+    if not specs:
         return {}
     scored = _announcements if held_out.streams is not None else _presences
-    specs = {int(fold): _fitted(held_out, held_out.fold != fold) for fold in folds}
     parts = [scored(held_out, fold, spec) for fold, spec in specs.items()]
     whole = pooled([part for part, _ in parts])
-    order = np.concatenate([np.flatnonzero(held_out.fold == fold) for fold in folds])
+    order = np.concatenate([np.flatnonzero(held_out.fold == fold) for fold in specs])
     scores: dict[str, float] = values(whole)
     spread: dict[str, Interval] = intervals(whole, [held_out.groups[row] for row in order])
     if held_out.streams is not None:
@@ -336,30 +342,6 @@ def _pooled(folds: list[dict[str, Panel]]) -> dict[str, Any]:
         scores |= {prefix + name: round(value, 4) for name, value in values(whole).items()}
         spread |= {prefix + name: list(pair) for name, pair in intervals(whole, groups).items()}
     return {"pooled": scores, "intervals": spread}
-
-
-def _fitted(held_out: HeldOut, chosen: NDArray[np.bool_]) -> DecisionSpec:
-    """Fit the decision constants on the recordings where `chosen` bool[recordings] is true."""
-    windows = chosen[held_out.answers.owner]
-    target = held_out.window_target[windows]
-    if held_out.streams is not None:
-        logits = _there(held_out.answers.logits)[windows]
-        return fit_substances(logits, target, held_out.streams.of(chosen))
-    presence = _there(held_out.answers.presence)[windows]
-    # One for all substances: each substance's own did not carry over to component sets that the
-    # fit had not seen. On mixtures-12 0.2.0, fitted on four folds and scored on the fifth, own
-    # thresholds had sensitivity .37 and specificity .45, one for all .53 and .56.
-    threshold = best_threshold(presence.reshape(-1), target.reshape(-1) > 0)
-    spec = DecisionSpec(presence_thresholds=(threshold,) * target.shape[1])
-    answers = held_out.answers
-    bound = fit_margin(
-        _there(answers.proportions)[windows],
-        presence,
-        answers.owner[windows],
-        held_out.target,
-        spec,
-    )
-    return dataclasses.replace(spec, proportion_margin=bound)
 
 
 def _announcements(

@@ -146,15 +146,19 @@ def read_open_set(folder: Path) -> tuple[OpenFold, ...]:
     ------
     OpenSetError: there are none.
     """
-    paths = sorted((folder / FOLDER).glob(f"fold-*/{ANSWERS}"))
-    folds = [_read(path) for path in paths]
-    found = tuple(fold for fold in folds if fold is not None)
+    found = open_set_of(folder)
     if not found:
         raise OpenSetError(
             f"Expected answers about substances never met in {folder / FOLDER}, found none. Run "
             "`scent-train crossval --open-set` first, with the same --config, --data and --run."
         )
     return found
+
+
+def open_set_of(folder: Path) -> tuple[OpenFold, ...]:
+    """Read the answers that a run folder holds; empty where it holds none."""
+    paths = sorted((folder / FOLDER).glob(f"fold-*/{ANSWERS}"))
+    return tuple(fold for fold in map(_read, paths) if fold is not None)
 
 
 def split(data: Dataset, fold: int) -> tuple[Dataset, Dataset, Dataset]:

@@ -197,7 +197,7 @@ def fading_novelty(
 
     And independent float[windows], which it bounds by `unknown_after`.
     """
-    return _faded(streams.novelty[name], streams.shares, spec)
+    return faded(streams.novelty[name], streams.shares, spec)
 
 
 def announce(
@@ -314,13 +314,16 @@ def fading_means(
     mean log-probabilities float[recordings, windows, labels], and independent float[windows].
     """
     log_p = log_softmax(streams.logits.astype(np.float64) / spec.temperature)
-    return _faded(log_p, streams.shares, spec)
+    return faded(log_p, streams.shares, spec)
 
 
-def _faded(
+def faded(
     values: NDArray[np.float64], shares: Sequence[Share], spec: DecisionSpec
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the fading means of values[recordings, windows, ...], and independent[windows]."""
+    """Return the fading means of values[recordings, windows, ...], and independent[windows].
+
+    What `models.decision.FadingMean` does, for all recordings at once.
+    """
     means = np.empty_like(values)
     total = np.zeros_like(values[:, 0])
     weight = independent = 0.0

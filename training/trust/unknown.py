@@ -16,6 +16,7 @@ from training.evaluation.decision_fit import KNOWN_RECALL, fit_substances, fit_u
 from training.evaluation.intervals import DRAWS, percentiles
 from training.evaluation.streaming import (
     NOVELTIES,
+    faded,
     fading_novelty,
     follow,
     joined,
@@ -23,11 +24,12 @@ from training.evaluation.streaming import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from models.novelty import NoveltyName
+    from training.evaluation.decision_fit import Unknown
     from training.evaluation.intervals import Interval
     from training.openset import OpenFold
 
@@ -36,6 +38,8 @@ STAGES_S = (60.0, 120.0, 180.0, 300.0)
 JUDGED = "300s"
 """The stage by which scores are compared: by then a window's worth of fresh rows came thrice."""
 CURVE_POINTS = 101
+NEIGHBOURS = "neighbours"
+"""The score that is compared and cannot ship."""
 
 
 def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
     """
     told = [tell(fold) for fold in folds]
     scores: dict[str, Any] = {}
-    for name in NOVELTIES:
+    for name in told[0]:
         scores[name] = {
             place: _compared([fold[name][place] for fold in told], folds) for place in told[0][name]
         }
@@ -74,62 +78,74 @@ def best_score(scores: dict[str, Any]) -> NoveltyName:
     return max(NOVELTIES, key=lambda name: scores[name][JUDGED]["auroc"])
 
 
-def tell(
-    fold: OpenFold,
-) -> dict[NoveltyName, dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
+def tell(fold: OpenFold) -> dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
     """Return by score and place: which recording, and its novelty there.
 
     Of the protocol's windows, of recordings after 60 to 300 s as the decision layer follows them,
     and of whole recordings, the mean of their windows.
     """
     everyone = np.arange(len(fold.names))
-    found: dict[NoveltyName, dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
-    for name in NOVELTIES:
-        windows = novelty.score(name, fold.space, fold.embedding, fold.logits)
-        means, _ = fading_novelty(fold.streams, name, DecisionSpec())
-        whole = np.bincount(fold.owner, windows, len(everyone)) / np.bincount(
-            fold.owner, minlength=len(everyone)
-        )
+    count = np.bincount(fold.owner, minlength=len(everyone))
+    found: dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
+    for name, windows, streamed in _novelties(fold):
+        means, _ = faded(streamed, fold.streams.shares, DecisionSpec())
         found[name] = {"windows": (fold.owner, windows)}
         for seconds in STAGES_S:
-            found[name][f"{seconds:.0f}s"] = (
-                everyone,
-                means[:, stage_of(fold.streams, seconds)],
-            )
-        found[name]["recording"] = (everyone, whole)
+            found[name][f"{seconds:.0f}s"] = everyone, means[:, stage_of(fold.streams, seconds)]
+        found[name]["recording"] = everyone, np.bincount(fold.owner, windows) / count
     return found
 
 
-def fold_specs(
-    folds: Sequence[OpenFold], name: NoveltyName | None = None
-) -> dict[int, DecisionSpec]:
+def _novelties(fold: OpenFold) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield score, novelty [windows] of the protocol and [recordings, windows] of the streams."""
+    for name in NOVELTIES:
+        windows = novelty.score(name, fold.space, fold.embedding, fold.logits)
+        yield name, windows, fold.streams.novelty[name]
+    heard = fold.streams.heard
+    streamed = np.full(heard.shape, np.nan)
+    if fold.streams.embedding is not None:
+        streamed[heard] = novelty.neighbours(
+            fold.space, fold.streams.embedding[heard], fold.exemplars
+        )
+    yield NEIGHBOURS, novelty.neighbours(fold.space, fold.embedding, fold.exemplars), streamed
+
+
+def fold_specs(folds: Sequence[OpenFold], name: NoveltyName) -> dict[int, DecisionSpec]:
     """Return each network's decision constants, fitted on the other networks' answers."""
     return {
-        fold.fold: fitted([other for other in folds if other is not fold], name) for fold in folds
+        fold.fold: _fitted([other for other in folds if other is not fold], name) for fold in folds
     }
 
 
-def fitted(folds: Sequence[OpenFold], name: NoveltyName | None = None) -> DecisionSpec:
-    """Fit the decision constants on networks' answers about known and hidden substances.
+def fitted_unknown(folds: Sequence[OpenFold], name: NoveltyName | None = None) -> Unknown:
+    """Fit when the evidence is for none on networks' answers about known and hidden substances.
 
     `name` None takes the score that is best on them.
     """
     known = joined([fold.streams.of(fold.known) for fold in folds])
     hidden = joined([fold.streams.of(~fold.known) for fold in folds])
-    windows = np.concatenate([fold.logits[fold.known[fold.owner]] for fold in folds])
-    truth = np.concatenate([fold.truth[fold.owner[fold.known[fold.owner]]] for fold in folds])
-    target = np.eye(windows.shape[1], dtype=np.float32)[truth]
-    chosen = name or _best_on(folds)
-    return fit_substances(windows, target, known, fit_unknown(known, hidden, chosen))
+    return fit_unknown(known, hidden, name or _best_on(folds))
+
+
+def _fitted(folds: Sequence[OpenFold], name: NoveltyName) -> DecisionSpec:
+    known = joined([fold.streams.of(fold.known) for fold in folds])
+    windows = [fold.known[fold.owner] for fold in folds]
+    logits = np.concatenate([fold.logits[rows] for fold, rows in zip(folds, windows, strict=True)])
+    truth = np.concatenate(
+        [fold.truth[fold.owner[rows]] for fold, rows in zip(folds, windows, strict=True)]
+    )
+    target = np.eye(logits.shape[1], dtype=np.float32)[truth]
+    return fit_substances(logits, target, known, fitted_unknown(folds, name))
 
 
 def _best_on(folds: Sequence[OpenFold]) -> NoveltyName:
-    told = [tell(fold) for fold in folds]
+    """Return the score of largest AUROC after 300 s, mean over the networks."""
 
     def mean_area(name: NoveltyName) -> float:
-        areas = [
-            area(part[name][JUDGED][1], fold.known) for part, fold in zip(told, folds, strict=True)
-        ]
+        areas = []
+        for fold in folds:
+            means, _ = fading_novelty(fold.streams, name, DecisionSpec())
+            areas.append(area(means[:, stage_of(fold.streams, STAGES_S[-1])], fold.known))
         return float(np.mean(areas))
 
     return max(NOVELTIES, key=mean_area)
