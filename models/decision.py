@@ -310,6 +310,9 @@ class SubstanceDecision:
     The posterior is softmax(n * m): m is the fading mean of the windows' log-probabilities,
     n = evidence_floor + evidence_factor * (independent windows) their effective number. So a
     repetition of the same samples adds nothing, and fresh ones add what the factor grants.
+    It is the forward filter of a label that mostly stays, by exponential forgetting (Kulhavy &
+    Zarrop 1993, International Journal of Control 58), with the likelihoods tempered to the
+    number of windows that overlapping ones are worth.
     Floor, factor and memory make it calibrated from the first window on: over 50 held-out
     recordings belief and hit rate differed by 0.03 on average of five stages of a
     recording, against 0.13 for a first window taken at its word.

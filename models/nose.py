@@ -264,6 +264,7 @@ class Nose:
         if correction is not None:
             correction.reset()
         self._correction = correction
+        self._waiting.clear()
         self._air.restart()
         self._renew = True
 
@@ -289,7 +290,7 @@ class Nose:
             values = values.copy()
             values[unusable] = np.nan
         if self._correction is not None:
-            values = self._correction(values, step_ms / 1000.0)
+            values = self._corrected(self._correction, values, step_ms / 1000.0)
         turned = step_ms > 0 and self._meter.observe(step_ms)
         period_ms = self._meter.period_ms
         if period_ms is None:
@@ -301,6 +302,15 @@ class Nose:
             said += self._catch_up(period_ms)
         lost = lost_samples(step_ms, period_ms)
         return said + self._take(values, lost, t_ms, frame.frame_seq)
+
+    def _corrected(
+        self, correction: Correction, values: NDArray[np.float32], step_s: float
+    ) -> NDArray[np.float32]:
+        """Return a frame corrected; what a correction remembers ends with a gap, as all does."""
+        if step_s >= self._settings.exposure.forget_after_s:
+            correction.reset()
+            step_s = 0.0
+        return correction(values, step_s)
 
     def finish(self) -> list[Prediction]:
         """End the stream; say why nothing could be said of one too short to know its rate."""

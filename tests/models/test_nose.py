@@ -547,6 +547,16 @@ def test_readings_are_corrected_before_air_and_models_see_them(wary: Bundle) -> 
     assert correction.steps_s[:3] == [0.0, 1.0, 1.0]
 
 
+def test_a_correction_forgets_with_a_long_gap(wary: Bundle) -> None:
+    correction = Gain(1.0)
+    source = list(frames(air(60, 1), 1))
+    later = list(frames(air(10, 1), 1, start_seq=200))
+    smell(Nose([wary], correction=correction), [*source, *later])
+    assert correction.resets == 1
+    assert correction.steps_s[60] == 0.0
+    assert correction.steps_s[61] == 1.0
+
+
 def test_a_new_correction_starts_features_anew_and_leaves_warm_sensors_warm(wary: Bundle) -> None:
     nose = Nose([wary])
     source = list(frames(air(120, 1), 1))
