@@ -551,6 +551,7 @@ def test_a_correction_forgets_with_a_long_gap(wary: Bundle) -> None:
     correction = Gain(1.0)
     source = list(frames(air(60, 1), 1))
     later = list(frames(air(10, 1), 1, start_seq=200))
+    later[0] = dataclasses.replace(later[0], lost_before=140)
     smell(Nose([wary], correction=correction), [*source, *later])
     assert correction.resets == 1
     assert correction.steps_s[60] == 0.0
