@@ -18,7 +18,7 @@ from hardware.recording import read_recording
 from models.mapping import build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from hardware.recording import Recording
@@ -29,6 +29,9 @@ FORMAT = 1
 Kind = Literal["baseline", "reference"]
 BASELINE: Kind = "baseline"
 REFERENCE: Kind = "reference"
+
+MOST: dict[Kind, int] = {BASELINE: 10, REFERENCE: 60}
+"""Captures kept of each kind."""
 
 
 class CapturesError(ScentdError):
@@ -103,9 +106,9 @@ class Captures:
             "whole."
         )
 
-    def baseline(self) -> Captured | None:
-        """Return the newest capture of clean air."""
-        return next((item for item in reversed(self.all()) if item.kind == BASELINE), None)
+    def baselines(self) -> tuple[Captured, ...]:
+        """Return the captures of clean air, oldest first; the newest is the rig's baseline."""
+        return tuple(item for item in self.all() if item.kind == BASELINE)
 
     def references(self) -> tuple[Captured, ...]:
         """Return the captures of reference odours, oldest first."""
@@ -124,7 +127,9 @@ class Captures:
     def keep(
         self, write: Callable[[Path], None], kind: Kind, label: str | None, seconds: float
     ) -> Captured:
-        """Keep one more capture; one of clean air takes the place of the one before.
+        """Keep one more capture.
+
+        Clean air of several days tells what humidity and warmth do; the oldest gives way.
 
         Parameters
         ----------
@@ -147,9 +152,10 @@ class Captures:
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)),
             round(seconds, 1),
         )
-        replaced = tuple(item for item in self.all() if kind == item.kind == BASELINE)
-        self._save((*(item for item in self.all() if item not in replaced), captured))
-        self._remove(replaced)
+        there = (*self.all(), captured)
+        too_old = [item for item in there if item.kind == kind][: -MOST[kind]]
+        self._save(tuple(item for item in there if item not in too_old))
+        self._remove(too_old)
         return captured
 
     def forget(self, label: str | None = None) -> tuple[Captured, ...]:
@@ -187,6 +193,6 @@ class Captures:
             os.fsync(stream.fileno())
         fresh.replace(path)
 
-    def _remove(self, captures: tuple[Captured, ...]) -> None:
+    def _remove(self, captures: Iterable[Captured]) -> None:
         for item in captures:
             (self.folder / item.file).unlink(missing_ok=True)

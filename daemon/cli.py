@@ -26,6 +26,7 @@ SCENTD = CommandLine(
         "simulate": "put a simulated board behind a serial port",
         "record": "write a board's readings to a CSV",
         "replay": "recognise the smells in recordings",
+        "calibrate": "measure this rig and fit its profile",
         "enroll": "teach the rig a new smell",
         "models": "list and verify model bundles",
         "bench": "measure speed and memory on this machine",

@@ -312,9 +312,14 @@ class Config:
         return self.state_dir / "recordings"
 
     @property
+    def board(self) -> str:
+        """What a calibration profile calls this rig's board: a profile of another is refused."""
+        return self.rig_id if self.source.usb is None else f"{self.rig_id} {self.source.usb}"
+
+    @property
     def profile_path(self) -> Path:
         """Where the rig's calibration profile lies, if it has one."""
-        return self.state_dir / "calibration.yaml"
+        return self.state_dir / "calibration.yaml"  # calibration.profile.PROFILE
 
     @property
     def calibration_dir(self) -> Path:

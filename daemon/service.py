@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from daemon.announcer import Announcer
+from daemon.calibrating import CALIBRATE, Calibrating
 from daemon.clock import resident_mb
 from daemon.history import History
 from daemon.listening import complaint
@@ -154,6 +155,10 @@ class Service:
         self._history = History()
         self._requests = Requests(self._inbox, self._announcer.response)
         self._requests.register("status", self._status)
+        self._calibrating = Calibrating(
+            config, bundles, self._pipeline.nose, self._history, self._recalibrated
+        )
+        self._requests.register(CALIBRATE, self._calibrating.handle)
         self._teaching = Teaching(
             stores_of(bundles, config.state_dir),
             self._pipeline.nose.set_head,
@@ -172,7 +177,7 @@ class Service:
         self._latest_frame_s = -float("inf")
         self._quality: Sequence[int] | None = None
         self._present: bool | None = None
-        self._described: tuple[float | None, str | None] | None = None
+        self._described: tuple[float | None, str | None, str | None] | None = None
         self._next_tick_s = self._next_health_s = 0.0
         self._inference_ms: dict[str, deque[float]] = {
             bundle.manifest.name: deque(maxlen=LATENCIES_KEPT) for bundle in bundles
@@ -186,7 +191,7 @@ class Service:
         NotAPortError
             If the configured port can never become one.
         """
-        self._teaching.begin()
+        self._calibrating.load()
         with self._publisher, self._reader:
             self._tick()
             drop_startup_pages()
@@ -202,6 +207,10 @@ class Service:
             self._announcer.health(self._gauges())
         if self._recording is not None:
             self._recording.close()
+
+    def _recalibrated(self) -> None:
+        """Let taught smells be heard through the correction now in force."""
+        self._teaching.calibrate(self._calibrating.correction())
 
     def _take(self, arrival: Arrival) -> None:
         if isinstance(arrival, Chunk):
@@ -225,6 +234,7 @@ class Service:
         self._latest_frame_s = time.monotonic()
         self._quality = step.quality.tolist()
         self._history.push(step.t_ms, step.frame.values)
+        self._calibrating.observe(step)
         if self._recording is not None:
             self._recording.write(step.t_ms, step.frame.values)
         if self._config.mqtt.sample:
@@ -263,11 +273,15 @@ class Service:
         if present is not self._present:
             self._present = present
             self._announcer.board_present(present=present)
-        described = (self._pipeline.rate_hz, self._pipeline.dialect)
+        described = (
+            self._pipeline.rate_hz,
+            self._pipeline.dialect,
+            self._calibrating.profile_id,
+        )
         if described != self._described:
             self._described = described
             self._announcer.info(
-                self._bundles, rate_hz=described[0], dialect=described[1], calibration=None
+                self._bundles, rate_hz=described[0], dialect=described[1], calibration=described[2]
             )
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
@@ -303,6 +317,7 @@ class Service:
             "rig_id": self._config.rig_id,
             "scentd_version": self._version,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "calibration": self._calibrating.report(),
             "board": ONLINE if self._present else OFFLINE,
             "dialect": self._pipeline.dialect,
             "rate_hz": finite(self._pipeline.rate_hz, 3),
@@ -334,7 +349,7 @@ class Service:
                 "rejected": report.rejected,
                 "fleeting_dropped": report.fleeting_dropped,
             },
-            calibration={"state": "none", "profile": None, "why": None, "drift": {}},
+            calibration=self._calibrating.report(),
             requests=asdict(self._inbox.counts),
             rss_mb=resident_mb(),
             uptime_s=time.monotonic() - self._started_s,

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration.profile import PROFILE
 from daemon import payloads
 from daemon.config import DecisionConfig
 from daemon.config_file import load_config
@@ -28,6 +29,7 @@ from daemon.live_recording import LIVE_SUFFIX
 from daemon.payloads import Envelope
 from daemon.pipeline import Pipeline, nose_settings, with_decision
 from daemon.teaching import heads_of, stores_of
+from daemon.workbench import profile_at
 from hardware.recording import Recording, RecordingError, read_recording
 from models.bundle import load_bundle, shipped_bundles
 from models.decision import State
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from hardware.command_line import Subparsers
     from models.bundle import Bundle
     from models.head import Head
-    from models.nose import Event, Prediction
+    from models.nose import Correction, Event, Prediction
 
 DEFAULT_MODELS = ("substances-50", "mixtures-12")
 """Without --model, the first of these that has most of its channels in the recording."""
@@ -79,13 +81,13 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="take the rig's models, settings and taught smells from there",
+        help="take the rig's models, settings, calibration and taught smells from there",
     )
     rig.add_argument(
         "--state",
         type=Path,
         metavar="DIR",
-        help="take the taught smells from a rig's state folder",
+        help="take calibration and taught smells from a rig's state folder",
     )
     parser.set_defaults(run=run)
 
@@ -110,13 +112,16 @@ def run(args: argparse.Namespace) -> int:
 def _replay(file: str, args: argparse.Namespace, config: Config | None, printer: _Printer) -> None:
     recording = read_recording(Path("/dev/stdin" if file == STANDARD_INPUT else file))
     bundle = _chosen(file, recording, args.model, config)
+    state_dir = args.state if config is None else config.state_dir
+    correction = _correction(state_dir, config)
     nose = Nose(
         [bundle],
         NoseSettings() if config is None else nose_settings(config),
         rate_hz=_known_rate_hz(recording, config),
         skip_warm_up=not _is_live(file, args),
         assume_exposed=not _is_live(file, args) and is_published(recording),
-        heads=_heads(bundle, args.state if config is None else config.state_dir),
+        correction=correction,
+        heads=_heads(bundle, state_dir, correction),
     )
     pipeline = Pipeline(nose)
     period_ms = 1000.0 / recording.nominal_rate_hz
@@ -146,11 +151,24 @@ def _replay(file: str, args: argparse.Namespace, config: Config | None, printer:
     )
 
 
-def _heads(bundle: Bundle, state_dir: Path | None) -> dict[str, Head]:
+def _correction(state_dir: Path | None, config: Config | None) -> Correction | None:
+    """Return what the rig's calibration makes of its readings, of a rig that is known."""
+    if state_dir is None:
+        return None
+    board = None if config is None else config.board
+    profile, trouble = profile_at(state_dir / PROFILE, board)
+    if trouble is not None:
+        print(f"scentd: {trouble} Replayed uncalibrated.", file=sys.stderr)
+    return None if profile is None else profile.correction()
+
+
+def _heads(
+    bundle: Bundle, state_dir: Path | None, correction: Correction | None
+) -> dict[str, Head]:
     """Return what the rig was taught beside the model, of a rig that is known."""
     if state_dir is None:
         return {}
-    heads, problems = heads_of(stores_of([bundle], state_dir))
+    heads, problems = heads_of(stores_of([bundle], state_dir, correction))
     for problem in problems:
         print(f"scentd: {problem}", file=sys.stderr)
     return {model: head for model, head in heads.items() if not head.empty}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.captures import INDEX, Captures, CapturesError
+from daemon.captures import INDEX, MOST, Captures, CapturesError
 from daemon.capturing import CaptureEndedError, Taken, from_history, from_port
 from daemon.config import SourceConfig
 from daemon.history import History, Stretch
@@ -76,21 +76,24 @@ def test_a_board_that_falls_silent_ends_the_capture() -> None:
         next(steps)
 
 
-def test_captures_are_found_again_and_clean_air_is_kept_once(tmp_path: Path) -> None:
+def test_captures_are_found_again_and_the_oldest_clean_air_gives_way(tmp_path: Path) -> None:
     captures = Captures(tmp_path / "calibration")
     assert captures.all() == ()
-    captures.keep(readings(60).write, "baseline", None, 59.0)
+    for seconds in range(61, 61 + MOST["baseline"]):
+        captures.keep(readings(seconds).write, "baseline", None, seconds)
     captures.keep(readings(90).write, "reference", "mint", 89.0)
     captures.keep(readings(91).write, "reference", "mint", 90.0)
     newest = captures.keep(readings(70).write, "baseline", None, 69.0)
     found = Captures(tmp_path / "calibration")
-    assert found.baseline() == newest
+    kept = found.baselines()
+    assert kept[-1] == newest
+    assert [item.seconds for item in kept[:-1]] == [*range(62, 61 + MOST["baseline"])]
     assert [(item.label, item.seconds) for item in found.references()] == [
         ("mint", 89.0),
         ("mint", 90.0),
     ]
     assert len(found.recording(found.references()[1])) == 91
-    assert len(list((tmp_path / "calibration").glob("*.csv"))) == 3
+    assert len(list((tmp_path / "calibration").glob("*.csv"))) == MOST["baseline"] + 2
 
 
 def test_references_are_forgotten_by_label_and_all_together(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Daemon: work that would stop the recognition, or cost it memory, in a process that goes away.
+
+A fit takes seconds of a Raspberry Pi's core, scoring loads every model once more: the service
+has one core's share and 80 MB. The child is niced, gets what it needs on its standard input,
+and is killed when nobody wants its answer any more.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from daemon.config import Config
+    from daemon.requests import Steps
+
+NICENESS = 10
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def done_apart(config: Config, action: str, payload: Mapping[str, Any]) -> Steps:
+    """Do one action of `daemon.workbench` in a child; yields while it works.
+
+    Raises
+    ------
+    ScentdError
+        As the action does, or because the child ended without an answer.
+    """
+    began_s = time.monotonic()
+    with tempfile.TemporaryFile() as answer:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "daemon.apart"],
+            stdin=subprocess.PIPE,
+            stdout=answer,
+            cwd=_ROOT,
+        )
+        try:
+            with child.stdin as question:  # type: ignore[union-attr]
+                question.write(pickle.dumps((config, action, dict(payload))))
+            while child.poll() is None:
+                yield {"doing": action, "seconds": round(time.monotonic() - began_s, 1)}
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        answer.seek(0)
+        data = answer.read()
+    if child.returncode != 0 or not data:
+        raise ScentdError(
+            f"The process that was to {action} ended without an answer (exit {child.returncode}); "
+            "the system's log may say why (out of memory?). Try again, or on another machine with "
+            "the rig's state_dir."
+        )
+    # Only our own child writes there: unpickling its answer is safe.
+    outcome = pickle.loads(data)  # noqa: S301 - see above
+    if isinstance(outcome, ScentdError):
+        raise outcome
+    result: dict[str, Any] = outcome
+    return result
+
+
+def main() -> None:
+    """Read a question from standard input, do the work, write the answer to standard output."""
+    os.nice(NICENESS)
+    # Only the service that started this process writes there.
+    config, action, payload = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - see above
+    answer: object
+    try:
+        answer = import_module("daemon.workbench").Workbench(config).do(action, payload)
+    except ScentdError as error:
+        answer = error
+    sys.stdout.buffer.write(pickle.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

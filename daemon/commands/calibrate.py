@@ -1,0 +1,293 @@
+"""Leaf: `scentd calibrate`: measure a rig, fit its profile, show it and score it.
+
+Everything goes through the running service where there is one, which holds the port and takes
+a new profile at once; without one the same work is done here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daemon.calibrating import CALIBRATE, CAPTURE_S, progress
+from daemon.captures import BASELINE, REFERENCE
+from daemon.capturing import from_port
+from daemon.client import ask, service_present
+from daemon.commands.record import positive_seconds
+from daemon.config import LogConfig
+from daemon.config_file import load_config
+from daemon.logs import configure_logs
+from daemon.progress import Progress
+from daemon.scoring import table
+from daemon.stopping import Stop
+from daemon.workbench import Workbench
+from hardware.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemon.config import Config
+    from hardware.command_line import Subparsers
+
+EPILOG = """Calibrating a rig:
+  scentd calibrate baseline --config rig.yaml             in clean air, warmed up
+  scentd calibrate reference almond --config rig.yaml     hold almonds to it; four odours or more
+  scentd calibrate fit --config rig.yaml                  in force at once
+  scentd calibrate score --config rig.yaml data/*/*.csv   before and after
+"""
+
+WORK_S = 120.0
+"""Longest silence of a service that works: it tells its progress every second."""
+
+BOARD_PATIENCE = 3.0
+"""A board may take this many times as long as it should before a capture is given up."""
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="measure this rig and fit its profile",
+        description=(
+            "Make this rig's readings those of the rig that the models were trained on. Measure "
+            "clean air and a few odours that the model knows, then fit: the profile is in force "
+            "at once and its id stands in every prediction."
+        ),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    baseline = actions.add_parser("baseline", help="measure clean air; refused while it moves")
+    reference = actions.add_parser("reference", help="measure an odour that the model knows")
+    reference.add_argument("label", metavar="LABEL", help="one of the model's labels")
+    for action, default_s in (
+        (baseline, CAPTURE_S[BASELINE]),
+        (reference, CAPTURE_S[REFERENCE]),
+    ):
+        when = action.add_mutually_exclusive_group()
+        when.add_argument(
+            "--seconds",
+            type=positive_seconds,
+            metavar="N",
+            help=f"how long to measure from now on (default: {default_s:g})",
+        )
+        when.add_argument(
+            "--last", type=positive_seconds, metavar="N", help="the service's last N seconds"
+        )
+        when.add_argument(
+            "--recording", type=Path, metavar="FILE", help="a recording instead of the board"
+        )
+    fit = actions.add_parser("fit", help="fit the profile to what was measured; in force at once")
+    show = actions.add_parser("show", help="show what was measured and the profile in force")
+    score = actions.add_parser("score", help="recognise recordings without and with the profile")
+    score.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="recordings of one exposure each, labelled by their folder (default: the references)",
+    )
+    score.add_argument("--label", metavar="LABEL", help="what all of them are of")
+    forget = actions.add_parser("forget", help="throw away the references of an odour, or all")
+    forget.add_argument("label", nargs="?", metavar="LABEL", help="left out: every capture")
+    undo = actions.add_parser("undo", help="go back to the profile before, or to none")
+    for action in (baseline, reference, fit, show, score, forget, undo):
+        action.add_argument(
+            "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
+        )
+        action.add_argument("--json", action="store_true", help="print one JSON object")
+        action.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action, print what came of it."""
+    configure_logs(LogConfig(level="warning"))
+    config = load_config(args.config)
+    if args.action in {BASELINE, REFERENCE}:
+        answer = _capture(config, args)
+    elif args.action == "score":
+        answer = _score(config, args)
+    else:
+        payload = _given(args, "label") if args.action == "forget" else {}
+        answer = _act(config, args.action, payload)
+    if args.json:
+        print(json.dumps(answer, allow_nan=False))
+    else:
+        print("\n".join(_TOLD[args.action](answer)))
+    return 0
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    values = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _act(config: Config, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """Let the service do it, or do it here where none runs."""
+    if not service_present(config):
+        return Workbench(config).do(action, payload)
+    with Progress() as bar:
+        return ask(
+            config,
+            CALIBRATE,
+            {"action": action, **payload},
+            timeout_s=WORK_S,
+            on_progress=lambda told: bar.show(0.5, f"{action}: {told.get('seconds', 0):.0f} s"),
+        )
+
+
+def _capture(config: Config, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure clean air or a reference: from a recording, through the service or at the port."""
+    label = getattr(args, "label", None)
+    bench = Workbench(config)
+    if label is not None:
+        label = bench.known_label(label)
+    if args.recording is not None:
+        return bench.keep_recording(args.action, label, args.recording)
+    seconds = args.seconds or CAPTURE_S[args.action]
+    with Progress() as bar:
+        if service_present(config):
+            when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
+            named = {} if label is None else {"label": label}
+            return ask(
+                config,
+                CALIBRATE,
+                {"action": args.action, **named, **when},
+                timeout_s=WORK_S,
+                on_progress=lambda told: _show(bar, told),
+            )
+        if args.last is not None:
+            raise UsageError(
+                "Only a running service remembers the last seconds, and none answers. Start it "
+                "(scentd run --config FILE), or leave --last out to measure now."
+            )
+        stop = Stop(after_s=BOARD_PATIENCE * seconds + 60.0)
+        with stop.on_signals():
+            stretch = from_port(
+                config.source, seconds, stop, lambda taken: _show(bar, progress(taken))
+            )
+    return bench.keep(args.action, label, stretch)
+
+
+def _show(bar: Progress, told: dict[str, Any]) -> None:
+    """Show how far a capture is, and whether the sensors rest."""
+    state = "settled" if told.get("settled") else "not settled"
+    moving = told.get("unsettled") or []
+    still = f": {', '.join(moving)}" if moving else ""
+    done_s, of_s = told.get("seconds", 0.0), told.get("of_s", 1.0)
+    bar.show(done_s / of_s, f"{done_s:.0f} of {of_s:.0f} s, {state}{still}")
+
+
+def _score(config: Config, args: argparse.Namespace) -> dict[str, Any]:
+    """Score recordings here, whoever holds the port: only files are read."""
+    if args.label is not None and not args.files:
+        raise UsageError("--label says what recordings are of: name them, or leave it out.")
+    files = [str(path) for path in args.files]
+    return Workbench(config).do("score", {"files": files, **_given(args, "label")})
+
+
+def _told_capture(answer: dict[str, Any]) -> list[str]:
+    """Return what a capture came to."""
+    what = "clean air" if answer["label"] is None else answer["label"]
+    lines = [f"Kept {answer['seconds']:.0f} s of {what}."]
+    channels = answer.get("channels")
+    if not channels:
+        return lines
+    lines.append(f"{'channel':<16}{'ln conductance':>15}{'noise':>9}{'drift/min':>11}{'R0':>12}")
+    for name, one in channels.items():
+        r0 = "" if one["r0_kohm"] is None else f"{one['r0_kohm']:.3g} kOhm"
+        lines.append(
+            f"{name:<16}{one['log_conductance']:>15.3f}{one['noise']:>9.4f}"
+            f"{one['drift_per_min']:>+11.4f}{r0:>12}"
+        )
+    return lines
+
+
+def _told_profile(profile: dict[str, Any]) -> list[str]:
+    lines = [f"profile {profile['id']}, of board {profile['board']}, made {profile['date']}"]
+    if profile["baseline_s"] is not None:
+        air = ", ".join(f"{name} {value:g}" for name, value in profile["environment"].items())
+        lines.append(f"  clean air   {profile['baseline_s']:.0f} s ({air})")
+    if profile["method"] is None:
+        lines.append("  no correction: no reference odour was measured")
+        return lines
+    errors = {
+        name.removeprefix("error_"): value
+        for name, value in profile["figures"].items()
+        if name.startswith("error_")
+    }
+    told = ", ".join(f"{name} {value:.2f}" for name, value in errors.items())
+    lines += [
+        f"  references  {', '.join(profile['references'])}",
+        f"  correction  {profile['method']}, towards the training rig of {profile['model']}",
+        f"  error on references left out  {told or 'unknown: two references would tell'}",
+        f"  {'channel':<16}{'shift':>9}{'gain':>8}{'response':>10}",
+    ]
+    lines += [
+        f"  {name:<16}{one['shift']:>+9.3f}{one['gain']:>8.3f}{one['response_s']:>8.2f} s"
+        for name, one in profile["channels"].items()
+    ]
+    return lines
+
+
+def _told_fit(answer: dict[str, Any]) -> list[str]:
+    lines = _told_profile(answer["profile"])
+    in_force = answer.get("in_force")
+    if in_force is not None:
+        lines.append(f"The running service applies it: {in_force['state']}.")
+    else:
+        lines.append("The service will apply it when it starts.")
+    return lines
+
+
+def _told_show(answer: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{item['taken']}  {item['seconds']:5.0f} s  {item['label'] or 'clean air'}"
+        for item in answer["captures"]
+    ] or ["Nothing was measured yet."]
+    if answer["trouble"] is not None:
+        lines.append(f"The profile cannot be used. {answer['trouble']}")
+    elif answer["profile"] is None:
+        lines.append("There is no profile: the rig runs uncalibrated.")
+    else:
+        lines += _told_profile(answer["profile"])
+    in_force = answer.get("in_force")
+    if in_force is not None:
+        why = "" if in_force["why"] is None else f": {in_force['why']}"
+        lines.append(f"The running service says: {in_force['state']}{why}.")
+        drift = [f"{name} {value:+.3f}" for name, value in in_force["drift"].items()]
+        if drift:
+            lines.append(f"  drift of clean air, ln conductance: {', '.join(drift)}")
+    return lines
+
+
+def _told_score(answer: dict[str, Any]) -> list[str]:
+    profile = answer["profile"] or "no profile"
+    lines = [f"{answer['model']}, before and after {profile}"]
+    lines += table(answer["files"], answer)
+    if answer["of"] == "references":
+        lines.append(
+            "These are the references that the profile was fitted to: recordings that it never "
+            "met tell more (scentd calibrate score FOLDER/LABEL/*.csv)."
+        )
+    return lines
+
+
+def _told_forget(answer: dict[str, Any]) -> list[str]:
+    gone = [
+        f"{item['seconds']:.0f} s of {item['label'] or 'clean air'}" for item in answer["forgotten"]
+    ]
+    return [f"Forgotten: {', '.join(gone) or 'nothing'}. The profile stays until the next fit."]
+
+
+_TOLD: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "baseline": _told_capture,
+    "reference": _told_capture,
+    "fit": _told_fit,
+    "show": _told_show,
+    "undo": _told_show,
+    "score": _told_score,
+    "forget": _told_forget,
+}
