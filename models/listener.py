@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.channels import N_CHANNELS
-from models.decision import Heard, MixtureDecision, Share, SubstanceDecision
+from models.decision import Heard, Share, SubstanceDecision
+from models.mixture_decision import MixtureDecision
 from models.preprocess import FeatureStream
 from models.timing import Decimator
 

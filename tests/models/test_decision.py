@@ -15,7 +15,6 @@ from models.decision import (
     DecisionSpec,
     Heard,
     LabelRule,
-    MixtureDecision,
     Share,
     State,
     SubstanceDecision,
@@ -24,6 +23,7 @@ from models.decision import (
 )
 from models.exposure import Phase
 from models.head import Head, Taught
+from models.mixture_decision import MixtureDecision
 from models.space import EmbeddingSpace
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.conformal import margin, set_threshold
-from models.decision import DecisionSpec, MixtureDecision, Share
+from models.decision import DecisionSpec, Share
+from models.mixture_decision import MixtureDecision
 from training.evaluation.scoring import values
 from training.evaluation.streaming import (
     LIVE_STRIDE_S,

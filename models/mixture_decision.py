@@ -1,0 +1,129 @@
+"""Models: which components a mixture has, from the network's outputs over overlapping windows.
+
+May import numpy and models.decision, whose evidence and constants it shares. Pure: no clock, no
+files, no network.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.decision import N_TOP, Component, FadingMean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.decision import DecisionSpec, Share
+
+
+class MixtureDecision:
+    """Smoothed proportions and presences, and which components count as present.
+
+    Parameters
+    ----------
+    labels: in the order of the outputs.
+    spec: the manifest's constants, with one presence threshold per label.
+    """
+
+    def __init__(self, labels: tuple[str, ...], spec: DecisionSpec) -> None:
+        self._labels = labels
+        self._spec = spec
+        self._mean = FadingMean(2 * len(labels), spec)
+        self._thresholds = np.array(spec.presence_thresholds)
+        self._present = np.zeros(len(labels), dtype=bool)
+        self._proportions: NDArray[np.float64] = np.zeros(len(labels))
+        self._presences: NDArray[np.float64] = np.zeros(len(labels))
+        self._windows = 0
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The components present, the largest first."""
+        return self._listed(np.flatnonzero(self._present))
+
+    @property
+    def top(self) -> tuple[tuple[str, float], ...]:
+        """Up to five (label, proportion), the largest first; empty before any window."""
+        if not self._windows:
+            return ()
+        best = self._listed(np.arange(len(self._labels)))[:N_TOP]
+        return tuple((component.label, component.proportion) for component in best)
+
+    def add(
+        self, proportions: NDArray[np.float32], presence: NDArray[np.float32], share: Share
+    ) -> None:
+        """Take one window's proportions[labels] (sum 1) and presence[labels] (0..1)."""
+        both = np.concatenate([proportions, presence]).astype(np.float64)
+        mean = self._mean.add(both, share)
+        self._proportions, self._presences = np.split(mean, 2)
+        keep = self._present & (self._presences >= self._thresholds * self._spec.presence_release)
+        present = keep | (self._presences >= self._thresholds)
+        present &= self._proportions >= self._spec.min_proportion
+        needed = self._spec.withdraw if self._present.any() else self._spec.announce
+        whole = float(self._proportions[present].sum()) >= needed
+        self._present = present if whole else np.zeros_like(present)
+        self._windows += 1
+
+    def clear(self) -> None:
+        """Forget all evidence."""
+        self._mean.clear()
+        self._windows = 0
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Take back the components without forgetting the evidence."""
+        self._present[:] = False
+
+    @property
+    def belief(self) -> float:
+        """Presence of the surest component announced, 0 without one."""
+        return max((component.presence for component in self.components), default=0.0)
+
+    @property
+    def named(self) -> tuple[str, float] | None:
+        """None: a mixture has components, not one label."""
+        return None
+
+    @property
+    def unrecognised(self) -> bool:
+        """False: a mixture model cannot tell an odour that it never learned."""
+        return False
+
+    @property
+    def novelty(self) -> float | None:
+        """None, for the same reason."""
+        return None
+
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """Empty: the components have intervals instead."""
+        return ()
+
+    @property
+    def descriptors(self) -> tuple[tuple[str, float], ...]:
+        """Empty: only what is unrecognised is described."""
+        return ()
+
+    @property
+    def announced(self) -> str | None:
+        """The components' labels in one string, None without any."""
+        return " + ".join(sorted(component.label for component in self.components)) or None
+
+    def _listed(self, indices: NDArray[np.intp]) -> tuple[Component, ...]:
+        found = [
+            Component(
+                self._labels[index],
+                float(self._proportions[index]),
+                float(self._presences[index]),
+                *self._interval(float(self._proportions[index])),
+            )
+            for index in indices
+        ]
+        return tuple(sorted(found, key=lambda component: -component.proportion))
+
+    def _interval(self, proportion: float) -> tuple[float | None, float | None]:
+        margin = self._spec.proportion_margin
+        if margin is None:
+            return None, None
+        return max(0.0, proportion - margin), min(1.0, proportion + margin)
