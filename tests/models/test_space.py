@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hardware.errors import UsageError
 from models import novelty
+from models.head import Taught
 from models.novelty import NoveltyName
 from models.space import EmbeddingSpace
 
@@ -74,7 +75,7 @@ def test_a_label_without_windows_is_named() -> None:
         EmbeddingSpace.measured(drawn(CENTRES[:2], 5, 1), np.repeat([0, 1], 5), LABELS)
 
 
-def scores_of(name: NoveltyName, x: np.ndarray, **given: list[np.ndarray]) -> np.ndarray:
+def scores_of(name: NoveltyName, x: np.ndarray, **given: list[Taught]) -> np.ndarray:
     """Score embeddings whose logits are their first three numbers."""
     return novelty.score(name, measured(), x, x[:, :3], **given)
 
@@ -88,11 +89,22 @@ def test_a_stranger_is_more_novel_than_any_label(name: NoveltyName) -> None:
 @pytest.mark.parametrize("name", ["cosine", "distance", "relative"])
 def test_what_was_taught_is_no_stranger(name: NoveltyName) -> None:
     strange = drawn(STRANGER[None], 50, 4)
-    taught = [measured().whiten(drawn(STRANGER[None], 50, 5)).mean(axis=0)]
+    mean = measured().whiten(drawn(STRANGER[None], 50, 5)).mean(axis=0)
+    taught = [Taught("stranger", mean, 50, 1)]
     before, after = scores_of(name, strange), scores_of(name, strange, taught=taught)
     assert after.max() < before.min()
     known = drawn(CENTRES, 50, 3)
     np.testing.assert_allclose(scores_of(name, known, taught=taught), scores_of(name, known))
+
+
+@pytest.mark.parametrize("name", ["cosine", "distance"])
+def test_a_smell_taught_once_leaves_more_room_than_one_taught_often(name: NoveltyName) -> None:
+    strange = drawn(STRANGER[None], 50, 4)
+    mean = measured().whiten(drawn(STRANGER[None], 50, 5)).mean(axis=0)
+    once, often = (
+        scores_of(name, strange, taught=[Taught("stranger", mean, 50 * n, n)]) for n in (1, 20)
+    )
+    assert (once < often).all()
 
 
 @given(scale=st.floats(0.2, 5))
