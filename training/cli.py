@@ -26,6 +26,7 @@ SCENT_TRAIN = CommandLine(
         "compare": "score baselines on the folds of the cross-validation",
         "cross-modal": "compare trainings with and without a second modality",
         "audit": "find out how much of a score is session and not smell",
+        "trust": "print the evidence of how far a model is to be trusted",
         "report": "write all figures of a run as JSON and as one page",
         "fingerprints": "fit the simulator's table of odours from recordings",
     },

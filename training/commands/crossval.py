@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from hardware.errors import UsageError
 from training.commands._folds import chosen_folds
 from training.commands._shared import (
     StepBar,
@@ -16,6 +17,10 @@ from training.commands._shared import (
 )
 from training.crossval import REPORT, cross_validate, folds_of
 from training.fewshot import FEW_SHOT, cross_teach, split
+from training.kept import write_json
+from training.openset import ask_open_set
+from training.openset import split as hide
+from training.trust.report import OPEN_SET, open_set_report
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +41,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "Mixtures: component sets are held out with all their proportions. The same recordings "
         "are scored as in another session (robust_*), as from another board (board_*) and through "
         "the decision layer. With --few-shot, substances are held out instead: a network that "
-        "never met every fifth substance is taught those from one recording each.",
+        "never met every fifth substance is taught those from one recording each. With "
+        "--open-set, five networks that never met ten substances each are asked about those, and "
+        "about held-out recordings of the others: what `trust` and `export` need to know of "
+        "unknown smells.",
         epilog="Example: scent-train crossval --config substances-50 "
         "--data data/smellnet/base --json",
     )
@@ -52,6 +60,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="hold substances out instead, and teach them from one recording each",
     )
+    parser.add_argument(
+        "--open-set",
+        action="store_true",
+        help="hide ten substances from each of five networks, and ask those about them",
+    )
     parser.set_defaults(run=run)
 
 
@@ -61,6 +74,10 @@ def run(args: argparse.Namespace) -> int:
 
     config, data, folder = load_training(args)
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
+    if args.few_shot and args.open_set:
+        raise UsageError("Expected --few-shot or --open-set, got both. Run them one by one.")
+    if args.open_set:
+        return _open_set(args, config, data, folder)
     if args.few_shot:
         return _few_shot(args, config, data, folder)
     fold_of = folds_of(data)
@@ -89,6 +106,43 @@ def run(args: argparse.Namespace) -> int:
         for line in score_lines(layer["scores"], layer["intervals"]):
             print(f"  {line}")
     print(f"Report and held-out answers: {folder / REPORT}", file=sys.stderr)
+    return 0
+
+
+def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
+    """Train without some substances, ask about them, and print how well they are told."""
+    from training.epochs import total_steps  # noqa: PLC0415 - torch
+
+    folds = ask_open_set(
+        config,
+        data,
+        folder,
+        device=args.device,
+        folds=chosen_folds(args.folds, data),
+        on_step=fold_bars(
+            f"{config.name} open set", lambda fold: total_steps(config, hide(data, fold)[0])
+        ),
+    )
+    report = open_set_report(config.name, data.sha256, folds)
+    write_json(folder / OPEN_SET, report)
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    told = report["unknown"]
+    print(f"{config.name}, {report['protocol']}, int8 [95 % over substances]:")
+    print(f"  unknown or known, by {told['best']} (the best of {', '.join(told['scores'])}):")
+    places = told["scores"][told["best"]]
+    for line in score_lines(
+        {f"auroc_{place}": row["auroc"] for place, row in places.items()},
+        {f"auroc_{place}": row["interval"] for place, row in places.items()},
+    ):
+        print(f"    {line}")
+    for exposures, choices in report["lessons"]["taught"].items():
+        for choice, row in choices.items():
+            print(f"  taught from {exposures} exposures, {choice}:")
+            for line in score_lines(row["scores"], row["intervals"]):
+                print(f"    {line}")
+    print(f"Report: {folder / OPEN_SET}", file=sys.stderr)
     return 0
 
 

@@ -30,6 +30,8 @@ VARIABLES = {
     SECOND: "var(--second)",
     THIRD: "var(--third)",
 }
+_FEW = 8
+"""Points that are shown one by one."""
 _HEAT = (31, 111, 178)
 """Of a confusion, in 0..255; its strength is the opacity, so the page shows through."""
 
@@ -55,6 +57,28 @@ def reliability_plot(curves: dict[str, Reliability]) -> str:
         sizes = 10 + 90 * curve.count / curve.count.max()
         axes.scatter(curve.stated, curve.hit, s=sizes, color=colour, linewidth=0)
     axes.set(xlabel="probability stated", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+    _legend(axes)
+    return _svg(figure)
+
+
+def lines_plot(
+    curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    across: str,
+    up: str,
+    bounds: tuple[float, float] | None = None,
+    *,
+    diagonal: bool = False,
+) -> str:
+    """Curves (x, y) by name, up to three; `diagonal` shows chance."""
+    figure, axes = _figure(4.4, 3.6)
+    if diagonal:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
+    for (name, (x, y)), colour in zip(curves.items(), (FIRST, SECOND, THIRD), strict=False):
+        few = len(x) <= _FEW
+        axes.plot(x, y, color=colour, label=name, marker="o" if few else None, markersize=4)
+        if few:
+            axes.set_xticks(x)
+    axes.set(xlabel=across, ylabel=up, ylim=bounds or (0, 1))
     _legend(axes)
     return _svg(figure)
 

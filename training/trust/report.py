@@ -1,0 +1,388 @@
+"""training/: the evidence of trust, put together as one JSON, a table of targets and one page.
+
+Knows what each part measured and how to say it; measures nothing. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.evaluation import plots
+from training.evaluation.findings import Reliability
+from training.evaluation.page import Section, figure, page, span, table
+from training.trust import lessons, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from training.evaluation.intervals import Interval
+    from training.openset import OpenFold
+
+OPEN_SET = "open_set.json"
+TRUST, PAGE = "trust.json", "trust.html"
+OPEN_SET_PROTOCOL = (
+    "five networks, each trained without ten of fifty substances and without one recording of "
+    "every other; asked about those recordings and about all of the ten substances"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What was asked for.
+
+    Attributes
+    ----------
+    name: of the figure.
+    path: where a report has it.
+    must, reach: bounds between which it must lie, and should.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    must: Interval
+    reach: Interval
+
+    def value(self, report: Mapping[str, Any]) -> float | None:
+        """Return the figure; None where it was not measured."""
+        found: Any = report
+        for name in self.path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return None if found is None else float(found)
+
+    def verdict(self, report: Mapping[str, Any]) -> str:
+        """Say whether the figure lies between the bounds."""
+        value = self.value(report)
+        if value is None:
+            return "not measured"
+        for word, (low, high) in (("reached", self.reach), ("met", self.must)):
+            if low <= value <= high:
+                return word
+        return "MISSED"
+
+
+_SETS = ("probabilities", "sets", "least_ambiguous", "always")
+_AT_120 = ("probabilities", "announced", "120s")
+TARGETS = (
+    Target(
+        "skewed rig: share of the gap closed by 4 references",
+        ("rig", "gap_closed", "4"),
+        (0.5, np.inf),
+        (0.85, np.inf),
+    ),
+    Target(
+        "unknown substances: AUROC after 300 s",
+        ("unknown", "auroc_300s"),
+        (0.75, 1.0),
+        (0.9, 1.0),
+    ),
+    Target(
+        "announced probabilities: calibration error after 120 s",
+        (*_AT_120, "calibration_error"),
+        (0.0, 0.08),
+        (0.0, 0.03),
+    ),
+    Target("known exposures announced by then", (*_AT_120, "announced"), (0.8, 1.0), (0.8, 1.0)),
+    Target("90 % sets: coverage", (*_SETS, "coverage"), (0.87, 0.93), (0.87, 0.93)),
+    Target("90 % sets: mean size", (*_SETS, "size"), (1.0, np.inf), (1.0, 3.0)),
+    Target(
+        "false alarms per hour of clean air, upper 95 %",
+        ("air", "clean_air", "simulated", "upper_95"),
+        (0.0, 1.0),
+        (0.0, 0.1),
+    ),
+    Target(
+        "ten ways, one exposure of two minutes: accuracy after 120 s",
+        ("lessons", "taught", "1", "10 ways", "scores", "accuracy_120s"),
+        (0.6, 1.0),
+        (0.8, 1.0),
+    ),
+)
+
+
+def open_set_report(model: str, data_sha256: str, folds: Sequence[OpenFold]) -> dict[str, Any]:
+    """Return everything that the open-set networks' answers tell."""
+    return {
+        "model": model,
+        "protocol": OPEN_SET_PROTOCOL,
+        "data_sha256": data_sha256,
+        "unknown": unknown.measure(folds),
+        "descriptors": unknown.descriptor_areas(folds),
+        "lessons": lessons.measure(folds),
+    }
+
+
+def lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the targets as aligned lines."""
+    width = max(len(target.name) for target in TARGETS)
+    for target in TARGETS:
+        value = target.value(report)
+        number = "" if value is None else f"{value:.3f}"
+        yield (
+            f"{target.name:<{width}}  {number:<6}  must {_bounds(target.must):<12}  "
+            f"{target.verdict(report)}"
+        )
+
+
+def trust_page(report: Mapping[str, Any]) -> str:
+    """Return the page; it needs no other file."""
+    parts: dict[str, Callable[[Any], Iterator[Section]]] = {
+        "unknown": _unknown,
+        "probabilities": _probabilities,
+        "lessons": _lessons,
+        "air": _air,
+        "rig": _rig,
+    }
+    sections = [_headline(report)]
+    for name, say in parts.items():
+        if report.get(name):
+            sections += list(say(report[name]))
+    return page(
+        f"How far {report['model']} is to be trusted",
+        "Every constant was fitted on other folds than it is scored on. Brackets and bars are 95 % "
+        "bootstrap intervals over substances or recordings.",
+        sections,
+    )
+
+
+def _headline(report: Mapping[str, Any]) -> Section:
+    rows = [
+        (
+            target.name,
+            target.value(report),
+            _bounds(target.must),
+            _bounds(target.reach),
+            target.verdict(report),
+        )
+        for target in TARGETS
+    ]
+    return Section(
+        "Targets",
+        "What was asked for, and what came.",
+        table(["figure", "value", "must", "reach for", ""], rows),
+    )
+
+
+def _unknown(part: Mapping[str, Any]) -> Iterator[Section]:
+    best = part["best"]
+    curve = part["curve"]
+    rows = [
+        (
+            name,
+            place,
+            row["auroc"],
+            span(row["interval"]),
+            row["false_accepts"],
+            row.get("transferred", {}).get("known_recall"),
+            row.get("transferred", {}).get("false_accepts"),
+        )
+        for name, places in part["scores"].items()
+        for place, row in places.items()
+        if name == best or place in ("windows", unknown.JUDGED, "recording")
+    ]
+    plot = figure(
+        plots.lines_plot(
+            {best: (np.array(curve["hidden_accepted"]), np.array(curve["known_accepted"]))},
+            "unknown accepted as known",
+            "known accepted",
+            diagonal=True,
+        ),
+        f"Recordings after 300 s, by {best}; mean over networks. The dashed line is chance.",
+    )
+    yield Section(
+        "Smells that the model never met",
+        f"{part['networks']} networks, each asked about ten substances that it never met and about "
+        "new recordings of those that it knows. False accepts: unknown ones taken for known, at a "
+        "bound that keeps 95 % of the known; on the right at the other networks' bound, with what "
+        "that bound keeps.",
+        plot
+        + table(
+            ["score", "judged", "AUROC", "95 %", "false accepts", "known kept", "false accepts"],
+            rows,
+        ),
+    )
+    if decided := part["decision"]:
+        rows_ = [
+            (place, kind, row["unrecognised"], row["named"], row["neither"])
+            for place, kinds in decided["by_second"].items()
+            for kind, row in kinds.items()
+        ]
+        yield Section(
+            "What the rig says of them",
+            "The whole decision layer with constants fitted on the other networks: shares of "
+            "recordings called unrecognised, given a name, or still being sensed.",
+            table(["after", "substance", "unrecognised", "named", "neither"], rows_),
+        )
+
+
+def _probabilities(part: Mapping[str, Any]) -> Iterator[Section]:
+    announced = part["announced"]
+    curves = {
+        f"announced after {place}": Reliability(
+            np.array(announced[place]["stated"]),
+            np.array(announced[place]["hit"]),
+            np.array(announced[place]["count"]),
+            announced[place]["calibration_error"],
+            tuple(announced[place]["interval"]),
+        )
+        for place in ("120s", "300s")
+        if "stated" in announced[place]
+    }
+    rows = [
+        (
+            place,
+            row["announced"],
+            row.get("precision"),
+            row.get("calibration_error"),
+            span(row.get("interval")),
+        )
+        for place, row in announced.items()
+    ]
+    plot = (
+        figure(plots.reliability_plot(curves), "A dot's size is the number of announcements.")
+        if curves
+        else ""
+    )
+    yield Section(
+        "Can an announced probability be believed?",
+        "Held-out recordings of known substances: how many are announced, how many of those are "
+        "right, and the gap between the stated probability and the share right.",
+        plot + table(["when", "announced", "right of those", "calibration error", "95 %"], rows),
+    )
+    rows = [
+        (
+            method.replace("_", " "),
+            place,
+            row["coverage"],
+            span(row["intervals"]["coverage"]),
+            row["size"],
+        )
+        for method, places in part["sets"].items()
+        for place, row in places.items()
+    ]
+    yield Section(
+        "Does the set hold the truth?",
+        f"Prediction sets of stated coverage {part['set_coverage']:g}; the daemon publishes the "
+        "least ambiguous ones, adaptive ones are there to compare.",
+        table(["sets", "when", "coverage", "95 %", "mean size"], rows),
+    )
+
+
+def _lessons(part: Mapping[str, Any]) -> Iterator[Section]:
+    taught = part["taught"]
+    choices = list(next(iter(taught.values())))
+    count = np.array([int(number) for number in taught])
+    shown = {
+        choice: (
+            count,
+            np.array([row[choice]["scores"]["accuracy_120s"] for row in taught.values()]),
+        )
+        for choice in choices
+    }
+    rows = [
+        (
+            int(number),
+            choice,
+            name.removeprefix("accuracy_"),
+            value,
+            span(row["intervals"][name]),
+        )
+        for number, choices_ in taught.items()
+        for choice, row in choices_.items()
+        for name, value in row["scores"].items()
+    ]
+    yield Section(
+        "Smells taught on the spot",
+        f"Each network is taught the ten substances that it never met, {part['lesson_s']:g} s an "
+        "exposure, and tested on their other recordings. All labels: the ten beside the forty "
+        "that it knows.",
+        figure(
+            plots.lines_plot(shown, "exposures of each smell", "accuracy after 120 s", (0, 1)),
+            "Accuracy on other recordings.",
+        )
+        + table(["exposures", "choice", "after", "accuracy", "95 %"], rows),
+    )
+    if known := part["known"]:
+        yield Section(
+            "What teaching costs",
+            "Held-out recordings of known substances without any lesson, and beside ten smells "
+            "taught from one exposure each.",
+            table(
+                ["accuracy", "value", "95 %"],
+                [
+                    (name.replace("_", " "), value, span(known["intervals"][name]))
+                    for name, value in known["scores"].items()
+                ],
+            ),
+        )
+
+
+def _air(part: Mapping[str, Any]) -> Iterator[Section]:
+    quiet = part["quiet_recordings"]
+    watched = part["clean_air"] | ({"real quiet stretches": quiet} if quiet else {})
+    rows = [
+        (name.replace("_", " "), *(row[key] for key in ("hours", "alarms", "per_hour", "upper_95")))
+        for name, row in watched.items()
+    ]
+    yield Section(
+        "False alarms",
+        'The onset detector in air without an odour: "simulated" is the board itself with its '
+        "weather and drift, the others are rigs whose baseline wanders far more than that. The "
+        "last column is the upper end of the rate's one-sided 95 % interval.",
+        table(["air", "hours", "alarms", "an hour", "at most"], rows),
+    )
+    rows = [
+        (name, row["hours"], kind, said["times"], said["per_hour"], said["upper_95"])
+        for name, row in part["nose"].items()
+        for kind, said in row["said"].items()
+    ]
+    yield Section(
+        "What the whole nose says of clean air",
+        "The shipped models behind the real pipeline, in simulated clean air.",
+        table(["model", "hours", "said", "times", "an hour", "at most"], rows),
+    )
+    rows = [
+        (
+            float(strength),
+            row["episodes"],
+            row["onset_found"],
+            row["end_found"],
+            *(
+                f"{times[0]:g} ({times[1]:g})" if (times := row[key]) else None
+                for key in ("onset_s", "end_s", "clean_s")
+            ),
+        )
+        for strength, row in part["episodes"].items()
+    ]
+    yield Section(
+        "Time to detect and to recover",
+        "Every substance out of simulated clean air and back, once; seconds are medians, in "
+        "brackets the 90th percentile. Concentration 1 is that of the recordings.",
+        table(
+            [
+                "concentration",
+                "episodes",
+                "onset found",
+                "end found",
+                "s to onset",
+                "s to end",
+                "s to clean air",
+            ],
+            rows,
+        ),
+    )
+
+
+def _rig(part: Mapping[str, Any]) -> Iterator[Section]:
+    rows = [(name.replace("_", " "), value) for name, value in part["scores"].items()]
+    yield Section("Another board", "", table(["score", "value"], rows))
+
+
+def _bounds(bounds: Interval) -> str:
+    low, high = bounds
+    if high in (1.0, np.inf):
+        return f">= {low:g}"
+    return f"<= {high:g}" if low in (0.0, 1.0) else f"{low:g} to {high:g}"
