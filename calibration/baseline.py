@@ -1,0 +1,317 @@
+"""Calibration: what a rig reads in clean air, from a capture that is checked first.
+
+May import `hardware`, `models`, `calibration.correction` and numpy; no file and no clock. A
+capture that is too short, still drifting or smells of something is refused, with the channel
+and the reason: everything later is measured from this.
+
+Resistances: an MQ part stands in a divider, Rs = Vc RL / V - RL, and its maker gives the ratio
+Rs / R0 in clean air, so that R0 = Rs_clean / ratio. The firmware of these boards sends
+ppm = a (Rs / R0)^b with an R0 of its own, which gives Rs back (FACTS of the boards, upstream's
+`MQUnifiedsensor` settings).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.correction import (
+    GAS_INDICES,
+    GAS_NAMES,
+    N_GAS,
+    Compensation,
+    air_tens,
+    converter_step,
+    log_signals,
+)
+from hardware.channels import CHANNELS, Part, channel_index
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+LEAST_S = 60.0
+"""A shorter capture cannot tell a slow drift from clean air."""
+
+LEAST_SHARE = 0.9
+"""Share of a channel's readings that must be usable."""
+
+MOST_DRIFT_PER_MIN = 0.02
+"""ln conductance per minute. A heater just switched on moves a hundred times faster; clean air
+in the boards' recordings of calm rooms stays below 0.005."""
+
+MOST_RANGE = 6.0
+"""Range of the smoothed signal in units of its noise that is still no odour: the widest that four
+hours of simulated clean air showed in two minutes is 4.6; the faintest real odour shows 15."""
+
+_LEAST_NOISE = 0.015
+"""As in `models.exposure`: clean air itself wanders by 1.5 % with draughts and humidity."""
+_SMOOTHING_S = 5.0
+
+
+class BaselineError(ScentdError):
+    """A capture is no clean-air baseline; the message says which channel and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class MqCurve:
+    """An MQ part as the upstream firmware computes it: ppm = a (Rs / R0)^b.
+
+    Attributes
+    ----------
+    a, b: of the firmware's power law.
+    r0_kohm: that the firmware assumes.
+    clean_air_ratio: Rs / R0 in clean air, from the maker's sheet.
+    """
+
+    a: float
+    b: float
+    r0_kohm: float
+    clean_air_ratio: float
+
+    def resistance_kohm(self, ppm: float) -> float:
+        """Return Rs in kOhm of a reading; below half a ppm only its least value is known."""
+        return float((max(ppm, 0.5) / self.a) ** (1.0 / self.b) * self.r0_kohm)
+
+
+MQ_CURVES: dict[str, MqCurve] = {
+    "Alcohol": MqCurve(77.255, -3.18, 14.29, 3.6),
+    "LPG": MqCurve(599.65, -2.244, 2.96, 9.6),
+    "Benzene": MqCurve(4.8387, -2.68, 0.04, 60.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelBaseline:
+    """One channel in clean air.
+
+    Attributes
+    ----------
+    log_conductance: median, as `models.preprocess` linearises.
+    noise: standard deviation about its own slow course, never less than a converter's step / 2.
+    drift_per_min: slope of the capture in ln conductance per minute.
+    rs_kohm, r0_kohm: of an MQ part, else None.
+    """
+
+    log_conductance: float
+    noise: float
+    drift_per_min: float
+    rs_kohm: float | None = None
+    r0_kohm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A rig in clean air.
+
+    Attributes
+    ----------
+    channels: by name, the gas channels that the rig has.
+    environment: medians of Temperature (degC), Pressure (hPa) and Humidity (%RH), those known.
+    seconds: length of the capture.
+    """
+
+    channels: Mapping[str, ChannelBaseline]
+    environment: Mapping[str, float]
+    seconds: float
+
+    @property
+    def signal(self) -> NDArray[np.float64]:
+        """float64[8], log-conductance in clean air; NaN for a channel that the rig lacks."""
+        return np.array(
+            [
+                self.channels[name].log_conductance if name in self.channels else np.nan
+                for name in GAS_NAMES
+            ]
+        )
+
+
+def measured_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
+    """Measure clean air, or refuse to.
+
+    Parameters
+    ----------
+    values: float32[n, 12], NaN where unusable.
+    rate_hz: readings per second.
+
+    Raises
+    ------
+    BaselineError: too short, no usable channel, or any channel drifts, moves or fails.
+    """
+    seconds = len(values) / rate_hz
+    if seconds < LEAST_S:
+        raise BaselineError(
+            f"A clean-air baseline needs {LEAST_S:.0f} s, this capture has {seconds:.0f} s. Let "
+            "it run longer."
+        )
+    problems = capture_problems(values, rate_hz)
+    if problems:
+        raise BaselineError(
+            "This capture is no clean-air baseline: "
+            + "; ".join(f"{name} {why}" for name, why in problems.items())
+            + ". Air the room, take every smell away, let the board run for ten minutes and "
+            "capture again."
+        )
+    signal = log_signals(values)
+    channels = {
+        name: _channel(name, signal[:, k], values[:, GAS_INDICES[k]], rate_hz)
+        for k, name in enumerate(GAS_NAMES)
+        if np.isfinite(signal[:, k]).any()
+    }
+    return Baseline(channels, _environment(values), seconds)
+
+
+def capture_problems(values: NDArray[np.float32], rate_hz: float) -> dict[str, str]:
+    """Return why each gas channel's readings float32[n, 12] are no clean air; empty if they are.
+
+    A channel without any reading is one that the rig does not have, unless it has none at all.
+    """
+    signal = log_signals(values)
+    known = np.isfinite(signal)
+    if not known.any():
+        return {"the board": "has no usable gas channel"}
+    problems = {}
+    for k in np.flatnonzero(known.any(axis=0)):
+        why = _channel_problem(signal[:, k], float(known[:, k].mean()), rate_hz, int(k))
+        if why:
+            problems[GAS_NAMES[k]] = why
+    return problems
+
+
+LEAST_SPAN_TENS = 0.3
+"""3 %RH or 3 degC: less variation than this says nothing of what humidity or warmth do."""
+_SURE_TENS = 0.2
+"""Ridge of the compensation: variation of 2 %RH or 2 degC halves what is believed."""
+_BLOCK_S = 30.0
+
+
+def fitted_compensation(captures: Sequence[NDArray[np.float32]], rate_hz: float) -> Compensation:
+    """Fit what humidity and temperature do, on clean air alone.
+
+    An odour changes both the air's humidity and the channels; only where nothing smells is the
+    one the other's cause. Least squares of the log-conductances' half-minute means on both,
+    within each capture and between captures, with ridge. What did not vary by `LEAST_SPAN_TENS`
+    is left out.
+
+    Parameters
+    ----------
+    captures: clean air, float32[n, 12] each, NaN where unusable, best on several days.
+    rate_hz: their rate.
+    """
+    width = max(1, round(_BLOCK_S * rate_hz))
+    air = np.concatenate([_block_means(air_tens(item), width) for item in captures])
+    signal = np.concatenate([_block_means(log_signals(item), width) for item in captures])
+    slopes = np.zeros((2, N_GAS))
+    for k in range(N_GAS):
+        known = np.isfinite(air).all(axis=1) & np.isfinite(signal[:, k])
+        if not known.any():
+            continue
+        x = air[known] - air[known].mean(axis=0)
+        y = signal[known, k] - signal[known, k].mean()
+        varies = np.ptp(x, axis=0) >= LEAST_SPAN_TENS
+        x = x[:, varies]
+        ridge = len(x) * _SURE_TENS**2 * np.eye(x.shape[1])
+        slopes[varies, k] = np.linalg.solve(x.T @ x + ridge, x.T @ y)
+    return Compensation(slopes[0], slopes[1])
+
+
+def _block_means(rows: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return float64[blocks, columns], NaN where any reading of a block is."""
+    whole = rows[: len(rows) // width * width]
+    means: NDArray[np.float64] = whole.reshape(-1, width, rows.shape[1]).mean(axis=1)
+    return means
+
+
+def _channel_problem(
+    signal: NDArray[np.float64], usable: float, rate_hz: float, k: int
+) -> str | None:
+    if usable < LEAST_SHARE:
+        return f"is unusable in {1 - usable:.0%} of the readings (at most {1 - LEAST_SHARE:.0%})"
+    drift = _slope(signal, rate_hz) * 60.0
+    step = _step(signal, k)
+    # What a converter's step makes of an unmoving signal is no drift.
+    allowed = max(MOST_DRIFT_PER_MIN, 2.0 * step / (len(signal) / rate_hz / 60.0))
+    if abs(drift) > allowed:
+        return (
+            f"drifts by {_percent(drift)} a minute (at most {_percent(allowed)}): it is warming up "
+            "or recovering"
+        )
+    smooth = _smoothed(signal, rate_hz)
+    span = float(np.nanmax(smooth) - np.nanmin(smooth))
+    unit = max(_noise(signal, rate_hz), step, _LEAST_NOISE)
+    if span > MOST_RANGE * unit:
+        return f"moves by {_percent(span)} (at most {_percent(MOST_RANGE * unit)}): an odour"
+    return None
+
+
+def _channel(
+    name: str, signal: NDArray[np.float64], readings: NDArray[np.float32], rate_hz: float
+) -> ChannelBaseline:
+    rs = r0 = None
+    if CHANNELS[channel_index(name)].part is Part.MQ:
+        curve = MQ_CURVES[name]
+        rs = curve.resistance_kohm(float(np.nanmedian(readings)))
+        r0 = rs / curve.clean_air_ratio
+    k = GAS_NAMES.index(name)
+    return ChannelBaseline(
+        log_conductance=float(np.nanmedian(signal)),
+        noise=max(_noise(signal, rate_hz), _step(signal, k) / 2.0),
+        drift_per_min=_slope(signal, rate_hz) * 60.0,
+        rs_kohm=rs,
+        r0_kohm=r0,
+    )
+
+
+def _step(signal: NDArray[np.float64], k: int) -> float:
+    levels = np.zeros(N_GAS)
+    levels[k] = float(np.nanmedian(signal))
+    return float(converter_step(levels)[k])
+
+
+def _slope(signal: NDArray[np.float64], rate_hz: float) -> float:
+    """Return the slope per second, between the medians of the first and the last third.
+
+    Medians, because one glitch of a line must not tilt the whole (Tukey's resistant line, 1977).
+    """
+    third = len(signal) // 3
+    rise = np.nanmedian(signal[-third:]) - np.nanmedian(signal[:third])
+    return float(rise / ((len(signal) - third) / rate_hz))
+
+
+def _smoothed(signal: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64]:
+    """Means over spans of `_SMOOTHING_S`."""
+    width = max(1, round(_SMOOTHING_S * rate_hz))
+    whole = signal[: len(signal) // width * width].reshape(-1, width)
+    known = np.isfinite(whole)
+    total = np.where(known, whole, 0.0).sum(axis=1)
+    smooth: NDArray[np.float64] = np.full(len(whole), np.nan)
+    np.divide(total, known.sum(axis=1), out=smooth, where=known.any(axis=1))
+    return smooth
+
+
+def _noise(signal: NDArray[np.float64], rate_hz: float) -> float:
+    """Return the deviation about the smooth course: changes between neighbours, over sqrt 2."""
+    smooth = _smoothed(signal, rate_hz)
+    width = max(1, round(_SMOOTHING_S * rate_hz))
+    if width == 1:
+        return float(np.nanstd(np.diff(signal)) / np.sqrt(2))
+    rest = signal[: len(smooth) * width].reshape(-1, width) - smooth[:, np.newaxis]
+    return float(np.nanstd(rest) * np.sqrt(width / (width - 1)))
+
+
+def _environment(values: NDArray[np.float32]) -> dict[str, float]:
+    names = ("Temperature", "Pressure", "Humidity")
+    columns = {name: values[:, channel_index(name)] for name in names}
+    return {
+        name: round(float(np.nanmedian(column)), 2)
+        for name, column in columns.items()
+        if np.isfinite(column).any()
+    }
+
+
+def _percent(change: float) -> str:
+    return f"{np.expm1(abs(change)):.1%}"

@@ -1,0 +1,531 @@
+"""Calibration: what makes one rig's readings those of the rig that a model was trained on.
+
+May import `hardware`, `models`, `calibration.correction` and numpy; no network, no file, no
+clock. References are exposures of labels that the model knows, made on this rig;
+`RigReference`, from the model's bundle, says what such exposures looked like on the training
+rig. The fit finds the correction under which they look so again.
+
+No sample of the one is a sample of the other: another day, another piece of fruit. So what is
+matched is what repeats from recording to recording of a label - the level, and how much a channel
+moves within 1 to 50 seconds - each weighted by how well it repeats (`RigReference.covariance`).
+Levels of different odours give a channel's gain and shift, as do the sizes of its changes;
+changes within a second against changes within a minute give how much slower it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from calibration.correction import (
+    GAS_NAMES,
+    N_GAS,
+    Compensation,
+    CorrectionSpec,
+    estimator,
+    log_signals,
+    relinearised,
+)
+from hardware.channels import CHANNELS, Part, channel_index
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+LAGS_S = (1, 2, 5, 10, 25, 50)
+N_FEATURES = 1 + len(LAGS_S)
+"""Of a channel in an exposure: its level, and ln of its mean change over each lag."""
+
+LEAST_EXPOSURE_S = 100
+"""Shorter exposures say too little about changes over 50 seconds."""
+
+MIN_PAIRED = 6
+"""Exposures from which on channels are let speak for each other (direct standardisation)."""
+
+_QUIET = 1e-3
+"""Mean changes of ln conductance below this are a converter's, not an odour's."""
+
+_LEAST_KNOWN = 0.9
+"""Share of usable readings that a channel needs in an exposure."""
+
+_SHRINKAGE = 0.1
+"""Share of the diagonal in the within-label covariance: 200 recordings, 7 figures."""
+
+_RESPONSES_S = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0])
+_LN_GAINS = np.linspace(-0.9, 0.9, 7)
+"""Corrections that are tried out on the references; in between, what they make is interpolated."""
+_FINE = np.linspace(-0.9, 0.9, 73)
+_SHIFTS = np.linspace(-0.5, 0.5, 21)
+_GAIN_SPREAD = 0.3
+"""Standard deviation of ln gain between parts, before any reference: sensitivities differ by a
+third within a batch (their makers bound them from below only)."""
+_RESPONSE_SPREAD_S = 0.7
+"""Scale of the exponential prior on the seconds by which a channel is slower: a reference of two
+minutes says little about it, and too much speed is noise."""
+_FREEDOM = 3.0
+"""Degrees of freedom of Student's t. Gains came within .17 and .14 of the truth (folds 0 and 1,
+four references) against .21 and .17 under a Gaussian; 1 to 6 hardly differ."""
+_ROUNDING_VARIANCE = (0.25, 0.06, 0.01, 0.003, 0.0, 0.0)
+"""Added to the variance of the mean changes over 1, 2, 5, ... seconds: a converter's steps make
+part of those, on either rig, and nothing undoes that. Without it gains come out a third low."""
+_RIDGE = 0.3
+"""Per exposure, against squared levels of about 1."""
+_WHOLE_PPM = tuple(
+    k for k, name in enumerate(GAS_NAMES) if CHANNELS[channel_index(name)].part is Part.MQ
+)
+"""At a few whole ppm, an MQ part's changes within seconds are its converter's: no response time."""
+
+METHODS = ("none", "shift", "affine", "paced", "standardised")
+"""Nothing; a shift per channel; gain and shift; these and a response time; and a matrix."""
+
+
+_Number = TypeVar("_Number", float, "NDArray[np.float64]")
+
+
+class TransferError(ScentdError):
+    """References cannot be used, or do not fit the model."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RigReference:
+    """What exposures of each label looked like on the rig that a model was trained on.
+
+    Attributes
+    ----------
+    labels: the model's.
+    mean: float64[labels, 8, N_FEATURES], features averaged over a label's recordings; NaN where
+        a channel was never usable.
+    covariance: float64[8, N_FEATURES, N_FEATURES], of one recording's features about its
+        label's mean, shrunk towards its diagonal.
+    wander: float64[8], median variance of ln conductance per second.
+    """
+
+    labels: tuple[str, ...]
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    wander: NDArray[np.float64]
+
+    @classmethod
+    def measured(
+        cls,
+        recordings: Mapping[str, Sequence[NDArray[np.float32]]],
+        rate_hz: float = 1.0,
+    ) -> RigReference:
+        """Measure the training rig.
+
+        Parameters
+        ----------
+        recordings: by label, float32[n, 12] with NaN where unusable.
+        rate_hz: their rate.
+
+        Raises
+        ------
+        TransferError: a recording is too short or too slow.
+        """
+        features, means, wander = [], [], []
+        for label, values in recordings.items():
+            exposures = [Exposure.of(label, item, rate_hz) for item in values]
+            own = np.stack([exposure.features for exposure in exposures])
+            means.append(_mean(own))
+            if len(own) > 1:
+                # The mean of n takes up a share 1/n of the spread about it.
+                features.append((own - means[-1]) * math.sqrt(len(own) / (len(own) - 1)))
+            wander += [exposure.wander for exposure in exposures]
+        within = np.concatenate(features) if features else np.empty((0, N_GAS, N_FEATURES))
+        return cls(
+            tuple(recordings), np.stack(means), _covariances(within), _median(np.stack(wander))
+        )
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return what a bundle keeps; their labels are the bundle's."""
+        return {
+            "rig_mean": self.mean,
+            "rig_covariance": self.covariance,
+            "rig_wander": self.wander,
+        }
+
+    @classmethod
+    def from_arrays(
+        cls, labels: Sequence[str], arrays: Mapping[str, NDArray[np.float64]]
+    ) -> RigReference | None:
+        """Return a bundle's reference, None for a bundle that has none."""
+        if any(name not in arrays for name in ("rig_mean", "rig_covariance", "rig_wander")):
+            return None
+        return cls(
+            tuple(labels), arrays["rig_mean"], arrays["rig_covariance"], arrays["rig_wander"]
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposure:
+    """One exposure to a known odour on one rig.
+
+    Attributes
+    ----------
+    label: of the odour.
+    signal: float64[n, 8], log-conductances once a second, NaN where unusable.
+    """
+
+    label: str
+    signal: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        label: str,
+        values: NDArray[np.float32],
+        rate_hz: float,
+        compensation: Compensation | None = None,
+    ) -> Exposure:
+        """Make an exposure of readings float32[n, 12], faster ones averaged to one a second.
+
+        `compensation` takes off what humidity and temperature do on this rig.
+
+        Raises
+        ------
+        TransferError: it is shorter than `LEAST_EXPOSURE_S` or slower than one reading in 1.5 s.
+        """
+        factor = max(1, round(rate_hz))
+        whole = len(values) // factor * factor
+        slow = values[:whole].reshape(-1, factor, values.shape[1]).mean(axis=1)
+        if rate_hz < 1 / 1.5 or len(values) / rate_hz < LEAST_EXPOSURE_S:
+            raise TransferError(
+                f"A reference needs at least {LEAST_EXPOSURE_S} s at one reading a second; the "
+                f"one of {label} has {len(values)} readings at {rate_hz:.2g} Hz, which is "
+                f"{len(values) / rate_hz:.0f} s. Record it again, two minutes or longer."
+            )
+        signal = log_signals(slow)
+        return cls(label, signal - compensation.offsets(slow) if compensation else signal)
+
+    @property
+    def features(self) -> NDArray[np.float64]:
+        """float64[8, N_FEATURES]; NaN for a channel that is unusable in a tenth of it."""
+        known = np.isfinite(self.signal).mean(axis=0) >= _LEAST_KNOWN
+        signal = np.where(known, self.signal, 0.0)
+        features = np.concatenate(
+            [np.nanmedian(signal, axis=0)[:, np.newaxis], changes_of(signal)], 1
+        )
+        features[~known] = np.nan
+        return features
+
+    @property
+    def wander(self) -> NDArray[np.float64]:
+        """float64[8], variance of ln conductance per second, of changes over five seconds."""
+        change = self.signal[5:] - self.signal[:-5]
+        variance: NDArray[np.float64] = np.full(N_GAS, np.nan)
+        known = np.isfinite(change).any(axis=0)
+        variance[known] = np.nanvar(change[:, known], axis=0) / 5.0
+        return variance
+
+
+def changes_of(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ln of the mean changes float64[channels, lags] of signals float64[n, channels]."""
+    changes = [np.nanmean(np.abs(signal[lag:] - signal[:-lag]), axis=0) for lag in LAGS_S]
+    logarithms: NDArray[np.float64] = np.log(np.stack(changes, axis=1) + _QUIET)
+    return logarithms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """One exposure under the corrections of a grid, channel by channel.
+
+    Attributes
+    ----------
+    level: float64[8], median log-conductance as this rig measured it; NaN where unusable.
+    wanted: float64[8, N_FEATURES], the label's features on the training rig.
+    changes: float64[8, responses, gains, lags], ln mean changes once corrected.
+    """
+
+    level: NDArray[np.float64]
+    wanted: NDArray[np.float64]
+    changes: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, exposure: Exposure, reference: RigReference) -> Match:
+        """Correct an exposure in every way of the grid and measure what comes of it."""
+        wanted = reference.mean[reference.labels.index(exposure.label)]
+        level = exposure.features[:, 0]
+        level = np.where(np.isfinite(wanted[:, 0]), level, np.nan)
+        signal = np.where(np.isfinite(level), filled(exposure.signal), 0.0)
+        middle, target = np.nan_to_num(level), np.nan_to_num(wanted[:, 0])
+        coarse = np.empty((len(_RESPONSES_S), len(_LN_GAINS), N_GAS, len(LAGS_S)))
+        for r, response_s in enumerate(_RESPONSES_S):
+            for g, gain in enumerate(np.exp(_LN_GAINS)):
+                spec = _tried(middle, float(gain), float(response_s), reference)
+                corrected = target + gain * (smoothed(signal, spec) - middle)
+                coarse[r, g] = changes_of(relinearised(corrected))
+        return cls(level, wanted, _interpolated(coarse.transpose(2, 0, 1, 3)))
+
+
+def _interpolated(coarse: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Read float64[8, responses, gains, lags] at the fine gains, linearly."""
+    place = (_FINE - _LN_GAINS[0]) / (_LN_GAINS[1] - _LN_GAINS[0])
+    left = np.clip(place.astype(int), 0, len(_LN_GAINS) - 2)
+    share = (place - left)[:, np.newaxis]
+    fine: NDArray[np.float64] = (1 - share) * coarse[:, :, left] + share * coarse[:, :, left + 1]
+    return fine
+
+
+def _tried(
+    middle: NDArray[np.float64], gain: float, response_s: float, reference: RigReference
+) -> CorrectionSpec:
+    return CorrectionSpec(
+        middle=middle,
+        target=middle,
+        matrix=np.eye(N_GAS),
+        response_s=np.full(N_GAS, response_s),
+        wander=np.nan_to_num(reference.wander) / gain**2,
+    )
+
+
+def filled(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return signals float64[n, channels] with every gap at the last value before it."""
+    known = np.isfinite(signal)
+    known[0] = True
+    last = np.maximum.accumulate(np.where(known, np.arange(len(signal))[:, np.newaxis], 0), axis=0)
+    return np.nan_to_num(np.take_along_axis(signal, last, axis=0))
+
+
+def smoothed(signal: NDArray[np.float64], spec: CorrectionSpec) -> NDArray[np.float64]:
+    """Return the estimate of `signal` float64[n, 8] once a second, as `RigCorrection` makes it."""
+    taps = estimator(spec, 1.0)
+    padded = np.concatenate([np.repeat(signal[:1], len(taps) - 1, axis=0), signal])
+    return np.stack(
+        [np.convolve(padded[:, k], taps[::-1, k], "valid") for k in range(N_GAS)], axis=1
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transfer:
+    """What a fit came to.
+
+    Attributes
+    ----------
+    method: the chosen one of `METHODS`.
+    spec: the correction.
+    errors: by method tried, its mean `mismatch` on exposures left out of the fit.
+    """
+
+    method: str
+    spec: CorrectionSpec
+    errors: Mapping[str, float]
+
+
+def fit_transfer(
+    exposures: Sequence[Exposure],
+    reference: RigReference,
+    compensation: Compensation | None = None,
+) -> Transfer:
+    """Fit a rig's correction, in the way that does best on exposures left out.
+
+    Simple ways come first and win ties. Nothing is chosen that is worse than no correction.
+    With a single exposure nothing can be left out; a shift is all that it supports.
+
+    Parameters
+    ----------
+    exposures: of labels of the model, the more different the better; several may share a label.
+    reference: of the model's training rig.
+    compensation: what was taken off the exposures already, to be taken off readings too.
+
+    Raises
+    ------
+    TransferError: no exposure, or one of a label that the model does not know.
+    """
+    _check(exposures, reference)
+    matches = [Match.of(exposure, reference) for exposure in exposures]
+
+    def with_air(spec: CorrectionSpec) -> CorrectionSpec:
+        return dataclasses.replace(spec, compensation=compensation or Compensation())
+
+    if len(exposures) == 1:
+        return Transfer("shift", with_air(_fitted("shift", matches, reference)), {})
+    errors = {
+        method: _left_out(method, exposures, matches, reference)
+        for method in METHODS
+        if method != "standardised" or len(exposures) >= MIN_PAIRED
+    }
+    best = min(errors, key=lambda method: errors[method])
+    return Transfer(best, with_air(_fitted(best, matches, reference)), errors)
+
+
+def mismatch(spec: CorrectionSpec, exposure: Exposure, reference: RigReference) -> float:
+    """Return how unlike the training rig's an exposure is once corrected; 0 is its label's mean.
+
+    The mean over channels of -ln of the likelihood that the fit maximises, Student's t of the
+    features about the label's: a channel that was not itself that day counts little more than
+    one that is off by a few deviations.
+    """
+    wanted = reference.mean[reference.labels.index(exposure.label)]
+    known = np.isfinite(exposure.signal).mean(axis=0) >= _LEAST_KNOWN
+    known &= np.isfinite(wanted[:, 0])
+    signal = np.where(known, filled(exposure.signal), 0.0)
+    corrected = relinearised(spec.target + (smoothed(signal, spec) - spec.middle) @ spec.matrix.T)
+    level = np.median(corrected, axis=0)[:, np.newaxis]
+    features = np.concatenate([level, changes_of(corrected)], axis=1)
+    costs = [
+        _cost(residual @ np.linalg.solve(_errors_of(reference, k), residual))
+        for k, residual in enumerate(features - np.where(known[:, np.newaxis], wanted, 0.0))
+        if known[k]
+    ]
+    return float(np.mean(costs)) if costs else 0.0
+
+
+def _cost(squared: _Number) -> _Number:
+    """Return -2 ln of Student's t, but for a constant, of squared Mahalanobis distances."""
+    cost: _Number = (_FREEDOM + N_FEATURES) * np.log1p(np.maximum(squared, 0.0) / _FREEDOM)
+    return cost
+
+
+def _check(exposures: Sequence[Exposure], reference: RigReference) -> None:
+    if not exposures:
+        raise TransferError(
+            "Fitting a correction needs references: exposures of smells that the model knows. "
+            "Capture some first (`scentd calibrate reference LABEL`); four different ones do well."
+        )
+    unknown = sorted({item.label for item in exposures} - set(reference.labels))
+    if unknown:
+        raise TransferError(
+            f"The model does not know {', '.join(unknown)}, so they cannot be references. It "
+            f"knows: {', '.join(reference.labels)}."
+        )
+
+
+def _left_out(
+    method: str,
+    exposures: Sequence[Exposure],
+    matches: Sequence[Match],
+    reference: RigReference,
+) -> float:
+    """Return the mean mismatch of each exposure under a correction fitted on the others."""
+    errors = []
+    for number, exposure in enumerate(exposures):
+        others = [item for place, item in enumerate(matches) if place != number]
+        errors.append(mismatch(_fitted(method, others, reference), exposure, reference))
+    return float(np.mean(errors))
+
+
+def _fitted(method: str, matches: Sequence[Match], reference: RigReference) -> CorrectionSpec:
+    if method == "none":
+        return CorrectionSpec.identity()
+    channels = [_fitted_channel(k, matches, reference, method) for k in range(N_GAS)]
+    middle, target, gain, response_s = np.array(channels).T
+    matrix = np.diag(gain)
+    if method == "standardised":
+        matrix = _standardised(matches, middle, target, gain)
+    heard = np.any([np.isfinite(item.level) for item in matches], axis=0)
+    wander = np.where(heard, np.nan_to_num(reference.wander), 0.0) / gain**2
+    return CorrectionSpec(middle, target, matrix, response_s, wander)
+
+
+def _fitted_channel(
+    k: int, matches: Sequence[Match], reference: RigReference, method: str
+) -> tuple[float, float, float, float]:
+    """Return channel k's middle, target, gain and response time."""
+    known = [item for item in matches if np.isfinite(item.level[k])]
+    if not known:
+        return 0.0, 0.0, 1.0, 0.0
+    middle = float(np.mean([item.level[k] for item in known]))
+    wanted = float(np.mean([item.wanted[k, 0] for item in known]))
+    if method == "shift":
+        return middle, wanted, 1.0, 0.0
+    ln_gain, shift, response_s = _posterior_mean(
+        known, k, _errors_of(reference, k), paced=method != "affine" and k not in _WHOLE_PPM
+    )
+    return middle, wanted + shift, math.exp(ln_gain), response_s
+
+
+def _errors_of(reference: RigReference, k: int) -> NDArray[np.float64]:
+    covariance: NDArray[np.float64] = reference.covariance[k] + np.diag([0.0, *_ROUNDING_VARIANCE])
+    return covariance
+
+
+def _posterior_mean(
+    known: Sequence[Match], k: int, covariance: NDArray[np.float64], *, paced: bool
+) -> tuple[float, float, float]:
+    """Return channel k's ln gain, shift about the mean levels, and response time in seconds.
+
+    The posterior mean over the grid, under Student's t for the exposures: one that was not like
+    its label that day is overruled by the others instead of tilting the line (Lange, Little &
+    Taylor, Journal of the American Statistical Association 84, 1989).
+    """
+    responses = _RESPONSES_S if paced else _RESPONSES_S[:1]
+    precision = np.linalg.inv(covariance)
+    levels = np.array([item.level[k] for item in known])
+    wanted = np.stack([item.wanted[k] for item in known])
+    changes = np.stack([item.changes[k, : len(responses)] for item in known])
+    residual = np.empty((*changes.shape[:-1], N_FEATURES))
+    moved = np.exp(_FINE) * (levels - levels.mean())[:, np.newaxis]
+    residual[..., 0] = (moved - (wanted[:, :1] - wanted[:, 0].mean()))[:, np.newaxis]
+    residual[..., 1:] = changes - wanted[:, np.newaxis, np.newaxis, 1:]
+    weighted = residual @ precision
+    squared = (weighted * residual).sum(axis=-1)[..., np.newaxis]
+    squared = squared + 2 * _SHIFTS * weighted[..., :1] + precision[0, 0] * _SHIFTS**2
+    cost = _cost(squared).sum(axis=0)
+    cost += ((_FINE / _GAIN_SPREAD) ** 2)[:, np.newaxis]
+    cost += 2.0 * (responses / _RESPONSE_SPREAD_S)[:, np.newaxis, np.newaxis]
+    weight = np.exp(-0.5 * (cost - cost.min()))
+    # The grid of response times is uneven: a point stands for the stretch around it.
+    weight *= np.gradient(_RESPONSES_S)[: len(responses), np.newaxis, np.newaxis]
+    weight /= weight.sum()
+    return (
+        float((weight.sum(axis=(0, 2)) * _FINE).sum()),
+        float((weight.sum(axis=(0, 1)) * _SHIFTS).sum()),
+        float((weight.sum(axis=(1, 2)) * responses).sum()),
+    )
+
+
+def _standardised(
+    matches: Sequence[Match],
+    middle: NDArray[np.float64],
+    target: NDArray[np.float64],
+    gain: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the matrix of direct standardisation.
+
+    Wang, Veltkamp & Kowalski, Analytical Chemistry 63, 1991: every channel of the training rig as
+    a linear function of all channels of this one, over the paired levels; ridge towards the
+    channel's own gain, so that other channels speak only where many exposures let them.
+    """
+    levels = np.stack([item.level for item in matches]) - middle
+    wanted = np.stack([item.wanted[:, 0] for item in matches]) - target
+    usable = np.isfinite(levels).all(axis=0) & np.isfinite(wanted).all(axis=0)
+    matrix = np.diag(gain)
+    x = levels[:, usable]
+    rest = wanted[:, usable] - x * gain[usable]
+    ridge = _RIDGE * len(matches) * np.eye(int(usable.sum()))
+    matrix[np.ix_(usable, usable)] += np.linalg.solve(x.T @ x + ridge, x.T @ rest).T
+    return matrix
+
+
+def _mean(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = np.isfinite(features)
+    total = np.where(known, features, 0.0).sum(axis=0)
+    count = known.sum(axis=0)
+    mean: NDArray[np.float64] = np.full(total.shape, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean
+
+
+def _median(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0.0 for c in rows.T])
+
+
+def _covariances(within: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return float64[8, F, F] of deviations float64[recordings, 8, F], shrunk."""
+    result = np.empty((N_GAS, N_FEATURES, N_FEATURES))
+    for k in range(N_GAS):
+        rows = within[:, k][np.isfinite(within[:, k]).all(axis=1)]
+        covariance = rows.T @ rows / max(len(rows), 1)
+        diagonal = np.maximum(np.diagonal(covariance), _LEAST_VARIANCE)
+        result[k] = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.diag(diagonal)
+        result[k][np.diag_indices(N_FEATURES)] = diagonal
+    return result
+
+
+_LEAST_VARIANCE = 1e-4

@@ -1,0 +1,97 @@
+"""Warm-up, slow drift, and the chart that says when to calibrate again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibration.baseline import measured_baseline
+from calibration.correction import N_GAS
+from calibration.drift import (
+    BaselineTracker,
+    ChartSettings,
+    ControlChart,
+    Settling,
+    SettlingSettings,
+)
+from hardware.errors import UsageError
+from tests.calibration.air import LEVELS, clean_air
+
+
+def _warming(seconds: int, time_constant_s: float = 40.0) -> np.ndarray:
+    rise = 1.5 * np.exp(-np.arange(seconds) / time_constant_s)
+    return LEVELS - np.outer(rise, np.eye(N_GAS)[3])
+
+
+def test_a_warm_up_ends_when_its_slopes_do_and_names_the_slow_channel() -> None:
+    settling = Settling()
+    settled = [settling.update(row, 1.0) for row in _warming(60)]
+    assert not any(settled)
+    assert settling.unsettled == ("CO",)
+    assert settling.slopes_per_min["CO"] > 0.02
+    settled = [settling.update(row, 1.0) for row in _warming(600)[60:]]
+    assert settled[-1]
+    assert settling.unsettled == ()
+
+
+def test_slopes_are_per_minute_at_any_rate() -> None:
+    for dt_s in (0.1, 1.0):
+        settling = Settling()
+        for step in range(round(300 / dt_s)):
+            settling.update(LEVELS + 0.05 * step * dt_s / 60.0, dt_s)
+        assert settling.slopes_per_min["VOC"] == pytest.approx(0.05, rel=0.05)
+
+
+def test_the_least_time_holds_however_quiet_it_is() -> None:
+    settling = Settling(SettlingSettings(least_s=90.0))
+    settled = [settling.update(LEVELS, 1.0) for _ in range(100)]
+    assert settled.index(True) == 89
+
+
+def test_a_missing_channel_does_not_hold_up_the_others() -> None:
+    settling = Settling()
+    row = LEVELS.copy()
+    row[2] = np.nan
+    assert [settling.update(row, 1.0) for _ in range(100)][-1]
+
+
+def test_the_tracker_follows_clean_air_over_hours() -> None:
+    tracker = BaselineTracker(measured_baseline(clean_air(120), 1.0), time_constant_s=3600.0)
+    for _ in range(6 * 60):
+        tracker.update(LEVELS + 0.2, 60.0)
+    assert tracker.drift["NO2"] == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_chart_is_quiet_for_a_week_of_weather() -> None:
+    chart = ControlChart(measured_baseline(clean_air(120), 1.0))
+    rng = np.random.default_rng(3)
+    alarms = 0
+    for _ in range(7 * 24 * 6):
+        made = chart.update(LEVELS + 0.04 * rng.standard_normal(N_GAS), 600.0)
+        alarms += made and chart.verdict.recalibrate
+    assert alarms <= 2
+
+
+def test_the_chart_says_recalibrate_and_why_when_a_channel_ages() -> None:
+    chart = ControlChart(measured_baseline(clean_air(120), 1.0))
+    aged = LEVELS + 0.3 * np.eye(N_GAS)[1]
+    points = 0
+    while not chart.verdict.recalibrate:
+        chart.update(aged, 60.0)
+        points = chart.verdict.points
+        assert points < 20
+    assert chart.verdict.reason is not None
+    assert chart.verdict.reason.startswith("C2H5OH in clean air reads +")
+
+
+def test_a_point_is_a_mean_over_its_time() -> None:
+    chart = ControlChart(measured_baseline(clean_air(120), 1.0), ChartSettings(every_s=10.0))
+    made = [chart.update(LEVELS, 1.0) for _ in range(30)]
+    assert [place for place, new in enumerate(made) if new] == [9, 19, 29]
+
+
+def test_impossible_limits_are_refused() -> None:
+    with pytest.raises(UsageError, match="control chart"):
+        ChartSettings(weight=0.0)
+    with pytest.raises(UsageError, match="slope"):
+        SettlingSettings(slope_per_min=0.0)

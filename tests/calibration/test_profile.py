@@ -1,0 +1,131 @@
+"""The profile file: whole, checked, and refused with the mend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from calibration.baseline import measured_baseline
+from calibration.correction import N_GAS, Compensation, CorrectionSpec
+from calibration.profile import (
+    Evidence,
+    Profile,
+    ProfileDamagedError,
+    ProfileMissingError,
+    ProfileVersionError,
+    WrongBoardError,
+    load_profile,
+    save_profile,
+)
+from calibration.transfer import Transfer
+from tests.calibration.air import LEVELS, clean_air, frames, odour
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _profile(matrix: np.ndarray | None = None) -> Profile:
+    spec = CorrectionSpec(
+        LEVELS,
+        LEVELS + 0.123456789,
+        np.diag(np.linspace(0.8, 1.3, N_GAS)) if matrix is None else matrix,
+        np.linspace(0, 2, N_GAS),
+        np.full(N_GAS, 1e-4),
+        Compensation(humidity=np.full(N_GAS, 0.01)),
+    )
+    return Profile.made(
+        date="2026-11-21T06:00:00Z",
+        board="kitchen",
+        baseline=measured_baseline(clean_air(120), 1.0),
+        model="substances-50",
+        transfer=Transfer("affine", spec, {"none": 9.5, "affine": 1.25}),
+        references=(Evidence("almond", 120.0, "reference-almond-1.csv"),),
+        figures={"accuracy_before": 0.4, "accuracy_after": 0.7},
+    )
+
+
+def test_a_profile_survives_its_file(tmp_path: Path) -> None:
+    profile, path = _profile(), tmp_path / "state" / "calibration.yaml"
+    save_profile(profile, path)
+    again = load_profile(path, board="kitchen")
+    assert (again.id, again.references, again.method) == (profile.id, profile.references, "affine")
+    assert again.figures == {
+        "accuracy_after": 0.7,
+        "accuracy_before": 0.4,
+        "error_affine": 1.25,
+        "error_none": 9.5,
+    }
+    assert again.baseline is not None
+    assert profile.baseline is not None
+    assert again.baseline.signal == pytest.approx(profile.baseline.signal, rel=1e-5)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_loaded_profile_corrects_as_the_made_one(tmp_path: Path, *, full: bool) -> None:
+    matrix = np.eye(N_GAS) + 0.1 if full else None
+    profile, path = _profile(matrix), tmp_path / "calibration.yaml"
+    save_profile(profile, path)
+    values = frames(odour(1, seconds=80))
+    made, loaded = profile.correction(), load_profile(path).correction()
+    assert made is not None
+    assert loaded is not None
+    assert loaded.id == profile.id
+    np.testing.assert_allclose(loaded.apply(values, 1.0), made.apply(values, 1.0), atol=1.01)
+
+
+def test_a_profile_without_a_correction_corrects_nothing(tmp_path: Path) -> None:
+    profile = Profile.made(
+        date="2026-11-21", board="b", baseline=measured_baseline(clean_air(120), 1.0)
+    )
+    save_profile(profile, tmp_path / "p.yaml")
+    assert load_profile(tmp_path / "p.yaml").correction() is None
+
+
+def test_profiles_of_other_content_have_other_ids() -> None:
+    assert _profile().id == _profile().id
+    assert _profile().id != _profile(np.eye(N_GAS)).id
+    assert _profile().id.startswith("2026-11-21-")
+
+
+def test_a_missing_profile_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ProfileMissingError, match="scentd calibrate"):
+        load_profile(tmp_path / "none.yaml")
+
+
+def test_another_boards_profile_is_refused(tmp_path: Path) -> None:
+    save_profile(_profile(), tmp_path / "p.yaml")
+    with pytest.raises(WrongBoardError, match="'kitchen', but this board is 'cellar'"):
+        load_profile(tmp_path / "p.yaml", board="cellar")
+
+
+def test_another_version_is_refused_with_the_mend(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    save_profile(_profile(), path)
+    path.write_text(path.read_text().replace("version: 1", "version: 7"))
+    with pytest.raises(ProfileVersionError, match=r"version 7.*calibrate fit"):
+        load_profile(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("gain: ", "gain: 1"), ("board: kitchen", "board: cellar"), ("{", "["), ("baseline", "bass")],
+)
+def test_a_damaged_profile_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "p.yaml"
+    save_profile(_profile(), path)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ProfileDamagedError, match=r"p\.yaml"):
+        load_profile(path)
+
+
+def test_a_truncated_profile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    save_profile(_profile(), path)
+    text = path.read_text()
+    for end in range(0, len(text) - 1, 97):
+        path.write_text(text[:end])
+        with pytest.raises(ProfileDamagedError):
+            load_profile(path)

@@ -1,0 +1,145 @@
+"""Rig transfer: references of a skewed rig bring its readings back to the training rig's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibration.correction import N_GAS, Compensation, CorrectionSpec
+from calibration.transfer import (
+    MIN_PAIRED,
+    Exposure,
+    RigReference,
+    TransferError,
+    fit_transfer,
+    mismatch,
+)
+from tests.calibration.air import LEVELS, frames, odour
+
+LABELS = tuple(f"odour-{number}" for number in range(12))
+GAIN = np.array([1.3, 0.8, 1.2, 0.75, 1.25, 0.8, 1.1, 0.85])
+SHIFT = np.array([0.4, -0.3, 0.2, 0.5, -0.4, 0.3, -0.2, 0.3])
+
+
+@pytest.fixture(scope="module")
+def reference() -> RigReference:
+    return RigReference.measured(
+        {
+            label: [frames(odour(number, take=take)) for take in range(4)]
+            for number, label in enumerate(LABELS)
+        }
+    )
+
+
+def _skewed(number: int, take: int = 9) -> Exposure:
+    signal = LEVELS + SHIFT + (odour(number, take=take) - LEVELS) / GAIN
+    return Exposure.of(LABELS[number], frames(signal), 1.0)
+
+
+def test_four_references_find_gain_and_shift(reference: RigReference) -> None:
+    fitted = fit_transfer([_skewed(number) for number in range(4)], reference)
+    error = np.log(np.diagonal(fitted.spec.matrix) / GAIN)
+    assert fitted.method in ("affine", "paced")
+    assert np.abs(error).mean() < 0.5 * np.abs(np.log(GAIN)).mean()
+
+
+def test_other_exposures_look_as_on_the_training_rig(reference: RigReference) -> None:
+    fitted = fit_transfer([_skewed(number) for number in range(4)], reference)
+    others = [_skewed(number) for number in range(5, 12)]
+    before = np.mean([mismatch(CorrectionSpec.identity(), x, reference) for x in others])
+    after = np.mean([mismatch(fitted.spec, x, reference) for x in others])
+    assert after < 0.6 * before
+
+
+def test_what_needs_no_correction_gets_next_to_none(reference: RigReference) -> None:
+    same = [Exposure.of(LABELS[number], frames(odour(number, take=9)), 1.0) for number in range(6)]
+    fitted = fit_transfer(same, reference)
+    assert fitted.errors[fitted.method] <= fitted.errors["none"]
+    np.testing.assert_allclose(np.diagonal(fitted.spec.matrix), np.ones(N_GAS), atol=0.2)
+
+
+def test_the_choice_is_never_worse_than_nothing_on_what_is_left_out(
+    reference: RigReference,
+) -> None:
+    # References that contradict each other: every label is another one's.
+    muddled = [Exposure(LABELS[(number + 5) % 12], _skewed(number).signal) for number in range(6)]
+    fitted = fit_transfer(muddled, reference)
+    assert fitted.errors[fitted.method] == min(fitted.errors.values())
+    assert fitted.errors[fitted.method] <= fitted.errors["none"]
+
+
+def test_channels_speak_for_each_other_only_from_six_references_on(
+    reference: RigReference,
+) -> None:
+    few = fit_transfer([_skewed(number) for number in range(MIN_PAIRED - 1)], reference)
+    many = fit_transfer([_skewed(number) for number in range(MIN_PAIRED)], reference)
+    assert "standardised" not in few.errors
+    assert "standardised" in many.errors
+
+
+def test_standardisation_wins_where_channels_leak_into_each_other(
+    reference: RigReference,
+) -> None:
+    leak = np.eye(N_GAS)
+    leak[0, 3], leak[2, 1] = 0.6, -0.6
+    exposures = [
+        Exposure(
+            LABELS[number],
+            _skewed(number).signal + (odour(number, take=9) - LEVELS) @ (leak - np.eye(N_GAS)).T,
+        )
+        for number in range(12)
+    ]
+    assert fit_transfer(exposures, reference).method == "standardised"
+
+
+def test_a_single_reference_gives_a_shift_only(reference: RigReference) -> None:
+    fitted = fit_transfer([_skewed(0)], reference)
+    assert fitted.method == "shift"
+    np.testing.assert_array_equal(fitted.spec.matrix, np.eye(N_GAS))
+
+
+def test_one_odd_reference_is_overruled(reference: RigReference) -> None:
+    good = [_skewed(number) for number in range(5)]
+    odd = Exposure(LABELS[5], _skewed(5).signal + np.linspace(-1.5, 1.5, N_GAS))
+    error = np.log(np.diagonal(fit_transfer([*good, odd], reference).spec.matrix) / GAIN)
+    assert np.abs(error).mean() < 0.5 * np.abs(np.log(GAIN)).mean()
+
+
+def test_a_channel_without_readings_stays_as_it_is(reference: RigReference) -> None:
+    exposures = [_skewed(number) for number in range(4)]
+    for exposure in exposures:
+        exposure.signal[:, 7] = np.nan
+    spec = fit_transfer(exposures, reference).spec
+    assert (spec.matrix[7, 7], spec.target[7] - spec.middle[7]) == (1.0, 0.0)
+
+
+def test_references_survive_the_bundle(reference: RigReference) -> None:
+    again = RigReference.from_arrays(reference.labels, reference.to_arrays())
+    assert again is not None
+    np.testing.assert_array_equal(again.mean, reference.mean)
+    assert RigReference.from_arrays(reference.labels, {}) is None
+
+
+def test_compensation_is_part_of_the_correction(reference: RigReference) -> None:
+    air = Compensation(humidity=np.full(N_GAS, 0.1))
+    spec = fit_transfer([_skewed(number) for number in range(3)], reference, air).spec
+    assert spec.compensation is air
+
+
+def test_a_fast_board_is_averaged_to_a_reading_a_second() -> None:
+    fast = np.repeat(frames(odour(0, seconds=120)), 10, axis=0)
+    assert len(Exposure.of("x", fast, 10.0).signal) == 120
+
+
+@pytest.mark.parametrize(("seconds", "rate_hz"), [(60, 1.0), (200, 0.1)])
+def test_a_short_or_slow_exposure_is_refused(seconds: int, rate_hz: float) -> None:
+    with pytest.raises(TransferError, match="at least 100 s"):
+        Exposure.of("x", frames(odour(0, seconds=seconds)), rate_hz)
+
+
+def test_labels_that_the_model_does_not_know_are_refused(reference: RigReference) -> None:
+    stranger = Exposure("durian", _skewed(0).signal)
+    with pytest.raises(TransferError, match="does not know durian"):
+        fit_transfer([stranger], reference)
+    with pytest.raises(TransferError, match="needs references"):
+        fit_transfer([], reference)
