@@ -6,12 +6,16 @@ brokers; a correction is only something that the nose takes.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from daemon.pipeline import Pipeline
 from hardware.errors import ScentdError, UsageError
+from models.conformal import set_threshold
 from models.nose import Nose
 
 if TYPE_CHECKING:
@@ -19,9 +23,12 @@ if TYPE_CHECKING:
 
     from hardware.recording import Recording
     from models.bundle import Bundle
+    from models.decision import DecisionSpec
     from models.nose import Correction, NoseSettings
 
 SUBSTANCE = "substance"
+ROUNDING = 1e-9
+"""0.9 / (1 - 0.9) is nine, not ten for a rounding error."""
 
 
 class ScoreError(ScentdError):
@@ -37,12 +44,16 @@ class Verdict:
     label: the likeliest over the whole recording, None where the model never looked.
     probability: its mean probability over all looks.
     right_looks, looks: at how many looks the likeliest label was the right one, of how many.
+    covered_looks: at how many the right one was in the prediction set.
+    truths: probability of the right one at every look; 0 where it was not among the likeliest.
     """
 
     label: str | None
     probability: float | None
-    right_looks: int
-    looks: int
+    right_looks: int = 0
+    looks: int = 0
+    covered_looks: int = 0
+    truths: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,8 @@ def judged(
     pipeline = Pipeline(nose)
     period_ms = 1000.0 / recording.nominal_rate_hz
     total: dict[str, float] = defaultdict(float)
-    looks = right_looks = 0
+    right_looks = covered_looks = 0
+    truths: list[float] = []
     said = []
     for number, frame in enumerate(recording.frames()):
         said += pipeline.take(frame, number * period_ms).predictions
@@ -97,14 +109,16 @@ def judged(
             raise ScoreError(f"{recording.path}: {bundle.manifest.name} says {prediction.reason}.")
         if not prediction.top:
             continue
-        looks += 1
         right_looks += prediction.top[0][0] == label
+        covered_looks += label in prediction.label_set
+        truths.append(dict(prediction.top).get(label, 0.0))
         for name, probability in prediction.top:
             total[name] += probability
-    if not looks:
-        return Verdict(None, None, 0, 0)
+    if not truths:
+        return Verdict(None, None)
     best = max(total, key=lambda name: total[name])
-    return Verdict(best, round(total[best] / looks, 4), right_looks, looks)
+    share = round(total[best] / len(truths), 4)
+    return Verdict(best, share, right_looks, len(truths), covered_looks, tuple(truths))
 
 
 def score(
@@ -167,9 +181,43 @@ def totals(scored: Sequence[Scored]) -> dict[str, Any]:
     }
 
 
-def report(scored: Sequence[Scored]) -> dict[str, Any]:
+def sets_on_rig(scored: Sequence[Scored], spec: DecisionSpec) -> dict[str, Any] | None:
+    """Return whether the prediction sets keep their word on this rig, and what would make them.
+
+    Returns
+    -------
+    coverage: as stated; covered: share of looks whose set held the truth, each recording counting
+    the same; set_threshold: the constant that these recordings ask for, None where they are too
+    few to tell, or where the truth is too often not even among the likeliest. None in all of a
+    model without sets.
+    """
+    verdicts = [item.after or item.before for item in scored]
+    verdicts = [verdict for verdict in verdicts if verdict.looks]
+    if spec.set_threshold is None or not verdicts:
+        return None
+    truths = np.concatenate([verdict.truths for verdict in verdicts])
+    asked = set_threshold(truths, spec.set_coverage, cases=len(verdicts))
+    covered = np.mean([verdict.covered_looks / verdict.looks for verdict in verdicts])
+    return {
+        "coverage": spec.set_coverage,
+        "covered": round(float(covered), 4),
+        "set_threshold": round(asked, 5) if asked else None,
+    }
+
+
+def report(scored: Sequence[Scored], spec: DecisionSpec) -> dict[str, Any]:
     """Return everything as plain data."""
-    return {**totals(scored), "files": [asdict(item) for item in scored]}
+
+    def plain(verdict: Verdict | None) -> dict[str, Any] | None:
+        if verdict is None:
+            return None
+        return {name: value for name, value in asdict(verdict).items() if name != "truths"}
+
+    files = [
+        {**asdict(item), "before": plain(item.before), "after": plain(item.after)}
+        for item in scored
+    ]
+    return {**totals(scored), "sets": sets_on_rig(scored, spec), "files": files}
 
 
 def table(files: Sequence[Mapping[str, Any]], sums: Mapping[str, Any]) -> list[str]:
@@ -192,6 +240,28 @@ def table(files: Sequence[Mapping[str, Any]], sums: Mapping[str, Any]) -> list[s
     )
     rows.append((f"{len(files)} recordings", before, after, ""))
     return [f"{a:<18.18} {b:<29} {c:<29} {d}".rstrip() for a, b, c, d in rows]
+
+
+def told_sets(sets: Mapping[str, Any] | None) -> list[str]:
+    """Return the lines about the prediction sets of what `report` returned."""
+    if sets is None:
+        return []
+    lines = [
+        f"Prediction sets that should hold the truth in {sets['coverage']:.0%} of cases hold it in "
+        f"{sets['covered']:.0%}."
+    ]
+    if sets["set_threshold"] is None:
+        needed = math.ceil(sets["coverage"] / (1 - sets["coverage"]) - ROUNDING)
+        lines.append(
+            f"To set them right for this rig takes {needed} recordings or more, most of them "
+            "with the truth among the five likeliest."
+        )
+    else:
+        lines.append(
+            "On this rig they would with this in the configuration: "
+            f"decision: {{set_threshold: {sets['set_threshold']:g}}}"
+        )
+    return lines
 
 
 def _cell(verdict: Mapping[str, Any] | None, label: str) -> str:

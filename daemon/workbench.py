@@ -283,7 +283,7 @@ class Workbench:
             "model": self.bundle.manifest.name,
             "profile": None if profile is None else profile.id,
             "of": "recordings" if named else "references",
-            **report(scored),
+            **report(scored, self.bundle.manifest.decision),
         }
 
 

@@ -20,7 +20,7 @@ from daemon.config import LogConfig
 from daemon.config_file import load_config
 from daemon.logs import configure_logs
 from daemon.progress import Progress
-from daemon.scoring import table
+from daemon.scoring import table, told_sets
 from daemon.stopping import Stop
 from daemon.workbench import Workbench
 from hardware.errors import UsageError
@@ -266,7 +266,7 @@ def _told_show(answer: dict[str, Any]) -> list[str]:
 def _told_score(answer: dict[str, Any]) -> list[str]:
     profile = answer["profile"] or "no profile"
     lines = [f"{answer['model']}, before and after {profile}"]
-    lines += table(answer["files"], answer)
+    lines += table(answer["files"], answer) + told_sets(answer["sets"])
     if answer["of"] == "references":
         lines.append(
             "These are the references that the profile was fitted to: recordings that it never "
