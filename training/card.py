@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PUBLISHED = {
@@ -45,6 +46,9 @@ def measured(report: dict[str, Any], folder: Path) -> dict[str, Any]:
                 for method, row in few["methods"].items()
                 for name, value in row[key].items()
             }
+    if opened := _companion(folder, "open_set", report):
+        for name, scores, ends in _open_set(opened):
+            figures[name], spread[name] = scores, ends
     if compare := _companion(folder, "compare", report):
         rows = compare["rows"]
         figures["baselines"] = {row["name"]: row["top1"] for row in rows}
@@ -93,6 +97,16 @@ def notes(report: dict[str, Any], folder: Path) -> list[str]:
             f"`few_shot`: {few['protocol']}; by nearest class mean in the embedding, compared in "
             f"three ways; chance {1 / len(few['substances']):.2g}."
         )
+    if opened := _companion(folder, "open_set", report):
+        told = opened["unknown"]
+        said += [
+            f"`unknown`: {opened['protocol']}. AUROC of novelty by {told['best']}, and the share "
+            "of unknown recordings taken for known at a bound that keeps 95 % of the known; over "
+            "windows, after so many seconds of a recording, and over whole recordings.",
+            f"`lessons`: the same networks taught those ten substances, "
+            f"{opened['lessons']['lesson_s']:g} s an exposure, and tested on their other "
+            "recordings; all_labels is the choice among the ten and the forty that they know.",
+        ]
     if _companion(folder, "compare", report):
         said.append("`baselines`: window Top-1 of other kinds of model on the same folds.")
     if audit := _companion(folder, "audit", report):
@@ -102,6 +116,31 @@ def notes(report: dict[str, Any], folder: Path) -> list[str]:
         )
         said += [str(row["sentence"]) for row in audit["rows"] if row.get("sentence")]
     return said
+
+
+def _open_set(
+    report: dict[str, Any],
+) -> Iterator[tuple[str, dict[str, float], dict[str, list[float]]]]:
+    """Yield protocol, figures and intervals of the open-set networks' answers."""
+    told = report["unknown"]
+    places = told["scores"][told["best"]]
+    yield (
+        "unknown",
+        {f"auroc_{place}": row["auroc"] for place, row in places.items()}
+        | {f"false_accepts_{place}": row["false_accepts"] for place, row in places.items()},
+        {f"auroc_{place}": row["interval"] for place, row in places.items()},
+    )
+    lessons = [
+        (f"{exposures}_exposures_{choice.replace(' ', '_')}_{name}", value, row["intervals"][name])
+        for exposures, choices in report["lessons"]["taught"].items()
+        for choice, row in choices.items()
+        for name, value in row["scores"].items()
+    ]
+    yield (
+        "lessons",
+        {name: value for name, value, _ in lessons},
+        {name: ends for name, _, ends in lessons},
+    )
 
 
 def _companion(folder: Path, name: str, report: dict[str, Any]) -> dict[str, Any] | None:

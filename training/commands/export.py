@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from models.bundle import load_bundle
 from training.card import measured, notes
 from training.commands._shared import add_training_options, config_path, load_training
 from training.crossval import REPORT, fit_decision
+from training.trust.arrays import bundle_arrays
 
 if TYPE_CHECKING:
     import argparse
@@ -25,8 +28,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "export",
         help="quantise, verify and write the bundle of a trained model",
         description="Write the bundle of the model that `fit` trained, with the decision "
-        "constants and the figures of the cross-validation in the same run folder. A training "
-        "that is missing or unfinished is done first.",
+        "constants and the figures of the cross-validation in the same run folder, and what a rig "
+        "needs to tell unknown smells, to be taught new ones and to be calibrated. Run `crossval "
+        "--open-set` before, and `crossval` after it: without, nothing is told to be unknown. A "
+        "training that is missing or unfinished is done first.",
         epilog="Example: scent-train export --config substances-50 --data data/smellnet/base "
         "--output my-bundles/substances-50",
     )
@@ -58,6 +63,13 @@ def run(args: argparse.Namespace) -> int:
             NOTES: notes(report, folder),
         },
     )
+    if config.task == "substance":
+        # What the network makes of its own training recordings is asked of the very bytes that
+        # ship, so they are written twice: once to be asked, once with the answers.
+        with tempfile.TemporaryDirectory() as place:
+            write(Path(place) / "bundle", config, fitted, data, decision, provenance)
+            asked = load_bundle(Path(place) / "bundle", precision="int8")
+            provenance = replace(provenance, arrays=bundle_arrays(asked, data, folder))
     manifest = write(args.output, config, fitted, data, decision, provenance)
     bundle = load_bundle(args.output)
     print(

@@ -65,7 +65,7 @@ class Target:
 
 
 _SETS = ("probabilities", "sets", "least_ambiguous", "always")
-_AT_120 = ("probabilities", "announced", "120s")
+_ANNOUNCED = ("probabilities", "announced")
 TARGETS = (
     Target(
         "skewed rig: share of the gap closed by 4 references",
@@ -76,29 +76,40 @@ TARGETS = (
     Target(
         "unknown substances: AUROC after 300 s",
         ("unknown", "auroc_300s"),
-        (0.75, 1.0),
-        (0.9, 1.0),
+        (0.75, np.inf),
+        (0.9, np.inf),
     ),
     Target(
-        "announced probabilities: calibration error after 120 s",
-        (*_AT_120, "calibration_error"),
-        (0.0, 0.08),
-        (0.0, 0.03),
+        "announced probabilities: calibration error",
+        (*_ANNOUNCED, "always", "calibration_error"),
+        (-np.inf, 0.08),
+        (-np.inf, 0.03),
     ),
-    Target("known exposures announced by then", (*_AT_120, "announced"), (0.8, 1.0), (0.8, 1.0)),
+    Target(
+        "the same, after 120 s alone",
+        (*_ANNOUNCED, "120s", "calibration_error"),
+        (-np.inf, 0.08),
+        (-np.inf, 0.03),
+    ),
+    Target(
+        "known exposures announced after 120 s",
+        (*_ANNOUNCED, "120s", "announced"),
+        (0.8, np.inf),
+        (0.8, np.inf),
+    ),
     Target("90 % sets: coverage", (*_SETS, "coverage"), (0.87, 0.93), (0.87, 0.93)),
-    Target("90 % sets: mean size", (*_SETS, "size"), (1.0, np.inf), (1.0, 3.0)),
+    Target("90 % sets: mean size", (*_SETS, "size"), (-np.inf, np.inf), (-np.inf, 3.0)),
     Target(
         "false alarms per hour of clean air, upper 95 %",
         ("air", "clean_air", "simulated", "upper_95"),
-        (0.0, 1.0),
-        (0.0, 0.1),
+        (-np.inf, 1.0),
+        (-np.inf, 0.1),
     ),
     Target(
         "ten ways, one exposure of two minutes: accuracy after 120 s",
         ("lessons", "taught", "1", "10 ways", "scores", "accuracy_120s"),
-        (0.6, 1.0),
-        (0.8, 1.0),
+        (0.6, np.inf),
+        (0.8, np.inf),
     ),
 )
 
@@ -383,6 +394,6 @@ def _rig(part: Mapping[str, Any]) -> Iterator[Section]:
 
 def _bounds(bounds: Interval) -> str:
     low, high = bounds
-    if high in (1.0, np.inf):
-        return f">= {low:g}"
-    return f"<= {high:g}" if low in (0.0, 1.0) else f"{low:g} to {high:g}"
+    if np.isfinite(low):
+        return f"{low:g} to {high:g}" if np.isfinite(high) else f">= {low:g}"
+    return f"<= {high:g}" if np.isfinite(high) else ""
