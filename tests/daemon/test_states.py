@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from hardware.simulator.board import SimulatedBoard
+from models.decision import DecisionSpec
+from models.manifest import ARRAYS, write_bundle
 from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, Subscriber
+from tests.models.toys import EMBEDDING, toy_arrays, toy_files, toy_manifest, toy_space
 
 NO2, ETHANOL, VOC, CO = range(4)
 SPEED = 200.0
@@ -82,6 +86,22 @@ def episode(
         yield Episode(ear)
 
 
+@pytest.fixture(scope="module")
+def wary_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle that knows lemon, mint and garlic, and when something is none of them."""
+    decision = DecisionSpec(
+        novelty="cosine", unknown_above=0.5, unknown_after=0.5, set_threshold=0.2
+    )
+    descriptors = tuple(f"smell-{number}" for number in range(EMBEDDING))
+    folder = tmp_path_factory.mktemp("bundles") / "toy-substance"
+    write_bundle(
+        folder,
+        toy_manifest(decision=decision, descriptors=descriptors),
+        {**toy_files(describes=True), ARRAYS: toy_arrays(toy_space())},
+    )
+    return folder
+
+
 def follows(course: list[str], expected: list[str]) -> bool:
     """Whether `expected` comes in `course` in this order, with anything in between."""
     rest = iter(course)
@@ -121,6 +141,35 @@ def test_a_second_odour_is_not_called_by_the_first_ones_name(
         assert [label for label, _ in itertools.groupby(named)] == ["lemon", "garlic"]
         events = [event for event in rig.events() if event in {"onset", "ended"}]
         assert events[:3] == ["onset", "ended", "onset"]
+
+
+def test_an_odour_that_nobody_knows_is_unrecognised_and_described(
+    broker: Mosquitto, tmp_path: Path, wary_model: Path
+) -> None:
+    script = ((None, 90), (CO, 80), (None, 120))
+    with episode(broker, tmp_path, [wary_model], script) as rig:
+        assert follows(
+            rig.course(), ["ambient", "sensing", "unrecognised", "recovering", "ambient"]
+        )
+        said = rig.payloads("substance")
+        assert {payload["label"] for payload in said} == {None}
+        strange = [payload for payload in said if payload["state"] == "unrecognised"]
+        known = [payload for payload in said if payload["state"] == "ambient"]
+        assert all(len(payload["descriptors"]) == 5 for payload in strange)
+        assert not any(payload["descriptors"] for payload in known)
+        assert min(payload["novelty"] for payload in strange) > 0.5
+        assert follows(rig.events(), ["onset", "unrecognised", "ended"])
+
+
+def test_a_known_odour_is_still_recognised_by_a_model_that_knows_its_limits(
+    broker: Mosquitto, tmp_path: Path, wary_model: Path
+) -> None:
+    with episode(broker, tmp_path, [wary_model], ((None, 90), (ETHANOL, 60))) as rig:
+        said = rig.payloads("substance")
+        recognised = [payload for payload in said if payload["state"] == "recognised"]
+        assert {payload["label"] for payload in recognised} == {"mint"}
+        assert all("mint" in payload["set"]["labels"] for payload in recognised)
+        assert "unrecognised" not in rig.course()
 
 
 def test_clean_air_alone_is_never_called_a_smell(
