@@ -13,17 +13,22 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.transfer import RigReference
+from daemon.calibrating import Calibrating
 from daemon.cli import main
 from daemon.client import RefusedError, ask
 from daemon.config_file import load_config
+from daemon.history import History
+from daemon.pipeline import Pipeline, live_pipeline, load_models
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.signals import ReplaySignal
+from models.exposure import Phase
 from models.manifest import ARRAYS, write_bundle
 from tests.calibration.air import clean_air, frames, odour
 from tests.daemon.counterparts import ROOT, Board, Daemon, Mosquitto, Subscriber, wait_until
 from tests.models.toys import LABELS, toy_files, toy_manifest
 
+VOC = 2
 HEALTH = json.loads((ROOT / "daemon/schemas/health.json").read_text(encoding="utf-8"))
 
 
@@ -286,3 +291,41 @@ def test_another_rigs_profile_is_refused(live: Rig, broker: Mosquitto, board: Bo
         health = json.loads(ear.texts("scent/cellar/health")[-1])
     assert health["calibration"]["state"] == "unusable"
     assert "was calibrated for board 'rig'" in health["calibration"]["why"]
+
+
+def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[Calibrating, Pipeline]:
+    """Let a rig with its profile breathe air at 1 Hz, without a service around it."""
+    config = load_config(rig.config)
+    bundles = load_models(config.models, config.decision)
+    pipeline = live_pipeline(config, bundles)
+    calibrating = Calibrating(config, bundles, pipeline.nose, History())
+    calibrating.load()
+    recording = read_recording(recorded(rig.folder / "breathed.csv", values))
+    for frame in recording.frames():
+        calibrating.observe(pipeline.take(frame, 0.0))
+    return calibrating, pipeline
+
+
+def test_clean_air_that_stays_needs_no_new_calibration(rig: Rig) -> None:
+    rig.measured()
+    rig.calibrate("fit")
+    calibrating, pipeline = breathed(rig, clean_air(2500, seed=5))
+    assert pipeline.nose.phase is Phase.AMBIENT
+    report = calibrating.report()
+    assert report["state"] == "ok"
+    assert max(abs(value) for value in report["drift"].values()) < 0.01
+
+
+def test_clean_air_that_has_moved_asks_for_a_new_calibration_and_names_the_channel(
+    rig: Rig,
+) -> None:
+    rig.measured()
+    rig.calibrate("fit")
+    moved = clean_air(2500, seed=5)
+    moved[:, VOC] *= 1.25
+    calibrating, _ = breathed(rig, moved)
+    report = calibrating.report()
+    assert report["state"] == "recalibrate"
+    assert report["why"].startswith("VOC in clean air")
+    others = [value for name, value in report["drift"].items() if name != "VOC"]
+    assert report["drift"]["VOC"] > 2 * max(abs(value) for value in others)
