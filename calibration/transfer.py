@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -310,17 +310,20 @@ class Transfer:
     method: the chosen one of `METHODS`.
     spec: the correction.
     errors: by method tried, its mean `mismatch` on exposures left out of the fit.
+    tried: by method tried, its correction.
     """
 
     method: str
     spec: CorrectionSpec
     errors: Mapping[str, float]
+    tried: Mapping[str, CorrectionSpec] = field(default_factory=dict)
 
 
 def fit_transfer(
     exposures: Sequence[Exposure],
     reference: RigReference,
     compensation: Compensation | None = None,
+    matches: Sequence[Match] | None = None,
 ) -> Transfer:
     """Fit a rig's correction, in the way that does best on exposures left out.
 
@@ -332,26 +335,28 @@ def fit_transfer(
     exposures: of labels of the model, the more different the better; several may share a label.
     reference: of the model's training rig.
     compensation: what was taken off the exposures already, to be taken off readings too.
+    matches: of the exposures, where they were made before.
 
     Raises
     ------
     TransferError: no exposure, or one of a label that the model does not know.
     """
     _check(exposures, reference)
-    matches = [Match.of(exposure, reference) for exposure in exposures]
-
-    def with_air(spec: CorrectionSpec) -> CorrectionSpec:
-        return dataclasses.replace(spec, compensation=compensation or Compensation())
-
+    made = matches or [Match.of(exposure, reference) for exposure in exposures]
+    methods: tuple[str, ...] = METHODS if len(exposures) >= MIN_PAIRED else METHODS[:-1]
     if len(exposures) == 1:
-        return Transfer("shift", with_air(_fitted("shift", matches, reference)), {})
-    errors = {
-        method: _left_out(method, exposures, matches, reference)
-        for method in METHODS
-        if method != "standardised" or len(exposures) >= MIN_PAIRED
+        methods = ("shift",)
+    tried = {
+        method: dataclasses.replace(
+            _fitted(method, made, reference), compensation=compensation or Compensation()
+        )
+        for method in methods
     }
+    if len(exposures) == 1:
+        return Transfer("shift", tried["shift"], {}, tried)
+    errors = {method: _left_out(method, exposures, made, reference) for method in methods}
     best = min(errors, key=lambda method: errors[method])
-    return Transfer(best, with_air(_fitted(best, matches, reference)), errors)
+    return Transfer(best, tried[best], errors, tried)
 
 
 def mismatch(spec: CorrectionSpec, exposure: Exposure, reference: RigReference) -> float:
