@@ -116,7 +116,7 @@ def heard(
     Parameters
     ----------
     recording: as read.
-    correction: of the rig that made it; None for none.
+    correction: of the rig that made it, reset before and after; None for none.
     rate_hz: the board's rate where it is known; measured otherwise.
     """
     nominal_hz = rate_hz or (recording.nominal_rate_hz if recording.timestamp_ms is None else None)
@@ -136,6 +136,8 @@ def heard(
         t_ms.append(now_ms)
         if step_ms > 0:
             meter.observe(step_ms)
+    if correction is not None:
+        correction.reset()
     return Readings(
         np.array(values, np.float32),
         np.array(quality, np.uint8),

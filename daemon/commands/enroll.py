@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibration.profile import PROFILE
+from calibration.smells import SmellError
 from daemon.capturing import from_port
 from daemon.client import ask, service_present
 from daemon.commands.record import positive_seconds
@@ -23,6 +25,7 @@ from daemon.pipeline import load_models, nose_settings
 from daemon.progress import Progress
 from daemon.stopping import Stop
 from daemon.teaching import ENROLL, TEACH_S, Teaching, recording_of, stores_of
+from daemon.workbench import profile_at
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from models.bundle import load_bundle, shipped_bundles
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from hardware.command_line import Subparsers
     from hardware.recording import Recording
     from models.bundle import Bundle
+    from models.nose import Correction
 
 EPILOG = """Examples:
   scentd enroll soap --config rig.yaml
@@ -158,8 +162,23 @@ class _Rig:
         if self._teaching is None:
             state = self._state if self.config is None else self.config.state_dir
             settings = None if self.config is None else nose_settings(self.config)
-            self._teaching = Teaching(stores_of(self._bundles(), state), settings=settings)
+            stores = stores_of(self._bundles(), state, self._correction(state))
+            self._teaching = Teaching(stores, settings=settings)
         return self._teaching
+
+    def _correction(self, state: Path) -> Correction | None:
+        """Return that of the rig's profile.
+
+        Raises
+        ------
+        SmellError: there is one that cannot be used: smells taught without it would be of a rig
+            that is none.
+        """
+        board = None if self.config is None else self.config.board
+        profile, trouble = profile_at(state / PROFILE, board)
+        if trouble is not None:
+            raise SmellError(trouble)
+        return None if profile is None else profile.correction()
 
     def _bundles(self) -> list[Bundle]:
         if self.config is not None:
