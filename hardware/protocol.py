@@ -178,6 +178,11 @@ class LineDecoder:
         self._after_cr = False
         return frames
 
+    def forget_line(self) -> None:
+        """Drop a last line that has no end: what it holds is known to be torn."""
+        self._pending = b""
+        self._overlong = False
+
     # Lines
 
     def _hold(self, piece: bytes) -> None:

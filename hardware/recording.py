@@ -7,7 +7,10 @@ knows of models or of what a recording is labelled.
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
 RATE_WITHOUT_TIMESTAMPS_HZ = 1.0
 """The published single-substance recordings carry no time: one row per second."""
 
+COMPRESSED_SUFFIX = ".gz"
+
 _LOSS_UNKNOWN = -1
 _READ_BYTES = 1 << 16
+_OWN_HEADER = encode_csv_header(timestamps=True)
 
 
 class RecordingError(ScentdError):
@@ -51,6 +57,7 @@ class Recording:
     frame_seq: int64[n], the board's counter in a capture of our own dialect, else from 0.
     lost_before: int64[n], frames lost before each, -1 where the dialect cannot tell.
     restarted: bool[n], whether the board started anew at this frame.
+    torn: whether the last line was cut short, as by a power cut, and is left out.
     """
 
     path: Path
@@ -62,6 +69,7 @@ class Recording:
     frame_seq: NDArray[np.int64]
     lost_before: NDArray[np.int64]
     restarted: NDArray[np.bool_]
+    torn: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -81,31 +89,87 @@ class Recording:
 
 
 def read_recording(path: Path) -> Recording:
-    """Read a recording in any layout that the decoder knows.
+    """Read a recording in any layout that the decoder knows, compressed (.gz) or not.
+
+    A recording that `RecordingWriter` wrote has whole lines only. If its last line has no end,
+    that line was torn: its last number may lack digits, so it is left out rather than believed.
 
     Raises
     ------
     RecordingError
         The file is missing, unreadable or empty, has no known columns, or has no data rows.
     """
-    path = Path(path)
+    return read_recordings([path])
+
+
+def read_recordings(paths: Sequence[Path]) -> Recording:
+    """Read the segments of one recording, in order, as the whole that they are.
+
+    Raises
+    ------
+    RecordingError
+        As `read_recording` does, of the first that cannot be read, or of all together.
+    """
     decoder = LineDecoder()
     frames: list[SensorFrame] = []
     first_bytes = b""
-    try:
-        with path.open("rb") as stream:
-            while data := stream.read(_READ_BYTES):
-                first_bytes = first_bytes or data
-                frames += decoder.feed(data)
-    except OSError as error:
-        raise RecordingError(_cannot_open(path, error)) from error
-    frames += decoder.finish()
+    torn = False
+    for path in map(Path, paths):
+        tail = b"\n"
+        own = False
+        for data in _pieces(path):
+            own = own or (tail == b"\n" and data.startswith(_OWN_HEADER))
+            first_bytes = first_bytes or data
+            tail = data[-1:]
+            frames += decoder.feed(data)
+        if own and tail != b"\n":
+            decoder.forget_line()
+            torn = True
+        frames += decoder.finish()
+    path = Path(paths[0])
     if not frames:
         raise RecordingError(_why_no_frames(path, first_bytes, decoder.counts))
-    return _assemble(path, frames, decoder.counts)
+    return _assemble(path, frames, decoder.counts, torn=torn)
 
 
-def _assemble(path: Path, frames: list[SensorFrame], counts: LineCounts) -> Recording:
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, decompressed where its name says so."""
+    try:
+        with gzip.open(path) if path.suffix == COMPRESSED_SUFFIX else path.open("rb") as stream:
+            while data := stream.read(_READ_BYTES):
+                yield data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RecordingError(
+            f"Expected a compressed recording at {path}, but it is damaged ({error}). Copy it "
+            "again from where it came, or replay the recording beside it."
+        ) from error
+    except OSError as error:
+        raise RecordingError(_cannot_open(path, error)) from error
+
+
+def whole_lines_bytes(path: Path) -> int:
+    """Return how many bytes of a file are whole lines: up to its last line's end.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _READ_BYTES)
+            stream.seek(start)
+            last_newline = stream.read(end - start).rfind(b"\n")
+            if last_newline >= 0:
+                return start + last_newline + 1
+            end = start
+    return 0
+
+
+def _assemble(
+    path: Path, frames: list[SensorFrame], counts: LineCounts, *, torn: bool
+) -> Recording:
     clocks = [frame.device_ms for frame in frames if frame.device_ms is not None]
     timestamp_ms = np.array(clocks, np.int64) if len(clocks) == len(frames) else None
     values = np.array([frame.values for frame in frames], np.float32)
@@ -125,6 +189,7 @@ def _assemble(path: Path, frames: list[SensorFrame], counts: LineCounts) -> Reco
             [_LOSS_UNKNOWN if f.lost_before is None else f.lost_before for f in frames], np.int64
         ),
         restarted=np.array([frame.restarted for frame in frames], np.bool_),
+        torn=torn,
     )
 
 
@@ -210,7 +275,15 @@ class RecordingWriter:
     def __enter__(self) -> Self:
         if self._path is not None:
             self._fd = self._create(self._path)
-        self._append(encode_csv_header(timestamps=True))
+        try:
+            self._append(_OWN_HEADER)
+        except RecordingError:
+            # A block that is not entered is not left either.
+            self._close()
+            if self._path is not None:
+                with suppress(OSError):
+                    self._path.unlink()
+            raise
         return self
 
     def __exit__(
@@ -219,9 +292,21 @@ class RecordingWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    @property
+    def whole_bytes(self) -> int:
+        """Size of the file so far; every byte of it belongs to a whole line."""
+        return self._whole_bytes
+
+    def fileno(self) -> int:
+        """Return the open file's descriptor, for whoever flushes it to the disk."""
+        return self._fd
 
     def write(self, t_ms: int, values: Sequence[float] | NDArray[np.float32]) -> None:
         """Append one row: integer milliseconds and the 12 values as the board sent them."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +20,13 @@ from hypothesis import strategies as st
 from hardware.channels import CHANNEL_NAMES
 from hardware.frames import Quality
 from hardware.protocol import LineDecoder, encode_csv, encode_csv_header, encode_scent, judge_range
-from hardware.recording import RecordingError, RecordingWriter, read_recording
+from hardware.recording import (
+    RecordingError,
+    RecordingWriter,
+    read_recording,
+    read_recordings,
+    whole_lines_bytes,
+)
 from tests.hardware.protocol_lines import GOOD, UPSTREAM_BANNER, UPSTREAM_ROW, assert_same_frames
 
 if TYPE_CHECKING:
@@ -248,3 +256,70 @@ def test_every_published_recording_is_read_without_damage(smellnet: Path) -> Non
         expected_hz = 10.0 if path.parent.name == "mixture" else 1.0
         assert recording.nominal_rate_hz == expected_hz
         assert (recording.quality[:, :4] == Quality.OK).mean() > 0.99
+
+
+def written(path: Path, rows: int, first_ms: int = 0) -> bytes:
+    """Write a recording of seeded rows; return the file's bytes."""
+    rng = np.random.default_rng(7)
+    with RecordingWriter(path) as recording:
+        for row in range(rows):
+            recording.write(first_ms + row * 1000, rng.integers(100, 900, 12) / 4)
+    return path.read_bytes()
+
+
+def test_a_recording_torn_at_any_byte_loses_its_last_line_and_nothing_else(tmp_path: Path) -> None:
+    whole = written(tmp_path / "whole.csv", 4)
+    expected = read_recording(tmp_path / "whole.csv").values
+    torn = tmp_path / "torn.csv"
+    header_end = whole.index(b"\n") + 1
+    for cut in range(whole.index(b"\n", header_end) + 1, len(whole)):
+        torn.write_bytes(whole[:cut])
+        recording = read_recording(torn)
+        rows = whole[header_end:cut].count(b"\n")
+        np.testing.assert_array_equal(recording.values, expected[:rows])
+        assert recording.torn is (whole[cut - 1 : cut] != b"\n")
+        assert whole_lines_bytes(torn) == whole[:cut].rindex(b"\n") + 1
+
+
+def test_a_foreign_recording_may_end_without_a_newline(tmp_path: Path) -> None:
+    path = tmp_path / "spreadsheet.csv"
+    path.write_bytes(b"NO2,C2H5OH,VOC,CO\n1,2,3,4\n5,6,7,8")
+    recording = read_recording(path)
+    assert recording.values[:, 0].tolist() == [1, 5]
+    assert not recording.torn
+
+
+def test_a_compressed_recording_reads_as_the_plain_one(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.csv", tmp_path / "packed.csv.gz"
+    packed.write_bytes(gzip.compress(written(plain, 50)))
+    np.testing.assert_array_equal(read_recording(packed).values, read_recording(plain).values)
+
+
+def test_a_damaged_compressed_recording_is_named(tmp_path: Path) -> None:
+    packed = tmp_path / "packed.csv.gz"
+    packed.write_bytes(gzip.compress(written(tmp_path / "plain.csv", 50))[:-20])
+    with pytest.raises(RecordingError, match=r"compressed recording at .*packed.csv.gz.*damaged"):
+        read_recording(packed)
+
+
+def test_segments_read_together_are_the_recording_that_was_cut(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    written(first, 5)
+    written(second, 5, first_ms=5000)
+    joined = read_recordings([first, second])
+    assert joined.timestamp_ms is not None
+    assert joined.timestamp_ms.tolist() == list(range(0, 10_000, 1000))
+    assert joined.frame_seq.tolist() == list(range(10))
+    assert not joined.restarted.any()
+
+
+def test_a_recording_that_cannot_begin_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "never.csv"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(RecordingError, match="failed"), RecordingWriter(path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.exists()
