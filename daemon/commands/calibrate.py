@@ -31,12 +31,22 @@ if TYPE_CHECKING:
     from daemon.config import Config
     from hardware.command_line import Subparsers
 
-EPILOG = """Calibrating a rig:
-  scentd calibrate baseline --config rig.yaml             in clean air, warmed up
-  scentd calibrate reference almond --config rig.yaml     hold almonds to it; four odours or more
-  scentd calibrate fit --config rig.yaml                  in force at once
-  scentd calibrate score --config rig.yaml data/*/*.csv   before and after
+EPILOG = """Examples, in the order of a calibration:
+  scentd calibrate baseline --config rig.yaml           # in clean air, warmed up
+  scentd calibrate reference almond --config rig.yaml   # hold almonds to it; four odours or more
+  scentd calibrate fit --config rig.yaml                # in force at once
+  scentd calibrate score --config rig.yaml recordings/*/*.csv
 """
+
+EXAMPLES = {
+    "baseline": "scentd calibrate baseline --config rig.yaml",
+    "reference": "scentd calibrate reference almond --config rig.yaml --seconds 180",
+    "fit": "scentd calibrate fit --config rig.yaml",
+    "show": "scentd calibrate show --config rig.yaml --json",
+    "score": "scentd calibrate score --config rig.yaml recordings/*/*.csv",
+    "forget": "scentd calibrate forget almond --config rig.yaml",
+    "undo": "scentd calibrate undo --config rig.yaml",
+}
 
 WORK_S = 120.0
 """Longest silence of a service that works: it tells its progress every second."""
@@ -59,8 +69,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
-    baseline = actions.add_parser("baseline", help="measure clean air; refused while it moves")
-    reference = actions.add_parser("reference", help="measure an odour that the model knows")
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name, help=summary, description=summary, epilog=f"Example: {EXAMPLES[name]}"
+        )
+
+    baseline = add("baseline", "measure clean air; refused while it moves")
+    reference = add("reference", "measure an odour that the model knows")
     reference.add_argument("label", metavar="LABEL", help="one of the model's labels")
     for action, default_s in (
         (baseline, CAPTURE_S[BASELINE]),
@@ -79,9 +95,9 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         when.add_argument(
             "--recording", type=Path, metavar="FILE", help="a recording instead of the board"
         )
-    fit = actions.add_parser("fit", help="fit the profile to what was measured; in force at once")
-    show = actions.add_parser("show", help="show what was measured and the profile in force")
-    score = actions.add_parser("score", help="recognise recordings without and with the profile")
+    fit = add("fit", "fit the profile to what was measured; in force at once")
+    show = add("show", "show what was measured and the profile in force")
+    score = add("score", "recognise recordings without and with the profile")
     score.add_argument(
         "files",
         nargs="*",
@@ -90,9 +106,9 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="recordings of one exposure each, labelled by their folder (default: the references)",
     )
     score.add_argument("--label", metavar="LABEL", help="what all of them are of")
-    forget = actions.add_parser("forget", help="throw away the references of an odour, or all")
+    forget = add("forget", "throw away the references of an odour, or every capture")
     forget.add_argument("label", nargs="?", metavar="LABEL", help="left out: every capture")
-    undo = actions.add_parser("undo", help="go back to the profile before, or to none")
+    undo = add("undo", "go back to the profile before, or to none")
     for action in (baseline, reference, fit, show, score, forget, undo):
         action.add_argument(
             "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
