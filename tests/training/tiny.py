@@ -23,14 +23,14 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 
 
-def oscillating() -> Dataset:
+def oscillating(rows: int = 90) -> Dataset:
     """Three recordings each of seven substances that differ in the period of an oscillation."""
     rng = np.random.default_rng(7)
     samples = []
     for label, name in enumerate(LABELS):
         for number in range(3):
-            readings = np.full((90, N_CHANNELS), np.nan, dtype=np.float32)
-            phase = 2 * np.pi * (np.arange(90) / (5 + 3 * label) + rng.random())
+            readings = np.full((rows, N_CHANNELS), np.nan, dtype=np.float32)
+            phase = 2 * np.pi * (np.arange(rows) / (5 + 3 * label) + rng.random())
             readings[:, 0] = np.rint(300 + 60 * np.sin(phase))
             readings[:, 2] = np.rint(500 + 60 * np.cos(phase))
             target = np.eye(len(LABELS), dtype=np.float32)[label]

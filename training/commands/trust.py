@@ -128,8 +128,22 @@ def _air(args: argparse.Namespace, data: Dataset, _folder: Path) -> dict[str, An
     )
 
 
-def _rig(_args: argparse.Namespace, _data: Dataset, _folder: Path) -> dict[str, Any]:
-    return {}
+def _rig(_args: argparse.Namespace, data: Dataset, folder: Path) -> dict[str, Any]:
+    from tqdm import tqdm  # noqa: PLC0415 - of the train extra
+
+    from models.bundle import load_bundle  # noqa: PLC0415 - onnxruntime
+    from training.trust import rig  # noqa: PLC0415
+
+    bundles = {
+        int(path.parent.name.removeprefix("fold-")): load_bundle(path, precision="int8")
+        for path in sorted(folder.glob("fold-*/bundle"))
+    }
+    if not bundles:
+        raise UsageError(
+            f"Expected the networks of a cross-validation in {folder}/fold-*, found none. Run "
+            "`scent-train crossval` first, with the same --config, --data and --run."
+        )
+    return rig.measure(bundles, data, progress=tqdm)
 
 
 _MEASURES: dict[str, Callable[[argparse.Namespace, Dataset, Path], dict[str, Any]]] = {

@@ -138,7 +138,8 @@ def fit_unknown_bound(known: Streams, name: NoveltyName, after: float) -> float:
     more than its share of them then.
     """
     means, independent = fading_novelty(known, name, DecisionSpec())
-    ripe = independent >= min(after, float(independent.max()))
+    heard = known.heard.any(axis=0)
+    ripe = heard & (independent >= min(after, float(independent[heard].max())))
     return round(float(np.nanquantile(means[:, ripe], KNOWN_RECALL, axis=0).max()), 4)
 
 

@@ -283,6 +283,14 @@ def stage_of(streams: Streams, seconds: float) -> int:
     return max(int(np.searchsorted(streams.ends_s, seconds, side="right")) - 1, 0)
 
 
+def as_of(values: NDArray[np.float64], streams: Streams, seconds: float) -> NDArray[np.float64]:
+    """Return values[recordings, windows] at `seconds`; of those that had ended, at their end."""
+    last = np.maximum(streams.heard.sum(axis=1) - 1, 0)
+    stage = np.minimum(stage_of(streams, seconds), last)
+    chosen: NDArray[np.float64] = values[np.arange(len(values)), stage]
+    return chosen
+
+
 def decided_s(streams: Streams, course: Course) -> NDArray[np.float64]:
     """Return the seconds float[recordings] until the first announcement, NaN without one."""
     named = (course.named >= 0) & streams.heard

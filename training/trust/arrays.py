@@ -7,14 +7,15 @@ what the run folder's other networks said of recordings that they had not seen.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.transfer import RigReference
+from calibration.transfer import RigReference, TransferError
 from training.evaluation.evaluate import measured_space
 from training.evaluation.held_out import HELD_OUT, read_held_out
-from training.evaluation.streaming import fading_novelty, posteriors, stage_of
+from training.evaluation.streaming import as_of, fading_novelty, posteriors
 from training.openset import open_set_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
         recordings[data.labels[int(sample.target.argmax())]].append(sample.values)
     arrays: dict[str, NDArray[np.floating]] = {
         **measured_space(bundle, data).to_arrays(),
-        **RigReference.measured(recordings, bundle.manifest.preprocessing.rate_hz).to_arrays(),
+        **_rig(recordings, bundle.manifest.preprocessing.rate_hz),
     }
     streams = read_held_out(run / HELD_OUT).streams
     if streams is None:
@@ -60,10 +61,21 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
     name = spec.novelty
     if name is not None and name in streams.novelty:
         known, _ = fading_novelty(streams, name, spec)
-        arrays[NOVELTY_KNOWN] = known[:, stage_of(streams, JUDGED_S)].astype(np.float32)
+        arrays[NOVELTY_KNOWN] = as_of(known, streams, JUDGED_S).astype(np.float32)
         hidden = []
         for fold in open_set_of(run):
             values, _ = fading_novelty(fold.streams, name, spec)
-            hidden.append(values[~fold.known, stage_of(fold.streams, JUDGED_S)])
+            hidden.append(as_of(values, fold.streams, JUDGED_S)[~fold.known])
         arrays[NOVELTY_HIDDEN] = np.concatenate(hidden).astype(np.float32)
     return arrays
+
+
+def _rig(
+    recordings: dict[str, list[NDArray[np.float32]]], rate_hz: float
+) -> dict[str, NDArray[np.float64]]:
+    """Return the training rig's arrays; none, and a word on it, where recordings are too short."""
+    try:
+        return RigReference.measured(recordings, rate_hz).to_arrays()
+    except TransferError as error:
+        print(f"Other rigs cannot be calibrated to this bundle: {error}", file=sys.stderr)
+        return {}

@@ -6,6 +6,7 @@ never met. Constants are fitted on the other networks' answers, and so on other 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from training.evaluation.decision_fit import KNOWN_RECALL, fit_substances, fit_u
 from training.evaluation.intervals import DRAWS, percentiles
 from training.evaluation.streaming import (
     NOVELTIES,
+    as_of,
     faded,
     fading_novelty,
     follow,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from models.novelty import NoveltyName
     from training.evaluation.decision_fit import Unknown
     from training.evaluation.intervals import Interval
+    from training.evaluation.streaming import Streams
     from training.openset import OpenFold
 
 STAGES_S = (60.0, 120.0, 180.0, 300.0)
@@ -40,6 +43,9 @@ JUDGED = "300s"
 CURVE_POINTS = 101
 NEIGHBOURS = "neighbours"
 """The score that is compared and cannot ship."""
+
+_NEVER = -1e4
+"""A logit that no softmax sees."""
 
 
 def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def tell(fold: OpenFold) -> dict[str, dict[str, tuple[NDArray[np.int64], NDArray
         means, _ = faded(streamed, fold.streams.shares, DecisionSpec())
         found[name] = {"windows": (fold.owner, windows)}
         for seconds in STAGES_S:
-            found[name][f"{seconds:.0f}s"] = everyone, means[:, stage_of(fold.streams, seconds)]
+            found[name][f"{seconds:.0f}s"] = everyone, as_of(means, fold.streams, seconds)
         found[name]["recording"] = everyone, np.bincount(fold.owner, windows) / count
     return found
 
@@ -123,20 +129,37 @@ def fitted_unknown(folds: Sequence[OpenFold], name: NoveltyName | None = None) -
 
     `name` None takes the score that is best on them.
     """
-    known = joined([fold.streams.of(fold.known) for fold in folds])
-    hidden = joined([fold.streams.of(~fold.known) for fold in folds])
+    width = max(len(fold.labels) for fold in folds)
+    known, hidden = (
+        joined([_widened(fold, width).of(fold.known == kind) for fold in folds])
+        for kind in (True, False)
+    )
     return fit_unknown(known, hidden, name or _best_on(folds))
 
 
 def _fitted(folds: Sequence[OpenFold], name: NoveltyName) -> DecisionSpec:
-    known = joined([fold.streams.of(fold.known) for fold in folds])
+    width = max(len(fold.labels) for fold in folds)
+    known = joined([_widened(fold, width).of(fold.known) for fold in folds])
     windows = [fold.known[fold.owner] for fold in folds]
-    logits = np.concatenate([fold.logits[rows] for fold, rows in zip(folds, windows, strict=True)])
+    logits = np.concatenate(
+        [_padded(fold.logits[rows], width) for fold, rows in zip(folds, windows, strict=True)]
+    )
     truth = np.concatenate(
         [fold.truth[fold.owner[rows]] for fold, rows in zip(folds, windows, strict=True)]
     )
-    target = np.eye(logits.shape[1], dtype=np.float32)[truth]
+    target = np.eye(width, dtype=np.float32)[truth]
     return fit_substances(logits, target, known, fitted_unknown(folds, name))
+
+
+def _widened(fold: OpenFold, width: int) -> Streams:
+    """Return a network's streams with as many labels as the others have."""
+    return replace(fold.streams, logits=_padded(fold.streams.logits, width))
+
+
+def _padded(logits: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Add labels that are never likely; logits[..., labels]."""
+    room = [(0, 0)] * (logits.ndim - 1) + [(0, width - logits.shape[-1])]
+    return np.pad(logits, room, constant_values=_NEVER)
 
 
 def _best_on(folds: Sequence[OpenFold]) -> NoveltyName:
@@ -146,7 +169,7 @@ def _best_on(folds: Sequence[OpenFold]) -> NoveltyName:
         areas = []
         for fold in folds:
             means, _ = fading_novelty(fold.streams, name, DecisionSpec())
-            areas.append(area(means[:, stage_of(fold.streams, STAGES_S[-1])], fold.known))
+            areas.append(area(as_of(means, fold.streams, STAGES_S[-1]), fold.known))
         return float(np.mean(areas))
 
     return max(NOVELTIES, key=mean_area)
