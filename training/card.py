@@ -77,7 +77,8 @@ def notes(report: dict[str, Any], folder: Path) -> list[str]:
             "folds: only what lies above it is skill. The presence F1 of `crossval` is at the "
             "neutral threshold 0.5.",
             "`presence`: at one threshold of the best geometric mean of sensitivity and "
-            "specificity, fitted on the other folds.",
+            "specificity, fitted on the other folds. `interval_coverage`: share of published "
+            "components whose interval of stated coverage 90 % holds the true proportion.",
         ]
     else:
         said.append(

@@ -26,10 +26,11 @@ from training.data import (
     substance_folds,
 )
 from training.evaluation.constants import fitted, fold_constants
+from training.evaluation.decision_fit import published_errors
 from training.evaluation.evaluate import ask, measured_space, score, tally
 from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, read_held_out, together
 from training.evaluation.intervals import intervals, pooled
-from training.evaluation.scoring import Tally, mixture_tally, presence_tally, values
+from training.evaluation.scoring import Ratio, Tally, mixture_tally, presence_tally, values
 from training.evaluation.sessions import OTHER_BOARD, OTHER_SESSION, SessionSpread, other_sessions
 from training.evaluation.streaming import (
     decided_s,
@@ -172,8 +173,13 @@ def decision_report(held_out: HeldOut, open_set: Sequence[OpenFold] = ()) -> dic
     """Score the decision layer: every fold with constants fitted on the other folds' answers.
 
     Substances: announcements by seconds and the time they take. Mixtures: presence at the
-    fitted thresholds, as F1 and as geometric mean of sensitivity and specificity. Empty with
-    fewer than two folds: there is nothing to fit on. `open_set` sets what is unknown.
+    fitted thresholds, as F1, sensitivity and specificity, and the coverage of the components'
+    intervals. Empty with fewer than two folds: there is nothing to fit on.
+
+    Parameters
+    ----------
+    held_out: answers of all folds.
+    open_set: of networks that never met some substances; they set what is unknown.
     """
     specs = fold_constants(held_out, open_set)
     if not specs:
@@ -362,7 +368,29 @@ def _presences(
     owner = np.searchsorted(recordings, held_out.answers.owner[windows])
     present = _there(held_out.answers.presence)[windows] >= np.array(spec.presence_thresholds)
     truly = held_out.window_target[windows] > 0
-    return presence_tally(present, truly, owner, len(recordings)), np.empty(0)
+    tally = presence_tally(present, truly, owner, len(recordings))
+    if spec.proportion_margin is not None:
+        tally["interval_coverage"] = _covered(held_out, recordings, spec, spec.proportion_margin)
+    return tally, np.empty(0)
+
+
+def _covered(
+    held_out: HeldOut, recordings: NDArray[np.intp], spec: DecisionSpec, margin: float
+) -> Ratio:
+    """Count the components that would be published, and those within `margin` of the truth."""
+    answers = held_out.answers
+    hits, counts = np.zeros(len(recordings)), np.zeros(len(recordings))
+    for number, recording in enumerate(recordings):
+        rows = answers.owner == recording
+        errors = published_errors(
+            _there(answers.proportions)[rows],
+            _there(answers.presence)[rows],
+            answers.owner[rows],
+            held_out.target,
+            spec,
+        )
+        hits[number], counts[number] = (errors <= margin).sum(), len(errors)
+    return Ratio(hits, counts)
 
 
 def _there(value: T | None) -> T:
