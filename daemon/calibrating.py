@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 CALIBRATE = "calibrate"
 """The request's name."""
 
+RELOAD = "reload"
+
 CAPTURE_S = {BASELINE: 120.0, REFERENCE: 150.0}
 """Seconds of a capture unless said otherwise."""
 
@@ -157,15 +159,14 @@ class Calibrating:
         rest = {name: value for name, value in payload.items() if name != "action"}
         if action in {BASELINE, REFERENCE}:
             return self._capture(action, rest)
-        if action == "reload":
+        if action == RELOAD:
             only(rest, ())
             return self._reloaded({})
         if action in APART:
             return self._apart(action, rest)
         if action in self._workbench.actions:
             return self._reloaded(self._workbench.do(action, rest))
-        actions = sorted({*self._workbench.actions, BASELINE, REFERENCE, "reload"})
-        raise RequestError(f"action must be one of {', '.join(actions)}, and {action!r} came.")
+        raise RequestError(f"action must be one of {', '.join(self.actions)}, and {action!r} came.")
 
     def _reloaded(self, answer: Data) -> Data:
         """Put into force what an action may have changed on disk."""
@@ -174,9 +175,30 @@ class Calibrating:
             self.load()
         return {**answer, "in_force": self.report()}
 
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What may be asked, sorted."""
+        return tuple(sorted({*self._workbench.actions, BASELINE, REFERENCE, RELOAD}))
+
     def _apart(self, action: str, payload: Data) -> Steps:
+        payload = {**payload, "files": self._own_files(payload)} if "files" in payload else payload
         answer = yield from done_apart(self._config, action, payload)
         return self._reloaded(answer)
+
+    def _own_files(self, payload: Data) -> list[str]:
+        """Return the files of a request, below the state folder: a broker may read no others."""
+        files = payload["files"]
+        root = self._config.state_dir.resolve()
+        if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+            raise RequestError("files must be a list of paths below the rig's state_dir.")
+        paths = [(root / name).resolve() for name in files]
+        for name, path in zip(files, paths, strict=True):
+            if not path.is_relative_to(root):
+                raise RequestError(
+                    f"files must lie below the rig's state_dir, and {name} does not. Copy it "
+                    "there, or score it on the rig: scentd calibrate score FILE."
+                )
+        return [str(path) for path in paths]
 
     def _capture(self, kind: Any, payload: Data) -> Steps:
         """Take the coming seconds, or the last ones, and keep them."""

@@ -248,6 +248,13 @@ def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
             ask(config, "calibrate", {"action": "dance"})
         with pytest.raises(RefusedError, match="not both"):
             ask(config, "calibrate", {"action": "baseline", "seconds": 90, "last_s": 90})
+        with pytest.raises(RefusedError, match=r"must lie below the rig's state_dir"):
+            ask(config, "calibrate", {"action": "score", "files": ["../../etc/passwd"]})
+        own = [str(path.relative_to(live.folder)) for path in [live.exposure("mint", take=12)]]
+        (live.folder / "state" / "mint").mkdir()
+        (live.folder / own[0]).rename(live.folder / "state" / own[0])
+        scored = ask(config, "calibrate", {"action": "score", "files": own}, timeout_s=60)
+        assert [item["label"] for item in scored["files"]] == ["mint"]
         undone = live.calibrate("undo")
         assert undone["in_force"]["state"] == "none"
         assert daemon.end() == 0
@@ -329,3 +336,15 @@ def test_clean_air_that_has_moved_asks_for_a_new_calibration_and_names_the_chann
     assert report["why"].startswith("VOC in clean air")
     others = [value for name, value in report["drift"].items() if name != "VOC"]
     assert report["drift"]["VOC"] > 2 * max(abs(value) for value in others)
+
+
+def test_the_schema_of_requests_knows_the_actions_there_are(rig: Rig) -> None:
+    calibrating, _ = breathed(rig, clean_air(20))
+    schema = json.loads(
+        (ROOT / "daemon/schemas/request_calibrate.json").read_text(encoding="utf-8")
+    )
+    assert tuple(sorted(schema["properties"]["action"]["enum"])) == calibrating.actions
+    jsonschema.validate({"action": "reference", "label": "mint", "seconds": 90}, schema)
+    for wrong in ({"action": "reference"}, {"seconds": 9}, {"seconds": 20, "last_s": 20}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
