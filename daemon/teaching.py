@@ -105,6 +105,8 @@ class Teaching:
         self._history = history
         self._settings = settings
         self._log = get_logger("teaching")
+        # A nose that was never told anything needs no empty head: it would drop its evidence.
+        self._changed: set[str] = set()
         self._actions: dict[str, Callable[[Data], Data | Steps]] = {
             "teach": self._teach_live,
             "list": self._list,
@@ -123,8 +125,8 @@ class Teaching:
         for problem in problems:
             self._log.error(problem)
         for model, head in heads.items():
-            if not head.empty:
-                self._apply(model, head)
+            if not head.empty or model in self._changed:
+                self._let_know(model, head)
 
     def calibrate(self, correction: Correction | None) -> None:
         """Hear what was taught through another calibration of the rig.
@@ -291,7 +293,11 @@ class Teaching:
         head, problems = store.head()
         for problem in problems:
             self._log.warning(problem)
-        self._apply(store.model, head)
+        self._let_know(store.model, head)
+
+    def _let_know(self, model: str, head: Head) -> None:
+        self._changed.add(model)
+        self._apply(model, head)
 
 
 def recording_of(stretch: Stretch) -> Recording:

@@ -177,6 +177,17 @@ def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
     assert store.head()[0].taught[0].mean[CO] == pytest.approx(before)
 
 
+def test_a_smell_whose_readings_are_lost_is_not_said_after_a_new_calibration(rig: Rig) -> None:
+    values = readings(PETROL, 90)
+    rig.smell(values[:60])
+    rig.ask(label="petrol", last_s=50, promote=True)
+    assert rig.smell(values[60:75])[-1].label == "petrol"
+    for path in (rig.teaching.store().folder / "exposures").iterdir():
+        path.unlink()
+    rig.teaching.calibrate(None)
+    assert "petrol" not in dict(rig.smell(values[75:])[-1].top)
+
+
 def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: Path) -> None:
     rig.ask(action="hide", label="lemon")
     rig.teaching.store().folder.joinpath("index.yaml").write_text("][")
