@@ -162,6 +162,31 @@ class LogConfig:
     """`auto` is JSON under systemd or into a pipe, and human on a terminal."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingConfig:
+    """The bounds of the continuous recording that `record` asks for."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    segment_s: Annotated[
+        float, Must(_within(1, 86400), "a segment lasts 1 to 86400 seconds of the board's time")
+    ] = 3600.0
+    """A new file is begun so often, and sooner where it would pass an eighth of `max_mb`."""
+
+    max_mb: Annotated[
+        float, Must(_within(0.1, 1e6), "recordings may take 0.1 to 1000000 megabytes")
+    ] = 1000.0
+    """All segments together take no more: the oldest are removed."""
+
+    reserve_mb: Annotated[
+        float, Must(_within(0, 1e6), "a reserve lies between 0 and 1000000 megabytes")
+    ] = 200.0
+    """With less than this free on the disk the recording pauses: others need room too."""
+
+    compress: bool = True
+    """Pack closed segments (gzip); `scentd replay` reads them as they are."""
+
+
 _Seconds = Annotated[
     float | None, Must(_within(0.001, 1e6), "a time in seconds lies above 0 and below 1000000")
 ]
@@ -298,7 +323,9 @@ class Config:
     """Seconds of the board's time between two inferences of a model."""
 
     record: bool = False
-    """Write every frame to a CSV below `state_dir`/recordings."""
+    """Write every frame to CSV segments below `state_dir`/recordings."""
+
+    recording: RecordingConfig = field(default_factory=RecordingConfig)
 
     state_dir: Path = field(default_factory=default_state_dir)
     decision: DecisionConfig = field(default_factory=DecisionConfig)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 
 @contextmanager
@@ -48,6 +48,25 @@ def get_logger(part: str) -> structlog.typing.FilteringBoundLogger:
     return logger
 
 
+class Unfailing:
+    """A stream for logs: a full disk, or a reader who left, costs lines and never the service."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return 0
+
+    def flush(self) -> None:
+        """Hand on what is buffered; what finds no room is lost."""
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure_logs(config: LogConfig, *, stream: TextIO | None = None) -> None:
     """Set the level and the look of all logs, which go to `stream` (standard error).
 
@@ -76,7 +95,7 @@ def configure_logs(config: LogConfig, *, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelName(config.level.upper())
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
 

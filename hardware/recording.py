@@ -42,6 +42,14 @@ class RecordingError(ScentdError):
     """A recording cannot be read, or cannot be written."""
 
 
+class DiskRefusedError(RecordingError):
+    """The disk did not take a row: it is full, read-only or gone; `reason` is what it said."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
     """A recording, whole.
@@ -339,16 +347,17 @@ class RecordingWriter:
         try:
             written = os.write(self._fd, line)
         except OSError as error:
-            raise RecordingError(self._refused(self._path, error.strerror)) from error
+            raise self._refused(self._path, error.strerror or str(error)) from error
         if written < len(line):
             os.ftruncate(self._fd, self._whole_bytes)
             os.lseek(self._fd, self._whole_bytes, os.SEEK_SET)
-            raise RecordingError(self._refused(self._path, "no space left for a whole line"))
+            raise self._refused(self._path, "no space left for a whole line")
         self._whole_bytes += written
 
-    def _refused(self, path: Path, reason: str | None) -> str:
-        return (
+    def _refused(self, path: Path, reason: str) -> DiskRefusedError:
+        return DiskRefusedError(
             f"Writing to the recording {path} failed: {reason}. "
             f"The rows up to here are whole ({self._whole_bytes} bytes). "
-            "Free some space and start a new recording."
+            "Free some space and start a new recording.",
+            reason,
         )

@@ -8,6 +8,8 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import structlog
@@ -61,6 +63,15 @@ def test_the_level_hides_what_is_below_it() -> None:
     get_logger("service").warning("shown")
     assert "hidden" not in stream.getvalue()
     assert "shown" in stream.getvalue()
+
+
+def test_a_full_disk_costs_lines_and_not_the_service() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full:
+        configure_logs(LogConfig(), stream=full)
+        for _ in range(1000):
+            get_logger("service").warning("nobody reads this", detail="x" * 100)
+        with suppress(OSError):  # what the stream still holds finds no room either
+            full.close()
 
 
 def test_values_with_a_secretive_name_are_masked() -> None:
