@@ -38,11 +38,14 @@ substances-50: RECORDINGS = $(SCENTD_DATA)/smellnet/base
 mixtures-12: RECORDINGS = $(SCENTD_DATA)/smellnet/mixture
 substances-50 mixtures-12: $(VENV)/dev-installed
 	@test -d "$(RECORDINGS)" || { echo "There are no recordings at $(RECORDINGS): name the folder that holds smellnet/ in SCENTD_DATA." >&2; exit 1; }
+	@if [ $@ = substances-50 ]; then set -x; \
+		$(BIN)/scent-train crossval --config $@ --data $(RECORDINGS) --open-set; fi
 	$(BIN)/scent-train crossval --config $@ --data $(RECORDINGS)
 	@if [ $@ = substances-50 ]; then set -ex; \
 		$(BIN)/scent-train crossval --config $@ --data $(RECORDINGS) --few-shot; \
 		$(BIN)/scent-train compare --data $(RECORDINGS) --models trees,trees-published,rocket --run runs/$@; \
-		$(BIN)/scent-train audit --data $(RECORDINGS) --model-report runs/$@/crossval.json --run runs/$@; fi
+		$(BIN)/scent-train audit --data $(RECORDINGS) --model-report runs/$@/crossval.json --run runs/$@; \
+		$(BIN)/scent-train trust --config $@ --data $(RECORDINGS); fi
 	$(BIN)/scent-train fit --config $@ --data $(RECORDINGS)
 	$(BIN)/scent-train export --config $@ --data $(RECORDINGS) --output models/bundles/$@
 

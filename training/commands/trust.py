@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     for part in parts:
         print(f"Measuring: {part}", file=sys.stderr)
         report[part] = _MEASURES[part](args, data, folder)
-    write_json(folder / TRUST, report)
+        write_json(folder / TRUST, report)
     (folder / PAGE).write_text(trust_page(report))
     if args.json:
         print(json.dumps(report))

@@ -121,7 +121,6 @@ def open_set_report(model: str, data_sha256: str, folds: Sequence[OpenFold]) -> 
         "protocol": OPEN_SET_PROTOCOL,
         "data_sha256": data_sha256,
         "unknown": unknown.measure(folds),
-        "descriptors": unknown.descriptor_areas(folds),
         "lessons": lessons.measure(folds),
     }
 
@@ -226,6 +225,18 @@ def _unknown(part: Mapping[str, Any]) -> Iterator[Section]:
             "The whole decision layer with constants fitted on the other networks: shares of "
             "recordings called unrecognised, given a name, or still being sensed.",
             table(["after", "substance", "unrecognised", "named", "neither"], rows_),
+        )
+    if described := part.get("descriptors"):
+        areas = sorted(described["auroc"].items(), key=lambda pair: -pair[1])
+        yield Section(
+            "What they are said to smell like",
+            "Area under the ROC curve of every odour descriptor over recordings of substances that "
+            "the network never met; chance is 0.5, the interval is over substances.",
+            table(
+                ["descriptor", "AUROC", "95 %"],
+                [("all, mean", described["macro_auroc"], span(described["interval"]))]
+                + [(name, value, "") for name, value in areas],
+            ),
         )
 
 

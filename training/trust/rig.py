@@ -20,7 +20,7 @@ from hardware.simulator.other_rig import FIXED_RIG
 from training.data import substance_folds
 from training.evaluation.evaluate import ask
 from training.evaluation.intervals import DRAWS as RESAMPLES
-from training.evaluation.intervals import percentiles, resampled
+from training.evaluation.intervals import NOTHING_KNOWN, percentiles, resampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -270,15 +270,22 @@ def _share(
 ) -> tuple[float, tuple[float, float]]:
     """Return sum(gained) / sum(possible) over [draws, recordings], and its 95 % interval.
 
-    Recordings and choices of references are resampled, each as a whole.
+    Recordings and choices of references are resampled, each as a whole. Where nothing was lost,
+    nothing is closed.
     """
     gained, possible = gained * tested, possible * tested
+    if not possible.sum():
+        return 0.0, NOTHING_KNOWN
     draws, recordings = gained.shape
     by_choice = resampled(draws, None, seed=seed, draws=RESAMPLES).astype(np.float64)
     by_recording = resampled(recordings, None, seed=seed + 1, draws=RESAMPLES).astype(np.float64)
-    shares = np.einsum("bd,dr,br->b", by_choice, gained, by_recording, optimize=True) / np.einsum(
-        "bd,dr,br->b", by_choice, possible, by_recording, optimize=True
-    )
+    sums = [
+        np.einsum("bd,dr,br->b", by_choice, part, by_recording, optimize=True)
+        for part in (gained, possible)
+    ]
+    # A resample in which nothing was lost has no share.
+    shares = np.full(RESAMPLES, np.nan)
+    np.divide(sums[0], sums[1], out=shares, where=sums[1] != 0)
     return round(float(gained.sum() / possible.sum()), 4), percentiles(shares)
 
 

@@ -59,7 +59,8 @@ def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
     best, auroc_300s: the score of largest AUROC after 300 s, and that.
     decision: by second, with constants fitted on the other networks: shares of known and of hidden
         recordings said to be unrecognised, given a name, or neither.
-    curve: true against false accepts of the best score after 300 s.
+    curve: known against unknown recordings accepted, by the best score after 300 s.
+    descriptors: AUROC of what hidden substances are told to smell like.
     """
     told = [tell(fold) for fold in folds]
     scores: dict[str, Any] = {}
@@ -77,6 +78,7 @@ def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
         "auroc_300s": scores[best][JUDGED]["auroc"],
         "decision": _decided(folds, best),
         "curve": _curve([fold[best][JUDGED][1] for fold in told], folds),
+        "descriptors": descriptor_areas(folds),
     }
 
 
