@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from daemon.mqtt import Publisher
-    from daemon.payloads import Gauges, Payload
+    from daemon.payloads import Gauges, Payload, RigEvent
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
     from models.nose import Event, Prediction
@@ -53,9 +53,9 @@ class Announcer:
         topic = payloads.prediction_topic(prediction)
         self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True))
 
-    def event(self, event: Event) -> None:
-        """Publish that something began or ended."""
-        payload = payloads.event_payload(event, self._envelope())
+    def event(self, event: Event | RigEvent, segment: str | None = None) -> None:
+        """Publish that something began or ended, and the recording that holds it."""
+        payload = payloads.event_payload(event, segment, self._envelope())
         self._publisher.publish(Message(payloads.EVENT, encode(payload), qos=1, retain=False))
 
     def response(self, command: str, answer: Payload) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from daemon.listening import bad_lines
@@ -153,16 +154,45 @@ def _circumstances(prediction: Prediction) -> Payload:
     }
 
 
-def event_payload(event: Event, envelope: Envelope) -> Payload:
-    """Return what `event` carries."""
+class RigEventType(StrEnum):
+    """What an event of the rig itself is about, as published beside the nose's."""
+
+    BOARD_LOST = "board_lost"
+    BOARD_BACK = "board_back"
+    RECORDING_PAUSED = "recording_paused"
+    RECORDING_RESUMED = "recording_resumed"
+
+
+@dataclass(frozen=True, slots=True)
+class RigEvent:
+    """Something happened to the rig rather than to the air.
+
+    Attributes
+    ----------
+    type: what.
+    detail: why, for people.
+    t_ms, frame_seq: of the newest reading, None before the first.
+    """
+
+    type: RigEventType
+    detail: str | None
+    t_ms: int | None
+    frame_seq: int | None
+
+
+def event_payload(event: Event | RigEvent, segment: str | None, envelope: Envelope) -> Payload:
+    """Return what `event` carries; `segment` is the recording that holds the reading `t_ms`."""
+    of_air = None if isinstance(event, RigEvent) else event
     return {
         **envelope.fields(),
         "frame_seq": event.frame_seq,
+        "t_ms": event.t_ms,
+        "segment": segment,
         "type": str(event.type),
-        "model": event.model,
-        "label": event.label,
-        "probability": finite(event.probability, 4),
-        "channel": event.channel,
+        "model": of_air and of_air.model,
+        "label": of_air and of_air.label,
+        "probability": of_air and finite(of_air.probability, 4),
+        "channel": of_air and of_air.channel,
         "detail": event.detail,
         "buffered": False,
     }
@@ -198,6 +228,8 @@ class Gauges:
     counts: the decoder's, over all connections of this boot.
     port_open: whether the port is open now.
     port_reconnects: how often it came back.
+    board: its state, why it gives no readings, and how often it gave none.
+    recording: state, segment, rows and bounds of the continuous recording.
     chunks_dropped: reads thrown away because the pipeline was behind.
     rate_hz: the board's measured rate, None until known.
     quality: uint8[12], the latest verdict per channel, None before the first frame.
@@ -213,6 +245,8 @@ class Gauges:
     counts: LineCounts
     port_open: bool
     port_reconnects: int
+    board: Mapping[str, Any]
+    recording: Mapping[str, Any]
     chunks_dropped: int
     rate_hz: float | None
     quality: Sequence[int] | None
@@ -238,6 +272,8 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
         "board_restarts": counts.restarts,
         "port_open": gauges.port_open,
         "port_reconnects": gauges.port_reconnects,
+        "board": dict(gauges.board),
+        "recording": dict(gauges.recording),
         "chunks_dropped": gauges.chunks_dropped,
         "rate_hz": finite(gauges.rate_hz, 3),
         "channels": None if gauges.quality is None else quality_words(gauges.quality),

@@ -17,17 +17,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from daemon.announcer import Announcer
+from daemon.board_watch import BoardState, BoardWatch, Recovery, Trouble
 from daemon.calibrating import CALIBRATE, Calibrating
 from daemon.clock import resident_mb
 from daemon.history import History
-from daemon.listening import complaint
-from daemon.live_recording import LiveRecording
 from daemon.logs import configure_logs, get_logger
 from daemon.memory import drop_startup_pages
 from daemon.mqtt import OFFLINE, ONLINE, Publisher
 from daemon.outbox import MemoryOutbox
-from daemon.payloads import Gauges, finite
+from daemon.payloads import Gauges, RigEvent, RigEventType, finite
 from daemon.pipeline import live_pipeline, load_models, nose_settings
+from daemon.recorder import Recorder
 from daemon.requests import Inbox, Requests, only
 from daemon.sources import Arrival, Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
 from daemon.stopping import Stop
@@ -49,12 +49,6 @@ room is thrown away and counted; the lines it breaks are counted by the decoder.
 
 TICK_S = 0.25
 HEALTH_EVERY_S = 10.0
-SILENT_AFTER_S = 5.0
-SILENT_AFTER_PERIODS = 3.5
-"""The board counts as present while its latest reading is younger than the larger of the two."""
-
-SLOWEST_PERIOD_S = 10.0
-NONSENSE_AFTER_S = 15.0
 LATENCIES_KEPT = 500
 
 
@@ -168,13 +162,16 @@ class Service:
         self._requests.register(ENROLL, self._teaching.handle)
         self._latest: dict[str, Prediction] = {}
         self._version = version
-        self._recording = LiveRecording(config.recordings_dir) if config.record else None
+        self._recorder = Recorder(
+            config.recordings_dir,
+            config.recording,
+            wanted=config.record,
+            tell=self._recording_changed,
+        )
         self._started_s = time.monotonic()
-        self._port_opened_s: float | None = None
-        self._openings = 0
-        self._heard_bytes = 0
-        self._told = ""
-        self._latest_frame_s = -float("inf")
+        self._board = BoardWatch(config.source.baud)
+        self._faults: dict[str, str] = {}
+        self._latest_reading: tuple[int, int] | None = None
         self._quality: Sequence[int] | None = None
         self._present: bool | None = None
         self._described: tuple[float | None, str | None, str | None] | None = None
@@ -192,7 +189,7 @@ class Service:
             If the configured port can never become one.
         """
         self._calibrating.load()
-        with self._publisher, self._reader:
+        with self._publisher, self._recorder, self._reader:
             self._tick()
             drop_startup_pages()
             self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
@@ -205,42 +202,38 @@ class Service:
             self._log.info("stopping")
             self._requests.close()
             self._announcer.health(self._gauges())
-        if self._recording is not None:
-            self._recording.close()
 
     def _recalibrated(self) -> None:
         """Let taught smells be heard through the correction now in force."""
         self._teaching.calibrate(self._calibrating.correction())
 
     def _take(self, arrival: Arrival) -> None:
+        now_s = time.monotonic()
         if isinstance(arrival, Chunk):
-            self._heard_bytes += len(arrival.data)
+            self._board.heard(len(arrival.data))
             for step in self._pipeline.feed(arrival.data, arrival.arrival_ms):
                 self._step(step)
         elif isinstance(arrival, PortOpened):
             self._log.info("port opened", port=arrival.path)
-            self._told = ""
-            self._port_opened_s = time.monotonic()
-            self._openings += 1
-            self._heard_bytes = 0
+            self._board.opened(now_s, self._pipeline.counts)
         elif isinstance(arrival, PortClosed):
             for step in self._pipeline.end_line(monotonic_ms()):
                 self._step(step)
-            self._port_opened_s = None
-            self._latest_frame_s = -float("inf")
-            self._complain(arrival.reason)
+            self._board_changed(self._board.closed(now_s, arrival.reason))
 
     def _step(self, step: Step) -> None:
-        self._latest_frame_s = time.monotonic()
+        self._latest_reading = step.t_ms, step.frame.frame_seq
         self._quality = step.quality.tolist()
         self._history.push(step.t_ms, step.frame.values)
         self._calibrating.observe(step)
-        if self._recording is not None:
-            self._recording.write(step.t_ms, step.frame.values)
+        self._recorder.write(step.t_ms, step.frame.values)
+        self._board_changed(self._board.reading(time.monotonic(), self._pipeline.counts))
         if self._config.mqtt.sample:
             self._announcer.sample(step.frame, step.t_ms)
         for event in step.events:
-            self._log.info(
+            # A channel's recovery is told as loudly as its fault was.
+            tell = self._log.info if event.channel is None else self._log.warning
+            tell(
                 str(event.type).replace("_", " "),
                 **{
                     name: value
@@ -248,7 +241,7 @@ class Service:
                     if value is not None and name in {"model", "label", "channel", "detail"}
                 },
             )
-            self._announcer.event(event)
+            self._announcer.event(event, self._recorder.segment_at(event.t_ms))
         for prediction in step.predictions:
             self._predicted(prediction)
 
@@ -256,8 +249,7 @@ class Service:
         self._latest[prediction.model] = prediction
         if prediction.window_s > 0:
             self._inference_ms[prediction.model].append(prediction.latency_ms)
-        if prediction.reason is not None:
-            self._complain(f"{prediction.model} is {prediction.state}: {prediction.reason}")
+        self._fault_changed(prediction)
         self._announcer.prediction(prediction)
 
     def _tick(self) -> None:
@@ -267,9 +259,8 @@ class Service:
             return
         self._next_tick_s = now_s + TICK_S
         self._publisher.check()
-        period_s = SLOWEST_PERIOD_S if not (rate := self._pipeline.rate_hz) else 1.0 / rate
-        silent_after_s = max(SILENT_AFTER_S, SILENT_AFTER_PERIODS * period_s)
-        present = now_s - self._latest_frame_s < silent_after_s
+        self._board_changed(self._board.look(now_s, self._pipeline.counts, self._pipeline.rate_hz))
+        present = self._board.present
         if present is not self._present:
             self._present = present
             self._announcer.board_present(present=present)
@@ -286,29 +277,39 @@ class Service:
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
             self._announcer.health(self._gauges())
-        self._suspect_nonsense(now_s)
 
-    def _suspect_nonsense(self, now_s: float) -> None:
-        """Say once per opening of the port that no reading comes out of it."""
-        if self._port_opened_s is None or self._latest_frame_s > self._port_opened_s:
-            return
-        listened_s = now_s - self._port_opened_s
-        if listened_s < NONSENSE_AFTER_S or self._told:
-            return
-        trouble = complaint(
-            self._pipeline.counts,
-            heard_bytes=self._heard_bytes,
-            listened_s=listened_s,
-            baud=self._config.source.baud,
-        )
-        if trouble is not None:
-            self._complain(trouble)
+    def _board_changed(self, change: Trouble | Recovery | None) -> None:
+        """Say that the board gives no readings, or gives them again, each once."""
+        if isinstance(change, Trouble):
+            self._log.warning(change.why)
+            if change.begins:
+                self._rig_event(RigEventType.BOARD_LOST, change.why)
+        elif isinstance(change, Recovery):
+            told = f"readings come again after {change.after_s:.1f} s"
+            self._log.warning(told)
+            self._rig_event(RigEventType.BOARD_BACK, told)
 
-    def _complain(self, text: str) -> None:
-        """Log a trouble in full when it begins, not while it lasts."""
-        if text != self._told:
-            self._told = text
-            self._log.warning(text)
+    def _recording_changed(self, why: str | None) -> None:
+        """Say that the recording pauses, or goes on."""
+        kind = RigEventType.RECORDING_RESUMED if why is None else RigEventType.RECORDING_PAUSED
+        self._rig_event(kind, why)
+
+    def _rig_event(self, kind: RigEventType, detail: str | None) -> None:
+        t_ms, frame_seq = self._latest_reading or (None, None)
+        segment = None if t_ms is None else self._recorder.segment_at(t_ms)
+        self._announcer.event(RigEvent(kind, detail, t_ms, frame_seq), segment)
+
+    def _fault_changed(self, prediction: Prediction) -> None:
+        """Log why a model cannot work when that begins, and that it can when it is over."""
+        model, why = prediction.model, prediction.reason
+        if why == self._faults.get(model):
+            return
+        if why is None:
+            del self._faults[model]
+            self._log.warning("model works again", model=model, state=str(prediction.state))
+        else:
+            self._faults[model] = why
+            self._log.warning(f"{model} is {prediction.state}: {why}")
 
     def _status(self, payload: Data) -> Data:
         """Answer `request/status`: the rig in one look."""
@@ -334,8 +335,14 @@ class Service:
         report = self._publisher.report()
         return Gauges(
             counts=self._pipeline.counts,
-            port_open=self._port_opened_s is not None,
-            port_reconnects=max(0, self._openings - 1),
+            port_open=self._board.state is not BoardState.ABSENT,
+            port_reconnects=max(0, self._board.openings - 1),
+            board={
+                "state": self._board.state.value,
+                "why": self._board.why,
+                "losses": self._board.losses,
+            },
+            recording={**asdict(self._recorder.report), "state": self._recorder.report.state.value},
             chunks_dropped=self._reader.dropped,
             rate_hz=self._pipeline.rate_hz,
             quality=self._quality,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,12 @@ from daemon.feeding import (
     shortfall,
 )
 from daemon.listening import bad_lines
-from daemon.live_recording import LIVE_SUFFIX
 from daemon.payloads import Envelope
 from daemon.pipeline import Pipeline, nose_settings, with_decision
+from daemon.segments import LIVE_SUFFIX, place_of
 from daemon.teaching import heads_of, stores_of
 from daemon.workbench import profile_at
-from hardware.recording import Recording, RecordingError, read_recording
+from hardware.recording import COMPRESSED_SUFFIX, Recording, RecordingError, read_recordings
 from models.bundle import load_bundle, shipped_bundles
 from models.decision import State
 from models.nose import Nose, NoseSettings
@@ -60,11 +60,25 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         description=(
             "Recognise the smells in recordings: CSVs, or a capture of what the board sent. "
             "A recording is taken to begin with warm sensors, a published one to lie within one "
-            f"exposure; one that the service kept (*{LIVE_SUFFIX}) begins as the service did."
+            f"exposure; one that the service kept (*{LIVE_SUFFIX}) begins as the service did, if "
+            "it is the first of its run."
         ),
-        epilog="Example: scentd replay coffee.csv --json | tail -n 1",
+        epilog=(
+            "Examples: scentd replay coffee.csv --json | tail -n 1; one run of the service, whole: "
+            f"scentd replay --joined r000012-*{LIVE_SUFFIX}*"
+        ),
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a recording; - is standard input")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a recording, also packed (.gz); - is standard input",
+    )
+    parser.add_argument(
+        "--joined",
+        action="store_true",
+        help="the files are segments of one recording, in order: replay them as one",
+    )
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -97,20 +111,25 @@ def run(args: argparse.Namespace) -> int:
     config = None if args.config is None else load_config(args.config)
     printer: _Printer = _JsonPrinter() if args.json else _TablePrinter()
     failed = 0
-    for file in args.files:
+    recordings = [args.files] if args.joined else [[file] for file in args.files]
+    for files in recordings:
         try:
-            _replay(file, args, config, printer)
+            _replay(files, args, config, printer)
         except (RecordingError, CannotFeedError) as error:
             # The other files are still worth their answers.
-            if len(args.files) == 1:
+            if len(recordings) == 1:
                 raise
             failed += 1
             print(f"scentd: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _replay(file: str, args: argparse.Namespace, config: Config | None, printer: _Printer) -> None:
-    recording = read_recording(Path("/dev/stdin" if file == STANDARD_INPUT else file))
+def _replay(
+    files: list[str], args: argparse.Namespace, config: Config | None, printer: _Printer
+) -> None:
+    """Replay one recording, which may lie in several files."""
+    file = files[0]
+    recording = read_recordings([_found(name) for name in files])
     bundle = _chosen(file, recording, args.model, config)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
@@ -126,7 +145,8 @@ def _replay(file: str, args: argparse.Namespace, config: Config | None, printer:
     pipeline = Pipeline(nose)
     period_ms = 1000.0 / recording.nominal_rate_hz
     tale = _Tale()
-    printer.begin(f"{file}  ({bundle.manifest.name})")
+    first_ms = 0 if recording.timestamp_ms is None else int(recording.timestamp_ms[0])
+    printer.begin(f"{file}  ({bundle.manifest.name})", first_ms)
     frames = 0
     for frames, frame in enumerate(recording.frames(), start=1):
         step = pipeline.take(frame, (frames - 1) * period_ms)
@@ -146,9 +166,18 @@ def _replay(file: str, args: argparse.Namespace, config: Config | None, printer:
             probability=tale.probability,
             decided_s=tale.decided_s,
             frames=frames,
-            rejected=sum(bad_lines(recording.counts).values()),
+            rejected=sum(bad_lines(recording.counts).values()) + recording.torn,
         )
     )
+
+
+def _found(file: str) -> Path:
+    """Return the path to read; an event names a segment as it was before it was packed."""
+    if file == STANDARD_INPUT:
+        return Path("/dev/stdin")
+    path = Path(file)
+    packed = path.with_name(path.name + COMPRESSED_SUFFIX)
+    return packed if not path.exists() and packed.exists() else path
 
 
 def _correction(state_dir: Path | None, config: Config | None) -> Correction | None:
@@ -175,7 +204,14 @@ def _heads(
 
 
 def _is_live(file: str, args: argparse.Namespace) -> bool:
-    return bool(args.live) or file.endswith(LIVE_SUFFIX)
+    """Whether the recording begins as the service does; only the first segment of a run does."""
+    if args.live:
+        return True
+    place = place_of(Path(file))
+    if place is not None:
+        _run, number = place
+        return number == 1
+    return file.endswith(LIVE_SUFFIX)
 
 
 def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
@@ -250,8 +286,8 @@ def _verdict(prediction: Prediction) -> tuple[str | None, float | None]:
 class _Printer:
     """What both ways of printing share."""
 
-    def begin(self, heading: str) -> None:
-        """Start a file."""
+    def begin(self, heading: str, first_ms: int) -> None:
+        """Start a recording whose first row is of `first_ms`."""
 
     def prediction(self, prediction: Prediction) -> None:
         """Show a prediction."""
@@ -268,6 +304,7 @@ class _JsonPrinter(_Printer):
     """One object a line: the payloads that MQTT would carry, and their topic."""
 
     seq: int = field(default=0)
+    first_ms: int = field(default=0)
 
     def _envelope(self, t_ms: int) -> Envelope:
         # The recording's time starts in 1970: it does not know its date, and says so.
@@ -275,9 +312,10 @@ class _JsonPrinter(_Printer):
         self.seq += 1
         return envelope
 
-    def begin(self, _heading: str) -> None:
+    def begin(self, _heading: str, first_ms: int) -> None:
         """Count publications anew, as a boot does."""
         self.seq = 0
+        self.first_ms = first_ms
 
     def prediction(self, prediction: Prediction) -> None:
         """Print the payload."""
@@ -287,7 +325,10 @@ class _JsonPrinter(_Printer):
 
     def event(self, event: Event) -> None:
         """Print the payload."""
-        payload = payloads.event_payload(event, self._envelope(event.t_ms))
+        envelope = self._envelope(event.t_ms)
+        # In the file's own time, so that the row can be found there.
+        event = replace(event, t_ms=event.t_ms + self.first_ms)
+        payload = payloads.event_payload(event, None, envelope)
         self._line({"topic": payloads.EVENT, **payload})
 
     def summary(self, summary: dict[str, Any]) -> None:
@@ -304,7 +345,7 @@ class _TablePrinter(_Printer):
 
     said: tuple[str, str | None] | None = None
 
-    def begin(self, heading: str) -> None:
+    def begin(self, heading: str, _first_ms: int) -> None:
         """Print the file's heading."""
         self.said = None
         print(heading)

@@ -161,8 +161,11 @@ def test_replay_of_the_services_recording_gives_what_the_service_said(
     assert len(live) > 40
     assert "recognised" in {said["state"] for said in live}
     assert [essence(line) for line in lines if line.get("topic") == "substance"] == live
-    live_events = [essence(json.loads(text)) for text in ear.texts("scent/rig/event")]
-    assert [essence(line) for line in lines if line.get("topic") == "event"] == live_events
+    live_events = [json.loads(text) for text in ear.texts("scent/rig/event")]
+    assert {event.pop("segment") for event in live_events} == {daemon.recordings[0].name}
+    replayed_events = [line for line in lines if line.get("topic") == "event"]
+    assert {event.pop("segment") for event in replayed_events} == {None}
+    assert [*map(essence, replayed_events)] == [*map(essence, live_events)]
 
 
 def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
