@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.correction import RigCorrection
-from calibration.transfer import METHODS, MIN_PAIRED, Exposure, Match, RigReference, fit_transfer
+from calibration.transfer import METHODS, MIN_PAIRED, Exposure, RigReference, fit_transfer
 from hardware.simulator.other_rig import FIXED_RIG
 from training.data import substance_folds
 from training.evaluation.evaluate import ask
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 REFERENCES = (2, 4, 8)
 """Of as many different labels; with 0 there is nothing to fit."""
+SHORTER_S = (150, 300)
+"""References are whole recordings, ten minutes; people hold a smell to a rig for less. So many
+seconds from the start of the recording, with `SHORTER_REFERENCES`."""
+SHORTER_REFERENCES = 4
 DRAWS = 4
 """Choices of the reference labels, for each fold and number."""
 
@@ -81,6 +85,7 @@ def measure(
     gap_closed, gap_closed_recordings: by number, the share of the gap between those that the
         correction closes.
     intervals: of `gap_closed` and `gap_closed_recordings`, over recordings and choices.
+    shorter: by seconds of each of `SHORTER_REFERENCES`, the share of the gap closed.
     methods: by number of references and method, whatever leaving one out says: windows right.
     chosen: by number of references, how often which method was chosen.
     """
@@ -107,9 +112,7 @@ def measure(
             "recordings": _mean(after.whole, tested),
         }
         for kind, into in (("windows", closed), ("whole", closed_whole)):
-            gained = getattr(after, kind) - getattr(part["before"], kind)
-            possible = getattr(part["unskewed"], kind) - getattr(part["before"], kind)
-            share, bounds = _share(gained, possible, tested, seed)
+            share, bounds = _share(*_lost_and_gained(part, kind), seed)
             into[str(number)] = share
             name = "gap_closed" if kind == "windows" else "gap_closed_recordings"
             spread[f"{name}_{number}"] = list(bounds)
@@ -122,6 +125,12 @@ def measure(
         "gap_closed": closed,
         "gap_closed_recordings": closed_whole,
         "intervals": spread,
+        "shorter": {
+            str(seconds): _share(
+                *_lost_and_gained(_joined(parts, SHORTER_REFERENCES, seconds)), seed
+            )[0]
+            for seconds in SHORTER_S
+        },
         "methods": {str(number): _methods(parts, number) for number in references},
         "chosen": {str(number): _chosen(parts, number) for number in references},
     }
@@ -138,12 +147,12 @@ class _Trial:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """One fold."""
+    """One fold; its trials by number of references and, where shorter, their seconds."""
 
     names: tuple[str, ...]
     unskewed: Hits
     before: Hits
-    trials: dict[int, list[_Trial]]
+    trials: dict[tuple[int, int | None], list[_Trial]]
 
 
 def rig_reference(data: Dataset) -> RigReference:
@@ -158,6 +167,36 @@ def rig_reference(data: Dataset) -> RigReference:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bench:
+    """One fold's network with the recordings that it has not seen, as the rig sends them."""
+
+    bundle: Bundle
+    reference: RigReference
+    skewed: Dataset
+    truth: NDArray[np.int64]
+
+    def trial(self, rows: NDArray[np.int64], seconds: int | None, *, every: bool) -> _Trial:
+        """Calibrate from some recordings, whole or their first `seconds`, and score the rest.
+
+        `every` scores every method, not just the chosen one.
+        """
+        exposures = [self._exposure(row, seconds) for row in rows]
+        fitted = fit_transfer(exposures, self.reference)
+        hits = {
+            method: _hits(self.bundle, _corrected(self.skewed, spec), self.truth)
+            for method, spec in fitted.tried.items()
+            if method != "none" and (every or method == fitted.method)
+        }
+        is_reference = np.isin(np.arange(len(self.truth)), rows)
+        return _Trial(is_reference, fitted.method, hits)
+
+    def _exposure(self, row: int, seconds: int | None) -> Exposure:
+        sample, label = self.skewed.samples[row], self.skewed.labels[self.truth[row]]
+        rows = None if seconds is None else round(seconds * sample.rate_hz)
+        return Exposure.of(label, sample.values[:rows], sample.rate_hz)
+
+
 def _one_fold(
     bundle: Bundle,
     data: Dataset,
@@ -168,32 +207,22 @@ def _one_fold(
     draws: int,
     seed: int,
 ) -> _Part:
-    reference = rig_reference(data.subset(folds != fold))
     held_out = data.subset(folds == fold)
     skewed = _changed(held_out, rig.heard)
     truth = held_out.targets.argmax(axis=1)
-    exposures = [
-        Exposure.of(data.labels[label], sample.values, sample.rate_hz)
-        for label, sample in zip(truth, skewed.samples, strict=True)
-    ]
-    matches = [Match.of(exposure, reference) for exposure in exposures]
-    trials: dict[int, list[_Trial]] = {}
-    for number in references:
+    bench = _Bench(bundle, rig_reference(data.subset(folds != fold)), skewed, truth)
+    lessons: list[tuple[int, int | None]] = [(number, None) for number in references]
+    lessons += [(SHORTER_REFERENCES, seconds) for seconds in SHORTER_S]
+    trials: dict[tuple[int, int | None], list[_Trial]] = {}
+    for number, seconds in lessons:
+        # The same choices of labels, however long the exposures.
         rng = np.random.default_rng([seed, fold, number])
-        for _ in range(draws):
-            rows = rng.choice(len(exposures), number, replace=False)
-            fitted = fit_transfer(
-                [exposures[row] for row in rows],
-                reference,
-                matches=[matches[row] for row in rows],
+        trials[number, seconds] = [
+            bench.trial(
+                rng.choice(len(truth), number, replace=False), seconds, every=seconds is None
             )
-            hits = {
-                method: _hits(bundle, _corrected(skewed, spec), truth)
-                for method, spec in fitted.tried.items()
-                if method != "none"
-            }
-            is_reference = np.isin(np.arange(len(exposures)), rows)
-            trials.setdefault(number, []).append(_Trial(is_reference, fitted.method, hits))
+            for _ in range(draws)
+        ]
     return _Part(
         tuple(sample.name for sample in held_out.samples),
         _hits(bundle, held_out, truth),
@@ -231,14 +260,16 @@ def _hits(bundle: Bundle, data: Dataset, truth: NDArray[np.int64]) -> Hits:
     return Hits(windows, whole)
 
 
-def _joined(parts: Sequence[_Part], number: int) -> dict[str, Any]:
+def _joined(parts: Sequence[_Part], number: int, seconds: int | None = None) -> dict[str, Any]:
     """Put the folds side by side: Hits[draws, recordings] and which of those are judged."""
 
     def stacked(rows: Callable[[_Part, _Trial], Hits]) -> Hits:
         by_kind = [
             np.concatenate(
                 [
-                    np.stack([getattr(rows(part, trial), kind) for trial in part.trials[number]])
+                    np.stack(
+                        [getattr(rows(part, trial), kind) for trial in part.trials[number, seconds]]
+                    )
                     for part in parts
                 ],
                 axis=1,
@@ -252,10 +283,22 @@ def _joined(parts: Sequence[_Part], number: int) -> dict[str, Any]:
         "before": stacked(lambda part, _trial: part.before),
         "after": stacked(lambda part, trial: trial.hits.get(trial.method, part.before)),
         "tested": np.concatenate(
-            [np.stack([~trial.is_reference for trial in part.trials[number]]) for part in parts],
+            [
+                np.stack([~trial.is_reference for trial in part.trials[number, seconds]])
+                for part in parts
+            ],
             axis=1,
         ),
     }
+
+
+def _lost_and_gained(
+    part: dict[str, Any], kind: str = "windows"
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return what was gained and what could be, [draws, recordings], and which are judged."""
+    before = getattr(part["before"], kind)
+    gained = getattr(part["after"], kind) - before
+    return gained, getattr(part["unskewed"], kind) - before, part["tested"]
 
 
 def _mean(hits: NDArray[np.float64], tested: NDArray[np.bool_]) -> float:
@@ -299,7 +342,7 @@ def _methods(parts: Sequence[_Part], number: int) -> dict[str, float]:
                     [
                         trial.hits[method].windows[~trial.is_reference]
                         for part in parts
-                        for trial in part.trials[number]
+                        for trial in part.trials[number, None]
                     ]
                 ).mean()
             ),
@@ -310,5 +353,5 @@ def _methods(parts: Sequence[_Part], number: int) -> dict[str, float]:
 
 
 def _chosen(parts: Sequence[_Part], number: int) -> dict[str, int]:
-    methods = [trial.method for part in parts for trial in part.trials[number]]
+    methods = [trial.method for part in parts for trial in part.trials[number, None]]
     return {method: methods.count(method) for method in METHODS if method in methods}
