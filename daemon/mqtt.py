@@ -62,13 +62,17 @@ FLEETING_LIMIT = 256
 """QoS 0 messages that wait for the thread; older ones give way and are counted."""
 
 FIRST_RETRY_S = 1.0
-LONGEST_RETRY_S = 60.0
+LONGEST_RETRY_S = 3.0
+"""A broker that is back is found within 5 s: asking every few seconds costs a packet or two, and
+the jitter of `Backoff` spreads a fleet."""
+
 REFUSED_RETRY_S = 60.0
 """A refused password will not get better by itself: brokers ban clients that hammer."""
 
+WRITE_S = 0.3
 FLUSH_S = 0.5
 FAREWELL_S = 0.7
-"""With FLUSH_S, what stopping may take: SIGTERM has two seconds in all."""
+"""With WRITE_S and FLUSH_S, what stopping may take: SIGTERM has two seconds in all."""
 
 
 class BrokerState(Enum):
@@ -184,8 +188,8 @@ class _Desk:
     def wake(self) -> None:
         try:
             self._wake_in.send(b"\0")
-        except BlockingIOError:
-            return  # the thread has many wakes waiting already
+        except OSError:
+            return  # the thread has many wakes waiting already, or has ended
 
     def drain_wakes(self) -> None:
         try:
@@ -213,7 +217,7 @@ class Publisher:
     config : MqttConfig
         Where the broker is and how to enter.
     outbox : Outbox
-        Where `publish` leaves messages; shared with nobody else.
+        Where `publish` leaves messages; entered, and left again, by whoever made it.
     on_request : callable, optional
         Called in the MQTT thread with every message below `request/`; without it the rig
         subscribes to nothing.
@@ -228,6 +232,7 @@ class Publisher:
         on_request: OnRequest | None = None,
     ) -> None:
         self._desk = _Desk(rig_id, config, outbox, on_request)
+        outbox.call_when_ready(self._desk.wake)
         # A name that does not resolve blocks inside the C library for longer
         # than a service may take to stop: the thread must not hold the process.
         self._thread = threading.Thread(target=_serve, args=(self._desk,), name="mqtt", daemon=True)
@@ -240,7 +245,8 @@ class Publisher:
         self.close()
 
     def close(self) -> None:
-        """Send what is left, say `offline`, disconnect; all within 1.5 seconds."""
+        """Send what is left, say `offline`, disconnect; all within 1.8 seconds."""
+        self._desk.outbox.flush(WRITE_S)
         self._desk.stopping.set()
         self._desk.wake()
         self._thread.join(FLUSH_S + FAREWELL_S + 0.3)
@@ -249,9 +255,8 @@ class Publisher:
             self._desk.close()
 
     def publish(self, message: Message) -> None:
-        """Leave a message in the outbox; it is sent in order, at least once."""
+        """Leave a message in the outbox; once written it is sent in order, at least once."""
         self._desk.outbox.put(message)
-        self._desk.wake()
 
     def hold(self, topic: str, payload: str, *, qos: int = 1) -> None:
         """Set a retained state, such as `info`; sent when it changes and on every connection."""
@@ -266,7 +271,8 @@ class Publisher:
         return self._desk.report()
 
     def check(self) -> None:
-        """Raise `BrokerError` if the thread has died: the service must not go on unheard."""
+        """Raise if a thread has died, the outbox's or this one: nobody must go on unheard."""
+        self._desk.outbox.check()
         if not self._thread.is_alive() and not self._desk.stopping.is_set():
             raise BrokerError(
                 "The thread that serves the broker has ended by itself, which is a bug; its "
@@ -439,9 +445,10 @@ class _Session:
 
     def _as_late(self, message: Message, entry_id: int) -> Message:
         """Mark a message that waited out an outage; only the newest of a topic stays retained."""
-        payload = {**json.loads(message.payload), "buffered": True}
+        late = {**json.loads(message.payload), "buffered": True}
+        payload = json.dumps(late, separators=(",", ":"), ensure_ascii=False)
         retain = message.retain and self._newest_late.get(message.topic) == entry_id
-        return replace(message, payload=json.dumps(payload), retain=retain)
+        return replace(message, payload=payload, retain=retain)
 
     def _publish(self, message: Message, entry_id: int | None) -> None:
         info = self._client.publish(

@@ -24,7 +24,7 @@ from daemon.history import History
 from daemon.logs import configure_logs, get_logger
 from daemon.memory import drop_startup_pages
 from daemon.mqtt import OFFLINE, ONLINE, Publisher
-from daemon.outbox import MemoryOutbox
+from daemon.outbox import FILE_NAME, Outbox
 from daemon.payloads import Gauges, RigEvent, RigEventType, finite
 from daemon.pipeline import live_pipeline, load_models, nose_settings
 from daemon.recorder import Recorder
@@ -136,7 +136,7 @@ class Service:
         self._bundles = bundles
         self._log = get_logger("service")
         self._pipeline = live_pipeline(config, bundles)
-        self._outbox = MemoryOutbox()
+        self._outbox = Outbox(config.state_dir / FILE_NAME)
         self._reader = _Reader(SerialSource(config.source))
         self._inbox = Inbox(self._reader.wake)
         self._publisher = Publisher(

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,7 @@ from daemon.broker import (
 )
 from daemon.config import MqttConfig, TlsConfig
 from daemon.mqtt import BrokerState, Publisher
-from daemon.outbox import MemoryOutbox, Message
+from daemon.outbox import Message, Outbox
 from tests.daemon.counterparts import (
     Mosquitto,
     Subscriber,
@@ -34,9 +35,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def publisher_at(port: int, **settings: object) -> Publisher:
+@contextmanager
+def publisher_at(port: int, **settings: object) -> Iterator[Publisher]:
     config = MqttConfig(host="127.0.0.1", port=port, **settings)  # type: ignore[arg-type]
-    return Publisher(rig_id="rig", config=config, outbox=MemoryOutbox())
+    with (
+        Outbox(None) as outbox,
+        Publisher(rig_id="rig", config=config, outbox=outbox) as publisher,
+    ):
+        yield publisher
 
 
 def substance(number: int) -> Message:
@@ -146,9 +152,11 @@ def test_late_messages_come_in_order_and_only_the_newest_is_retained(
 def test_the_outbox_empties_after_the_broker_died_in_between(
     broker: Mosquitto, impatient: None
 ) -> None:
-    outbox = MemoryOutbox()
     config = MqttConfig(host="127.0.0.1", port=broker.port)
-    with Publisher(rig_id="rig", config=config, outbox=outbox) as publisher:
+    with (
+        Outbox(None) as outbox,
+        Publisher(rig_id="rig", config=config, outbox=outbox) as publisher,
+    ):
         wait_until(lambda: publisher.report().connections == 1, "the connection")
         broker.stop()
         for number in range(40):
@@ -258,9 +266,11 @@ def tls_broker(certificates: Path) -> Iterator[Mosquitto]:
 
 def test_tls_with_the_rigs_own_authority(tls_broker: Mosquitto, certificates: Path) -> None:
     tls = TlsConfig(ca=certificates / "ca.pem")
-    outbox = MemoryOutbox()
     config = MqttConfig(host="127.0.0.1", port=tls_broker.port, tls=tls)
-    with Publisher(rig_id="rig", config=config, outbox=outbox) as publisher:
+    with (
+        Outbox(None) as outbox,
+        Publisher(rig_id="rig", config=config, outbox=outbox) as publisher,
+    ):
         for number in range(100):
             publisher.publish(substance(number))
         wait_until(lambda: publisher.report().connections == 1, "the connection")

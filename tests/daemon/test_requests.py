@@ -13,7 +13,7 @@ import pytest
 from daemon.client import NobodyAnswersError, RefusedError, ask, service_present
 from daemon.config import Config, MqttConfig, SourceConfig
 from daemon.mqtt import Publisher
-from daemon.outbox import MemoryOutbox
+from daemon.outbox import Outbox
 from daemon.requests import (
     BURST,
     JOBS_LIMIT,
@@ -329,10 +329,11 @@ def test_requests_come_in_by_both_versions_of_mqtt(broker: Mosquitto, protocol: 
     config = MqttConfig(host="127.0.0.1", port=broker.port, protocol=protocol)  # type: ignore[arg-type]
     with (
         Subscriber(broker.port) as ear,
+        Outbox(None) as outbox,
         Publisher(
             rig_id="rig",
             config=config,
-            outbox=MemoryOutbox(),
+            outbox=outbox,
             on_request=lambda *request: heard.append(request),
         ),
     ):
@@ -349,10 +350,11 @@ def test_requests_come_in_over_an_old_broker(old_broker: int) -> None:
     heard: list[tuple[str, bytes, bool]] = []
     with (
         Subscriber(old_broker) as ear,
+        Outbox(None) as outbox,
         Publisher(
             rig_id="rig",
             config=MqttConfig(host="127.0.0.1", port=old_broker),
-            outbox=MemoryOutbox(),
+            outbox=outbox,
             on_request=lambda *request: heard.append(request),
         ),
     ):
