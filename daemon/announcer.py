@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from daemon import payloads
 from daemon.clock import clock_synced, unix_ms
+from daemon.logs import get_logger
 from daemon.mqtt import OFFLINE, ONLINE, RESPONSE
 from daemon.outbox import Message
 from daemon.payloads import Envelope, encode
@@ -41,21 +42,24 @@ class Announcer:
         self._version = version
         self._boot_id = secrets.token_hex(8)
         self._seq = 0
+        self._log = get_logger("announcer")
 
-    def _envelope(self) -> Envelope:
+    def _envelope(self, topic: str) -> Envelope:
         envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
+        # Said before it is handed on: whoever reads the log knows of every message there can be.
+        self._log.debug("said", topic=topic, boot_id=self._boot_id, seq=self._seq)
         self._seq += 1
         return envelope
 
     def prediction(self, prediction: Prediction) -> None:
         """Publish what a model says."""
-        payload = payloads.prediction_payload(prediction, self._envelope())
         topic = payloads.prediction_topic(prediction)
+        payload = payloads.prediction_payload(prediction, self._envelope(topic))
         self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True))
 
     def event(self, event: Event | RigEvent, segment: str | None = None) -> None:
         """Publish that something began or ended, and the recording that holds it."""
-        payload = payloads.event_payload(event, segment, self._envelope())
+        payload = payloads.event_payload(event, segment, self._envelope(payloads.EVENT))
         self._publisher.publish(Message(payloads.EVENT, encode(payload), qos=1, retain=False))
 
     def response(self, command: str, answer: Payload) -> None:
@@ -66,12 +70,12 @@ class Announcer:
 
     def sample(self, frame: SensorFrame, t_ms: int) -> None:
         """Publish a raw frame."""
-        payload = payloads.sample_payload(frame, t_ms, self._envelope())
+        payload = payloads.sample_payload(frame, t_ms, self._envelope(payloads.SAMPLE))
         self._publisher.fleeting(payloads.SAMPLE, encode(payload))
 
     def health(self, gauges: Gauges) -> None:
         """Publish counters and gauges."""
-        payload = payloads.health_payload(gauges, self._envelope())
+        payload = payloads.health_payload(gauges, self._envelope(payloads.HEALTH))
         self._publisher.hold(payloads.HEALTH, encode(payload), qos=0)
 
     def info(
@@ -89,7 +93,7 @@ class Announcer:
             rate_hz=rate_hz,
             dialect=dialect,
             calibration=calibration,
-            envelope=self._envelope(),
+            envelope=self._envelope(payloads.INFO),
         )
         self._publisher.hold(payloads.INFO, encode(payload))
 
