@@ -189,7 +189,7 @@ class Service:
             If the configured port can never become one.
         """
         self._calibrating.load()
-        with self._publisher, self._recorder, self._reader:
+        with self._outbox, self._publisher, self._recorder, self._reader:
             self._tick()
             drop_startup_pages()
             self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
