@@ -80,7 +80,6 @@ def test_the_choice_is_never_worse_than_nothing_on_what_is_left_out(
     # References that contradict each other: every label is another one's.
     muddled = [Exposure(LABELS[(number + 5) % 12], _skewed(number).signal) for number in range(4)]
     transfer = fit_transfer(muddled, reference)
-    assert transfer.errors[transfer.method] == min(transfer.errors.values())
     assert transfer.errors[transfer.method] <= transfer.errors["none"]
 
 
