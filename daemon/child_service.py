@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from hardware.errors import ScentdError
 
@@ -30,6 +30,20 @@ _STOP_WITHIN_S = 5.0
 
 _POLL_S = 0.005
 _ROOT = Path(__file__).resolve().parents[1]
+
+
+def spawn(config: Path, log: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    """Start `scentd run`; everything it says goes to `log`, as `subprocess` takes it."""
+    # The same code as this process runs, whatever the current folder holds.
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SCENTD_")}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "daemon.cli", "run", "--config", str(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**ours, "PYTHONPATH": path},
+    )
 
 
 class ChildServiceError(ScentdError):
@@ -104,17 +118,8 @@ class ChildService:
         return {**self._settings, "state_dir": str(folder / "state"), "log": log}
 
     def _spawn(self, config: Path) -> subprocess.Popen[bytes]:
-        # The same code as this process runs, whatever the current folder holds.
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("SCENTD_")}
         with self._log.open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", "daemon.cli", "run", "--config", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**ours, "PYTHONPATH": path},
-            )
+            return spawn(config, log)
 
     def _await_ready(self, give_up_s: float) -> None:
         while b'"ready"' not in self._log.read_bytes():
