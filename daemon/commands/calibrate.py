@@ -235,10 +235,11 @@ def _told_profile(profile: dict[str, Any]) -> list[str]:
         if name.startswith("error_")
     }
     told = ", ".join(f"{name} {value:.2f}" for name, value in errors.items())
+    told = told or "unknown with one"
     lines += [
         f"  references  {', '.join(profile['references'])}",
         f"  correction  {profile['method']}, towards the training rig of {profile['model']}",
-        f"  error on references left out  {told or 'unknown: two references would tell'}",
+        f"  mismatch of references left out (1: as on the training rig)  {told}",
         f"  {'channel':<16}{'shift':>9}{'gain':>8}{'response':>10}",
     ]
     lines += [
