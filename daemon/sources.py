@@ -31,7 +31,7 @@ READ_TIMEOUT_S = 0.2
 """How long a read waits for a byte: also how soon a reader notices that it shall stop."""
 
 FIRST_RETRY_S = 0.25
-LONGEST_RETRY_S = 5.0
+LONGEST_RETRY_S = 2.0
 """A replugged board is back within this time."""
 
 WRITE_GROUP_BITS = 0o060
