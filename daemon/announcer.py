@@ -13,7 +13,7 @@ from daemon import payloads
 from daemon.clock import clock_synced, unix_ms
 from daemon.logs import get_logger
 from daemon.mqtt import OFFLINE, ONLINE, RESPONSE
-from daemon.outbox import Message
+from daemon.outbox import Message, Worth
 from daemon.payloads import Envelope, encode
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Announcer:
         self._version = version
         self._boot_id = secrets.token_hex(8)
         self._seq = 0
+        self._last_said: dict[str, tuple[object, ...]] = {}
         self._log = get_logger("announcer")
 
     def _envelope(self, topic: str) -> Envelope:
@@ -55,7 +56,20 @@ class Announcer:
         """Publish what a model says."""
         topic = payloads.prediction_topic(prediction)
         payload = payloads.prediction_payload(prediction, self._envelope(topic))
-        self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True))
+        worth = self._worth(prediction)
+        self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True, worth=worth))
+
+    def _worth(self, prediction: Prediction) -> Worth:
+        """Tell a prediction that says something new from one that only says it again."""
+        said = (
+            prediction.state,
+            prediction.label,
+            prediction.reason,
+            frozenset(part.label for part in prediction.components),
+        )
+        before = self._last_said.get(prediction.model)
+        self._last_said[prediction.model] = said
+        return Worth.REPEAT if said == before else Worth.CHANGE
 
     def event(self, event: Event | RigEvent, segment: str | None = None) -> None:
         """Publish that something began or ended, and the recording that holds it."""

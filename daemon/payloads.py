@@ -22,6 +22,7 @@ from models.manifest import FP32_MODEL, INT8_MODEL
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from daemon.outbox import OutboxReport
     from hardware.frames import SensorFrame
     from hardware.protocol import LineCounts
     from models.bundle import Bundle
@@ -35,6 +36,9 @@ SAMPLE = "sample"
 HEALTH = "health"
 INFO = "info"
 SENSOR_STATUS = "sensor/status"
+
+STEADY_AFTER_S = 600.0
+"""A day's writes are not judged by the first minutes: the start writes more."""
 
 _FILE_OF = {"int8": INT8_MODEL, "fp32": FP32_MODEL}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -234,7 +238,7 @@ class Gauges:
     rate_hz: the board's measured rate, None until known.
     quality: uint8[12], the latest verdict per channel, None before the first frame.
     inference_ms: recent inference times, per model name.
-    outbox_depth, outbox_dropped: messages waiting, and lost for lack of room.
+    outbox: what waits for the broker, what was lost, and what that costs the disk.
     broker: state, protocol, connections, rejected and fleeting_dropped of the connection.
     calibration: state, profile, why and drift of the rig's calibration.
     requests: taken, retained and dropped.
@@ -251,8 +255,7 @@ class Gauges:
     rate_hz: float | None
     quality: Sequence[int] | None
     inference_ms: Mapping[str, Sequence[float]]
-    outbox_depth: int
-    outbox_dropped: int
+    outbox: OutboxReport
     broker: Mapping[str, Any]
     calibration: Mapping[str, Any]
     requests: Mapping[str, int]
@@ -285,13 +288,31 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
             }
             for model, times in gauges.inference_ms.items()
         },
-        "outbox_depth": gauges.outbox_depth,
-        "outbox_dropped": gauges.outbox_dropped,
+        "outbox_depth": gauges.outbox.depth,
+        "outbox_dropped": sum(gauges.outbox.dropped.values()),
+        "outbox": _outbox(gauges.outbox, gauges.uptime_s),
         "broker": dict(gauges.broker),
         "calibration": dict(gauges.calibration),
         "requests": dict(gauges.requests),
         "rss_mb": finite(gauges.rss_mb, 1),
         "uptime_s": finite(gauges.uptime_s, 1),
+    }
+
+
+def _outbox(report: OutboxReport, uptime_s: float) -> Payload:
+    """Return the outbox's numbers; what the disk is written a day, as it went since the start."""
+    days = uptime_s / 86_400 if uptime_s >= STEADY_AFTER_S else None
+    return {
+        "store": report.store,
+        "why": report.why,
+        "size_bytes": report.size_bytes,
+        "oldest_s": report.oldest_s,
+        "dropped": dict(report.dropped),
+        "fallbacks": report.fallbacks,
+        "set_aside": report.set_aside,
+        "commits": report.commits,
+        "commits_per_day": days and round(report.commits / days),
+        "written_mb_per_day": days and finite(report.written_bytes / days / 1e6, 1),
     }
 
 

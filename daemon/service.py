@@ -347,8 +347,7 @@ class Service:
             rate_hz=self._pipeline.rate_hz,
             quality=self._quality,
             inference_ms=self._inference_ms,
-            outbox_depth=self._outbox.depth,
-            outbox_dropped=self._outbox.dropped,
+            outbox=self._outbox.report(),
             broker={
                 "state": report.state.value,
                 "protocol": report.protocol,

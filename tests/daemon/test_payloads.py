@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon import payloads
+from daemon.outbox import Outbox
 from daemon.payloads import Envelope, Gauges, encode, percentile, utc_text
 from hardware.channels import CHANNEL_NAMES, N_CHANNELS
 from hardware.frames import SensorFrame
@@ -144,8 +145,7 @@ def test_health_before_the_first_frame_obeys_its_schema() -> None:
         rate_hz=None,
         quality=None,
         inference_ms={"m": []},
-        outbox_depth=0,
-        outbox_dropped=0,
+        outbox=Outbox(None).report(),
         broker={
             "state": "connecting",
             "protocol": None,
