@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.correction import N_GAS, Compensation, CorrectionSpec
+from calibration.correction import N_GAS, Compensation, CorrectionSpec, log_signals
 from calibration.transfer import (
     MIN_PAIRED,
+    ONSET_S,
     Exposure,
     Match,
     RigReference,
@@ -98,7 +99,8 @@ def test_standardisation_wins_where_channels_leak_into_each_other(
     exposures = [
         Exposure(
             LABELS[number],
-            _skewed(number).signal + (odour(number, take=9) - LEVELS) @ (leak - np.eye(N_GAS)).T,
+            _skewed(number).signal
+            + (odour(number, take=9)[ONSET_S:] - LEVELS) @ (leak - np.eye(N_GAS)).T,
         )
         for number in range(10)
     ]
@@ -141,7 +143,17 @@ def test_compensation_is_part_of_the_correction(reference: RigReference) -> None
 
 def test_a_fast_board_is_averaged_to_a_reading_a_second() -> None:
     fast = np.repeat(frames(odour(0, seconds=120)), 10, axis=0)
-    assert len(Exposure.of("x", fast, 10.0).signal) == 120
+    slow = frames(odour(0, seconds=120))
+    np.testing.assert_allclose(
+        Exposure.of("x", fast, 10.0).signal, Exposure.of("x", slow, 1.0).signal, atol=1e-4
+    )
+
+
+def test_the_onset_is_left_out_as_far_as_enough_stays() -> None:
+    values = frames(odour(0))
+    for seconds, kept in ((300, 255), (120, 100), (100, 100)):
+        signal = Exposure.of("x", values[:seconds], 1.0).signal
+        np.testing.assert_array_equal(signal, log_signals(values[:seconds])[seconds - kept :])
 
 
 @pytest.mark.parametrize(("seconds", "rate_hz"), [(60, 1.0), (200, 0.1)])
