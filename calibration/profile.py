@@ -138,7 +138,9 @@ class Profile:
                 **(figures or {}),
             },
         )
-        return dataclasses.replace(draft, id=_id_of(_plain(draft)))
+        # Rounded as its file is, so that it corrects to the bit as it will after a restart.
+        body = _plain(draft)
+        return _from_plain({"id": _id_of(body), **body})
 
     def correction(self) -> RigCorrection | None:
         """Return what corrects this rig's frames; None where there is nothing to correct."""
