@@ -7,6 +7,7 @@ and is killed when nobody wants its answer any more.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -72,7 +73,9 @@ def done_apart(config: Config, action: str, payload: Mapping[str, Any]) -> Steps
 
 def main() -> None:
     """Read a question from standard input, do the work, write the answer to standard output."""
-    os.nice(NICENESS)
+    # systemd's filter may forbid it: then the work is only less polite.
+    with contextlib.suppress(PermissionError):
+        os.nice(NICENESS)
     # Only the service that started this process writes there.
     config, action, payload = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - see above
     answer: object

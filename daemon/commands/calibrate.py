@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration.transfer import METHODS
 from daemon.calibrating import CALIBRATE, CAPTURE_S, progress
 from daemon.captures import BASELINE, REFERENCE
 from daemon.capturing import from_port
@@ -229,12 +230,10 @@ def _told_profile(profile: dict[str, Any]) -> list[str]:
     if profile["method"] is None:
         lines.append("  no correction: no reference odour was measured")
         return lines
-    errors = {
-        name.removeprefix("error_"): value
-        for name, value in profile["figures"].items()
-        if name.startswith("error_")
-    }
-    told = ", ".join(f"{name} {value:.2f}" for name, value in errors.items())
+    figures = profile["figures"]
+    told = ", ".join(
+        f"{name} {figures[f'error_{name}']:.2f}" for name in METHODS if f"error_{name}" in figures
+    )
     told = told or "unknown with one"
     lines += [
         f"  references  {', '.join(profile['references'])}",
