@@ -41,7 +41,7 @@ def spawn(config: Path, log: IO[bytes] | int) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "daemon.cli", "run", "--config", str(config)],
         stdin=subprocess.DEVNULL,
         stdout=log,
-        stderr=log,
+        stderr=subprocess.STDOUT,
         env={**ours, "PYTHONPATH": path},
     )
 
