@@ -2,3 +2,5 @@
 
 The only room that may import torch. Must never import `daemon`.
 """
+
+import models  # noqa: F401 - silences ONNX Runtime before anything here loads it
