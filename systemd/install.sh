@@ -71,6 +71,8 @@ if [ -n "$root" ]; then
 fi
 [ "$root" != / ] || root=''
 opt=$root/opt/scentd
+[ -z "$wheel" ] || wheel=$(realpath "$wheel")
+cd /  # whatever folder this was called in may be gone, or not be ours
 
 check_system() {
     case $(uname -m) in
@@ -163,7 +165,7 @@ build_release() {
     install_pinned "$release" "$here/requirements.txt"
     run_pip "$release" install --no-index "$wheel"
     say "Running every model once ..."
-    (cd / && "$release/bin/python" -I -m daemon.cli models verify >&2) ||
+    "$release/bin/python" -I -m daemon.cli models verify >&2 ||
         fail "scentd $version does not run its models here; nothing was changed."
     touch "$release/whole"
     unfinished=''

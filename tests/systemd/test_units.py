@@ -1,4 +1,4 @@
-"""The units and the udev rule say what systemd understands, and let nothing in that they need not."""
+"""The units and the udev rule say what systemd understands, and let in nothing they need not."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ def test_the_configuration_that_is_installed_is_valid(tmp_path: Path) -> None:
     assert 'SYMLINK+="scent/board"' in RULES
     text = (SYSTEMD / "scentd.yaml").read_text(encoding="utf-8")
     whole = tmp_path / "scentd.yaml"
-    whole.write_text(re.sub(r"^(\s*)# (username|password_file|tls)", r"\1\2", text, flags=re.M))
+    whole.write_text(
+        re.sub(r"^(\s*)# (username|password_file|tls)", r"\1\2", text, flags=re.MULTILINE)
+    )
     mqtt = load_config(whole, {}).mqtt
     assert mqtt.password_file == tmp_path / "credentials" / "mqtt-password"
     assert set(yaml.safe_load(text)) == {"rig_id", "source", "models", "mqtt", "state_dir"}
@@ -154,12 +156,14 @@ def test_every_package_that_is_installed_has_one_version_and_hashes() -> None:
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for name in ("requirements.txt", "build-requirements.txt"):
         text = (SYSTEMD / name).read_text(encoding="utf-8")
-        packages = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.M).strip())
+        packages = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).strip())
         for package in packages:
             assert re.match(r"[a-z0-9-]+==[0-9.]+ ", package), package
             assert "--hash=sha256:" in package
         assert "://" not in text
-    pinned = set(re.findall(r"^([a-z0-9-]+)==", (SYSTEMD / "requirements.txt").read_text(), re.M))
-    block = re.search(r"^dependencies = \[\n(.*?)^\]", declared, re.M | re.S)
+    pinned = set(
+        re.findall(r"^([a-z0-9-]+)==", (SYSTEMD / "requirements.txt").read_text(), re.MULTILINE)
+    )
+    block = re.search(r"^dependencies = \[\n(.*?)^\]", declared, re.MULTILINE | re.DOTALL)
     assert block
     assert set(re.findall(r'"([a-z0-9-]+)[<>=]', block[1])) <= pinned
