@@ -44,6 +44,10 @@ a row to one side is a board that was set to another rate.
 OFF_PERIOD = 0.25
 """How far, relative to the period, a difference counts as off it."""
 
+NEW_RATE_SPREAD = 0.05
+"""How far, relative to it, a rate just changed to may be off and still stand. `Timeline` keeps the
+first steps at a new rate near the old one, so a changed rate is measured again by the next ones."""
+
 AGREEING_SPREAD = 0.1
 """Median deviation, relative to the median, up to which the first differences agree."""
 
@@ -83,13 +87,14 @@ class RateMeter:
     fixed: whether the rate was given.
     """
 
-    __slots__ = ("_run", "_seen", "_side", "fixed", "period_ms")
+    __slots__ = ("_check", "_run", "_seen", "_side", "fixed", "period_ms")
 
     def __init__(self, rate_hz: float | None = None) -> None:
         self.period_ms: float | None = None if rate_hz is None else 1000.0 / rate_hz
         self.fixed = rate_hz is not None
         self._seen: list[float] = []
         self._run: deque[float] = deque(maxlen=CHANGE_RUN)
+        self._check: list[float] | None = None
         self._side = 0
 
     @property
@@ -106,7 +111,7 @@ class RateMeter:
         off = dt_ms / self.period_ms - 1.0
         if -OFF_PERIOD <= off <= OFF_PERIOD:
             self._side = 0
-            return False
+            return self._confirm(dt_ms, self.period_ms)
         side = 1 if off > 0 else -1
         if side != self._side:
             self._run.clear()
@@ -116,6 +121,21 @@ class RateMeter:
             return False
         self.period_ms = max(1.0, float(np.median(self._run)))
         self._side = 0
+        self._check = []
+        return True
+
+    def _confirm(self, dt_ms: float, period_ms: float) -> bool:
+        """Measure a rate just changed to again; return whether it was off."""
+        if self._check is None:
+            return False
+        self._check.append(dt_ms)
+        if len(self._check) < CHANGE_RUN:
+            return False
+        measured_ms = max(1.0, _typical(self._check))
+        self._check = None
+        if abs(measured_ms / period_ms - 1.0) <= NEW_RATE_SPREAD:
+            return False
+        self.period_ms = measured_ms
         return True
 
     def _learn(self, dt_ms: float) -> bool:

@@ -126,7 +126,9 @@ def test_a_silence_without_a_device_clock_is_a_gap() -> None:
 
 
 @pytest.mark.parametrize("with_sequence", [True, False])
-@pytest.mark.parametrize(("before_ms", "after_ms"), [(100, 1000), (1000, 100)])
+@pytest.mark.parametrize(
+    ("before_ms", "after_ms"), [(100, 1000), (1000, 100), (1000, 500), (500, 1000), (1000, 700)]
+)
 def test_a_board_set_to_another_rate_is_followed(
     before_ms: int, after_ms: int, *, with_sequence: bool
 ) -> None:
