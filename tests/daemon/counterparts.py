@@ -216,11 +216,12 @@ class Odours:
 
 @dataclass
 class Daemon:
-    """`scentd run` in a process of its own, as a rig runs it."""
+    """`scentd run` in a process of its own, as a rig runs it; `through` is a command before it."""
 
     folder: Path
     settings: str
     environ: dict[str, str] = field(default_factory=dict)
+    through: tuple[str, ...] = ()
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -239,7 +240,10 @@ class Daemon:
         self.config.write_text(self.settings, encoding="utf-8")
         with (self.folder / "scentd.log").open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)],
+                [
+                    *self.through,
+                    *(sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)),
+                ],
                 stderr=log,
                 text=True,
                 cwd=ROOT,
