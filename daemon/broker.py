@@ -30,11 +30,17 @@ IN_FLIGHT_LIMIT = 20
 """Unacknowledged QoS 1 messages at a time, paho's own default."""
 
 CONNECT_TIMEOUT_S = 5.0
+UNHEARD_MS = 20_000
+"""A connection is dead when the other side's kernel has taken nothing for so long: a network that
+drops packets is found out sooner than by MQTT's keep-alive, which takes up to twice
+`keepalive_s`."""
+
 CONNACK_TIMEOUT_S = 10.0
 GUESS_TIMEOUT_S = 3.0
 """How long MQTT 5 may stay unanswered while 3.1.1 is still to be tried: amqtt, which knows only
 3.1.1, waits for more bytes when it reads the last will of a version 5 CONNECT."""
 
+_NOT_NOW = frozenset({"Server unavailable", "Server busy", "Server shutting down"})
 _REFUSED = frozenset(
     {"Not authorized", "Bad user name or password", "Bad authentication method", "Banned"}
 )
@@ -123,11 +129,13 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
     where = f"{config.host}:{config.port}"
     try:
         client.connect(config.host, config.port, config.keepalive_s)
+        if isinstance(connection := client.socket(), socket.socket):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
     except ssl.SSLError as error:
         raise BrokerUnreachableError(
             f"The broker at {where} and scentd could not agree on TLS ({error}). Check that "
-            "mqtt.port is the broker's TLS port (often 8883) and that mqtt.tls.ca signed its "
-            "certificate."
+            "mqtt.port is the broker's TLS port (often 8883), that mqtt.tls.ca signed its "
+            "certificate, that this has not expired, and that this machine's clock is right."
         ) from None
     except socket.gaierror as error:
         raise BrokerUnreachableError(
@@ -167,6 +175,11 @@ def judge_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) 
     name = reason.getName()
     if name == "Unsupported protocol version":
         raise _wrong_protocol(config)
+    if name in _NOT_NOW:
+        raise BrokerUnreachableError(
+            f"The broker at {where} takes no connections now: {name.lower()}. It is starting, "
+            "stopping or full; scentd tries again every few seconds."
+        )
     if name in _REFUSED:
         who = "without a username" if config.username is None else f"as user {config.username!r}"
         raise BrokerRefusedError(

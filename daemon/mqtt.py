@@ -10,6 +10,7 @@ messages and wake it.
 from __future__ import annotations
 
 import json
+import logging
 import select
 import socket
 import ssl
@@ -131,6 +132,8 @@ class _Desk:
         self._unsent: dict[str, None] = {}
         self._fleeting: deque[Message] = deque()
         self._report = BrokerReport()
+        self.told_at = logging.INFO
+        """How loud the latest trouble was said: its end is said as loud."""
         self.wake_out, self._wake_in = socket.socketpair()
         self.wake_out.setblocking(False)
         self._wake_in.setblocking(False)
@@ -149,12 +152,18 @@ class _Desk:
             connected = self._report.state is BrokerState.CONNECTED
             if connected:
                 self._fleeting.append(message)
-            if not connected or len(self._fleeting) > FLEETING_LIMIT:
-                if connected:
-                    self._fleeting.popleft()
-                dropped = self._report.fleeting_dropped + 1
-                self._report = replace(self._report, fleeting_dropped=dropped)
+            too_many = len(self._fleeting) > FLEETING_LIMIT
+            if too_many:
+                self._fleeting.popleft()
+        if too_many or not connected:
+            self.drop_fleeting()
         self.wake()
+
+    def drop_fleeting(self) -> None:
+        """Count a fleeting message that is not sent."""
+        with self._lock:
+            dropped = self._report.fleeting_dropped + 1
+            self._report = replace(self._report, fleeting_dropped=dropped)
 
     def pick_up(self) -> tuple[list[Message], list[Message]]:
         """Return the states that changed and the fleeting messages, and clear both."""
@@ -308,7 +317,7 @@ def _serve(desk: _Desk) -> None:
         if error is None:
             backoff.reset()
             wait_s = backoff.next_s()
-            told = ""
+            told, desk.told_at = "", logging.WARNING
             desk.note(state=BrokerState.UNREACHABLE, protocol=None)
             desk.log.warning("connection to the broker lost", retry_in_s=round(wait_s, 1))
         else:
@@ -320,7 +329,7 @@ def _serve(desk: _Desk) -> None:
             # One cause is told once in full; while it stays the same, a log
             # that repeats it every minute would hide everything else.
             tell = desk.log.error if str(error) != told else desk.log.debug
-            told = str(error)
+            told, desk.told_at = str(error), logging.ERROR
             tell(told, retry_in_s=round(wait_s, 1))
         desk.stopping.wait(wait_s)
 
@@ -354,12 +363,14 @@ class _Session:
         connect(self._client, desk.config)
         try:
             self._await_connack()
-            desk.log.info(
+            desk.log.log(
+                desk.told_at,
                 "connected to the broker",
                 host=desk.config.host,
                 port=desk.config.port,
                 protocol=self._protocol,
             )
+            desk.told_at = logging.INFO
             while not desk.stopping.is_set() and self._client.socket() is not None:
                 self._send_all()
                 self._turn(1.0)
@@ -441,7 +452,10 @@ class _Session:
                 message = self._as_late(message, entry.id)
             self._publish(message, entry.id)
         for message in fleeting:
-            self._publish(message, None)
+            if self._client.want_write():  # a broker slower than the samples: do not pile them up
+                self._desk.drop_fleeting()
+            else:
+                self._publish(message, None)
 
     def _as_late(self, message: Message, entry_id: int) -> Message:
         """Mark a message that waited out an outage; only the newest of a topic stays retained."""
