@@ -30,6 +30,7 @@ SCENTD = CommandLine(
         "enroll": "teach the rig a new smell",
         "models": "list and verify model bundles",
         "bench": "measure speed and memory on this machine",
+        "soak": "let a storm of faults loose on the real service, and draw the balance",
     },
 )
 

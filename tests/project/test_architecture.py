@@ -17,7 +17,7 @@ NAMED = {
     "hardware": ("Ground floor", "Simulator"),
     "models": ("Models", "models/"),
     "calibration": ("Calibration",),
-    "daemon": ("Daemon", "Leaf", "Demo"),
+    "daemon": ("Daemon", "Leaf", "Demo", "Soak"),
     "training": ("training/", "Trainer"),
 }
 """How the docstring of a room's module begins."""
