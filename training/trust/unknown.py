@@ -57,8 +57,8 @@ def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
         its interval over substances, false accepts at 95 % known recall (each network's own
         threshold), and known recall and false accepts at the threshold of the other networks.
     best, auroc_300s: the score of largest AUROC after 300 s, and that.
-    decision: by second, with constants fitted on the other networks: shares of known and of hidden
-        recordings said to be unrecognised, given a name, or neither.
+    decision: by second, with score and constants chosen on the other networks: shares of known and
+        of hidden recordings said to be unrecognised, given a name, or neither.
     curve: known against unknown recordings accepted, by the best score after 300 s.
     descriptors: AUROC of what hidden substances are told to smell like.
     """
@@ -76,7 +76,7 @@ def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
         "scores": scores,
         "best": best,
         "auroc_300s": scores[best][JUDGED]["auroc"],
-        "decision": _decided(folds, best),
+        "decision": _decided(folds),
         "curve": _curve([fold[best][JUDGED][1] for fold in told], folds),
         "descriptors": descriptor_areas(folds),
     }
@@ -119,27 +119,28 @@ def _novelties(fold: OpenFold) -> Iterator[tuple[str, NDArray[np.float64], NDArr
     yield NEIGHBOURS, novelty.neighbours(fold.space, fold.embedding, fold.exemplars), streamed
 
 
-def fold_specs(folds: Sequence[OpenFold], name: NoveltyName) -> dict[int, DecisionSpec]:
-    """Return each network's decision constants, fitted on the other networks' answers."""
-    return {
-        fold.fold: _fitted([other for other in folds if other is not fold], name) for fold in folds
-    }
+def fold_specs(folds: Sequence[OpenFold]) -> dict[int, DecisionSpec]:
+    """Return each network's decision constants, fitted on the other networks' answers.
+
+    Which score of novelty they have is chosen on those as well.
+    """
+    return {fold.fold: _fitted([other for other in folds if other is not fold]) for fold in folds}
 
 
-def fitted_unknown(folds: Sequence[OpenFold], name: NoveltyName | None = None) -> Unknown:
+def fitted_unknown(folds: Sequence[OpenFold]) -> Unknown:
     """Fit when the evidence is for none on networks' answers about known and hidden substances.
 
-    `name` None takes the score that is best on them.
+    By the score that tells most on them after 300 s.
     """
     width = max(len(fold.labels) for fold in folds)
     known, hidden = (
         joined([_widened(fold, width).of(fold.known == kind) for fold in folds])
         for kind in (True, False)
     )
-    return fit_unknown(known, hidden, name or _best_on(folds))
+    return fit_unknown(known, hidden, _best_on(folds))
 
 
-def _fitted(folds: Sequence[OpenFold], name: NoveltyName) -> DecisionSpec:
+def _fitted(folds: Sequence[OpenFold]) -> DecisionSpec:
     width = max(len(fold.labels) for fold in folds)
     known = joined([_widened(fold, width).of(fold.known) for fold in folds])
     windows = [fold.known[fold.owner] for fold in folds]
@@ -150,7 +151,7 @@ def _fitted(folds: Sequence[OpenFold], name: NoveltyName) -> DecisionSpec:
         [fold.truth[fold.owner[rows]] for fold, rows in zip(folds, windows, strict=True)]
     )
     target = np.eye(width, dtype=np.float32)[truth]
-    return fit_substances(logits, target, known, fitted_unknown(folds, name))
+    return fit_substances(logits, target, known, fitted_unknown(folds))
 
 
 def _widened(fold: OpenFold, width: int) -> Streams:
@@ -289,11 +290,11 @@ def _resampled(groups: Sequence[str], rng: np.random.Generator) -> NDArray[np.fl
     return counts[:, number].astype(np.float64)
 
 
-def _decided(folds: Sequence[OpenFold], best: NoveltyName) -> dict[str, Any]:
+def _decided(folds: Sequence[OpenFold]) -> dict[str, Any]:
     """Return by second what known and hidden recordings are said to be, mean over networks."""
     if len(folds) < 2:  # noqa: PLR2004 - one to fit on, one to judge
         return {}
-    specs = fold_specs(folds, best)
+    specs = fold_specs(folds)
     rows = []
     for fold in folds:
         course = follow(fold.streams, specs[fold.fold])
