@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.transfer import RigReference, TransferError
+from calibration.transfer import TransferError
 from training.evaluation.evaluate import measured_space
 from training.evaluation.held_out import HELD_OUT, read_held_out
 from training.evaluation.streaming import as_of, fading_novelty, posteriors
 from training.openset import open_set_of
+from training.trust.rig import rig_reference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,12 +46,9 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
     run: holds the held-out answers, and the open-set answers where they were asked for.
     """
     spec = bundle.manifest.decision
-    recordings: dict[str, list[NDArray[np.float32]]] = {label: [] for label in data.labels}
-    for sample in data.samples:
-        recordings[data.labels[int(sample.target.argmax())]].append(sample.values)
     arrays: dict[str, NDArray[np.floating]] = {
         **measured_space(bundle, data).to_arrays(),
-        **_rig(recordings, bundle.manifest.preprocessing.rate_hz),
+        **_rig(data),
     }
     streams = read_held_out(run / HELD_OUT).streams
     if streams is None:
@@ -70,12 +68,10 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
     return arrays
 
 
-def _rig(
-    recordings: dict[str, list[NDArray[np.float32]]], rate_hz: float
-) -> dict[str, NDArray[np.float64]]:
+def _rig(data: Dataset) -> dict[str, NDArray[np.float64]]:
     """Return the training rig's arrays; none, and a word on it, where recordings are too short."""
     try:
-        return RigReference.measured(recordings, rate_hz).to_arrays()
+        return rig_reference(data).to_arrays()
     except TransferError as error:
         print(f"Other rigs cannot be calibrated to this bundle: {error}", file=sys.stderr)
         return {}
