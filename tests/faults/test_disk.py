@@ -1,0 +1,207 @@
+"""Faults of the disk below a recording service: full, read-only, and a process killed over it.
+
+The file systems are real: small ones in memory, mounted for the test. What is recorded pauses and
+resumes; what is recognised is published all the while.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from daemon.segments import segments_in
+from hardware.protocol import encode_csv_header
+from hardware.recording import read_recording, read_recordings
+from hardware.simulator.board import SimulatedBoard
+from tests.daemon.counterparts import Daemon, Mosquitto, Subscriber, wait_until
+from tests.faults.rig import (
+    AIR,
+    await_board,
+    await_event,
+    await_more_predictions,
+    events,
+    last_health,
+    logged,
+    needs_own_mounts,
+    said,
+    settings,
+)
+
+SPEED = 50.0
+
+
+@contextmanager
+def mounted(*args: str, on: Path) -> Iterator[None]:
+    """Mount something for as long as the block runs, or skip where this user may not."""
+    needs_own_mounts()
+    on.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["mount", *args, str(on)], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"needs a mount: {done.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(on)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room there is; return the file to remove."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(b"\0" * 4096)
+    return ballast
+
+
+def recording_settings(link: Path, model: Path, port: int, **bounds: object) -> str:
+    told = ", ".join(f"{name}: {value}" for name, value in bounds.items())
+    return settings(f"port: {link}", model, port, "record: true", f"recording: {{{told}}}")
+
+
+def test_a_full_disk_pauses_the_recording_and_room_resumes_it(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    link, folder = tmp_path / "ttyBOARD", tmp_path / "state" / "recordings"
+    text = recording_settings(link, toy_substances, broker.port, reserve_mb=0, compress="false")
+    with (
+        mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", on=folder),
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(AIR, link=link, speed=SPEED),
+        Daemon(tmp_path, text) as daemon,
+    ):
+        wait_until(lambda: segments_in(folder), "the first segment")
+        ballast = fill(folder)
+        paused = await_event(ear, "recording_paused")
+        await_more_predictions(ear)
+        ballast.unlink()
+        await_event(ear, "recording_resumed")
+        wait_until(lambda: len(segments_in(folder)) == 2, "the second segment")
+        await_more_predictions(ear)
+        health = last_health(daemon, ear)
+        whole = read_recordings([segment.path for segment in segments_in(folder)])
+    assert "no space left" in paused["detail"].lower()
+    assert health["recording"]["state"] == "recording"
+    assert health["recording"]["pauses"] == 1
+    assert health["recording"]["rows_skipped"] > 0
+    assert health["recording"]["rows"] == len(whole)
+    assert whole.counts.damaged == whole.counts.text == 0
+    assert not whole.torn
+    assert health["frames_ok"] == len(whole) + health["recording"]["rows_skipped"]
+    assert logged(daemon, "pauses")["level"] == logged(daemon, "recording resumed")["level"]
+
+
+def test_the_reserve_of_the_disk_is_left_to_others(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    link, folder = tmp_path / "ttyBOARD", tmp_path / "state" / "recordings"
+    text = recording_settings(link, toy_substances, broker.port, reserve_mb=0.5)
+    with (
+        mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", on=folder),
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(AIR, link=link, speed=SPEED),
+        Daemon(tmp_path, text) as daemon,
+    ):
+        wait_until(lambda: segments_in(folder), "the first segment")
+        others = folder / "others.bin"
+        others.write_bytes(b"\0" * 700_000)
+        paused = await_event(ear, "recording_paused")
+        others.unlink()
+        await_event(ear, "recording_resumed")
+        health = last_health(daemon, ear)
+    assert "recording.reserve_mb" in paused["detail"]
+    assert health["recording"]["segments_removed"] == 0
+
+
+def test_a_read_only_disk_pauses_the_recording_until_it_can_be_written_again(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    link, folder = tmp_path / "ttyBOARD", tmp_path / "state" / "recordings"
+    text = recording_settings(
+        link, toy_substances, broker.port, reserve_mb=0, segment_s=20, compress="false"
+    )
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(AIR, link=link, speed=SPEED),
+        Daemon(tmp_path, text) as daemon,
+    ):
+        wait_until(lambda: segments_in(folder), "the first segment")
+        with mounted("--bind", "-o", "ro", str(folder), on=folder):
+            paused = await_event(ear, "recording_paused")
+            await_more_predictions(ear)
+            assert not events(ear, "recording_resumed")
+        await_event(ear, "recording_resumed")
+        health = last_health(daemon, ear)
+    assert "Read-only file system" in paused["detail"]
+    assert health["recording"]["pauses"] == 1
+    assert (
+        len(read_recordings([s.path for s in segments_in(folder)])) == health["recording"]["rows"]
+    )
+
+
+def test_a_full_state_folder_loses_no_prediction(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    """The outbox lies on the same full disk: what it cannot keep, it still delivers."""
+    link, state = tmp_path / "ttyBOARD", tmp_path / "state"
+    text = recording_settings(link, toy_substances, broker.port, reserve_mb=0)
+    with (
+        mounted("-t", "tmpfs", "-o", "size=4m", "tmpfs", on=state),
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(AIR, link=link, speed=SPEED, wait_for_listener=True),
+        Daemon(tmp_path, text) as daemon,
+    ):
+        await_more_predictions(ear)
+        ballast = fill(state)
+        await_event(ear, "recording_paused")
+        await_more_predictions(ear, 10)
+        ballast.unlink()
+        await_event(ear, "recording_resumed")
+        await_more_predictions(ear, 10)
+        last_health(daemon, ear)
+    moments = [line["frame_seq"] for line in said(ear, "substance")]
+    assert moments == sorted(set(moments))
+    steps = {after - before for before, after in pairwise(moments)}
+    assert max(steps) <= 3, moments  # a prediction every two seconds, and at changes of the state
+
+
+def test_kill_9_leaves_whole_lines_and_the_next_start_a_run_of_its_own(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    link, folder = tmp_path / "ttyBOARD", tmp_path / "state" / "recordings"
+    text = recording_settings(link, toy_substances, broker.port, reserve_mb=0, compress="false")
+    with SimulatedBoard(AIR, link=link, speed=SPEED), Subscriber(broker.port) as ear:
+        for run in (1, 2):
+            with Daemon(tmp_path, text) as daemon:
+                await_board(ear, "online")
+                wait_until(lambda run=run: len(segments_in(folder)) == run, "a segment")
+                await_more_predictions(ear)
+                daemon.end(signal.SIGKILL)
+            newest = segments_in(folder)[-1]
+            assert newest.path.read_bytes().endswith(b"\n")
+            assert not read_recording(newest.path).torn
+    assert [(segment.run, segment.number) for segment in segments_in(folder)] == [(1, 1), (2, 1)]
+
+
+def test_what_a_power_cut_tore_is_mended_at_the_next_start(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    folder = tmp_path / "state" / "recordings"
+    folder.mkdir(parents=True)
+    torn = folder / "r000003-0007-20260131T120000Z.live.csv"
+    whole = encode_csv_header() + b"0,1,2,3,4,5,6,7,8,9,10,11,12\n"
+    torn.write_bytes(whole + b"1000,1,2,3,4,5,6,7,8,9,10,11,1")
+    half = folder / "r000003-0006-20260131T110000Z.live.csv.gz.part"
+    half.write_bytes(os.urandom(100))
+    text = recording_settings(tmp_path / "ttyNONE", toy_substances, broker.port)
+    with Daemon(tmp_path, text) as daemon:
+        assert daemon.end() == 0
+    assert torn.read_bytes() == whole
+    assert not half.exists()
+    assert logged(daemon, "recordings mended")["bytes_cut"] == 30
