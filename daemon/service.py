@@ -23,7 +23,8 @@ from daemon.clock import resident_mb
 from daemon.history import History
 from daemon.logs import configure_logs, get_logger
 from daemon.memory import drop_startup_pages
-from daemon.mqtt import OFFLINE, ONLINE, Publisher
+from daemon.mqtt import OFFLINE, ONLINE, BrokerState, Publisher
+from daemon.notify import ServiceManager
 from daemon.outbox import FILE_NAME, Outbox
 from daemon.payloads import Gauges, RigEvent, RigEventType, finite
 from daemon.pipeline import live_pipeline, load_models, nose_settings
@@ -113,9 +114,11 @@ def serve(config: Config, stop: Stop) -> None:
     ScentdError
         If a model or the port can never be used; before anything is opened wherever possible.
     """
+    manager = ServiceManager()
     configure_logs(config.log)
+    manager.status("Loading the models.")
     bundles = load_models(config.models, config.decision)
-    Service(config, bundles, version=installed_version()).run(stop)
+    Service(config, bundles, manager, version=installed_version()).run(stop)
 
 
 class Service:
@@ -127,12 +130,17 @@ class Service:
         What the rig was told.
     bundles : sequence of Bundle
         The models, ready to run.
+    manager : ServiceManager
+        Is told that it is ready, alive and stopping.
     version : str
         Of scentd.
     """
 
-    def __init__(self, config: Config, bundles: Sequence[Bundle], *, version: str) -> None:
+    def __init__(
+        self, config: Config, bundles: Sequence[Bundle], manager: ServiceManager, *, version: str
+    ) -> None:
         self._config = config
+        self._manager = manager
         self._bundles = bundles
         self._log = get_logger("service")
         self._pipeline = live_pipeline(config, bundles)
@@ -192,6 +200,8 @@ class Service:
         with self._outbox, self._publisher, self._recorder, self._reader:
             self._tick()
             drop_startup_pages()
+            # Whatever broker and board do: they are waited for in here.
+            self._manager.ready(self._in_a_line())
             self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
             while not stop.is_set():
                 arrival = self._reader.next(TICK_S)
@@ -199,7 +209,10 @@ class Service:
                     self._take(arrival)
                 self._requests.work()
                 self._tick()
+                # Here everything that came has been taken: a loop that hangs feeds no watchdog.
+                self._manager.alive()
             self._log.info("stopping")
+            self._manager.stopping()
             self._requests.close()
             self._announcer.health(self._gauges())
 
@@ -277,6 +290,7 @@ class Service:
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
             self._announcer.health(self._gauges())
+        self._manager.status(self._in_a_line())
 
     def _board_changed(self, change: Trouble | Recovery | None) -> None:
         """Say that the board gives no readings, or gives them again, each once."""
@@ -331,6 +345,20 @@ class Service:
             "busy": self._requests.busy,
         }
 
+    def _in_a_line(self) -> str:
+        """Return the rig in one line, for `systemctl status`."""
+        said = [_in_words(prediction) for prediction in self._latest.values()]
+        rate_hz = self._pipeline.rate_hz
+        board = "sends" if self._present else "is silent or away"
+        rate = f" {rate_hz:.3g} readings a second" if self._present and rate_hz else ""
+        broker = self._publisher.report().state
+        waiting = ""
+        if broker is not BrokerState.CONNECTED:
+            waiting = f", {self._outbox.report().depth} messages wait for it"
+        return " ".join(
+            [*said, f"The board {board}{rate}.", f"The broker is {broker.value}{waiting}."]
+        )
+
     def _gauges(self) -> Gauges:
         report = self._publisher.report()
         return Gauges(
@@ -360,6 +388,16 @@ class Service:
             rss_mb=resident_mb(),
             uptime_s=time.monotonic() - self._started_s,
         )
+
+
+def _in_words(prediction: Prediction) -> str:
+    """Return what a model last said, as a sentence."""
+    if prediction.components:
+        smell = " + ".join(part.label for part in prediction.components)
+        return f"{prediction.model}: {smell}."
+    if prediction.label is not None and prediction.probability is not None:
+        return f"{prediction.model}: {prediction.label} ({prediction.probability:.0%})."
+    return f"{prediction.model}: {prediction.state}."
 
 
 def _in_short(prediction: Prediction | None) -> Data | None:
