@@ -1,0 +1,212 @@
+"""The installer and its undo, run as an owner runs them, into a scratch root.
+
+What pip fetches is fetched once, by the hashes of the lock, into a folder; every installation
+after that is made without a network. Nothing of this machine's systemd is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.project.environment import build_wheel
+from tests.project.house import ROOT
+
+SYSTEMD = ROOT / "systemd"
+REFUSED, MISUSED = 1, 2
+pytestmark = pytest.mark.timeout(900)
+
+
+def run(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in words],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fetch what the lock names; skip where that cannot be had."""
+    folder = tmp_path_factory.mktemp("packages")
+    for name in ("requirements.txt", "build-requirements.txt"):
+        done = run(
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+            *("--only-binary", ":all:", "--requirement", SYSTEMD / name, "--dest", folder),
+        )
+        if done.returncode != 0 and "hash" not in done.stderr.lower():
+            pytest.skip(f"the pinned packages cannot be fetched here: {done.stderr[-300:]}")
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the project's wheel, and one of a version after it."""
+    wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
+    version = wheel.name.split("-")[1]
+    after = f"{version}.post1"
+    newer = wheel.with_name(wheel.name.replace(version, after))
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(newer, "w", zipfile.ZIP_DEFLATED) as new:
+        for item in old.infolist():
+            data = old.read(item)
+            if item.filename.endswith(("/METADATA", "/RECORD")):
+                data = data.replace(f"Version: {version}".encode(), f"Version: {after}".encode())
+                data = data.replace(f"scentd-{version}.".encode(), f"scentd-{after}.".encode())
+            name = item.filename.replace(f"scentd-{version}.", f"scentd-{after}.")
+            new.writestr(name, data)
+    return wheel, newer
+
+
+def install(root: Path, packages: Path, wheel: Path, *more: str, **variables: str) -> str:
+    done = run(
+        *(SYSTEMD / "install.sh", "--root", root, "--find-links", packages),
+        *("--python", sys.executable, "--wheel", wheel, *more),
+        **variables,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def scentd(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed program as the unit runs it."""
+    python = root / "opt/scentd/current/bin/python"
+    return run(python, "-I", "-m", "daemon.cli", *words)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def files(root: Path) -> set[str]:
+    """Return what lies below `root`, releases as a whole."""
+    return {
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if not path.is_dir() and "opt/scentd/releases" not in str(path)
+    }
+
+
+@pytest.mark.slow
+def test_installing_upgrading_and_removing_as_a_rigs_owner_does(
+    tmp_path: Path, packages: Path, wheels: tuple[Path, Path]
+) -> None:
+    root = tmp_path / "root"
+    older, newer = wheels
+    # A hostile configuration of the user's pip must be of no effect.
+    hostile = tmp_path / "pip.conf"
+    hostile.write_text("[install]\nuser = true\nindex-url = http://127.0.0.1:9/\n", "utf-8")
+    hostility = {"PIP_CONFIG_FILE": str(hostile), "PIP_TARGET": str(tmp_path / "elsewhere")}
+    install(root, packages, older, "--rig", "kitchen", "--rig", "attic", **hostility)
+    assert not (tmp_path / "elsewhere").exists()
+    assert files(root) >= {
+        "etc/systemd/system/scentd.service",
+        "etc/systemd/system/scentd@.service",
+        "etc/udev/rules.d/99-scentd.rules",
+        "etc/scentd/kitchen/scentd.yaml",
+        "etc/scentd/attic/scentd.yaml",
+        "usr/local/bin/scentd",
+        "opt/scentd/uninstall.sh",
+    }
+    verified = scentd(root, "models", "verify", "--json")
+    assert [item["ok"] for item in json.loads(verified.stdout)] == [True, True]
+    assert mode(root / "etc/scentd/kitchen/credentials") == stat.S_IRWXU
+
+    config = root / "etc/scentd/kitchen/scentd.yaml"
+    written = yaml.safe_load(config.read_text(encoding="utf-8"))
+    assert (written["rig_id"], written["state_dir"]) == ("kitchen", "/var/lib/scentd-kitchen")
+    config.write_text(config.read_text(encoding="utf-8") + "record: true\n", encoding="utf-8")
+    outbox = root / "var/lib/scentd-kitchen/outbox.db"
+    outbox.parent.mkdir(parents=True)
+    outbox.write_bytes(b"what was not delivered yet")
+    mine = config.read_bytes()
+    first = (root / "opt/scentd/current").readlink()
+
+    assert "is there already" in install(root, packages, older)
+    assert (root / "opt/scentd/current").readlink() == first
+
+    install(root, packages, newer)
+    assert (root / "opt/scentd/current").readlink() != first
+    assert (root / "opt/scentd" / first).is_dir(), "nothing to go back to"
+    version = newer.name.split("-")[1]
+    assert version in scentd(root, "--version").stdout
+    assert config.read_bytes() == mine
+    assert outbox.read_bytes() == b"what was not delivered yet"
+    assert not (root / "etc/scentd/scentd.yaml").exists(), "a rig that nobody asked for"
+
+    for _ in range(2):
+        assert run(SYSTEMD / "uninstall.sh", "--root", root).returncode == 0
+        assert not (root / "opt/scentd").exists()
+        kept = {"etc/scentd/kitchen/scentd.yaml", "etc/scentd/attic/scentd.yaml"}
+        assert files(root) == kept | {"var/lib/scentd-kitchen/outbox.db"}
+    assert config.read_bytes() == mine
+    assert run(SYSTEMD / "uninstall.sh", "--root", root, "--purge").returncode == 0
+    assert files(root) == set()
+
+
+@pytest.mark.slow
+def test_a_package_with_another_hash_is_refused_and_leaves_nothing(
+    tmp_path: Path, packages: Path, wheels: tuple[Path, Path]
+) -> None:
+    forged = shutil.copytree(packages, tmp_path / "forged")
+    (victim,) = forged.glob("structlog-*.whl")
+    with zipfile.ZipFile(victim, "a") as wheel:
+        wheel.writestr("structlog/backdoor.py", "print('hello')")
+    root = tmp_path / "root"
+    done = run(
+        *(SYSTEMD / "install.sh", "--root", root, "--find-links", forged),
+        *("--python", sys.executable, "--wheel", wheels[0]),
+    )
+    assert done.returncode != 0
+    assert "do not match the hashes" in done.stderr.lower()
+    assert not any((root / "opt/scentd/releases").iterdir())
+    assert not (root / "opt/scentd/current").is_symlink()
+
+
+def test_a_32_bit_kernel_is_refused_with_the_reason(tmp_path: Path) -> None:
+    other = shutil.which("setarch")
+    if other is None or run(other, "linux32", "true").returncode != 0:
+        pytest.skip("this kernel plays no 32-bit one (setarch linux32)")
+    done = run(other, "linux32", SYSTEMD / "install.sh", "--root", tmp_path / "root")
+    assert done.returncode == REFUSED
+    assert "32-bit" in done.stderr
+    assert "ONNX Runtime" in done.stderr
+    assert files(tmp_path) == set()
+
+
+def test_a_32_bit_system_on_a_64_bit_kernel_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """As many a Raspberry Pi runs: the interpreter tells it, the kernel does not."""
+    python = tmp_path / "python32"
+    python.write_text("#!/bin/sh\necho 32\n", encoding="utf-8")
+    python.chmod(0o755)
+    done = run(SYSTEMD / "install.sh", "--root", tmp_path / "root", "--python", python)
+    assert done.returncode == REFUSED
+    assert "64-bit Raspberry Pi OS" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--rig", "../etc"), ("--wheel", "nowhere.whl"), ("--rig",), ("--colour",)]
+)
+def test_wrong_use_is_told_and_changes_nothing(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = run(SYSTEMD / "install.sh", "--root", tmp_path / "root", *words)
+    assert done.returncode == MISUSED
+    assert "usage:" in done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh"])
+def test_help_gives_an_example(script: str) -> None:
+    done = run(SYSTEMD / script, "--help")
+    assert done.returncode == 0
+    assert "Example: sudo " in done.stdout
