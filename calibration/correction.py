@@ -244,10 +244,17 @@ class RigCorrection:
     ----------
     id: of the profile, published with every prediction.
     spec: what to do.
+    model: whose training rig it leads to; None for every model's.
     """
 
-    def __init__(self, id: str, spec: CorrectionSpec) -> None:  # noqa: A002 - the contract's name
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the contract's name
+        spec: CorrectionSpec,
+        model: str | None = None,
+    ) -> None:
         self.id = id
+        self.model = model
         self.spec = spec
         self._affine = spec.is_affine
         self._gain = np.ascontiguousarray(np.diagonal(spec.matrix))

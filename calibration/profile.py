@@ -146,7 +146,7 @@ class Profile:
         """Return what corrects this rig's frames; None where there is nothing to correct."""
         if self.spec is None or self.method == "none":
             return None
-        return RigCorrection(self.id, self.spec)
+        return RigCorrection(self.id, self.spec, self.model)
 
 
 def save_profile(profile: Profile, path: Path) -> None:

@@ -37,6 +37,7 @@ from hardware.errors import ScentdError, UsageError
 from hardware.recording import RecordingError, RecordingWriter, read_recording
 from models.head import Head, Taught
 from models.mapping import build, plain
+from models.nose import correction_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,7 +215,7 @@ class SmellStore:
     ) -> None:
         self._space = space_of(bundle)
         self._bundle = bundle
-        self._correction = correction
+        self._correction = correction_for(bundle.manifest.name, correction)
         self.folder = state_dir / FOLDER / bundle.manifest.name
 
     @property
@@ -237,7 +238,7 @@ class SmellStore:
 
         An instance of its own: it is reset for every exposure.
         """
-        self._correction = correction
+        self._correction = correction_for(self.model, correction)
 
     def smells(self) -> SmellSet:
         """Return what is taught now.

@@ -32,15 +32,18 @@ class Block:
 
     Attributes
     ----------
-    values: float32[BLOCK_SAMPLES, 12], NaN where unusable.
+    values: float32[BLOCK_SAMPLES, 12], corrected where the rig has a correction, NaN where
+        unusable.
+    measured: the same as the board sent it.
     lost: int64[BLOCK_SAMPLES], samples lost just before each.
     count: how many are there.
     """
 
-    __slots__ = ("count", "lost", "values")
+    __slots__ = ("count", "lost", "measured", "values")
 
     def __init__(self) -> None:
         self.values: NDArray[np.float32] = np.empty((BLOCK_SAMPLES, N_CHANNELS), dtype=np.float32)
+        self.measured: NDArray[np.float32] = np.empty_like(self.values)
         self.lost: NDArray[np.int64] = np.zeros(BLOCK_SAMPLES, dtype=np.int64)
         self.count = 0
 
@@ -53,11 +56,15 @@ class Tap:
     board_hz: rate of the block.
     wanted_hz: rate of the consumer.
     max_hold: lost samples, at the consumer's rate, that it bridges.
+    as_measured: take the readings as the board sent them, uncorrected.
     """
 
-    __slots__ = ("_decimator", "_taken", "factor", "rate_hz")
+    __slots__ = ("_as_measured", "_decimator", "_taken", "factor", "rate_hz")
 
-    def __init__(self, board_hz: float, wanted_hz: float, max_hold: int) -> None:
+    def __init__(
+        self, board_hz: float, wanted_hz: float, max_hold: int, *, as_measured: bool = False
+    ) -> None:
+        self._as_measured = as_measured
         self.factor = max(1, round(board_hz / wanted_hz))
         self.rate_hz = board_hz / self.factor
         self._decimator = Decimator(self.factor, (max_hold + 1) * self.factor)
@@ -67,7 +74,8 @@ class Tap:
         """Return what has come since the last call, at the consumer's rate."""
         start, end = self._taken, block.count
         self._taken = end
-        return self._decimator.feed(block.values[start:end], block.lost[start:end])
+        values = block.measured if self._as_measured else block.values
+        return self._decimator.feed(values[start:end], block.lost[start:end])
 
     def rewind(self) -> None:
         """Begin at the block's start again."""
@@ -82,6 +90,7 @@ class Listener:
     bundle: the model.
     board_hz: the board's rate.
     head: what the rig's owner taught a substance model, hid and renamed.
+    as_measured: listen to the readings as the board sent them, uncorrected.
 
     Attributes
     ----------
@@ -91,7 +100,14 @@ class Listener:
     announces: whether it announces a label, or components, as of the last look.
     """
 
-    def __init__(self, bundle: Bundle, board_hz: float, head: Head | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        board_hz: float,
+        head: Head | None = None,
+        *,
+        as_measured: bool = False,
+    ) -> None:
         self.bundle = bundle
         self.spec = bundle.manifest.preprocessing
         self.set_head(head)
@@ -99,7 +115,7 @@ class Listener:
         self.fault: str | None = None
         self.due_ms = 0
         self._board_hz = board_hz
-        self._tap = Tap(board_hz, self.spec.rate_hz, self.spec.max_hold)
+        self._tap = Tap(board_hz, self.spec.rate_hz, self.spec.max_hold, as_measured=as_measured)
         self._stream = FeatureStream(self.spec)
         self._resets = 0
         self._awaited = (self.spec.first_step + self.spec.min_steps) * self._tap.factor

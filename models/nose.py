@@ -62,6 +62,13 @@ class Correction(Protocol):
     def id(self) -> str:
         """Of the profile that it comes from, as every prediction carries it."""
 
+    @property
+    def model(self) -> str | None:
+        """Name of the model whose training rig it leads to, None for all of them.
+
+        Models are trained on different rigs: another one gets the readings as measured.
+        """
+
     def __call__(self, values: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
         """Return values float32[12] corrected; NaN stays NaN. The array given is not changed.
 
@@ -73,6 +80,13 @@ class Correction(Protocol):
 
     def reset(self) -> None:
         """Forget every frame: what comes next has nothing to do with what came before."""
+
+
+def correction_for(model: str, correction: Correction | None) -> Correction | None:
+    """Return `correction` if it leads to the rig that `model` was trained on, else None."""
+    if correction is None or correction.model not in (None, model):
+        return None
+    return correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +218,7 @@ class Nose:
         self._fed_ms: int | None = None
         self._t_ms = 0
         self._frame_seq = 0
-        self._waiting: list[tuple[NDArray[np.float32], int, int]] = []
+        self._waiting: list[tuple[NDArray[np.float32], NDArray[np.float32], int, int]] = []
         self._events: list[Event] = []
         self._named = False
         self._started_s = 0.0
@@ -285,23 +299,24 @@ class Nose:
         step_ms = 0 if self._fed_ms is None else t_ms - self._fed_ms
         self._fed_ms = t_ms
         unusable = self._watch.update(quality, t_ms)
-        values = frame.values
+        measured = frame.values
         if unusable:
-            values = values.copy()
-            values[unusable] = np.nan
+            measured = measured.copy()
+            measured[unusable] = np.nan
+        values = measured
         if self._correction is not None:
-            values = self._corrected(self._correction, values, step_ms / 1000.0)
+            values = self._corrected(self._correction, measured, step_ms / 1000.0)
         turned = step_ms > 0 and self._meter.observe(step_ms)
         period_ms = self._meter.period_ms
         if period_ms is None:
-            self._waiting.append((values, t_ms, frame.frame_seq))
+            self._waiting.append((values, measured, t_ms, frame.frame_seq))
             return []
         said: list[Prediction] = []
         if turned or self._air_tap is None or self._renew:
             said += self._begin()
             said += self._catch_up(period_ms)
         lost = lost_samples(step_ms, period_ms)
-        return said + self._take(values, lost, t_ms, frame.frame_seq)
+        return said + self._take(values, measured, lost, t_ms, frame.frame_seq)
 
     def _corrected(
         self, correction: Correction, values: NDArray[np.float32], step_s: float
@@ -317,7 +332,7 @@ class Nose:
         if not self._waiting:
             return []
         reason = f"{len(self._waiting)} readings are too few to measure the board's rate"
-        _, self._t_ms, self._frame_seq = self._waiting[-1]
+        *_, self._t_ms, self._frame_seq = self._waiting[-1]
         return [self._empty(bundle, State.DISABLED, reason) for bundle in self._bundles]
 
     def take_events(self) -> list[Event]:
@@ -334,7 +349,12 @@ class Nose:
         self._air_awaits = self._air_tap.factor
         self._named = False
         self._listeners = [
-            Listener(bundle, board_hz, self._heads.get(bundle.manifest.name))
+            Listener(
+                bundle,
+                board_hz,
+                self._heads.get(bundle.manifest.name),
+                as_measured=self._calibration_of(bundle) is None,
+            )
             for bundle in self._bundles
         ]
         said = self._check_channels(anew=True)
@@ -346,20 +366,26 @@ class Nose:
         """Take the frames that waited for the rate to be known."""
         said: list[Prediction] = []
         before_ms: int | None = None
-        for values, t_ms, frame_seq in self._waiting:
+        for values, measured, t_ms, frame_seq in self._waiting:
             lost = 0 if before_ms is None else lost_samples(t_ms - before_ms, period_ms)
-            said += self._take(values, lost, t_ms, frame_seq)
+            said += self._take(values, measured, lost, t_ms, frame_seq)
             before_ms = t_ms
         self._waiting.clear()
         return said
 
     def _take(
-        self, values: NDArray[np.float32], lost: int, t_ms: int, frame_seq: int
+        self,
+        values: NDArray[np.float32],
+        measured: NDArray[np.float32],
+        lost: int,
+        t_ms: int,
+        frame_seq: int,
     ) -> list[Prediction]:
         """Take one sample of known loss."""
         self._t_ms, self._frame_seq = t_ms, frame_seq
         block = self._block
         block.values[block.count] = values
+        block.measured[block.count] = measured
         block.lost[block.count] = lost
         block.count += 1
         said: list[Prediction] = []
@@ -444,16 +470,17 @@ class Nose:
             window_s=window_s,
             channels_missing=self._watch.unusable(listener.spec.channels),
             latency_ms=(self._timer() - self._started_s) * 1000.0,
-            calibration=self._calibration,
+            calibration=self._calibration_of(listener.bundle),
             label_set=label_set,
             set_coverage=listener.bundle.manifest.decision.set_coverage if label_set else None,
             novelty=decision.novelty,
             descriptors=decision.descriptors if state is State.UNRECOGNISED else (),
         )
 
-    @property
-    def _calibration(self) -> str | None:
-        return None if self._correction is None else self._correction.id
+    def _calibration_of(self, bundle: Bundle) -> str | None:
+        """Return the id of the profile by which a model's readings are corrected, or None."""
+        correction = correction_for(bundle.manifest.name, self._correction)
+        return None if correction is None else correction.id
 
     def _judge_air(self) -> list[Prediction]:
         """Hand the air's samples to the exposure detector and act on what they change."""
@@ -564,5 +591,5 @@ class Nose:
             channels_missing=self._watch.unusable(bundle.manifest.preprocessing.channels),
             latency_ms=(self._timer() - self._started_s) * 1000.0,
             reason=reason,
-            calibration=self._calibration,
+            calibration=self._calibration_of(bundle),
         )

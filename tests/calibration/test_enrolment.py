@@ -160,6 +160,7 @@ def test_readings_are_corrected_before_they_teach(bundle: Bundle, tmp_path: Path
         """Undoes whatever CO does."""
 
         id = "still"
+        model = None
 
         def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
             still: NDArray[np.float32] = np.where(np.arange(12) == CO, AIR, values)

@@ -201,6 +201,7 @@ def test_a_new_calibration_makes_the_embeddings_anew(
         """Corrects a rig whose CO answers twice as strongly."""
 
         id = "halved"
+        model = None
 
         def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
             corrected = values.copy()
@@ -332,6 +333,7 @@ def test_readings_go_out_corrected_and_are_not_corrected_again(
         """Corrects a rig whose NO2 reads 50 counts too much."""
 
         id = "shifted"
+        model = None
 
         def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
             corrected = values.copy()

@@ -163,6 +163,7 @@ def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
         """Undoes whatever CO does."""
 
         id = "still"
+        model = None
 
         def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
             return np.where(np.arange(12) == CO, np.float32(800), values)

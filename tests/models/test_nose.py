@@ -515,7 +515,8 @@ class Gain:
 
     id = "gain-1"
 
-    def __init__(self, power: float) -> None:
+    def __init__(self, power: float, model: str | None = None) -> None:
+        self.model = model
         self._air = AIR[:4] / (1023 - AIR[:4])
         self._power = power
         self.steps_s: list[float] = []
@@ -545,6 +546,17 @@ def test_readings_are_corrected_before_air_and_models_see_them(wary: Bundle) -> 
     assert "lemon" not in {p.label for p in turned}
     assert {p.calibration for p in turned} == {"gain-1"}
     assert correction.steps_s[:3] == [0.0, 1.0, 1.0]
+
+
+def test_a_correction_is_for_the_model_whose_rig_it_leads_to(wary: Bundle) -> None:
+    """Models learn on different rigs: what turns an odour over for one leaves another's alone."""
+    source = list(frames(episode_of(LEMON), 1))
+    other, _ = smell(Nose([wary], correction=Gain(-1.0, "another-model")), source)
+    assert "lemon" in {p.label for p in other}
+    assert {p.calibration for p in other} == {None}
+    own, _ = smell(Nose([wary], correction=Gain(-1.0, wary.manifest.name)), source)
+    assert "lemon" not in {p.label for p in own}
+    assert {p.calibration for p in own} == {"gain-1"}
 
 
 def test_a_correction_forgets_with_a_long_gap(wary: Bundle) -> None:
