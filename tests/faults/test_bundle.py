@@ -1,0 +1,65 @@
+"""A model's bundle is damaged below the running service, as a dying SD card does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import main
+from hardware.simulator.board import SimulatedBoard
+from models.manifest import INT8_MODEL
+from tests.daemon.counterparts import Daemon, Mosquitto, Odours, Subscriber, wait_until
+from tests.faults.rig import await_more_predictions, last_health, said, settings
+
+NO2 = 0
+SPEED = 50.0
+LEMON_LATE = Odours(((None, 150), (NO2, 100_000)))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, toy_substances: Path) -> Path:
+    """Return a copy of a bundle that a test may spoil."""
+    return Path(shutil.copytree(toy_substances, tmp_path / "toy-substance"))
+
+
+def flip_byte(path: Path) -> None:
+    """Change one byte in place: whoever has the file open or mapped sees it."""
+    with path.open("r+b") as stream:
+        stream.seek(path.stat().st_size // 2)
+        byte = stream.read(1)[0]
+        stream.seek(-1, 1)
+        stream.write(bytes([byte ^ 0xFF]))
+
+
+@pytest.mark.parametrize("fate", ["one byte changed", "emptied", "gone"])
+def test_a_running_model_goes_on_when_its_bundle_is_damaged(
+    broker: Mosquitto,
+    tmp_path: Path,
+    bundle: Path,
+    fate: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    link = tmp_path / "ttyBOARD"
+    text = settings(f"port: {link}", bundle, broker.port)
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(LEMON_LATE, link=link, speed=SPEED, wait_for_listener=True),
+        Daemon(tmp_path, text) as daemon,
+    ):
+        await_more_predictions(ear)
+        if fate == "one byte changed":
+            flip_byte(bundle / INT8_MODEL)
+        elif fate == "emptied":
+            for path in bundle.iterdir():
+                path.write_bytes(b"")
+        else:
+            shutil.rmtree(bundle)
+        wait_until(lambda: said(ear, "substance")[-1]["label"] == "lemon", "the lemon")
+        health = last_health(daemon, ear)
+    assert health["board"]["losses"] == 0
+    assert main(["run", "--config", str(daemon.config)]) == 1
+    told = capsys.readouterr().err
+    assert "toy-substance" in told
+    assert "Traceback" not in told
