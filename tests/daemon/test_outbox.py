@@ -8,12 +8,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from daemon import outbox as module
 from daemon.outbox import Entry, Limits, Message, Outbox, Worth
@@ -22,7 +27,6 @@ from tests.daemon.counterparts import ROOT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ROOMY = Limits(messages=1000, size_bytes=1 << 20, age_s=86_400)
 
@@ -470,3 +474,148 @@ def test_the_disks_wear_is_counted(tmp_path: Path) -> None:
     assert report.commits - before.commits >= 30
     # At least every payload once into the log; at most some pages for every message.
     assert 300 * 900 < report.written_bytes - before.written_bytes < 300 * 10 * 4096
+
+
+TIGHT = Limits(messages=8, size_bytes=60, age_s=86_400)
+
+
+class OutboxAgainstAList(RuleBasedStateMachine):
+    """Whatever is put, taken, acknowledged, cut off or crashed: the file holds what a list would.
+
+    `waiting` is the list, in order; `taken` is what is in flight of it; `gone` is what was
+    acknowledged since the latest write, and may or may not come back after a crash.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="scentd-outbox-"))
+        self.starts = 0
+        self.path = self.folder / "0" / "outbox.sqlite"
+        self.outbox = Outbox(self.path, TIGHT).__enter__()
+        self.waiting: dict[int, Message] = {}
+        self.taken: list[int] = []
+        self.gone: dict[int, Message] = {}
+        self.cursor = self.newest = 0
+        self.lost: Counter[str] = Counter()
+
+    @rule(
+        topic=st.sampled_from(["substance", "mixture"]),
+        worth=st.sampled_from(list(Worth)),
+        size=st.integers(2, 12),
+    )
+    def put(self, topic: str, worth: Worth, size: int) -> None:
+        self.newest += 1
+        one = Message(topic, str(self.newest).ljust(size, "x"), 1, worth < Worth.KEPT, worth)
+        self.outbox.put(one)
+        written(self.outbox)
+        self.waiting[self.newest] = one
+        self.gone.clear()
+        self.make_room()
+
+    def make_room(self) -> None:
+        while self.excess() > 0 and (thinned := self.every_second_repeat()):
+            self.drop("thinned", thinned)
+        for worth, kind in ((Worth.CHANGE, "predictions"), (Worth.KEPT, "events")):
+            while self.excess() > 0 and (older := self.not_in_flight(worth)):
+                self.drop(kind, older[: self.excess()])
+
+    def excess(self) -> int:
+        size = sum(len(one.payload) for one in self.waiting.values())
+        return max(len(self.waiting) - TIGHT.messages, int(size > TIGHT.size_bytes))
+
+    def not_in_flight(self, most: Worth) -> list[int]:
+        return [
+            number
+            for number, one in self.waiting.items()
+            if number > self.cursor and one.worth <= most
+        ]
+
+    def every_second_repeat(self) -> list[int]:
+        repeats = self.not_in_flight(Worth.REPEAT)
+        half = repeats[: max(2, len(repeats) // 2)]
+        topics = {self.waiting[number].topic for number in half}
+        return [
+            number
+            for topic in topics
+            for number in [one for one in half if self.waiting[one].topic == topic][1::2]
+        ]
+
+    def drop(self, kind: str, numbers: list[int]) -> None:
+        for number in numbers:
+            del self.waiting[number]
+        self.lost[kind] += len(numbers)
+
+    @rule()
+    def take(self) -> None:
+        entry = self.outbox.take()
+        following = [number for number in self.waiting if number > self.cursor]
+        if not following:
+            assert entry is None
+            return
+        assert entry is not None
+        assert (entry.id, entry.message) == (following[0], self.waiting[following[0]])
+        self.cursor = entry.id
+        self.taken.append(entry.id)
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(self.taken))
+        self.outbox.done(number)
+        self.taken.remove(number)
+        self.gone[number] = self.waiting.pop(number)
+
+    @rule()
+    def lose_the_connection(self) -> None:
+        self.outbox.give_back()
+        if self.taken:
+            self.cursor = min(self.taken) - 1
+        self.taken.clear()
+
+    @rule()
+    def restart(self) -> None:
+        self.outbox.close()
+        self.begin(self.path)
+        self.gone.clear()
+        self.after_a_start()
+
+    @rule()
+    def crash(self) -> None:
+        self.starts += 1
+        path = self.folder / str(self.starts) / "outbox.sqlite"
+        shutil.copytree(self.path.parent, path.parent)
+        self.outbox.close()
+        self.begin(path)
+        self.after_a_start()
+
+    def begin(self, path: Path) -> None:
+        self.path = path
+        self.outbox = Outbox(path, TIGHT).__enter__()
+
+    def after_a_start(self) -> None:
+        self.taken.clear()
+        self.lost.clear()
+        found = {entry.id: entry.message for entry in iter(self.outbox.take, None)}
+        self.outbox.give_back()
+        possible = dict(sorted({**self.waiting, **self.gone}.items()))
+        assert list(found) == [number for number in possible if number in found]
+        assert self.waiting.items() <= found.items() <= possible.items()
+        self.waiting, self.gone = found, {}
+        # Numbers go on after the highest there is: one that was acknowledged may be used again.
+        self.newest = max(found, default=0)
+        self.cursor = min(found, default=1) - 1
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.outbox.depth == len(self.waiting)
+        assert Counter(self.outbox.report().dropped) == self.lost
+
+    def teardown(self) -> None:
+        self.outbox.close()
+        shutil.rmtree(self.folder)
+
+
+TestOutboxAgainstAList = OutboxAgainstAList.TestCase
+TestOutboxAgainstAList.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, derandomize=True
+)
