@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from daemon.child_service import ChildService
+from daemon.outbox import FILE_NAME, Message, Outbox
 from daemon.pipeline import Pipeline
 from hardware.protocol import encode_scent
 from hardware.recording import RecordingWriter, read_recording
@@ -50,6 +51,11 @@ STRETCH = 50
 
 REPEATS = 3
 INFERENCES = 300
+OUTBOX_MESSAGES = 300
+OUTBOX_PAYLOAD_BYTES = 900
+"""What a prediction of the shipped models takes."""
+
+OUTBOX_PATIENCE_S = 10.0
 SERVICE_SPEED = 20.0
 SERVICE_BOARD_S = 240.0
 """Four minutes of the board's time fill every window and buffer."""
@@ -70,8 +76,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="measure speed and memory on this machine",
         description=(
             "Measure on this machine, with the shipped models: the cost of a sample outside "
-            "inference, inference in int8 and float32, the service's start and memory, and the "
-            "throughput of a replay. Takes about half a minute."
+            "inference, inference in int8 and float32, the outbox, the service's start and memory, "
+            "and the throughput of a replay. Takes about half a minute."
         ),
         epilog="Example: scentd bench --json",
     )
@@ -88,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     for model in MODELS:
         _tell(f"inference of {model}")
         inferences[model] = measure_inference(model)
+    _tell("the outbox")
+    outbox_ms = measure_outbox()
     _tell("a replay")
     replay_samples_per_s = measure_replay(rows)
     _tell("the service")
@@ -95,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     result = {
         "per_sample_us": round(per_sample_us, 2),
         "inference_ms": _percentiles(inferences[MODELS[0]]),
+        "outbox_ms": {name: _shares(times, digits=4) for name, times in outbox_ms.items()},
         "ready_s": round(ready_s, 3),
         "rss_mb": round(rss_mb, 1),
         "replay_samples_per_s": round(replay_samples_per_s),
@@ -165,6 +174,33 @@ def measure_inference(model: str) -> RunTimes:
     return times
 
 
+def measure_outbox() -> dict[str, list[float]]:
+    """Time messages on their way into a durable outbox below the folder for temporary files.
+
+    Returns
+    -------
+    dict
+        Milliseconds of every message: `put`, what the pipeline waits for; `written`, until it is
+        safe on disk and may be sent. Each is an event, which is synchronised by itself; predictions
+        share the disk's work.
+    """
+    payload = json.dumps({"seq": 0, "text": "x" * OUTBOX_PAYLOAD_BYTES})
+    times: dict[str, list[float]] = {"put": [], "written": []}
+    with (
+        tempfile.TemporaryDirectory(prefix="scentd-") as folder,
+        Outbox(Path(folder, FILE_NAME)) as outbox,
+    ):
+        for _ in range(OUTBOX_MESSAGES):
+            started_s = time.perf_counter()
+            outbox.put(Message("event", payload, 1, retain=False))
+            times["put"].append((time.perf_counter() - started_s) * 1000)
+            outbox.flush(OUTBOX_PATIENCE_S)
+            times["written"].append((time.perf_counter() - started_s) * 1000)
+            if (entry := outbox.take()) is not None:
+                outbox.done(entry.id)
+    return times
+
+
 def measure_replay(rows: Sequence[NDArray[np.float32]]) -> float:
     """Return samples a second from a recording's file to predictions, inference included."""
     bundle = load_bundle(MODELS[0])
@@ -227,10 +263,11 @@ def _service(board: SimulatedBoard | None = None) -> Iterator[ChildService]:
 
 def _percentiles(times: RunTimes) -> dict[str, dict[str, float]]:
     """Return the median and the 99th percentile of each precision, in milliseconds."""
-    return {
-        name: {f"p{share}": round(float(np.percentile(runs, share)), 3) for share in (50, 99)}
-        for name, runs in times.items()
-    }
+    return {name: _shares(runs, digits=3) for name, runs in times.items()}
+
+
+def _shares(runs: list[float], *, digits: int) -> dict[str, float]:
+    return {f"p{share}": round(float(np.percentile(runs, share)), digits) for share in (50, 99)}
 
 
 def _table(result: dict[str, Any], inferences: dict[str, Any]) -> str:
@@ -241,7 +278,10 @@ def _table(result: dict[str, Any], inferences: dict[str, Any]) -> str:
             told = f"{times[name]['p50']:.2f} ms, p99 {times[name]['p99']:.2f} ms"
             target = "<= 1.5 ms, below fp32" if name == "int8" else ""
             rows.append((f"{model}, inference {name}", told, target))
+    put, written = result["outbox_ms"]["put"], result["outbox_ms"]["written"]
     rows += [
+        ("outbox: handing over a message", f"{put['p50'] * 1000:.0f} us", "<= 1 ms"),
+        ("outbox: until an event is safe on disk", f"{written['p50']:.2f} ms", ""),
         ("service: start to ready", f"{result['ready_s']:.2f} s", "<= 0.7 s"),
         ("service: resident memory, both models", f"{result['rss_mb']:.1f} MB", "<= 80 MB"),
         ("replay", f"{result['replay_samples_per_s']} samples/s", ""),
