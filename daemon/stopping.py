@@ -1,10 +1,12 @@
 """Daemon: one way to be told to stop: Ctrl-C, SIGTERM, a deadline, or another part.
 
-Knows signals and a clock, nothing else. Loops ask `is_set`, waits use `wait`.
+Knows signals and a clock, nothing else. Loops ask `is_set`, waits use `wait`. SIGHUP, which asks
+a service to read its configuration again, is caught here as well.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -56,3 +58,34 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class Hangup:
+    """SIGHUP, counted until somebody asks.
+
+    To a service it says: read the configuration again. To a program on a terminal it says that
+    the terminal is gone, which ends it as ever.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def taken(self) -> bool:
+        """Whether it came since the last call."""
+        came, self._came = self._came, False
+        return came
+
+    @contextmanager
+    def on_signal(self) -> Iterator[None]:
+        """Catch it for as long as the block runs, unless a terminal would send it."""
+        if os.isatty(0):
+            yield
+            return
+        before = signal.signal(signal.SIGHUP, lambda _number, _frame: self._note())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def _note(self) -> None:
+        self._came = True

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -281,6 +281,16 @@ class Nose:
         self._waiting.clear()
         self._air.restart()
         self._renew = True
+
+    def succeed(self, other: Self) -> None:
+        """Go on in another nose's place, between two frames of its board.
+
+        Takes over its time and, judged by the same settings, what it knows of the air. What the
+        models of this nose know of the board they have from frames that it was fed before.
+        """
+        self._timeline = other._timeline
+        if self._settings.exposure == other._settings.exposure:
+            self._air = other._air
 
     def stamp(self, frame: SensorFrame, arrival_ms: float) -> int:
         """Return the frame's `t_ms`, the number that a recorder writes as `timestamp_ms`."""

@@ -1,0 +1,207 @@
+"""Daemon: reading the configuration and the models again beside the running recognition.
+
+Every function here is work in steps (`daemon.requests.Steps`): it yields while something is read,
+and nothing of the running service has changed when it fails. The configuration is read by a child,
+as at the start: pydantic would stay in this process's memory.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from daemon.pipeline import load_models, with_decision
+from hardware.errors import ScentdError
+from models.bundle import bundle_folder
+from models.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from daemon.config import Config
+    from daemon.requests import Data, Steps
+    from models.bundle import Bundle
+
+Result = TypeVar("Result")
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class ReloadError(ScentdError):
+    """The configuration cannot be taken on while the service runs; the one in force stays."""
+
+
+def config_again(path: Path) -> Generator[Data, None, Config]:
+    """Read a configuration; yields while a child does it.
+
+    Raises
+    ------
+    ConfigError
+        As `daemon.config_file.load_config` does.
+    """
+    with tempfile.TemporaryFile() as answer:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "daemon.reload_apart", str(path.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=answer,
+            cwd=_ROOT,
+        )
+        try:
+            while child.poll() is None:
+                yield {"doing": "reading the configuration"}
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        answer.seek(0)
+        data = answer.read()
+    if child.returncode != 0 or not data:
+        raise ReloadError(
+            f"The process that reads the configuration ended without an answer (exit "
+            f"{child.returncode}); the log may say why. Try again."
+        )
+    # Only our own child writes there: unpickling its answer is safe.
+    outcome = pickle.loads(data)  # noqa: S301 - see above
+    if isinstance(outcome, ScentdError):
+        raise outcome
+    config: Config = outcome
+    return config
+
+
+def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, None, list[Bundle]]:
+    """Load the configured models; one that runs and is the same on disk is not loaded twice.
+
+    Parameters
+    ----------
+    config : Config
+        Which models, and how the rig's owner wants them to decide.
+    running : sequence of Bundle
+        What runs now.
+
+    Raises
+    ------
+    BundleError
+        The first that cannot be used, and why.
+    """
+    bundles = []
+    for name in config.models:
+        manifest = read_manifest(bundle_folder(name))
+        same = next((b for b in running if b.manifest.files == manifest.files), None)
+        if same is not None:
+            as_shipped = copy(same)
+            as_shipped.manifest = manifest
+            bundles.append(with_decision(as_shipped, config.decision))
+            continue
+        loaded = yield from _beside(
+            lambda name=name: load_models([name], config.decision),  # type: ignore[misc]
+            {"doing": f"loading {name}"},
+        )
+        bundles += loaded
+    return bundles
+
+
+def check_replaceable(running: Config, wanted: Config) -> None:
+    """Refuse what a running service cannot take on, before anything of it is changed.
+
+    Raises
+    ------
+    ReloadError
+        Naming the setting.
+    """
+    if wanted.state_dir != running.state_dir:
+        raise ReloadError(
+            f"state_dir cannot change while scentd runs ({running.state_dir} now, "
+            f"{wanted.state_dir} in the file): what is not delivered yet lies there. Restart it "
+            "instead: sudo systemctl restart scentd."
+        )
+    port = wanted.source.port
+    if wanted.source != running.source and port is not None and os.path.exists(port):  # noqa: PTH110 - text
+        path = Path(port)
+        if not path.is_char_device():
+            raise ReloadError(
+                f"source.port is {port}, which is no serial port. Name the board's port, for "
+                "example /dev/ttyUSB0."
+            )
+
+
+def _beside(work: Callable[[], Result], told: Data) -> Generator[Data, None, Result]:
+    """Do work in a thread of its own and yield meanwhile; a stop does not wait for it."""
+    outcome: list[Result] = []
+    trouble: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            trouble.append(error)
+
+    thread = threading.Thread(target=run, name="loader", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        yield told
+    if trouble:
+        raise trouble[0]
+    return outcome[0]
+
+
+class Reloading:
+    """One reload at a time, whoever asked for it; worked on between two readings."""
+
+    def __init__(self) -> None:
+        self._steps: Steps | None = None
+        self._outcome: Data | ScentdError = {}
+        self._told: Data = {}
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one is."""
+        return self._steps is not None
+
+    def begin(self, steps: Steps) -> None:
+        """Take one on; `work` does it.
+
+        Raises
+        ------
+        ReloadError
+            One is under way already.
+        """
+        if self.under_way:
+            raise ReloadError("The configuration is being read again already. Wait for it to end.")
+        self._steps, self._told = steps, {}
+
+    def work(self) -> Data | ScentdError | None:
+        """Do one step; return how it ended when that was the last one, the error included."""
+        if self._steps is None:
+            return None
+        try:
+            self._told = next(self._steps)
+        except StopIteration as end:
+            self._outcome = end.value
+        except (ScentdError, OSError) as error:
+            self._outcome = error if isinstance(error, ScentdError) else ReloadError(str(error))
+        else:
+            return None
+        self._steps = None
+        return self._outcome
+
+    def followed(self) -> Steps:
+        """Wait for the one under way as the work of a request, and answer as it ends."""
+        while self.under_way:
+            yield self._told
+        if isinstance(self._outcome, ScentdError):
+            raise self._outcome
+        return self._outcome
+
+    def close(self) -> None:
+        """Give up what is under way; nothing has changed."""
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+            self._outcome = ReloadError("The service is stopping; nothing was changed.")
