@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from pathlib import Path
+from functools import cache
 
 _TIME_ERROR = 5
 """adjtimex(2): the clock is not synchronised."""
@@ -32,7 +32,13 @@ def clock_synced() -> bool:
     return 0 <= state < _TIME_ERROR
 
 
+@cache
+def _statm(_pid: int) -> int:
+    """Open a process's page counts once: health must not end with the last free file."""
+    return os.open("/proc/self/statm", os.O_RDONLY)
+
+
 def resident_mb() -> float:
     """Return the resident memory of this process in megabytes (10^6 bytes)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    pages = int(os.pread(_statm(os.getpid()), 256, 0).split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -137,13 +137,14 @@ class Recorder:
         self._closed: deque[tuple[int, int, str]] = deque(maxlen=CLOSED_KEPT)
         self._first_ms = self._last_ms = -1
         self._why: str | None = None
+        self._cannot_pack = False
         self._retry_s = self._sync_s = self._check_s = 0.0
         self._rows = self._skipped = self._pauses = self._removed = self._kept_bytes = 0
 
     def __enter__(self) -> Self:
         """Bring what an earlier run left into order."""
         if self._wanted:
-            self._mend()
+            self._get_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,7 +177,7 @@ class Recorder:
     def start(self) -> None:
         """Record from the next frame on."""
         if not self._wanted:
-            self._mend()
+            self._get_ready()
         self._wanted = True
 
     def stop(self) -> None:
@@ -270,7 +271,7 @@ class Recorder:
         if self._config.compress:
             plain = [item.path for item in there if item not in gone and not item.compressed]
             for closed in plain:
-                self._helper.submit(self._compress, closed)
+                self._delegate(self._compress, closed)
 
     def _check_room(self, *, resuming: bool = False) -> None:
         disk = os.statvfs(self._folder)
@@ -320,7 +321,9 @@ class Recorder:
         self._log.warning("recording resumed", file=str(self._path), rows_skipped=self._skipped)
         self._tell(None)
 
-    def _mend(self) -> None:
+    def _get_ready(self) -> None:
+        """Mend what an earlier run left, and have the helper's thread before memory is short."""
+        self._delegate(_nothing)
         try:
             mended = mend(self._folder)
             self._kept_bytes = sum(segment.size for segment in segments_in(self._folder))
@@ -334,13 +337,28 @@ class Recorder:
                 files_removed=mended.removed,
             )
 
-    # In the helper's thread
+    def _delegate(self, task: Callable[..., None], *args: object) -> bool:
+        """Let the helper do something; return False where the system has no thread to spare."""
+        try:
+            self._helper.submit(task, *args)
+        except RuntimeError as error:
+            self._log.debug("the recorder's helper is not there", reason=str(error))
+            return False
+        return True
 
     def _sync(self) -> None:
         """Let the helper flush the segment to the disk, which may take a card a second."""
         if self._writer is not None and not self._ending.is_set():
             # Its own descriptor: the segment may be closed before its turn comes.
-            self._helper.submit(self._flush, os.dup(self._writer.fileno()))
+            try:
+                descriptor = os.dup(self._writer.fileno())
+            except OSError as error:
+                self._log.debug("flushing is left to the system", reason=str(error))
+                return
+            if not self._delegate(self._flush, descriptor):
+                os.close(descriptor)
+
+    # In the helper's thread
 
     def _flush(self, descriptor: int) -> None:
         try:
@@ -359,4 +377,13 @@ class Recorder:
         except FileNotFoundError:
             return  # it gave way meanwhile
         except OSError as error:
-            self._log.warning(f"{path} could not be compressed: {error}. It stays as it is.")
+            # Tried again with every new segment: one word about it is enough.
+            tell = self._log.debug if self._cannot_pack else self._log.warning
+            tell(f"{path} could not be compressed: {error}. It stays as it is for now.")
+            self._cannot_pack = True
+        else:
+            self._cannot_pack = False
+
+
+def _nothing() -> None:
+    """Be a first task: it starts the thread."""
