@@ -57,6 +57,15 @@ def _within(low: float, high: float) -> Callable[[float], bool]:
 
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
 
+DISCOVERY_PREFIX = "homeassistant"
+"""Home Assistant's own default."""
+
+_IS_PREFIX = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+
+
+def _discovery_setting(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and bool(_IS_PREFIX.fullmatch(value)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
@@ -145,6 +154,24 @@ class MqttConfig:
 
     requests: bool = True
     """Listen to `request/+`: whoever may publish there may calibrate and teach this rig."""
+
+    home_assistant: Annotated[
+        Any,
+        Must(
+            _discovery_setting,
+            "say true, false, or the discovery prefix that Home Assistant was given",
+        ),
+    ] = True
+    """Announce the rig to Home Assistant (MQTT device discovery): true, false, or the prefix."""
+
+    @property
+    def discovery_prefix(self) -> str | None:
+        """The prefix of Home Assistant's discovery topics; None where nothing is announced."""
+        # From the environment true and false come as text.
+        told = str(self.home_assistant)
+        if told.lower() in {"true", "false"}:
+            return DISCOVERY_PREFIX if told.lower() == "true" else None
+        return told
 
     def __post_init__(self) -> None:
         if self.password_file is not None and self.username is None:

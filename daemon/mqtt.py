@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
@@ -114,17 +114,28 @@ def topic_prefix(rig_id: str) -> str:
 OnRequest = Callable[[str, bytes, bool], None]
 """Takes a request's command, its payload as it came, and whether it was retained; never blocks."""
 
+Hears = Mapping[str, Callable[[bytes], None]]
+"""By whole topic outside the rig's own: who takes its live messages; never blocks."""
+
 
 class _Desk:
     """What the MQTT thread and the others share: messages laid down, the state, the wake."""
 
     def __init__(
-        self, rig_id: str, config: MqttConfig, outbox: Outbox, on_request: OnRequest | None
+        self,
+        rig_id: str,
+        config: MqttConfig,
+        outbox: Outbox,
+        on_request: OnRequest | None,
+        hears: Hears,
     ) -> None:
         self.rig_id = rig_id
         self.config = config
         self.outbox = outbox
         self.on_request = on_request
+        self.hears = hears
+        self.elsewhere: set[str] = set()
+        """Topics that are whole as they are: not below the rig's prefix."""
         self.log = get_logger("mqtt")
         self.stopping = threading.Event()
         self._lock = threading.Lock()
@@ -144,6 +155,13 @@ class _Desk:
                 return
             self._held[message.topic] = message
             self._unsent[message.topic] = None
+        self.wake()
+
+    def repeat(self, topic: str) -> None:
+        """Let the thread send once more what is held on a topic."""
+        with self._lock:
+            if topic in self._held:
+                self._unsent[topic] = None
         self.wake()
 
     def lay_down(self, message: Message) -> None:
@@ -229,7 +247,10 @@ class Publisher:
         Where `publish` leaves messages; entered, and left again, by whoever made it.
     on_request : callable, optional
         Called in the MQTT thread with every message below `request/`; without it the rig
-        subscribes to nothing.
+        subscribes to no request.
+    hears : mapping, optional
+        Whole topics of others to subscribe to as well, and who takes their live messages, in the
+        MQTT thread.
     """
 
     def __init__(
@@ -239,8 +260,9 @@ class Publisher:
         config: MqttConfig,
         outbox: Outbox,
         on_request: OnRequest | None = None,
+        hears: Hears | None = None,
     ) -> None:
-        self._desk = _Desk(rig_id, config, outbox, on_request)
+        self._desk = _Desk(rig_id, config, outbox, on_request, hears or {})
         outbox.call_when_ready(self._desk.wake)
         # A name that does not resolve blocks inside the C library for longer
         # than a service may take to stop: the thread must not hold the process.
@@ -270,6 +292,15 @@ class Publisher:
     def hold(self, topic: str, payload: str, *, qos: int = 1) -> None:
         """Set a retained state, such as `info`; sent when it changes and on every connection."""
         self._desk.hold(Message(topic, payload, qos, retain=True))
+
+    def hold_elsewhere(self, topic: str, payload: str) -> None:
+        """Set a retained message by its whole topic; an empty one removes what the broker keeps."""
+        self._desk.elsewhere.add(topic)
+        self._desk.hold(Message(topic, payload, 1, retain=True))
+
+    def repeat(self, topic: str) -> None:
+        """Send once more what is held on a topic."""
+        self._desk.repeat(topic)
 
     def fleeting(self, topic: str, payload: str) -> None:
         """Send a QoS 0 message now, or count it as dropped."""
@@ -393,6 +424,8 @@ class _Session:
         desk.connected(self._protocol)
         if desk.on_request is not None:
             self._subscribe()
+        for topic in desk.hears:
+            self._client.subscribe(topic, qos=1)
         self._publish(Message(STATUS, ONLINE, 1, retain=True), None)
 
     def _subscribe(self) -> None:
@@ -410,7 +443,11 @@ class _Session:
             self._client.subscribe(topic, qos=1)
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
-        if self._desk.on_request is not None:
+        listener = self._desk.hears.get(message.topic)
+        if listener is not None:
+            if not message.retain:  # on connecting everything is said again anyway
+                listener(bytes(message.payload))
+        elif self._desk.on_request is not None:
             command = message.topic.rpartition("/")[2]
             self._desk.on_request(command, bytes(message.payload), message.retain)
 
@@ -465,9 +502,9 @@ class _Session:
         return replace(message, payload=payload, retain=retain)
 
     def _publish(self, message: Message, entry_id: int | None) -> None:
-        info = self._client.publish(
-            self._prefix + message.topic, message.payload, message.qos, message.retain
-        )
+        whole = message.topic in self._desk.elsewhere
+        topic = message.topic if whole else self._prefix + message.topic
+        info = self._client.publish(topic, message.payload, message.qos, message.retain)
         if message.qos > 0:
             self._in_flight[info.mid] = entry_id
 

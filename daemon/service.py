@@ -20,6 +20,7 @@ from daemon.announcer import Announcer
 from daemon.board_watch import BoardState, BoardWatch, Recovery, Trouble
 from daemon.calibrating import CALIBRATE, Calibrating
 from daemon.clock import resident_mb
+from daemon.discovery import Discovery
 from daemon.history import History
 from daemon.logs import configure_logs, get_logger
 from daemon.memory import drop_startup_pages
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from daemon.pipeline import Step
     from daemon.requests import Data
     from models.bundle import Bundle
+    from models.head import Head
     from models.nose import Prediction
 
 QUEUE_LIMIT = 256
@@ -147,12 +149,16 @@ class Service:
         self._outbox = Outbox(config.state_dir / FILE_NAME)
         self._reader = _Reader(SerialSource(config.source))
         self._inbox = Inbox(self._reader.wake)
+        self._discovery = Discovery(config, version=version)
+        birth = self._discovery.birth_topic
         self._publisher = Publisher(
             rig_id=config.rig_id,
             config=config.mqtt,
             outbox=self._outbox,
             on_request=self._inbox.take_in if config.mqtt.requests else None,
+            hears={} if birth is None else {birth: self._discovery.heard},
         )
+        self._discovery.begin(self._publisher)
         self._announcer = Announcer(self._publisher, version=version)
         self._history = History()
         self._requests = Requests(self._inbox, self._announcer.response)
@@ -163,7 +169,7 @@ class Service:
         self._requests.register(CALIBRATE, self._calibrating.handle)
         self._teaching = Teaching(
             stores_of(bundles, config.state_dir),
-            self._pipeline.nose.set_head,
+            self._head_changed,
             history=self._history,
             settings=nose_settings(config),
         )
@@ -215,6 +221,11 @@ class Service:
             self._manager.stopping()
             self._requests.close()
             self._announcer.health(self._gauges())
+
+    def _head_changed(self, model: str, head: Head) -> None:
+        """Let a model speak with other labels, and Home Assistant know them."""
+        self._pipeline.nose.set_head(model, head)
+        self._discovery.taught(model, head)
 
     def _recalibrated(self) -> None:
         """Let taught smells be heard through the correction now in force."""
@@ -277,6 +288,7 @@ class Service:
         if present is not self._present:
             self._present = present
             self._announcer.board_present(present=present)
+        self._discovery.describe(self._bundles)
         described = (
             self._pipeline.rate_hz,
             self._pipeline.dialect,
