@@ -193,6 +193,14 @@ class Recorder:
         self._last_ms = -1
         self._closed.clear()
 
+    def configure(self, config: RecordingConfig, *, wanted: bool) -> None:
+        """Go by other bounds from the next frame on, and start or stop as they say."""
+        self._config = config
+        if wanted and not self._wanted:
+            self.start()
+        elif self._wanted and not wanted:
+            self.stop()
+
     def segment_at(self, t_ms: int) -> str | None:
         """Return the segment that holds the reading at `t_ms`, None if none of late does."""
         spans = list(self._closed)

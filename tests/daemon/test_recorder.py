@@ -187,6 +187,17 @@ def test_it_can_be_stopped_and_started_while_the_rig_runs(tmp_path: Path) -> Non
     assert times.tolist() == [5000, 6000, 7000, 8000, 9000]
 
 
+def test_other_bounds_hold_from_the_next_frame_on(tmp_path: Path) -> None:
+    with Recorder(tmp_path, plain()) as recorder:
+        fill(recorder, 20)
+        recorder.configure(plain(segment_s=5), wanted=True)
+        fill(recorder, 10, first=20)
+        recorder.configure(plain(), wanted=False)
+        fill(recorder, 10, first=30)
+    lengths = [len(read_recording(segment.path)) for segment in segments_in(tmp_path)]
+    assert lengths == [20, 5, 5]
+
+
 def some_segment(folder: Path, rows: int = 20) -> Path:
     with Recorder(folder, plain()) as recorder:
         fill(recorder, rows)
