@@ -45,6 +45,10 @@ class Announcer:
         self._last_said: dict[str, tuple[object, ...]] = {}
         self._log = get_logger("announcer")
 
+    def speak_through(self, publisher: Publisher) -> None:
+        """Say what follows through another publisher, in the same boot's name."""
+        self._publisher = publisher
+
     def _envelope(self, topic: str) -> Envelope:
         envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
         # Said before it is handed on: whoever reads the log knows of every message there can be.

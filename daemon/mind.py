@@ -7,7 +7,7 @@ about them were made before, by another, and are dropped. Knows no broker and no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from daemon.calibrating import Calibrating
@@ -18,7 +18,7 @@ from hardware.health import ChannelHealth
 from hardware.readings import judge_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -44,12 +44,14 @@ class Mind:
     pipeline: from bytes to predictions.
     calibrating: the rig's profile.
     teaching: what it was taught.
+    heads: by model, what it speaks with, where that is not as shipped.
     """
 
     bundles: tuple[Bundle, ...]
     pipeline: Pipeline
     calibrating: Calibrating
     teaching: Teaching
+    heads: dict[str, Head] = field(default_factory=dict)
 
     @classmethod
     def made(
@@ -57,7 +59,6 @@ class Mind:
         config: Config,
         bundles: Sequence[Bundle],
         history: History,
-        head_changed: Callable[[str, Head], None] = lambda _model, _head: None,
     ) -> Self:
         """Return a mind with the rig's profile and what it was taught in force.
 
@@ -69,15 +70,14 @@ class Mind:
             Its models.
         history : History
             The last minutes, kept by the service.
-        head_changed : callable
-            Is told of every model that speaks with other labels.
         """
         pipeline = live_pipeline(config, bundles)
         nose = pipeline.nose
+        heads: dict[str, Head] = {}
 
         def speak_with(model: str, head: Head) -> None:
             nose.set_head(model, head)
-            head_changed(model, head)
+            heads[model] = head
 
         teaching = Teaching(
             stores_of(bundles, config.state_dir),
@@ -89,7 +89,7 @@ class Mind:
         calibrating = Calibrating(
             config, bundles, nose, history, lambda: teaching.calibrate(calibrating.correction())
         )
-        return cls(tuple(bundles), pipeline, calibrating, teaching)
+        return cls(tuple(bundles), pipeline, calibrating, teaching, heads)
 
     def begin(self) -> None:
         """Put the profile and what was taught into force."""

@@ -165,6 +165,8 @@ class RigEventType(StrEnum):
     BOARD_BACK = "board_back"
     RECORDING_PAUSED = "recording_paused"
     RECORDING_RESUMED = "recording_resumed"
+    RELOADED = "reloaded"
+    RELOAD_REFUSED = "reload_refused"
 
 
 @dataclass(frozen=True, slots=True)

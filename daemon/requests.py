@@ -245,6 +245,10 @@ class Requests:
         """Whether long work is under way."""
         return bool(self._jobs)
 
+    def at_work_on(self, *commands: str) -> bool:
+        """Whether long work for one of these commands is under way."""
+        return any(job.request.command in commands for job in self._jobs)
+
     @property
     def commands(self) -> tuple[str, ...]:
         """What may be asked, sorted."""

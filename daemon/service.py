@@ -3,113 +3,87 @@
 Three threads: one reads the port, this one is the pipeline, one is the MQTT
 client's (`daemon.mqtt`). Between reader and pipeline lies one bounded queue.
 The service works without a broker: it infers and records all the same. What is asked of it
-(`daemon.requests`) is done in the pipeline's thread, between two readings.
+(`daemon.requests`) is done in the pipeline's thread, between two readings; so is a reload, of which
+nothing is seen until everything that it needs is ready.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Self
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
 
 from daemon.announcer import Announcer
 from daemon.board_watch import BoardState, BoardWatch, Recovery, Trouble
-from daemon.calibrating import CALIBRATE, Calibrating
+from daemon.calibrating import CALIBRATE
 from daemon.clock import resident_mb
 from daemon.discovery import Discovery
 from daemon.history import History
 from daemon.logs import configure_logs, get_logger
 from daemon.memory import drop_startup_pages
+from daemon.mind import Mind
 from daemon.mqtt import OFFLINE, ONLINE, BrokerState, Publisher
 from daemon.notify import ServiceManager
 from daemon.outbox import FILE_NAME, Outbox
 from daemon.payloads import Gauges, RigEvent, RigEventType, finite
-from daemon.pipeline import live_pipeline, load_models, nose_settings
+from daemon.pipeline import load_models
+from daemon.reader import Reader
 from daemon.recorder import Recorder
+from daemon.reload import ReloadError, Reloading, check_replaceable, config_again, models_again
 from daemon.requests import Inbox, Requests, only
-from daemon.sources import Arrival, Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
-from daemon.stopping import Stop
-from daemon.teaching import ENROLL, Teaching, stores_of
+from daemon.sources import Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
+from daemon.teaching import ENROLL
+from hardware.errors import ScentdError
 from hardware.version import installed_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from daemon.config import Config
     from daemon.pipeline import Step
-    from daemon.requests import Data
+    from daemon.requests import Data, Steps
+    from daemon.sources import Arrival
+    from daemon.stopping import Hangup, Stop
     from models.bundle import Bundle
-    from models.head import Head
     from models.nose import Prediction
 
-QUEUE_LIMIT = 256
-"""Reads that may wait for the pipeline: half a minute of a 10 Hz board. A read that finds no
-room is thrown away and counted; the lines it breaks are counted by the decoder."""
-
 TICK_S = 0.25
+RELOADING_TICK_S = 0.01
+"""While something is read again the pipeline looks for it this often, readings or not."""
+
+RELOAD = "reload"
+"""The request's name."""
+
+NEEDS_A_MIND = {
+    "rig_id",
+    "source",
+    "models",
+    "live_stride_s",
+    "decision",
+    "exposure",
+}
+"""Settings by which smells are recognised otherwise, or that calibration and teaching hold."""
+
 HEALTH_EVERY_S = 10.0
 LATENCIES_KEPT = 500
 
 
-class _Reader:
-    """Owns the thread that reads the port; a context manager."""
-
-    def __init__(self, source: SerialSource) -> None:
-        self._source = source
-        self._stop = Stop()
-        self._queue: queue.Queue[Arrival | None] = queue.Queue(QUEUE_LIMIT)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
-        self._work: Future[None] | None = None
-        self.dropped = 0
-
-    def __enter__(self) -> Self:
-        self._work = self._executor.submit(self._read)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._executor.shutdown()
-
-    def next(self, timeout_s: float) -> Arrival | None:
-        """Return the next arrival, None in vain or on `wake`; raise what ended the thread."""
-        try:
-            return self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            if self._work is not None and self._work.done():
-                self._work.result()
-            return None
-
-    def wake(self) -> None:
-        """Let `next` return at once: somebody asks something."""
-        with contextlib.suppress(queue.Full):  # then `next` has no reason to wait
-            self._queue.put_nowait(None)
-
-    def _read(self) -> None:
-        for arrival in self._source.arrivals(self._stop):
-            if isinstance(arrival, Chunk):
-                try:
-                    self._queue.put_nowait(arrival)
-                except queue.Full:
-                    self.dropped += 1
-            else:
-                self._put_patiently(arrival)
-
-    def _put_patiently(self, arrival: Arrival) -> None:
-        """Wait for room: an opening or a loss of the port must not be missed."""
-        while not self._stop.is_set():
-            try:
-                self._queue.put(arrival, timeout=TICK_S)
-            except queue.Full:
-                continue
-            return
-
-
-def serve(config: Config, stop: Stop) -> None:
+def serve(config: Config, path: Path, stop: Stop, hangup: Hangup) -> None:
     """Do everything that `scentd run` does once the configuration is known.
+
+    Parameters
+    ----------
+    config : Config
+        As read.
+    path : Path
+        Where it was read, to be read again when that is asked for.
+    stop : Stop
+        Ends it.
+    hangup : Hangup
+        Asks for a reload.
 
     Raises
     ------
@@ -120,7 +94,7 @@ def serve(config: Config, stop: Stop) -> None:
     configure_logs(config.log)
     manager.status("Loading the models.")
     bundles = load_models(config.models, config.decision)
-    Service(config, bundles, manager, version=installed_version()).run(stop)
+    Service(config, bundles, manager, path=path, version=installed_version()).run(stop, hangup)
 
 
 class Service:
@@ -134,67 +108,87 @@ class Service:
         The models, ready to run.
     manager : ServiceManager
         Is told that it is ready, alive and stopping.
+    path : Path
+        The configuration's.
     version : str
         Of scentd.
     """
 
     def __init__(
-        self, config: Config, bundles: Sequence[Bundle], manager: ServiceManager, *, version: str
+        self,
+        config: Config,
+        bundles: Sequence[Bundle],
+        manager: ServiceManager,
+        *,
+        path: Path,
+        version: str,
     ) -> None:
         self._config = config
+        self._path = path
         self._manager = manager
-        self._bundles = bundles
+        self._version = version
         self._log = get_logger("service")
-        self._pipeline = live_pipeline(config, bundles)
         self._outbox = Outbox(config.state_dir / FILE_NAME)
-        self._reader = _Reader(SerialSource(config.source))
-        self._inbox = Inbox(self._reader.wake)
-        self._discovery = Discovery(config, version=version)
-        birth = self._discovery.birth_topic
-        self._publisher = Publisher(
-            rig_id=config.rig_id,
-            config=config.mqtt,
-            outbox=self._outbox,
-            on_request=self._inbox.take_in if config.mqtt.requests else None,
-            hears={} if birth is None else {birth: self._discovery.heard},
-        )
-        self._discovery.begin(self._publisher)
+        self._reader = Reader(SerialSource(config.source))
+        self._inbox = Inbox(self._wake)
+        self._discovery, self._publisher = self._connection(config)
         self._announcer = Announcer(self._publisher, version=version)
+        self._recorder = self._recorder_of(config)
         self._history = History()
+        self._latest: dict[str, Prediction] = {}
+        self._faults: dict[str, str] = {}
+        self._inference_ms: dict[str, deque[float]] = {}
+        self._take_on(Mind.made(config, bundles, self._history))
+        self._reloading = Reloading()
+        self._trouble: str | None = None
         self._requests = Requests(self._inbox, self._announcer.response)
         self._requests.register("status", self._status)
-        self._calibrating = Calibrating(
-            config, bundles, self._pipeline.nose, self._history, self._recalibrated
-        )
-        self._requests.register(CALIBRATE, self._calibrating.handle)
-        self._teaching = Teaching(
-            stores_of(bundles, config.state_dir),
-            self._head_changed,
-            history=self._history,
-            settings=nose_settings(config),
-        )
-        self._requests.register(ENROLL, self._teaching.handle)
-        self._latest: dict[str, Prediction] = {}
-        self._version = version
-        self._recorder = Recorder(
-            config.recordings_dir,
-            config.recording,
-            wanted=config.record,
-            tell=self._recording_changed,
-        )
+        self._requests.register(CALIBRATE, self._asked_to_calibrate)
+        self._requests.register(ENROLL, self._asked_to_teach)
+        self._requests.register(RELOAD, self._asked_to_reload)
         self._started_s = time.monotonic()
         self._board = BoardWatch(config.source.baud)
-        self._faults: dict[str, str] = {}
         self._latest_reading: tuple[int, int] | None = None
         self._quality: Sequence[int] | None = None
         self._present: bool | None = None
         self._described: tuple[float | None, str | None, str | None] | None = None
         self._next_tick_s = self._next_health_s = 0.0
-        self._inference_ms: dict[str, deque[float]] = {
-            bundle.manifest.name: deque(maxlen=LATENCIES_KEPT) for bundle in bundles
+
+    def _connection(self, config: Config) -> tuple[Discovery, Publisher]:
+        """Return the broker's side of a configuration, not begun yet."""
+        discovery = Discovery(config, version=self._version)
+        birth = discovery.birth_topic
+        publisher = Publisher(
+            rig_id=config.rig_id,
+            config=config.mqtt,
+            outbox=self._outbox,
+            on_request=self._inbox.take_in if config.mqtt.requests else None,
+            hears={} if birth is None else {birth: discovery.heard},
+        )
+        discovery.begin(publisher)
+        return discovery, publisher
+
+    def _recorder_of(self, config: Config) -> Recorder:
+        return Recorder(
+            config.recordings_dir,
+            config.recording,
+            wanted=config.record,
+            tell=self._recording_changed,
+        )
+
+    def _take_on(self, mind: Mind) -> None:
+        """Recognise with `mind` from now on."""
+        self._mind = mind
+        self._bundles, self._pipeline = mind.bundles, mind.pipeline
+        self._calibrating, self._teaching = mind.calibrating, mind.teaching
+        names = [bundle.manifest.name for bundle in mind.bundles]
+        self._latest = {name: said for name, said in self._latest.items() if name in names}
+        self._faults = {name: why for name, why in self._faults.items() if name in names}
+        self._inference_ms = {
+            name: self._inference_ms.get(name, deque(maxlen=LATENCIES_KEPT)) for name in names
         }
 
-    def run(self, stop: Stop) -> None:
+    def run(self, stop: Stop, hangup: Hangup) -> None:
         """Serve until `stop` is set; everything started here has ended when this returns.
 
         Raises
@@ -202,34 +196,44 @@ class Service:
         NotAPortError
             If the configured port can never become one.
         """
-        self._calibrating.load()
-        with self._outbox, self._publisher, self._recorder, self._reader:
+        self._mind.begin()
+        with self._outbox, self._running():
             self._tick()
             drop_startup_pages()
             # Whatever broker and board do: they are waited for in here.
             self._manager.ready(self._in_a_line())
             self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
             while not stop.is_set():
-                arrival = self._reader.next(TICK_S)
+                arrival = self._reader.next(
+                    RELOADING_TICK_S if self._reloading.under_way else TICK_S
+                )
                 if arrival is not None:
                     self._take(arrival)
                 self._requests.work()
+                if hangup.taken():
+                    self._hung_up()
+                self._go_on_reloading()
                 self._tick()
                 # Here everything that came has been taken: a loop that hangs feeds no watchdog.
                 self._manager.alive()
             self._log.info("stopping")
             self._manager.stopping()
+            self._reloading.close()
             self._requests.close()
             self._announcer.health(self._gauges())
 
-    def _head_changed(self, model: str, head: Head) -> None:
-        """Let a model speak with other labels, and Home Assistant know them."""
-        self._pipeline.nose.set_head(model, head)
-        self._discovery.taught(model, head)
-
-    def _recalibrated(self) -> None:
-        """Let taught smells be heard through the correction now in force."""
-        self._teaching.calibrate(self._calibrating.correction())
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run what may be replaced by a reload; what runs at the end is what is ended."""
+        self._publisher.__enter__()
+        try:
+            self._recorder.__enter__()
+            self._reader.__enter__()
+            yield
+        finally:
+            self._reader.__exit__()
+            self._recorder.__exit__()
+            self._publisher.close()
 
     def _take(self, arrival: Arrival) -> None:
         now_s = time.monotonic()
@@ -288,6 +292,8 @@ class Service:
         if present is not self._present:
             self._present = present
             self._announcer.board_present(present=present)
+        for model, head in self._mind.heads.items():
+            self._discovery.taught(model, head)
         self._discovery.describe(self._bundles)
         described = (
             self._pipeline.rate_hz,
@@ -337,6 +343,119 @@ class Service:
             self._faults[model] = why
             self._log.warning(f"{model} is {prediction.state}: {why}")
 
+    def _wake(self) -> None:
+        self._reader.wake()
+
+    def _asked_to_calibrate(self, payload: Data) -> Data | Steps:
+        return self._calibrating.handle(payload)
+
+    def _asked_to_teach(self, payload: Data) -> Data | Steps:
+        return self._teaching.handle(payload)
+
+    def _hung_up(self) -> None:
+        """Do what SIGHUP asks for."""
+        self._log.info("the configuration is read again", file=str(self._path))
+        try:
+            self._reloading.begin(self._reload())
+        except ReloadError as error:
+            self._log.warning(str(error))
+
+    def _asked_to_reload(self, payload: Data) -> Steps:
+        """Do what `request/reload` asks for."""
+        only(payload, ())
+        self._reloading.begin(self._reload())
+        return self._reloading.followed()
+
+    def _go_on_reloading(self) -> None:
+        """Do the next step of a reload, and say how it ended."""
+        outcome = self._reloading.work()
+        if outcome is None:
+            return
+        if isinstance(outcome, ScentdError):
+            self._trouble = "The configuration in the file is not in force: see the log."
+            self._log.error(f"{outcome} The configuration before stays in force.")
+            self._rig_event(RigEventType.RELOAD_REFUSED, str(outcome))
+        else:
+            self._trouble = None
+            self._log.warning("reloaded", **outcome)
+            self._rig_event(RigEventType.RELOADED, ", ".join(outcome["changed"]) or None)
+        self._manager.ready(self._in_a_line())
+
+    def _reload(self) -> Steps:
+        """Make everything that another configuration needs, then take it on between two readings.
+
+        Raises
+        ------
+        ScentdError
+            Something of it cannot be used; nothing has changed then.
+        """
+        self._manager.reloading()
+        config = yield from config_again(self._path)
+        check_replaceable(self._config, config)
+        bundles = yield from models_again(config, self._bundles)
+        changed = self._changed(config, bundles)
+        mind = None
+        if changed & NEEDS_A_MIND:
+            self._check_idle()
+            mind = Mind.made(config, bundles, self._history)
+            mind.begin()
+            yield from mind.hear_past(self._history)
+            self._check_idle()
+        self._put_in_force(config, mind, changed)
+        return {"changed": sorted(changed), "models": list(self._inference_ms)}
+
+    def _changed(self, config: Config, bundles: Sequence[Bundle]) -> set[str]:
+        """Return the settings that another configuration changes; `models` by their bytes, too."""
+        changed = {
+            item.name
+            for item in fields(config)
+            if getattr(config, item.name) != getattr(self._config, item.name)
+        }
+        hashes = [bundle.manifest.files for bundle in bundles]
+        if hashes != [bundle.manifest.files for bundle in self._bundles]:
+            changed.add("models")
+        return changed
+
+    def _check_idle(self) -> None:
+        """Refuse to change what is being calibrated or taught this moment."""
+        if self._requests.at_work_on(CALIBRATE, ENROLL):
+            raise ReloadError(
+                "The rig is being calibrated or taught a smell this moment. Let that end, then "
+                "reload."
+            )
+
+    def _put_in_force(self, config: Config, mind: Mind | None, changed: set[str]) -> None:
+        """Replace what a configuration changes; bytes that came before are taken as before."""
+        if "source" in changed:
+            self._replace_reader(config)
+        if mind is not None:
+            mind.succeed(self._mind)
+            self._take_on(mind)
+        self._config = config
+        if "log" in changed:
+            configure_logs(config.log)
+        if changed & {"rig_id", "mqtt"}:
+            self._publisher.close()
+            self._discovery, self._publisher = self._connection(config)
+            self._announcer.speak_through(self._publisher)
+            self._publisher.__enter__()
+            self._present = None
+        if changed & {"record", "recording"}:
+            self._recorder.__exit__()
+            self._recorder = self._recorder_of(config)
+            self._recorder.__enter__()
+        self._described = None
+        self._next_health_s = 0.0
+        drop_startup_pages()
+
+    def _replace_reader(self, config: Config) -> None:
+        """Listen to another port, after everything that the one before has brought."""
+        self._reader.__exit__()
+        while (arrival := self._reader.next(0.0)) is not None:
+            self._take(arrival)
+        self._reader = Reader(SerialSource(config.source))
+        self._reader.__enter__()
+
     def _status(self, payload: Data) -> Data:
         """Answer `request/status`: the rig in one look."""
         only(payload, ())
@@ -360,6 +479,8 @@ class Service:
     def _in_a_line(self) -> str:
         """Return the rig in one line, for `systemctl status`."""
         said = [_in_words(prediction) for prediction in self._latest.values()]
+        if self._trouble is not None:
+            said.insert(0, self._trouble)
         rate_hz = self._pipeline.rate_hz
         board = "sends" if self._present else "is silent or away"
         rate = f" {rate_hz:.3g} readings a second" if self._present and rate_hz else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.config_apart import ConfigInPreparation
-from daemon.stopping import Stop
+from daemon.stopping import Hangup, Stop
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="recognise smells and publish them until stopped",
         description=(
             "Read the board, recognise what it smells and publish it, until Ctrl-C or SIGTERM. "
-            "Works without a broker, and waits for a board that is not there yet."
+            "Works without a broker, and waits for a board that is not there yet. SIGHUP lets it "
+            "read the configuration again, without losing a reading."
         ),
         epilog="Example: scentd run --config /etc/scentd/scentd.yaml",
     )
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     config = ConfigInPreparation(args.config)
     # numpy does no linear algebra here; OpenBLAS would still start a thread per core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    stop = Stop()
-    with stop.on_signals():
+    stop, hangup = Stop(), Hangup()
+    with stop.on_signals(), hangup.on_signal():
         service = import_module("daemon.service")
-        service.serve(config.result(), stop)
+        service.serve(config.result(), args.config, stop, hangup)
     return 0
