@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ import yaml
 from calibration.baseline import Baseline, ChannelBaseline
 from calibration.correction import GAS_NAMES, N_GAS, Compensation, CorrectionSpec, RigCorrection
 from hardware.errors import ScentdError
+from hardware.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,14 +159,8 @@ def save_profile(profile: Profile, path: Path) -> None:
     text = yaml.safe_dump(
         {"id": profile.id, **_plain(profile)}, sort_keys=False, default_flow_style=None, width=100
     )
-    partial = path.with_suffix(".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise ProfileError(
             f"The calibration profile cannot be written to {path} ({error.strerror}). Check that "

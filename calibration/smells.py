@@ -20,13 +20,10 @@ import dataclasses
 import fcntl
 import hashlib
 import io
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +31,7 @@ import yaml
 
 from calibration.enrolment import EnrolmentError, Lesson, heard, learn, space_of, taught
 from hardware.errors import ScentdError, UsageError
+from hardware.files import write_whole
 from hardware.recording import RecordingError, RecordingWriter, read_recording
 from models.head import Head, Taught
 from models.mapping import build, plain
@@ -41,6 +39,7 @@ from models.nose import correction_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Self
 
     from hardware.recording import Recording
@@ -301,7 +300,7 @@ class SmellStore:
         readings = heard(self.recording(exposure), self._correction_of(exposure))
         start = int(np.searchsorted(readings.t_ms, exposure.start_ms))
         lesson = learn(self._bundle, readings, start)
-        _write_whole(path, _npz(lesson))
+        write_whole(path, _npz(lesson))
         return lesson
 
     def recording(self, exposure: Exposure) -> Recording:
@@ -425,11 +424,11 @@ class SmellStore:
                     before = SmellSet.from_yaml(data, str(self._version(number)))
                 except (OSError, StoreDamagedError):
                     continue
-                _write_whole(self.folder / INDEX, data)
+                write_whole(self.folder / INDEX, data)
                 return before
             if now is not None and now.version > 0:
                 empty = SmellSet(self.model, change="rolled back to the beginning")
-                _write_whole(self.folder / INDEX, empty.to_yaml())
+                write_whole(self.folder / INDEX, empty.to_yaml())
                 return empty
         raise SmellError(
             f"Nothing was changed on {self.model} yet, so there is nothing to go back to."
@@ -460,7 +459,7 @@ class SmellStore:
                 smells, smells=tuple(packed), hidden=(), renamed={}, change=self._model_key
             )
             archive.writestr(INDEX, packed_set.to_yaml())
-        _write_whole(path, target.getvalue())
+        write_whole(path, target.getvalue())
         return smells
 
     def import_(self, path: Path, *, promote: bool = False) -> SmellSet:
@@ -475,6 +474,13 @@ class SmellStore:
         """
         try:
             with zipfile.ZipFile(path) as archive:
+                size_bytes = sum(item.file_size for item in archive.infolist())
+                if size_bytes > LARGEST_IMPORT_BYTES:
+                    raise SmellError(
+                        f"{path} unpacks to {size_bytes} bytes, and what was ever taught to a rig "
+                        f"takes far less than {LARGEST_IMPORT_BYTES}. Export it again on the "
+                        "other rig."
+                    )
                 files = {name: archive.read(name) for name in archive.namelist()}
             theirs = SmellSet.from_yaml(files[INDEX], f"{path}: {INDEX}")
         except (OSError, KeyError, zipfile.BadZipFile, StoreDamagedError) as error:
@@ -517,10 +523,10 @@ class SmellStore:
                 f"The readings of exposure {exposure.id} are missing from the file or damaged. "
                 "Export it again on the other rig."
             )
-        _write_whole(self._readings(exposure.id), readings)
+        write_whole(self._readings(exposure.id), readings)
         embeddings = files.get(f"{EXPOSURES}/{exposure.id}.npz")
         if same and embeddings is not None:
-            _write_whole(self._cache(exposure), embeddings)
+            write_whole(self._cache(exposure), embeddings)
         lesson = self.lesson(exposure)
         return dataclasses.replace(exposure, windows=len(lesson), as_trained=True)
 
@@ -543,7 +549,7 @@ class SmellStore:
         """Keep an exposure's readings, and learn from what is kept and nothing else."""
         data, start_ms = _kept_readings(recording, start_ms)
         name = _digest(data)
-        _write_whole(self._readings(name), data)
+        write_whole(self._readings(name), data)
         exposure = Exposure(name, _now(), source, start_ms, 0.0, 0)
         try:
             lesson = self.lesson(exposure)
@@ -608,8 +614,8 @@ class SmellStore:
         made = dataclasses.replace(smells, version=max(numbers) + 1, date=_now(), change=change)
         self._check(made)
         data = made.to_yaml()
-        _write_whole(self._version(made.version), data)
-        _write_whole(self.folder / INDEX, data)
+        write_whole(self._version(made.version), data)
+        write_whole(self.folder / INDEX, data)
         self._throw_away()
         return made
 
@@ -715,19 +721,3 @@ def _digest(data: bytes) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a power cut leaves the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)  # mkstemp's files are private
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

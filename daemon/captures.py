@@ -6,7 +6,6 @@ that says what it is of. Knows files; what is made of them is `calibration`'s.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from hardware.errors import ScentdError
+from hardware.files import write_whole
 from hardware.recording import read_recording
 from models.mapping import build
 
@@ -178,20 +178,12 @@ class Captures:
         return gone
 
     def _save(self, captures: tuple[Captured, ...]) -> None:
-        """Write the index whole under another name, then rename: a power cut leaves one of both."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(
             {"format": FORMAT, "captures": [asdict(item) for item in captures]},
             sort_keys=False,
             allow_unicode=True,
         )
-        path = self.folder / INDEX
-        fresh = path.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(path)
+        write_whole(self.folder / INDEX, text.encode())
 
     def _remove(self, captures: Iterable[Captured]) -> None:
         for item in captures:

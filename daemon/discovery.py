@@ -12,11 +12,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from daemon.files import write_whole
 from daemon.home_assistant import Speaker, birth_topic, config_topic, device_payload
 from daemon.logs import get_logger
 from daemon.mqtt import ONLINE
 from daemon.payloads import encode
+from hardware.files import write_whole
 from models.head import HIDDEN_SUFFIX
 
 if TYPE_CHECKING:

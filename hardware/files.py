@@ -1,4 +1,4 @@
-"""Daemon: small files written whole: after a power cut there is the old one or the new one.
+"""Ground floor: small files written whole: after a power cut there is the old one or the new one.
 
 May import the standard library alone.
 """
@@ -15,6 +15,8 @@ FILE_MODE = 0o644
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name, let the disk have it, and rename it.
 
+    Folders on the way to it are made.
+
     Raises
     ------
     OSError
@@ -28,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        partial.chmod(FILE_MODE)
+        partial.chmod(FILE_MODE)  # mkstemp's files are private
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
