@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import select
 import socket
 import ssl
@@ -61,6 +62,9 @@ RESPONSE = "response"
 
 FLEETING_LIMIT = 256
 """QoS 0 messages that wait for the thread; older ones give way and are counted."""
+
+PACKET_OVERHEAD_BYTES = 16
+"""What the header and the properties add to topic and payload, at most."""
 
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 3.0
@@ -384,6 +388,7 @@ class _Session:
         self._client.on_publish = self._on_publish
         self._client.on_message = self._on_message
         self._connack: ReasonCode | None = None
+        self._largest: float = math.inf
         self._in_flight: dict[int, int | None] = {}
         self._late_until = 0
         self._newest_late: dict[str, int] = {}
@@ -457,9 +462,10 @@ class _Session:
         _userdata: Any,
         _flags: paho.ConnectFlags,
         reason: ReasonCode,
-        _properties: Properties | None,
+        properties: Properties | None,
     ) -> None:
         self._connack = reason
+        self._largest = getattr(properties, "MaximumPacketSize", math.inf)
 
     def _on_publish(
         self,
@@ -504,9 +510,27 @@ class _Session:
     def _publish(self, message: Message, entry_id: int | None) -> None:
         whole = message.topic in self._desk.elsewhere
         topic = message.topic if whole else self._prefix + message.topic
-        info = self._client.publish(topic, message.payload, message.qos, message.retain)
+        # A name taught over JSON may hold what UTF-8 cannot.
+        payload = message.payload.encode(errors="replace")
+        size_bytes = len(payload) + len(topic) + PACKET_OVERHEAD_BYTES
+        if size_bytes > self._largest:
+            # Sent all the same, it would end this connection and every next one.
+            self._give_up(topic, size_bytes, entry_id)
+            return
+        info = self._client.publish(topic, payload, message.qos, message.retain)
         if message.qos > 0:
             self._in_flight[info.mid] = entry_id
+
+    def _give_up(self, topic: str, size_bytes: int, entry_id: int | None) -> None:
+        self._desk.note(rejected=self._desk.report().rejected + 1)
+        self._desk.log.error(
+            "a message is larger than the broker allows and is given up",
+            topic=topic,
+            size_bytes=size_bytes,
+            largest_bytes=self._largest,
+        )
+        if entry_id is not None:
+            self._desk.outbox.done(entry_id)
 
     def _turn(self, longest_s: float) -> None:
         """Let the socket work once: wait for bytes, room to write, a wake, or the time."""

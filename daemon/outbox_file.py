@@ -306,7 +306,8 @@ class OutboxFile:
 
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            message, payload = entry.message, entry.message.payload.encode()
+            # A name taught over JSON may hold what UTF-8 cannot: it must not stop the others.
+            message, payload = entry.message, entry.message.payload.encode(errors="replace")
             self._db.execute(
                 _INSERT,
                 (

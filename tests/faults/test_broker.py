@@ -28,8 +28,10 @@ from daemon.config import LogConfig, MqttConfig, TlsConfig
 from daemon.logs import configure_logs
 from daemon.mqtt import BrokerState, Publisher
 from daemon.outbox import Message, Outbox, Worth
+from hardware.simulator.board import SimulatedBoard
 from tests.daemon.counterparts import (
     ROOT,
+    Daemon,
     Mosquitto,
     Subscriber,
     free_port,
@@ -37,6 +39,7 @@ from tests.daemon.counterparts import (
     retained,
     wait_until,
 )
+from tests.faults.rig import AIR, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,6 +159,23 @@ def test_a_broker_that_takes_no_connections_yet_is_asked_again_soon(tmp_path: Pa
             rig.await_delivery()
         finally:
             mosquitto.stop()
+
+
+def test_a_message_too_large_for_the_broker_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path, free_port(), "allow_anonymous true\nmax_packet_size 2000").start()
+    try:
+        with Subscriber(broker.port) as ear, rig_at(tmp_path, broker.port) as rig:
+            rig.say(range(3))
+            rig.publisher.publish(
+                Message("response/enroll", json.dumps({"data": "x" * 3000}), 1, False)
+            )
+            rig.say(range(3, 6))
+            rig.await_delivery()
+            wait_until(lambda: consumed(ear) == list(range(6)), "the others")
+            assert rig.publisher.report().rejected == 1
+            assert rig.publisher.report().connections == 1
+    finally:
+        broker.stop()
 
 
 @dataclass
@@ -419,3 +439,40 @@ def test_recovery_is_as_loud_as_the_failure(broker: Mosquitto, tmp_path: Path) -
         broker.start()
         wait_until(lambda: "connected to the broker" in log.getvalue(), "the recovery in the log")
     assert "connection to the broker lost" in log.getvalue()
+
+
+def said_on(daemon: Daemon, topic: str) -> list[tuple[str, int]]:
+    """Return boot and seq of all that a service says in its log to have made for a topic."""
+    lines = [json.loads(line) for line in daemon.log.splitlines() if '"said"' in line]
+    return [(line["boot_id"], line["seq"]) for line in lines if line["topic"] == topic]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_service_found_out_without_a_broker_outlives_it(
+    absent_broker: Mosquitto, tmp_path: Path, toy_substances: Path, end: signal.Signals
+) -> None:
+    link = tmp_path / "ttyBOARD"
+    text = settings(
+        f"port: {link}", toy_substances, absent_broker.port, "log: {level: debug, format: json}"
+    )
+    with SimulatedBoard(AIR, link=link, speed=20.0), Daemon(tmp_path, text) as first:
+        wait_until(lambda: len(said_on(first, "substance")) > 30, "thirty predictions")
+        first.end(end)
+        made = said_on(first, "substance")
+    absent_broker.start()
+    with Subscriber(absent_broker.port) as ear, Daemon(tmp_path, text) as second:
+        ear.await_text("scent/rig/status", "online")
+        wait_until(lambda: len(ear.texts(TOPIC)) >= 10, "the late predictions")
+        assert second.end() == 0
+        ear.await_text("scent/rig/status", "offline")
+        payloads = [json.loads(one) for one in ear.texts(TOPIC)]
+    boot = made[0][0]
+    heard = [(one["boot_id"], one["seq"]) for one in payloads if one["boot_id"] == boot]
+    assert heard == made[: len(heard)]
+    if end is signal.SIGTERM:
+        assert heard == made
+    else:  # what a killed service had not written in its last second is all that may be missing
+        assert len(heard) > 0
+    assert all(one["buffered"] for one in payloads if one["boot_id"] == boot)
+    times = [one["ts"] for one in payloads]
+    assert times == sorted(times)
