@@ -133,7 +133,12 @@ class Service:
         self._inbox = Inbox(self._wake)
         self._discovery, self._publisher = self._connection(config)
         self._announcer = Announcer(self._publisher, version=version)
-        self._recorder = self._recorder_of(config)
+        self._recorder = Recorder(
+            config.recordings_dir,
+            config.recording,
+            wanted=config.record,
+            tell=self._recording_changed,
+        )
         self._history = History()
         self._latest: dict[str, Prediction] = {}
         self._faults: dict[str, str] = {}
@@ -168,14 +173,6 @@ class Service:
         discovery.begin(publisher)
         return discovery, publisher
 
-    def _recorder_of(self, config: Config) -> Recorder:
-        return Recorder(
-            config.recordings_dir,
-            config.recording,
-            wanted=config.record,
-            tell=self._recording_changed,
-        )
-
     def _take_on(self, mind: Mind) -> None:
         """Recognise with `mind` from now on."""
         self._mind = mind
@@ -197,7 +194,7 @@ class Service:
             If the configured port can never become one.
         """
         self._mind.begin()
-        with self._outbox, self._running():
+        with self._outbox, self._connected(), self._recorder, self._listening():
             self._tick()
             drop_startup_pages()
             # Whatever broker and board do: they are waited for in here.
@@ -223,17 +220,22 @@ class Service:
             self._announcer.health(self._gauges())
 
     @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """Run what may be replaced by a reload; what runs at the end is what is ended."""
+    def _connected(self) -> Iterator[None]:
+        """Run the publisher; after a reload that is another one."""
         self._publisher.__enter__()
         try:
-            self._recorder.__enter__()
-            self._reader.__enter__()
+            yield
+        finally:
+            self._publisher.close()
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Run the reader; after a reload that is another one."""
+        self._reader.__enter__()
+        try:
             yield
         finally:
             self._reader.__exit__()
-            self._recorder.__exit__()
-            self._publisher.close()
 
     def _take(self, arrival: Arrival) -> None:
         now_s = time.monotonic()
@@ -441,9 +443,7 @@ class Service:
             self._publisher.__enter__()
             self._present = None
         if changed & {"record", "recording"}:
-            self._recorder.__exit__()
-            self._recorder = self._recorder_of(config)
-            self._recorder.__enter__()
+            self._recorder.configure(config.recording, wanted=config.record)
         self._described = None
         self._next_health_s = 0.0
         drop_startup_pages()
