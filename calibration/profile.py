@@ -23,6 +23,7 @@ from calibration.baseline import Baseline, ChannelBaseline
 from calibration.correction import GAS_NAMES, N_GAS, Compensation, CorrectionSpec, RigCorrection
 from hardware.errors import ScentdError
 from hardware.files import write_whole
+from hardware.safe_yaml import read_yaml, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,7 +182,7 @@ def load_profile(path: Path, board: str | None = None) -> Profile:
     ProfileMissingError, ProfileDamagedError, ProfileVersionError, WrongBoardError.
     """
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ProfileMissingError(
             f"There is no calibration profile {path}. Make one with `scentd calibrate`."
@@ -192,9 +193,9 @@ def load_profile(path: Path, board: str | None = None) -> Profile:
         raise _damaged(path, "it has no `version`")
     if plain["version"] != FORMAT_VERSION:
         raise ProfileVersionError(
-            f"{path} is a calibration profile of version {plain['version']!r}; this scentd reads "
-            f"version {FORMAT_VERSION}. Fit it again with `scentd calibrate fit`: the captures "
-            "that it was made from are kept."
+            f"{path} is a calibration profile of version {shown(plain['version'])}; this scentd "
+            f"reads version {FORMAT_VERSION}. Fit it again with `scentd calibrate fit`: the "
+            "captures that it was made from are kept."
         )
     body = {key: value for key, value in plain.items() if key != "id"}
     if plain.get("id") != _id_of(body):

@@ -33,6 +33,7 @@ from calibration.enrolment import EnrolmentError, Lesson, heard, learn, space_of
 from hardware.errors import ScentdError, UsageError
 from hardware.files import write_whole
 from hardware.recording import RecordingError, RecordingWriter, read_recording
+from hardware.safe_yaml import read_yaml
 from models.head import Head, Taught
 from models.mapping import build, plain
 from models.nose import correction_for
@@ -62,6 +63,9 @@ LONGEST_S = 600.0
 MOST_SMELLS = 64
 MOST_EXPOSURES = 16
 """Of one smell; the oldest gives way."""
+
+LARGEST_IMPORT_BYTES = 256_000_000
+"""Unpacked: a small file can be made to fill any memory. A hundred smells take a tenth of it."""
 
 VERSIONS_KEPT = 30
 LABEL_LIMIT = 64
@@ -172,8 +176,8 @@ class SmellSet:
         problems: list[str] = []
         made = None
         try:
-            raw = yaml.safe_load(data)
-        except (yaml.YAMLError, UnicodeDecodeError):
+            raw = read_yaml(data)
+        except yaml.YAMLError:
             raw = None
         if not isinstance(raw, dict):
             problems = ["it is no YAML mapping"]

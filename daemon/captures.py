@@ -15,6 +15,7 @@ import yaml
 from hardware.errors import ScentdError
 from hardware.files import write_whole
 from hardware.recording import read_recording
+from hardware.safe_yaml import read_yaml
 from models.mapping import build
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Captures:
         """
         path = self.folder / INDEX
         try:
-            raw = yaml.safe_load(path.read_bytes())
+            raw = read_yaml(path.read_bytes())
         except FileNotFoundError:
             return ()
         except yaml.YAMLError as error:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from daemon.config import Config, SourceConfig
 from hardware.errors import ScentdError, UsageError
+from hardware.safe_yaml import read_yaml, read_yaml_with_nodes, shown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -33,8 +34,6 @@ ANY_NAME = "NAME"
 
 LONGEST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 EXAMPLE = """\
 rig_id: kitchen
@@ -128,10 +127,8 @@ def _read_text(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> tuple[dict[str, Any], dict[Location, int], list[Problem]]:
     """Return the data, the line of every value, and the keys that were written twice."""
-    loader = _LOADER(text)
     try:
-        node = loader.get_single_node()
-        data = loader.construct_document(node) if node is not None else None
+        node, data = read_yaml_with_nodes(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
@@ -148,8 +145,6 @@ def _parse(path: Path, text: str) -> tuple[dict[str, Any], dict[Location, int], 
                 ],
             )
         ) from None
-    finally:
-        loader.dispose()
     if not isinstance(data, dict):
         raise ConfigError(
             f"{path} must hold settings as `name: value` lines, and holds a "
@@ -222,7 +217,7 @@ def _overlay(
 def _environment_value(text: str) -> Any:
     # Scalars stay text, which pydantic turns into the field's type: a username
     # of digits must not become a number.
-    return _LOADER(text).get_single_data() if text.lstrip().startswith(("[", "{")) else text
+    return read_yaml(text) if text.lstrip().startswith(("[", "{")) else text
 
 
 def _validate(
@@ -293,7 +288,7 @@ def _shown(name: str, value: Any) -> str:
         return "something else"
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = shown(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 

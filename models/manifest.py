@@ -26,6 +26,7 @@ import yaml
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
+from hardware.safe_yaml import read_yaml, shown
 from models.decision import DecisionSpec
 from models.mapping import build, plain
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
@@ -33,7 +34,6 @@ from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_h
 if TYPE_CHECKING:
     from io import BufferedReader
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 FORMAT = 1
@@ -187,7 +187,7 @@ class Manifest:
         """
         _check_self_hash(data, source)
         try:
-            raw = _Loader(data).get_single_data()
+            raw = read_yaml(data)
         except yaml.YAMLError as error:
             raise ManifestError(f"{source} is not YAML: {error}") from error
         if not isinstance(raw, dict):
@@ -378,7 +378,7 @@ def _check_format(version: Any, source: str) -> None:
         else "Export the bundle anew"
     )
     raise BundleVersionError(
-        f"{source} has bundle format {version!r}; this scentd reads format {FORMAT}. {advice}."
+        f"{source} has bundle format {shown(version)}; this scentd reads format {FORMAT}. {advice}."
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import numpy as np
 
 from hardware.errors import ScentdError
+from hardware.safe_yaml import shown
 
 _T = TypeVar("_T")
 
@@ -39,7 +40,7 @@ def build(cls: type[_T], raw: Any, where: str, problems: list[str]) -> _T | None
     The dataclass, or None where anything was added to `problems`.
     """
     if not isinstance(raw, dict):
-        problems.append(f"{where or 'the file'} must be a mapping, got {raw!r}")
+        problems.append(f"{where or 'the file'} must be a mapping, got {shown(raw)}")
         return None
     prefix = f"{where}." if where else ""
     known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -85,7 +86,7 @@ def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
         or (hint in (int, str, bool) and type(value) is hint)
     ):
         return value
-    problems.append(f"{where} must be {_described(hint)}, got {value!r}")
+    problems.append(f"{where} must be {_described(hint)}, got {shown(value)}")
     return None
 
 

@@ -32,6 +32,7 @@ import yaml
 
 from hardware.channels import CHANNEL_NAMES, CHANNELS, GROVE_FULL_SCALE, Part, channel_index
 from hardware.errors import ScentdError, UsageError
+from hardware.safe_yaml import read_yaml
 from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
 
 if TYPE_CHECKING:
@@ -433,7 +434,7 @@ def read_rig(path: Path) -> OtherRig:
     OtherRigError: no such file, no YAML, an unknown key, or a figure that is none.
     """
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise OtherRigError(
             f"Expected another rig's description (YAML) in {path}, which cannot be read: {error}. "
