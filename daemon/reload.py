@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from daemon.pipeline import load_models, with_decision
 from hardware.errors import ScentdError
-from models.bundle import bundle_folder
-from models.manifest import read_manifest
+from models.bundle import bundle_folder, verify_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -92,7 +91,11 @@ def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
     """
     bundles = []
     for name in config.models:
-        manifest = read_manifest(bundle_folder(name))
+        # All of it, also of what runs already: a damaged bundle would end the next start.
+        manifest = yield from _beside(
+            lambda name=name: verify_bundle(bundle_folder(name)),  # type: ignore[misc]
+            {"doing": f"checking {name}"},
+        )
         same = next((b for b in running if b.manifest.files == manifest.files), None)
         if same is not None:
             as_shipped = copy(same)

@@ -133,12 +133,13 @@ def _replay(
     bundle = _chosen(file, recording, args.model, config)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
+    live = args.live or _is_live(file, recording)
     nose = Nose(
         [bundle],
         NoseSettings() if config is None else nose_settings(config),
         rate_hz=_known_rate_hz(recording, config),
-        skip_warm_up=not _is_live(file, args),
-        assume_exposed=not _is_live(file, args) and is_published(recording),
+        skip_warm_up=not live,
+        assume_exposed=not live and is_published(recording),
         correction=correction,
         heads=_heads(bundle, state_dir, correction),
     )
@@ -203,15 +204,12 @@ def _heads(
     return {model: head for model, head in heads.items() if not head.empty}
 
 
-def _is_live(file: str, args: argparse.Namespace) -> bool:
-    """Whether the recording begins as the service does; only the first segment of a run does."""
-    if args.live:
-        return True
-    place = place_of(Path(file))
-    if place is not None:
-        _run, number = place
-        return number == 1
-    return file.endswith(LIVE_SUFFIX)
+def _is_live(file: str, recording: Recording) -> bool:
+    """Whether the recording begins as the service does: of its segments, only a run's first."""
+    if place_of(Path(file)) is None:
+        return file.endswith(LIVE_SUFFIX)
+    # The service's time begins with its first reading; recording may have begun later.
+    return recording.timestamp_ms is not None and int(recording.timestamp_ms[0]) == 0
 
 
 def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:

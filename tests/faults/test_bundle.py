@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ from daemon.cli import main
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import INT8_MODEL
 from tests.daemon.counterparts import Daemon, Mosquitto, Odours, Subscriber, wait_until
-from tests.faults.rig import await_more_predictions, last_health, said, settings
+from tests.faults.rig import (
+    await_event,
+    await_more_predictions,
+    last_health,
+    logged,
+    said,
+    settings,
+)
 
 NO2 = 0
 SPEED = 50.0
@@ -63,3 +71,31 @@ def test_a_running_model_goes_on_when_its_bundle_is_damaged(
     told = capsys.readouterr().err
     assert "toy-substance" in told
     assert "Traceback" not in told
+
+
+def test_a_damaged_bundle_is_refused_by_a_reload_and_taken_once_it_is_whole_again(
+    broker: Mosquitto, tmp_path: Path, bundle: Path
+) -> None:
+    link = tmp_path / "ttyBOARD"
+    whole = (bundle / INT8_MODEL).read_bytes()
+    text = settings(f"port: {link}", bundle, broker.port)
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(LEMON_LATE, link=link, speed=SPEED, wait_for_listener=True),
+        Daemon(tmp_path, text) as daemon,
+    ):
+        await_more_predictions(ear)
+        assert daemon.process is not None
+        flip_byte(bundle / INT8_MODEL)
+        daemon.process.send_signal(signal.SIGHUP)
+        refused = await_event(ear, "reload_refused")
+        await_more_predictions(ear)
+        (bundle / INT8_MODEL).write_bytes(whole)
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: '"reloaded"' in daemon.log, "the reload")
+        await_more_predictions(ear)
+        health = last_health(daemon, ear)
+    assert INT8_MODEL in refused["detail"]
+    assert logged(daemon, "stays in force")["level"] == "error"
+    assert health["board"]["losses"] == 0
+    assert health["frames_lost"] == 0
