@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daemon.config import Config, DecisionConfig
+    from daemon.model_store import ModelStore
     from hardware.frames import SensorFrame
     from hardware.protocol import LineCounts
     from models.bundle import Bundle
@@ -120,15 +121,27 @@ class Pipeline:
         return self.nose.finish()
 
 
-def load_models(names: Iterable[str], decision: DecisionConfig) -> list[Bundle]:
+def load_models(
+    names: Iterable[str], decision: DecisionConfig, store: ModelStore | None = None
+) -> list[Bundle]:
     """Load bundles, with the rig's own decision constants where it has any.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names or folders, as a configuration has them.
+    decision : DecisionConfig
+        The rig owner's.
+    store : ModelStore, optional
+        What is installed on the rig, in place of what is shipped.
 
     Raises
     ------
     BundleError
         The first bundle that cannot be used, and why.
     """
-    return [with_decision(load_bundle(name), decision) for name in names]
+    load = load_bundle if store is None else store.load
+    return [with_decision(load(name), decision) for name in names]
 
 
 def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
