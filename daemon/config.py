@@ -214,6 +214,28 @@ class RecordingConfig:
     """Pack closed segments (gzip); `scentd replay` reads them as they are."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxConfig:
+    """How much may wait on disk for the broker; docs/mqtt.md says what gives way first."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    max_messages: Annotated[
+        int, Must(_within(10, 10_000_000), "the outbox may hold 10 to 10000000 messages")
+    ] = 50_000
+    """A day and a half of outage with two models and a 5 s stride, before anything is thinned."""
+
+    max_mb: Annotated[
+        float, Must(_within(0.01, 1e5), "the outbox may hold 0.01 to 100000 megabytes")
+    ] = 64.0
+    """Of payloads; the file is a fifth larger."""
+
+    max_age_days: Annotated[
+        float, Must(_within(0.001, 3650), "messages may wait 0.001 to 3650 days")
+    ] = 7.0
+    """Counted while scentd runs: without a clock chip a rig does not know how long it was off."""
+
+
 _Seconds = Annotated[
     float | None, Must(_within(0.001, 1e6), "a time in seconds lies above 0 and below 1000000")
 ]
@@ -353,6 +375,7 @@ class Config:
     """Write every frame to CSV segments below `state_dir`/recordings."""
 
     recording: RecordingConfig = field(default_factory=RecordingConfig)
+    outbox: OutboxConfig = field(default_factory=OutboxConfig)
 
     state_dir: Path = field(default_factory=default_state_dir)
     decision: DecisionConfig = field(default_factory=DecisionConfig)

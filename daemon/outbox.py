@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
+from daemon.config import OutboxConfig
 from daemon.logs import get_logger
 from daemon.outbox_file import DamagedError, Entry, Limits, Message, OutboxFile, Worth
 from hardware.errors import ScentdError
@@ -29,13 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Worth"]
+__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Worth", "limits_of"]
 
 FILE_NAME = "outbox.sqlite"
 """Below `state_dir`."""
-
-DISK_LIMITS = Limits(messages=50_000, size_bytes=64 << 20, age_s=7 * 86_400)
-"""A day and a half of outage with two models and a 5 s stride, before anything is thinned out."""
 
 MEMORY_LIMITS = Limits(messages=5_000, size_bytes=4 << 20, age_s=7 * 86_400)
 """What a Pi's daemon can spare while its disk is full."""
@@ -59,6 +57,15 @@ LOSSES = ("thinned", "predictions", "events", "expired", "damaged")
 old, or unreadable."""
 
 _SLOWEST_COMMIT_S = 5.0
+
+
+def limits_of(config: OutboxConfig) -> Limits:
+    """Return the bounds on disk that the rig's owner set."""
+    return Limits(
+        messages=config.max_messages,
+        size_bytes=round(config.max_mb * 1e6),
+        age_s=round(config.max_age_days * 86_400),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +126,8 @@ class Outbox:
     ----------
     path : Path or None
         The database; None keeps everything in memory.
-    limits : Limits
-        How much may wait on disk.
+    limits : Limits, optional
+        How much may wait on disk; what the configuration says when it says nothing otherwise.
     memory_limits : Limits
         How much may wait in memory.
     """
@@ -128,10 +135,11 @@ class Outbox:
     def __init__(
         self,
         path: Path | None,
-        limits: Limits = DISK_LIMITS,
+        limits: Limits | None = None,
         memory_limits: Limits = MEMORY_LIMITS,
     ) -> None:
-        self._path, self._limits, self._memory_limits = path, limits, memory_limits
+        self._path, self._memory_limits = path, memory_limits
+        self._limits = limits_of(OutboxConfig()) if limits is None else limits
         self._log = get_logger("outbox")
         # Two locks, taken in this order: `_shelf` is held while the disk works and guards the
         # files and the cursor; `_desk` is held for moments only and guards all the rest.

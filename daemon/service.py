@@ -26,7 +26,7 @@ from daemon.memory import drop_startup_pages
 from daemon.mind import Mind
 from daemon.mqtt import OFFLINE, ONLINE, BrokerState, Publisher
 from daemon.notify import ServiceManager
-from daemon.outbox import FILE_NAME, Outbox
+from daemon.outbox import FILE_NAME, Outbox, limits_of
 from daemon.payloads import Gauges, RigEvent, RigEventType, finite
 from daemon.pipeline import load_models
 from daemon.reader import Reader
@@ -128,7 +128,7 @@ class Service:
         self._manager = manager
         self._version = version
         self._log = get_logger("service")
-        self._outbox = Outbox(config.state_dir / FILE_NAME)
+        self._outbox = Outbox(config.state_dir / FILE_NAME, limits_of(config.outbox))
         self._reader = Reader(SerialSource(config.source))
         self._inbox = Inbox(self._wake)
         self._discovery, self._publisher = self._connection(config)
