@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hardware.files import sync_folder
 from hardware.protocol import encode_csv_header
 from hardware.recording import COMPRESSED_SUFFIX, whole_lines_bytes
 
@@ -156,18 +157,9 @@ def compress(path: Path, given_up: Callable[[], bool]) -> bool:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     path.unlink()
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let a renaming outlast a power cut before the file it replaces goes."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_room(segments: Iterable[Segment], limit_bytes: int) -> list[Segment]:

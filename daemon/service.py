@@ -31,6 +31,7 @@ from daemon.payloads import Gauges, RigEvent, RigEventType, finite
 from daemon.pipeline import load_models
 from daemon.reader import Reader
 from daemon.recorder import Recorder
+from daemon.recording_requests import RECORD, RecordingRequests
 from daemon.reload import ReloadError, Reloading, check_replaceable, config_again, models_again
 from daemon.requests import Inbox, Requests, only
 from daemon.sources import Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
@@ -151,6 +152,9 @@ class Service:
         self._requests.register(CALIBRATE, self._asked_to_calibrate)
         self._requests.register(ENROLL, self._asked_to_teach)
         self._requests.register(RELOAD, self._asked_to_reload)
+        self._requests.register(
+            RECORD, RecordingRequests(self._recorder, config.recordings_dir).handle
+        )
         self._started_s = time.monotonic()
         self._board = BoardWatch(config.source.baud)
         self._latest_reading: tuple[int, int] | None = None
@@ -407,14 +411,14 @@ class Service:
         return {"changed": sorted(changed), "models": list(self._inference_ms)}
 
     def _changed(self, config: Config, bundles: Sequence[Bundle]) -> set[str]:
-        """Return the settings that another configuration changes; `models` by their bytes, too."""
+        """Return the settings that another configuration changes; models by their bytes, too."""
         changed = {
             item.name
             for item in fields(config)
             if getattr(config, item.name) != getattr(self._config, item.name)
         }
-        hashes = [bundle.manifest.files for bundle in bundles]
-        if hashes != [bundle.manifest.files for bundle in self._bundles]:
+        running = [bundle.manifest.sha256 for bundle in self._bundles]
+        if [bundle.manifest.sha256 for bundle in bundles] != running:
             changed.add("models")
         return changed
 

@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 
 from daemon.config import RecordingConfig
 from daemon.recorder import Recorder, RecorderState
+from daemon.recording_requests import RecordingRequests
+from daemon.requests import RequestError
 from daemon.segments import compress, make_room, mend, segment_name, segments_in
 from hardware.recording import read_recording, read_recordings
 from tests.daemon.counterparts import wait_until
@@ -196,6 +198,25 @@ def test_other_bounds_hold_from_the_next_frame_on(tmp_path: Path) -> None:
         fill(recorder, 10, first=30)
     lengths = [len(read_recording(segment.path)) for segment in segments_in(tmp_path)]
     assert lengths == [20, 5, 5]
+
+
+def test_requests_start_stop_and_list_it(tmp_path: Path) -> None:
+    with Recorder(tmp_path, plain(), wanted=False) as recorder:
+        requests = RecordingRequests(recorder, tmp_path)
+        assert requests.handle({})["recording"]["state"] == "off"
+        assert requests.handle({"action": "start"})["recording"]["state"] == "waiting"
+        fill(recorder, 5)
+        listed = requests.handle({"action": "list"})
+        assert requests.handle({"action": "stop"})["recording"]["state"] == "off"
+    (segment,) = segments_in(tmp_path)
+    assert listed["recording"]["segment"] == segment.name
+    assert listed["segments"] == [{"file": segment.name, "bytes": segment.size}]
+
+
+@pytest.mark.parametrize("payload", [{"action": "erase"}, {"action": 1}, {"file": "../x"}])
+def test_a_request_for_anything_else_is_refused(tmp_path: Path, payload: dict[str, object]) -> None:
+    with Recorder(tmp_path, plain(), wanted=False) as recorder, pytest.raises(RequestError):
+        RecordingRequests(recorder, tmp_path).handle(payload)
 
 
 def some_segment(folder: Path, rows: int = 20) -> Path:
