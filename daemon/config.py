@@ -228,7 +228,7 @@ class OutboxConfig:
     max_mb: Annotated[
         float, Must(_within(0.01, 1e5), "the outbox may hold 0.01 to 100000 megabytes")
     ] = 64.0
-    """Of payloads; the file is a fifth larger."""
+    """Of payloads; the file is an eighth larger, and does not shrink again."""
 
     max_age_days: Annotated[
         float, Must(_within(0.001, 3650), "messages may wait 0.001 to 3650 days")

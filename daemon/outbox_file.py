@@ -52,27 +52,23 @@ INSERT INTO messages (id, put_s, worth, topic, qos, retain, payload, crc32)
 SELECT id - ?, put_s, worth, topic, qos, retain, payload, crc32 FROM messages
 """
 
-_THIN = """
-DELETE FROM messages WHERE id IN (
-    SELECT id FROM (
-        SELECT id, row_number() OVER (PARTITION BY topic ORDER BY id) AS place
-        FROM (SELECT id, topic FROM messages WHERE worth = ? AND id > ? ORDER BY id LIMIT ?)
-    ) WHERE place % 2 = 0
-) RETURNING length(payload)
+_EVERY_SECOND = """
+SELECT id FROM (
+    SELECT id, row_number() OVER (PARTITION BY topic ORDER BY id) AS place
+    FROM (SELECT id, topic FROM messages WHERE worth = ? AND id > ? ORDER BY id LIMIT ?)
+) WHERE place % 2 = 0
 """
 
-_EXPIRE = """
-DELETE FROM messages WHERE id > :after AND id < coalesce(
+_TOO_OLD = """
+SELECT id FROM messages WHERE id > :after AND id < coalesce(
     (SELECT id FROM messages WHERE id > :after AND put_s >= :oldest_s ORDER BY id LIMIT 1),
     9223372036854775807
-) RETURNING length(payload)
+)
 """
 
-_DROP_OLDEST = """
-DELETE FROM messages WHERE id IN (
-    SELECT id FROM messages WHERE worth <= ? AND id > ? ORDER BY id LIMIT ?
-) RETURNING length(payload)
-"""
+_OLDEST = "SELECT id FROM messages WHERE worth <= ? AND id > ? ORDER BY id LIMIT ?"
+
+_DELETE = "DELETE FROM messages WHERE id = ? RETURNING length(payload)"
 
 _WAL_HEADER_AND_FRAME = 32 + 24
 
@@ -299,10 +295,16 @@ class OutboxFile:
             raise
 
     def _remove(self, ids: Iterable[int]) -> int:
-        return sum(
-            self._deleted("DELETE FROM messages WHERE id = ? RETURNING length(payload)", (one,))
-            for one in ids
-        )
+        """Remove what is there of `ids`; return how many were."""
+        # One at a time: of a statement that deletes many, SQLite keeps every page it touches in
+        # memory, to be able to take that statement back alone.
+        found = 0
+        for entry_id in ids:
+            for (size_bytes,) in self._db.execute(_DELETE, (entry_id,)).fetchall():
+                found += 1
+                self.count -= 1
+                self.size_bytes -= size_bytes
+        return found
 
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -325,31 +327,28 @@ class OutboxFile:
             too_large = self.size_bytes > limits.size_bytes
             return max(self.count - limits.messages, int(too_large))
 
-        lost["expired"] += self._deleted(
-            _EXPIRE, {"after": after, "oldest_s": now_s - limits.age_s}
+        lost["expired"] += self._let_go(
+            _TOO_OLD, {"after": after, "oldest_s": now_s - limits.age_s}
         )
         while excess() > 0:
             # Of the older half every second one: what was said hours ago is told at ever
             # longer steps, and no stretch of time goes silent.
             waiting = "SELECT count(*) FROM messages WHERE worth = ? AND id > ?"
             (repeats,) = self._db.execute(waiting, (Worth.REPEAT, after)).fetchone()
-            thinned = self._deleted(_THIN, (Worth.REPEAT, after, max(2, repeats // 2)))
+            thinned = self._let_go(_EVERY_SECOND, (Worth.REPEAT, after, max(2, repeats // 2)))
             if thinned == 0:
                 break
             lost["thinned"] += thinned
         for worth, kind in ((Worth.CHANGE, "predictions"), (Worth.KEPT, "events")):
             while (over := excess()) > 0:
-                dropped = self._deleted(_DROP_OLDEST, (worth, after, over))
+                dropped = self._let_go(_OLDEST, (worth, after, over))
                 if dropped == 0:
                     break
                 lost[kind] += dropped
 
-    def _deleted(self, statement: str, values: tuple[int, ...] | dict[str, int]) -> int:
-        """Run a deletion that returns sizes; return how many went."""
-        sizes = [size for (size,) in self._db.execute(statement, values).fetchall()]
-        self.count -= len(sizes)
-        self.size_bytes -= sum(sizes)
-        return len(sizes)
+    def _let_go(self, which: str, values: tuple[int, ...] | dict[str, int]) -> int:
+        """Remove the messages whose ids a query returns; return how many they were."""
+        return self._remove([entry_id for (entry_id,) in self._db.execute(which, values)])
 
     def next_after(self, entry_id: int) -> Entry | None:
         """Return the entry with the next higher id, None when there is none.
