@@ -17,6 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from daemon.config import Config, SourceConfig
+from daemon.secrets import delivered
 from hardware.errors import ScentdError, UsageError
 from hardware.safe_yaml import read_yaml, read_yaml_with_nodes, shown
 
@@ -81,7 +82,7 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     problems += invalid
     if config is None or problems:
         raise ConfigError(_report(path, sorted(problems, key=lambda problem: problem.line)))
-    return _anchored(config, path.resolve().parent)
+    return _anchored(config, path.resolve().parent, os.environ if environ is None else environ)
 
 
 def source_from_options(**options: Any) -> SourceConfig:
@@ -354,15 +355,15 @@ def _report(path: Path, problems: list[Problem]) -> str:
     return f"{path} cannot be used: {count}, and nothing was opened.\n{listed}"
 
 
-def _anchored(config: Config, folder: Path) -> Config:
+def _anchored(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:
     """Let relative paths start at the configuration's folder, wherever scentd was started."""
 
-    def anchor(path: Path | None) -> Path | None:
-        return None if path is None else folder / path.expanduser()
+    def secret(path: Path | None) -> Path | None:
+        return None if path is None else delivered(folder / path.expanduser(), folder, environ)
 
     tls = config.mqtt.tls
     if tls is not None:
-        tls = replace(tls, ca=anchor(tls.ca), cert=anchor(tls.cert), key=anchor(tls.key))
+        tls = replace(tls, ca=secret(tls.ca), cert=secret(tls.cert), key=secret(tls.key))
     port = config.source.port
     return replace(
         config,
@@ -370,6 +371,6 @@ def _anchored(config: Config, folder: Path) -> Config:
         models=tuple(
             str(folder / Path(name).expanduser()) if "/" in name else name for name in config.models
         ),
-        mqtt=replace(config.mqtt, tls=tls, password_file=anchor(config.mqtt.password_file)),
+        mqtt=replace(config.mqtt, tls=tls, password_file=secret(config.mqtt.password_file)),
         state_dir=folder / config.state_dir.expanduser(),
     )

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
+
+CREDENTIALS = "credentials"
+"""Folder beside the configuration for files that only root may read."""
+
+CREDENTIAL_PREFIX = "scentd_"
+"""What LoadCredential=scentd:FOLDER puts before the name of every file of the folder."""
 
 
 class SecretError(ScentdError):
     """A file that should hold a secret cannot be used; the message never shows its contents."""
+
+
+def delivered(path: Path, folder: Path, environ: Mapping[str, str]) -> Path:
+    """Return the copy of a credential that systemd made for this service, if it made one.
+
+    Parameters
+    ----------
+    path : Path
+        As configured, anchored.
+    folder : Path
+        The configuration's; what lies in `credentials` beside it is root's.
+    environ : mapping
+        Where systemd names the copies' folder: CREDENTIALS_DIRECTORY.
+    """
+    copies = environ.get("CREDENTIALS_DIRECTORY")
+    if copies is None or path.parent != folder / CREDENTIALS:
+        return path
+    copy = Path(copies) / f"{CREDENTIAL_PREFIX}{path.name}"
+    return copy if copy.exists() else path
 
 
 def read_secret(path: Path) -> str:

@@ -198,3 +198,25 @@ def test_no_text_ends_in_anything_but_a_config_or_a_config_error(
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ConfigError):
         load_config(path, {})
+
+
+def test_a_credential_is_read_from_the_copy_that_systemd_made(tmp_path: Path) -> None:
+    """Root's file beside the configuration serves a command run by hand, its copy the service."""
+    config = tmp_path / "scentd.yaml"
+    config.write_text(
+        "rig_id: rig\nsource: {port: /dev/ttyUSB0}\nmodels: [toy]\n"
+        "mqtt: {username: rig, password_file: credentials/password, "
+        "tls: {ca: ca.pem, cert: credentials/rig.pem, key: credentials/rig.key}}\n",
+        encoding="utf-8",
+    )
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    (copies / "scentd_password").write_text("secret\n", encoding="utf-8")
+    (copies / "scentd_ca.pem").write_text("not asked for\n", encoding="utf-8")
+    by_hand = load_config(config, {}).mqtt
+    assert by_hand.password_file == tmp_path / "credentials" / "password"
+    served = load_config(config, {"CREDENTIALS_DIRECTORY": str(copies)}).mqtt
+    assert served.password_file == copies / "scentd_password"
+    assert served.tls is not None
+    assert served.tls.ca == tmp_path / "ca.pem"
+    assert served.tls.key == tmp_path / "credentials" / "rig.key"
