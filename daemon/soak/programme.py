@@ -81,6 +81,8 @@ _WEIGHTS: dict[tuple[Side, str], int] = {
     (Side.PROCESS, ProcessFault.KILLED): 4,
     (Side.PROCESS, ProcessFault.STOPPED): 2,
     (Side.PROCESS, ProcessFault.FROZEN): 1,
+    (Side.PROCESS, ProcessFault.HUNG_UP): 2,
+    (Side.PROCESS, ProcessFault.MISCONFIGURED): 1,
     (Side.DISK, DiskFault.TORN): 2,
     (Side.DISK, DiskFault.FULL): 1,
 }

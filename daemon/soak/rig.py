@@ -33,8 +33,9 @@ CONNECTED = "connected to the broker"
 PORT_OPENED = "port opened"
 DISK_FAILED = "the outbox cannot be written to disk; messages wait in memory meanwhile"
 DISK_BACK = "the outbox is written to disk again"
-RELOADED = "configuration reloaded"
-KEPT_OLD = "configuration not reloaded"
+RELOADED = "reloaded"
+KEPT_OLD = "The configuration before stays in force."
+"""The end of a paragraph that says why; the others are said as they stand here."""
 
 HEALS_WITHIN_S = 60.0
 """Patience, not a measure: on a busy machine everything takes long. What it took is reported."""
@@ -217,7 +218,7 @@ class Rig:
             self._last_words.append(line.decode(errors="replace").rstrip())
         else:
             event = entry["event"]
-            self._events[event] += 1
+            self._events[KEPT_OLD if event.endswith(KEPT_OLD) else event] += 1
             if event == "said":
                 boot.boot_id = entry["boot_id"]
                 at_s = datetime.fromisoformat(entry["ts"]).timestamp()
