@@ -246,9 +246,11 @@ class Outbox:
                 entry = self._disk.next_after(self._cursor)
             except DamagedError as error:
                 self._replace(error)
+                self._shape = self._measured()
             except sqlite3.Error as error:
                 self._let_go()
                 self._fail(error)
+                self._shape = self._measured()
         if entry is None and self._memory is not None:
             entry = self._memory.next_after(self._cursor)
         return entry
@@ -489,8 +491,10 @@ class Outbox:
                 why=str(error),
                 file=str(self._path),
             )
-        self._why = str(error)
-        self._retry_s = time.monotonic() + RETRY_S
+        with self._desk:
+            self._why = str(error)
+            self._retry_s = time.monotonic() + RETRY_S
+            self._desk.notify_all()
 
     def _recover(self) -> None:
         """Note that all there is lies on disk."""
@@ -511,24 +515,27 @@ class Outbox:
             self._log.warning("the outbox is full; from now on messages give way", **lost)
 
     def _finish_batch(self) -> None:
-        """Let the others see what is stored now."""
+        """Let the others see that all of `_writing` is stored."""
+        shape = self._measured()
+        with self._desk:
+            self._shape = shape
+            self._writing = _Batch()
+            self._desk.notify_all()
+
+    def _measured(self) -> _Shape:
         stores = [store for store in (self._disk, self._memory) if store is not None]
-        puts = [put_s for store in stores if (put_s := store.first_put_s()) is not None]
+        puts = [store.oldest_put_s for store in stores if store.oldest_put_s is not None]
         commits, written_bytes = self._closed_files
         if self._disk is not None:
             commits += self._disk.commits
             written_bytes += self._disk.written_bytes
-        shape = _Shape(
+        return _Shape(
             count=sum(store.count for store in stores) - len(self._on_disk_done),
             size_bytes=sum(store.size_bytes for store in stores),
             oldest_put_s=min(puts, default=None),
             commits=commits,
             written_bytes=written_bytes,
         )
-        with self._desk:
-            self._shape = shape
-            self._writing = _Batch()
-            self._desk.notify_all()
 
 
 def _nobody() -> None:

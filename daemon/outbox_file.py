@@ -154,6 +154,7 @@ class OutboxFile:
     Attributes
     ----------
     count, size_bytes: messages held, and their payloads together.
+    oldest_put_s: when the oldest was put, None when there is none.
     commits: transactions that changed something, since it was opened.
     written_bytes: what they cost the disk at most: log and checkpoints, without the file
         system's own.
@@ -170,6 +171,7 @@ class OutboxFile:
         self._wal = None if path is None else path.with_name(f"{path.name}-wal")
         self.commits = self.written_bytes = self._wal_bytes = 0
         self.count = self.size_bytes = 0
+        self.oldest_put_s: int | None = None
         self._unreadable: set[int] = set()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +189,7 @@ class OutboxFile:
                 self.count, self.size_bytes = self._db.execute(
                     "SELECT count(*), coalesce(sum(length(payload)), 0) FROM messages"
                 ).fetchone()
+                self.oldest_put_s = self._first_put_s()
                 self._settle()
         except BaseException:
             self._db.close()
@@ -275,9 +278,11 @@ class OutboxFile:
                 self._remove(removed)
                 self._add(added)
                 self._make_room(lost, limits, after, now_s)
+                oldest_put_s = self._first_put_s()
         except BaseException:
             self.count, self.size_bytes = count, size_bytes
             raise
+        self.oldest_put_s = oldest_put_s
         self._unreadable.clear()
         self.commits += self._db.total_changes > changes
         self._settle()
@@ -346,6 +351,10 @@ class OutboxFile:
                     break
                 lost[kind] += dropped
 
+    def _first_put_s(self) -> int | None:
+        row = self._db.execute("SELECT put_s FROM messages ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else int(row[0])
+
     def _let_go(self, which: str, values: tuple[int, ...] | dict[str, int]) -> int:
         """Remove the messages whose ids a query returns; return how many they were."""
         return self._remove([entry_id for (entry_id,) in self._db.execute(which, values)])
@@ -389,11 +398,6 @@ class OutboxFile:
         """Return the highest id, 0 of an empty outbox."""
         return self._one("SELECT coalesce(max(id), 0) FROM messages")
 
-    def first_put_s(self) -> int | None:
-        """Return when the oldest entry was put, None of an empty outbox."""
-        row = self._db.execute("SELECT put_s FROM messages ORDER BY id LIMIT 1").fetchone()
-        return None if row is None else int(row[0])
-
     def last_put_s(self) -> int:
         """Return when the newest entry was put, 0 of an empty outbox."""
         return self._one(
@@ -423,22 +427,19 @@ class OutboxFile:
 
     def _settle(self) -> None:
         """Count what the log grew by, and fold it into the file when it is long."""
+        # What is written is written: that this cannot be counted or folded in now is no failure.
         if self._wal is None:
             return
-        try:
+        with _quietly():
             length = self._wal.stat().st_size
-        except FileNotFoundError:
-            length = 0
-        self.written_bytes += max(0, length - self._wal_bytes)
-        self._wal_bytes = length
-        if length < CHECKPOINT_BYTES:
-            return
-        with _quietly():  # without room for it now, the log is simply longer the next time
-            page_bytes = self._one("PRAGMA page_size")
-            frames = (length - _WAL_HEADER_AND_FRAME) // (page_bytes + 24) + 1
-            self.written_bytes += page_bytes * min(frames, self._one("PRAGMA page_count"))
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._wal_bytes = self._wal.stat().st_size
+            self.written_bytes += max(0, length - self._wal_bytes)
+            self._wal_bytes = length
+            if length >= CHECKPOINT_BYTES:
+                page_bytes = self._one("PRAGMA page_size")
+                frames = (length - _WAL_HEADER_AND_FRAME) // (page_bytes + 24) + 1
+                self.written_bytes += page_bytes * min(frames, self._one("PRAGMA page_count"))
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._wal_bytes = self._wal.stat().st_size
 
 
 def _entry(row: tuple[object, ...]) -> Entry | None:

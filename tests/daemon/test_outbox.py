@@ -271,6 +271,29 @@ def test_a_file_damaged_anywhere_never_gives_anything_that_was_not_put(tmp_path:
     assert set_aside > 0
 
 
+def test_damage_done_below_a_running_outbox_stops_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    with Outbox(path) as outbox:
+        for number in range(3000):
+            outbox.put(event(f"{number} " + "x" * 900))
+        written(outbox)
+        for file in (path, path.with_name("outbox.sqlite-wal")):
+            with file.open("r+b") as below:
+                below.seek(8192)
+                below.write(b"\xa5" * max(0, file.stat().st_size - 8192))
+        found = {entry.message.payload.partition(" ")[0] for entry in iter(outbox.take, None)}
+        assert found <= {str(number) for number in range(3000)}
+        outbox.put(event("after"))
+        wait_until(
+            lambda: "after" in [entry.message.payload for entry in iter(outbox.take, None)],
+            "what was put after the damage",
+        )
+        report = outbox.report()
+    assert report.store == "disk"
+    assert report.set_aside == 1
+    assert report.dropped["damaged"] > 0
+
+
 @pytest.mark.parametrize(
     "content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\0" * 50]
 )
