@@ -241,6 +241,10 @@ class Recorder:
         if now_s >= self._check_s:
             self._check_s = now_s + CHECK_EVERY_S
             self._check_room()
+            if self._path is not None and not self._path.exists():
+                self._log.warning("the recording was removed; another begins", file=str(self._path))
+                self._close()
+                self._open(t_ms)
         if now_s >= self._sync_s:
             self._sync_s = now_s + SYNC_EVERY_S
             self._sync()

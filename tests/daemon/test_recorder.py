@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import resource
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,26 @@ def test_a_full_disk_pauses_it_and_it_resumes_by_itself(tmp_path: Path) -> None:
     whole = read_recordings([item.path for item in segments_in(tmp_path)])
     assert whole.timestamp_ms is not None
     assert whole.timestamp_ms.tolist() == [n * 1000 for n in (*range(10), *range(20, 30))]
+
+
+def test_a_segment_that_somebody_removed_is_followed_by_another(tmp_path: Path) -> None:
+    clock = Clock()
+    with Recorder(tmp_path / "recordings", plain(), clock=clock) as recorder:
+        fill(recorder, 5)
+        segments_in(tmp_path / "recordings")[0].path.unlink()
+        clock.now_s += 100.0
+        fill(recorder, 5, first=5)
+        shutil.rmtree(tmp_path / "recordings")
+        for number in range(10, 20):
+            clock.now_s += 100.0
+            recorder.write(number * 1000, row(number))
+        report = recorder.report
+    (segment,) = segments_in(tmp_path / "recordings")
+    assert (segment.number, report.state) == (3, RecorderState.RECORDING)
+    assert report.pauses == 1
+    times = read_recording(segment.path).timestamp_ms
+    assert times is not None
+    assert times.tolist() == list(range(11_000, 20_000, 1000))
 
 
 def test_a_reserve_that_is_not_free_pauses_it(tmp_path: Path) -> None:
