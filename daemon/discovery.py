@@ -20,7 +20,7 @@ from hardware.files import write_whole
 from models.head import HIDDEN_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from daemon.config import Config
@@ -77,7 +77,6 @@ class Discovery:
         self._path: Path = config.state_dir / FILE_NAME
         self._told = self._remembered()
         self._speakers: tuple[Speaker, ...] | None = None
-        self._heads: dict[str, Head] = {}
         self._holder: Holder | None = None
         self._repeated_s = float("-inf")
         self._log = get_logger("discovery")
@@ -98,15 +97,21 @@ class Discovery:
             self._remember()
         self._told.topic = topic
 
-    def taught(self, model: str, head: Head) -> None:
-        """Know what the rig's owner taught a model, hid and renamed."""
-        self._heads[model] = head
+    def describe(self, bundles: Iterable[Bundle], heads: Mapping[str, Head]) -> None:
+        """Tell Home Assistant of the models that run, if it was told of others.
 
-    def describe(self, bundles: Iterable[Bundle]) -> None:
-        """Tell Home Assistant of the models that run, if it was told of others."""
+        Parameters
+        ----------
+        bundles : iterable of Bundle
+            The models.
+        heads : mapping
+            By model, what the rig's owner taught it, hid and renamed.
+        """
         if self._holder is None or self._told.topic is None:
             return
-        speakers = tuple(self._speaker(bundle.manifest) for bundle in bundles)
+        speakers = tuple(
+            _speaker(bundle.manifest, heads.get(bundle.manifest.name)) for bundle in bundles
+        )
         if speakers == self._speakers:
             return
         self._speakers = speakers
@@ -123,13 +128,6 @@ class Discovery:
             key: component["platform"] for key, component in payload["components"].items()
         }
         self._remember()
-
-    def _speaker(self, manifest: Manifest) -> Speaker:
-        """Return a model by the labels that it may announce on this rig."""
-        head = self._heads.get(manifest.name)
-        labels = manifest.labels if head is None else head.labels(manifest.labels)
-        said = tuple(label for label in labels if not label.endswith(HIDDEN_SUFFIX))
-        return Speaker(manifest.name, manifest.task, said)
 
     def heard(self, payload: bytes) -> None:
         """Repeat the payload when Home Assistant is born; called by the broker's thread."""
@@ -162,3 +160,10 @@ class Discovery:
                 write_whole(self._path, json.dumps(data).encode())
         except OSError as error:
             self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
+
+
+def _speaker(manifest: Manifest, head: Head | None) -> Speaker:
+    """Return a model by the labels that it may announce on this rig."""
+    labels = manifest.labels if head is None else head.labels(manifest.labels)
+    said = tuple(label for label in labels if not label.endswith(HIDDEN_SUFFIX))
+    return Speaker(manifest.name, manifest.task, said)

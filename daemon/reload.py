@@ -17,9 +17,10 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from daemon.model_store import ModelStore
 from daemon.pipeline import load_models, with_decision
 from hardware.errors import ScentdError
-from models.bundle import bundle_folder, verify_bundle
+from models.bundle import verify_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -90,10 +91,11 @@ def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
         The first that cannot be used, and why.
     """
     bundles = []
+    store = ModelStore(config.state_dir)
     for name in config.models:
         # All of it, also of what runs already: a damaged bundle would end the next start.
-        manifest = yield from _beside(
-            lambda name=name: verify_bundle(bundle_folder(name)),  # type: ignore[misc]
+        manifest = yield from beside(
+            lambda name=name: verify_bundle(store.folder(name)),  # type: ignore[misc]
             {"doing": f"checking {name}"},
         )
         same = next((b for b in running if b.manifest.files == manifest.files), None)
@@ -102,8 +104,8 @@ def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
             as_shipped.manifest = manifest
             bundles.append(with_decision(as_shipped, config.decision))
             continue
-        loaded = yield from _beside(
-            lambda name=name: load_models([name], config.decision),  # type: ignore[misc]
+        loaded = yield from beside(
+            lambda name=name: load_models([name], config.decision, store),  # type: ignore[misc]
             {"doing": f"loading {name}"},
         )
         bundles += loaded
@@ -134,7 +136,7 @@ def check_replaceable(running: Config, wanted: Config) -> None:
             )
 
 
-def _beside(work: Callable[[], Result], told: Data) -> Generator[Data, None, Result]:
+def beside(work: Callable[[], Result], told: Data) -> Generator[Data, None, Result]:
     """Do work in a thread of its own and yield meanwhile; a stop does not wait for it."""
     outcome: list[Result] = []
     trouble: list[BaseException] = []

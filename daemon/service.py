@@ -21,13 +21,15 @@ from daemon.calibrating import CALIBRATE
 from daemon.clock import resident_mb
 from daemon.discovery import Discovery
 from daemon.history import History
+from daemon.installing import MODELS, Installing
 from daemon.logs import configure_logs, get_logger
 from daemon.memory import drop_startup_pages
 from daemon.mind import Mind
+from daemon.model_store import ModelStore
 from daemon.mqtt import OFFLINE, ONLINE, BrokerState, Publisher
 from daemon.notify import ServiceManager
 from daemon.outbox import FILE_NAME, Outbox, limits_of
-from daemon.payloads import Gauges, RigEvent, RigEventType, finite
+from daemon.payloads import Gauges, RigEvent, RigEventType
 from daemon.pipeline import load_models
 from daemon.reader import Reader
 from daemon.recorder import Recorder
@@ -35,6 +37,7 @@ from daemon.recording_requests import RECORD, RecordingRequests
 from daemon.reload import ReloadError, Reloading, check_replaceable, config_again, models_again
 from daemon.requests import Inbox, Requests, only
 from daemon.sources import Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
+from daemon.status import STATUS, told_status
 from daemon.teaching import ENROLL
 from hardware.errors import ScentdError
 from hardware.version import installed_version
@@ -94,7 +97,8 @@ def serve(config: Config, path: Path, stop: Stop, hangup: Hangup) -> None:
     manager = ServiceManager()
     configure_logs(config.log)
     manager.status("Loading the models.")
-    bundles = load_models(config.models, config.decision)
+    store = ModelStore(config.state_dir)
+    bundles = load_models(config.models, config.decision, store)
     Service(config, bundles, manager, path=path, version=installed_version()).run(stop, hangup)
 
 
@@ -148,10 +152,12 @@ class Service:
         self._reloading = Reloading()
         self._trouble: str | None = None
         self._requests = Requests(self._inbox, self._announcer.response)
-        self._requests.register("status", self._status)
+        self._requests.register(STATUS, self._status)
         self._requests.register(CALIBRATE, self._asked_to_calibrate)
         self._requests.register(ENROLL, self._asked_to_teach)
         self._requests.register(RELOAD, self._asked_to_reload)
+        self._installing = Installing(lambda: self._config, self._begin_reload)
+        self._requests.register(MODELS, self._installing.handle)
         self._requests.register(
             RECORD, RecordingRequests(self._recorder, config.recordings_dir).handle
         )
@@ -298,9 +304,7 @@ class Service:
         if present is not self._present:
             self._present = present
             self._announcer.board_present(present=present)
-        for model, head in self._mind.heads.items():
-            self._discovery.taught(model, head)
-        self._discovery.describe(self._bundles)
+        self._discovery.describe(self._bundles, self._mind.heads)
         described = (
             self._pipeline.rate_hz,
             self._pipeline.dialect,
@@ -369,6 +373,9 @@ class Service:
     def _asked_to_reload(self, payload: Data) -> Steps:
         """Do what `request/reload` asks for."""
         only(payload, ())
+        return self._begin_reload()
+
+    def _begin_reload(self) -> Steps:
         self._reloading.begin(self._reload())
         return self._reloading.followed()
 
@@ -466,16 +473,10 @@ class Service:
         return {
             "rig_id": self._config.rig_id,
             "scentd_version": self._version,
-            "uptime_s": round(time.monotonic() - self._started_s, 1),
-            "calibration": self._calibrating.report(),
             "board": ONLINE if self._present else OFFLINE,
             "dialect": self._pipeline.dialect,
-            "rate_hz": finite(self._pipeline.rate_hz, 3),
             "history_s": round(self._history.seconds, 1),
-            "models": {
-                bundle.manifest.name: _in_short(self._latest.get(bundle.manifest.name))
-                for bundle in self._bundles
-            },
+            **told_status(self._gauges(), self._bundles, self._latest, self._trouble),
             "requests": list(self._requests.commands),
             "busy": self._requests.busy,
         }
@@ -535,15 +536,3 @@ def _in_words(prediction: Prediction) -> str:
     if prediction.label is not None and prediction.probability is not None:
         return f"{prediction.model}: {prediction.label} ({prediction.probability:.0%})."
     return f"{prediction.model}: {prediction.state}."
-
-
-def _in_short(prediction: Prediction | None) -> Data | None:
-    """Return what a model last said, None before its first word."""
-    if prediction is None:
-        return None
-    return {
-        "state": str(prediction.state),
-        "label": prediction.label,
-        "probability": finite(prediction.probability, 4),
-        "reason": prediction.reason,
-    }

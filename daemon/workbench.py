@@ -26,6 +26,7 @@ from calibration.profile import (
 )
 from calibration.transfer import Exposure, RigReference, fit_transfer
 from daemon.captures import BASELINE, Captures, CapturesError, Kind
+from daemon.model_store import ModelStore
 from daemon.pipeline import load_models, nose_settings
 from daemon.requests import only, text_of
 from daemon.scoring import SUBSTANCE, report, score
@@ -88,7 +89,9 @@ class Workbench:
             If the rig has none.
         """
         if self._loaded is None:
-            self._loaded = load_models(self._config.models, self._config.decision)
+            self._loaded = load_models(
+                self._config.models, self._config.decision, ModelStore(self._config.state_dir)
+            )
         for bundle in self._loaded:
             if bundle.manifest.task == SUBSTANCE:
                 return bundle

@@ -15,6 +15,7 @@ from daemon.commands.record import positive_seconds
 from daemon.config_file import load_config
 from daemon.feeding import CannotFeedError, shortfall
 from daemon.listening import BoardError, bad_lines, complaint
+from daemon.model_store import ModelStore
 from daemon.pipeline import live_pipeline, load_models
 from daemon.sources import monotonic_ms, open_port
 from hardware.channels import CHANNEL_NAMES
@@ -171,7 +172,7 @@ def _listen(config: Config, longest_s: float) -> _Heard:
 
 def _model(name: str, config: Config, board: _Heard | None) -> str:
     """Load a model, and compare its wants with the board where there is one."""
-    (bundle,) = load_models([name], config.decision)
+    (bundle,) = load_models([name], config.decision, ModelStore(config.state_dir))
     manifest = bundle.manifest
     told = (
         f"{manifest.name} {manifest.version}, {len(manifest.labels)} {manifest.task} labels, "

@@ -21,6 +21,7 @@ from daemon.config import LogConfig, default_state_dir
 from daemon.config_file import load_config
 from daemon.feeding import is_published
 from daemon.logs import configure_logs
+from daemon.model_store import ModelStore
 from daemon.pipeline import load_models, nose_settings
 from daemon.progress import Progress
 from daemon.stopping import Stop
@@ -182,7 +183,9 @@ class _Rig:
 
     def _bundles(self) -> list[Bundle]:
         if self.config is not None:
-            return load_models(self.config.models, self.config.decision)
+            return load_models(
+                self.config.models, self.config.decision, ModelStore(self.config.state_dir)
+            )
         names = shipped_bundles() if self.model is None else (self.model,)
         bundles = [load_bundle(name) for name in names]
         if self.model is not None:

@@ -25,6 +25,7 @@ from daemon.feeding import (
     shortfall,
 )
 from daemon.listening import bad_lines
+from daemon.model_store import ModelStore
 from daemon.payloads import Envelope
 from daemon.pipeline import Pipeline, nose_settings, with_decision
 from daemon.segments import LIVE_SUFFIX, place_of
@@ -235,6 +236,8 @@ def _chosen(file: str, recording: Recording, model: str | None, config: Config |
     else:
         names = _shipped_defaults() if config is None else config.models
     decision = DecisionConfig() if config is None else config.decision
+    if config is not None:
+        names = tuple(str(ModelStore(config.state_dir).folder(name)) for name in names)
     bundles = [with_decision(_loaded(name), decision) for name in names]
     present = present_channels(recording)
     problems = [

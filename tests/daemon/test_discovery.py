@@ -155,15 +155,15 @@ def test_components_that_are_gone_are_named_by_their_platform_alone(
     bundle = load_bundle(toy_mixtures)
     first = Discovery(config(tmp_path), version="1")
     first.begin(shelf)
-    first.describe([bundle])
+    first.describe([bundle], {})
     assert {f"mixture_{label}" for label in LABELS} < set(shelf.components())
     # Another start, which runs no mixture model any more.
     later = Discovery(config(tmp_path), version="1")
     later.begin(shelf)
-    later.describe([])
+    later.describe([], {})
     told = shelf.components()
     assert all(told[f"mixture_{label}"] == {"platform": "sensor"} for label in LABELS)
-    later.describe([bundle])
+    later.describe([bundle], {})
     assert "state_topic" in shelf.components()["mixture_lemon"]
 
 
@@ -173,11 +173,10 @@ def test_the_payload_is_sent_when_it_changes_only(tmp_path: Path, toy_substances
     discovery = Discovery(config(tmp_path), version="1")
     discovery.begin(shelf)
     for _ in range(3):
-        discovery.describe([bundle])
+        discovery.describe([bundle], {})
     assert len(shelf.held) == 1
     head = Head(hidden=frozenset({"mint"}), renamed={"lemon": "citron"})
-    discovery.taught("toy-substance", head)
-    discovery.describe([bundle])
+    discovery.describe([bundle], {"toy-substance": head})
     assert shelf.components()["substance"]["options"] == [NOTHING, "citron", "garlic"]
 
 
@@ -191,12 +190,12 @@ def test_what_was_announced_elsewhere_is_taken_back(
     shelf = Shelf()
     before = Discovery(config(tmp_path), version="1")
     before.begin(shelf)
-    before.describe([bundle])
+    before.describe([bundle], {})
     old_topic = shelf.held[0][0]
     assert old_topic == "homeassistant/device/scentd_rig/config"
     after = Discovery(config(tmp_path, setting), version="1")
     after.begin(shelf)
-    after.describe([bundle])
+    after.describe([bundle], {})
     assert shelf.held[1] == (old_topic, "")
     assert [topic for topic, _ in shelf.held[2:]] == ([] if moved_to is None else [moved_to])
     if setting is False:
@@ -210,7 +209,7 @@ def test_a_damaged_memory_is_no_reason_to_be_silent(tmp_path: Path, toy_substanc
     shelf = Shelf()
     discovery = Discovery(config(tmp_path), version="1")
     discovery.begin(shelf)
-    discovery.describe([load_bundle(toy_substances)])
+    discovery.describe([load_bundle(toy_substances)], {})
     assert "substance" in shelf.components()
 
 
