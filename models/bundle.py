@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 Precision = Literal["int8", "fp32", "auto"]
 
+RIG_BUNDLES = ("substances-50", "mixtures-12")
+"""Shipped bundles that a rig runs unless told otherwise; others are shipped to compare with."""
+
 INTEGER_MATMULS = (b"MatMulInteger", b"DynamicQuantizeMatMul", b"QLinearMatMul", b"QGemm")
 """Operators of which a quantised graph must have at least one."""
 

@@ -116,11 +116,11 @@ def _lessons(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[st
 def _air(args: argparse.Namespace, data: Dataset, _folder: Path) -> dict[str, Any]:
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
-    from models.bundle import load_bundle, shipped_bundles  # noqa: PLC0415 - onnxruntime
+    from models.bundle import RIG_BUNDLES, load_bundle  # noqa: PLC0415 - onnxruntime
     from training.trust import air  # noqa: PLC0415
 
     return air.measure(
-        [load_bundle(name) for name in shipped_bundles()],
+        [load_bundle(name) for name in RIG_BUNDLES],
         data,
         hours=args.hours,
         nose_hours=args.hours / 5,
