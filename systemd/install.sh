@@ -263,6 +263,7 @@ if [ -z "$root" ]; then
         if [ -n "$before" ] && [ "$before" != "$release" ]; then
             make_current "$before"
             start_units || true
+            rm -rf "$release"
             fail "the release before, $(basename "$before"), is back."
         fi
         fail "mend /etc/scentd, see the lines above; the service tries again every 5 s."

@@ -50,10 +50,11 @@ rm -f "$root"/etc/systemd/system/*.wants/scentd@*.service
 rm -f "$root/etc/systemd/system/scentd.service" "$root/etc/systemd/system/scentd@.service"
 rm -f "$root/etc/udev/rules.d/99-scentd.rules" "$root/usr/local/bin/scentd"
 rm -rf "$root/opt/scentd"
+# With DynamicUser the folders lie in private/, and links lead to them.
+rm -rf "$root"/var/log/{,private/}scentd{,-*}
 if [ "$purge" = yes ]; then
     rm -rf "$root"/etc/scentd "$root"/etc/systemd/system/scentd{,@*}.service.d
-    # With DynamicUser the folders lie in private/, and links lead to them.
-    rm -rf "$root"/var/{lib,log}/{,private/}scentd{,-*}
+    rm -rf "$root"/var/lib/{,private/}scentd{,-*}
 fi
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
