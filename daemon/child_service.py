@@ -105,6 +105,13 @@ class ChildService:
         kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
         return int(kib) * 1024 / 1e6
 
+    def processor_s(self) -> float:
+        """Return the processor time that all of its threads have taken, in seconds."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
+        # The name, the second field, may hold blanks and brackets.
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def check(self) -> None:
         """Raise `ChildServiceError` if it has ended by itself."""
         if self._process is not None and self._process.poll() is not None:

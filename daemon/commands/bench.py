@@ -56,6 +56,9 @@ OUTBOX_PAYLOAD_BYTES = 900
 """What a prediction of the shipped models takes."""
 
 OUTBOX_PATIENCE_S = 10.0
+IDLE_S = 60.0
+"""Real seconds that the service is watched at the board's own pace: a dozen predictions."""
+
 SERVICE_SPEED = 20.0
 SERVICE_BOARD_S = 240.0
 """Four minutes of the board's time fill every window and buffer."""
@@ -77,7 +80,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         description=(
             "Measure on this machine, with the shipped models: the cost of a sample outside "
             "inference, inference in int8 and float32, the outbox, the service's start and memory, "
-            "and the throughput of a replay. Takes about half a minute."
+            "the throughput of a replay, and what the service costs at the board's own pace. Takes "
+            "about two minutes."
         ),
         epilog="Example: scentd bench --json",
     )
@@ -100,12 +104,15 @@ def run(args: argparse.Namespace) -> int:
     replay_samples_per_s = measure_replay(rows)
     _tell("the service")
     ready_s, rss_mb = measure_service()
+    _tell(f"the service at {RATE_HZ:g} Hz, for {IDLE_S:.0f} s")
+    idle_cpu_percent = measure_idle()
     result = {
         "per_sample_us": round(per_sample_us, 2),
         "inference_ms": _percentiles(inferences[MODELS[0]]),
         "outbox_ms": {name: _shares(times, digits=4) for name, times in outbox_ms.items()},
         "ready_s": round(ready_s, 3),
         "rss_mb": round(rss_mb, 1),
+        "idle_cpu_percent": round(idle_cpu_percent, 2),
         "replay_samples_per_s": round(replay_samples_per_s),
     }
     if args.json:
@@ -240,13 +247,31 @@ def measure_service() -> tuple[float, float]:
         return statistics.median(ready_s), service.resident_mb()
 
 
-def _board() -> SimulatedBoard:
+def measure_idle() -> float:
+    """Return the percentage of one core that the service takes at 10 Hz and its usual stride.
+
+    A real `scentd run` with one model, a board in real time and no broker; processor time of the
+    process, over all of its threads.
+    """
+    with _board(speed=1.0) as board, _service(board, MODELS[1:]) as service:
+        while board.report.readings < RATE_HZ:  # past the start's own cost
+            time.sleep(0.1)
+        began_s, spent_s = time.monotonic(), service.processor_s()
+        while time.monotonic() < began_s + IDLE_S:
+            service.check()
+            time.sleep(1.0)
+        return 100.0 * (service.processor_s() - spent_s) / (time.monotonic() - began_s)
+
+
+def _board(speed: float = SERVICE_SPEED) -> SimulatedBoard:
     signal = SyntheticSignal(ODOURS, rate_hz=RATE_HZ, loop=True, board=MIXTURE_BOARD)
-    return SimulatedBoard(signal, speed=SERVICE_SPEED, wait_for_listener=True)
+    return SimulatedBoard(signal, speed=speed, wait_for_listener=True)
 
 
 @contextmanager
-def _service(board: SimulatedBoard | None = None) -> Iterator[ChildService]:
+def _service(
+    board: SimulatedBoard | None = None, models: Sequence[str] = MODELS
+) -> Iterator[ChildService]:
     """Run a service that finds no broker, and no board either where none is given."""
     with socket.socket() as taken:
         # Bound but not listening: nobody else can become a broker there meanwhile.
@@ -254,7 +279,7 @@ def _service(board: SimulatedBoard | None = None) -> Iterator[ChildService]:
         settings = {
             "rig_id": "bench",
             "source": {"port": "/dev/scentd-bench" if board is None else board.port},
-            "models": list(MODELS),
+            "models": list(models),
             "mqtt": {"host": "127.0.0.1", "port": taken.getsockname()[1]},
         }
         with ChildService(settings) as service:
@@ -284,6 +309,7 @@ def _table(result: dict[str, Any], inferences: dict[str, Any]) -> str:
         ("outbox: until an event is safe on disk", f"{written['p50']:.2f} ms", ""),
         ("service: start to ready", f"{result['ready_s']:.2f} s", "<= 0.7 s"),
         ("service: resident memory, both models", f"{result['rss_mb']:.1f} MB", "<= 80 MB"),
+        ("service: processor at 10 Hz", f"{result['idle_cpu_percent']:.2f} %", "<= 1 %"),
         ("replay", f"{result['replay_samples_per_s']} samples/s", ""),
     ]
     heading = f"{'':<40} {'here':<26} target (x86 server, one core)"

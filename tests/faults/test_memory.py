@@ -1,0 +1,161 @@
+"""Memory and file descriptors of the running service stay where they are, however long it runs.
+
+The long run is `make test-slow ARGS="-k million -s"`, or with another number of readings
+`SCENTD_READINGS=5000000 pytest -m slow -k million -s`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from hardware.encoding import encode_scent
+from tests.daemon.counterparts import Board, Daemon, Mosquitto, Subscriber, wait_until
+from tests.faults.rig import said, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+READINGS = int(os.environ.get("SCENTD_READINGS", "1000000"))
+RATE_HZ = 10
+BATCH = 50
+PER_SECOND = 5000
+"""Readings a second: 500 times as fast as the board, and below what the service can take."""
+
+FILLED = 60_000
+"""Readings after which every buffer of the service is full: its history holds ten minutes, its
+latencies 500 inferences, the continuous recording a dozen segments."""
+
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process takes at one moment."""
+
+    readings: int
+    resident_mb: float
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, pid: int, readings: int) -> Footprint:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        return cls(
+            readings,
+            int(status["VmRSS"].split()[0]) * 1024 / MEGABYTE,
+            len(list(Path(f"/proc/{pid}/fd").iterdir())),
+            int(status["Threads"]),
+        )
+
+
+class Chatter:
+    """A board that says line after line as fast as it is told to, from a thread of its own."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._stop = threading.Event()
+        self.said = 0
+
+    def run(self) -> None:
+        rng = np.random.default_rng(1)
+        walk = 400 + np.cumsum(rng.normal(0, 1, (20_000, 4)), axis=0) % 200
+        row = np.array((0, 0, 0, 0, 3, 20, 2, 25.5, 1013.0, 40.0, 80.0, 50.0), dtype=np.float32)
+        began_s = time.monotonic()
+        for reading in count(0, BATCH):
+            lines = []
+            for seq in range(reading, reading + BATCH):
+                row[:4] = np.rint(walk[seq % len(walk)])
+                row[7] = 25 + (seq % 17) / 100
+                lines.append(encode_scent(seq, seq * 1000 // RATE_HZ % 2**32, row))
+            data = b"".join(lines)
+            while data:
+                data = data[os.write(self._board.master, data) :]
+            self.said = reading + BATCH
+            if self._stop.wait(max(0.0, began_s + self.said / PER_SECOND - time.monotonic())):
+                return
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+
+def footprints(
+    readings: tuple[int, ...], folder: Path, board: Board, model: Path, broker: Mosquitto
+) -> list[Footprint]:
+    """Let a service take readings, and return its footprint after each number of them."""
+    text = settings(
+        f"port: {board.link}",
+        model,
+        broker.port,
+        "record: true",
+        "recording: {max_mb: 8, segment_s: 600}",
+    ).replace("live_stride_s: 2", "live_stride_s: 5")
+    found = []
+    with (
+        Subscriber(broker.port) as ear,
+        Daemon(folder, text) as daemon,
+        Chatter(board).running(),
+    ):
+        assert daemon.process is not None
+        for wanted in readings:
+            wait_until(
+                lambda wanted=wanted: taken(ear) >= wanted,  # type: ignore[misc]
+                f"{wanted} readings",
+                60 + wanted / PER_SECOND * 20,
+            )
+            found.append(Footprint.of(daemon.process.pid, taken(ear)))
+            ear.heard.clear()
+    return found
+
+
+def taken(ear: Subscriber) -> int:
+    """Return how many readings the service has told of."""
+    told = said(ear, "health")
+    return told[-1]["frames_ok"] if told else 0
+
+
+def test_descriptors_and_threads_do_not_grow(
+    tmp_path: Path, board: Board, toy_mixtures: Path, broker: Mosquitto
+) -> None:
+    before, after = footprints((5_000, 60_000), tmp_path, board, toy_mixtures, broker)
+    assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_over_a_million_readings_memory_and_descriptors_stay_flat(
+    tmp_path: Path,
+    board: Board,
+    toy_mixtures: Path,
+    broker: Mosquitto,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoints = (FILLED, *range(FILLED + READINGS // 10, FILLED + READINGS + 1, READINGS // 10))
+    found = footprints(checkpoints, tmp_path, board, toy_mixtures, broker)
+    with capsys.disabled():
+        for one in found:
+            sys.stdout.write(
+                f"\n{one.readings:>9} readings: {one.resident_mb:.2f} MB, "
+                f"{one.descriptors} descriptors, {one.threads} threads"
+            )
+    assert found[-1].readings - found[0].readings >= READINGS * 0.99
+    assert found[-1].resident_mb - found[0].resident_mb < 1.0
+    assert len({(one.descriptors, one.threads) for one in found}) == 1
