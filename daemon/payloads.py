@@ -239,6 +239,7 @@ class Gauges:
     chunks_dropped: reads thrown away because the pipeline was behind.
     rate_hz: the board's measured rate, None until known.
     quality: uint8[12], the latest verdict per channel, None before the first frame.
+    channel_faults: how often a channel failed.
     inference_ms: recent inference times, per model name.
     outbox: what waits for the broker, what was lost, and what that costs the disk.
     broker: state, protocol, connections, rejected and fleeting_dropped of the connection.
@@ -256,6 +257,7 @@ class Gauges:
     chunks_dropped: int
     rate_hz: float | None
     quality: Sequence[int] | None
+    channel_faults: int
     inference_ms: Mapping[str, Sequence[float]]
     outbox: OutboxReport
     broker: Mapping[str, Any]
@@ -282,6 +284,7 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
         "chunks_dropped": gauges.chunks_dropped,
         "rate_hz": finite(gauges.rate_hz, 3),
         "channels": None if gauges.quality is None else quality_words(gauges.quality),
+        "channel_faults": gauges.channel_faults,
         "inference_ms": {
             model: {
                 "count": len(times),

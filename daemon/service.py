@@ -41,6 +41,7 @@ from daemon.status import STATUS, told_status
 from daemon.teaching import ENROLL
 from hardware.errors import ScentdError
 from hardware.version import installed_version
+from models.nose import EventType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,6 +166,7 @@ class Service:
         self._board = BoardWatch(config.source.baud)
         self._latest_reading: tuple[int, int] | None = None
         self._quality: Sequence[int] | None = None
+        self._channel_faults = 0
         self._present: bool | None = None
         self._described: tuple[float | None, str | None, str | None] | None = None
         self._next_tick_s = self._next_health_s = 0.0
@@ -271,6 +273,7 @@ class Service:
         if self._config.mqtt.sample:
             self._announcer.sample(step.frame, step.t_ms)
         for event in step.events:
+            self._channel_faults += event.type is EventType.CHANNEL_FAULT
             # A channel's recovery is told as loudly as its fault was.
             tell = self._log.info if event.channel is None else self._log.warning
             tell(
@@ -512,6 +515,7 @@ class Service:
             chunks_dropped=self._reader.dropped,
             rate_hz=self._pipeline.rate_hz,
             quality=self._quality,
+            channel_faults=self._channel_faults,
             inference_ms=self._inference_ms,
             outbox=self._outbox.report(),
             broker={

@@ -144,6 +144,7 @@ def test_health_before_the_first_frame_obeys_its_schema() -> None:
         chunks_dropped=0,
         rate_hz=None,
         quality=None,
+        channel_faults=0,
         inference_ms={"m": []},
         outbox=Outbox(None).report(),
         broker={

@@ -265,5 +265,6 @@ def test_a_stuck_and_a_saturated_channel_are_told_and_their_recovery_too(
     assert ["VOC"] in missing
     assert missing[-1] == []
     assert set(health["channels"].values()) == {"ok"}
+    assert health["channel_faults"] == len(events(ear, "channel_fault"))
     assert logged(daemon, "channel fault")["level"] == "warning"
     assert logged(daemon, "channel recovered")["level"] == "warning"
