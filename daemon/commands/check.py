@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon.broker import try_broker
 from daemon.commands.record import positive_seconds
+from daemon.config import LogConfig
 from daemon.config_file import load_config
 from daemon.feeding import CannotFeedError, shortfall
 from daemon.listening import BoardError, bad_lines, complaint
+from daemon.logs import configure_logs
 from daemon.model_store import ModelStore
 from daemon.pipeline import live_pipeline, load_models
 from daemon.sources import monotonic_ms, open_port
@@ -63,6 +65,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Try everything; return 1 if anything fails."""
+    configure_logs(LogConfig(level="warning"))  # to standard error: the answers are ours
     report = _Report(quiet=args.json)
     config = report.attempt("config", lambda: load_config(args.config), _about_config)
     if config is not None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.client import ask, service_present
+from daemon.config import LogConfig
 from daemon.config_file import load_config
 from daemon.installing import MODELS, listed, switched_model, version_of
+from daemon.logs import configure_logs
 from daemon.model_store import SHIPPED, ModelStore
 from daemon.progress import Progress
 from hardware.errors import ScentdError
@@ -102,10 +104,16 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         )
 
 
+def _rig(args: argparse.Namespace) -> Config:
+    """Return the rig's configuration; what is logged meanwhile is no answer."""
+    configure_logs(LogConfig(level="warning"))
+    return load_config(args.config)
+
+
 def run_list(args: argparse.Namespace) -> int:
     """Print what every shipped bundle is, or what there is on a rig."""
     if args.config is not None:
-        return _list_of_rig(load_config(args.config), as_json=args.json)
+        return _list_of_rig(_rig(args), as_json=args.json)
     rows = [_described(name) for name in shipped_bundles()]
     if args.json:
         print(json.dumps(rows))
@@ -176,7 +184,7 @@ def _verified(name: str) -> dict[str, Any]:
 
 def run_install(args: argparse.Namespace) -> int:
     """Keep a bundle on the rig and, unless told otherwise, put it in force."""
-    config = load_config(args.config)
+    config = _rig(args)
     # Here and not in the service: that may read no files of this user.
     manifest = ModelStore(config.state_dir).install(args.path)
     if args.no_switch:
@@ -186,12 +194,12 @@ def run_install(args: argparse.Namespace) -> int:
 
 def run_switch(args: argparse.Namespace) -> int:
     """Put a version in force."""
-    return _switch(args, load_config(args.config), args.name, args.version)
+    return _switch(args, _rig(args), args.name, args.version)
 
 
 def run_rollback(args: argparse.Namespace) -> int:
     """Put the version before in force again."""
-    config = load_config(args.config)
+    config = _rig(args)
     store = ModelStore(config.state_dir)
     name = args.name or switched_model(store)
     if service_present(config):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.profile import PROFILE
 from daemon import payloads
-from daemon.config import DecisionConfig
+from daemon.config import DecisionConfig, LogConfig
 from daemon.config_file import load_config
 from daemon.feeding import (
     CannotFeedError,
@@ -25,6 +25,7 @@ from daemon.feeding import (
     shortfall,
 )
 from daemon.listening import bad_lines
+from daemon.logs import configure_logs
 from daemon.model_store import ModelStore
 from daemon.payloads import Envelope
 from daemon.pipeline import Pipeline, nose_settings, with_decision
@@ -32,7 +33,7 @@ from daemon.segments import LIVE_SUFFIX, place_of
 from daemon.teaching import heads_of, stores_of
 from daemon.workbench import profile_at
 from hardware.recording import COMPRESSED_SUFFIX, Recording, RecordingError, read_recordings
-from models.bundle import load_bundle, shipped_bundles
+from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision import State
 from models.nose import Nose, NoseSettings
 
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.head import Head
     from models.nose import Correction, Event, Prediction
-
-DEFAULT_MODELS = ("substances-50", "mixtures-12")
-"""Without --model, the first of these that has most of its channels in the recording."""
 
 STANDARD_INPUT = "-"
 REPLAY_BOOT_ID = "0" * 16
@@ -109,6 +107,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay every file; return 1 if any could not be."""
+    configure_logs(LogConfig(level="warning"))  # to standard error: the answers are ours
     config = None if args.config is None else load_config(args.config)
     printer: _Printer = _JsonPrinter() if args.json else _TablePrinter()
     failed = 0
@@ -219,11 +218,6 @@ def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
     return None if recording.timestamp_ms is not None else recording.nominal_rate_hz
 
 
-def _shipped_defaults() -> tuple[str, ...]:
-    shipped = shipped_bundles()
-    return tuple(name for name in DEFAULT_MODELS if name in shipped) or DEFAULT_MODELS
-
-
 @cache
 def _loaded(name: str) -> Bundle:
     return load_bundle(name)
@@ -234,7 +228,7 @@ def _chosen(file: str, recording: Recording, model: str | None, config: Config |
     if model is not None:
         names: tuple[str, ...] = (model,)
     else:
-        names = _shipped_defaults() if config is None else config.models
+        names = RIG_BUNDLES if config is None else config.models
     decision = DecisionConfig() if config is None else config.decision
     if config is not None:
         names = tuple(str(ModelStore(config.state_dir).folder(name)) for name in names)
