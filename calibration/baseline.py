@@ -153,8 +153,8 @@ def measured_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
         raise BaselineError(
             "This capture is no clean-air baseline: "
             + "; ".join(f"{name} {why}" for name, why in problems.items())
-            + ". Air the room, take every smell away, let the board run for ten minutes and "
-            "capture again."
+            + ". What drifts is warming up, recovering or in an odour. Air the room, take every "
+            "smell away, let the board run for ten minutes and capture again."
         )
     signal = log_signals(values)
     channels = {
@@ -180,6 +180,21 @@ def capture_problems(values: NDArray[np.float32], rate_hz: float) -> dict[str, s
         if why:
             problems[GAS_NAMES[k]] = why
     return problems
+
+
+def is_clean_air(values: NDArray[np.float32], baseline: Baseline) -> bool:
+    """Whether no channel of readings float32[n, 12] lies off the baseline further than clean air.
+
+    As far, that is, as clean air itself moves (`MOST_RANGE`), each channel by its median.
+    """
+    signal = log_signals(values)
+    for k, name in enumerate(GAS_NAMES):
+        if name in baseline.channels and np.isfinite(signal[:, k]).any():
+            clean = baseline.channels[name]
+            unit = max(clean.noise, _step(signal[:, k], k), _LEAST_NOISE)
+            if abs(np.nanmedian(signal[:, k]) - clean.log_conductance) > MOST_RANGE * unit:
+                return False
+    return True
 
 
 LEAST_SPAN_TENS = 0.3
@@ -236,10 +251,7 @@ def _channel_problem(
     # What a converter's step makes of an unmoving signal is no drift.
     allowed = max(MOST_DRIFT_PER_MIN, 2.0 * step / (len(signal) / rate_hz / 60.0))
     if abs(drift) > allowed:
-        return (
-            f"drifts by {_percent(drift)} a minute (at most {_percent(allowed)}): it is warming up "
-            "or recovering"
-        )
+        return f"drifts by {_percent(drift)} a minute (at most {_percent(allowed)})"
     smooth = _smoothed(signal, rate_hz)
     span = float(np.nanmax(smooth) - np.nanmin(smooth))
     unit = max(_noise(signal, rate_hz), step, _LEAST_NOISE)

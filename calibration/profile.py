@@ -216,7 +216,7 @@ def load_profile(path: Path, board: str | None = None) -> Profile:
 def _damaged(path: Path, why: str) -> ProfileDamagedError:
     return ProfileDamagedError(
         f"Expected a calibration profile in {path}, but it is damaged ({why}). Fit it again with "
-        "`scentd calibrate fit`, or restore a copy."
+        "`scentd calibrate fit`, or go back to the one before: `scentd calibrate undo`."
     )
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from hardware.errors import ScentdError
 from hardware.files import write_whole
-from hardware.recording import read_recording
+from hardware.recording import RecordingError, read_recording
 from hardware.safe_yaml import read_yaml
 from models.mapping import build
 
@@ -120,10 +120,17 @@ class Captures:
 
         Raises
         ------
-        RecordingError
+        CapturesError
             If its file is gone or damaged.
         """
-        return read_recording(self.folder / captured.file)
+        try:
+            return read_recording(self.folder / captured.file)
+        except RecordingError as error:
+            raise CapturesError(
+                f"A capture of {captured.label or 'clean air'} cannot be used. {error} Put the "
+                f"file back, or forget it (scentd calibrate forget {captured.label or ''}".rstrip()
+                + ") and capture again."
+            ) from error
 
     def keep(
         self, write: Callable[[Path], None], kind: Kind, label: str | None, seconds: float

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from daemon.history import HISTORY_S, History, Stretch
 from daemon.listening import BoardError, complaint
-from daemon.sources import Chunk, PortClosed, SerialSource, SourceError
+from daemon.sources import Chunk, PortClosed, PortOpened, SerialSource, SourceError
+from daemon.stopping import Stop
 from hardware.protocol import LineDecoder
 from models.timing import Timeline
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from daemon.config import SourceConfig
-    from daemon.stopping import Stop
 
 SILENT_AFTER_S = 30.0
 """A board that sent nothing for so long ends the capture: the slowest sends every 10 s."""
 
 LONGEST_S = HISTORY_S
 SHOW_EVERY_S = 0.5
+
+NOTHING_KEPT = "Half a capture is none, so nothing was kept: start again and let it run."
 
 
 class CaptureEndedError(BoardError):
@@ -103,9 +105,16 @@ def from_port(
     """
     history = History(seconds + SILENT_AFTER_S)
     decoder, timeline = LineDecoder(), Timeline(source.rate_hz)
-    heard_bytes, began_s, shown_s = 0, time.monotonic(), 0.0
+    heard_bytes, began_s, shown_s, opened = 0, time.monotonic(), 0.0, False
     start_ms: int | None = None
-    for arrival in SerialSource(source).arrivals(stop):
+    patience = _Patience(stop)
+    for arrival in SerialSource(source).arrivals(patience):
+        opened = opened or isinstance(arrival, PortOpened)
+        if isinstance(arrival, PortClosed) and opened:
+            raise CaptureEndedError(
+                f"The board went away after {history.seconds:.0f} s of the {seconds:g} s asked "
+                f"for. {NOTHING_KEPT} Plug it in again first."
+            )
         if isinstance(arrival, PortClosed):
             raise SourceError(arrival.reason)
         if isinstance(arrival, Chunk):
@@ -113,6 +122,7 @@ def from_port(
             for frame in decoder.feed(arrival.data):
                 t_ms = timeline.stamp(frame, arrival.arrival_ms)
                 history.push(t_ms, frame.values)
+                patience.renew()
                 start_ms = t_ms if start_ms is None else start_ms
                 if t_ms - start_ms >= seconds * 1000.0:
                     return history.since(start_ms - 1)
@@ -126,8 +136,31 @@ def from_port(
         listened_s=time.monotonic() - began_s,
         baud=source.baud,
     )
+    silent = f"The board sent no reading for {SILENT_AFTER_S:g} s. " if patience.lost else ""
     raise CaptureEndedError(
         trouble
-        or f"Stopped after {history.seconds:.0f} s of the {seconds:g} s asked for; nothing was "
-        "kept. Half a capture is none: start again and let it run."
+        or f"{silent}Stopped after {history.seconds:.0f} s of the {seconds:g} s asked for. "
+        f"{NOTHING_KEPT}"
     )
+
+
+class _Patience(Stop):
+    """Another's stop, and one of its own once no reading came for `SILENT_AFTER_S`."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__()
+        self._stop = stop
+        self.renew()
+
+    def renew(self) -> None:
+        """Wait as long again: a reading came."""
+        self._heard_s = time.monotonic()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last reading is too long ago."""
+        return time.monotonic() - self._heard_s > SILENT_AFTER_S
+
+    def is_set(self) -> bool:
+        """Whether it is time to stop."""
+        return self.lost or self._stop.is_set() or super().is_set()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PRESENT_WITHIN_S = 2.0
 """The retained `status` comes with the subscription; a rig that never ran has none."""
 
+MAYBE_DONE = "What was asked may be done all the same: see what there is before you ask again."
+
 SILENT_AFTER_S = 10.0
 """The service answers, or tells its progress, far more often than this."""
 
@@ -111,7 +113,10 @@ def ask(
                 if on_progress is not None:
                     on_progress(answer.get("data") or {})
             if talk.present == OFFLINE:
-                raise NobodyAnswersError(_stopped(config))
+                raise NobodyAnswersError(
+                    f"The service of rig {config.rig_id!r} went offline before it answered: it "
+                    f"was stopped, or lost the broker. {MAYBE_DONE}"
+                )
     raise NobodyAnswersError(
         f"The service of rig {config.rig_id!r} did not answer request/{command} within "
         f"{timeout_s:g} s. See that its configuration does not say mqtt.requests: false, that the "
@@ -161,7 +166,7 @@ def _stopped(config: Config) -> str:
 
 def _turn(client: paho.Client) -> None:
     if client.loop(0.1) != paho.MQTT_ERR_SUCCESS:
-        raise BrokerError("The broker closed the connection while a question was open. Ask again.")
+        raise BrokerError(f"The broker closed the connection before the answer came. {MAYBE_DONE}")
 
 
 def _data(answer: Mapping[str, Any]) -> dict[str, Any]:

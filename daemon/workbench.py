@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.baseline import fitted_compensation, measured_baseline
+from calibration.baseline import fitted_compensation, is_clean_air, measured_baseline
 from calibration.correction import GAS_NAMES, Compensation, log_signals
 from calibration.drift import Settling
 from calibration.enrolment import heard
@@ -31,6 +31,7 @@ from daemon.pipeline import load_models, nose_settings
 from daemon.requests import only, text_of
 from daemon.scoring import SUBSTANCE, report, score
 from hardware.errors import ScentdError, UsageError
+from hardware.files import write_whole
 from hardware.recording import read_recording
 
 if TYPE_CHECKING:
@@ -163,8 +164,22 @@ class Workbench:
             kept = self.captures.keep(lambda to: _done(write(to)), kind, None, seconds)
             return {**described(kept), "channels": _channels(baseline)}
         Exposure.of(str(label), readings.values, readings.rate_hz)
+        self._refuse_clean_air(str(label), readings)
         kept = self.captures.keep(lambda to: _done(write(to)), kind, label, seconds)
         return described(kept)
+
+    def _refuse_clean_air(self, label: str, readings: Readings) -> None:
+        """Refuse a reference without an odour: it would tilt every later fit."""
+        clean = self.captures.baselines()
+        if not clean:
+            return
+        known = self._heard(clean[-1])
+        if is_clean_air(readings.values, measured_baseline(known.values, known.rate_hz)):
+            raise CapturesError(
+                f"Expected {label}, but every channel reads what it read in clean air on "
+                f"{clean[-1].taken}. Hold the sample to the sensors, wait two minutes and capture "
+                "again."
+            )
 
     def _fit(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Fit a profile to the captures there are and make it the active one."""
@@ -220,25 +235,25 @@ class Workbench:
         return reference
 
     def _put_in_force(self, profile: Profile) -> None:
-        """Write the profile; the one before can be gone back to."""
+        """Write the profile; the one before, if it was of any use, can be gone back to."""
         path = self._config.profile_path
-        if path.exists():
-            _previous(path).write_bytes(path.read_bytes())
+        before, _ = active_profile(self._config)
+        if before is not None:
+            write_whole(_previous(path), path.read_bytes())
         save_profile(profile, path)
 
     def _undo(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Change places with the profile before; done twice, nothing has changed."""
         only(dict(payload), ())
         path = self._config.profile_path
-        previous, aside = _previous(path), path.with_suffix(".aside")
-        if not path.exists() and not previous.exists():
+        now, before = _content(path), _content(_previous(path))
+        if now is None and before is None:
             raise CapturesError("There is no profile, and none to go back to. Fit one first.")
-        if path.exists():
-            path.replace(aside)
-        if previous.exists():
-            previous.replace(path)
-        if aside.exists():
-            aside.replace(previous)
+        for place, content in ((path, before), (_previous(path), now)):
+            if content is None:
+                place.unlink(missing_ok=True)
+            else:
+                write_whole(place, content)
         return self._show({})
 
     def _show(self, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,6 +326,11 @@ def profile_at(path: Path, board: str | None = None) -> tuple[Profile | None, st
 
 def _previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _content(path: Path) -> bytes | None:
+    """Return what a file holds, None where there is none."""
+    return path.read_bytes() if path.exists() else None
 
 
 def _same_rate(one_hz: float, other_hz: float) -> bool:

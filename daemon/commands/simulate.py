@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daemon.stopping import Stop
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.simulator.board import BoardReport, Dialect, SimulatedBoard
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from hardware.command_line import Subparsers
     from hardware.simulator.signals import Signal
 
+LOOK_EVERY_S = 0.2
 _MIXTURE_RATE_HZ = 5.0
 """From this rate on, the board of the 10 Hz mixture recordings is meant unless said otherwise."""
 
@@ -100,7 +102,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play until the signal has been read, or until Ctrl-C; return the exit code."""
+    """Play until the signal has been read, Ctrl-C or SIGTERM; return the exit code.
+
+    Either way the link goes: left behind, it would soon lead to somebody else's terminal.
+    """
     if args.list:
         print(_known_substances())
         return 0
@@ -115,14 +120,12 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         wait_for_listener=not (args.loop or args.no_wait),
     )
-    try:
-        with board:
-            print(board.port, flush=True)
-            print(_announcement(args, board), file=sys.stderr, flush=True)
-            while not board.wait(timeout_s=0.5):
-                pass
-    except KeyboardInterrupt:
-        pass
+    stop = Stop()
+    with stop.on_signals(), board:
+        print(board.port, flush=True)
+        print(_announcement(args, board), file=sys.stderr, flush=True)
+        while not (stop.is_set() or board.wait(timeout_s=LOOK_EVERY_S)):
+            pass
     print(_summary(board.report), file=sys.stderr)
     return 0
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from calibration.transfer import RigReference
 from daemon.calibrating import Calibrating
+from daemon.captures import Captures
 from daemon.cli import main
 from daemon.client import RefusedError, ask
 from daemon.config_file import load_config
@@ -177,6 +178,28 @@ def test_an_odour_is_refused_as_clean_air_with_channel_and_reason(rig: Rig) -> N
     assert rig.calibrate("show")["captures"] == []
 
 
+def test_a_capture_that_is_gone_is_named_with_what_to_do(rig: Rig) -> None:
+    rig.measured()
+    folder = rig.folder / "state" / "calibration"
+    lost = Captures(folder).references()[0]
+    (folder / lost.file).unlink()
+    error = rig.calibrate("fit", code=1)
+    assert f"A capture of {lost.label} cannot be used" in error
+    assert f"forget it (scentd calibrate forget {lost.label})" in error
+    rig.calibrate("forget", lost.label)
+    assert lost.label not in rig.calibrate("fit")["profile"]["references"]
+
+
+def test_a_damaged_profile_never_takes_the_place_of_the_one_before(rig: Rig) -> None:
+    rig.measured()
+    first = rig.calibrate("fit")["profile"]["id"]
+    rig.calibrate("forget", "mint")
+    rig.calibrate("fit")
+    rig.profile.write_text("torn", encoding="utf-8")
+    rig.calibrate("fit")
+    assert rig.calibrate("undo")["profile"]["id"] == first
+
+
 def test_what_cannot_be_done_says_what_to_do(rig: Rig, tmp_path: Path) -> None:
     assert "knows no 'tea'" in rig.calibrate("reference", "tea", "--recording", rig.air(), code=2)
     short = recorded(tmp_path / "short.csv", frames(odour(0))[:40])
@@ -231,8 +254,12 @@ def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
         assert kept["seconds"] == pytest.approx(90, abs=3)
         assert seen[-1]["of_s"] == 90.0
         assert {"settled", "unsettled"} <= set(seen[-1])
+        air = live.calibrate("reference", "lemon", "--last", 110, code=1)
+        assert "Expected lemon, but every channel reads what it read in clean air" in air
+        live.calibrate("forget")
         assert live.calibrate("reference", "lemon", "--last", 110)["label"] == "lemon"
         live.calibrate("forget", "lemon")
+        live.calibrate("baseline", "--last", 90)
         for label in LABELS:
             live.calibrate("reference", label, "--recording", live.exposure(label))
         answer = live.calibrate("fit")

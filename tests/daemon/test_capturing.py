@@ -37,6 +37,31 @@ def test_a_silent_port_is_no_capture(board: Board) -> None:
         from_port(source, 90.0, Stop(after_s=0.5), lambda _taken: None)
 
 
+def test_a_board_that_goes_away_takes_its_capture_along(tmp_path: Path) -> None:
+    link = tmp_path / "ttySIM"
+    with (
+        SimulatedBoard(
+            Odours(((None, 30),)),
+            link=link,
+            speed=50,
+            wait_for_listener=True,
+            faults="unplug@20:900",
+        ),
+        pytest.raises(CaptureEndedError, match=r"went away after \d+ s of the 90 s asked for"),
+    ):
+        from_port(SourceConfig(port=str(link)), 90.0, Stop(after_s=60), lambda _taken: None)
+
+
+def test_a_board_that_falls_silent_at_the_port_ends_the_capture(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.capturing.SILENT_AFTER_S", 1.0)
+    stop = Stop(after_s=60)
+    with pytest.raises(CaptureEndedError, match="the board sent nothing"):
+        from_port(SourceConfig(port=str(board.link)), 90.0, stop, lambda _taken: None)
+    assert not stop.is_set()
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 

@@ -82,12 +82,13 @@ def test_a_rig_that_is_nowhere_fails_with_its_name(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_takes_its_link_along_when_it_is_told_to_end(tmp_path: Path, number: int) -> None:
     link = tmp_path / "board"
     process = _simulate("--synthetic", "almond:60", "--loop", "--link", str(link))
     assert process.stdout is not None
     process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "Traceback" not in errors
