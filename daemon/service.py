@@ -10,6 +10,7 @@ nothing is seen until everything that it needs is ready.
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections import deque
 from dataclasses import asdict, fields
@@ -460,6 +461,8 @@ class Service:
             self._recorder.configure(config.recording, wanted=config.record)
         self._described = None
         self._next_health_s = 0.0
+        # The mind before refers to itself in many ways, and holds its models' memory.
+        gc.collect()
         drop_startup_pages()
 
     def _replace_reader(self, config: Config) -> None:
