@@ -28,6 +28,7 @@ from calibration.correction import (
 )
 from hardware.channels import CHANNELS, Part, channel_index
 from hardware.errors import ScentdError
+from hardware.mq_curves import MQ_CURVES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,34 +56,6 @@ _SMOOTHING_S = 5.0
 
 class BaselineError(ScentdError):
     """A capture is no clean-air baseline; the message says which channel and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class MqCurve:
-    """An MQ part as the upstream firmware computes it: ppm = a (Rs / R0)^b.
-
-    Attributes
-    ----------
-    a, b: of the firmware's power law.
-    r0_kohm: that the firmware assumes.
-    clean_air_ratio: Rs / R0 in clean air, from the maker's sheet.
-    """
-
-    a: float
-    b: float
-    r0_kohm: float
-    clean_air_ratio: float
-
-    def resistance_kohm(self, ppm: float) -> float:
-        """Return Rs in kOhm of a reading; below half a ppm only its least value is known."""
-        return float((max(ppm, 0.5) / self.a) ** (1.0 / self.b) * self.r0_kohm)
-
-
-MQ_CURVES: dict[str, MqCurve] = {
-    "Alcohol": MqCurve(77.255, -3.18, 14.29, 3.6),
-    "LPG": MqCurve(599.65, -2.244, 2.96, 9.6),
-    "Benzene": MqCurve(4.8387, -2.68, 0.04, 60.0),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ import yaml
 
 from hardware.channels import CHANNEL_NAMES, CHANNELS, GROVE_FULL_SCALE, Part, channel_index
 from hardware.errors import ScentdError, UsageError
+from hardware.mq_curves import LEAST_PPM, MQ_CURVES, MqCurve
 from hardware.safe_yaml import read_yaml
 from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
 
@@ -48,15 +49,6 @@ FORMAT_VERSION = 1
 USUAL_HUMIDITY = 28.5
 """%RH around which humidity counts: the middle of the published recordings."""
 
-_MQ_LEAST_PPM = 0.5
-"""Whole ppm of 0 say only "below a half"."""
-
-_MQ_CURVES: dict[str, tuple[float, float, float]] = {
-    "Alcohol": (77.255, 3.18, 14.29),
-    "LPG": (599.65, 2.244, 2.96),
-    "Benzene": (4.8387, 2.68, 0.04),
-}
-"""a, minus b and R0 in kOhm of the upstream firmware's ppm = a (Rs / R0)^b."""
 _MQ_LOAD_KOHM = 10.0
 
 _ENVIRONMENT = ("Temperature", "Pressure", "Humidity")
@@ -351,7 +343,10 @@ _PARTS = tuple(CHANNELS[index].part for index in GAS_SENSORS)
 _NAMES = tuple(CHANNEL_NAMES[index] for index in GAS_SENSORS)
 _IS_GROVE = np.array([part is Part.GROVE for part in _PARTS])
 _IS_MQ = np.array([part is Part.MQ for part in _PARTS])
-_CURVES = np.array([_MQ_CURVES.get(name, (1.0, 1.0, 1.0)) for name in _NAMES]).T
+_NO_CURVE = MqCurve(1.0, -1.0, 1.0, 1.0)
+_MQ = [MQ_CURVES.get(name, _NO_CURVE) for name in _NAMES]
+_CURVES = np.array([(curve.a, -curve.b, curve.r0_kohm) for curve in _MQ]).T
+"""a, minus b and R0 in kOhm of ppm = a (Rs / R0)^b, float64[3, 8]."""
 
 
 def _usable(values: NDArray[np.float64], columns: list[int]) -> NDArray[np.bool_]:
@@ -367,7 +362,7 @@ def _ln_conductance(readings: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ln(RL / Rs), float64[n, 8]; of the BME680, which has no divider, -ln kOhm."""
     counts = np.clip(readings, 1.0, GROVE_FULL_SCALE - 1.0)
     a, slope, r0_kohm = _CURVES
-    ln_ppm = np.log(np.maximum(readings, _MQ_LEAST_PPM))
+    ln_ppm = np.log(np.maximum(readings, LEAST_PPM))
     from_mq = np.log(_MQ_LOAD_KOHM / r0_kohm) + (ln_ppm - np.log(a)) / slope
     from_grove = np.log(counts / (GROVE_FULL_SCALE - counts))
     from_bme = -np.log(np.maximum(readings, _KOHM_FLOOR))

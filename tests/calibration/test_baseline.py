@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from calibration.baseline import (
-    MQ_CURVES,
     BaselineError,
     fitted_compensation,
+    is_clean_air,
     measured_baseline,
 )
 from calibration.correction import GAS_INDICES, GAS_NAMES, N_GAS, log_signals, readings
+from hardware.mq_curves import MQ_CURVES
 from tests.calibration.air import LEVELS, clean_air, frames
 
 
@@ -65,6 +66,15 @@ def test_an_odour_that_came_and_went_is_named() -> None:
     puff = LEVELS + np.outer(np.exp(-(((np.arange(180) - 90) / 15) ** 2)), np.eye(N_GAS)[2]) * 0.6
     with pytest.raises(BaselineError, match=r"VOC moves by .* an odour"):
         measured_baseline(frames(puff), 1.0)
+
+
+def test_clean_air_of_another_hour_is_told_from_the_faintest_odour() -> None:
+    baseline = measured_baseline(clean_air(120), 1.0)
+    assert is_clean_air(clean_air(300, seed=1), baseline)
+    for channel in range(N_GAS):
+        if GAS_NAMES[channel] not in MQ_CURVES:  # theirs are whole ppm: a step is coarser than air
+            faint = frames(np.tile(LEVELS + 0.2 * np.eye(N_GAS)[channel], (300, 1)))
+            assert not is_clean_air(faint, baseline)
 
 
 def test_a_channel_that_fails_now_and_then_is_named() -> None:

@@ -1,0 +1,41 @@
+"""Ground floor: what the upstream firmware takes an MQ part's ppm to be, per channel.
+
+Imports nothing of scentd. The one copy of these constants in Python;
+the firmware in this folder holds its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEAST_PPM = 0.5
+"""Boards send whole ppm: a 0 says only "below a half"."""
+
+
+@dataclass(frozen=True, slots=True)
+class MqCurve:
+    """An MQ part as the upstream firmware computes it: ppm = a (Rs / R0)^b.
+
+    Attributes
+    ----------
+    a, b: of the firmware's power law (its `MQUnifiedsensor` settings).
+    r0_kohm: that the firmware assumes.
+    clean_air_ratio: Rs / R0 in clean air, from the maker's sheet.
+    """
+
+    a: float
+    b: float
+    r0_kohm: float
+    clean_air_ratio: float
+
+    def resistance_kohm(self, ppm: float) -> float:
+        """Return Rs in kOhm of a reading; below half a ppm only its least value is known."""
+        return float((max(ppm, LEAST_PPM) / self.a) ** (1.0 / self.b) * self.r0_kohm)
+
+
+MQ_CURVES: dict[str, MqCurve] = {
+    "Alcohol": MqCurve(77.255, -3.18, 14.29, 3.6),
+    "LPG": MqCurve(599.65, -2.244, 2.96, 9.6),
+    "Benzene": MqCurve(4.8387, -2.68, 0.04, 60.0),
+}
+"""By channel name."""
