@@ -236,11 +236,6 @@ class Nose:
         """What is known of the air."""
         return self._air.phase
 
-    @property
-    def unusable_channels(self) -> tuple[str, ...]:
-        """Channels that are out, or that the board never had, in the table's order."""
-        return self._watch.unusable(CHANNEL_NAMES)
-
     def set_head(self, model: str, head: Head | None) -> None:
         """Let a model decide with another head from its next look on, which is at once.
 
