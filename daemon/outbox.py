@@ -42,6 +42,9 @@ COMMIT_EVERY_S = 1.0
 """Predictions are written at once if the latest commit is older than this, else with the next:
 a card wears out by commits. Events do not wait."""
 
+LINGER_S = 0.05
+"""A prediction waits so long for those of the rig's other models, to share one commit with them."""
+
 REMOVE_WITHIN_S = 10.0
 """An acknowledged message leaves with the next commit, at the latest after this time. Killed
 before, scentd sends it again, with the same boot_id and seq."""
@@ -160,7 +163,7 @@ class Outbox:
         self._on_disk_done: set[int] = set()
         self._why: str | None = None if path else "durability was not asked for"
         self._retry_s = math.inf
-        self._committed_s = self._removable_s = -math.inf
+        self._committed_s = self._removable_s = self._fresh_s = -math.inf
 
         self._lost: Counter[str] = Counter()
         self._fallbacks = self._replaced = 0
@@ -215,6 +218,8 @@ class Outbox:
             self._newest_id += 1
             if message.retain:
                 self._newest_retained[message.topic] = self._newest_id
+            if not self._fresh.entries:
+                self._fresh_s = time.monotonic()
             self._fresh.entries.append(Entry(self._newest_id, self._now_s(), message))
             self._urgent = self._urgent or message.worth is Worth.KEPT
             self._desk.notify_all()
@@ -358,7 +363,8 @@ class Outbox:
         due_s = self._retry_s
         if self._fresh.entries:
             at_once = self._urgent or self._why is not None
-            due_s = min(due_s, -math.inf if at_once else self._committed_s + COMMIT_EVERY_S)
+            in_turn_s = max(self._committed_s + COMMIT_EVERY_S, self._fresh_s + LINGER_S)
+            due_s = min(due_s, -math.inf if at_once else in_turn_s)
         if self._fresh.acknowledged:
             due_s = min(due_s, self._removable_s + REMOVE_WITHIN_S)
         return due_s
