@@ -7,13 +7,15 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import pytest
 
-from tests.daemon.counterparts import Odours, Subscriber, wait_until
+from tests.daemon.counterparts import ROOT, Odours, Subscriber, wait_until
 
 if TYPE_CHECKING:
     from tests.daemon.counterparts import Daemon
 
+SCHEMAS = ROOT / "daemon" / "schemas"
 AIR = Odours(((None, 100_000),))
 
 
@@ -60,10 +62,17 @@ def await_more_predictions(ear: Subscriber, number: int = 3) -> None:
 
 
 def last_health(daemon: Daemon, ear: Subscriber) -> dict[str, Any]:
-    """End the daemon and return the health that it left behind."""
+    """End the daemon and return the health that it left behind.
+
+    Whatever happened, it ends cleanly and everything it said obeyed its schema.
+    """
     assert daemon.end() == 0
     ear.await_text("scent/rig/status", "offline")
     assert "Traceback" not in daemon.log
+    for topic in ("event", "health", "info", "substance"):
+        schema = json.loads((SCHEMAS / f"{topic}.json").read_text(encoding="utf-8"))
+        for payload in said(ear, topic):
+            jsonschema.validate(payload, schema)
     return said(ear, "health")[-1]
 
 
