@@ -1,7 +1,8 @@
 """Daemon: the running service: threads, queues, counters and their orderly end.
 
-Three threads: one reads the port, this one is the pipeline, one is the MQTT
-client's (`daemon.mqtt`). Between reader and pipeline lies one bounded queue.
+Four threads: one reads the port, this one is the pipeline, one writes the outbox
+(`daemon.outbox`), one is the MQTT client's (`daemon.mqtt`). Between reader and pipeline lies one
+bounded queue.
 The service works without a broker: it infers and records all the same. What is asked of it
 (`daemon.requests`) is done in the pipeline's thread, between two readings; so is a reload, of which
 nothing is seen until everything that it needs is ready.
