@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import subprocess
 import sys
-import tempfile
-import time
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.children import answer_of
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from daemon.requests import Steps
 
 NICENESS = 10
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def done_apart(config: Config, action: str, payload: Mapping[str, Any]) -> Steps:
@@ -38,36 +34,8 @@ def done_apart(config: Config, action: str, payload: Mapping[str, Any]) -> Steps
     ScentdError
         As the action does, or because the child ended without an answer.
     """
-    began_s = time.monotonic()
-    with tempfile.TemporaryFile() as answer:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "daemon.apart"],
-            stdin=subprocess.PIPE,
-            stdout=answer,
-            cwd=_ROOT,
-        )
-        try:
-            with child.stdin as question:  # type: ignore[union-attr]
-                question.write(pickle.dumps((config, action, dict(payload))))
-            while child.poll() is None:
-                yield {"doing": action, "seconds": round(time.monotonic() - began_s, 1)}
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        answer.seek(0)
-        data = answer.read()
-    if child.returncode != 0 or not data:
-        raise ScentdError(
-            f"The process that was to {action} ended without an answer (exit {child.returncode}); "
-            "the system's log may say why (out of memory?). Try again, or on another machine with "
-            "the rig's state_dir."
-        )
-    # Only our own child writes there: unpickling its answer is safe.
-    outcome = pickle.loads(data)  # noqa: S301 - see above
-    if isinstance(outcome, ScentdError):
-        raise outcome
-    result: dict[str, Any] = outcome
+    question = pickle.dumps((config, action, dict(payload)))
+    result: dict[str, Any] = yield from answer_of("daemon.apart", question=question, doing=action)
     return result
 
 

@@ -8,15 +8,12 @@ as at the start: pydantic would stay in this process's memory.
 from __future__ import annotations
 
 import os
-import pickle
-import subprocess
-import sys
-import tempfile
 import threading
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from daemon.children import answer_of
 from daemon.model_store import ModelStore
 from daemon.pipeline import load_models, with_decision
 from hardware.errors import ScentdError
@@ -31,8 +28,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_ROOT = Path(__file__).resolve().parents[1]
-
 
 class ReloadError(ScentdError):
     """The configuration cannot be taken on while the service runs; the one in force stays."""
@@ -46,32 +41,9 @@ def config_again(path: Path) -> Generator[Data, None, Config]:
     ConfigError
         As `daemon.config_file.load_config` does.
     """
-    with tempfile.TemporaryFile() as answer:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "daemon.reload_apart", str(path.resolve())],
-            stdin=subprocess.DEVNULL,
-            stdout=answer,
-            cwd=_ROOT,
-        )
-        try:
-            while child.poll() is None:
-                yield {"doing": "reading the configuration"}
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        answer.seek(0)
-        data = answer.read()
-    if child.returncode != 0 or not data:
-        raise ReloadError(
-            f"The process that reads the configuration ended without an answer (exit "
-            f"{child.returncode}); the log may say why. Try again."
-        )
-    # Only our own child writes there: unpickling its answer is safe.
-    outcome = pickle.loads(data)  # noqa: S301 - see above
-    if isinstance(outcome, ScentdError):
-        raise outcome
-    config: Config = outcome
+    config: Config = yield from answer_of(
+        "daemon.reload_apart", str(path.resolve()), doing="read the configuration"
+    )
     return config
 
 
