@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 NAME = "toy-substance"
 NO2 = 0
-SCHEMA = json.loads((ROOT / "daemon/schemas/request_models.json").read_text(encoding="utf-8"))
+
+
+def schema(name: str) -> Any:
+    return json.loads((ROOT / "daemon/schemas" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+SCHEMA = schema("request_models")
 
 
 def made(folder: Path, version: str, labels: tuple[str, ...] = ("lemon", "mint", "garlic")) -> Path:
@@ -43,7 +49,9 @@ def configured(folder: Path, port: int, more: str = "") -> str:
 
 def asked(config: Path, **payload: Any) -> dict[str, Any]:
     jsonschema.validate(payload, SCHEMA)
-    return ask(load_config(config), "models", payload, timeout_s=60)
+    answer = ask(load_config(config), "models", payload, timeout_s=60)
+    jsonschema.validate(answer, schema("response_models"))
+    return answer
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -135,6 +143,9 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
         asked(daemon.config, action="switch", name=NAME, version="1.0")
         assert main(["models", "rollback", *rig]) == 0
         status = ask(load_config(daemon.config), "status", {})
+        jsonschema.validate(status, schema("response_status"))
+        assert main(["status", *rig]) == 0
+        assert f"{NAME} 3.0: " in capsys.readouterr().out
         assert status["models"][NAME]["version"] == "3.0"
         assert "citron" not in home.entities["substance"].config["options"]
         said = len(ear.texts("scent/rig/substance"))
@@ -153,7 +164,9 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
     assert said_ms == sorted(said_ms)
 
 
-def test_a_change_that_cannot_be_taken_on_is_undone(broker: Mosquitto, tmp_path: Path) -> None:
+def test_a_change_that_cannot_be_taken_on_is_undone(
+    broker: Mosquitto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = ModelStore(tmp_path / "state")
     for version in ("1.0", "2.0"):
         store.install(made(tmp_path, version))
@@ -167,3 +180,13 @@ def test_a_change_that_cannot_be_taken_on_is_undone(broker: Mosquitto, tmp_path:
         assert store.choice(NAME).active == "1.0"
         daemon.config.write_text(text, encoding="utf-8")
         assert asked(daemon.config, action="switch", name=NAME, version="2.0")["in_force"]
+        daemon.config.write_text(text.replace("stride_s: 2", "stride_s: 3"), encoding="utf-8")
+        for action in ("start", "list", "stop"):
+            told = ask(good, "record", {"action": action})
+            jsonschema.validate(told, schema("response_record"))
+        reloaded = ask(good, "reload", {}, timeout_s=60)
+        jsonschema.validate(reloaded, schema("response_reload"))
+        assert reloaded == {"changed": ["live_stride_s"], "models": [NAME]}
+        # No board is there: that is said, and told by the exit code.
+        assert main(["status", "--config", str(daemon.config)]) == 1
+        assert "TROUBLE" in capsys.readouterr().out
