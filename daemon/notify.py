@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-SEND_WITHIN_S = 1.0
-"""A service manager that is busy for longer misses a word; only `ready` would be missed."""
+PATIENCE_S = 1.0
+"""How long `ready`, `reloading` and `stopping` wait for a service manager that is busy. A status or
+a sign of life waits for nobody: the next one comes soon, and readings come now."""
 
 ALIVE_PER_INTERVAL = 4
 """So many signs of life in the time after which systemd would kill a silent service."""
@@ -69,14 +70,14 @@ class ServiceManager:
         """Show a line in `systemctl status`; the same one is not sent twice."""
         if text != self._status:
             self._status = text
-            self._tell(f"STATUS={_line(text)}")
+            self._tell(f"STATUS={_line(text)}", patience_s=0.0)
 
     def alive(self) -> None:
         """Feed the watchdog, as often as it is due; call it after every piece of work."""
         if self._alive_every_s is None or self._clock() < self._next_alive_s:
             return
         self._next_alive_s = self._clock() + self._alive_every_s
-        self._tell("WATCHDOG=1")
+        self._tell("WATCHDOG=1", patience_s=0.0)
 
     def reloading(self) -> None:
         """Say that the configuration is being read again; `ready` ends it."""
@@ -88,7 +89,7 @@ class ServiceManager:
         """Say that the service goes down in good order."""
         self._tell("STOPPING=1", "STATUS=Stopping.")
 
-    def _tell(self, *lines: str) -> None:
+    def _tell(self, *lines: str, patience_s: float = PATIENCE_S) -> None:
         if self._address is None:
             return
         # A service manager that is gone or deaf is no reason to stop smelling.
@@ -96,7 +97,7 @@ class ServiceManager:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
         ):
-            channel.settimeout(SEND_WITHIN_S)
+            channel.settimeout(patience_s)
             channel.sendto("\n".join(lines).encode(), self._address)
 
 

@@ -7,7 +7,6 @@ as at the start: pydantic would stay in this process's memory.
 
 from __future__ import annotations
 
-import os
 import threading
 from copy import copy
 from pathlib import Path
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 Result = TypeVar("Result")
+
+NEEDS_A_RESTART = ("state_dir", "outbox")
+"""Settings that a running service cannot change."""
 
 
 class ReloadError(ScentdError):
@@ -92,20 +94,20 @@ def check_replaceable(running: Config, wanted: Config) -> None:
     ReloadError
         Naming the setting.
     """
-    if wanted.state_dir != running.state_dir:
-        raise ReloadError(
-            f"state_dir cannot change while scentd runs ({running.state_dir} now, "
-            f"{wanted.state_dir} in the file): what is not delivered yet lies there. Restart it "
-            "instead: sudo systemctl restart scentd."
-        )
-    port = wanted.source.port
-    if wanted.source != running.source and port is not None and os.path.exists(port):  # noqa: PTH110 - text
-        path = Path(port)
-        if not path.is_char_device():
+    for name in NEEDS_A_RESTART:
+        if getattr(wanted, name) != getattr(running, name):
             raise ReloadError(
-                f"source.port is {port}, which is no serial port. Name the board's port, for "
-                "example /dev/ttyUSB0."
+                f"{name} cannot change while scentd runs: what is not delivered yet lies there. "
+                "Take the change back, or restart scentd: sudo systemctl restart scentd."
             )
+    port = None if wanted.source.port is None else Path(wanted.source.port)
+    if wanted.source != running.source and port is not None and port.exists():
+        if port.is_char_device():
+            return
+        raise ReloadError(
+            f"source.port is {port}, which is no serial port. Name the board's port, for example "
+            "/dev/ttyUSB0."
+        )
 
 
 def beside(work: Callable[[], Result], told: Data) -> Generator[Data, None, Result]:

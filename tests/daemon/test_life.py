@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import numpy as np
 import pytest
 
 from daemon.client import RefusedError, ask
+from daemon.config import Config
 from daemon.config_file import load_config
+from daemon.reload import NEEDS_A_RESTART
+from daemon.service import NEEDS_A_MIND
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import CARD, write_bundle
 from tests.daemon.counterparts import (
@@ -41,24 +45,18 @@ LONG_LEMON = Odours(((None, 60), (NO2, 3000)))
 
 
 class Manager:
-    """The service manager's end of NOTIFY_SOCKET, which notes every word."""
+    """The service manager's end of NOTIFY_SOCKET, which notes every word as it comes."""
 
     watchdog_s = 0.4
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "notify"
+        self.heard: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self.path))
-        self._socket.setblocking(False)
-        self._heard: list[str] = []
-
-    @property
-    def heard(self) -> list[str]:
-        while True:
-            try:
-                self._heard += self._socket.recv(4096).decode().split("\n")
-            except BlockingIOError:
-                return self._heard
+        # The kernel keeps ten unread words, and a service that waits is not what is tested.
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
 
     @property
     def statuses(self) -> list[str]:
@@ -71,7 +69,14 @@ class Manager:
             "WATCHDOG_USEC": str(round(1e6 * self.watchdog_s)),
         }
 
+    def _listen(self) -> None:
+        while words := self._socket.recv(4096):
+            self.heard += words.decode().split("\n")
+
     def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", str(self.path))
+        self._thread.join()
         self._socket.close()
 
 
@@ -112,7 +117,7 @@ def test_ready_is_told_without_broker_and_board_and_the_end_as_well(
         wait_until(lambda: "is silent or away" in manager.statuses[-1], "the board's absence")
         wait_until(lambda: "unreachable" in manager.statuses[-1], "the broker's absence")
         assert daemon.end() == 0
-    assert "STOPPING=1" in manager.heard
+        wait_until(lambda: "STOPPING=1" in manager.heard, "the end")
     assert manager.heard.index("READY=1") < manager.heard.index("STOPPING=1")
 
 
@@ -251,8 +256,28 @@ def test_a_configuration_that_cannot_be_used_changes_nothing_and_is_told(
         reload(daemon)
         wait_until(lambda: events(ear, "reloaded"), "the mended configuration")
         assert daemon.end() == 0
+        wait_until(lambda: "STOPPING=1" in manager.heard, "the end")
     words = [word for word in manager.heard if word in {"READY=1", "RELOADING=1", "STOPPING=1"}]
     assert words == ["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+
+
+def test_a_port_that_is_none_is_refused_before_the_one_in_use_is_left(
+    broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
+) -> None:
+    text = settings(board.link, [toy_substances], broker.port)
+    with Subscriber(broker.port) as ear, Daemon(tmp_path, text) as daemon:
+        wait_until(lambda: "port opened" in daemon.log, "the port")
+        rewrite(daemon, str(board.link), str(tmp_path))
+        reload(daemon)
+        wait_until(lambda: events(ear, "reload_refused"), "the refusal")
+        assert "no serial port" in events(ear, "reload_refused")[0]["detail"]
+        assert daemon.end() == 0
+
+
+def test_a_reload_knows_what_to_do_about_every_setting() -> None:
+    replaced = {"mqtt", "record", "recording", "log"}
+    known = [*NEEDS_A_MIND, *NEEDS_A_RESTART, *replaced]
+    assert sorted(known) == sorted(item.name for item in fields(Config))
 
 
 def test_a_request_reloads_as_well_and_hears_how_it_ended(
