@@ -221,7 +221,7 @@ def _told_capture(answer: dict[str, Any]) -> list[str]:
         r0 = "" if one["r0_kohm"] is None else f"{one['r0_kohm']:.3g} kOhm"
         lines.append(
             f"{name:<16}{one['log_conductance']:>15.3f}{one['noise']:>9.4f}"
-            f"{one['drift_per_min']:>+11.4f}{r0:>12}"
+            f"{one['drift_per_min']:>+11.4f}{r0:>12}".rstrip()
         )
     return lines
 
