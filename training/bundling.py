@@ -40,13 +40,9 @@ if TYPE_CHECKING:
     from training.data import Dataset
     from training.fit import Fitted
 
-TOLERANCE = 0.10
-"""Largest difference of a probability (or proportion) between int8 and float32 accepted at export.
-
-It bounds the worst window of all; `parity` in the manifest's metrics has the figures.
-"""
 TORCH_TOLERANCE = 1e-4
-"""The same between torch and ONNX float32: other summation orders, nothing else."""
+"""Largest difference of an output between torch and ONNX float32: other summation orders,
+nothing else. Between float32 and int8 it is the configuration's `tolerance`."""
 PARITY_WINDOWS = 200
 NOTES = "notes"
 """The entry of a manifest's metrics that is no table: sentences for the card."""
@@ -86,7 +82,9 @@ def write(
         if config.quantisation == "static"
         else None,
     )
-    parity = check_parity(fitted, data, model, small, decision.temperature)
+    parity = check_parity(
+        fitted, data, model, small, decision.temperature, tolerance=config.tolerance
+    )
     manifest = Manifest(
         name=config.name,
         version=config.version,
@@ -102,7 +100,7 @@ def write(
         requirements=Requirements(config.required_channels, config.min_channels),
         decision=decision,
         descriptors=_descriptors(fitted),
-        runtime=Runtime(tolerance=TOLERANCE, quantisation=config.quantisation),
+        runtime=Runtime(tolerance=config.tolerance, quantisation=config.quantisation),
         metrics={**provenance.metrics, "parity": parity},
         training={
             "command": provenance.command,
@@ -138,7 +136,13 @@ def write(
 
 
 def check_parity(
-    fitted: Fitted, data: Dataset, model: bytes, small: bytes, temperature: float
+    fitted: Fitted,
+    data: Dataset,
+    model: bytes,
+    small: bytes,
+    temperature: float,
+    *,
+    tolerance: float,
 ) -> dict[str, float]:
     """Compare torch, float32 and int8 over real windows; return the largest differences.
 
@@ -160,10 +164,10 @@ def check_parity(
         worst["torch_fp32"] = max(worst["torch_fp32"], float(np.abs(reference - full).max()))
         shares = [_shares(output, data.task, temperature) for output in (full, integer)]
         worst["fp32_int8"] = max(worst["fp32_int8"], float(np.abs(shares[0] - shares[1]).max()))
-    for pair, tolerance in (("torch_fp32", TORCH_TOLERANCE), ("fp32_int8", TOLERANCE)):
-        if worst[pair] > tolerance:
+    for pair, accepted in (("torch_fp32", TORCH_TOLERANCE), ("fp32_int8", tolerance)):
+        if worst[pair] > accepted:
             raise ExportError(
-                f"{pair.replace('_', ' and ')} should agree within {tolerance}, the largest "
+                f"{pair.replace('_', ' and ')} should agree within {accepted}, the largest "
                 f"difference over {len(chosen)} windows is {worst[pair]:.4f}. Nothing was written."
             )
     return {pair: round(value, 6) for pair, value in worst.items()}

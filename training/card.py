@@ -80,7 +80,7 @@ def notes(report: dict[str, Any], folder: Path) -> list[str]:
             "specificity, fitted on the other folds. `interval_coverage`: share of published "
             "components whose interval of stated coverage 90 % holds the true proportion.",
         ]
-    else:
+    elif report["decision"]:
         said.append(
             "`streaming`: held-out recordings through their fold's network and the decision layer, "
             "from the recording's start: share whose likeliest label is right (accuracy), share "

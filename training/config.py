@@ -182,6 +182,10 @@ class TeacherConfig:
     """What its windows suffer."""
 
 
+INT8_TOLERANCE = 0.10
+"""Of a configuration that names none."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """One model, wholly: what it is called, reads, looks like and how it is trained."""
@@ -209,6 +213,9 @@ class TrainConfig:
     recording are noise."""
     quantisation: Quantisation = "dynamic"
     """How the int8 file is made; `scent-train bench --accuracy` compares the kinds."""
+    tolerance: float = INT8_TOLERANCE
+    """Largest difference of a probability (or proportion) between int8 and float32 that is accepted
+    at export. It bounds the worst window of all; the manifest's `parity` has the figures."""
     required_channels: tuple[str, ...] = ()
     """Channels without which the model says `fault`."""
     min_channels: int = 1

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hardware.errors import ScentdError
 from models.preprocess import PreprocessSpec, batch_features
+from training.config import INT8_TOLERANCE
 from training.crossmodal.knowledge import Knowledge, gather
 from training.crossmodal.network import CrossModalNet
 from training.crossmodal.objective import Objective, cross_modal_network
@@ -369,8 +370,9 @@ def _identity(config: TrainConfig, data: Dataset, knowledge: Knowledge) -> str:
 
     So an option that is added later does not cut off trainings that never knew it.
     """
-    # How the network is quantised afterwards is no part of its training.
-    parts = [chosen_settings(dataclasses.replace(config, quantisation="dynamic")), data.sha256]
+    # How the network is quantised afterwards, and how well, is no part of its training.
+    trained = dataclasses.replace(config, quantisation="dynamic", tolerance=INT8_TOLERANCE)
+    parts = [chosen_settings(trained), data.sha256]
     if config.cross_modal:
         parts.append(knowledge.sha256)
     text = json.dumps(parts, sort_keys=True, default=list)

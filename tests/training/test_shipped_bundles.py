@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle import integer_matmuls, load_bundle, shipped_bundles
+from models.bundle import RIG_BUNDLES, integer_matmuls, load_bundle, shipped_bundles
 from models.manifest import INT8_MODEL
 from training.crossval import best_constant
 from training.data import Dataset, load_mixtures, load_substances
@@ -21,17 +21,17 @@ def nuts(smellnet: Path) -> Dataset:
     return load_substances(smellnet / "crosssession" / "nuts", labels)
 
 
-def test_both_models_are_shipped() -> None:
-    assert {"substances-50", "mixtures-12"} <= set(shipped_bundles())
+def test_the_models_of_a_rig_and_the_published_recipe_are_shipped() -> None:
+    assert {*RIG_BUNDLES, "paper-50"} == set(shipped_bundles())
 
 
-@pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
+@pytest.mark.parametrize("name", shipped_bundles())
 def test_shipped_int8_network_multiplies_integers(name: str) -> None:
     bundle = load_bundle(name, precision="int8")
     assert integer_matmuls((bundle.folder / INT8_MODEL).read_bytes()) >= 10
 
 
-@pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
+@pytest.mark.parametrize("name", shipped_bundles())
 def test_manifest_tells_command_seed_and_data(name: str) -> None:
     training = load_bundle(name).manifest.training
     assert training["command"].startswith(f"scent-train fit --config {name}")
@@ -39,7 +39,7 @@ def test_manifest_tells_command_seed_and_data(name: str) -> None:
     assert len(training["data_sha256"]) == 64
 
 
-@pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
+@pytest.mark.parametrize("name", RIG_BUNDLES)
 def test_manifest_reads_no_environment_channel_and_no_absolute_value(name: str) -> None:
     spec = load_bundle(name).manifest.preprocessing
     assert not {"Temperature", "Pressure", "Humidity", "Altitude"} & set(spec.channels)
@@ -53,7 +53,7 @@ class TestOnRealRecordings:
     pytestmark = pytest.mark.data
 
     def test_no_recording_of_another_day_was_trained_on(self, nuts: Dataset) -> None:
-        for name in ("substances-50", "mixtures-12"):
+        for name in shipped_bundles():
             known = load_bundle(name).training_hashes
             assert not known & {sample.sha256 for sample in nuts.samples}
 
