@@ -29,7 +29,7 @@ from daemon.teaching import ENROLL, TEACH_S, Teaching, recording_of, stores_of
 from daemon.workbench import profile_at
 from hardware.errors import UsageError
 from hardware.recording import read_recording
-from models.bundle import load_bundle, shipped_bundles
+from models.bundle import RIG_BUNDLES, load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,7 +186,7 @@ class _Rig:
             return load_models(
                 self.config.models, self.config.decision, ModelStore(self.config.state_dir)
             )
-        names = shipped_bundles() if self.model is None else (self.model,)
+        names = RIG_BUNDLES if self.model is None else (self.model,)
         bundles = [load_bundle(name) for name in names]
         if self.model is not None:
             self.model = bundles[0].manifest.name
