@@ -166,7 +166,7 @@ def balance(boots: Sequence[Boot], heard: Iterable[Heard], *, sent: int) -> Bala
         late=sum(bool(message.payload["buffered"]) for message in first.values()),
         unwritten=len(unwritten),
         unwritten_s=round(max((age_s for _, age_s in unwritten), default=0.0), 3),
-        dropped=sum(_dropped(health) for health in told),
+        dropped=dropped(arrivals),
         lost=len(made) - len(delivered) - len(unwritten),
         again=len(durable) - len(first),
         duplicated=duplicated,
@@ -200,8 +200,9 @@ def _latest_health(arrivals: Iterable[Heard]) -> list[dict[str, Any]]:
     return [message.payload for message in latest.values()]
 
 
-def _dropped(health: dict[str, Any]) -> int:
-    return int(health["outbox_dropped"])
+def dropped(arrivals: Iterable[Heard]) -> int:
+    """Return how many messages the outbox gave up, as the rig's `health` counts them."""
+    return sum(int(health["outbox_dropped"]) for health in _latest_health(arrivals))
 
 
 def _disordered(boots: Sequence[Boot], first: Iterable[Heard]) -> int:

@@ -11,11 +11,12 @@ import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daemon.soak.balance import balance
+from daemon.soak.balance import balance, dropped
 from daemon.soak.brokers import storm_broker
 from daemon.soak.consumer import Consumer
 from daemon.soak.gate import LOOPBACK, Gate, Mode
@@ -34,7 +35,7 @@ from hardware.simulator.faults import FaultKind
 from hardware.simulator.signals import SyntheticSignal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from daemon.soak.balance import Balance
@@ -224,12 +225,14 @@ class Storm:
         self.recovery_s[side].append(self.rig.await_(happened, what))
 
     def settle(self) -> None:
-        """Let everything that was made arrive."""
+        """Let everything arrive that was made so far, and neither killed nor dropped."""
+        made = self.rig.made
         deadline_s = time.monotonic() + _ARRIVES_WITHIN_S
         killed = {boot.boot_id for boot in self.rig.boots if boot.killed_s is not None}
         while time.monotonic() < deadline_s:
-            heard = {(message.boot_id, message.seq) for message in tuple(self.consumer.heard)}
-            if all(boot_id in killed for boot_id, _ in self.rig.made - heard):
+            arrivals = tuple(self.consumer.heard)
+            missing = made - {(message.boot_id, message.seq) for message in arrivals}
+            if sum(boot_id not in killed for boot_id, _ in missing) <= dropped(arrivals):
                 return
             time.sleep(_POLL_S)
 
@@ -259,6 +262,7 @@ def storm(
     *,
     seed: int,
     watch: Callable[[int, Fault], None],
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Report:
     """Let the faults strike one after the other, and draw the balance.
 
@@ -274,6 +278,8 @@ def storm(
         Of the board's noise and of what tears files.
     watch : callable
         Told of every fault before it strikes, by its number.
+    changes : mapping
+        Of the rig's usual configuration.
 
     Raises
     ------
@@ -292,7 +298,8 @@ def storm(
         stack.callback(consumer.leave)
         board = stack.enter_context(SimulatedBoard(signal, link=link, speed=SPEED, seed=seed))
         protocol = "auto" if broker.name == "Mosquitto" else "3.1.1"
-        rig = Rig(folder, settings(str(link), gate.port, protocol=protocol))
+        usual = settings(str(link), gate.port, protocol=protocol)
+        rig = Rig(folder, {**usual, **changes})
         stack.callback(rig.abandon)
         under = Storm(board, rig, gate, broker, consumer, np.random.default_rng(seed))
         under.begin_broker()

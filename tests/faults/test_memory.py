@@ -1,7 +1,7 @@
 """Memory and file descriptors of the running service stay where they are, however long it runs.
 
 The long run is `make test-slow ARGS="-k million -s"`, or with another number of readings
-`SCENTD_READINGS=5000000 pytest -m slow -k million -s`.
+`SOAK_READINGS=5000000 pytest -m slow -k million -s`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.faults.rig import said, settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-READINGS = int(os.environ.get("SCENTD_READINGS", "1000000"))
+READINGS = int(os.environ.get("SOAK_READINGS", "1000000"))
 RATE_HZ = 10
 BATCH = 50
 PER_SECOND = 5000
 """Readings a second: 500 times as fast as the board, and below what the service can take."""
 
-FILLED = 60_000
+FILLED = 100_000
 """Readings after which every buffer of the service is full: its history holds ten minutes, its
 latencies 500 inferences, the continuous recording a dozen segments."""
 
@@ -98,9 +98,9 @@ class Chatter:
 
 
 def footprints(
-    readings: tuple[int, ...], folder: Path, board: Board, model: Path, broker: Mosquitto
+    steps: tuple[int, ...], folder: Path, board: Board, model: Path, broker: Mosquitto
 ) -> list[Footprint]:
-    """Let a service take readings, and return its footprint after each number of them."""
+    """Let a service take readings, and return its footprint after each so many more of them."""
     text = settings(
         f"port: {board.link}",
         model,
@@ -115,13 +115,15 @@ def footprints(
         Chatter(board).running(),
     ):
         assert daemon.process is not None
-        for wanted in readings:
+        readings = 0
+        for more in steps:
             wait_until(
-                lambda wanted=wanted: taken(ear) >= wanted,  # type: ignore[misc]
-                f"{wanted} readings",
-                60 + wanted / PER_SECOND * 20,
+                lambda wanted=readings + more: taken(ear) >= wanted,  # type: ignore[misc]
+                f"{more} more readings",
+                60 + more / PER_SECOND * 20,
             )
-            found.append(Footprint.of(daemon.process.pid, taken(ear)))
+            readings = taken(ear)
+            found.append(Footprint.of(daemon.process.pid, readings))
             ear.heard.clear()
     return found
 
@@ -135,8 +137,10 @@ def taken(ear: Subscriber) -> int:
 def test_descriptors_and_threads_do_not_grow(
     tmp_path: Path, board: Board, toy_mixtures: Path, broker: Mosquitto
 ) -> None:
-    before, after = footprints((5_000, 60_000), tmp_path, board, toy_mixtures, broker)
-    assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
+    before, after = footprints((5_000, 55_000), tmp_path, board, toy_mixtures, broker)
+    assert after.threads == before.threads
+    # A segment of the recording that is packed just now has two files open.
+    assert after.descriptors <= before.descriptors + 2
 
 
 @pytest.mark.slow
@@ -148,14 +152,16 @@ def test_over_a_million_readings_memory_and_descriptors_stay_flat(
     broker: Mosquitto,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checkpoints = (FILLED, *range(FILLED + READINGS // 10, FILLED + READINGS + 1, READINGS // 10))
-    found = footprints(checkpoints, tmp_path, board, toy_mixtures, broker)
+    steps = (FILLED, *(READINGS // 10,) * 10)
+    found = footprints(steps, tmp_path, board, toy_mixtures, broker)
     with capsys.disabled():
         for one in found:
             sys.stdout.write(
                 f"\n{one.readings:>9} readings: {one.resident_mb:.2f} MB, "
                 f"{one.descriptors} descriptors, {one.threads} threads"
             )
-    assert found[-1].readings - found[0].readings >= READINGS * 0.99
+    assert found[-1].readings - found[0].readings >= READINGS
     assert found[-1].resident_mb - found[0].resident_mb < 1.0
-    assert len({(one.descriptors, one.threads) for one in found}) == 1
+    assert len({one.threads for one in found}) == 1
+    # A segment of the recording that is packed just now has two files open.
+    assert max(one.descriptors for one in found) <= min(one.descriptors for one in found) + 2
