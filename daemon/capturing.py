@@ -110,13 +110,8 @@ def from_port(
     patience = _Patience(stop)
     for arrival in SerialSource(source).arrivals(patience):
         opened = opened or isinstance(arrival, PortOpened)
-        if isinstance(arrival, PortClosed) and opened:
-            raise CaptureEndedError(
-                f"The board went away after {history.seconds:.0f} s of the {seconds:g} s asked "
-                f"for. {NOTHING_KEPT} Plug it in again first."
-            )
         if isinstance(arrival, PortClosed):
-            raise SourceError(arrival.reason)
+            raise _went_away(history, seconds) if opened else SourceError(arrival.reason)
         if isinstance(arrival, Chunk):
             heard_bytes += len(arrival.data)
             for frame in decoder.feed(arrival.data):
@@ -141,6 +136,13 @@ def from_port(
         trouble
         or f"{silent}Stopped after {history.seconds:.0f} s of the {seconds:g} s asked for. "
         f"{NOTHING_KEPT}"
+    )
+
+
+def _went_away(history: History, seconds: float) -> CaptureEndedError:
+    return CaptureEndedError(
+        f"The board went away after {history.seconds:.0f} s of the {seconds:g} s asked for. "
+        f"{NOTHING_KEPT} Plug it in again first."
     )
 
 

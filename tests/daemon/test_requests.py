@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,28 @@ def test_requests_can_be_switched_off(
 def test_a_rig_that_never_was_is_told_from_one_that_stopped(broker: Mosquitto) -> None:
     with pytest.raises(NobodyAnswersError, match="No rig 'rig' has ever been on the broker"):
         ask(rig(broker.port), "status", {})
+
+
+def test_a_service_that_goes_while_it_is_asked_may_have_done_it_all_the_same(
+    broker: Mosquitto,
+) -> None:
+    def say(status: str) -> None:
+        paho.mqtt.publish.single(
+            "scent/rig/status", status, qos=1, retain=True, hostname="127.0.0.1", port=broker.port
+        )
+
+    say("online")
+    with Subscriber(broker.port) as ear:
+
+        def go_when_asked() -> None:
+            wait_until(lambda: ear.texts("scent/rig/request/status"), "the question")
+            say("offline")
+
+        service = threading.Thread(target=go_when_asked)
+        service.start()
+        with pytest.raises(NobodyAnswersError, match=r"went offline before.*see what there is"):
+            ask(rig(broker.port), "status", {}, timeout_s=60)
+        service.join()
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
