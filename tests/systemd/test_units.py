@@ -128,6 +128,22 @@ def test_every_rule_of_udev_is_whole() -> None:
         assert chips >= BRIDGES, kind
 
 
+def test_udev_finds_nothing_to_complain_about() -> None:
+    tool = shutil.which("udevadm")
+    if tool is None:
+        pytest.skip("udevadm is not installed: sudo apt install udev")
+    known = subprocess.run([tool, "--help"], capture_output=True, text=True, check=False).stdout
+    if "verify" not in known:
+        pytest.skip("this udevadm is older than 254 and cannot verify rules")
+    done = subprocess.run(
+        [tool, "verify", str(SYSTEMD / "99-scentd.rules")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_modem_manager_and_brltty_are_told_to_stay_away() -> None:
     for mark in (
         'ENV{ID_MM_DEVICE_IGNORE}="1"',
