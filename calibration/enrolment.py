@@ -21,7 +21,7 @@ from hardware.errors import ScentdError
 from hardware.frames import Quality
 from hardware.health import ChannelHealth
 from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
-from models.head import Taught
+from models.head import EXPOSURE_VARIANCE, Taught
 from models.preprocess import batch_features
 from models.timing import Decimator, RateMeter, Timeline, lost_samples
 
@@ -228,14 +228,21 @@ def learn(
     return Lesson(embedding, logits, seconds, missing)
 
 
-def taught(label: str, exposures: Sequence[NDArray[np.float32]], space: EmbeddingSpace) -> Taught:
+def taught(
+    label: str,
+    exposures: Sequence[NDArray[np.float32]],
+    space: EmbeddingSpace,
+    exposure_variance: float = EXPOSURE_VARIANCE,
+) -> Taught:
     """Return the class that exposures' embeddings, each float32[windows, D], make of a smell.
 
     Each exposure counts the same, however long it was: the windows of one are alike, and what
-    tells one exposure from the next is what a mean must average out.
+    tells one exposure from the next is what a mean must average out. `exposure_variance` is how
+    much that is, as the model's manifest says.
     """
     means = np.stack([space.whiten(embedding).mean(axis=0) for embedding in exposures])
-    return Taught(label, means.mean(axis=0), sum(map(len, exposures)), len(exposures))
+    windows = sum(map(len, exposures))
+    return Taught(label, means.mean(axis=0), windows, len(exposures), exposure_variance)
 
 
 def space_of(bundle: Bundle) -> EmbeddingSpace:

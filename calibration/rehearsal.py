@@ -193,11 +193,12 @@ def _held_out(bundle: Bundle, head: Head, label: str, lessons: Sequence[Lesson])
         half = len(lessons[0]) // 2
         cuts = (slice(None, half), slice(half, None))
         parts = [(lessons[0].embedding[cut], lessons[0].logits[cut]) for cut in cuts if half]
-    space = space_of(bundle)
+    space, variance = space_of(bundle), bundle.manifest.decision.exposure_variance
     for number, (embedding, logits) in enumerate(parts):
         others = [each for place, (each, _) in enumerate(parts) if place != number]
         if others:
-            tried = Head((*head.taught, taught(label, others, space)), head.hidden, head.renamed)
+            smell = taught(label, others, space, variance)
+            tried = Head((*head.taught, smell), head.hidden, head.renamed)
             yield from _likeliest(bundle, tried, logits, embedding)
 
 

@@ -270,6 +270,7 @@ class SmellStore:
         use because the files of its exposures are gone or damaged.
         """
         smells = self.smells()
+        variance = self._bundle.manifest.decision.exposure_variance
         classes, problems = [], []
         for smell in smells.smells:
             if smell.shadow and smell.label != shadow:
@@ -281,7 +282,7 @@ class SmellStore:
                 except (RecordingError, EnrolmentError) as error:
                     problems.append(f"An exposure of {smell.label} cannot be used: {error}")
             if lessons:
-                classes.append(taught(smell.label, lessons, self._space))
+                classes.append(taught(smell.label, lessons, self._space, variance))
         head = Head(tuple(classes), frozenset(smells.hidden), dict(smells.renamed))
         head.labels(self._bundle.manifest.labels)
         return head, problems

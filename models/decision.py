@@ -18,6 +18,7 @@ import numpy as np
 
 from models import novelty
 from models.exposure import Phase
+from models.head import EXPOSURE_VARIANCE
 from models.novelty import NoveltyName  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class DecisionSpec:
     proportion_margin: half the width of a component's interval: the conformal quantile of
         |proportion - truth| on held-out recordings (Lei et al. 2018, JASA 113). None: no intervals.
     head_temperature: squared distances to taught smells are divided by twice this.
+    exposure_variance: between exposures of one taught smell, in units of that within a class.
     labels: by label, what is asked of it in place of `announce` and `confirm`.
     """
 
@@ -141,6 +143,7 @@ class DecisionSpec:
     set_threshold: float | None = None
     proportion_margin: float | None = None
     head_temperature: float = 1.0
+    exposure_variance: float = EXPOSURE_VARIANCE
     labels: Mapping[str, LabelRule] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
@@ -182,6 +185,8 @@ class DecisionSpec:
             for name, value in shares.items()
             if value is not None and not 0 < value < 1
         ]
+        if self.exposure_variance < 0:
+            found.append(f"exposure_variance must not be negative, got {self.exposure_variance}")
         if self.fullness < 0 or not self.head_temperature > 0:
             found.append(
                 "fullness must not be negative and head_temperature be positive, "

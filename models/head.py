@@ -36,12 +36,13 @@ class HeadError(ScentdError):
 
 
 EXPOSURE_VARIANCE = 2.0 / 3.0
-"""Variance between exposures of a smell, in units of that within a class. Without it a smell taught
-once "lies further away" than the shipped ones, whose means are of many recordings, and is lost to
-them: of ten smells taught for two minutes each beside forty known ones, .28 of other recordings
-were named rightly. With 1/3, 2/3 and 1 it was .51, .62 and .69, and of the known smells .89, .87
-and .83 (without anything taught, .90; two networks, each without the substances and the recordings
-asked about). Less harm to what is known went before the last of the new."""
+"""What a manifest says unless its trainer found better: variance between exposures of a smell, in
+units of that within a class. Without it a smell taught once "lies further away" than the shipped
+ones, whose means are of many recordings, and is lost to them: of ten smells taught for two minutes
+each beside forty known ones, .28 of other recordings were named rightly. With 1/3, 2/3 and 1 it was
+.51, .62 and .69, and of the known smells .89, .87 and .83 (without anything taught, .90; two
+networks, each without the substances and the recordings asked about). Less harm to what is known
+went before the last of the new."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,12 +55,14 @@ class Taught:
     mean: float64[D], of its windows' embeddings, whitened; each exposure counts the same.
     windows: how many windows taught it.
     exposures: in how many separate exposures.
+    exposure_variance: between exposures of one smell, in units of that within a class.
     """
 
     label: str
     mean: NDArray[np.float64]
     windows: int
     exposures: int
+    exposure_variance: float = EXPOSURE_VARIANCE
 
     @property
     def variance(self) -> float:
@@ -70,7 +73,7 @@ class Taught:
         Stat. Soc. B 26, 1964). Windows of one exposure are off together, so their number does
         not lower it.
         """
-        return 1.0 + EXPOSURE_VARIANCE / self.exposures
+        return 1.0 + self.exposure_variance / self.exposures
 
 
 @dataclass(frozen=True, slots=True, eq=False)

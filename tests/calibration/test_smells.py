@@ -18,6 +18,7 @@ from calibration.smells import (
 )
 from hardware.errors import UsageError
 from hardware.recording import RecordingError
+from models.decision import DecisionSpec
 from models.head import HeadError
 from tests.calibration.smelling import LEMON, PETROL, TAR, of, teachable
 
@@ -67,6 +68,18 @@ def test_what_was_taught_is_recognised_beside_what_was_shipped(
     teach(store, tmp_path)
     assert likeliest(store, tmp_path, PETROL) == "petrol"
     assert likeliest(store, tmp_path, LEMON) == "lemon"
+
+
+def test_how_much_room_a_taught_smell_is_given_stands_in_the_models_manifest(
+    tmp_path: Path,
+) -> None:
+    for stated in (0.0, 3.0):
+        place = tmp_path / str(stated)
+        own = teachable(place, decision=DecisionSpec(exposure_variance=stated))
+        store = SmellStore(place / "state", own)
+        teach(store, place)
+        (petrol,) = store.head()[0].taught
+        assert petrol.variance == 1.0 + stated
 
 
 def test_a_new_smell_is_in_shadow_until_it_is_promoted(store: SmellStore, tmp_path: Path) -> None:
