@@ -30,6 +30,7 @@ from daemon.soak.rig import (
     RELOADED,
     Rig,
 )
+from hardware.errors import ScentdError
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.faults import FaultKind
 from hardware.simulator.signals import SyntheticSignal
@@ -52,6 +53,10 @@ SPEED = 40.0
 _JUNK_BYTES = 3000
 _ARRIVES_WITHIN_S = 60.0
 _POLL_S = 0.02
+
+
+class StormError(ScentdError):
+    """The storm itself broke down; it says nothing about the rig."""
 
 
 @dataclass(slots=True)
@@ -120,6 +125,11 @@ class Storm:
     def strike(self, fault: Fault) -> None:
         """Act a fault out, and wait until it has healed."""
         time.sleep(fault.lull_s)
+        if self.board.wait(0):
+            raise StormError(
+                "The simulated board has ended by itself, which is a bug of the simulator. Note "
+                "the seed and report it."
+            )
         acts: dict[Side, Callable[[Fault], None]] = {
             Side.BOARD: self._strike_board,
             Side.BROKER: self._strike_broker,

@@ -289,7 +289,8 @@ class _Firmware:
             kept = self._rng.random(len(line)) >= _DROP_SHARE
             return bytes(byte for byte, keep in zip(line, kept, strict=True) if keep)
         if kind is FaultKind.TRUNCATE:
-            return line[: int(self._rng.integers(1, len(line) - 1))]
+            # Another fault may have left next to nothing of it.
+            return line[: int(self._rng.integers(1, max(2, len(line) - 1)))]
         return line
 
 

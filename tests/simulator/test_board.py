@@ -164,6 +164,12 @@ def test_truncated_lines_lose_only_themselves() -> None:
     assert counts.lost == 5
 
 
+def test_faults_that_shorten_the_same_lines_leave_a_board_that_goes_on() -> None:
+    faults = ",".join(["drop@5:30", *(f"truncate@{start}:30" for start in range(5, 15))])
+    frames, _ = decode(play(faults=faults)[0])
+    assert frames[-1].device_ms == 59_000
+
+
 def test_a_stuck_channel_repeats_the_number_it_had() -> None:
     frames, _ = decode(play("nutmeg:60", faults="stuck:VOC@10:30")[0])
     voc = [float(frame.values[_VOC]) for frame in frames]
