@@ -497,9 +497,8 @@ class Service:
         board = "sends" if self._present else "is silent or away"
         rate = f" {rate_hz:.3g} readings a second" if self._present and rate_hz else ""
         broker = self._publisher.report().state
-        waiting = ""
-        if broker is not BrokerState.CONNECTED:
-            waiting = f", {self._outbox.report().depth} messages wait for it"
+        depth = 0 if broker is BrokerState.CONNECTED else self._outbox.report().depth
+        waiting = f", {depth} messages wait for it" if depth else ""
         return " ".join(
             [*said, f"The board {board}{rate}.", f"The broker is {broker.value}{waiting}."]
         )
