@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from daemon.cli import main
 from daemon.soak.balance import Boot, Heard, Said, balance
-from daemon.soak.programme import Side, programme, told
+from daemon.soak.programme import BrokerFault, Fault, Side, programme, told
+from daemon.soak.storm import storm
+from daemon.stopping import Stop
 from hardware.simulator.faults import parse_faults
-from tests.daemon.counterparts import mosquitto_path
+from tests.daemon.counterparts import ROOT, mosquitto_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 A, B = "a" * 16, "b" * 16
 
@@ -112,6 +119,32 @@ def test_a_seed_draws_the_same_storm_again_and_every_kind_strikes() -> None:
     assert told(faults).startswith("board ")
 
 
+def test_an_outage_beyond_the_outboxes_bound_loses_exactly_what_is_counted(tmp_path: Path) -> None:
+    mosquitto_path()
+    outage = Fault(Side.BROKER, BrokerFault.REFUSING, lull_s=1.0, lasts_s=6.0)
+    report = storm(
+        [outage],
+        tmp_path,
+        Stop(),
+        seed=1,
+        watch=lambda _number, _fault: None,
+        changes={"outbox": {"max_messages": 30}},
+    )
+    drawn = report.balance
+    assert drawn.complaints == []
+    assert drawn.lost == drawn.dropped > 10
+    assert drawn.late > 10
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[a-z_/]+\.py)(?:::(test_[a-z0-9_]+))?`", page)
+    assert len(named) > 25
+    for file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert f"def {test}" in text, (file, test)
+
+
 @pytest.mark.timeout(600)
 def test_a_short_storm_over_the_real_service_balances(
     capsys: pytest.CaptureFixture[str],
@@ -121,9 +154,9 @@ def test_a_short_storm_over_the_real_service_balances(
     The long storm is `scentd soak`; see docs/reliability.md.
     """
     mosquitto_path()
-    faults = programme(20, 9)
+    faults = programme(20, 29)
     assert {fault.side for fault in faults} == set(Side)
-    assert main(["soak", "--faults", "20", "--seed", "9", "--json"]) == 0
+    assert main(["soak", "--faults", "20", "--seed", "29", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["holds"]
     assert result["faults"]["total"] == 20
