@@ -198,9 +198,9 @@ def load_profile(path: Path, board: str | None = None) -> Profile:
             "captures that it was made from are kept."
         )
     body = {key: value for key, value in plain.items() if key != "id"}
-    if plain.get("id") != _id_of(body):
-        raise _damaged(path, "its content does not belong to its id; was it edited by hand?")
     try:
+        if plain.get("id") != _id_of(body):
+            raise _damaged(path, "its content does not belong to its id; was it edited by hand?")
         profile = _from_plain(plain)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error

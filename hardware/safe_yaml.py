@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader, in C where libyaml is there; it makes no objects but plain ones."""
 
+_INT = "tag:yaml.org,2002:int"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
+
+LONGEST_NUMBER = 80
+"""Characters of a whole number: what is longer can be neither a float nor written out again."""
 
 MOST_ITEMS = 1_000_000
 """Of a document with its anchors written out; a dozen lines of them can stand for billions."""
@@ -67,6 +71,8 @@ def _count_items(node: yaml.Node, counted: dict[int, int]) -> int:
         inner = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         inner = node.value
+    elif node.tag == _INT and len(node.value) > LONGEST_NUMBER:
+        raise yaml.YAMLError(f"a whole number has {len(node.value)} characters")
     items = 1 + sum(_count_items(part, counted) for part in inner)
     if items > MOST_ITEMS:
         raise yaml.YAMLError(f"its anchors stand for more than {MOST_ITEMS} items")
