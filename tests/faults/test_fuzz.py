@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 fuzz = settings(
-    max_examples=20_000 if LONG else 150,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "20000")) if LONG else 150,
+    derandomize=not LONG,  # the same every time, until somebody looks for more
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
