@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 from hypothesis import settings
 
 from models.manifest import write_bundle
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 # A busy machine is slow, not wrong: no test here asserts a time.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
-
-
-@pytest.fixture(autouse=True)
-def fresh_logs() -> Iterator[None]:
-    """Forget how a command configured the logs: its standard error ends with the test."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture
