@@ -23,7 +23,7 @@ check: $(VENV)/dev-installed ## lint, formatting and types
 	$(BIN)/mypy
 
 test: check ## everything that should pass before a commit; ARGS="-k ring"
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" -n 3 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/dev-installed ## trainings to convergence and soaks
 	$(BIN)/pytest -m slow $(ARGS)
