@@ -75,6 +75,10 @@ NEEDS_A_MIND = {
 """Settings by which smells are recognised otherwise, or that calibration and teaching hold."""
 
 HEALTH_EVERY_S = 10.0
+LAST_WRITE_S = 0.5
+"""How long the end waits for the outbox: SIGTERM has two seconds in all, FLUSH_S and FAREWELL_S of
+`daemon.mqtt` among them."""
+
 LATENCIES_KEPT = 500
 
 
@@ -231,6 +235,8 @@ class Service:
             self._manager.stopping()
             self._reloading.close()
             self._requests.close()
+            # What the outbox gives up for lack of room is counted when it is written.
+            self._outbox.flush(LAST_WRITE_S)
             self._announcer.health(self._gauges())
 
     @contextlib.contextmanager

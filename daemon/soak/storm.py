@@ -321,8 +321,9 @@ def storm(
             under.strike(fault)
             struck.append(fault)
         under.settle()
-        board_report, board_s = board.report, board.now_s
         rig.stop()
+        # The board sends until nobody listens any more.
+        board_report, board_s = board.report, board.now_s
         consumer.catch_up()
         return Report(
             faults=struck,
