@@ -46,11 +46,12 @@ class Listener:
             except (serial.SerialException, OSError):
                 return
             self.received += some
-            if not some and self._done.is_set():
+            if self._done.is_set() and (not some or time.monotonic() > self._end):
                 return
 
     def close(self) -> bytes:
-        """Stop, close the port and return all that came."""
+        """Stop, close the port and return all that came; a board that goes on is not waited for."""
+        self._end = time.monotonic() + 0.5
         self._done.set()
         self._thread.join()
         self._port.close()
