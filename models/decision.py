@@ -20,6 +20,7 @@ from models import novelty
 from models.exposure import Phase
 from models.head import EXPOSURE_VARIANCE
 from models.novelty import NoveltyName  # noqa: TC001 - read by get_type_hints
+from models.softmax import log_softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -250,10 +251,7 @@ class Component(NamedTuple):
 
 def log_probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """Return the log-softmax of logits[labels] / temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max()
-    result: NDArray[np.float64] = scaled - math.log(np.exp(scaled).sum())
-    return result
+    return log_softmax(logits.astype(np.float64) / temperature)
 
 
 class FadingMean:

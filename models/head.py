@@ -1,7 +1,7 @@
 """Models: what a rig adds to a shipped substance model: taught smells, hidden and renamed labels.
 
-May import numpy and models.space. Pure: no files, no clock; `calibration.smells` keeps what was
-taught and makes the `Head` of it.
+May import numpy, models.space and models.softmax. Pure: no files, no clock; `calibration.smells`
+keeps what was taught and makes the `Head` of it.
 
 A taught smell is a class mean in the whitened space of the embedding (nearest class mean: Mensink
 et al., IEEE TPAMI 35, 2013; Snell et al., NeurIPS 2017). Whether a window is of a taught smell is
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.errors import ScentdError
+from models.softmax import log_softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -182,24 +183,32 @@ class Head:
         head_temperature: of the discriminant.
         """
         there = np.array([label not in self.hidden for label in space.labels])
-        shipped = _log_softmax(np.where(there, logits / temperature, -np.inf))
+        shipped = _log_shares(np.where(there, logits / temperature, -np.inf))
         if not self.taught:
             return shipped
         z = space.whiten(embedding)
-        means = np.concatenate([space.means, [smell.mean for smell in self.taught]])
-        variance = np.array([1.0] * len(there) + [smell.variance for smell in self.taught])
+        means, variance = known(space, self.taught)
         nearness = -space.squared_distances(z, means) / (2.0 * head_temperature * variance)
         nearness[:, : len(there)][:, ~there] = -np.inf
-        belief = _log_softmax(nearness)
+        belief = _log_shares(nearness)
         taught = belief[:, len(there) :]
         rest = np.logaddexp.reduce(belief[:, : len(there)], axis=1, keepdims=True)
         return np.concatenate([np.maximum(shipped + rest, NEVER), taught], axis=1)
 
 
-def _log_softmax(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    shifted = scores.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = np.maximum(
-        shifted - np.logaddexp.reduce(shifted, axis=1, keepdims=True), NEVER
-    )
-    return result
+def known(
+    space: EmbeddingSpace, taught: Sequence[Taught]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means of all that is known, float64[k, D], and the variance about each.
+
+    The model's labels come first, with a variance of 1: many recordings made their means.
+    """
+    means = np.stack([*space.means, *(smell.mean for smell in taught)])
+    variances = [*np.ones(len(space.means)), *(smell.variance for smell in taught)]
+    return means, np.array(variances)
+
+
+def _log_shares(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the log-softmax of scores[windows, labels], `NEVER` where one is hidden."""
+    shares: NDArray[np.float64] = np.maximum(log_softmax(scores.astype(np.float64)), NEVER)
+    return shares

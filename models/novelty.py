@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from models.head import known
+from models.space import unit
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -63,8 +66,8 @@ def cosine(
     Nearest class mean by angle (Wang et al., SimpleShot, 2019): how strong an odour is moves an
     embedding towards or away from the middle, and says nothing of whether it is known.
     """
-    means, variances = _known(space, taught)
-    angles = _unit(space.whiten(embedding)) @ _unit(means).T
+    means, variances = known(space, taught)
+    angles = unit(space.whiten(embedding)) @ unit(means).T
     least: NDArray[np.float64] = ((1.0 - angles) / variances).min(axis=1)
     return least
 
@@ -76,7 +79,7 @@ def distance(
     taught: Sequence[Taught],
 ) -> NDArray[np.float64]:
     """Squared Mahalanobis distance to the nearest mean (Lee et al., NeurIPS 2018)."""
-    means, variances = _known(space, taught)
+    means, variances = known(space, taught)
     distances = space.squared_distances(space.whiten(embedding), means) / variances
     nearest: NDArray[np.float64] = distances.min(axis=1)
     return nearest
@@ -138,23 +141,9 @@ def neighbours(
     embedding: float32[windows, D].
     exemplars: float32[known windows, D].
     """
-    nearest = _unit(space.whiten(embedding)) @ _unit(space.whiten(exemplars)).T
+    nearest = unit(space.whiten(embedding)) @ unit(space.whiten(exemplars)).T
     least: NDArray[np.float64] = 1.0 - nearest.max(axis=1)
     return least
-
-
-def _known(
-    space: EmbeddingSpace, taught: Sequence[Taught]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the means of all that is known, float64[k, D], and the variance about each."""
-    means = np.stack([*space.means, *(smell.mean for smell in taught)])
-    variances = [*np.ones(len(space.means)), *(smell.variance for smell in taught)]
-    return means, np.array(variances)
-
-
-def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    length: NDArray[np.float64] = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.maximum(length, 1e-12)
 
 
 _SCORES: Mapping[NoveltyName, Callable[..., NDArray[np.float64]]] = {

@@ -133,3 +133,9 @@ class EmbeddingSpace:
         squares = (z**2).sum(axis=1)[:, None] - 2 * cross + (means**2).sum(axis=1)
         distances: NDArray[np.float64] = np.maximum(squares, 0.0)
         return distances
+
+
+def unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x[n, D] with every row of length 1; what is all but nothing stays so."""
+    length: NDArray[np.float64] = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.maximum(length, 1e-12)

@@ -15,6 +15,7 @@ import numpy as np
 from hardware.errors import ScentdError
 from models.bundle import load_bundle
 from models.decision import DecisionSpec
+from models.space import unit
 from training.data import substance_folds
 from training.evaluation.evaluate import ask, measured_space
 from training.evaluation.intervals import intervals, pooled
@@ -133,7 +134,7 @@ def comparable(
     if method == "mahalanobis":
         return space.whiten(embedding)
     x = embedding.astype(np.float64) - space.middle
-    return _unit(x) if method == "cosine" else x
+    return unit(x) if method == "cosine" else x
 
 
 def taught(
@@ -167,8 +168,3 @@ def taught(
         np.searchsorted(classes, truth[tested]),
     )
     return {name: scores[name] for name in ("top1", "recording_top1")}, tested
-
-
-def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    length: NDArray[np.float64] = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.maximum(length, 1e-12)

@@ -18,6 +18,7 @@ import numpy as np
 from models.conformal import margin, set_threshold
 from models.decision import DecisionSpec, Share
 from models.mixture_decision import MixtureDecision
+from models.softmax import log_softmax
 from training.evaluation.scoring import values
 from training.evaluation.streaming import (
     LIVE_STRIDE_S,
@@ -26,7 +27,6 @@ from training.evaluation.streaming import (
     fading_means,
     fading_novelty,
     follow,
-    log_softmax,
     posteriors,
     stage_of,
     strangeness_of,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.softmax import log_softmax
 from models.space import EmbeddingSpace
 from training.evaluation.scoring import cut_windows, mixture_tally, substance_tally, values
-from training.evaluation.streaming import log_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

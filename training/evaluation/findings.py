@@ -15,9 +15,10 @@ import numpy as np
 import yaml
 
 from models.decision import DecisionSpec
+from models.softmax import log_softmax
 from training.evaluation.intervals import intervals, percentiles, resampled
 from training.evaluation.scoring import Ratio, values
-from training.evaluation.streaming import follow, log_softmax
+from training.evaluation.streaming import follow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

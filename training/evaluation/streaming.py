@@ -18,6 +18,7 @@ from models import novelty
 from models.decision import DecisionSpec, Share
 from models.novelty import NoveltyName
 from models.preprocess import FeatureStream
+from models.softmax import log_softmax
 from training.evaluation.intervals import interval_of
 from training.evaluation.scoring import Ratio, Tally
 
@@ -355,10 +356,3 @@ def strangeness_of(
         return None, None
     means, independent = fading_novelty(streams, spec.novelty, spec)
     return means >= spec.unknown_above, independent >= spec.unknown_after
-
-
-def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the log-softmax over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result

@@ -14,9 +14,10 @@ import numpy as np
 from calibration.enrolment import taught
 from models.decision import DecisionSpec
 from models.head import Head
+from models.softmax import log_softmax
 from training.evaluation.intervals import intervals, pooled
 from training.evaluation.scoring import Ratio, values
-from training.evaluation.streaming import as_of, faded, log_softmax
+from training.evaluation.streaming import as_of, faded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

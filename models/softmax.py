@@ -1,0 +1,23 @@
+"""Models: probabilities from scores, in one place for live decisions and for their evaluation.
+
+May import numpy. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log-softmax of float64[..., classes] over its last axis.
+
+    A class with a score of -inf has probability 0; a row with NaN stays NaN.
+    """
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
