@@ -235,7 +235,7 @@ def _taps(
 
 
 class RigCorrection:
-    """Correct frames one by one; `models.nose.Correction`.
+    """Correct frames one by one; `models.correction.Correction`.
 
     The state is the last seconds of log-conductances. `__call__` on every row and `apply` on the
     whole recording give the same bits.

@@ -1,7 +1,7 @@
 """Calibration: from readings of a smell to what a model makes of them, or why they cannot teach.
 
 May import hardware, models and numpy. Must never know where taught smells are kept
-(`calibration.smells`), nor a port, a broker or a clock.
+(`calibration.smell_store`), nor a port, a broker or a clock.
 
 Readings go the way that live ones go: channel health, the rig's correction, the model's rate and
 preprocessing, windows that grow from the onset as the daemon's do, and from later on. What is
@@ -20,10 +20,11 @@ from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
 from hardware.health import ChannelHealth
+from models.decimator import Decimator
 from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
-from models.head import EXPOSURE_VARIANCE, Taught
 from models.preprocess import batch_features
-from models.timing import Decimator, RateMeter, Timeline, lost_samples
+from models.taught_head import EXPOSURE_VARIANCE, Taught
+from models.timing import RateMeter, Timeline, lost_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     from hardware.recording import Recording
     from models.bundle import Bundle
-    from models.nose import Correction
-    from models.space import EmbeddingSpace
+    from models.correction import Correction
+    from models.embedding_space import EmbeddingSpace
 
 GROW_S = 10.0
 """Seconds by which each window is longer than the one before."""

@@ -27,40 +27,28 @@ from calibration.correction import (
     Compensation,
     CorrectionSpec,
     estimator,
-    log_signals,
     relinearised,
 )
+from calibration.rig_reference import (
+    _LEAST_KNOWN,
+    LAGS_S,
+    N_FEATURES,
+    Exposure,
+    RigReference,
+    TransferError,
+    changes_of,
+)
 from hardware.channels import CHANNELS, Part, channel_index
-from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-LAGS_S = (1, 2, 5, 10, 25, 50)
-N_FEATURES = 1 + len(LAGS_S)
-"""Of a channel in an exposure: its level, and ln of its mean change over each lag."""
-
-LEAST_EXPOSURE_S = 100
-"""Shorter exposures say too little about changes over 50 seconds."""
-
-ONSET_S = 45
-"""The first seconds of an exposure are still on their way to it, and no other resembles them; they
-are left out where `LEAST_EXPOSURE_S` stay. Of references of 150 s, four then close .54 and .58 of
-the gap instead of .47 and .55 (folds 0 and 1)."""
 
 MIN_PAIRED = 6
 """Exposures from which on channels are let speak for each other (direct standardisation)."""
 
-_QUIET = 1e-3
-"""Mean changes of ln conductance below this are a converter's, not an odour's."""
-
-_LEAST_KNOWN = 0.9
-"""Share of usable readings that a channel needs in an exposure."""
-
-_SHRINKAGE = 0.1
-"""Share of the diagonal in the within-label covariance: 200 recordings, 7 figures."""
 
 _RESPONSES_S = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0])
 _LN_GAINS = np.linspace(-0.9, 0.9, 7)
@@ -92,152 +80,6 @@ METHODS = ("none", "shift", "affine", "paced", STANDARDISED)
 
 
 _Number = TypeVar("_Number", float, "NDArray[np.float64]")
-
-
-class TransferError(ScentdError):
-    """References cannot be used, or do not fit the model."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RigReference:
-    """What exposures of each label looked like on the rig that a model was trained on.
-
-    Attributes
-    ----------
-    labels: the model's.
-    mean: float64[labels, 8, N_FEATURES], features averaged over a label's recordings; NaN where
-        a channel was never usable.
-    covariance: float64[8, N_FEATURES, N_FEATURES], of one recording's features about its
-        label's mean, shrunk towards its diagonal.
-    wander: float64[8], median variance of ln conductance per second.
-    """
-
-    labels: tuple[str, ...]
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    wander: NDArray[np.float64]
-
-    @classmethod
-    def measured(
-        cls,
-        recordings: Mapping[str, Sequence[NDArray[np.float32]]],
-        rate_hz: float = 1.0,
-    ) -> RigReference:
-        """Measure the training rig.
-
-        Parameters
-        ----------
-        recordings: by label, float32[n, 12] with NaN where unusable.
-        rate_hz: their rate.
-
-        Raises
-        ------
-        TransferError: a recording is too short or too slow.
-        """
-        features, means, wander = [], [], []
-        for label, values in recordings.items():
-            exposures = [Exposure.of(label, item, rate_hz) for item in values]
-            own = np.stack([exposure.features for exposure in exposures])
-            means.append(_mean(own))
-            if len(own) > 1:
-                # The mean of n takes up a share 1/n of the spread about it.
-                features.append((own - means[-1]) * math.sqrt(len(own) / (len(own) - 1)))
-            wander += [exposure.wander for exposure in exposures]
-        within = np.concatenate(features) if features else np.empty((0, N_GAS, N_FEATURES))
-        return cls(
-            tuple(recordings), np.stack(means), _covariances(within), _median(np.stack(wander))
-        )
-
-    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return what a bundle keeps; their labels are the bundle's."""
-        return {
-            "rig_mean": self.mean,
-            "rig_covariance": self.covariance,
-            "rig_wander": self.wander,
-        }
-
-    @classmethod
-    def from_arrays(
-        cls, labels: Sequence[str], arrays: Mapping[str, NDArray[np.float64]]
-    ) -> RigReference | None:
-        """Return a bundle's reference, None for a bundle that has none."""
-        if any(name not in arrays for name in ("rig_mean", "rig_covariance", "rig_wander")):
-            return None
-        return cls(
-            tuple(labels), arrays["rig_mean"], arrays["rig_covariance"], arrays["rig_wander"]
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Exposure:
-    """One exposure to a known odour on one rig.
-
-    Attributes
-    ----------
-    label: of the odour.
-    signal: float64[n, 8], log-conductances once a second, NaN where unusable.
-    """
-
-    label: str
-    signal: NDArray[np.float64]
-
-    @classmethod
-    def of(
-        cls,
-        label: str,
-        values: NDArray[np.float32],
-        rate_hz: float,
-        compensation: Compensation | None = None,
-    ) -> Exposure:
-        """Make an exposure of readings float32[n, 12], faster ones averaged to one a second.
-
-        The first `ONSET_S` are left out, as far as the rest is long enough.
-
-        `compensation` takes off what humidity and temperature do on this rig.
-
-        Raises
-        ------
-        TransferError: it is shorter than `LEAST_EXPOSURE_S` or slower than one reading in 1.5 s.
-        """
-        factor = max(1, round(rate_hz))
-        whole = len(values) // factor * factor
-        slow = values[:whole].reshape(-1, factor, values.shape[1]).mean(axis=1)
-        if rate_hz < 1 / 1.5 or len(values) / rate_hz < LEAST_EXPOSURE_S:
-            raise TransferError(
-                f"A reference needs at least {LEAST_EXPOSURE_S} s at one reading a second; the "
-                f"one of {label} has {len(values)} readings at {rate_hz:.2g} Hz, which is "
-                f"{len(values) / rate_hz:.0f} s. Record it again, two minutes or longer."
-            )
-        slow = slow[min(ONSET_S, max(len(slow) - LEAST_EXPOSURE_S, 0)) :]
-        signal = log_signals(slow)
-        return cls(label, signal - compensation.offsets(slow) if compensation else signal)
-
-    @property
-    def features(self) -> NDArray[np.float64]:
-        """float64[8, N_FEATURES]; NaN for a channel that is unusable in a tenth of it."""
-        known = np.isfinite(self.signal).mean(axis=0) >= _LEAST_KNOWN
-        signal = np.where(known, self.signal, 0.0)
-        features = np.concatenate(
-            [np.nanmedian(signal, axis=0)[:, np.newaxis], changes_of(signal)], 1
-        )
-        features[~known] = np.nan
-        return features
-
-    @property
-    def wander(self) -> NDArray[np.float64]:
-        """float64[8], variance of ln conductance per second, of changes over five seconds."""
-        change = self.signal[5:] - self.signal[:-5]
-        variance: NDArray[np.float64] = np.full(N_GAS, np.nan)
-        known = np.isfinite(change).any(axis=0)
-        variance[known] = np.nanvar(change[:, known], axis=0) / 5.0
-        return variance
-
-
-def changes_of(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ln of the mean changes float64[channels, lags] of signals float64[n, channels]."""
-    changes = [np.nanmean(np.abs(signal[lag:] - signal[:-lag]), axis=0) for lag in LAGS_S]
-    logarithms: NDArray[np.float64] = np.log(np.stack(changes, axis=1) + _QUIET)
-    return logarithms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -550,31 +392,3 @@ def _standardised(
     ridge = _RIDGE * len(matches) * np.eye(int(usable.sum()))
     matrix[np.ix_(usable, usable)] += np.linalg.solve(x.T @ x + ridge, x.T @ rest).T
     return matrix
-
-
-def _mean(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(features)
-    total = np.where(known, features, 0.0).sum(axis=0)
-    count = known.sum(axis=0)
-    mean: NDArray[np.float64] = np.full(total.shape, np.nan)
-    np.divide(total, count, out=mean, where=count > 0)
-    return mean
-
-
-def _median(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array([np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0.0 for c in rows.T])
-
-
-def _covariances(within: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return float64[8, F, F] of deviations float64[recordings, 8, F], shrunk."""
-    result = np.empty((N_GAS, N_FEATURES, N_FEATURES))
-    for k in range(N_GAS):
-        rows = within[:, k][np.isfinite(within[:, k]).all(axis=1)]
-        covariance = rows.T @ rows / max(len(rows), 1)
-        diagonal = np.maximum(np.diagonal(covariance), _LEAST_VARIANCE)
-        result[k] = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.diag(diagonal)
-        result[k][np.diag_indices(N_FEATURES)] = diagonal
-    return result
-
-
-_LEAST_VARIANCE = 1e-4

@@ -14,20 +14,20 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from daemon.children import answer_of
+from daemon.system.background import answer_of
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from daemon.config import Config
-    from daemon.requests import Steps
+    from daemon.config.settings import Config
+    from daemon.system.background import Steps
 
 NICENESS = 10
 
 
 def done_apart(config: Config, action: str, payload: Mapping[str, Any]) -> Steps:
-    """Do one action of `daemon.workbench` in a child; yields while it works.
+    """Do one action of `daemon.calibrate.actions` in a child; yields while it works.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def main() -> None:
     config, action, payload = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - see above
     answer: object
     try:
-        answer = import_module("daemon.workbench").Workbench(config).do(action, payload)
+        answer = import_module("daemon.calibrate.actions").Workbench(config).do(action, payload)
     except ScentdError as error:
         answer = error
     sys.stdout.buffer.write(pickle.dumps(answer))

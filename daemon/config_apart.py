@@ -19,7 +19,7 @@ from hardware.errors import ScentdError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from daemon.config import Config
+    from daemon.config.settings import Config
 
 
 class ConfigInPreparation:
@@ -47,7 +47,7 @@ class ConfigInPreparation:
         Raises
         ------
         ConfigError
-            As `daemon.config_file.load_config` does.
+            As `daemon.config.loading.load_config` does.
         """
         # Only our own child writes here: unpickling its answer is safe.
         with os.fdopen(self._answer, "rb") as stream:
@@ -73,7 +73,7 @@ def _answer_and_exit(path: Path, question: int) -> None:
     try:
         answer: object
         try:
-            answer = import_module("daemon.config_file").load_config(path)
+            answer = import_module("daemon.config.loading").load_config(path)
         except ScentdError as error:
             answer = error
         with os.fdopen(question, "wb") as stream:

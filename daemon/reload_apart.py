@@ -1,7 +1,7 @@
 """Daemon: the child that reads a configuration for a running service, and goes away.
 
-Writes the pickled configuration, or the error, to standard output. May import `daemon.config_file`
-alone, so that it is quick.
+Writes the pickled configuration, or the error, to standard output. May import
+`daemon.config.loading` alone, so that it is quick.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pickle
 import sys
 from pathlib import Path
 
-from daemon.config_file import load_config
+from daemon.config.loading import load_config
 from hardware.errors import ScentdError
 
 

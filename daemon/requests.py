@@ -12,19 +12,17 @@ import json
 import math
 import queue
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daemon.logs import get_logger
+from daemon.system.background import Data, Steps
+from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-Data = dict[str, Any]
-Steps = Generator[Data, None, Data]
-"""Long work: yields how far it is (what `progress` says) and returns the answer's data."""
 
 Handler = Callable[[Data], "Data | Steps"]
 """Takes the request as parsed, without its transaction; raises `ScentdError` to refuse it."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
-from hardware.frames import SensorFrame
+from hardware.frames import Quality, SensorFrame
 from hardware.protocol import LineCounts, LineDecoder, encode_csv, encode_csv_header
 
 if TYPE_CHECKING:
@@ -361,3 +361,14 @@ class RecordingWriter:
             "Free some space and start a new recording.",
             reason,
         )
+
+
+def present_channels(recording: Recording) -> tuple[str, ...]:
+    """Return the channels that a recording has a number of anywhere."""
+    ever = (recording.quality != Quality.MISSING).any(axis=0)
+    return tuple(name for name, there in zip(CHANNEL_NAMES, ever, strict=True) if there)
+
+
+def is_published(recording: Recording) -> bool:
+    """Whether this is one of the published layouts, which lie within one exposure, whole."""
+    return recording.timestamp_ms is None or len(present_channels(recording)) < len(CHANNEL_NAMES)

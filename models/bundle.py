@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnxruntime
 
+from models.embedding_space import EmbeddingSpace
 from models.manifest import (
     ARRAYS,
     CARD,
@@ -31,7 +32,6 @@ from models.manifest import (
     read_verified,
     verify_file,
 )
-from models.space import EmbeddingSpace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

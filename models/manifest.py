@@ -1,7 +1,7 @@
 """Models: what a bundle says of itself, read, checked and written.
 
-May import hardware, models.preprocess, models.decision, models.mapping and yaml. Must
-never run a model: this module opens no ONNX file, it only knows what bytes every file must
+May import hardware, models.preprocess, models.substance_decision, models.dataclass_yaml and yaml.
+Must never run a model: this module opens no ONNX file, it only knows what bytes every file must
 have.
 
 A bundle is one folder. `manifest.yaml` names every other file with its SHA-256, and ends
@@ -27,8 +27,8 @@ import yaml
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.safe_yaml import read_yaml, shown
-from models.decision import DecisionSpec
-from models.mapping import build, plain
+from models.dataclass_yaml import build, plain
+from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Models: which components a mixture has, from the network's outputs over overlapping windows.
 
-May import numpy and models.decision, whose evidence and constants it shares. Pure: no clock, no
-files, no network.
+May import numpy and models.substance_decision, whose evidence and constants it shares. Pure: no
+clock, no files, no network.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.decision import N_TOP, Component, FadingMean
+from models.substance_decision import N_TOP, Component, FadingMean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from models.decision import DecisionSpec, Share
+    from models.decision_spec import DecisionSpec
+    from models.substance_decision import Share
 
 
 class MixtureDecision:

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import UsageError
-from models.decision import Component, State, state_of
+from models.channel_watch import ChannelWatch
+from models.correction import Correction, correction_for
+from models.decision_spec import State
 from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
-from models.listener import BLOCK_SAMPLES, Block, Listener, Tap
+from models.model_stream import BLOCK_SAMPLES, Block, Listener, Tap
+from models.results import Event, EventType, Prediction
+from models.substance_decision import state_of
 from models.timing import RateMeter, Timeline, lost_samples
-from models.watch import ChannelWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
-    from models.head import Head
+    from models.taught_head import Head
 
 _EXPOSURE_HZ = 1.0
 """Rate at which the air is judged: an odour takes seconds, and averaging lowers the noise."""
@@ -53,119 +55,6 @@ class NoseSettings:
     live_stride_s: float = 5.0
     exposure: ExposureSettings = field(default_factory=ExposureSettings)
     window_from_onset: bool = True
-
-
-class Correction(Protocol):
-    """What makes one rig's readings those of the rig that the models were trained on."""
-
-    @property
-    def id(self) -> str:
-        """Of the profile that it comes from, as every prediction carries it."""
-
-    @property
-    def model(self) -> str | None:
-        """Name of the model whose training rig it leads to, None for all of them.
-
-        Models are trained on different rigs: another one gets the readings as measured.
-        """
-
-    def __call__(self, values: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
-        """Return values float32[12] corrected; NaN stays NaN. The array given is not changed.
-
-        Parameters
-        ----------
-        values: one frame after channel health, NaN where unusable.
-        dt_s: seconds since the frame before, 0 for the first.
-        """
-
-    def reset(self) -> None:
-        """Forget every frame: what comes next has nothing to do with what came before."""
-
-
-def correction_for(model: str, correction: Correction | None) -> Correction | None:
-    """Return `correction` if it leads to the rig that `model` was trained on, else None."""
-    if correction is None or correction.model not in (None, model):
-        return None
-    return correction
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What one model says at one moment.
-
-    Attributes
-    ----------
-    task: "substance" or "mixture".
-    model: the bundle's name.
-    t_ms, frame_seq: of the newest frame behind it.
-    state: the honest state.
-    label, probability: of the announced substance; None unless `state` is recognised.
-    top: up to five (label, probability or proportion), the likeliest first.
-    components: of the announced mixture, the largest first.
-    window_s: seconds of readings behind it.
-    channels_missing: channels of the model that it had to do without.
-    latency_ms: from the newest frame's coming in to this; takes no part in comparisons.
-    reason: why the state is fault or disabled.
-    calibration: id of the profile by which the readings were corrected, or None.
-    label_set: labels of which one is the truth in `set_coverage` of cases, the likeliest first;
-        empty where the bundle was made without.
-    set_coverage: of `label_set`, None without one.
-    novelty: how little the odour is like anything learned, None where nothing can tell.
-    descriptors: up to five (descriptor, how well it fits, 0..1); only of what is unrecognised.
-    """
-
-    task: str
-    model: str
-    t_ms: int
-    frame_seq: int
-    state: State
-    label: str | None = None
-    probability: float | None = None
-    top: tuple[tuple[str, float], ...] = ()
-    components: tuple[Component, ...] = ()
-    window_s: float = 0.0
-    channels_missing: tuple[str, ...] = ()
-    latency_ms: float = field(default=0.0, compare=False)
-    reason: str | None = None
-    calibration: str | None = None
-    label_set: tuple[str, ...] = ()
-    set_coverage: float | None = None
-    novelty: float | None = None
-    descriptors: tuple[tuple[str, float], ...] = ()
-
-
-class EventType(StrEnum):
-    """What an event is about, as published."""
-
-    ONSET = "onset"
-    RECOGNISED = "recognised"
-    UNRECOGNISED = "unrecognised"
-    ENDED = "ended"
-    CHANNEL_FAULT = "channel_fault"
-    CHANNEL_RECOVERED = "channel_recovered"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something began or ended.
-
-    Attributes
-    ----------
-    type: what.
-    t_ms, frame_seq: of the frame that showed it.
-    model, label, probability: of what was recognised; of what is unrecognised the model alone.
-    channel: which failed or came back.
-    detail: a word more, for people.
-    """
-
-    type: EventType
-    t_ms: int
-    frame_seq: int
-    model: str | None = None
-    label: str | None = None
-    probability: float | None = None
-    channel: str | None = None
-    detail: str | None = None
 
 
 class Nose:

@@ -1,8 +1,8 @@
 """Models: how little a window is like anything that the network learned.
 
-May import numpy, models.head and models.space. Pure: arrays in, one number per window out,
-larger = less known. `scent-train trust` compares the scores on substances never trained on; a
-bundle's manifest names the one that its trainer found best (`novelty`), and bounds it
+May import numpy, models.taught_head and models.embedding_space. Pure: arrays in, one number per
+window out, larger = less known. `scent-train trust` compares the scores on substances never trained
+on; a bundle's manifest names the one that its trainer found best (`novelty`), and bounds it
 (`unknown_above`).
 """
 
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from models.head import known
-from models.space import unit
+from models.embedding_space import unit
+from models.taught_head import known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from models.head import Taught
-    from models.space import EmbeddingSpace
+    from models.embedding_space import EmbeddingSpace
+    from models.taught_head import Taught
 
 NoveltyName = Literal["cosine", "distance", "relative", "energy", "probability"]
 """The scores that a manifest may name."""

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 with atheris.instrument_imports(include=["hardware", "models", "calibration", "daemon"]):
     from calibration.profile import load_profile
-    from calibration.smells import SmellSet
-    from daemon.config_file import load_config
+    from calibration.smell_set import SmellSet
+    from daemon.config.loading import load_config
     from daemon.requests import parsed
     from hardware.errors import ScentdError
     from hardware.protocol import LineDecoder

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from hardware.errors import UsageError
+from models.dataclass_yaml import build, plain
 from models.manifest import Quantisation  # noqa: TC001 - read by get_type_hints
-from models.mapping import build, plain
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class AugmentConfig:
     out_of_order: float = 1.0
     """How often a recording whose rows are in no time order is drawn, as a multiple of others."""
     session: float = 0.0
-    """Share of windows that are heard as another rig would have sent them (`training.rigs`)."""
+    """Share of windows that are changed into those of another rig (`sampling.other_rigs`)."""
     session_gain: float = 0.3
     """Standard deviation of the log of a channel's conductance there: other load resistors, R0."""
     session_offset: float = 0.02
@@ -82,7 +82,7 @@ class AugmentConfig:
     mix_parts: int = 2
     """Windows mixed at most."""
     mix_kind: Literal["average", "power_law"] = "average"
-    """Average the windows, or mix their log-conductances as a sensor does (`training.mixing`)."""
+    """Average the windows, or mix log-conductances as a sensor does (`sampling.mixing`)."""
     mix_of: Literal["any", "singles"] = "any"
     """Which recordings are mixed: any, or those of single substances, as building blocks that make
     every combination equally likely."""

@@ -21,21 +21,21 @@ from torch import Tensor
 from hardware.errors import ScentdError
 from models.preprocess import PreprocessSpec, batch_features
 from training.config import INT8_TOLERANCE
-from training.crossmodal.knowledge import Knowledge, gather
-from training.crossmodal.network import CrossModalNet
-from training.crossmodal.objective import Objective, cross_modal_network
-from training.epochs import EpochSampler, own_steps, standardised_spec
-from training.losses import mixture_loss, substance_loss
-from training.network import MixtureNet, Network, build_network
-from training.stem import StatisticsStem
-from training.windows import NO_AUGMENTATION, WindowSampler
+from training.data.substance_tables import Knowledge, gather
+from training.network.cross_modal import CrossModalNet
+from training.network.cross_modal_objective import Objective, cross_modal_network
+from training.network.losses import mixture_loss, substance_loss
+from training.network.scentformer import MixtureNet, Network, build_network
+from training.network.stem import StatisticsStem
+from training.sampling.epochs import EpochSampler, own_steps, standardised_spec
+from training.sampling.windows import NO_AUGMENTATION, WindowSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from training.config import OptimiserConfig, TeacherConfig, TrainConfig
-    from training.data import Dataset
+    from training.data.dataset import Dataset
 
 CHECKPOINT = "checkpoint.pt"
 SAVE_EVERY_STEPS = 250

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daemon.child_service import ChildService
-from daemon.outbox import FILE_NAME, Message, Outbox
+from daemon.mqtt.outbox import FILE_NAME, Message, Outbox
 from daemon.pipeline import Pipeline
+from daemon.sandbox.service_process import ChildService
 from hardware.protocol import encode_scent
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard

@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.transfer import METHODS
-from daemon.calibrating import CALIBRATE, CAPTURE_S, progress
-from daemon.captures import BASELINE, REFERENCE
-from daemon.capturing import from_port
-from daemon.client import ask, service_present
+from daemon.board.capture import from_port
+from daemon.calibrate.actions import Workbench
+from daemon.calibrate.captures import BASELINE, REFERENCE
+from daemon.calibrate.evaluation import table, told_sets
+from daemon.calibrate.live import CALIBRATE, CAPTURE_S, progress
 from daemon.commands.record import positive_seconds
-from daemon.config import LogConfig
-from daemon.config_file import load_config
-from daemon.logs import configure_logs
-from daemon.progress import Progress
-from daemon.scoring import table, told_sets
-from daemon.stopping import Stop
-from daemon.workbench import Workbench
+from daemon.config.loading import load_config
+from daemon.config.settings import LogConfig
+from daemon.mqtt.service_client import ask, service_present
+from daemon.system.logs import configure_logs
+from daemon.system.progress import Progress
+from daemon.system.signals import Stop
 from hardware.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemon.config import Config
+    from daemon.config.settings import Config
     from hardware.command_line import Subparsers
 
 EPILOG = """Examples, in the order of a calibration:

@@ -10,25 +10,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from daemon.broker import try_broker
+from daemon.board.diagnosis import BoardError, bad_lines, complaint
+from daemon.board.port import monotonic_ms, open_port
 from daemon.commands.record import positive_seconds
-from daemon.config import LogConfig
-from daemon.config_file import load_config
-from daemon.feeding import CannotFeedError, shortfall
-from daemon.listening import BoardError, bad_lines, complaint
-from daemon.logs import configure_logs
-from daemon.model_store import ModelStore
-from daemon.pipeline import live_pipeline, load_models
-from daemon.sources import monotonic_ms, open_port
+from daemon.config.loading import load_config
+from daemon.config.settings import LogConfig
+from daemon.installed_models.loading import load_models
+from daemon.installed_models.store import ModelStore
+from daemon.mqtt.connection import try_broker
+from daemon.pipeline import live_pipeline
+from daemon.system.logs import configure_logs
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
+from models.requirements import CannotFeedError, shortfall
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from daemon.config import Config
+    from daemon.config.settings import Config
     from hardware.command_line import Subparsers
 
 _T = TypeVar("_T")

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.stopping import Stop
+from daemon.system.signals import Stop
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     stop = Stop()
     with stop.on_signals(), _on_hang_up(stop):
         _say("Starting the boards, the broker and the services ...")
-        performance = import_module("daemon.demo.performance")
+        performance = import_module("daemon.demo.main")
         demo = performance.Demo(plain, seed, args.seconds, args.pace, args.svg)
         stories = performance.perform(demo, stop)
     summary = import_module("daemon.demo.plain").summary

@@ -13,34 +13,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.profile import PROFILE
-from calibration.smells import SmellError
-from daemon.capturing import from_port
-from daemon.client import ask, service_present
+from calibration.smell_set import SmellError
+from daemon.board.capture import from_port
+from daemon.calibrate.actions import profile_at
 from daemon.commands.record import positive_seconds
-from daemon.config import LogConfig, default_state_dir
-from daemon.config_file import load_config
-from daemon.feeding import is_published
-from daemon.logs import configure_logs
-from daemon.model_store import ModelStore
-from daemon.pipeline import load_models, nose_settings
-from daemon.progress import Progress
-from daemon.stopping import Stop
-from daemon.teaching import ENROLL, TEACH_S, Teaching, recording_of, stores_of
-from daemon.workbench import profile_at
+from daemon.config.loading import load_config
+from daemon.config.settings import LogConfig, default_state_dir
+from daemon.enroll import ENROLL, TEACH_S, Teaching, recording_of, stores_of
+from daemon.installed_models.loading import load_models
+from daemon.installed_models.store import ModelStore
+from daemon.mqtt.service_client import ask, service_present
+from daemon.pipeline import nose_settings
+from daemon.system.logs import configure_logs
+from daemon.system.progress import Progress
+from daemon.system.signals import Stop
 from hardware.errors import UsageError
-from hardware.recording import read_recording
+from hardware.recording import is_published, read_recording
 from models.bundle import RIG_BUNDLES, load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calibration.smells import SmellStore
-    from daemon.config import Config
-    from daemon.requests import Data, Steps
+    from calibration.smell_store import SmellStore
+    from daemon.config.settings import Config
+    from daemon.system.background import Data, Steps
     from hardware.command_line import Subparsers
     from hardware.recording import Recording
     from models.bundle import Bundle
-    from models.nose import Correction
+    from models.correction import Correction
 
 EPILOG = """Examples:
   scentd enroll soap --config rig.yaml

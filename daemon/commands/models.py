@@ -12,18 +12,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.client import ask, service_present
-from daemon.config import LogConfig
-from daemon.config_file import load_config
-from daemon.installing import MODELS, listed, switched_model, version_of
-from daemon.logs import configure_logs
-from daemon.model_store import SHIPPED, ModelStore
-from daemon.progress import Progress
+from daemon.config.loading import load_config
+from daemon.config.settings import LogConfig
+from daemon.installed_models.requests import MODELS, listed, switched_model, version_of
+from daemon.installed_models.store import SHIPPED, ModelStore
+from daemon.mqtt.service_client import ask, service_present
+from daemon.system.logs import configure_logs
+from daemon.system.progress import Progress
 from hardware.errors import ScentdError
 from models.bundle import bundle_folder, load_bundle, shipped_bundles, verify_bundle
 
 if TYPE_CHECKING:
-    from daemon.config import Config
+    from daemon.config.settings import Config
     from hardware.command_line import Subparsers
 
 EPILOG = """Examples:

@@ -8,17 +8,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from daemon.config import BOARD_BAUD
-from daemon.config_file import load_config, source_from_options
-from daemon.listening import BoardError, bad_lines, complaint
-from daemon.sources import Chunk, PortClosed, PortOpened, SerialSource, SourceError
-from daemon.stopping import Stop
+from daemon.board.diagnosis import BoardError, bad_lines, complaint
+from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, SourceError
+from daemon.config.loading import load_config, source_from_options
+from daemon.config.settings import BOARD_BAUD
+from daemon.system.signals import Stop
 from hardware.protocol import LineDecoder
 from hardware.recording import RecordingWriter
 from models.timing import Timeline
 
 if TYPE_CHECKING:
-    from daemon.config import SourceConfig
+    from daemon.config.settings import SourceConfig
     from hardware.command_line import Subparsers
 
 STANDARD_OUTPUT = "-"

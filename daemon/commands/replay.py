@@ -14,37 +14,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.profile import PROFILE
-from daemon import payloads
-from daemon.config import DecisionConfig, LogConfig
-from daemon.config_file import load_config
-from daemon.feeding import (
-    CannotFeedError,
+from daemon.board.diagnosis import bad_lines
+from daemon.calibrate.actions import profile_at
+from daemon.config.loading import load_config
+from daemon.config.settings import DecisionConfig, LogConfig
+from daemon.enroll import heads_of, stores_of
+from daemon.installed_models.loading import with_decision
+from daemon.installed_models.store import ModelStore
+from daemon.mqtt import payloads
+from daemon.mqtt.payloads import Envelope
+from daemon.pipeline import Pipeline, nose_settings
+from daemon.recording.segments import LIVE_SUFFIX, place_of
+from daemon.system.logs import configure_logs
+from hardware.recording import (
+    COMPRESSED_SUFFIX,
+    Recording,
+    RecordingError,
     is_published,
-    missing_channels,
     present_channels,
-    shortfall,
+    read_recordings,
 )
-from daemon.listening import bad_lines
-from daemon.logs import configure_logs
-from daemon.model_store import ModelStore
-from daemon.payloads import Envelope
-from daemon.pipeline import Pipeline, nose_settings, with_decision
-from daemon.segments import LIVE_SUFFIX, place_of
-from daemon.teaching import heads_of, stores_of
-from daemon.workbench import profile_at
-from hardware.recording import COMPRESSED_SUFFIX, Recording, RecordingError, read_recordings
 from models.bundle import RIG_BUNDLES, load_bundle
-from models.decision import State
+from models.decision_spec import State
 from models.nose import Nose, NoseSettings
+from models.requirements import CannotFeedError, missing_channels, shortfall
 
 if TYPE_CHECKING:
     import argparse
 
-    from daemon.config import Config
+    from daemon.config.settings import Config
     from hardware.command_line import Subparsers
     from models.bundle import Bundle
-    from models.head import Head
-    from models.nose import Correction, Event, Prediction
+    from models.correction import Correction
+    from models.results import Event, Prediction
+    from models.taught_head import Head
 
 STANDARD_INPUT = "-"
 REPLAY_BOOT_ID = "0" * 16

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.config_apart import ConfigInPreparation
-from daemon.stopping import Hangup, Stop
+from daemon.system.signals import Hangup, Stop
 
 if TYPE_CHECKING:
     import argparse
@@ -45,6 +45,6 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     stop, hangup = Stop(), Hangup()
     with stop.on_signals(), hangup.on_signal():
-        service = import_module("daemon.service")
+        service = import_module("daemon.service.main")
         service.serve(config.result(), args.config, stop, hangup)
     return 0

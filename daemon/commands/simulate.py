@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.stopping import Stop
+from daemon.system.signals import Stop
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.simulator.board import BoardReport, Dialect, SimulatedBoard

@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.progress import Progress
-from daemon.stopping import Stop
+from daemon.system.progress import Progress
+from daemon.system.signals import Stop
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Let it storm; Ctrl-C ends it early, with the balance of what was."""
-    programme = import_module("daemon.soak.programme")
-    storm = import_module("daemon.soak.storm")
+    programme = import_module("daemon.soak.faults")
+    storm = import_module("daemon.soak.main")
     faults = programme.programme(args.faults, args.seed)
     folder = Path(tempfile.mkdtemp(prefix="scentd-soak-"))
     stop = Stop()

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.client import ask
-from daemon.config_file import load_config
+from daemon.config.loading import load_config
+from daemon.mqtt.service_client import ask
 
 if TYPE_CHECKING:
     import argparse

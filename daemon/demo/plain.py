@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.demo.words import clock, in_the_air, judged, named, opinion, score_line
+from daemon.demo.wording import clock, in_the_air, judged, named, opinion, score_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-    from daemon.demo.story import RigStory, Verdict
+    from daemon.demo.state import RigStory, Verdict
 
 
 class PlainView:

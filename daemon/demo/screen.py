@@ -1,7 +1,7 @@
 """Demo: the live screen: two rigs side by side in 80 columns and 24 rows, drawn with rich.
 
 Pure: a story in, a renderable out. The only module that knows rich's tables; which terminal
-it goes to, and how often, is for `daemon.demo.performance`.
+it goes to, and how often, is for `daemon.demo.main`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from daemon.demo.words import (
+from daemon.demo.wording import (
     PARTLY,
     RIGHT,
     UNNAMED,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from daemon.demo.story import RigStory, Verdict
+    from daemon.demo.state import RigStory, Verdict
 
 ROWS, WIDTH = 24, 80
 """The smallest terminal that shows everything."""

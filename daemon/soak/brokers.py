@@ -12,13 +12,13 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from daemon.soak.gate import LOOPBACK
+from daemon.sandbox.broker import LOOPBACK
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from daemon.demo.broker import EmbeddedBroker
+    from daemon.sandbox.broker import EmbeddedBroker
 
 _START_WITHIN_S = 30.0
 _STOP_WITHIN_S = 10.0
@@ -119,7 +119,7 @@ class Embedded:
 
     def start(self) -> None:
         """Start a new one on a free port."""
-        from daemon.demo.broker import EmbeddedBroker  # noqa: PLC0415 - of the extra `demo`
+        from daemon.sandbox.broker import EmbeddedBroker  # noqa: PLC0415 - of the extra `demo`
 
         self._broker = EmbeddedBroker()
         self._broker.__enter__()

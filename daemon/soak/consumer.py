@@ -1,6 +1,6 @@
 """Soak: the consumer at the other end: it writes down everything the rig publishes.
 
-May import paho-mqtt. Judges nothing: that is for `daemon.soak.balance`.
+May import paho-mqtt. Judges nothing: that is for `daemon.soak.accounting`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from daemon.config import TOPIC_ROOT
-from daemon.soak.balance import Heard
-from daemon.soak.gate import LOOPBACK
+from daemon.config.settings import TOPIC_ROOT
+from daemon.sandbox.broker import LOOPBACK
+from daemon.sandbox.subscriber import NumberedMessage
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Consumer:
         self._listening = threading.Event()
         self._echoes: set[bytes] = set()
         self._echoed = threading.Condition()
-        self.heard: list[Heard] = []
+        self.heard: list[NumberedMessage] = []
 
     def listen(self, port: int) -> None:
         """Connect to a broker that has just come, and return once subscribed.
@@ -124,4 +124,4 @@ class Consumer:
         topic = message.topic.split("/", maxsplit=2)[2]
         payload = json.loads(message.payload)
         if "seq" in payload:
-            self.heard.append(Heard(topic, payload["boot_id"], payload["seq"], payload))
+            self.heard.append(NumberedMessage(topic, payload["boot_id"], payload["seq"], payload))

@@ -18,10 +18,10 @@ from collections import Counter
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
-from daemon.child_service import spawn
-from daemon.outbox import FILE_NAME
-from daemon.outbox_file import OutboxFile
-from daemon.soak.balance import DURABLE, Boot, Key, Said
+from daemon.mqtt.outbox import FILE_NAME
+from daemon.mqtt.outbox_database import OutboxFile
+from daemon.sandbox.service_process import spawn
+from daemon.soak.accounting import DURABLE, Boot, Key, Said
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hardware.recording import RecordingWriter, read_recording
 from models.bundle import Bundle, load_bundle
-from models.decision import DecisionSpec
+from models.decision_spec import DecisionSpec
 from models.manifest import write_bundle
 from tests.models.toys import toy_arrays, toy_files, toy_manifest, toy_space
 

@@ -11,8 +11,8 @@ from calibration.enrolment import EnrolmentError, exposure_in, heard, learn, spa
 from hardware.frames import Quality
 from hardware.recording import read_recording
 from models.bundle import Bundle, Outputs, load_bundle
-from models.listener import Block, Listener
 from models.manifest import write_bundle
+from models.model_stream import Block, Listener
 from tests.calibration.smelling import AIR, LEMON, PETROL, readings, recorded, teachable
 from tests.models.toys import EMBEDDING, toy_files, toy_manifest, toy_space
 

@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 
 from calibration.correction import N_GAS, Compensation, CorrectionSpec, log_signals
-from calibration.transfer import (
-    MIN_PAIRED,
-    ONSET_S,
-    Exposure,
-    Match,
-    RigReference,
-    Transfer,
-    TransferError,
-    fit_transfer,
-    mismatch,
-)
+from calibration.rig_reference import ONSET_S, Exposure, RigReference, TransferError
+from calibration.transfer import MIN_PAIRED, Match, Transfer, fit_transfer, mismatch
 from tests.calibration.air import LEVELS, frames, odour
 
 if TYPE_CHECKING:

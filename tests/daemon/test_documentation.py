@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import yaml
 
-from daemon.config import Config, DecisionConfig, ExposureConfig
-from daemon.config_file import load_config
-from models.decision import DecisionSpec, State
+from daemon.config.loading import load_config
+from daemon.config.settings import Config, DecisionConfig, ExposureConfig
+from models.decision_spec import DecisionSpec, State
 from models.exposure import ExposureSettings
 from tests.daemon.counterparts import ROOT
 

@@ -11,24 +11,23 @@ import jsonschema
 import paho.mqtt.publish
 import pytest
 
-from daemon.client import NobodyAnswersError, RefusedError, ask, service_present
-from daemon.config import Config, MqttConfig, SourceConfig
-from daemon.mqtt import Publisher
-from daemon.outbox import Outbox
+from daemon.config.settings import Config, MqttConfig, SourceConfig
+from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.publisher import Publisher
+from daemon.mqtt.service_client import NobodyAnswersError, RefusedError, ask, service_present
 from daemon.requests import (
     BURST,
     JOBS_LIMIT,
     PAYLOAD_LIMIT,
     QUEUE_LIMIT,
-    Data,
     Inbox,
     RequestError,
     Requests,
-    Steps,
     number_of,
     only,
     text_of,
 )
+from daemon.system.background import Data, Steps
 from hardware.errors import ScentdError
 from tests.daemon.counterparts import ROOT, Board, Daemon, Mosquitto, Subscriber, wait_until
 

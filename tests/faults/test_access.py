@@ -294,8 +294,8 @@ def test_no_password_is_told_when_things_fail(
 def test_requests_reach_no_file_outside_the_state_folder(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
-    from daemon.client import RefusedError, ask
-    from daemon.config_file import load_config
+    from daemon.config.loading import load_config
+    from daemon.mqtt.service_client import RefusedError, ask
 
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from daemon import mqtt
-from daemon.clock import resident_mb
-from daemon.config import LogConfig, MqttConfig, TlsConfig
-from daemon.logs import configure_logs
-from daemon.mqtt import BrokerState, Publisher
-from daemon.outbox import Message, Outbox, Worth
+from daemon.config.settings import LogConfig, MqttConfig, TlsConfig
+from daemon.mqtt import publisher as publisher_module
+from daemon.mqtt.outbox import Message, Outbox, Worth
+from daemon.mqtt.publisher import BrokerState, Publisher
+from daemon.system.logs import configure_logs
+from daemon.system.memory import resident_mb
 from hardware.simulator.board import SimulatedBoard
 from tests.daemon.counterparts import (
     ROOT,
@@ -308,7 +308,7 @@ def test_a_half_open_connection_is_noticed_and_healed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The packets to the rig vanish: no end of the connection, no refusal, only silence."""
-    monkeypatch.setattr("daemon.broker.UNHEARD_MS", 2000)
+    monkeypatch.setattr("daemon.mqtt.connection.UNHEARD_MS", 2000)
     with broker_beyond(tmp_path) as (host, _, namespace):
 
         def answers(*, lost: bool) -> None:
@@ -334,9 +334,9 @@ def test_a_half_open_connection_is_noticed_and_healed(
 PUBLISH_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from daemon.config import MqttConfig
-from daemon.mqtt import Publisher
-from daemon.outbox import Outbox
+from daemon.config.settings import MqttConfig
+from daemon.mqtt.publisher import Publisher
+from daemon.mqtt.outbox import Outbox
 from tests.faults.test_broker import prediction
 config = MqttConfig(host="127.0.0.1", port=int(sys.argv[2]))
 with (
@@ -406,7 +406,7 @@ def test_a_certificate_expired_or_of_a_stranger_is_said_and_the_next_good_one_ta
 ) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: sudo apt install openssl")
-    monkeypatch.setattr(mqtt, "LONGEST_RETRY_S", 0.5)
+    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 0.5)
     certificate(tmp_path, "home", days=2)
     broker = Mosquitto(
         tmp_path,

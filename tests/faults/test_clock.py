@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from daemon.segments import segments_in
+from daemon.recording.segments import segments_in
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
 from tests.daemon.counterparts import Daemon, Mosquitto, Subscriber, wait_until

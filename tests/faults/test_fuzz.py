@@ -27,12 +27,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calibration.profile import load_profile, save_profile
-from calibration.smells import INDEX, LARGEST_IMPORT_BYTES, SmellError, SmellSet, SmellStore
-from daemon.config import Config, MqttConfig, SourceConfig
-from daemon.config_file import load_config
-from daemon.notify import ServiceManager
-from daemon.requests import PAYLOAD_LIMIT, Data
-from daemon.service import Service
+from calibration.smell_set import SmellError, SmellSet
+from calibration.smell_store import INDEX, LARGEST_IMPORT_BYTES, SmellStore
+from daemon.config.loading import load_config
+from daemon.config.settings import Config, MqttConfig, SourceConfig
+from daemon.requests import PAYLOAD_LIMIT
+from daemon.service.main import Service
+from daemon.system.background import Data
+from daemon.system.systemd import ServiceManager
 from hardware.encoding import encode_csv, encode_csv_header, encode_labelled, encode_scent
 from hardware.errors import ScentdError
 from hardware.protocol import LineDecoder

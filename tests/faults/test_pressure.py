@@ -10,8 +10,8 @@ from pathlib import Path
 
 from paho.mqtt import publish
 
-from daemon.clock import resident_mb
-from daemon.segments import segments_in
+from daemon.recording.segments import segments_in
+from daemon.system.memory import resident_mb
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
 from tests.daemon.counterparts import Daemon, Mosquitto, Subscriber, wait_until

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon.cli import main
-from daemon.soak.balance import Boot, Heard, Said, balance
-from daemon.soak.programme import BrokerFault, Fault, Side, programme, told
-from daemon.soak.storm import storm
-from daemon.stopping import Stop
+from daemon.sandbox.subscriber import NumberedMessage
+from daemon.soak.accounting import Boot, Said, balance
+from daemon.soak.faults import BrokerFault, Fault, Side, programme, told
+from daemon.soak.main import storm
+from daemon.system.signals import Stop
 from hardware.simulator.faults import parse_faults
 from tests.daemon.counterparts import ROOT, mosquitto_path
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 A, B = "a" * 16, "b" * 16
 
 
-def arrived(boot_id: str, *numbers: int, late: bool = False, topic: str = "event") -> list[Heard]:
-    return [Heard(topic, boot_id, seq, {"seq": seq, "buffered": late}) for seq in numbers]
+def arrived(
+    boot_id: str, *numbers: int, late: bool = False, topic: str = "event"
+) -> list[NumberedMessage]:
+    return [NumberedMessage(topic, boot_id, seq, {"seq": seq, "buffered": late}) for seq in numbers]
 
 
 def life(boot_id: str, count: int, **rest: object) -> Boot:
@@ -66,7 +69,7 @@ def test_a_gap_before_a_kill_is_no_matter_of_the_kill() -> None:
 
 
 def test_only_counted_losses_are_forgiven() -> None:
-    health = Heard(
+    health = NumberedMessage(
         "health", A, 9, {"outbox_dropped": 1, "frames_bad": {"binary": 4, "checksum": 1}}
     )
     drawn = balance([life(A, 3)], [*arrived(A, 0, 2), health], sent=0)

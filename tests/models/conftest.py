@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from models.space import EmbeddingSpace
+    from models.embedding_space import EmbeddingSpace
 
 # A busy machine is no failure: no test here asserts times, Hypothesis' deadline would.
 settings.register_profile("patient", deadline=None)

@@ -15,12 +15,13 @@ from hardware.channels import CHANNEL_NAMES, N_CHANNELS
 from hardware.errors import UsageError
 from hardware.frames import Quality, SensorFrame
 from models.bundle import Bundle, Outputs, load_bundle
-from models.decision import DecisionSpec, LabelRule, State
-from models.head import Head, HeadError, Taught
+from models.decimator import Decimator
+from models.decision_spec import DecisionSpec, LabelRule, State
 from models.manifest import Requirements
-from models.nose import Event, EventType, Nose, NoseSettings, Prediction
+from models.nose import Nose, NoseSettings
 from models.preprocess import batch_features
-from models.timing import Decimator
+from models.results import Event, EventType, Prediction
+from models.taught_head import Head, HeadError, Taught
 from tests.models.toys import DESCRIPTORS, LABELS, toy_space
 
 if TYPE_CHECKING:

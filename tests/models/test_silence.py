@@ -19,7 +19,7 @@ print(len(os.listdir("/proc/self/task")))
 """
 
 
-@pytest.mark.parametrize("module", ["models.bundle", "training.bundling"])
+@pytest.mark.parametrize("module", ["models.bundle", "training.export.bundle"])
 def test_onnx_runtime_starts_no_reporter_and_leaves_no_identity(
     tmp_path: Path, module: str
 ) -> None:

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from hardware.channels import N_CHANNELS
 from hardware.frames import SensorFrame
-from models.timing import (
-    HOUR_MS,
-    RESTART_GAP_MS,
-    Decimator,
-    RateMeter,
-    Timeline,
-    lost_samples,
-)
+from models.decimator import Decimator
+from models.timing import HOUR_MS, RESTART_GAP_MS, RateMeter, Timeline, lost_samples
 
 
 def frame(

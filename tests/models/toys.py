@@ -12,10 +12,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from models.decision import DecisionSpec
+from models.decision_spec import DecisionSpec
+from models.embedding_space import EmbeddingSpace
 from models.manifest import Manifest, Network, Requirements, Runtime
 from models.preprocess import PreprocessSpec
-from models.space import EmbeddingSpace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

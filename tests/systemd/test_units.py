@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.config_file import load_config
+from daemon.config.loading import load_config
 from tests.project.house import ROOT
 
 SYSTEMD = ROOT / "systemd"

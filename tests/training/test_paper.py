@@ -12,7 +12,7 @@ from hardware.channels import N_CHANNELS
 from models.preprocess import PreprocessSpec, batch_features
 from training.commands._shared import config_path
 from training.config import TrainConfig, load_config
-from training.data import Dataset, Sample, load_substances, substance_folds
+from training.data.dataset import Dataset, Sample, load_substances, substance_folds
 from training.evaluation.scoring import cut_windows
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
@@ -20,8 +20,8 @@ torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`
 from torch import nn  # noqa: E402
 
 import training.fit as fitting  # noqa: E402
-from training.epochs import EpochSampler, standardised_spec, total_steps  # noqa: E402
-from training.stem import PatchStem, sinusoidal_positions  # noqa: E402
+from training.network.stem import PatchStem, sinusoidal_positions  # noqa: E402
+from training.sampling.epochs import EpochSampler, standardised_spec, total_steps  # noqa: E402
 
 torch.set_num_threads(1)
 

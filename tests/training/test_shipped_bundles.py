@@ -9,10 +9,10 @@ import pytest
 
 from models.bundle import RIG_BUNDLES, integer_matmuls, load_bundle, shipped_bundles
 from models.manifest import INT8_MODEL
-from training.crossval import best_constant
-from training.data import Dataset, load_mixtures, load_substances
+from training.data.dataset import Dataset, load_mixtures, load_substances
 from training.evaluation.evaluate import ask, score
 from training.evaluation.scoring import mixture_scores
+from training.experiments.crossval import best_constant
 
 
 @pytest.fixture(scope="module")

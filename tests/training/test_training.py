@@ -14,9 +14,9 @@ from hardware.channels import N_CHANNELS, channel_index
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
 from models.bundle import integer_matmuls, load_bundle
-from models.decision import DecisionSpec, Heard, Share, SubstanceDecision
+from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec, batch_features
-from training.bundling import Provenance, write
+from models.substance_decision import Heard, Share, SubstanceDecision
 from training.cli import main
 from training.config import (
     AugmentConfig,
@@ -28,8 +28,7 @@ from training.config import (
     config_as_dict,
     load_config,
 )
-from training.crossval import best_constant, cross_validate
-from training.data import (
+from training.data.dataset import (
     DataError,
     Dataset,
     component_set_folds,
@@ -43,15 +42,17 @@ from training.evaluation.decision_fit import best_temperature, best_threshold, f
 from training.evaluation.evaluate import ask, score
 from training.evaluation.scoring import cut_windows, mixture_scores, substance_scores
 from training.evaluation.streaming import Streams, fading_means, stream
+from training.experiments.crossval import best_constant, cross_validate
+from training.export.bundle import Provenance, write
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
 import training.fit as fitting  # noqa: E402
+from training.export.onnx import quantise, to_onnx  # noqa: E402
 from training.fit import TrainingError, fit, measured_spec  # noqa: E402
-from training.losses import focal_bce, mixture_loss, soft_misses  # noqa: E402
-from training.network import build_network  # noqa: E402
-from training.onnx_export import quantise, to_onnx  # noqa: E402
-from training.windows import WindowSampler  # noqa: E402
+from training.network.losses import focal_bce, mixture_loss, soft_misses  # noqa: E402
+from training.network.scentformer import build_network  # noqa: E402
+from training.sampling.windows import WindowSampler  # noqa: E402
 
 # Networks this small lose more by handing work to a second thread than they gain.
 torch.set_num_threads(1)
@@ -429,8 +430,8 @@ def test_soft_misses_count_what_is_not_within_a_tenth() -> None:
 def test_focal_loss_without_focus_is_half_the_cross_entropy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("training.losses.FOCAL_ALPHA", 0.5)
-    monkeypatch.setattr("training.losses.FOCAL_GAMMA", 0.0)
+    monkeypatch.setattr("training.network.losses.FOCAL_ALPHA", 0.5)
+    monkeypatch.setattr("training.network.losses.FOCAL_GAMMA", 0.0)
     logits, truth = torch.randn(4, 5), (torch.rand(4, 5) > 0.5).float()
     reference = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
     torch.testing.assert_close(focal_bce(logits, truth), reference / 2)

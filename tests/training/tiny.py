@@ -7,7 +7,7 @@ import numpy as np
 from hardware.channels import N_CHANNELS
 from models.preprocess import PreprocessSpec
 from training.config import AugmentConfig, NetworkConfig, OptimiserConfig, TrainConfig
-from training.data import Dataset, Sample
+from training.data.dataset import Dataset, Sample
 
 LABELS = tuple("abcdefg")
 CONFIG = TrainConfig(

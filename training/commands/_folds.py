@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.errors import UsageError
-from training.crossval import folds_of
+from training.experiments.crossval import folds_of
 
 if TYPE_CHECKING:
-    from training.data import Dataset
+    from training.data.dataset import Dataset
 
 
 def words(text: str) -> list[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
 from training.config import TrainConfig, load_config
-from training.data import Dataset, load_mixtures, load_substances
-from training.layouts import refuse_test_part, training_part
+from training.data.dataset import Dataset, load_mixtures, load_substances
+from training.data.layouts import refuse_test_part, training_part
 
 if TYPE_CHECKING:
     import argparse

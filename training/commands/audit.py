@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
-from training.audit.judge import STEPS, Audit, Reference, audit
-from training.audit.report import write
 from training.commands._shared import load_task
+from training.experiments.audit.verdicts import STEPS, Audit, Reference, audit
+from training.reports.audit import write
 
 if TYPE_CHECKING:
     import argparse
 
     from hardware.command_line import Subparsers
-    from training.data import Dataset
+    from training.data.dataset import Dataset
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:

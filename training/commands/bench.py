@@ -12,7 +12,7 @@ import numpy as np
 from hardware.errors import UsageError
 from training.commands._shared import config_path, load_training
 from training.config import load_config
-from training.data import N_FOLDS
+from training.data.dataset import N_FOLDS
 
 if TYPE_CHECKING:
     import argparse
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _accuracy(args: argparse.Namespace) -> int:
-    from training.crossval import folds_of  # noqa: PLC0415
-    from training.evaluation import precision  # noqa: PLC0415
+    from training.experiments.crossval import folds_of  # noqa: PLC0415
+    from training.export import precision  # noqa: PLC0415
 
     config, data, folder = load_training(args)
     compared = precision.compare(
@@ -114,9 +114,9 @@ def _table(rows: dict[str, dict[str, Any]], headline: str) -> list[str]:
 def _times(args: argparse.Namespace) -> int:
     import torch  # noqa: PLC0415
 
-    from training.evaluation.precision import interleaved_ms, session  # noqa: PLC0415
-    from training.network import build_network  # noqa: PLC0415
-    from training.onnx_export import quantise, to_onnx  # noqa: PLC0415
+    from training.export.onnx import quantise, to_onnx  # noqa: PLC0415
+    from training.export.precision import interleaved_ms, session  # noqa: PLC0415
+    from training.network.scentformer import build_network  # noqa: PLC0415
 
     config = load_config(config_path(args.config))
     spec = config.preprocessing

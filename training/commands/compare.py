@@ -7,10 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.baselines.comparison import FoldAnswers, compare, markdown, row, write_report
-from training.baselines.registry import BASELINES, chosen
 from training.commands._folds import chosen_folds, words
 from training.commands._shared import load_task
+from training.experiments.baselines.comparison import (
+    FoldAnswers,
+    compare,
+    markdown,
+    row,
+    write_report,
+)
+from training.experiments.baselines.registry import BASELINES, chosen
 
 if TYPE_CHECKING:
     import argparse

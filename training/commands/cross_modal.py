@@ -12,7 +12,8 @@ from hardware.errors import UsageError
 from training.commands._folds import chosen_folds, words
 from training.commands._shared import config_path, fold_bars, load_task
 from training.config import load_config
-from training.crossmodal.comparison import (
+from training.data.layouts import refuse_test_part
+from training.experiments.cross_modal import (
     PLAIN,
     SWITCHES,
     Heard,
@@ -23,7 +24,6 @@ from training.crossmodal.comparison import (
     tasks,
     write_report,
 )
-from training.layouts import refuse_test_part
 
 if TYPE_CHECKING:
     import argparse

@@ -15,12 +15,12 @@ from training.commands._shared import (
     load_training,
     score_lines,
 )
-from training.crossval import REPORT, cross_validate, folds_of
-from training.fewshot import FEW_SHOT, cross_teach, split
-from training.kept import write_json
-from training.openset import ask_open_set
-from training.openset import split as hide
-from training.trust.report import OPEN_SET, open_set_report
+from training.evaluation.stored_answers import write_json
+from training.experiments.crossval import REPORT, cross_validate, folds_of
+from training.experiments.few_shot import FEW_SHOT, cross_teach, split
+from training.experiments.open_set import ask_open_set
+from training.experiments.open_set import split as hide
+from training.reports.trust import OPEN_SET, open_set_report
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hardware.command_line import Subparsers
     from training.config import TrainConfig
-    from training.data import Dataset
+    from training.data.dataset import Dataset
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -70,7 +70,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and score every fold; print the mean scores."""
-    from training.epochs import total_steps  # noqa: PLC0415 - torch
+    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
     """Train without some substances, ask about them, and print how well they are told."""
-    from training.epochs import total_steps  # noqa: PLC0415 - torch
+    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     folds = ask_open_set(
         config,
@@ -148,7 +148,7 @@ def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
 
 def _few_shot(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
     """Train without some substances, teach them, and print how well they are told apart."""
-    from training.epochs import total_steps  # noqa: PLC0415 - torch
+    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     known, _ = split(data)
     bar = StepBar(f"{config.name} few-shot", total_steps(config, known))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.download import DATASET, fetch
+from training.data.download import DATASET, fetch
 
 if TYPE_CHECKING:
     import argparse

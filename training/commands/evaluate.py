@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hardware.command_line import Subparsers
     from models.bundle import Bundle
-    from training.data import Dataset
+    from training.data.dataset import Dataset
     from training.evaluation.intervals import Interval
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from models.bundle import load_bundle
-from training.card import measured, notes
 from training.commands._shared import add_training_options, config_path, load_training
-from training.crossval import REPORT, fit_decision
-from training.trust.arrays import bundle_arrays
+from training.experiments.crossval import REPORT, fit_decision
+from training.export.model_card import measured, notes
+from training.export.rig_arrays import bundle_arrays
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, load it again, and say what it is."""
-    from training.bundling import NOTES, Provenance, write  # noqa: PLC0415 - torch
+    from training.export.bundle import NOTES, Provenance, write  # noqa: PLC0415 - torch
     from training.fit import fit  # noqa: PLC0415
 
     config, data, folder = load_training(args)

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fit(data: Path, folder: Path) -> int:
-    from training.fingerprints import fit_tables, write_tables  # noqa: PLC0415 - scipy is slow
+    from training.simulator.fingerprints import fit_tables, write_tables  # noqa: PLC0415 - scipy is slow
 
     for path in write_tables(fit_tables(data, _bar), folder):
         print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
@@ -74,7 +74,7 @@ def _fit(data: Path, folder: Path) -> int:
 
 def _check(model: str, seeds: int, folder: Path) -> int:
     from models.bundle import load_bundle  # noqa: PLC0415 - a fit needs no ONNX Runtime
-    from training import fingerprint_check as check  # noqa: PLC0415
+    from training.simulator import fingerprint_check as check  # noqa: PLC0415
 
     bundle = load_bundle(model, precision="int8")
     mixture = bundle.manifest.task == "mixture"

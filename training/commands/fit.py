@@ -28,8 +28,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train to the last step."""
-    from training.epochs import total_steps  # noqa: PLC0415 - torch
     from training.fit import fit  # noqa: PLC0415
+    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
     if config.in_order_only:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hardware.command_line import Subparsers
     from training.config import TrainConfig
-    from training.search import Row
+    from training.experiments.search import Row
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -55,8 +55,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, then print every trial and the best settings; Ctrl-C prints them too."""
-    from training.epochs import total_steps  # noqa: PLC0415 - torch
-    from training.search import load_space, open_study, search, table  # noqa: PLC0415
+    from training.experiments.search import load_space, open_study, search, table  # noqa: PLC0415
+    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
     if config.in_order_only:
@@ -119,7 +119,7 @@ def _bars(steps: Callable[[], int]) -> Callable[[int, int, int, float], None]:
 
 
 def _print(rows: Sequence[Row], folder: Path, *, as_json: bool) -> None:
-    from training.search import SearchError, as_yaml, best_of  # noqa: PLC0415
+    from training.experiments.search import SearchError, as_yaml, best_of  # noqa: PLC0415
 
     try:
         best = best_of(rows)

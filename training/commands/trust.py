@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hardware.command_line import Subparsers
-    from training.data import Dataset
+    from training.data.dataset import Dataset
 
 PARTS = ("unknown", "probabilities", "lessons", "air", "rig")
 
@@ -49,8 +49,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure the parts, write both files, and print the targets."""
-    from training.kept import write_json  # noqa: PLC0415 - keeps --help quick
-    from training.trust.report import PAGE, TRUST, lines, trust_page  # noqa: PLC0415
+    from training.evaluation.stored_answers import write_json  # noqa: PLC0415 - keeps --help quick
+    from training.reports.trust import PAGE, TRUST, lines, trust_page  # noqa: PLC0415
 
     parts = words(args.parts)
     if not parts or set(parts) - set(PARTS):
@@ -90,36 +90,36 @@ def _before(path: Path, model: str, data_sha256: str) -> dict[str, Any]:
 
 
 def _unknown(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[str, Any]:
-    from training.openset import read_open_set  # noqa: PLC0415 - keeps --help quick
-    from training.trust import unknown  # noqa: PLC0415
+    from training.evaluation.open_set_answers import read_open_set  # noqa: PLC0415 - keeps --help quick
+    from training.trust import unknown_smells  # noqa: PLC0415
 
-    return unknown.measure(read_open_set(folder))
+    return unknown_smells.measure(read_open_set(folder))
 
 
 def _probabilities(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[str, Any]:
     from training.evaluation.constants import fold_constants  # noqa: PLC0415
     from training.evaluation.held_out import HELD_OUT, read_held_out  # noqa: PLC0415
-    from training.openset import read_open_set  # noqa: PLC0415
-    from training.trust import sets  # noqa: PLC0415
+    from training.evaluation.open_set_answers import read_open_set  # noqa: PLC0415
+    from training.trust import prediction_sets  # noqa: PLC0415
 
     held_out = read_held_out(folder / HELD_OUT)
-    return sets.measure(held_out, fold_constants(held_out, read_open_set(folder)))
+    return prediction_sets.measure(held_out, fold_constants(held_out, read_open_set(folder)))
 
 
 def _lessons(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[str, Any]:
-    from training.openset import read_open_set  # noqa: PLC0415 - keeps --help quick
-    from training.trust import lessons  # noqa: PLC0415
+    from training.evaluation.open_set_answers import read_open_set  # noqa: PLC0415 - keeps --help quick
+    from training.trust import enrolment  # noqa: PLC0415
 
-    return lessons.measure(read_open_set(folder))
+    return enrolment.measure(read_open_set(folder))
 
 
 def _air(args: argparse.Namespace, data: Dataset, _folder: Path) -> dict[str, Any]:
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
     from models.bundle import RIG_BUNDLES, load_bundle  # noqa: PLC0415 - onnxruntime
-    from training.trust import air  # noqa: PLC0415
+    from training.trust import clean_air  # noqa: PLC0415
 
-    return air.measure(
+    return clean_air.measure(
         [load_bundle(name) for name in RIG_BUNDLES],
         data,
         hours=args.hours,
@@ -132,7 +132,7 @@ def _rig(_args: argparse.Namespace, data: Dataset, folder: Path) -> dict[str, An
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
     from models.bundle import load_bundle  # noqa: PLC0415 - onnxruntime
-    from training.trust import rig  # noqa: PLC0415
+    from training.trust import calibration  # noqa: PLC0415
 
     bundles = {
         int(path.parent.name.removeprefix("fold-")): load_bundle(path, precision="int8")
@@ -143,7 +143,7 @@ def _rig(_args: argparse.Namespace, data: Dataset, folder: Path) -> dict[str, An
             f"Expected the networks of a cross-validation in {folder}/fold-*, found none. Run "
             "`scent-train crossval` first, with the same --config, --data and --run."
         )
-    return rig.measure(bundles, data, progress=tqdm)
+    return calibration.measure(bundles, data, progress=tqdm)
 
 
 _MEASURES: dict[str, Callable[[argparse.Namespace, Dataset, Path], dict[str, Any]]] = {

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.decision import DecisionSpec
+from models.decision_spec import DecisionSpec
 from training.evaluation.decision_fit import (
     best_threshold,
     fit_margin,
     fit_substances,
     fit_unknown_bound,
 )
-from training.trust.unknown import fitted_unknown
+from training.trust.unknown_smells import fitted_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.evaluation.held_out import HeldOut
-    from training.openset import OpenFold
+    from training.evaluation.open_set_answers import OpenFold
 
 
 def fitted(

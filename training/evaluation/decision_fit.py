@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.conformal import margin, set_threshold
-from models.decision import DecisionSpec, Share
+from models.decision_spec import DecisionSpec
 from models.mixture_decision import MixtureDecision
 from models.softmax import log_softmax
+from models.substance_decision import Share
 from training.evaluation.scoring import values
 from training.evaluation.streaming import (
     LIVE_STRIDE_S,

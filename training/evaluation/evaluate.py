@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.embedding_space import EmbeddingSpace
 from models.softmax import log_softmax
-from models.space import EmbeddingSpace
 from training.evaluation.scoring import cut_windows, mixture_tally, substance_tally, values
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
-    from training.data import Dataset
+    from training.data.dataset import Dataset
     from training.evaluation.scoring import Tally
 
 MIXTURE_SECONDS = 60.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from models.decision import DecisionSpec
+from models.decision_spec import DecisionSpec
 from models.softmax import log_softmax
 from training.evaluation.intervals import intervals, percentiles, resampled
 from training.evaluation.scoring import Ratio, values

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.errors import ScentdError
-from models.decision import Share
+from models.substance_decision import Share
 from training.evaluation.evaluate import Answers
 from training.evaluation.streaming import NOVELTIES, Streams, joined
 

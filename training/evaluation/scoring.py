@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from training.data import Sample
+    from training.data.dataset import Sample
 
 WITHIN = 0.1
 """A component counts as right when its proportion is off by less than this."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from training.data import Dataset, Sample
+    from training.data.dataset import Dataset, Sample
 
 DRAWS = 2
 """Other sessions simulated for every recording."""

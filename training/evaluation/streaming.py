@@ -2,7 +2,7 @@
 
 numpy only. What is scored is what a rig's owner meets: after so many seconds, how many
 recordings have been given a name, and how many of the names are right. The decision is the
-one of `models.decision`, done for all recordings at once; a test holds the two equal.
+one of `models.substance_decision`, done for all recordings at once; a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from models import novelty
-from models.decision import DecisionSpec, Share
 from models.novelty import NoveltyName
 from models.preprocess import FeatureStream
 from models.softmax import log_softmax
+from models.substance_decision import Share
 from training.evaluation.intervals import interval_of
 from training.evaluation.scoring import Ratio, Tally
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
-    from models.space import EmbeddingSpace
-    from training.data import Sample
+    from models.decision_spec import DecisionSpec
+    from models.embedding_space import EmbeddingSpace
+    from training.data.dataset import Sample
     from training.evaluation.intervals import Interval
 
 LIVE_STRIDE_S = 5.0
@@ -207,7 +208,7 @@ def announce(
     novel: NDArray[np.bool_] | None = None,
     ripe: NDArray[np.bool_] | None = None,
 ) -> Course:
-    """Do what `models.decision.SubstanceDecision` does when it names a label, for all at once.
+    """Apply the naming rule of `models.substance_decision` to all windows at once.
 
     A label is named after `confirm` windows in a row over `announce`, and stays until its belief
     falls under `withdraw` or another label is sure. What was named when a recording ended stays.
@@ -316,7 +317,7 @@ def median_decision(first_s: NDArray[np.float64]) -> tuple[float, Interval]:
 def fading_means(
     streams: Streams, spec: DecisionSpec
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Do what `models.decision.FadingMean` does, for all recordings at once.
+    """Do what `models.substance_decision.FadingMean` does, for all recordings at once.
 
     Returns
     -------
@@ -331,7 +332,7 @@ def faded(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the fading means of values[recordings, windows, ...], and independent[windows].
 
-    What `models.decision.FadingMean` does, for all recordings at once.
+    What `models.substance_decision.FadingMean` does, for all recordings at once.
     """
     means = np.empty_like(values)
     total = np.zeros_like(values[:, 0])

@@ -1,0 +1,77 @@
+"""Daemon: the thread that reads the port, and the one bounded queue to the pipeline.
+
+Hands on what `daemon.board.port` gives; decodes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self
+
+from daemon.board.port import Arrival, Chunk
+from daemon.system.signals import Stop
+
+if TYPE_CHECKING:
+    from daemon.board.port import SerialSource
+
+QUEUE_LIMIT = 256
+"""Reads that may wait for the pipeline: half a minute of a 10 Hz board. A read that finds no
+room is thrown away and counted; the lines it breaks are counted by the decoder."""
+
+PATIENCE_S = 0.25
+"""Between two looks at whether the reader shall stop."""
+
+
+class Reader:
+    """Owns the thread that reads the port; a context manager."""
+
+    def __init__(self, source: SerialSource) -> None:
+        self._source = source
+        self._stop = Stop()
+        self._queue: queue.Queue[Arrival | None] = queue.Queue(QUEUE_LIMIT)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._work: Future[None] | None = None
+        self.dropped = 0
+
+    def __enter__(self) -> Self:
+        self._work = self._executor.submit(self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._executor.shutdown()
+
+    def next(self, timeout_s: float) -> Arrival | None:
+        """Return the next arrival, None in vain or on `wake`; raise what ended the thread."""
+        try:
+            return self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            if self._work is not None and self._work.done():
+                self._work.result()
+            return None
+
+    def wake(self) -> None:
+        """Let `next` return at once: somebody asks something."""
+        with contextlib.suppress(queue.Full):  # then `next` has no reason to wait
+            self._queue.put_nowait(None)
+
+    def _read(self) -> None:
+        for arrival in self._source.arrivals(self._stop):
+            if isinstance(arrival, Chunk):
+                try:
+                    self._queue.put_nowait(arrival)
+                except queue.Full:
+                    self.dropped += 1
+            else:
+                self._put_patiently(arrival)
+
+    def _put_patiently(self, arrival: Arrival) -> None:
+        """Wait for room: an opening or a loss of the port must not be missed."""
+        while not self._stop.is_set():
+            try:
+                self._queue.put(arrival, timeout=PATIENCE_S)
+            except queue.Full:
+                continue
+            return

@@ -1,0 +1,1 @@
+"""Daemon: calibration of the rig, live through the service or from recordings."""

@@ -1,0 +1,1 @@
+"""Daemon: the configuration: settings, the file they come from, credentials."""

@@ -1,0 +1,1 @@
+"""Daemon: models installed on the rig: archive, store, loading, requests."""

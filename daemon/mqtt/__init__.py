@@ -1,0 +1,1 @@
+"""Daemon: everything between a prediction and the broker, and requests back."""

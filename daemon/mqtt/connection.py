@@ -1,0 +1,268 @@
+"""Daemon: how to get into a broker: versions, credentials, certificates, and what refusals mean.
+
+May import paho-mqtt. Must never know topics or payloads: the service's publisher
+(`daemon.mqtt.publisher`), the commands that ask it (`daemon.mqtt.service_client`) and `scentd
+check` all enter here.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from daemon.config.credentials import read_secret
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from daemon.config.settings import MqttConfig, TlsConfig
+
+IN_FLIGHT_LIMIT = 20
+"""Unacknowledged QoS 1 messages at a time, paho's own default."""
+
+CONNECT_TIMEOUT_S = 5.0
+UNHEARD_MS = 20_000
+"""A connection is dead when the other side's kernel has taken nothing for so long: a network that
+drops packets is found out sooner than by MQTT's keep-alive, which takes up to twice
+`keepalive_s`."""
+
+CONNACK_TIMEOUT_S = 10.0
+GUESS_TIMEOUT_S = 3.0
+"""How long MQTT 5 may stay unanswered while 3.1.1 is still to be tried: amqtt, which knows only
+3.1.1, waits for more bytes when it reads the last will of a version 5 CONNECT."""
+
+_NOT_NOW = frozenset({"Server unavailable", "Server busy", "Server shutting down"})
+_REFUSED = frozenset(
+    {"Not authorized", "Bad user name or password", "Bad authentication method", "Banned"}
+)
+PROTOCOL_NAMES = {MQTTProtocolVersion.MQTTv5: "5", MQTTProtocolVersion.MQTTv311: "3.1.1"}
+
+
+class BrokerError(ScentdError):
+    """The broker cannot be used; the message says why and what to do."""
+
+
+class BrokerUnreachableError(BrokerError):
+    """Nobody answered at host and port, or not in MQTT."""
+
+
+class BrokerRefusedError(BrokerError):
+    """The broker answered and does not let this rig in."""
+
+
+class WrongProtocolError(BrokerRefusedError):
+    """The broker does not speak the version that was tried, or seems not to."""
+
+
+def make_client(
+    rig_id: str, config: MqttConfig, protocol: MQTTProtocolVersion, *, suffix: str = ""
+) -> paho.Client:
+    """Return an unconnected client with credentials and certificates set.
+
+    Raises
+    ------
+    ScentdError
+        If the password file or a certificate cannot be read.
+    """
+    # A fixed client id lets the broker replace the half-open connection of a
+    # rig that lost its power, last will included.
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=f"scentd-{rig_id}{suffix}",
+        protocol=protocol,
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
+    if config.username is not None:
+        secret = None if config.password_file is None else read_secret(config.password_file)
+        client.username_pw_set(config.username, secret)
+    if config.tls is not None:
+        client.tls_set_context(_tls_context(config.tls))
+    return client
+
+
+def _tls_context(tls: TlsConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+        if tls.cert is not None:
+            context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key))
+    except FileNotFoundError as error:
+        raise BrokerError(
+            f"mqtt.tls names the file {error.filename or tls.ca or tls.cert}, which does not "
+            "exist. Correct the path, or leave the setting out to trust the system's authorities."
+        ) from None
+    except (ssl.SSLError, OSError) as error:
+        raise BrokerError(
+            f"The certificates named in mqtt.tls cannot be used ({error}). "
+            "They must be PEM files, and key must belong to cert."
+        ) from None
+    return context
+
+
+def protocols(config: MqttConfig) -> list[MQTTProtocolVersion]:
+    """Return the versions to try, in order."""
+    return {
+        "5": [MQTTProtocolVersion.MQTTv5],
+        "3.1.1": [MQTTProtocolVersion.MQTTv311],
+        "auto": [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311],
+    }[str(config.protocol)]
+
+
+def connect(client: paho.Client, config: MqttConfig) -> None:
+    """Open the connection and send CONNECT.
+
+    Raises
+    ------
+    BrokerUnreachableError
+        If nobody listens there, or the certificate is not trusted.
+    """
+    where = f"{config.host}:{config.port}"
+    try:
+        client.connect(config.host, config.port, config.keepalive_s)
+        if isinstance(connection := client.socket(), socket.socket):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
+    except ssl.SSLError as error:
+        raise BrokerUnreachableError(
+            f"The broker at {where} and scentd could not agree on TLS ({error}). Check that "
+            "mqtt.port is the broker's TLS port (often 8883), that mqtt.tls.ca signed its "
+            "certificate, that this has not expired, and that this machine's clock is right."
+        ) from None
+    except socket.gaierror as error:
+        raise BrokerUnreachableError(
+            f"The name of the broker, mqtt.host {config.host!r}, does not resolve "
+            f"({error.strerror}). Check the spelling and this machine's network."
+        ) from None
+    except OSError as error:
+        raise BrokerUnreachableError(
+            f"No MQTT broker answers at {where} ({error.strerror or error}). Start one there "
+            "(for example: sudo apt install mosquitto), or correct mqtt.host and mqtt.port."
+        ) from None
+
+
+def judge_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) -> None:
+    """Return if the broker let us in; raise the error that says why it did not.
+
+    Parameters
+    ----------
+    reason : ReasonCode or None
+        What CONNACK said; None if the connection ended, or time did, without one.
+    config : MqttConfig
+        For the message.
+    last : bool
+        Whether no other version of the protocol is left to try.
+    """
+    where = f"{config.host}:{config.port}"
+    if reason is None and not last:
+        raise _wrong_protocol(config)
+    if reason is None:
+        raise BrokerUnreachableError(
+            f"Something at {where} accepts connections but does not answer as an MQTT broker. "
+            "Check mqtt.port (1883 is plain MQTT, 8883 MQTT with TLS, 80 and 443 are not MQTT), "
+            "and whether it wants TLS (mqtt.tls)."
+        )
+    if not reason.is_failure:
+        return
+    name = reason.getName()
+    if name == "Unsupported protocol version":
+        raise _wrong_protocol(config)
+    if name in _NOT_NOW:
+        raise BrokerUnreachableError(
+            f"The broker at {where} takes no connections now: {name.lower()}. It is starting, "
+            "stopping or full; scentd tries again every few seconds."
+        )
+    if name in _REFUSED:
+        who = "without a username" if config.username is None else f"as user {config.username!r}"
+        raise BrokerRefusedError(
+            f"The broker at {where} refuses this rig {who}: {name.lower()}. Check mqtt.username "
+            "and the file named by mqtt.password_file against the broker's user list."
+        )
+    raise BrokerRefusedError(f"The broker at {where} refuses this rig: {name.lower()}.")
+
+
+def _wrong_protocol(config: MqttConfig) -> WrongProtocolError:
+    return WrongProtocolError(
+        f"The broker at {config.host}:{config.port} does not speak MQTT {config.protocol}. "
+        "Leave mqtt.protocol at auto, which falls back to 3.1.1."
+    )
+
+
+def try_broker(rig_id: str, config: MqttConfig) -> str:
+    """Connect once, as `scentd check` does, and return the protocol's version.
+
+    Raises
+    ------
+    BrokerError
+        If the broker cannot be used.
+    """
+    with entered(rig_id, config, suffix="-check") as client:
+        return PROTOCOL_NAMES[client.protocol]
+
+
+@contextmanager
+def entered(rig_id: str, config: MqttConfig, *, suffix: str) -> Iterator[paho.Client]:
+    """Let a visitor in, beside the service: a connected client that the block owns.
+
+    Parameters
+    ----------
+    rig_id : str
+        Part of the client id.
+    config : MqttConfig
+        Where the broker is and how to enter.
+    suffix : str
+        Tells the visitor's client id from the service's, which a broker would throw out.
+
+    Raises
+    ------
+    BrokerError
+        If the broker cannot be used.
+    """
+    client = _enter(rig_id, config, suffix)
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        close_socket(client)
+
+
+def _enter(rig_id: str, config: MqttConfig, suffix: str) -> paho.Client:
+    versions = protocols(config)
+    for protocol in versions[:-1]:
+        try:
+            return _enter_as(make_client(rig_id, config, protocol, suffix=suffix), config)
+        except WrongProtocolError:
+            continue
+    last = make_client(rig_id, config, versions[-1], suffix=suffix)
+    return _enter_as(last, config, last=True)
+
+
+def _enter_as(client: paho.Client, config: MqttConfig, *, last: bool = False) -> paho.Client:
+    reasons: list[ReasonCode] = []
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: reasons.append(reason)
+    connect(client, config)
+    try:
+        deadline_s = time.monotonic() + (CONNACK_TIMEOUT_S if last else GUESS_TIMEOUT_S)
+        while not reasons and time.monotonic() < deadline_s:
+            if client.loop(0.2) != paho.MQTT_ERR_SUCCESS:
+                break
+        judge_connack(reasons[0] if reasons else None, config, last=last)
+    except ScentdError:
+        close_socket(client)
+        raise
+    return client
+
+
+def close_socket(client: paho.Client) -> None:
+    """Close the socket without DISCONNECT: after a failure the last will must be published."""
+    connection = client.socket()
+    if connection is not None:
+        connection.close()

@@ -1,0 +1,120 @@
+"""Daemon: turns what the pipeline found into messages with envelope, and hands them on.
+
+Knows payloads and topics; knows nothing of sockets. Belongs to the pipeline's
+thread: the sequence number needs no lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from daemon.mqtt import payloads
+from daemon.mqtt.outbox import Message, Worth
+from daemon.mqtt.payloads import Envelope, encode
+from daemon.mqtt.publisher import OFFLINE, ONLINE, RESPONSE
+from daemon.system.clock import clock_synced, unix_ms
+from daemon.system.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemon.mqtt.payloads import Gauges, Payload, RigEvent
+    from daemon.mqtt.publisher import Publisher
+    from hardware.frames import SensorFrame
+    from models.bundle import Bundle
+    from models.results import Event, Prediction
+
+
+class Announcer:
+    """Says things in this boot's name.
+
+    Parameters
+    ----------
+    publisher : Publisher
+        Where messages go.
+    version : str
+        Of scentd, for `info`.
+    """
+
+    def __init__(self, publisher: Publisher, *, version: str) -> None:
+        self._publisher = publisher
+        self._version = version
+        self._boot_id = secrets.token_hex(8)
+        self._seq = 0
+        self._last_said: dict[str, tuple[object, ...]] = {}
+        self._log = get_logger("announcer")
+
+    def speak_through(self, publisher: Publisher) -> None:
+        """Say what follows through another publisher, in the same boot's name."""
+        self._publisher = publisher
+
+    def _envelope(self, topic: str) -> Envelope:
+        envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
+        # Said before it is handed on: whoever reads the log knows of every message there can be.
+        self._log.debug("said", topic=topic, boot_id=self._boot_id, seq=self._seq)
+        self._seq += 1
+        return envelope
+
+    def prediction(self, prediction: Prediction) -> None:
+        """Publish what a model says."""
+        topic = payloads.prediction_topic(prediction)
+        payload = payloads.prediction_payload(prediction, self._envelope(topic))
+        worth = self._worth(prediction)
+        self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True, worth=worth))
+
+    def _worth(self, prediction: Prediction) -> Worth:
+        """Tell a prediction that says something new from one that only says it again."""
+        said = (
+            prediction.state,
+            prediction.label,
+            prediction.reason,
+            frozenset(part.label for part in prediction.components),
+        )
+        before = self._last_said.get(prediction.model)
+        self._last_said[prediction.model] = said
+        return Worth.REPEAT if said == before else Worth.CHANGE
+
+    def event(self, event: Event | RigEvent, segment: str | None = None) -> None:
+        """Publish that something began or ended, and the recording that holds it."""
+        payload = payloads.event_payload(event, segment, self._envelope(payloads.EVENT))
+        self._publisher.publish(Message(payloads.EVENT, encode(payload), qos=1, retain=False))
+
+    def response(self, command: str, answer: Payload) -> None:
+        """Publish the answer to a request, or a word about its progress."""
+        self._publisher.publish(
+            Message(f"{RESPONSE}/{command}", encode(answer), qos=1, retain=False)
+        )
+
+    def sample(self, frame: SensorFrame, t_ms: int) -> None:
+        """Publish a raw frame."""
+        payload = payloads.sample_payload(frame, t_ms, self._envelope(payloads.SAMPLE))
+        self._publisher.fleeting(payloads.SAMPLE, encode(payload))
+
+    def health(self, gauges: Gauges) -> None:
+        """Publish counters and gauges."""
+        payload = payloads.health_payload(gauges, self._envelope(payloads.HEALTH))
+        self._publisher.hold(payloads.HEALTH, encode(payload), qos=0)
+
+    def info(
+        self,
+        bundles: Sequence[Bundle],
+        *,
+        rate_hz: float | None,
+        dialect: str | None,
+        calibration: str | None,
+    ) -> None:
+        """Publish what runs here."""
+        payload = payloads.info_payload(
+            version=self._version,
+            bundles=bundles,
+            rate_hz=rate_hz,
+            dialect=dialect,
+            calibration=calibration,
+            envelope=self._envelope(payloads.INFO),
+        )
+        self._publisher.hold(payloads.INFO, encode(payload))
+
+    def board_present(self, *, present: bool) -> None:
+        """Publish whether the board sends readings, apart from the process."""
+        self._publisher.hold(payloads.SENSOR_STATUS, ONLINE if present else OFFLINE)

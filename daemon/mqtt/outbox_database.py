@@ -1,0 +1,493 @@
+"""Daemon: messages in one SQLite database, on disk or in memory: a transaction at a time.
+
+The lower half of `daemon.mqtt.outbox`. Knows SQL, limits and damage; knows no
+thread, no clock and no broker: whoever calls holds a lock and brings the time.
+On disk it is written ahead (WAL) and synchronised at every commit, so that a
+power cut at any instant leaves what one of the commits had made.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+FORMAT = 1
+"""Kept in the file's `user_version`; a file of another format is set aside like a damaged one."""
+
+CHECKPOINT_BYTES = 1 << 20
+"""The log is folded into the file at this length: some hundred commits share one such rewrite,
+and a start after a power cut has little to go through."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS messages (
+    id INTEGER PRIMARY KEY, put_s INTEGER NOT NULL, worth INTEGER NOT NULL, topic TEXT NOT NULL,
+    qos INTEGER NOT NULL, retain INTEGER NOT NULL, payload BLOB NOT NULL, crc32 INTEGER NOT NULL
+)
+"""
+
+_INSERT = """
+INSERT INTO messages (id, put_s, worth, topic, qos, retain, payload, crc32)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_NEXT = """
+SELECT id, put_s, worth, topic, qos, retain, payload, crc32 FROM messages
+WHERE id > ? ORDER BY id LIMIT 1
+"""
+
+_COPY_BELOW = """
+INSERT INTO messages (id, put_s, worth, topic, qos, retain, payload, crc32)
+SELECT id - ?, put_s, worth, topic, qos, retain, payload, crc32 FROM messages
+"""
+
+_EVERY_SECOND = """
+SELECT id FROM (
+    SELECT id, row_number() OVER (PARTITION BY topic ORDER BY id) AS place
+    FROM (SELECT id, topic FROM messages WHERE worth = ? AND id > ? ORDER BY id LIMIT ?)
+) WHERE place % 2 = 0
+"""
+
+_TOO_OLD = """
+SELECT id FROM messages WHERE id > :after AND id < coalesce(
+    (SELECT id FROM messages WHERE id > :after AND put_s >= :oldest_s ORDER BY id LIMIT 1),
+    9223372036854775807
+)
+"""
+
+_OLDEST = "SELECT id FROM messages WHERE worth <= ? AND id > ? ORDER BY id LIMIT ?"
+
+_DELETE = "DELETE FROM messages WHERE id = ? RETURNING length(payload)"
+
+_WAL_HEADER_AND_FRAME = 32 + 24
+
+
+class Worth(IntEnum):
+    """What is lost with a message, and so the order in which messages give way."""
+
+    REPEAT = 0
+    """A prediction that says what the one before it said."""
+
+    CHANGE = 1
+    """A prediction that says something new."""
+
+    KEPT = 2
+    """An event or an answer: said once only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One publication.
+
+    Attributes
+    ----------
+    topic: below the rig's prefix, for example `substance`.
+    payload: the text to send, a JSON object everywhere but on the status topics.
+    qos: 0 or 1.
+    retain: whether the broker keeps it for later subscribers.
+    worth: what is lost with it, should the outbox be full.
+    """
+
+    topic: str
+    payload: str
+    qos: int
+    retain: bool
+    worth: Worth = Worth.KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message and its place in the outbox.
+
+    Attributes
+    ----------
+    id: grows with every message put.
+    put_s: when it was put, in seconds that scentd has run since the file began.
+    message: what to send.
+    """
+
+    id: int
+    put_s: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait.
+
+    Attributes
+    ----------
+    messages: at most so many.
+    size_bytes: their payloads together.
+    age_s: seconds that scentd has run since one was put. Time switched off does not count:
+        without a clock chip a rig does not know how long that was.
+    """
+
+    messages: int
+    size_bytes: int
+    age_s: int
+
+
+class DamagedError(ScentdError):
+    """The file is not, or no longer, an outbox; nothing more can be read from it."""
+
+
+class OutboxFile:
+    """Waiting messages by id; every method is one transaction or one look.
+
+    Parameters
+    ----------
+    path : Path or None
+        The database, made where it does not exist; None keeps it in memory.
+
+    Attributes
+    ----------
+    count, size_bytes: messages held, and their payloads together.
+    oldest_put_s: when the oldest was put, None when there is none.
+    commits: transactions that changed something, since it was opened.
+    written_bytes: what they cost the disk at most: log and checkpoints, without the file
+        system's own.
+
+    Raises
+    ------
+    DamagedError
+        The file is there and is no outbox.
+    sqlite3.Error, OSError
+        It cannot be opened now: no permission, no room, another process has it.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._wal = None if path is None else path.with_name(f"{path.name}-wal")
+        self.commits = self.written_bytes = self._wal_bytes = 0
+        self.count = self.size_bytes = 0
+        self.oldest_put_s: int | None = None
+        self._unreadable: set[int] = set()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite gives the log the permissions of the file: what a nose smells is private.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._db = sqlite3.connect(
+            ":memory:" if path is None else path,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            with _damage_named():
+                self._prepare()
+                self.count, self.size_bytes = self._db.execute(
+                    "SELECT count(*), coalesce(sum(length(payload)), 0) FROM messages"
+                ).fetchone()
+                self.oldest_put_s = self._first_put_s()
+                self._settle()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        run = self._db.execute
+        # One process, one connection: no shared-memory file, and a second scentd on the same
+        # folder is told at once that the file is locked.
+        run("PRAGMA locking_mode = EXCLUSIVE")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = FULL")
+        run("PRAGMA wal_autocheckpoint = 0")  # done in `_settle`, where it is counted
+        run("PRAGMA cell_size_check = ON")
+        run("PRAGMA trusted_schema = OFF")
+        run("PRAGMA temp_store = MEMORY")
+        run("PRAGMA cache_size = -512")
+        version = run("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version == 0 and not tables:
+            run("BEGIN IMMEDIATE")
+            run(_SCHEMA)
+            run(f"PRAGMA user_version = {FORMAT}")
+            run("COMMIT")
+        elif version != FORMAT or tables != {"messages"}:
+            raise DamagedError(
+                f"The outbox has format {version} and the tables {sorted(tables)}; expected was "
+                f"format {FORMAT} with the table messages. It was written by another program, "
+                "or by another version of scentd."
+            )
+
+    def close(self) -> None:
+        """Fold the log into the file and let go of it."""
+        with _quietly():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with _quietly():
+            self._db.close()
+
+    def write(
+        self,
+        *,
+        removed: Iterable[int],
+        added: Iterable[Entry],
+        limits: Limits,
+        after: int,
+        now_s: int,
+        touch: bool = False,
+    ) -> Counter[str]:
+        """Remove, add and keep within the limits, all of it or nothing.
+
+        Parameters
+        ----------
+        removed : iterable of int
+            Ids that need not be here any more.
+        added : iterable of Entry
+            What is new, ids ascending.
+        limits : Limits
+            How much may wait.
+        after : int
+            Entries up to this id may be in flight and do not give way.
+        now_s : int
+            On the clock of `Entry.put_s`.
+        touch : bool
+            Write to the disk even if nothing is new, to learn whether it can be.
+
+        Returns
+        -------
+        Counter
+            Messages lost, by `thinned`, `predictions`, `events`, `expired` and `damaged`.
+
+        Raises
+        ------
+        DamagedError
+            The file is broken.
+        sqlite3.Error, OSError
+            Nothing was written.
+        """
+        count, size_bytes = self.count, self.size_bytes
+        changes = self._db.total_changes
+        lost: Counter[str] = Counter()
+        try:
+            with _damage_named(), self._transaction():
+                if touch:
+                    self._db.execute(f"PRAGMA user_version = {FORMAT}")
+                lost["damaged"] = self._remove(self._unreadable)
+                self._remove(removed)
+                self._add(added)
+                self._make_room(lost, limits, after, now_s)
+                oldest_put_s = self._first_put_s()
+        except BaseException:
+            self.count, self.size_bytes = count, size_bytes
+            raise
+        self.oldest_put_s = oldest_put_s
+        self._unreadable.clear()
+        self.commits += self._db.total_changes > changes
+        self._settle()
+        return +lost
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            with _quietly():  # some failures have rolled back by themselves
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _remove(self, ids: Iterable[int]) -> int:
+        """Remove what is there of `ids`; return how many were."""
+        # One at a time: of a statement that deletes many, SQLite keeps every page it touches in
+        # memory, to be able to take that statement back alone.
+        found = 0
+        for entry_id in ids:
+            for (size_bytes,) in self._db.execute(_DELETE, (entry_id,)).fetchall():
+                found += 1
+                self.count -= 1
+                self.size_bytes -= size_bytes
+        return found
+
+    def _add(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            # A name taught over JSON may hold what UTF-8 cannot: it must not stop the others.
+            message, payload = entry.message, entry.message.payload.encode(errors="replace")
+            self._db.execute(
+                _INSERT,
+                (
+                    *(entry.id, entry.put_s, int(message.worth), message.topic),
+                    *(message.qos, int(message.retain), payload, _checksum(message, payload)),
+                ),
+            )
+            self.count += 1
+            self.size_bytes += len(payload)
+
+    def _make_room(self, lost: Counter[str], limits: Limits, after: int, now_s: int) -> None:
+        """Let go of what is too old; then repeats, thinned; then predictions; then events."""
+
+        def excess() -> int:
+            too_large = self.size_bytes > limits.size_bytes
+            return max(self.count - limits.messages, int(too_large))
+
+        lost["expired"] += self._let_go(
+            _TOO_OLD, {"after": after, "oldest_s": now_s - limits.age_s}
+        )
+        while excess() > 0:
+            # Of the older half every second one: what was said hours ago is told at ever
+            # longer steps, and no stretch of time goes silent.
+            waiting = "SELECT count(*) FROM messages WHERE worth = ? AND id > ?"
+            (repeats,) = self._db.execute(waiting, (Worth.REPEAT, after)).fetchone()
+            thinned = self._let_go(_EVERY_SECOND, (Worth.REPEAT, after, max(2, repeats // 2)))
+            if thinned == 0:
+                break
+            lost["thinned"] += thinned
+        for worth, kind in ((Worth.CHANGE, "predictions"), (Worth.KEPT, "events")):
+            while (over := excess()) > 0:
+                dropped = self._let_go(_OLDEST, (worth, after, over))
+                if dropped == 0:
+                    break
+                lost[kind] += dropped
+
+    def _first_put_s(self) -> int | None:
+        row = self._db.execute("SELECT put_s FROM messages ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else int(row[0])
+
+    def _let_go(self, which: str, values: tuple[int, ...] | dict[str, int]) -> int:
+        """Remove the messages whose ids a query returns; return how many they were."""
+        return self._remove([entry_id for (entry_id,) in self._db.execute(which, values)])
+
+    def next_after(self, entry_id: int) -> Entry | None:
+        """Return the entry with the next higher id, None when there is none.
+
+        A row whose checksum is wrong is passed over, and leaves with the next `write`.
+
+        Raises
+        ------
+        DamagedError
+            The file is broken.
+        sqlite3.Error
+            It cannot be read now.
+        """
+        while True:
+            with _damage_named():
+                row = self._db.execute(_NEXT, (entry_id,)).fetchone()
+            if row is None:
+                return None
+            if row[0] <= entry_id:
+                raise DamagedError("The outbox's file gives its messages out of order.")
+            entry_id = row[0]
+            if (entry := _entry(row)) is not None:
+                return entry
+            self._unreadable.add(entry_id)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all there are, in order."""
+        entry_id = self.first_id() - 1
+        while (entry := self.next_after(entry_id)) is not None:
+            entry_id = entry.id
+            yield entry
+
+    def first_id(self) -> int:
+        """Return the lowest id, 1 of an empty outbox."""
+        return self._one("SELECT coalesce(min(id), 1) FROM messages")
+
+    def last_id(self) -> int:
+        """Return the highest id, 0 of an empty outbox."""
+        return self._one("SELECT coalesce(max(id), 0) FROM messages")
+
+    def last_put_s(self) -> int:
+        """Return when the newest entry was put, 0 of an empty outbox."""
+        return self._one(
+            "SELECT coalesce((SELECT put_s FROM messages ORDER BY id DESC LIMIT 1), 0)"
+        )
+
+    def newest_retained(self) -> dict[str, int]:
+        """Return, per topic with retained messages, the id of the newest of them."""
+        with _damage_named():
+            rows = self._db.execute(
+                "SELECT topic, max(id) FROM messages WHERE retain GROUP BY topic"
+            )
+            return {str(topic): int(entry_id) for topic, entry_id in rows}
+
+    def _one(self, statement: str) -> int:
+        with _damage_named():
+            return int(self._db.execute(statement).fetchone()[0])
+
+    def shift_below(self, entry_id: int) -> None:
+        """Renumber everything so that it comes before `entry_id`, order kept."""
+        first, last = self.first_id(), self.last_id()
+        # By more than the span, so that no new id is one of the old ones.
+        shift = max(last - entry_id, last - first) + 1
+        with _damage_named(), self._transaction():
+            self._db.execute(_COPY_BELOW, (shift,))
+            self._db.execute("DELETE FROM messages WHERE id >= ?", (first,))
+
+    def _settle(self) -> None:
+        """Count what the log grew by, and fold it into the file when it is long."""
+        # What is written is written: that this cannot be counted or folded in now is no failure.
+        if self._wal is None:
+            return
+        with _quietly():
+            length = self._wal.stat().st_size
+            self.written_bytes += max(0, length - self._wal_bytes)
+            self._wal_bytes = length
+            if length >= CHECKPOINT_BYTES:
+                page_bytes = self._one("PRAGMA page_size")
+                frames = (length - _WAL_HEADER_AND_FRAME) // (page_bytes + 24) + 1
+                self.written_bytes += page_bytes * min(frames, self._one("PRAGMA page_count"))
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._wal_bytes = self._wal.stat().st_size
+
+
+def _entry(row: tuple[object, ...]) -> Entry | None:
+    """Return the row as an entry, None if it is not what was once written."""
+    match row:
+        case (
+            int(entry_id),
+            int(put_s),
+            int(worth),
+            str(topic),
+            int(qos),
+            int(retain),
+            bytes(payload),
+            int(crc32),
+        ):
+            try:
+                message = Message(topic, payload.decode(), qos, bool(retain), Worth(worth))
+            except ValueError:
+                return None
+            sound = _checksum(message, payload) == crc32
+            return Entry(entry_id, put_s, message) if sound else None
+        case _:
+            return None
+
+
+def _checksum(message: Message, payload: bytes) -> int:
+    """Return the CRC-32 of all that is sent: SQLite checks its structure, not what it holds."""
+    head = f"{message.topic}\0{message.qos}\0{message.retain:d}\0".encode()
+    return zlib.crc32(payload, zlib.crc32(head))
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Tell a broken file from one that cannot be used just now."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        # The low byte is the primary result code; the rest says more about it.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        foreign = "no such column" in str(error) or "no such table" in str(error)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or foreign:
+            raise DamagedError(f"The outbox's file is broken ({error}).") from error
+        raise
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError, DamagedError):
+        return

@@ -1,0 +1,397 @@
+"""Daemon: what the rig says, as JSON: pure functions from values to payloads.
+
+Knows the wire format and nothing of brokers, threads or clocks: the time, the
+boot's id and the sequence number come in as an `Envelope`. Every payload has
+its JSON Schema in `daemon/schemas/`; numbers are finite or null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from daemon.board.diagnosis import bad_lines
+from hardware.channels import CHANNEL_NAMES, CHANNELS
+from hardware.frames import Quality
+from models.manifest import FP32_MODEL, INT8_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from daemon.mqtt.outbox import OutboxReport
+    from hardware.frames import SensorFrame
+    from hardware.protocol import LineCounts
+    from models.bundle import Bundle
+    from models.decision_spec import DecisionSpec
+    from models.results import Event, Prediction
+
+SUBSTANCE = "substance"
+MIXTURE = "mixture"
+EVENT = "event"
+SAMPLE = "sample"
+HEALTH = "health"
+INFO = "info"
+SENSOR_STATUS = "sensor/status"
+
+STEADY_AFTER_S = 600.0
+"""A day's writes are not judged by the first minutes: the start writes more."""
+
+_FILE_OF = {"int8": INT8_MODEL, "fp32": FP32_MODEL}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What every payload begins with.
+
+    Attributes
+    ----------
+    unix_ms: when it was made, milliseconds since 1970, UTC.
+    clock_synced: whether that time can be trusted.
+    boot_id: 16 hex digits, new at every start of the daemon.
+    seq: counts the publications of this boot.
+    """
+
+    unix_ms: int
+    clock_synced: bool
+    boot_id: str
+    seq: int
+
+    def fields(self) -> Payload:
+        """Return the leading fields."""
+        return {
+            "ts": utc_text(self.unix_ms),
+            "clock_synced": self.clock_synced,
+            "boot_id": self.boot_id,
+            "seq": self.seq,
+        }
+
+
+def utc_text(unix_ms: int) -> str:
+    """Return a UTC time in ISO 8601 with milliseconds, for example 2026-01-31T12:00:00.250Z."""
+    moment = _EPOCH + timedelta(milliseconds=unix_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{unix_ms % 1000:03d}Z"
+
+
+def encode(payload: Payload) -> str:
+    """Return the payload as compact JSON; a number that is not finite is a bug and raises."""
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: float | None, digits: int) -> float | None:
+    """Return `value` rounded, or None where there is no finite number to say."""
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
+
+
+def prediction_topic(prediction: Prediction) -> str:
+    """Return the topic, below the prefix, on which a prediction goes out."""
+    return prediction.task
+
+
+def prediction_payload(prediction: Prediction, envelope: Envelope) -> Payload:
+    """Return a prediction's payload, whichever its task."""
+    build = substance_payload if prediction.task == SUBSTANCE else mixture_payload
+    return build(prediction, envelope)
+
+
+def substance_payload(prediction: Prediction, envelope: Envelope) -> Payload:
+    """Return what `substance` carries."""
+    return {
+        **envelope.fields(),
+        "frame_seq": prediction.frame_seq,
+        "state": str(prediction.state),
+        "label": prediction.label,
+        "probability": finite(prediction.probability, 4),
+        "top": [
+            {"label": label, "probability": finite(probability, 4)}
+            for label, probability in prediction.top
+        ],
+        "set": {
+            "coverage": finite(prediction.set_coverage, 4),
+            "labels": list(prediction.label_set),
+        }
+        if prediction.label_set
+        else None,
+        "novelty": finite(prediction.novelty, 4),
+        "descriptors": [
+            {"name": name, "fit": finite(fit, 4)} for name, fit in prediction.descriptors
+        ],
+        **_circumstances(prediction),
+    }
+
+
+def mixture_payload(prediction: Prediction, envelope: Envelope) -> Payload:
+    """Return what `mixture` carries."""
+    return {
+        **envelope.fields(),
+        "frame_seq": prediction.frame_seq,
+        "state": str(prediction.state),
+        "components": [
+            {
+                "label": part.label,
+                "proportion": finite(part.proportion, 4),
+                "presence": finite(part.presence, 4),
+                "low": finite(part.low, 4),
+                "high": finite(part.high, 4),
+            }
+            for part in prediction.components
+        ],
+        **_circumstances(prediction),
+    }
+
+
+def _circumstances(prediction: Prediction) -> Payload:
+    return {
+        "reason": prediction.reason,
+        "window_s": finite(prediction.window_s, 3),
+        "model": prediction.model,
+        "calibration": prediction.calibration,
+        "latency_ms": finite(prediction.latency_ms, 3),
+        "channels_missing": list(prediction.channels_missing),
+        "buffered": False,
+    }
+
+
+class RigEventType(StrEnum):
+    """What an event of the rig itself is about, as published beside the nose's."""
+
+    BOARD_LOST = "board_lost"
+    BOARD_BACK = "board_back"
+    RECORDING_PAUSED = "recording_paused"
+    RECORDING_RESUMED = "recording_resumed"
+    RELOADED = "reloaded"
+    RELOAD_REFUSED = "reload_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class RigEvent:
+    """Something happened to the rig rather than to the air.
+
+    Attributes
+    ----------
+    type: what.
+    detail: why, for people.
+    t_ms, frame_seq: of the newest reading, None before the first.
+    """
+
+    type: RigEventType
+    detail: str | None
+    t_ms: int | None
+    frame_seq: int | None
+
+
+def event_payload(event: Event | RigEvent, segment: str | None, envelope: Envelope) -> Payload:
+    """Return what `event` carries; `segment` is the recording that holds the reading `t_ms`."""
+    of_air = None if isinstance(event, RigEvent) else event
+    return {
+        **envelope.fields(),
+        "frame_seq": event.frame_seq,
+        "t_ms": event.t_ms,
+        "segment": segment,
+        "type": str(event.type),
+        "model": of_air and of_air.model,
+        "label": of_air and of_air.label,
+        "probability": of_air and finite(of_air.probability, 4),
+        "channel": of_air and of_air.channel,
+        "detail": event.detail,
+        "buffered": False,
+    }
+
+
+def sample_payload(frame: SensorFrame, t_ms: int, envelope: Envelope) -> Payload:
+    """Return what `sample` carries: a raw frame, null where a channel is absent or infinite."""
+    return {
+        **envelope.fields(),
+        "frame_seq": frame.frame_seq,
+        "t_ms": t_ms,
+        "values": {
+            name: finite(value, 6)
+            for name, value in zip(CHANNEL_NAMES, frame.values.tolist(), strict=True)
+        },
+    }
+
+
+def quality_words(quality: Sequence[int]) -> dict[str, str]:
+    """Return, per channel, what its number is worth: `ok`, `missing`, `stuck` ..."""
+    return {
+        name: Quality(int(code)).name.lower()
+        for name, code in zip(CHANNEL_NAMES, quality, strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """The process's own numbers for `health`.
+
+    Attributes
+    ----------
+    counts: the decoder's, over all connections of this boot.
+    port_open: whether the port is open now.
+    port_reconnects: how often it came back.
+    board: its state, why it gives no readings, and how often it gave none.
+    recording: state, segment, rows and bounds of the continuous recording.
+    chunks_dropped: reads thrown away because the pipeline was behind.
+    rate_hz: the board's measured rate, None until known.
+    quality: uint8[12], the latest verdict per channel, None before the first frame.
+    channel_faults: how often a channel failed.
+    inference_ms: recent inference times, per model name.
+    outbox: what waits for the broker, what was lost, and what that costs the disk.
+    broker: state, protocol, connections, rejected and fleeting_dropped of the connection.
+    calibration: state, profile, why and drift of the rig's calibration.
+    requests: taken, retained and dropped.
+    rss_mb: resident memory.
+    uptime_s: since the start of the process.
+    """
+
+    counts: LineCounts
+    port_open: bool
+    port_reconnects: int
+    board: Mapping[str, Any]
+    recording: Mapping[str, Any]
+    chunks_dropped: int
+    rate_hz: float | None
+    quality: Sequence[int] | None
+    channel_faults: int
+    inference_ms: Mapping[str, Sequence[float]]
+    outbox: OutboxReport
+    broker: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+    requests: Mapping[str, int]
+    rss_mb: float
+    uptime_s: float
+
+
+def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
+    """Return what `health` carries."""
+    counts = gauges.counts
+    return {
+        **envelope.fields(),
+        "frames_ok": counts.frames,
+        "frames_bad": bad_lines(counts),
+        "frames_lost": counts.lost,
+        "frames_duplicate": counts.duplicates,
+        "board_restarts": counts.restarts,
+        "port_open": gauges.port_open,
+        "port_reconnects": gauges.port_reconnects,
+        "board": dict(gauges.board),
+        "recording": dict(gauges.recording),
+        "chunks_dropped": gauges.chunks_dropped,
+        "rate_hz": finite(gauges.rate_hz, 3),
+        "channels": None if gauges.quality is None else quality_words(gauges.quality),
+        "channel_faults": gauges.channel_faults,
+        "inference_ms": {
+            model: {
+                "count": len(times),
+                "p50": finite(percentile(times, 0.50), 3),
+                "p99": finite(percentile(times, 0.99), 3),
+            }
+            for model, times in gauges.inference_ms.items()
+        },
+        "outbox_depth": gauges.outbox.depth,
+        "outbox_dropped": sum(gauges.outbox.dropped.values()),
+        "outbox": _outbox(gauges.outbox, gauges.uptime_s),
+        "broker": dict(gauges.broker),
+        "calibration": dict(gauges.calibration),
+        "requests": dict(gauges.requests),
+        "rss_mb": finite(gauges.rss_mb, 1),
+        "uptime_s": finite(gauges.uptime_s, 1),
+    }
+
+
+def _outbox(report: OutboxReport, uptime_s: float) -> Payload:
+    """Return the outbox's numbers; what the disk is written a day, as it went since the start."""
+    days = uptime_s / 86_400 if uptime_s >= STEADY_AFTER_S else None
+    return {
+        "store": report.store,
+        "why": report.why,
+        "size_bytes": report.size_bytes,
+        "oldest_s": report.oldest_s,
+        "dropped": dict(report.dropped),
+        "fallbacks": report.fallbacks,
+        "set_aside": report.set_aside,
+        "commits": report.commits,
+        "commits_per_day": days and round(report.commits / days),
+        "written_mb_per_day": days and finite(report.written_bytes / days / 1e6, 1),
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the nearest-rank percentile, None of nothing."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def info_payload(
+    *,
+    version: str,
+    bundles: Iterable[Bundle],
+    rate_hz: float | None,
+    dialect: str | None,
+    calibration: str | None,
+    envelope: Envelope,
+) -> Payload:
+    """Return what `info` carries: what runs here, and on what."""
+    return {
+        **envelope.fields(),
+        "scentd_version": version,
+        "models": [
+            {
+                "name": bundle.manifest.name,
+                "version": bundle.manifest.version,
+                "task": str(bundle.manifest.task),
+                "labels": list(bundle.manifest.labels),
+                "precision": bundle.precision,
+                "sha256": bundle.manifest.files[_FILE_OF[bundle.precision]],
+                "trust": _trust(bundle.manifest.decision),
+            }
+            for bundle in bundles
+        ],
+        "calibration": calibration,
+        "channels": [
+            {"name": channel.name, "unit": channel.unit, "part": channel.device}
+            for channel in CHANNELS
+        ],
+        "rate_hz": finite(rate_hz, 3),
+        "dialect": dialect,
+    }
+
+
+def _trust(spec: DecisionSpec) -> Payload:
+    """Return the constants by which a model's probabilities, novelty and sets are to be read."""
+    stated = spec.set_threshold is not None or spec.proportion_margin is not None
+    return {
+        "announce": spec.announce,
+        "error_rate": spec.error_rate,
+        "unknown_above": None if spec.novelty is None else spec.unknown_above,
+        "set_coverage": spec.set_coverage if stated else None,
+    }
+
+
+def summary_payload(
+    *,
+    file: str,
+    model: str,
+    label: str | None,
+    probability: float | None,
+    decided_s: float | None,
+    frames: int,
+    rejected: int,
+) -> Payload:
+    """Return the last line that `scentd replay --json` prints of a file."""
+    return {
+        "type": "summary",
+        "file": file,
+        "model": model,
+        "label": label,
+        "probability": finite(probability, 4),
+        "decided_s": finite(decided_s, 3),
+        "frames": frames,
+        "rejected": rejected,
+    }

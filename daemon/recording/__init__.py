@@ -1,0 +1,1 @@
+"""Daemon: recordings that the service keeps, in packed segments."""

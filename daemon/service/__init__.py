@@ -1,0 +1,1 @@
+"""Daemon: the running service: life cycle, runtime, reload, report."""

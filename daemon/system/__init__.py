@@ -1,0 +1,1 @@
+"""Daemon: the operating system: background work, systemd, signals, logs, clock, memory."""

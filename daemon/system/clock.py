@@ -1,0 +1,30 @@
+"""Daemon: the time of day and whether it can be trusted; the process's memory.
+
+A Raspberry Pi has no battery-backed clock: until a time server has answered,
+its time of day is wrong, and every payload says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+_TIME_ERROR = 5
+"""adjtimex(2): the clock is not synchronised."""
+
+_TIMEX_BYTES = 256
+"""Room for struct timex (208 bytes on 64-bit Linux); with all zero it only asks."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unix_ms() -> int:
+    """Return the time of day in milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def clock_synced() -> bool:
+    """Whether the kernel calls its clock synchronised to a time server."""
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
+    state: int = _libc.adjtimex(buffer)
+    return 0 <= state < _TIME_ERROR

@@ -1,0 +1,115 @@
+"""Daemon: how the process talks to its operator: human on a terminal, JSON under systemd.
+
+Everything logged goes to standard error; standard output belongs to data. No
+secret may reach a log: events carry names and numbers, never a `MqttConfig`'s
+password, and values under a secretive name are masked as a second line of defence.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import contextmanager, suppress
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+
+@contextmanager
+def _withheld(*names: str) -> Iterator[None]:
+    """Let imports inside the block find empty modules under these names, unless loaded before."""
+    held = [name for name in names if name not in sys.modules]
+    sys.modules.update({name: ModuleType(name) for name in held})
+    try:
+        yield
+    finally:
+        for name in held:
+            del sys.modules[name]
+
+
+# structlog loads rich, where it is installed, for coloured tracebacks, and asyncio for its
+# coroutine methods. This process uses neither, and on a small machine they are 9 MB of resident
+# memory and 0.1 s of the start.
+with _withheld("rich", "asyncio"):
+    import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
+    from daemon.config.settings import LogConfig
+
+_SECRETIVE = ("password", "secret", "token", "private_key")
+MASK = "***"
+
+
+def get_logger(part: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of one part of the daemon: `source`, `pipeline`, `mqtt`, `service`."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=part)
+    return logger
+
+
+class Unfailing:
+    """A stream for logs: a full disk, or a reader who left, costs lines and never the service."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return 0
+
+    def flush(self) -> None:
+        """Hand on what is buffered; what finds no room is lost."""
+        with suppress(OSError):
+            self._stream.flush()
+
+
+def configure_logs(config: LogConfig, *, stream: TextIO | None = None) -> None:
+    """Set the level and the look of all logs, which go to `stream` (standard error).
+
+    Under systemd (JOURNAL_STREAM or INVOCATION_ID is set) and wherever the
+    stream is not a terminal, a line is one JSON object.
+    """
+    stream = sys.stderr if stream is None else stream
+    human = config.format == "human" or (config.format == "auto" and _is_watched(stream))
+    last: Any = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=28)
+        if human
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(
+                fmt="%H:%M:%S" if human else "iso",
+                utc=not human,
+                key="ts" if not human else "timestamp",
+            ),
+            structlog.processors.format_exc_info,
+            mask_secrets,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelName(config.level.upper())
+        ),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(stream))),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _is_watched(stream: TextIO) -> bool:
+    under_systemd = "JOURNAL_STREAM" in os.environ or "INVOCATION_ID" in os.environ
+    return stream.isatty() and not under_systemd
+
+
+def mask_secrets(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Replace every value whose name says that it is a secret."""
+    for name in event:
+        if any(word in name.lower() for word in _SECRETIVE) and not name.endswith("_file"):
+            event[name] = MASK
+    return event

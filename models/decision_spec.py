@@ -1,0 +1,198 @@
+"""Models: the states of a decision and the constants that it is made with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from models.novelty import NoveltyName  # noqa: TC001 - read by get_type_hints
+from models.taught_head import EXPOSURE_VARIANCE
+
+
+class State(StrEnum):
+    """What a model says of the air, as published.
+
+    `UNRECOGNISED` is said by models that can tell an odour they never learned.
+    """
+
+    WARMING_UP = "warming_up"
+    AMBIENT = "ambient"
+    SENSING = "sensing"
+    RECOGNISED = "recognised"
+    UNRECOGNISED = "unrecognised"
+    RECOVERING = "recovering"
+    FAULT = "fault"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """What is asked of one label in place of what is asked of all; None: the same.
+
+    Attributes
+    ----------
+    announce: probability from which on it is announced.
+    confirm: predictions in a row over `announce` before it is announced.
+    """
+
+    announce: float | None = None
+    confirm: int | None = None
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong with this rule, one sentence each."""
+        found = []
+        if self.announce is not None and not 0 < self.announce < 1:
+            found.append(f"announce must lie between 0 and 1, got {self.announce}")
+        if self.confirm is not None and self.confirm < 1:
+            found.append(f"confirm must be at least 1, got {self.confirm}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionSpec:
+    """The decision layer's constants; part of a bundle's manifest.
+
+    Attributes
+    ----------
+    temperature: logits are divided by it before the softmax (calibrated on held-out folds).
+    evidence_floor: what the very first rows are worth as evidence, in windows. A few rows
+        of a lag difference say less than the network, trained on full windows, believes.
+    evidence_factor: what every further window's worth of fresh rows adds. Below 1, because
+        windows of one exposure resemble each other.
+    memory_s: evidence fades by 1/e in this time, so a change without an onset is followed.
+    announce: probability from which on a label is announced.
+    withdraw: probability below which an announced label is withdrawn; at most `announce`.
+    confirm: predictions in a row over `announce` before a label is announced.
+    overrule: belief from which on an odour is announced although the air seems clean, where
+        nothing has proved it clean: a steady odour older than the start is quiet too.
+    presence_thresholds: per label, the presence from which on a component counts as present
+        (mixtures only, else empty).
+    presence_release: share of its threshold below which a present component is dropped.
+    min_proportion: a smaller part of a mixture is not named: none that was trained on is.
+        A mixture is announced when its named parts make up `announce` of it, and withdrawn
+        when they make up less than `withdraw`; proportions spread over everything name nothing.
+    fullness: a window weighs by this power of how full it is. While a window fills, it holds
+        every row of the windows before it, which so have little to add: over 250 held-out
+        recordings the likeliest label was right 1.5 points more often between 60 and 180 s than
+        with a power of 1 (the mean of seven moments; none was worse), and as often later. Powers
+        from 3 to 10 differ by less.
+    error_rate: stated share of announcements that are wrong, at most; None where unstated.
+        The posterior is that of a sequential test between all labels, which stops as soon as one
+        reaches `announce`: with a calibrated posterior no more than 1 - announce of what is
+        announced is wrong, however long each test took (Wald 1945, Annals of Mathematical
+        Statistics 16, for two hypotheses; Baum & Veeravalli 1994, IEEE Transactions on
+        Information Theory 40, for many). So a stated rate asks for announce = 1 - error_rate
+        (`at_error_rate`); the trainer states the rate that held-out recordings bear out.
+    novelty: name of the score in `models.novelty` that tells odours never learned; None: none.
+    unknown_above: novelty, averaged over windows as the evidence is, from which on the evidence
+        is for none of the labels; it bars every announcement. None switches it off.
+    unknown_after: independent windows before `unrecognised` may be said.
+    unknown_confirm: predictions in a row above `unknown_above` before `unrecognised` is said, and
+        below it before that is taken back.
+    set_coverage: share of cases in which the prediction set, or a component's interval, is to
+        hold the truth.
+    set_threshold: a label belongs to the set from this posterior on: the conformal quantile of
+        held-out recordings (Sadinle, Lei & Wasserman 2019, JASA 114). None: no sets.
+    proportion_margin: half the width of a component's interval: the conformal quantile of
+        |proportion - truth| on held-out recordings (Lei et al. 2018, JASA 113). None: no intervals.
+    head_temperature: squared distances to taught smells are divided by twice this.
+    exposure_variance: between exposures of one taught smell, in units of that within a class.
+    labels: by label, what is asked of it in place of `announce` and `confirm`.
+    """
+
+    temperature: float = 1.0
+    evidence_floor: float = 0.3
+    evidence_factor: float = 0.6
+    memory_s: float = 180.0
+    announce: float = 0.5
+    withdraw: float = 0.3
+    confirm: int = 2
+    overrule: float = 0.75
+    presence_thresholds: tuple[float, ...] = ()
+    presence_release: float = 0.8
+    min_proportion: float = 0.1
+    fullness: float = 4.0
+    error_rate: float | None = None
+    novelty: NoveltyName | None = None
+    unknown_above: float | None = None
+    unknown_after: float = 1.0
+    unknown_confirm: int = 3
+    set_coverage: float = 0.9
+    set_threshold: float | None = None
+    proportion_margin: float | None = None
+    head_temperature: float = 1.0
+    exposure_variance: float = EXPOSURE_VARIANCE
+    labels: Mapping[str, LabelRule] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong with these constants, one sentence each."""
+        found = []
+        if not self.temperature > 0 or not self.memory_s > 0:
+            found.append("temperature and memory_s must be positive")
+        if not 0 <= self.evidence_factor <= 1 or not 0 < self.evidence_floor <= 1:
+            found.append(
+                "evidence_floor and evidence_factor must lie in 0..1, the floor above 0, "
+                f"got {self.evidence_floor} and {self.evidence_factor}"
+            )
+        if not 0 < self.withdraw <= self.announce < 1:
+            found.append(
+                "0 < withdraw <= announce < 1 must hold, "
+                f"got withdraw {self.withdraw} and announce {self.announce}"
+            )
+        if not 0 < self.overrule <= 1:
+            found.append(f"overrule must lie in 0..1, got {self.overrule}")
+        if self.confirm < 1:
+            found.append(f"confirm must be at least 1, got {self.confirm}")
+        if not all(0 < value < 1 for value in self.presence_thresholds):
+            found.append("every presence threshold must lie between 0 and 1")
+        if not 0 <= self.min_proportion < 1:
+            found.append(f"min_proportion must lie in 0..1, got {self.min_proportion}")
+        if not 0 < self.presence_release <= 1:
+            found.append(f"presence_release must lie in 0..1, got {self.presence_release}")
+        return found + self._trust_problems()
+
+    def _trust_problems(self) -> list[str]:
+        """Return what is wrong with the constants of evidence for none, and of sets."""
+        found = []
+        shares = {
+            name: getattr(self, name)
+            for name in ("error_rate", "set_coverage", "set_threshold", "proportion_margin")
+        }
+        found += [
+            f"{name} must lie between 0 and 1, got {value}"
+            for name, value in shares.items()
+            if value is not None and not 0 < value < 1
+        ]
+        if self.exposure_variance < 0:
+            found.append(f"exposure_variance must not be negative, got {self.exposure_variance}")
+        if self.fullness < 0 or not self.head_temperature > 0:
+            found.append(
+                "fullness must not be negative and head_temperature be positive, "
+                f"got {self.fullness} and {self.head_temperature}"
+            )
+        if self.unknown_after < 0 or self.unknown_confirm < 1:
+            found.append(
+                "unknown_after must not be negative and unknown_confirm be at least 1, "
+                f"got {self.unknown_after} and {self.unknown_confirm}"
+            )
+        if self.unknown_above is not None and self.novelty is None:
+            found.append("unknown_above needs novelty, the name of the score that it bounds")
+        for label, rule in self.labels.items():
+            found += [f"labels.{label}: {problem}" for problem in rule.problems()]
+        return found
+
+    def at_error_rate(self, rate: float) -> DecisionSpec:
+        """Return these constants with the announcing belief that a stated error rate asks for.
+
+        `withdraw` keeps its share of `announce`; `overrule` never lies below `announce`.
+        """
+        announce = 1.0 - rate
+        return dataclasses.replace(
+            self,
+            error_rate=rate,
+            announce=announce,
+            withdraw=announce * self.withdraw / self.announce,
+            overrule=max(self.overrule, announce),
+        )

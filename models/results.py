@@ -1,0 +1,90 @@
+"""Models: what recognition returns: predictions and events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.decision_spec import State
+    from models.substance_decision import Component
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model says at one moment.
+
+    Attributes
+    ----------
+    task: "substance" or "mixture".
+    model: the bundle's name.
+    t_ms, frame_seq: of the newest frame behind it.
+    state: the honest state.
+    label, probability: of the announced substance; None unless `state` is recognised.
+    top: up to five (label, probability or proportion), the likeliest first.
+    components: of the announced mixture, the largest first.
+    window_s: seconds of readings behind it.
+    channels_missing: channels of the model that it had to do without.
+    latency_ms: from the newest frame's coming in to this; takes no part in comparisons.
+    reason: why the state is fault or disabled.
+    calibration: id of the profile by which the readings were corrected, or None.
+    label_set: labels of which one is the truth in `set_coverage` of cases, the likeliest first;
+        empty where the bundle was made without.
+    set_coverage: of `label_set`, None without one.
+    novelty: how little the odour is like anything learned, None where nothing can tell.
+    descriptors: up to five (descriptor, how well it fits, 0..1); only of what is unrecognised.
+    """
+
+    task: str
+    model: str
+    t_ms: int
+    frame_seq: int
+    state: State
+    label: str | None = None
+    probability: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    components: tuple[Component, ...] = ()
+    window_s: float = 0.0
+    channels_missing: tuple[str, ...] = ()
+    latency_ms: float = field(default=0.0, compare=False)
+    reason: str | None = None
+    calibration: str | None = None
+    label_set: tuple[str, ...] = ()
+    set_coverage: float | None = None
+    novelty: float | None = None
+    descriptors: tuple[tuple[str, float], ...] = ()
+
+
+class EventType(StrEnum):
+    """What an event is about, as published."""
+
+    ONSET = "onset"
+    RECOGNISED = "recognised"
+    UNRECOGNISED = "unrecognised"
+    ENDED = "ended"
+    CHANNEL_FAULT = "channel_fault"
+    CHANNEL_RECOVERED = "channel_recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something began or ended.
+
+    Attributes
+    ----------
+    type: what.
+    t_ms, frame_seq: of the frame that showed it.
+    model, label, probability: of what was recognised; of what is unrecognised the model alone.
+    channel: which failed or came back.
+    detail: a word more, for people.
+    """
+
+    type: EventType
+    t_ms: int
+    frame_seq: int
+    model: str | None = None
+    label: str | None = None
+    probability: float | None = None
+    channel: str | None = None
+    detail: str | None = None

@@ -1,0 +1,338 @@
+"""Models: from the network's outputs over overlapping windows to one honest state.
+
+May import numpy, models.exposure's phases, models.embedding_space, models.taught_head and
+models.novelty. Pure: no clock, no files, no network; every constant comes from the bundle's
+manifest or the rig's configuration (`DecisionSpec`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from models import novelty
+from models.decision_spec import DecisionSpec, LabelRule, State
+from models.exposure import Phase
+from models.softmax import log_softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.embedding_space import EmbeddingSpace
+    from models.taught_head import Head
+
+N_TOP = 5
+"""Candidates listed in every prediction, as the `top` of the payload says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A window's part in the evidence.
+
+    Attributes
+    ----------
+    elapsed_s: stream time since the previous window of this evidence (0 for the first).
+    filled: feature rows in the window over those of a full one, 0..1.
+    fresh: rows that no earlier window had, over those of a full window.
+    """
+
+    elapsed_s: float
+    filled: float
+    fresh: float
+
+
+class Component(NamedTuple):
+    """One component of a mixture: its proportion of the whole and the belief in its presence.
+
+    `low` and `high` bound the proportion with the manifest's `set_coverage`; None where the
+    manifest has no `proportion_margin`.
+    """
+
+    label: str
+    proportion: float
+    presence: float
+    low: float | None = None
+    high: float | None = None
+
+
+def log_probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Return the log-softmax of logits[labels] / temperature."""
+    return log_softmax(logits.astype(np.float64) / temperature)
+
+
+class FadingMean:
+    """A mean over windows that forgets, and how many independent windows it is worth.
+
+    Windows weigh by the `fullness` power of how full they are; older ones fade with `memory_s`.
+    `independent` counts what each window added that no earlier one had, fading alike.
+    """
+
+    __slots__ = ("_fullness", "_memory_s", "_sum", "_weight", "independent")
+
+    def __init__(self, width: int, spec: DecisionSpec) -> None:
+        self._memory_s = spec.memory_s
+        self._fullness = spec.fullness
+        self._sum: NDArray[np.float64] = np.zeros(width)
+        self._weight = 0.0
+        self.independent = 0.0
+
+    def add(self, value: NDArray[np.float64], share: Share) -> NDArray[np.float64]:
+        """Add a window's value[width] and return the mean with it."""
+        fade = math.exp(-share.elapsed_s / self._memory_s)
+        weight = share.filled**self._fullness
+        self._sum = self._sum * fade + value * weight
+        self._weight = self._weight * fade + weight
+        self.independent = self.independent * fade + share.fresh
+        mean: NDArray[np.float64] = self._sum / self._weight
+        return mean
+
+    def clear(self) -> None:
+        """Forget every window."""
+        self._sum = np.zeros_like(self._sum)
+        self._weight = 0.0
+        self.independent = 0.0
+
+
+def _nothing() -> NDArray[np.float32]:
+    return np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What a substance model gives of one window, beside its logits.
+
+    Attributes
+    ----------
+    logits: float32[labels].
+    embedding: float32[D]; needed where the decision has a space.
+    descriptors: float32[descriptors], empty where the model has none.
+    """
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32] = field(default_factory=_nothing)
+    descriptors: NDArray[np.float32] = field(default_factory=_nothing)
+
+
+class SubstanceDecision:
+    """Posterior over labels from windows that overlap, and the label announced, if any.
+
+    The posterior is softmax(n * m): m is the fading mean of the windows' log-probabilities,
+    n = evidence_floor + evidence_factor * (independent windows) their effective number. So a
+    repetition of the same samples adds nothing, and fresh ones add what the factor grants.
+    It is the forward filter of a label that mostly stays, by exponential forgetting (Kulhavy &
+    Zarrop 1993, International Journal of Control 58), with the likelihoods tempered to the
+    number of windows that overlapping ones are worth.
+    Floor, factor and memory make it calibrated from the first window on: over 50 held-out
+    recordings belief and hit rate differed by 0.03 on average of five stages of a
+    recording, against 0.13 for a first window taken at its word.
+
+    Beside it runs the fading mean of the windows' novelty. While it is `unknown_above` or more,
+    nothing new is announced; after `unknown_confirm` such predictions in a row, the odour counts
+    as none of the labels and what was announced is taken back.
+
+    Parameters
+    ----------
+    labels: in the order of the logits.
+    spec: the manifest's constants.
+    space: of the model's embeddings; without one no novelty is told and nothing can be taught.
+    head: what the rig's owner taught, hid and renamed; needs a space.
+    descriptors: names, in the order of the model's output.
+    """
+
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        spec: DecisionSpec,
+        space: EmbeddingSpace | None = None,
+        head: Head | None = None,
+        descriptors: tuple[str, ...] = (),
+    ) -> None:
+        self._labels = labels if head is None else head.labels(labels)
+        self._spec = spec
+        self._space = space
+        self._head = head
+        self._descriptor_names = descriptors
+        rules = [spec.labels.get(label, LabelRule()) for label in self._labels]
+        self._announce_at = [spec.announce if r.announce is None else r.announce for r in rules]
+        self._confirm_at = [spec.confirm if r.confirm is None else r.confirm for r in rules]
+        self._mean = FadingMean(len(self._labels), spec)
+        self._novelty_mean = FadingMean(1, spec)
+        self._descriptor_mean = FadingMean(len(descriptors), spec)
+        self._posterior: NDArray[np.float64] | None = None
+        self._novelty: float | None = None
+        self._fitting: NDArray[np.float64] | None = None
+        self.withdraw()
+
+    @property
+    def named(self) -> tuple[str, float] | None:
+        """The announced label with its probability now."""
+        if self._named is None or self._posterior is None:
+            return None
+        return self._labels[self._named], float(self._posterior[self._named])
+
+    @property
+    def top(self) -> tuple[tuple[str, float], ...]:
+        """Up to five (label, probability), the likeliest first; empty before any window."""
+        return tuple(self._ranked(0.0)[:N_TOP])
+
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """The labels of which one is the truth in `set_coverage` of cases, the likeliest first.
+
+        Never without the likeliest; empty before any window, and where no set was fitted.
+        """
+        threshold = self._spec.set_threshold
+        if threshold is None:
+            return ()
+        ranked = self._ranked(0.0)[:1] + self._ranked(threshold)[1:]
+        return tuple(label for label, _ in ranked)
+
+    @property
+    def novelty(self) -> float | None:
+        """How little the odour is like anything learned; None where nothing can tell."""
+        return self._novelty
+
+    @property
+    def unrecognised(self) -> bool:
+        """Whether the evidence is for none of the labels."""
+        return self._strange
+
+    @property
+    def descriptors(self) -> tuple[tuple[str, float], ...]:
+        """Up to five (descriptor, how well it fits, 0..1), the best first."""
+        if self._fitting is None:
+            return ()
+        best = np.argsort(-self._fitting, kind="stable")[:N_TOP]
+        return tuple((self._descriptor_names[index], float(self._fitting[index])) for index in best)
+
+    def add(self, heard: Heard, share: Share) -> NDArray[np.float64]:
+        """Take what the model gives of one window; return the posterior[labels] with it."""
+        mean = self._mean.add(self._log_probabilities(heard), share)
+        spec = self._spec
+        effective = spec.evidence_floor + spec.evidence_factor * self._mean.independent
+        self._posterior = np.exp(log_probabilities((mean * effective).astype(np.float32), 1.0))
+        self._judge_novelty(heard, share)
+        if self._descriptor_names:
+            self._fitting = self._descriptor_mean.add(heard.descriptors.astype(np.float64), share)
+        self._announce(self._posterior)
+        return self._posterior
+
+    def clear(self) -> None:
+        """Forget all evidence: what comes next is another odour, or none."""
+        for mean in (self._mean, self._novelty_mean, self._descriptor_mean):
+            mean.clear()
+        self._posterior = self._novelty = self._fitting = None
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Take back what is announced, a label or that there is none, but not the evidence."""
+        self._named: int | None = None
+        self._candidate: int | None = None
+        self._run = 0
+        self._strange = False
+        self._strange_run = 0
+
+    @property
+    def belief(self) -> float:
+        """Probability of the announced label, 0 without one."""
+        return 0.0 if self.named is None else self.named[1]
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """None: a substance model knows no mixtures."""
+        return ()
+
+    @property
+    def announced(self) -> str | None:
+        """The announced label."""
+        return None if self._named is None else self._labels[self._named]
+
+    def _ranked(self, least: float) -> list[tuple[str, float]]:
+        """Return (label, probability) from `least` on, the likeliest first; never a hidden one."""
+        if self._posterior is None:
+            return []
+        order = np.argsort(-self._posterior, kind="stable")
+        pairs = [(self._labels[index], float(self._posterior[index])) for index in order]
+        return [pair for pair in pairs if pair[1] >= least and pair[1] > 0]
+
+    def _log_probabilities(self, heard: Heard) -> NDArray[np.float64]:
+        temperature = self._spec.temperature
+        if self._head is None or self._space is None:
+            return log_probabilities(heard.logits, temperature)
+        return self._head.log_probabilities(
+            self._space,
+            heard.logits,
+            heard.embedding,
+            temperature,
+            self._spec.head_temperature,
+        )
+
+    def _judge_novelty(self, heard: Heard, share: Share) -> None:
+        """Follow the novelty, and whether it has lasted long enough to be said."""
+        spec = self._spec
+        if self._space is None or spec.novelty is None:
+            return
+        taught = () if self._head is None else self._head.taught
+        value = novelty.score(
+            spec.novelty,
+            self._space,
+            heard.embedding[np.newaxis],
+            heard.logits[np.newaxis],
+            taught=taught,
+        )
+        self._novelty = float(self._novelty_mean.add(value, share)[0])
+        ripe = self._novelty_mean.independent >= spec.unknown_after
+        turns = (self._is_novel() and ripe) != self._strange
+        self._strange_run = self._strange_run + 1 if turns else 0
+        if self._strange_run >= spec.unknown_confirm:
+            self._strange = not self._strange
+            self._strange_run = 0
+            if self._strange:
+                self._named = self._candidate = None
+                self._run = 0
+
+    def _is_novel(self) -> bool:
+        above = self._spec.unknown_above
+        return above is not None and self._novelty is not None and self._novelty >= above
+
+    def _announce(self, posterior: NDArray[np.float64]) -> None:
+        best = int(posterior.argmax())
+        sure = posterior[best] >= self._announce_at[best]
+        sure = bool(sure and not self._is_novel() and not self._strange)
+        named = self._named
+        if named is not None:
+            overtaken = sure and best != named
+            least = min(self._spec.withdraw, self._announce_at[named])
+            if posterior[named] >= least and not overtaken:
+                return
+            self._named = None
+        self._run = self._run + 1 if sure and best == self._candidate else int(sure)
+        self._candidate = best if sure else None
+        if self._run >= self._confirm_at[best]:
+            self._named = best
+
+
+def state_of(phase: Phase, *, named: bool, fault: bool, unrecognised: bool = False) -> State:
+    """Return the published state of a model.
+
+    Parameters
+    ----------
+    phase: what the exposure detector says of the air.
+    named: the decision layer announces a label, or components.
+    fault: the board cannot feed the model now.
+    unrecognised: the evidence is for none of the labels.
+    """
+    if fault:
+        return State.FAULT
+    if phase in (Phase.UNKNOWN, Phase.EXPOSED):
+        if named:
+            return State.RECOGNISED
+        return State.UNRECOGNISED if unrecognised else State.SENSING
+    return {
+        Phase.WARMING_UP: State.WARMING_UP,
+        Phase.AMBIENT: State.AMBIENT,
+        Phase.RECOVERING: State.RECOVERING,
+    }[phase]

@@ -1,0 +1,98 @@
+"""What a taught smell would have said, before it is let say anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from calibration.smell_preview import Replayed, rehearse, replayed
+from calibration.smell_set import SmellError
+from calibration.smell_store import SmellStore
+from models.bundle import Bundle
+from tests.calibration.smelling import LEMON, MINT, PETROL, of, readings, recorded, teachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hardware.recording import Recording
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return teachable(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
+    store = SmellStore(tmp_path / "state", bundle)
+    store.enroll("petrol", of(tmp_path, PETROL), source="test")
+    return store
+
+
+def heard_again(store: SmellStore, label: str, recording: Recording) -> Replayed:
+    """Return what a recording came to, once all steps are done."""
+    steps = replayed(store, label, recording)
+    shares = []
+    while True:
+        try:
+            shares.append(next(steps))
+        except StopIteration as end:
+            assert shares == sorted(shares)
+            said: Replayed = end.value
+            return said
+
+
+def test_a_smell_in_shadow_is_judged_without_being_said(store: SmellStore) -> None:
+    told = rehearse(store, "petrol")
+    assert (told.exposures, told.by_exposures) == (1, False)
+    assert told.held_out.share("petrol") == 1.0
+    assert told.before.share("petrol") == 0.0
+    assert sum(share for _, share in told.before.shares) == pytest.approx(1.0)
+    assert store.smells().smell("petrol").shadow
+
+
+def test_with_two_exposures_whole_ones_are_held_out(store: SmellStore, tmp_path: Path) -> None:
+    # What was called petrol the second time is mint, as petrol alone can tell.
+    store.enroll("petrol", of(tmp_path, MINT), source="test")
+    told = rehearse(store, "petrol")
+    assert told.by_exposures
+    assert told.held_out.others("petrol")[0] == ("mint", 0.5)
+    store.rollback()
+    store.enroll("petrol", of(tmp_path, PETROL, seed=1), source="test")
+    assert rehearse(store, "petrol").held_out.share("petrol") == 1.0
+
+
+def test_confusions_with_shipped_labels_are_named(store: SmellStore, tmp_path: Path) -> None:
+    almost_lemon = (0.019, 0.001, 0.0, 0.0)
+    store.enroll("lime", of(tmp_path, almost_lemon), source="test")
+    assert rehearse(store, "lime").before.shares[0][0] == "lemon"
+
+
+def test_what_a_smell_takes_from_another_taught_one_is_told(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    store.promote("petrol")
+    store.enroll("diesel", of(tmp_path, PETROL, seed=2), source="test")
+    ((label, share),) = rehearse(store, "diesel").taken
+    assert label == "petrol"
+    assert 0 < share < 1
+
+
+def test_the_past_is_heard_without_the_smell_and_with_it(store: SmellStore, tmp_path: Path) -> None:
+    air, petrol, lemon = (
+        readings(LEMON, 0, before=120),
+        readings(PETROL, 60, seed=5),
+        readings(LEMON, 60, seed=6),
+    )
+    past = recorded(tmp_path / "past.csv", np.concatenate([air, petrol, air, air, lemon]))
+    told = heard_again(store, "petrol", past)
+    assert "petrol" not in told.without
+    assert told.within["petrol"] > 10
+    assert told.within["lemon"] == pytest.approx(told.without["lemon"], abs=10)
+
+
+def test_an_unknown_smell_cannot_be_rehearsed(store: SmellStore) -> None:
+    with pytest.raises(SmellError, match="Taught: petrol"):
+        rehearse(store, "soap")

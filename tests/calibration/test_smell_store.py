@@ -1,0 +1,368 @@
+"""The store of taught smells: versions, damage, names, and moves between rigs and models."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from calibration.enrolment import EnrolmentError, heard, learn
+from calibration.smell_set import SmellError, StoreDamagedError
+from calibration.smell_store import MOST_EXPOSURES, SmellStore
+from hardware.errors import UsageError
+from hardware.recording import RecordingError
+from models.decision_spec import DecisionSpec
+from models.taught_head import HeadError
+from tests.calibration.smelling import LEMON, PETROL, TAR, of, teachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from models.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return teachable(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
+    return SmellStore(tmp_path / "state", bundle)
+
+
+def teach(
+    store: SmellStore,
+    folder: Path,
+    label: str = "petrol",
+    change: tuple[float, ...] = PETROL,
+    *,
+    seed: int = 0,
+    promote: bool = True,
+) -> None:
+    store.enroll(label, of(folder, change, seed), source="test", promote=promote)
+
+
+def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str:
+    """Return what most windows of another exposure of a smell are called."""
+    bundle, (head, problems) = store.bundle, store.head()
+    assert problems == []
+    assert bundle.space is not None
+    lesson = learn(bundle, heard(of(folder, change, seed=99)))
+    said = head.log_probabilities_many(bundle.space, lesson.logits, lesson.embedding, 1.0, 0.1)
+    return head.labels(bundle.manifest.labels)[int(said.mean(axis=0).argmax())]
+
+
+def test_what_was_taught_is_recognised_beside_what_was_shipped(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    teach(store, tmp_path)
+    assert likeliest(store, tmp_path, PETROL) == "petrol"
+    assert likeliest(store, tmp_path, LEMON) == "lemon"
+
+
+def test_how_much_room_a_taught_smell_is_given_stands_in_the_models_manifest(
+    tmp_path: Path,
+) -> None:
+    for stated in (0.0, 3.0):
+        place = tmp_path / str(stated)
+        own = teachable(place, decision=DecisionSpec(exposure_variance=stated))
+        store = SmellStore(place / "state", own)
+        teach(store, place)
+        (petrol,) = store.head()[0].taught
+        assert petrol.variance == 1.0 + stated
+
+
+def test_a_new_smell_is_in_shadow_until_it_is_promoted(store: SmellStore, tmp_path: Path) -> None:
+    teach(store, tmp_path, promote=False)
+    assert store.head()[0].taught == ()
+    assert [smell.label for smell in store.head(shadow="petrol")[0].taught] == ["petrol"]
+    store.promote("petrol")
+    assert [smell.label for smell in store.head()[0].taught] == ["petrol"]
+
+
+def test_more_exposures_refine_a_smell_and_leave_it_where_it_is(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    teach(store, tmp_path, promote=False)
+    teach(store, tmp_path, seed=1, promote=False)
+    (smell,) = store.smells().smells
+    assert smell.shadow
+    assert len(smell.exposures) == 2
+    teach(store, tmp_path, seed=2)
+    assert not store.smells().smell("petrol").shadow
+    teach(store, tmp_path, seed=3, promote=False)
+    assert not store.smells().smell("petrol").shadow
+    assert store.head()[0].taught[0].exposures == 4
+
+
+def test_the_same_exposure_twice_counts_once(store: SmellStore, tmp_path: Path) -> None:
+    teach(store, tmp_path)
+    teach(store, tmp_path)
+    assert store.head()[0].taught[0].exposures == 1
+
+
+def test_exposures_of_a_smell_are_bounded_and_the_oldest_gives_way(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    for seed in range(MOST_EXPOSURES + 1):
+        teach(store, tmp_path, seed=seed)
+    kept = store.smells().smell("petrol").exposures
+    assert len(kept) == MOST_EXPOSURES
+    assert kept[0] == store.smells().smell("petrol").exposures[0]
+    first = of(tmp_path, PETROL, seed=0)
+    np.testing.assert_raises(
+        AssertionError,
+        np.testing.assert_array_equal,
+        store.recording(kept[0]).values,
+        first.values,
+    )
+
+
+def test_rollback_undoes_change_after_change(store: SmellStore, tmp_path: Path) -> None:
+    teach(store, tmp_path)
+    teach(store, tmp_path, "tar", TAR)
+    store.forget("petrol")
+    assert [smell.label for smell in store.rollback().smells] == ["petrol", "tar"]
+    assert likeliest(store, tmp_path, PETROL) == "petrol"
+    assert [smell.label for smell in store.rollback().smells] == ["petrol"]
+    assert store.rollback().smells == ()
+    with pytest.raises(SmellError, match="nothing to go back"):
+        store.rollback()
+
+
+def test_after_a_rollback_teaching_goes_on(store: SmellStore, tmp_path: Path) -> None:
+    teach(store, tmp_path)
+    store.rollback()
+    teach(store, tmp_path, "tar", TAR)
+    assert [smell.label for smell in store.smells().smells] == ["tar"]
+    assert store.rollback().smells == ()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00\xff\x00", b"smells: [", b"format: 99\n", b"[1, 2]"])
+def test_a_damaged_index_is_an_error_and_rollback_mends_it(
+    store: SmellStore, tmp_path: Path, damage: bytes
+) -> None:
+    teach(store, tmp_path)
+    teach(store, tmp_path, "tar", TAR)
+    (store.folder / "index.yaml").write_bytes(damage)
+    with pytest.raises(StoreDamagedError, match="--rollback"):
+        store.smells()
+    with pytest.raises(StoreDamagedError):
+        teach(store, tmp_path, seed=5)
+    assert [smell.label for smell in store.rollback().smells] == ["petrol", "tar"]
+    assert likeliest(store, tmp_path, TAR) == "tar"
+
+
+def test_damaged_embeddings_are_made_anew_from_the_readings(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    teach(store, tmp_path)
+    before = store.head()[0].taught[0].mean
+    (cache,) = (store.folder / "exposures").glob("*.npz")
+    cache.write_bytes(cache.read_bytes()[:100])
+    np.testing.assert_array_equal(store.head()[0].taught[0].mean, before)
+    cache.unlink()
+    np.testing.assert_array_equal(store.head()[0].taught[0].mean, before)
+
+
+def test_lost_exposures_cost_their_smell_alone_and_are_told(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    teach(store, tmp_path)
+    teach(store, tmp_path, "tar", TAR)
+    (lost,) = store.smells().smell("petrol").exposures
+    for path in (store.folder / "exposures").glob(f"{lost.id}*"):
+        path.unlink()
+    head, problems = store.head()
+    assert [smell.label for smell in head.taught] == ["tar"]
+    assert len(problems) == 1
+    assert "petrol" in problems[0]
+    with pytest.raises(RecordingError):
+        store.recording(lost)
+
+
+def test_another_version_of_the_model_learns_from_the_kept_readings(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    teach(store, tmp_path)
+    spec = store.bundle.manifest.preprocessing
+    newer = teachable(
+        tmp_path / "newer",
+        version="2.0.0",
+        preprocessing=dataclasses.replace(spec, scale=(0.1,) * 4),
+    )
+    moved = SmellStore(tmp_path / "state", newer)
+    np.testing.assert_allclose(
+        moved.head()[0].taught[0].mean, store.head()[0].taught[0].mean / 2, atol=0.05
+    )
+
+
+def test_a_new_calibration_makes_the_embeddings_anew(
+    store: SmellStore, tmp_path: Path, bundle: Bundle
+) -> None:
+    class Halved:
+        """Corrects a rig whose CO answers twice as strongly."""
+
+        id = "halved"
+        model = None
+
+        def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
+            corrected = values.copy()
+            level = np.log(values[3] / (1023 - values[3]))
+            corrected[3] = 1023 / (1 + np.exp(-(1.39 + (level - 1.39) / 2)))
+            return corrected
+
+        def reset(self) -> None:
+            """Nothing is remembered."""
+
+    teach(store, tmp_path)
+    calibrated = SmellStore(tmp_path / "state", bundle, Halved())
+    ratio = calibrated.head()[0].taught[0].mean[3] / store.head()[0].taught[0].mean[3]
+    assert ratio == pytest.approx(0.5, abs=0.05)
+
+
+def test_forgotten_smells_leave_no_files_once_no_version_knows_them(
+    store: SmellStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calibration.smell_store.VERSIONS_KEPT", 2)
+    teach(store, tmp_path)
+    store.forget("petrol")
+    assert len(list((store.folder / "exposures").iterdir())) == 2
+    store.hide("mint")
+    store.unhide("mint")
+    assert list((store.folder / "exposures").iterdir()) == []
+    assert len(list((store.folder / "versions").iterdir())) == 2
+
+
+def test_a_refused_exposure_leaves_nothing_behind(store: SmellStore, tmp_path: Path) -> None:
+    with pytest.raises(EnrolmentError, match="too short"):
+        store.enroll("petrol", of(tmp_path, PETROL, seconds=10), source="test")
+    assert store.smells().version == 0
+    assert list((store.folder / "exposures").iterdir()) == []
+
+
+def test_names_are_unique_among_all_that_is_said(store: SmellStore, tmp_path: Path) -> None:
+    teach(store, tmp_path)
+    teach(store, tmp_path, "tar", TAR)
+    for name in ("lemon", "tar"):
+        with pytest.raises(SmellError, match=name):
+            store.rename("petrol", name)
+    with pytest.raises(SmellError, match="Hide it"):
+        teach(store, tmp_path, "lemon")
+    with pytest.raises(HeadError, match="petrol"):
+        store.rename("mint", "petrol")
+    for name in ("", "  ", "a\nb", "x" * 65):
+        with pytest.raises(UsageError, match="printable"):
+            teach(store, tmp_path, name)
+    store.rename("petrol", "fuel")
+    assert likeliest(store, tmp_path, PETROL) == "fuel"
+
+
+def test_a_hidden_label_can_be_taught_anew_and_not_shown_again_beside_it(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    store.hide("lemon")
+    teach(store, tmp_path, "lemon", LEMON)
+    assert likeliest(store, tmp_path, LEMON) == "lemon"
+    with pytest.raises(HeadError, match="lemon"):
+        store.unhide("lemon")
+    assert store.smells().hidden == ("lemon",)
+
+
+def test_shipped_labels_are_hidden_shown_and_renamed_by_either_name(store: SmellStore) -> None:
+    store.rename("mint", "menthe")
+    assert store.hide("menthe").hidden == ("mint",)
+    assert store.unhide("mint").hidden == ()
+    assert store.rename("menthe", "mint").renamed == {}
+    with pytest.raises(SmellError, match="not hidden"):
+        store.unhide("mint")
+    for change in (store.hide, store.forget, store.promote):
+        with pytest.raises(SmellError, match="nobody"):
+            change("nobody")
+
+
+def test_smells_move_to_another_rig(store: SmellStore, tmp_path: Path, bundle: Bundle) -> None:
+    teach(store, tmp_path)
+    teach(store, tmp_path, seed=1)
+    store.export(tmp_path / "smells.zip")
+    other = SmellStore(tmp_path / "other", bundle)
+    (smell,) = other.import_(tmp_path / "smells.zip").smells
+    assert smell.shadow
+    other.promote("petrol")
+    np.testing.assert_allclose(
+        other.head()[0].taught[0].mean, store.head()[0].taught[0].mean, rtol=1e-6
+    )
+    assert likeliest(other, tmp_path, PETROL) == "petrol"
+    other.import_(tmp_path / "smells.zip")
+    assert len(other.smells().smell("petrol").exposures) == 2
+
+
+def test_an_import_refines_what_is_taught_already(
+    store: SmellStore, tmp_path: Path, bundle: Bundle
+) -> None:
+    teach(store, tmp_path)
+    store.export(tmp_path / "smells.zip")
+    other = SmellStore(tmp_path / "other", bundle)
+    teach(other, tmp_path, seed=1)
+    (smell,) = other.import_(tmp_path / "smells.zip").smells
+    assert len(smell.exposures) == 2
+    assert not smell.shadow
+
+
+def test_what_is_no_export_is_refused_and_changes_nothing(
+    store: SmellStore, tmp_path: Path, bundle: Bundle
+) -> None:
+    teach(store, tmp_path)
+    good = tmp_path / "good.zip"
+    store.export(good)
+    other = SmellStore(tmp_path / "other", bundle)
+    (tmp_path / "text.zip").write_text("no archive")
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "cut.zip", "w") as cut:
+        for name in source.namelist():
+            cut.writestr(name, source.read(name)[: 100 if name.endswith("csv") else None])
+    for name in ("text.zip", "missing.zip", "cut.zip"):
+        with pytest.raises(SmellError, match="xport it again"):
+            other.import_(tmp_path / name)
+    foreign = teachable(tmp_path / "foreign", name="toy-other")
+    with pytest.raises(SmellError, match="toy-other"):
+        SmellStore(tmp_path / "other", foreign).import_(good)
+    assert other.smells().version == 0
+
+
+def test_readings_go_out_corrected_and_are_not_corrected_again(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    class Shifted:
+        """Corrects a rig whose NO2 reads 50 counts too much."""
+
+        id = "shifted"
+        model = None
+
+        def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
+            corrected = values.copy()
+            corrected[0] -= 50
+            return corrected
+
+        def reset(self) -> None:
+            """Nothing is remembered."""
+
+    here = SmellStore(tmp_path / "here", bundle, Shifted())
+    teach(here, tmp_path)
+    here.export(tmp_path / "smells.zip")
+    there = SmellStore(tmp_path / "there", bundle, Shifted())
+    there.import_(tmp_path / "smells.zip", promote=True)
+    (own,), (imported,) = here.smells().smells[0].exposures, there.smells().smells[0].exposures
+    np.testing.assert_allclose(
+        there.recording(imported).values[:, 0], here.recording(own).values[:, 0] - 50
+    )
+    for path in (there.folder / "exposures").glob("*.npz"):
+        path.unlink()
+    np.testing.assert_allclose(
+        there.head()[0].taught[0].mean, here.head()[0].taught[0].mean, atol=0.01
+    )

@@ -1,0 +1,154 @@
+"""Serial ports: opened without fuss, locked, healed after an unplugging, refusals explained."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import pytest
+import serial
+
+from daemon.board import port
+from daemon.board.port import (
+    Chunk,
+    NotAPortError,
+    PortBusyError,
+    PortClosed,
+    PortForbiddenError,
+    PortMissingError,
+    PortOpened,
+    SerialSource,
+    open_port,
+)
+from daemon.config.settings import SourceConfig
+from daemon.system.signals import Stop
+from tests.daemon.counterparts import wait_until
+
+if TYPE_CHECKING:
+    from daemon.board.port import Arrival
+    from tests.daemon.counterparts import Board
+
+
+class Reader:
+    """Collects a source's arrivals in a thread, as the service does."""
+
+    def __init__(self, source: SerialSource) -> None:
+        self.seen: list[Arrival] = []
+        self._stop = Stop()
+        self._thread = threading.Thread(target=self._read, args=(source,))
+
+    def _read(self, source: SerialSource) -> None:
+        for arrival in source.arrivals(self._stop):
+            self.seen.append(arrival)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def data(self) -> bytes:
+        return b"".join(item.data for item in list(self.seen) if isinstance(item, Chunk))
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(item, kind) for item in list(self.seen))
+
+
+def test_bytes_arrive_with_growing_times(board: Board) -> None:
+    with Reader(SerialSource(SourceConfig(port=str(board.link)))) as reader:
+        wait_until(lambda: reader.count(PortOpened), "the port to open")
+        board.say(b"one\n")
+        wait_until(lambda: reader.data() == b"one\n", "the first line")
+        board.say(b"two\n")
+        wait_until(lambda: reader.data() == b"one\ntwo\n", "the second line")
+    times_ms = [item.arrival_ms for item in reader.seen if isinstance(item, Chunk)]
+    assert times_ms == sorted(times_ms)
+
+
+def test_an_unplugged_board_is_noticed_and_its_return_healed(board: Board) -> None:
+    with Reader(SerialSource(SourceConfig(port=str(board.link)))) as reader:
+        wait_until(lambda: reader.count(PortOpened) == 1, "the port to open")
+        board.unplug()
+        wait_until(lambda: reader.count(PortClosed) >= 1, "the loss to be noticed")
+        board.plug()
+        wait_until(lambda: reader.count(PortOpened) == 2, "the port to open again")
+        board.say(b"back\n")
+        wait_until(lambda: reader.data() == b"back\n", "bytes after the return")
+
+
+def test_a_missing_port_lists_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(PortMissingError, match=r"There is no serial port .*ttyNONE.*source\.port"):
+        open_port(SourceConfig(port=str(tmp_path / "ttyNONE")))
+
+
+def test_a_port_that_another_process_holds_is_busy(board: Board) -> None:
+    holder = serial.Serial(str(board.link), exclusive=True)
+    try:
+        with pytest.raises(PortBusyError, match="held by another program"):
+            open_port(SourceConfig(port=str(board.link)))
+    finally:
+        holder.close()
+
+
+def test_permission_names_the_group_to_join(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may open everything, so the refusal itself is injected below pyserial.
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied", str(board.link))
+
+    board.link.chmod(0o660)
+    os.chown(board.link, 0, 20)
+    monkeypatch.setattr(serial.serialposix.os, "open", refuse)
+    with pytest.raises(PortForbiddenError, match=r"group dialout.*usermod -aG dialout"):
+        open_port(SourceConfig(port=str(board.link)))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "device of another kind"])
+def test_a_path_that_is_no_port_is_said_to_be_what_it_is(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "recording.csv"
+    if kind == "file":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path("/dev/null")
+    with pytest.raises(NotAPortError, match=f"not a serial port but a {kind}"):
+        open_port(SourceConfig(port=str(path)))
+
+
+class Adapter:
+    """What the operating system tells of one USB serial adapter."""
+
+    vid, pid = 0x10C4, 0xEA60
+
+    def __init__(self, device: str, serial_number: str) -> None:
+        self.device = device
+        self.serial_number = serial_number
+
+
+@pytest.mark.parametrize(
+    ("usb", "found"), [("10c4:ea60:B", "/dev/ttyUSB1"), ("10C4:EA60:A", "/dev/ttyUSB0")]
+)
+def test_a_usb_adapter_is_found_by_its_ids(
+    usb: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = [Adapter("/dev/ttyUSB0", "A"), Adapter("/dev/ttyUSB1", "B")]
+    monkeypatch.setattr(port, "ports_there", lambda: adapters)
+    assert port.find_port(SourceConfig(usb=usb)) == found
+
+
+def test_two_equal_usb_adapters_are_told_apart_by_serial_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapters = [Adapter("/dev/ttyUSB0", "A"), Adapter("/dev/ttyUSB1", "B")]
+    monkeypatch.setattr(port, "ports_there", lambda: adapters)
+    with pytest.raises(PortMissingError, match="usb: 10c4:ea60:A"):
+        port.find_port(SourceConfig(usb="10c4:ea60"))
+
+
+def test_an_absent_usb_adapter_is_explained() -> None:
+    with pytest.raises(PortMissingError, match="No USB serial adapter with the ids ffff:fffe"):
+        port.find_port(SourceConfig(usb="ffff:fffe"))

@@ -1,0 +1,125 @@
+"""The demo as a user types it: everything real, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from daemon.cli import main
+from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
+from daemon.sandbox.service_process import ChildService, ChildServiceError
+from daemon.sandbox.subscriber import Ear
+from tests.daemon.counterparts import PATIENCE_S, ROOT, wait_until
+
+NAMED_WITHIN_S = 95.0
+"""On a free machine it takes ten seconds; this only ends a test that would hang."""
+
+
+@contextmanager
+def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the demo in its own process, its temporary folders below `folder`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon.cli", "demo", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    try:
+        yield process
+    finally:
+        # Not SIGKILL: it would leave the demo's services without a parent.
+        process.terminate()
+        process.communicate()
+
+
+def test_demo_names_a_smell_rightly_and_ends_cleanly_by_ctrl_c(tmp_path: Path) -> None:
+    with demo(tmp_path, "--seed", "1") as process:
+        assert process.stdout is not None
+        late = threading.Timer(NAMED_WITHIN_S, process.terminate)
+        late.start()
+        shown = []
+        for line in process.stdout:
+            shown.append(line)
+            if "(right," in line:
+                break
+        else:
+            pytest.fail(f"no smell was named rightly in {NAMED_WITHIN_S:.0f} s: {shown}")
+        late.cancel()
+        process.send_signal(signal.SIGINT)
+        table, remarks = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert re.search(r"^right +\w+", table, re.MULTILINE)
+    assert "not a terminal" in remarks
+    assert "Traceback" not in remarks
+    assert list(tmp_path.glob("scentd*")) == []
+
+
+def test_demo_ends_by_itself_and_leaves_a_picture(tmp_path: Path) -> None:
+    folder, picture = tmp_path / "tmp", tmp_path / "demo.svg"
+    folder.mkdir()
+    options = ("--plain", "--seconds", "8", "--svg", str(picture))
+    with demo(folder, *options) as process:
+        table, remarks = process.communicate(timeout=100)
+    assert process.returncode == 0, remarks
+    assert "in the air clean air" in " ".join(table.split())
+    svg = picture.read_text("utf-8")
+    assert svg.startswith("<svg")
+    assert "https://cdn" not in svg
+    assert list(folder.glob("scentd*")) == []
+
+
+def test_demo_without_its_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich", None)  # type: ignore[arg-type] - Python's own "not there"
+    assert main(["demo", "--seconds", "1"]) == 1
+    told = capsys.readouterr().err
+    assert "rich" in told
+    assert "pip install 'scentd[demo]'" in told
+
+
+@pytest.mark.parametrize("wrong", [("--pace", "50"), ("--seconds", "0"), ("--seconds", "soon")])
+def test_demo_refuses_times_that_make_no_sense(wrong: tuple[str, str]) -> None:
+    with demo(Path.cwd(), *wrong) as process:
+        _, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 2
+    assert wrong[0] in told
+
+
+def test_embedded_broker_carries_messages_and_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    with EmbeddedBroker() as broker, Ear(LOOPBACK, broker.port) as ear:
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        client.connect(LOOPBACK, broker.port)
+        client.loop_start()
+        client.publish("scent/kitchen/sensor/status", "online", qos=1, retain=True)
+        client.publish("scent/kitchen/substance", '{"state": "ambient"}', qos=1)
+        heard: list[object] = []
+        wait_until(lambda: heard.extend(ear.take()) or len(heard) == 2, "both messages")
+        client.disconnect()
+        client.loop_stop()
+    assert heard == [
+        ("kitchen", "sensor/status", "online"),
+        ("kitchen", "substance", {"state": "ambient"}),
+    ]
+    assert set(threading.enumerate()) == before
+
+
+def test_child_service_that_cannot_start_tells_its_last_words(tmp_path: Path) -> None:
+    settings = {"rig_id": "demo", "source": {"port": "/dev/null0"}, "models": ["no-such-model"]}
+    service = ChildService(settings)
+    with pytest.raises(ChildServiceError, match="no-such-model"), service:
+        pass

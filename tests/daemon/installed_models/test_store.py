@@ -1,0 +1,332 @@
+"""Installed models: verified before they count, switched whole, never outside their folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon.installed_models import archive as archive_module
+from daemon.installed_models.archive import UnpackingError
+from daemon.installed_models.store import VERSIONS_KEPT, Choice, ModelStore, StoreError
+from models.bundle import load_bundle
+from models.manifest import BundleDamagedError, BundleError, BundleMissingError, write_bundle
+from tests.models.toys import toy_files, toy_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILES = toy_files("substance")
+NAME = "toy-substance"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "state")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Path]:
+    def make(version: str, **changes: object) -> Path:
+        folder = tmp_path / "made" / version / NAME
+        write_bundle(folder, toy_manifest(version=version, **changes), FILES)
+        return folder
+
+    return make
+
+
+def tarred(folder: Path, name: str = "bundle.tar.gz") -> Path:
+    path = folder.parent / name
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, arcname=folder.name)
+    return path
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.parent / "bundle.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+    return path
+
+
+def everything_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("packed", [lambda folder: folder, tarred, zipped])
+def test_a_bundle_is_installed_from_a_folder_or_an_archive(
+    store: ModelStore, made: Callable[..., Path], packed: Callable[[Path], Path]
+) -> None:
+    manifest = store.install(packed(made("2.0")))
+    assert (manifest.name, manifest.version) == (NAME, "2.0")
+    assert store.names() == (NAME,)
+    assert store.versions(NAME) == ("2.0",)
+    with pytest.raises(BundleMissingError, match=f"Installed: {NAME}"):
+        store.folder(NAME)  # installed is not yet in force, and nothing of the name is shipped
+    store.switch(NAME, "2.0")
+    assert load_bundle(store.folder(NAME)).manifest.sha256 == manifest.sha256
+
+
+def test_files_that_the_manifest_does_not_name_stay_outside(
+    store: ModelStore, made: Callable[..., Path]
+) -> None:
+    folder = made("2.0")
+    (folder / "run_me.sh").write_text("#!/bin/sh\n", "utf-8")
+    for source in (folder, tarred(folder)):
+        store.install(source)
+        assert not (store.root / NAME / "2.0" / "run_me.sh").exists()
+
+
+def test_switching_goes_forward_and_back(store: ModelStore, made: Callable[..., Path]) -> None:
+    for version in ("1.0", "2.0"):
+        store.install(made(version))
+        store.switch(NAME, version)
+    assert store.choice(NAME) == Choice("2.0", (None, "1.0"))
+    store.switch(NAME, "2.0")  # again changes nothing
+    assert store.choice(NAME).before == (None, "1.0")
+    store.rollback(NAME)
+    assert store.folder(NAME).name == "1.0"
+    undone = store.rollback(NAME)
+    assert store.choice(NAME).active is None
+    with pytest.raises(StoreError, match="never switched"):
+        store.rollback(NAME)
+    store.restore(NAME, undone)
+    assert store.choice(NAME).active == "1.0"
+
+
+def test_a_shipped_model_can_be_replaced_and_taken_back(store: ModelStore, tmp_path: Path) -> None:
+    name = "substances-50"
+    folder = tmp_path / "made" / name
+    write_bundle(folder, toy_manifest(name=name, version="9.9"), FILES)
+    shipped = store.folder(name)
+    store.install(folder)
+    assert store.folder(name) == shipped
+    store.switch(name, "9.9")
+    assert store.folder(name) == store.root / name / "9.9"
+    told = store.described(name)
+    assert (told["active"], told["previous"]) == ("9.9", "shipped")
+    store.switch(name, None)
+    assert store.folder(name) == shipped
+
+
+def test_a_damaged_bundle_is_not_installed(store: ModelStore, made: Callable[..., Path]) -> None:
+    folder = made("2.0")
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[100] ^= 1
+    (folder / "model.onnx").write_bytes(data)
+    for source in (folder, tarred(folder), zipped(folder)):
+        with pytest.raises(BundleDamagedError, match=r"model\.onnx"):
+            store.install(source)
+    assert everything_below(store.root) == {".lock"}
+
+
+def test_a_bundle_that_does_not_run_is_not_installed(
+    store: ModelStore, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FILES, "model.onnx", FILES["model.onnx"][:-50])  # hashed whole, runs not
+    with pytest.raises(BundleError):
+        store.install(made("2.0"))
+    assert store.names() == ()
+
+
+def test_another_bundle_of_the_same_version_is_refused(
+    store: ModelStore, made: Callable[..., Path]
+) -> None:
+    folder = made("2.0")
+    store.install(folder)
+    store.install(folder)
+    with pytest.raises(StoreError, match=r"2\.0 is installed already, and is another bundle"):
+        store.install(made("2.0", training={"seed": 8}))
+
+
+@pytest.mark.parametrize("version", ["shipped", "..", "../../x", "a b", ""])
+def test_versions_that_are_no_folder_names_are_refused(
+    store: ModelStore, tmp_path: Path, version: str
+) -> None:
+    folder = tmp_path / "made" / NAME
+    write_bundle(folder, toy_manifest(version=version), FILES)
+    with pytest.raises(StoreError, match="A version is of letters"):
+        store.install(folder)
+    with pytest.raises(StoreError, match="is not installed"):
+        store.switch(NAME, version)
+
+
+def archive_with(path: Path, *members: tuple[str, bytes | tarfile.TarInfo]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            if isinstance(content, tarfile.TarInfo):
+                content.name = name
+                archive.addfile(content)
+            else:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def link(kind: bytes, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo()
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (("../evil", b"x"),),
+        (("/evil", b"x"),),
+        (("a/../../evil", b"x"),),
+        (("a/b/evil", b"x"),),
+        (("a/ok", b"x"), ("b/evil", b"x")),
+        (("a/.hidden", b"x"),),
+        (("a/twice", b"x"), ("a/twice", b"y")),
+        (("a/manifest.yaml", link(tarfile.SYMTYPE, "/etc/passwd")),),
+        (("a/manifest.yaml", link(tarfile.LNKTYPE, "../../secret")),),
+        (("a/manifest.yaml", link(tarfile.CHRTYPE, "")),),
+        (("a/manifest.yaml", link(tarfile.FIFOTYPE, "")),),
+    ],
+)
+def test_archives_cannot_write_beside_their_folder(
+    store: ModelStore, tmp_path: Path, members: tuple[tuple[str, bytes | tarfile.TarInfo], ...]
+) -> None:
+    before = everything_below(tmp_path)
+    path = archive_with(tmp_path / "evil.tar", *members)
+    with pytest.raises(UnpackingError):
+        store.install(path)
+    assert everything_below(tmp_path) - before == {
+        "evil.tar",
+        "state",
+        "state/models",
+        "state/models/.lock",
+    }
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/b/evil", "..\\evil"])
+def test_zips_cannot_either(store: ModelStore, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(UnpackingError):
+        store.install(path)
+    assert everything_below(store.root) == {".lock"}
+
+
+def test_a_link_in_a_zip_is_refused(store: ModelStore, tmp_path: Path) -> None:
+    path = tmp_path / "evil.zip"
+    info = zipfile.ZipInfo("manifest.yaml")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(UnpackingError, match="a link or a device"):
+        store.install(path)
+
+
+def test_a_folder_of_links_is_refused(store: ModelStore, made: Callable[..., Path]) -> None:
+    folder = made("2.0")
+    secret = folder.parent / "secret"
+    (folder / "README.md").rename(secret)
+    (folder / "README.md").symlink_to(secret)
+    with pytest.raises(UnpackingError, match="no links"):
+        store.install(folder)
+    (folder / "README.md").unlink()
+    os.mkfifo(folder / "README.md")
+    with pytest.raises(UnpackingError, match="no plain file"):
+        store.install(folder)
+
+
+def test_archives_are_bounded(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_module, "SIZE_LIMIT", 1 << 20)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.yaml", bytes(8 << 20))
+    assert bomb.stat().st_size < 1 << 16
+    with pytest.raises(UnpackingError, match="unpacks to more than 1 MiB"):
+        store.install(bomb)
+    many = archive_with(tmp_path / "many.tar", *((f"a/f{number}", b"") for number in range(100)))
+    with pytest.raises(UnpackingError, match="more than 64 files"):
+        store.install(many)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04broken", b"\x1f\x8b\x08broken"])
+def test_what_is_no_archive_is_refused(store: ModelStore, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bundle.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(UnpackingError, match="no archive that can be unpacked"):
+        store.install(path)
+    with pytest.raises(UnpackingError, match="There is no bundle at"):
+        store.install(tmp_path / "absent")
+
+
+def test_an_archive_cut_anywhere_leaves_nothing_behind(
+    store: ModelStore, made: Callable[..., Path]
+) -> None:
+    whole = tarred(made("2.0")).read_bytes()
+    cut = store.root.parent.parent / "cut.tar.gz"
+    for part in range(1, 8):
+        cut.write_bytes(whole[: len(whole) * part // 8])
+        with pytest.raises((UnpackingError, BundleError)):
+            store.install(cut)
+        assert everything_below(store.root) == {".lock"}
+
+
+def test_a_version_that_got_damaged_gives_way_to_the_one_before(
+    store: ModelStore, made: Callable[..., Path]
+) -> None:
+    for version in ("1.0", "2.0"):
+        store.install(made(version))
+        store.switch(NAME, version)
+    model = store.root / NAME / "2.0" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    assert store.load(NAME).manifest.version == "1.0"
+    with pytest.raises(BundleDamagedError):
+        store.switch(NAME, "2.0")
+    shutil.rmtree(store.root / NAME / "1.0")
+    with pytest.raises(BundleDamagedError, match=r"2\.0/model\.onnx"):
+        store.load(NAME)
+    store.install(made("2.0"))  # the fresh one mends it
+    assert store.load(NAME).manifest.version == "2.0"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"active": "../../etc", "before": []}', b'{"active": 1}']
+)
+def test_a_choice_that_cannot_be_read_is_the_shipped_one(
+    store: ModelStore, made: Callable[..., Path], content: bytes
+) -> None:
+    store.install(made("1.0"))
+    (store.root / NAME / "active.json").write_bytes(content)
+    assert store.choice(NAME) == Choice()
+
+
+def test_old_versions_give_way_but_never_those_in_use(
+    store: ModelStore, made: Callable[..., Path]
+) -> None:
+    for number in range(VERSIONS_KEPT + 3):
+        version = f"1.{number}"
+        store.install(made(version))
+        if number < 2:
+            store.switch(NAME, version)
+    there = store.versions(NAME)
+    assert len(there) == VERSIONS_KEPT
+    assert {"1.0", "1.1", f"1.{VERSIONS_KEPT + 2}"} <= set(there)
+
+
+def test_names_cannot_leave_the_store(store: ModelStore, tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / "1.0"
+    write_bundle(outside, toy_manifest(version="1.0"), FILES)
+    store.root.mkdir(parents=True)
+    for name in ("../../outside", str(tmp_path / "outside"), "..", ""):
+        assert store.versions(name) == ()
+        assert store.choice(name) == Choice()
+        with pytest.raises(StoreError):
+            store.switch(name, "1.0")
+    assert store.names() == ()

@@ -1,0 +1,283 @@
+"""Home Assistant is told of the rig in its own terms, over Mosquitto, and of every change."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from daemon.config.loading import ConfigError, load_config
+from daemon.config.settings import Config, MqttConfig, SourceConfig
+from daemon.mqtt.discovery import REPEAT_AFTER_S, Discovery
+from daemon.mqtt.home_assistant import NOTHING, Speaker, components, device_payload
+from daemon.mqtt.publisher import topic_prefix
+from hardware.simulator.board import SimulatedBoard
+from models.bundle import load_bundle
+from models.decision_spec import State
+from models.taught_head import Head
+from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, wait_until
+from tests.daemon.mqtt.home_assistant import UNAVAILABLE, UNKNOWN, Entity, HomeAssistant
+from tests.models.toys import LABELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = json.loads((ROOT / "daemon/schemas/home_assistant.json").read_text(encoding="utf-8"))
+NO2 = 0
+SUBSTANCES = Speaker("nose", "substance", LABELS)
+MIXTURES = Speaker("blend", "mixture", LABELS)
+
+
+def payload(*speakers: Speaker, gone: dict[str, str] | None = None) -> dict[str, Any]:
+    told = device_payload(
+        rig_id="rig", version="1", speakers=speakers, live_stride_s=5.0, gone=gone or {}
+    )
+    jsonschema.validate(told, SCHEMA)
+    return told
+
+
+class Shelf:
+    """A publisher that keeps what it is given, in order."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[str, str]] = []
+        self.repeated: list[str] = []
+
+    def hold_elsewhere(self, topic: str, payload: str) -> None:
+        self.held.append((topic, payload))
+
+    def repeat(self, topic: str) -> None:
+        self.repeated.append(topic)
+
+    def components(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.held[-1][1])
+        jsonschema.validate(told, SCHEMA)
+        return dict(told["components"])
+
+
+def config(folder: Path, home_assistant: bool | str = True) -> Config:
+    return Config(
+        rig_id="rig",
+        source=SourceConfig(port="/dev/null"),
+        models=("none",),
+        mqtt=MqttConfig(home_assistant=home_assistant),
+        state_dir=folder,
+    )
+
+
+@pytest.mark.parametrize(
+    "speakers",
+    [
+        (),
+        (SUBSTANCES,),
+        (SUBSTANCES, MIXTURES),
+        (SUBSTANCES, Speaker("other", "substance", LABELS)),
+    ],
+)
+def test_every_payload_keeps_to_the_documented_fields(speakers: tuple[Speaker, ...]) -> None:
+    told = payload(*speakers)["components"]
+    ids = [component["unique_id"] for component in told.values()]
+    assert len(set(ids)) == len(ids)
+    assert {"board", "problem", "fault", "event"} <= set(told)
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("substance", {"colour": "green"}),
+        ("substance", {"state_class": "measurement"}),
+        ("substance", {"options": ["a", "a"]}),
+        ("confidence", {"options": ["a"]}),
+        ("problem", {"options": ["a"]}),
+    ],
+)
+def test_the_schema_refuses_what_home_assistant_does_not_know(
+    key: str, wrong: dict[str, Any]
+) -> None:
+    told = payload(SUBSTANCES)
+    told["components"][key] |= wrong
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(told, SCHEMA)
+
+
+def test_substance_is_an_enum_of_the_labels() -> None:
+    assert payload(SUBSTANCES)["components"]["substance"]["options"] == [NOTHING, *LABELS]
+
+
+def test_results_need_service_and_board_and_diagnostics_the_service_alone() -> None:
+    told = payload(SUBSTANCES)
+    topics = [one["topic"] for one in told["availability"]]
+    assert topics == ["scent/rig/status", "scent/rig/sensor/status"]
+    assert told["availability_mode"] == "all"
+    assert "availability" not in told["components"]["substance"]
+    assert [one["topic"] for one in told["components"]["board"]["availability"]] == [topics[0]]
+
+
+def test_results_expire_after_a_few_strides_and_not_before_a_minute() -> None:
+    quick = components("rig", [SUBSTANCES], 60)
+    assert payload(SUBSTANCES)["components"]["substance"]["expire_after"] == 60
+    slow = device_payload(
+        rig_id="rig", version="1", speakers=[SUBSTANCES], live_stride_s=100, gone={}
+    )
+    assert slow["components"]["substance"]["expire_after"] == 400
+    assert "expire_after" not in quick["state"]  # a disabled model says so once
+
+
+def test_labels_of_any_spelling_have_entities_of_their_own() -> None:
+    labels = ("Crème brûlée", 'say "cheese" }}', "a b", "a-b", "\\n")
+    told = payload(Speaker("blend", "mixture", labels))["components"]
+    shares = {
+        key: one for key, one in told.items() if key.startswith("mixture_") and "unit" in str(one)
+    }
+    assert len(shares) == len(labels)
+    said = {"state": "recognised", "components": [{"label": labels[1], "proportion": 0.25}]}
+    for label, component in zip(labels, shares.values(), strict=True):
+        shown = Entity(component).rendered(json.dumps(said))
+        assert float(shown) == (25.0 if label == labels[1] else 0.0)
+
+
+def test_of_two_models_on_a_topic_each_entity_hears_its_own() -> None:
+    told = payload(SUBSTANCES, Speaker("other", "substance", ("tar",)))["components"]
+    entity = Entity(told["substance_other"])
+    entity.take('{"model": "nose", "label": "mint"}')
+    assert entity.state == UNKNOWN
+    entity.take('{"model": "other", "label": "tar"}')
+    entity.take('{"model": "nose", "label": "mint"}')
+    assert entity.state == "tar"
+
+
+def test_components_that_are_gone_are_named_by_their_platform_alone(
+    tmp_path: Path, toy_mixtures: Path
+) -> None:
+    shelf = Shelf()
+    bundle = load_bundle(toy_mixtures)
+    first = Discovery(config(tmp_path), version="1")
+    first.begin(shelf)
+    first.describe([bundle], {})
+    assert {f"mixture_{label}" for label in LABELS} < set(shelf.components())
+    # Another start, which runs no mixture model any more.
+    later = Discovery(config(tmp_path), version="1")
+    later.begin(shelf)
+    later.describe([], {})
+    told = shelf.components()
+    assert all(told[f"mixture_{label}"] == {"platform": "sensor"} for label in LABELS)
+    later.describe([bundle], {})
+    assert "state_topic" in shelf.components()["mixture_lemon"]
+
+
+def test_the_payload_is_sent_when_it_changes_only(tmp_path: Path, toy_substances: Path) -> None:
+    shelf = Shelf()
+    bundle = load_bundle(toy_substances)
+    discovery = Discovery(config(tmp_path), version="1")
+    discovery.begin(shelf)
+    for _ in range(3):
+        discovery.describe([bundle], {})
+    assert len(shelf.held) == 1
+    head = Head(hidden=frozenset({"mint"}), renamed={"lemon": "citron"})
+    discovery.describe([bundle], {"toy-substance": head})
+    assert shelf.components()["substance"]["options"] == [NOTHING, "citron", "garlic"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "moved_to"), [(False, None), ("house", "house/device/scentd_rig/config")]
+)
+def test_what_was_announced_elsewhere_is_taken_back(
+    tmp_path: Path, toy_substances: Path, setting: bool | str, moved_to: str | None
+) -> None:
+    bundle = load_bundle(toy_substances)
+    shelf = Shelf()
+    before = Discovery(config(tmp_path), version="1")
+    before.begin(shelf)
+    before.describe([bundle], {})
+    old_topic = shelf.held[0][0]
+    assert old_topic == "homeassistant/device/scentd_rig/config"
+    after = Discovery(config(tmp_path, setting), version="1")
+    after.begin(shelf)
+    after.describe([bundle], {})
+    assert shelf.held[1] == (old_topic, "")
+    assert [topic for topic, _ in shelf.held[2:]] == ([] if moved_to is None else [moved_to])
+    if setting is False:
+        third = Shelf()
+        Discovery(config(tmp_path, False), version="1").begin(third)
+        assert third.held == []
+
+
+def test_a_damaged_memory_is_no_reason_to_be_silent(tmp_path: Path, toy_substances: Path) -> None:
+    (tmp_path / "home_assistant.json").write_text('{"topic": 3', encoding="utf-8")
+    shelf = Shelf()
+    discovery = Discovery(config(tmp_path), version="1")
+    discovery.begin(shelf)
+    discovery.describe([load_bundle(toy_substances)], {})
+    assert "substance" in shelf.components()
+
+
+def test_births_are_answered_and_floods_of_them_are_not(tmp_path: Path) -> None:
+    now_s = 100.0
+    shelf = Shelf()
+    discovery = Discovery(config(tmp_path), version="1", clock=lambda: now_s)
+    discovery.begin(shelf)
+    discovery.heard(b"offline")
+    assert shelf.repeated == []
+    for _ in range(50):
+        discovery.heard(b"online")
+    assert len(shelf.repeated) == 1
+    now_s += REPEAT_AFTER_S
+    discovery.heard(b"online")
+    assert len(shelf.repeated) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"),
+    [("true", "homeassistant"), ("false", None), ("house/ha", "house/ha"), ('"off"', "off")],
+)
+def test_the_setting_is_a_switch_or_a_prefix(tmp_path: Path, text: str, prefix: str | None) -> None:
+    path = tmp_path / "scentd.yaml"
+    path.write_text(
+        f"rig_id: rig\nsource: {{port: x}}\nmodels: [a]\nmqtt: {{home_assistant: {text}}}", "utf-8"
+    )
+    assert load_config(path, {}).mqtt.discovery_prefix == prefix
+    assert load_config(path, {"SCENTD_MQTT__HOME_ASSISTANT": "false"}).mqtt.discovery_prefix is None
+    with pytest.raises(ConfigError, match=r"mqtt\.home_assistant: say true, false, or"):
+        load_config(path, {"SCENTD_MQTT__HOME_ASSISTANT": "home/#"})
+
+
+def test_home_assistant_shows_what_the_rig_smells(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path, toy_mixtures: Path
+) -> None:
+    link = tmp_path / "ttyBOARD"
+    settings = (
+        f"rig_id: rig\nsource: {{port: {link}}}\nmodels: [{toy_substances}, {toy_mixtures}]\n"
+        f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\nstate_dir: state\nlive_stride_s: 1\n"
+        "exposure: {warm_up_min_s: 5, warm_up_max_s: 20, quiet_s: 10}\n"
+    )
+    with HomeAssistant(broker.port) as home, Daemon(tmp_path, settings) as daemon:
+        wait_until(lambda: home.payloads, "discovery")
+        jsonschema.validate(home.payloads[-1], SCHEMA)
+        wait_until(lambda: home.state("board") == "off", "the board to be missed")
+        assert home.state("substance") == UNAVAILABLE
+        wait_until(lambda: home.state("problem") == "on", "the problem to be told")
+        with SimulatedBoard(Odours(((None, 60), (NO2, 600))), link=link, speed=20):
+            wait_until(lambda: home.state("substance") == "lemon", "the smell")
+            wait_until(lambda: float(home.state("confidence") or 0) > 50, "its confidence")
+            assert home.state("board") == "on"
+            assert home.state("mixture_state") in {str(state) for state in State}
+            before = len(home.payloads)
+            home.be_born()
+            wait_until(lambda: len(home.payloads) > before, "discovery after the birth")
+            wait_until(lambda: home.state("event") not in (None, UNKNOWN), "an event")
+        daemon.end()
+        wait_until(lambda: home.state("board") == UNAVAILABLE, "the service to be missed")
+    with HomeAssistant(broker.port) as home:  # a restart: what is retained is enough
+        wait_until(lambda: home.state("board") == UNAVAILABLE, "the retained payload")
+    off = settings.replace("mqtt: {", "mqtt: {home_assistant: false, ")
+    with HomeAssistant(broker.port) as home:
+        wait_until(lambda: "substance" in home.entities, "the retained payload")
+        with Daemon(tmp_path, off):
+            wait_until(lambda: not home.entities, "the device to be removed")
+    with HomeAssistant(broker.port) as home:
+        wait_until(
+            lambda: topic_prefix("rig") + "status" in home.texts, "the rig's retained status"
+        )
+        assert home.payloads == []

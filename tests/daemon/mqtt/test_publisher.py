@@ -1,0 +1,300 @@
+"""The rig on real brokers: versions, last will, refusals, outages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon.config.settings import MqttConfig, TlsConfig
+from daemon.mqtt import publisher as publisher_module
+from daemon.mqtt.connection import (
+    BrokerError,
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    try_broker,
+)
+from daemon.mqtt.outbox import Message, Outbox
+from daemon.mqtt.publisher import BrokerState, Publisher
+from tests.daemon.counterparts import (
+    Mosquitto,
+    Subscriber,
+    free_port,
+    mosquitto_path,
+    retained,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def publisher_at(port: int, **settings: object) -> Iterator[Publisher]:
+    config = MqttConfig(host="127.0.0.1", port=port, **settings)  # type: ignore[arg-type]
+    with (
+        Outbox(None) as outbox,
+        Publisher(rig_id="rig", config=config, outbox=outbox) as publisher,
+    ):
+        yield publisher
+
+
+def substance(number: int) -> Message:
+    return Message("substance", json.dumps({"seq": number, "buffered": False}), 1, retain=True)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again after fractions of a second, so that a test need not wait as a rig does."""
+    monkeypatch.setattr(publisher_module, "FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 0.2)
+    monkeypatch.setattr(publisher_module, "REFUSED_RETRY_S", 0.2)
+
+
+@pytest.fixture
+def guarded_broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Run a Mosquitto that lets in only user `rig` with password `right`."""
+    passwords = tmp_path / "passwords"
+    passwords.touch()
+    tool = mosquitto_path().replace("sbin/mosquitto", "bin/mosquitto_passwd")
+    subprocess.run([tool, "-b", str(passwords), "rig", "right"], check=True)
+    passwords.chmod(0o644)
+    broker = Mosquitto(
+        tmp_path, free_port(), f"allow_anonymous false\npassword_file {passwords}\nuser root"
+    ).start()
+    yield broker
+    broker.stop()
+
+
+def test_mosquitto_is_spoken_to_in_mqtt_5(broker: Mosquitto) -> None:
+    with Subscriber(broker.port) as ear, publisher_at(broker.port) as publisher:
+        ear.await_text("scent/rig/status", "online")
+        publisher.publish(substance(1))
+        ear.await_text("scent/rig/substance", '{"seq": 1, "buffered": false}')
+        assert publisher.report().protocol == "5"
+
+
+def test_a_3_1_1_broker_is_fallen_back_to(old_broker: int) -> None:
+    with Subscriber(old_broker) as ear, publisher_at(old_broker) as publisher:
+        publisher.publish(substance(1))
+        ear.await_text("scent/rig/status", "online")
+        wait_until(lambda: ear.texts("scent/rig/substance"), "the message")
+        wait_until(lambda: publisher.report().protocol == "3.1.1", "the report")
+
+
+def test_an_old_broker_refuses_a_rig_that_insists_on_5(old_broker: int) -> None:
+    with pytest.raises(BrokerRefusedError, match=r"does not speak MQTT 5\. Leave mqtt\.protocol"):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=old_broker, protocol="5"))
+
+
+def test_online_and_offline_are_retained_around_a_life(broker: Mosquitto) -> None:
+    with publisher_at(broker.port):
+        wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
+    assert retained(broker.port, "scent/rig/status") == "offline"
+
+
+def test_what_waits_at_the_end_is_sent_before_offline(broker: Mosquitto) -> None:
+    with Subscriber(broker.port) as ear:
+        with publisher_at(broker.port) as publisher:
+            ear.await_text("scent/rig/status", "online")
+            for number in range(100):
+                publisher.publish(substance(number))
+        ear.await_text("scent/rig/status", "offline")
+        numbers = [json.loads(text)["seq"] for text in ear.texts("scent/rig/substance")]
+    assert numbers == list(range(100))
+
+
+def test_held_states_are_said_again_on_every_connection(
+    absent_broker: Mosquitto, impatient: None
+) -> None:
+    with publisher_at(absent_broker.port) as publisher:
+        publisher.hold("info", '{"version": 1}')
+        publisher.hold("info", '{"version": 2}')
+        for _ in range(2):
+            absent_broker.start()
+            wait_until(
+                lambda: retained(absent_broker.port, "scent/rig/info") == '{"version": 2}', "info"
+            )
+            absent_broker.stop()
+        assert publisher.report().connections == 2
+
+
+def test_late_messages_come_in_order_and_only_the_newest_is_retained(
+    absent_broker: Mosquitto, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The subscriber must be there before the rig returns.
+    monkeypatch.setattr(publisher_module, "FIRST_RETRY_S", 3.0)
+    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 3.0)
+    monkeypatch.setattr("daemon.system.backoff.JITTER", 0.0)
+    with publisher_at(absent_broker.port) as publisher:
+        wait_until(lambda: publisher.report().state is BrokerState.UNREACHABLE, "a failed try")
+        for number in range(50):
+            publisher.publish(substance(number))
+        absent_broker.start()
+        with Subscriber(absent_broker.port) as ear:
+            wait_until(lambda: len(ear.texts("scent/rig/substance")) == 50, "the late messages")
+            publisher.publish(substance(50))
+            wait_until(lambda: len(ear.texts("scent/rig/substance")) == 51, "a live message")
+            payloads = [json.loads(text) for text in ear.texts("scent/rig/substance")]
+        kept = retained(absent_broker.port, "scent/rig/substance")
+    assert [payload["seq"] for payload in payloads] == list(range(51))
+    assert [payload["buffered"] for payload in payloads] == [True] * 50 + [False]
+    assert kept is not None
+    assert json.loads(kept)["seq"] == 50
+
+
+def test_the_outbox_empties_after_the_broker_died_in_between(
+    broker: Mosquitto, impatient: None
+) -> None:
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    with (
+        Outbox(None) as outbox,
+        Publisher(rig_id="rig", config=config, outbox=outbox) as publisher,
+    ):
+        wait_until(lambda: publisher.report().connections == 1, "the connection")
+        broker.stop()
+        for number in range(40):
+            publisher.publish(substance(number))
+        assert outbox.depth == 40
+        broker.start()
+        wait_until(lambda: outbox.depth == 0, "the acknowledgements")
+        kept = retained(broker.port, "scent/rig/substance")
+    assert outbox.dropped == 0
+    assert kept is not None
+    assert json.loads(kept) == {"seq": 39, "buffered": True}
+
+
+def test_a_wrong_password_is_one_clear_state_and_a_right_one_heals_it(
+    guarded_broker: Mosquitto, tmp_path: Path, impatient: None
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n", encoding="utf-8")
+    with publisher_at(guarded_broker.port, username="rig", password_file=secret) as publisher:
+        wait_until(lambda: publisher.report().state is BrokerState.REFUSED, "the refusal")
+        secret.write_text("right\n", encoding="utf-8")
+        wait_until(lambda: publisher.report().state is BrokerState.CONNECTED, "the connection")
+
+
+@pytest.mark.parametrize("protocol", ["auto", "3.1.1"])
+def test_a_refusal_names_the_user_and_the_file_to_check(
+    guarded_broker: Mosquitto, tmp_path: Path, protocol: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n", encoding="utf-8")
+    config = MqttConfig(
+        host="127.0.0.1",
+        port=guarded_broker.port,
+        username="rig",
+        password_file=secret,
+        protocol=protocol,  # type: ignore[arg-type]
+    )
+    with pytest.raises(BrokerRefusedError, match=r"as user 'rig'.*mqtt\.password_file") as raised:
+        try_broker("rig", config)
+    assert "wrong" not in str(raised.value)
+
+
+def test_a_port_where_nobody_listens_is_explained() -> None:
+    with pytest.raises(BrokerUnreachableError, match=r"No MQTT broker answers at 127\.0\.0\.1"):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=free_port()))
+
+
+def test_a_host_that_does_not_resolve_is_explained() -> None:
+    with pytest.raises(BrokerUnreachableError, match="does not resolve"):
+        try_broker("rig", MqttConfig(host="no-such-host.invalid"))
+
+
+def test_samples_without_a_connection_are_dropped_and_counted() -> None:
+    with publisher_at(free_port()) as publisher:
+        publisher.fleeting("sample", "{}")
+        assert publisher.report().fleeting_dropped == 1
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """Make an authority, and a broker's certificate for 127.0.0.1 that it signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: sudo apt install openssl")
+
+    def openssl(*args: str) -> None:
+        subprocess.run(["openssl", *args], cwd=tmp_path, check=True, capture_output=True)
+
+    for name in ("ca", "other"):
+        openssl(
+            *(
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                f"/CN={name}",
+            ),
+            *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
+        )
+    openssl(
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"),
+        *("-keyout", "broker.key", "-out", "broker.csr"),
+    )
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n", encoding="utf-8")
+    openssl(
+        *("x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2"),
+        *("-CAcreateserial", "-extfile", "names", "-out", "broker.pem"),
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def tls_broker(certificates: Path) -> Iterator[Mosquitto]:
+    """Run a Mosquitto that speaks TLS only."""
+    broker = Mosquitto(
+        certificates,
+        free_port(),
+        f"allow_anonymous true\nuser root\ncertfile {certificates / 'broker.pem'}\n"
+        f"keyfile {certificates / 'broker.key'}",
+    ).start()
+    yield broker
+    broker.stop()
+
+
+def test_tls_with_the_rigs_own_authority(tls_broker: Mosquitto, certificates: Path) -> None:
+    tls = TlsConfig(ca=certificates / "ca.pem")
+    config = MqttConfig(host="127.0.0.1", port=tls_broker.port, tls=tls)
+    with (
+        Outbox(None) as outbox,
+        Publisher(rig_id="rig", config=config, outbox=outbox) as publisher,
+    ):
+        for number in range(100):
+            publisher.publish(substance(number))
+        wait_until(lambda: publisher.report().connections == 1, "the connection")
+        wait_until(lambda: outbox.depth == 0, "a hundred acknowledgements through TLS")
+    assert try_broker("rig", config) == "5"
+
+
+@pytest.mark.parametrize(
+    ("ca", "said"), [("other.pem", "could not agree on TLS"), ("none.pem", "does not exist")]
+)
+def test_a_certificate_that_does_not_fit_is_explained(
+    tls_broker: Mosquitto, certificates: Path, ca: str, said: str
+) -> None:
+    tls = TlsConfig(ca=certificates / ca)
+    with pytest.raises(BrokerError, match=said):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=tls_broker.port, tls=tls))
+
+
+def test_plain_mqtt_to_a_tls_port_is_explained(tls_broker: Mosquitto) -> None:
+    with pytest.raises(BrokerUnreachableError, match="whether it wants TLS"):
+        try_broker("rig", MqttConfig(host="127.0.0.1", port=tls_broker.port))
+
+
+def test_the_thread_ends_with_its_owner(broker: Mosquitto) -> None:
+    with publisher_at(broker.port):
+        assert "mqtt" in {thread.name for thread in threading.enumerate()}
+    assert "mqtt" not in {thread.name for thread in threading.enumerate()}

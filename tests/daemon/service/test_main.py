@@ -1,0 +1,316 @@
+"""The service, whole: simulated boards on real pseudo-terminals, real models, real brokers."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from daemon.cli import main
+from hardware.channels import CHANNEL_NAMES
+from hardware.simulator.board import SimulatedBoard
+from tests.daemon.counterparts import (
+    Board,
+    Daemon,
+    Mosquitto,
+    Odours,
+    Subscriber,
+    retained,
+    wait_until,
+)
+
+SCHEMAS = Path(__file__).parents[3] / "daemon" / "schemas"
+NO2, ETHANOL, VOC = 0, 1, 2
+LEMON_AFTER_AIR = Odours(((None, 90), (NO2, 60)))
+
+
+def settings(
+    port: Path | str, models: list[Path], broker_port: int, *lines: str, mqtt: str = ""
+) -> str:
+    names = ", ".join(str(model) for model in models)
+    return "\n".join(
+        [
+            "rig_id: rig",
+            f"source: {{port: {port}}}",
+            f"models: [{names}]",
+            f"mqtt: {{host: 127.0.0.1, port: {broker_port}{mqtt}}}",
+            "state_dir: state",
+            "live_stride_s: 2",
+            *lines,
+        ]
+    )
+
+
+def schema_of(topic: str) -> Any:
+    name = {"sensor/status": "status"}.get(topic, topic)
+    return json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def predictions(ear: Subscriber, task: str = "substance") -> list[dict[str, Any]]:
+    return [json.loads(text) for text in ear.texts(f"scent/rig/{task}")]
+
+
+def states(ear: Subscriber, task: str = "substance") -> list[str]:
+    return [prediction["state"] for prediction in predictions(ear, task)]
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Path:
+    return tmp_path / "ttySIM"
+
+
+def test_a_smell_is_recognised_and_everything_said_obeys_its_schema(
+    broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path, toy_mixtures: Path
+) -> None:
+    text = settings(
+        link,
+        [toy_substances, toy_mixtures],
+        broker.port,
+        "log: {level: debug}",
+        mqtt=", sample: true",
+    )
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(LEMON_AFTER_AIR, link=link, speed=50, wait_for_listener=True) as board,
+        Daemon(tmp_path, text) as daemon,
+    ):
+        wait_until(lambda: "recognised" in states(ear), "a recognised smell")
+        board.wait(20)
+        wait_until(lambda: states(ear, "mixture"), "the mixture's state")
+        daemon.end()
+        ear.await_text("scent/rig/status", "offline")
+        heard = list(ear.heard)
+    recognised = [said for said in predictions(ear) if said["state"] == "recognised"]
+    assert {said["label"] for said in recognised} == {"lemon"}
+    assert states(ear, "mixture") == ["disabled"]
+    assert "readings a second" in predictions(ear, "mixture")[0]["reason"]
+    topics = set()
+    for message in heard:
+        topic = message.topic.removeprefix("scent/rig/")
+        topics.add(topic)
+        plain = topic.endswith("status")
+        jsonschema.validate(message.text if plain else json.loads(message.text), schema_of(topic))
+    assert topics == {
+        "status",
+        "sensor/status",
+        "substance",
+        "mixture",
+        "event",
+        "sample",
+        "health",
+        "info",
+    }
+    events = [json.loads(text)["type"] for text in ear.texts("scent/rig/event")]
+    assert "onset" in events
+    assert "recognised" in events
+    numbers = [json.loads(m.text)["seq"] for m in heard if m.topic == "scent/rig/substance"]
+    assert numbers == sorted(set(numbers))
+
+
+def essence(said: dict[str, Any]) -> dict[str, Any]:
+    """Drop what belongs to the moment of saying rather than to the frames."""
+    moment = {
+        "ts",
+        "clock_synced",
+        "boot_id",
+        "seq",
+        "frame_seq",
+        "latency_ms",
+        "buffered",
+        "topic",
+    }
+    return {key: value for key, value in said.items() if key not in moment}
+
+
+def replayed(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """Replay what the daemon recorded, with its own configuration."""
+    (recording,) = daemon.recordings
+    assert main(["replay", str(recording), "--json", "--config", str(daemon.config)]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_replay_of_the_services_recording_gives_what_the_service_said(
+    broker: Mosquitto,
+    tmp_path: Path,
+    link: Path,
+    toy_substances: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = Odours(((None, 70), (NO2, 50), (None, 60), (VOC, 50)))
+    text = settings(link, [toy_substances], broker.port, "record: true")
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(
+            script,
+            link=link,
+            speed=50,
+            wait_for_listener=True,
+            faults="garbage@30,stuck:CO@100:20,pause@130:8,nan:VOC@20:5,jitter@60:30",
+        ) as board,
+        Daemon(tmp_path, text) as daemon,
+    ):
+        assert board.wait(30)
+        daemon.end()
+        ear.await_text("scent/rig/status", "offline")
+    lines = replayed(daemon, capsys)
+    live = [essence(said) for said in predictions(ear)]
+    assert len(live) > 40
+    assert "recognised" in {said["state"] for said in live}
+    assert [essence(line) for line in lines if line.get("topic") == "substance"] == live
+    live_events = [json.loads(text) for text in ear.texts("scent/rig/event")]
+    assert {event.pop("segment") for event in live_events} == {daemon.recordings[0].name}
+    replayed_events = [line for line in lines if line.get("topic") == "event"]
+    assert {event.pop("segment") for event in replayed_events} == {None}
+    assert [*map(essence, replayed_events)] == [*map(essence, live_events)]
+
+
+def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
+    broker: Mosquitto,
+    tmp_path: Path,
+    link: Path,
+    toy_mixtures: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The labelled dialect is timed by arrival, jitter and all; the recording keeps those times."""
+    text = settings(
+        link,
+        [toy_mixtures],
+        broker.port,
+        "record: true",
+        "exposure: {warm_up_min_s: 1, warm_up_max_s: 2, quiet_s: 1}",
+    ).replace("live_stride_s: 2", "live_stride_s: 0.5")
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(
+            Odours(((None, 40), (NO2, 40)), rate_hz=10.0),
+            dialect="labelled",
+            link=link,
+            wait_for_listener=True,
+        ) as board,
+        Daemon(tmp_path, text) as daemon,
+    ):
+        assert board.wait(30)
+        daemon.end()
+        ear.await_text("scent/rig/status", "offline")
+    lines = replayed(daemon, capsys)
+    live = [essence(said) for said in predictions(ear, "mixture")]
+    assert {"warming_up", "recognised"} <= {said["state"] for said in live}
+    assert [essence(line) for line in lines if line.get("topic") == "mixture"] == live
+
+
+def test_kill_9_turns_status_to_offline(
+    broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
+) -> None:
+    with Daemon(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
+        wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
+        daemon.end(signal.SIGKILL)
+        wait_until(lambda: retained(broker.port, "scent/rig/status") == "offline", "the last will")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_ends_it_cleanly_and_says_offline(
+    broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path, number: signal.Signals
+) -> None:
+    with Daemon(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
+        wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
+        assert daemon.end(number) == 0
+        assert "Traceback" not in daemon.log
+    assert retained(broker.port, "scent/rig/status") == "offline"
+
+
+def test_without_a_broker_it_records_and_recognises_and_delivers_later(
+    absent_broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path
+) -> None:
+    text = settings(link, [toy_substances], absent_broker.port, "record: true")
+    with (
+        SimulatedBoard(LEMON_AFTER_AIR, link=link, speed=100, wait_for_listener=True) as board,
+        Daemon(tmp_path, text) as daemon,
+    ):
+        assert board.wait(30)
+        wait_until(lambda: daemon.recordings, "the recording")
+        wait_until(lambda: len(daemon.recordings[0].read_bytes().splitlines()) == 151, "all rows")
+        assert "No MQTT broker answers" in daemon.log
+        wait_until(lambda: '"label": "lemon"' in daemon.log, "the recognition")
+        absent_broker.start()
+        wait_until(lambda: retained(absent_broker.port, "scent/rig/substance"), "the newest")
+        kept = json.loads(retained(absent_broker.port, "scent/rig/substance") or "{}")
+    assert kept["buffered"] is True
+    assert kept["label"] == "lemon"
+
+
+def test_sensor_status_follows_the_board_through_unplug_and_replug(
+    broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path
+) -> None:
+    air = Odours(((None, 100_000),))
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(air, link=link, speed=20) as board,
+        Daemon(tmp_path, settings(link, [toy_substances], broker.port)),
+    ):
+        ear.await_text("scent/rig/sensor/status", "online")
+        board.unplug()
+        wait_until(lambda: ear.texts("scent/rig/sensor/status")[-1] == "offline", "offline")
+        board.replug()
+        wait_until(lambda: ear.texts("scent/rig/sensor/status")[-1] == "online", "online again")
+        assert retained(broker.port, "scent/rig/status") == "online"
+
+
+def test_health_counts_what_the_line_lost(
+    broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path
+) -> None:
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(
+            Odours(((None, 60),)),
+            link=link,
+            speed=50,
+            wait_for_listener=True,
+            faults="garbage@10,truncate@20,stuck:CO@5:50",
+        ) as board,
+        Daemon(tmp_path, settings(link, [toy_substances], broker.port)) as daemon,
+    ):
+        assert board.wait(20)
+        daemon.end()
+        ear.await_text("scent/rig/status", "offline")
+    health = json.loads(ear.texts("scent/rig/health")[-1])
+    assert health["frames_ok"] == 60 - health["frames_lost"]
+    assert sum(health["frames_bad"].values()) >= 2
+    assert list(health["channels"]) == list(CHANNEL_NAMES)
+    assert health["rate_hz"] == pytest.approx(1.0, rel=0.02)
+    assert health["inference_ms"]["toy-substance"]["count"] > 0
+    assert health["broker"]["state"] == "connected"
+
+
+def test_no_secret_reaches_the_log(
+    tmp_path: Path, board: Board, toy_substances: Path, absent_broker: Mosquitto
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2-very-secret\n", encoding="utf-8")
+    text = settings(
+        board.link,
+        [toy_substances],
+        absent_broker.port,
+        "log: {level: debug}",
+        mqtt=f", username: me, password_file: {secret}",
+    )
+    with Daemon(tmp_path, text) as daemon:
+        wait_until(lambda: "No MQTT broker answers" in daemon.log, "a failed connection")
+        absent_broker.start()
+        wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
+        daemon.end()
+        assert "hunter2" not in daemon.log
+
+
+def test_a_path_that_is_no_port_ends_the_service_with_the_reason(
+    tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str], broker: Mosquitto
+) -> None:
+    config = tmp_path / "scentd.yaml"
+    config.write_text(settings(tmp_path, [toy_substances], broker.port), encoding="utf-8")
+    assert main(["run", "--config", str(config)]) == 1
+    error = capsys.readouterr().err
+    assert "is not a serial port but a folder" in error
+    assert "Traceback" not in error

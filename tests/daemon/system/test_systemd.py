@@ -1,0 +1,136 @@
+"""What systemd is told: against a real socket of either kind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.system.systemd import ALIVE_PER_INTERVAL, ServiceManager
+from tests.daemon.counterparts import PATIENCE_S
+
+
+class Listener:
+    """The service manager's end of NOTIFY_SOCKET; `name` is what the variable holds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("\0" + name[1:] if name.startswith("@") else name)
+        self._socket.settimeout(PATIENCE_S)
+
+    def next(self) -> list[str]:
+        return self._socket.recv(4096).decode().split("\n")
+
+    def silent(self) -> bool:
+        self._socket.settimeout(0)
+        try:
+            self._socket.recv(1)
+        except BlockingIOError:
+            return True
+        finally:
+            self._socket.settimeout(PATIENCE_S)
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(params=["file", "abstract"])
+def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Listener]:
+    file = str(tmp_path / "notify")
+    listener = Listener(file if request.param == "file" else f"@scentd-{os.getpid()}-{id(file)}")
+    yield listener
+    listener.close()
+
+
+def test_a_service_life_is_told_word_by_word(listener: Listener) -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": listener.name})
+    manager.ready("Smelling.")
+    assert listener.next() == ["READY=1", "STATUS=Smelling."]
+    manager.status("lemon\n(99 %)")
+    assert listener.next() == ["STATUS=lemon (99 %)"]
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    manager.reloading()
+    word, moment = listener.next()
+    assert word == "RELOADING=1"
+    name, _, microseconds = moment.partition("=")
+    assert name == "MONOTONIC_USEC"
+    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert before <= int(microseconds) <= after
+    manager.stopping()
+    assert listener.next()[0] == "STOPPING=1"
+    assert listener.silent()
+
+
+def test_a_status_is_not_repeated(listener: Listener) -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": listener.name})
+    manager.ready("Smelling.")
+    listener.next()
+    manager.status("Smelling.")
+    manager.alive()
+    assert listener.silent()
+
+
+def test_signs_of_life_are_sent_as_often_as_they_are_due(listener: Listener) -> None:
+    now_s = 100.0
+    environ = {
+        "NOTIFY_SOCKET": listener.name,
+        "WATCHDOG_USEC": "20000000",
+        "WATCHDOG_PID": str(os.getpid()),
+    }
+    manager = ServiceManager(environ, clock=lambda: now_s)
+    assert manager.alive_every_s == 20.0 / ALIVE_PER_INTERVAL
+    assert environ == {}, "a child would speak for this process"
+    manager.alive()
+    assert listener.next() == ["WATCHDOG=1"]
+    now_s += 4.9
+    manager.alive()
+    assert listener.silent()
+    now_s += 0.2
+    manager.alive()
+    assert listener.next() == ["WATCHDOG=1"]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": "1"},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "soon"},
+        {},
+    ],
+)
+def test_nobody_is_fed_who_does_not_watch(listener: Listener, environ: dict[str, str]) -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": listener.name, **environ})
+    manager.alive()
+    assert manager.alive_every_s is None
+    assert listener.silent()
+
+
+@pytest.mark.parametrize("name", ["", "vsock:2:1234", "/nowhere/at/all", "@scentd-nobody"])
+def test_without_a_service_manager_every_word_goes_nowhere(name: str) -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000"})
+    manager.ready("Smelling.")
+    manager.alive()
+    manager.reloading()
+    manager.stopping()
+    assert manager.listens == name.startswith(("/", "@"))
+
+
+def test_a_deaf_service_manager_does_not_hold_the_service_up(listener: Listener) -> None:
+    """Its queue is full: what cannot be told is dropped, and no call fails."""
+    manager = ServiceManager({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "1"})
+    filler = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    filler.setblocking(False)
+    address = "\0" + listener.name[1:] if listener.name.startswith("@") else listener.name
+    with filler, contextlib.suppress(BlockingIOError):
+        while True:
+            filler.sendto(b"STATUS=.", address)
+    manager.alive()
+    manager.stopping()

@@ -1,0 +1,340 @@
+"""Teaching smells to a running rig: over `request/enroll`, from the command line, in replays."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from calibration.smell_set import SmellError
+from daemon.board.history import History, NoHistoryError
+from daemon.cli import main
+from daemon.config.loading import load_config
+from daemon.enroll import Teaching, heads_of, stores_of
+from daemon.mqtt.service_client import ask
+from daemon.pipeline import Pipeline
+from daemon.requests import RequestError
+from hardware.frames import SensorFrame
+from hardware.simulator.board import SimulatedBoard
+from models.nose import Nose, NoseSettings
+from models.results import Prediction
+from tests.calibration.smelling import LEMON, PETROL, TAR, readings, recorded, teachable
+from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, Subscriber, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from daemon.system.background import Data
+    from models.bundle import Bundle
+
+CO = 3
+SCHEMA = json.loads(
+    (ROOT / "daemon" / "schemas" / "request_enroll.json").read_text(encoding="utf-8")
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return teachable(tmp_path_factory.mktemp("model"))
+
+
+class Rig:
+    """What the service joins, without its threads: a nose, its history and its teaching."""
+
+    def __init__(self, bundle: Bundle, state: Path) -> None:
+        self.nose = Nose([bundle], NoseSettings(live_stride_s=2), skip_warm_up=True)
+        self.pipeline = Pipeline(self.nose)
+        self.history = History()
+        self.teaching = Teaching(
+            stores_of([bundle], state), self.nose.set_head, history=self.history
+        )
+        self.frames = 0
+
+    def smell(self, values: NDArray[np.float32]) -> list[Prediction]:
+        """Let readings come in, one a second."""
+        said = []
+        for row in values:
+            frame = SensorFrame(self.frames, 1000 * self.frames, row.copy(), np.zeros(12, np.uint8))
+            step = self.pipeline.take(frame, 0.0)
+            self.history.push(step.t_ms, frame.values)
+            said += step.predictions
+            self.frames += 1
+        return said
+
+    def ask(self, meanwhile: Callable[[], Any] = lambda: None, **payload: Any) -> Data:
+        """Ask as a request does; `meanwhile` happens between two steps."""
+        jsonschema.validate(payload, SCHEMA)
+        answer = self.teaching.handle(payload)
+        if isinstance(answer, dict):
+            return answer
+        while True:
+            try:
+                next(answer)
+            except StopIteration as end:
+                data: Data = end.value
+                return data
+            meanwhile()
+
+
+@pytest.fixture
+def rig(bundle: Bundle, tmp_path: Path) -> Rig:
+    rig = Rig(bundle, tmp_path / "state")
+    rig.smell(readings(PETROL, 0, before=60))
+    return rig
+
+
+def labels(said: list[Prediction]) -> set[str | None]:
+    return {prediction.label for prediction in said}
+
+
+def test_the_last_seconds_become_a_smell_that_the_next_look_names(rig: Rig) -> None:
+    values = readings(PETROL, 90)
+    assert labels(rig.smell(values[:60])) == {None}
+    told = rig.ask(label="petrol", last_s=50, promote=True)
+    assert told["windows"] > 3
+    assert told["effect_ms"] > 0
+    said = rig.smell(values[60:80])
+    assert said[0].top[0][0] == "petrol"
+    assert said[-1].label == "petrol"
+
+
+def test_a_smell_in_shadow_is_rehearsed_and_never_said_before_it_is_promoted(rig: Rig) -> None:
+    values = readings(PETROL, 100)
+    rig.smell(values[:60])
+    told = rig.ask(label="petrol", last_s=50)
+    assert told["shadow"]
+    (past,) = told["past"]
+    assert "petrol" in past["with_s"]
+    assert "petrol" not in past["without_s"]
+    said = rig.smell(values[60:80])
+    assert all("petrol" not in dict(prediction.top) for prediction in said)
+    rig.ask(action="promote", label="petrol")
+    assert rig.smell(values[80:])[-1].label == "petrol"
+
+
+def test_the_coming_seconds_are_waited_for(rig: Rig) -> None:
+    values = iter(readings(PETROL, 90))
+    steps = 0
+
+    def a_second_passes() -> None:
+        nonlocal steps
+        steps += 1
+        if (row := next(values, None)) is not None:
+            rig.smell(row[np.newaxis])
+
+    told = rig.ask(a_second_passes, label="petrol", seconds=40, promote=True, past=False)
+    assert steps > 40
+    assert 20 < told["seconds"] <= 41
+    assert told["past"] == []
+
+
+def test_hidden_and_renamed_labels_show_at_the_next_look(rig: Rig) -> None:
+    values = readings(LEMON, 100)
+    assert rig.smell(values[:60])[-1].label == "lemon"
+    rig.ask(action="rename", label="lemon", name="citron")
+    assert rig.smell(values[60:75])[-1].label == "citron"
+    rig.ask(action="hide", label="citron")
+    assert "citron" not in dict(rig.smell(values[75:90])[-1].top)
+    assert rig.ask(action="list")["hidden"] == ["lemon"]
+    rig.ask(action="rollback")
+    assert rig.smell(values[90:])[-1].label == "citron"
+
+
+def test_what_was_taught_outlives_a_restart(rig: Rig, bundle: Bundle, tmp_path: Path) -> None:
+    rig.smell(readings(PETROL, 60))
+    rig.ask(label="petrol", last_s=50, promote=True)
+    again = Rig(bundle, tmp_path / "state")
+    again.teaching.begin()
+    assert again.smell(readings(PETROL, 60, seed=4))[-1].label == "petrol"
+
+
+def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
+    rig.smell(readings(PETROL, 60))
+    rig.ask(label="petrol", last_s=50, promote=True)
+    store = rig.teaching.store()
+    before = store.head()[0].taught[0].mean[CO]
+
+    class Still:
+        """Undoes whatever CO does."""
+
+        id = "still"
+        model = None
+
+        def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
+            return np.where(np.arange(12) == CO, np.float32(800), values)
+
+        def reset(self) -> None:
+            """Nothing is remembered."""
+
+    rig.teaching.calibrate(Still())
+    assert before > 1.0
+    assert store.head()[0].taught[0].mean[CO] == pytest.approx(0.0, abs=1e-6)
+    rig.teaching.calibrate(None)
+    assert store.head()[0].taught[0].mean[CO] == pytest.approx(before)
+
+
+def test_a_smell_whose_readings_are_lost_is_not_said_after_a_new_calibration(rig: Rig) -> None:
+    values = readings(PETROL, 90)
+    rig.smell(values[:60])
+    rig.ask(label="petrol", last_s=50, promote=True)
+    assert rig.smell(values[60:75])[-1].label == "petrol"
+    for path in (rig.teaching.store().folder / "exposures").iterdir():
+        path.unlink()
+    rig.teaching.calibrate(None)
+    assert "petrol" not in dict(rig.smell(values[75:])[-1].top)
+
+
+def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: Path) -> None:
+    rig.ask(action="hide", label="lemon")
+    rig.teaching.store().folder.joinpath("index.yaml").write_text("][")
+    heads, (problem,) = heads_of(stores_of([rig.teaching.store().bundle], tmp_path / "state"))
+    assert heads == {}
+    assert "--rollback" in problem
+    again = Rig(rig.teaching.store().bundle, tmp_path / "state")
+    again.teaching.begin()
+    assert again.smell(readings(LEMON, 60))[-1].label == "lemon"
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({"action": "sniff"}, "teach, list"),
+        ({"label": "petrol", "last_s": 30, "seconds": 30}, "not both"),
+        ({"label": "petrol", "last": 30}, "last is nothing"),
+        ({"label": "petrol", "last_s": "30"}, "last_s must be a number"),
+        ({"last_s": 30}, "label must be text"),
+        ({"label": "petrol", "last_s": 30, "promote": "yes"}, "true or false"),
+        ({"action": "rename", "label": "lemon"}, "name must be text"),
+    ],
+)
+def test_requests_that_make_no_sense_say_why(rig: Rig, payload: Data, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        rig.teaching.handle(payload)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(payload, SCHEMA)
+
+
+def test_seconds_that_have_not_been_cannot_teach(rig: Rig) -> None:
+    with pytest.raises(NoHistoryError, match="only 59 s"):
+        rig.ask(label="petrol", last_s=200)
+
+
+def test_a_rig_without_a_model_that_can_be_taught_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SmellError, match="None of the rig's models"):
+        Teaching({}).handle({"action": "list"})
+
+
+def enroll(*arguments: object) -> int:
+    return main(["enroll", *map(str, arguments)])
+
+
+def answer(capsys: pytest.CaptureFixture[str]) -> Data:
+    data: Data = json.loads(capsys.readouterr().out)
+    return data
+
+
+def test_recordings_teach_without_a_service_and_replay_names_the_smell(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = ("--state", tmp_path / "state", "--model", bundle.folder)
+    for number in range(3):
+        recorded(tmp_path / f"{number}.csv", readings(PETROL, seed=number))
+    files = (tmp_path / "0.csv", tmp_path / "1.csv")
+    past = tmp_path / "2.csv"
+    assert enroll("petrol", *state, "--json", "--past", past, "--recording", *files) == 0
+    told = answer(capsys)
+    assert (told["exposures"], told["shadow"]) == (2, True)
+    assert told["rehearsal"]["held_out"] == 1.0
+    assert told["past"][0]["with_s"]["petrol"] > 10
+    assert enroll("--promote", "petrol", *state) == 0
+    capsys.readouterr()
+    replay = ["replay", past, "--model", bundle.folder, "--json"]
+    assert main([*map(str, replay), "--state", str(tmp_path / "state")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["label"] == "petrol"
+    assert main([*map(str, replay)]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["label"] is None
+
+
+def test_every_change_is_printed_for_people(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = ("--state", tmp_path / "state", "--model", bundle.folder)
+    file = tmp_path / "tar.csv"
+    recorded(file, readings(TAR))
+    assert enroll("tar", "--recording", file, "--promote", *state) == 0
+    assert "The rig says it from now on" in capsys.readouterr().out
+    for change, said in (
+        (("--hide", "mint"), "hidden"),
+        (("--rename", "lemon", "citron"), "is called citron"),
+        (("--rename", "tar", "pitch"), "pitch"),
+        (("--unhide", "mint"), "showed mint"),
+        (("--export", tmp_path / "smells.zip"), "pitch"),
+        (("--forget", "pitch"), "nothing was taught yet"),
+        (("--import", tmp_path / "smells.zip"), "in shadow"),
+        (("--rollback",), "forgot pitch"),
+        (("--list",), "version"),
+    ):
+        assert enroll(*change, *state) == 0
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("soap",),
+        ("soap", "--list"),
+        ("soap", "--forget", "tar"),
+        ("--promote",),
+        ("soap", "--recording", "a.csv", "--last", "30"),
+        ("--list", "--recording", "a.csv"),
+    ],
+)
+def test_contradictions_are_wrong_use(
+    bundle: Bundle, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    assert enroll(*arguments, "--state", tmp_path, "--model", bundle.folder) == 2
+
+
+def test_a_running_rig_is_taught_over_mqtt_and_says_the_new_smell(
+    broker: Mosquitto, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "ttySIM"
+    settings = (
+        f"rig_id: rig\nsource: {{port: {link}}}\nmodels: [{bundle.folder}]\n"
+        f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\nstate_dir: state\nlive_stride_s: 2\n"
+    )
+    script = ((None, 90), (CO, 240), (None, 100)) * 20
+
+    def said(ear: Subscriber) -> list[Data]:
+        return [json.loads(text) for text in ear.texts("scent/rig/substance")]
+
+    with (
+        Subscriber(broker.port) as ear,
+        SimulatedBoard(Odours(script), link=link, speed=40, wait_for_listener=True),
+        Daemon(tmp_path, settings) as daemon,
+    ):
+        config = load_config(daemon.config)
+        wait_until(
+            lambda: [p["state"] for p in said(ear)][-20:].count("sensing") == 20,
+            "a smell that nobody knows",
+        )
+        assert enroll("petrol", "--config", daemon.config, "--last", "40", "--json") == 0
+        told = answer(capsys)
+        assert told["shadow"]
+        assert told["effect_ms"] > 0
+        assert "petrol" not in {p["label"] for p in said(ear)}
+        ask(config, "enroll", {"action": "promote", "label": "petrol"})
+        wait_until(lambda: "petrol" in {p["label"] for p in said(ear)}, "the new smell")
+        recorded(tmp_path / "tar.csv", readings(TAR))
+        files = ("--recording", tmp_path / "tar.csv")
+        assert enroll("tar", *files, "--config", daemon.config, "--promote") == 0
+        listed = ask(config, "enroll", {"action": "list"})
+        assert [smell["label"] for smell in listed["smells"]] == ["petrol", "tar"]
+        assert daemon.end() == 0

@@ -1,0 +1,460 @@
+"""Evidence, announcements and states."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.decision_spec import DecisionSpec, LabelRule, State
+from models.embedding_space import EmbeddingSpace
+from models.exposure import Phase
+from models.mixture_decision import MixtureDecision
+from models.substance_decision import Heard, Share, SubstanceDecision, log_probabilities, state_of
+from models.taught_head import Head, Taught
+
+LABELS = ("a", "b", "c", "d", "e", "f", "g")
+SPEC = DecisionSpec()
+LOGITS = st.lists(
+    st.lists(st.floats(-8, 8, width=32), min_size=7, max_size=7), min_size=1, max_size=12
+)
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(values - values.max())
+    return exponentials / exponentials.sum()
+
+
+def window(logits: list[float]) -> np.ndarray:
+    return np.array(logits, dtype=np.float32)
+
+
+def heard(logits: list[float]) -> Heard:
+    return Heard(window(logits))
+
+
+@given(
+    windows=LOGITS,
+    temperature=st.floats(0.5, 3),
+    floor=st.floats(0.1, 1),
+    factor=st.floats(0, 1),
+    memory_s=st.floats(5, 500),
+    stride_s=st.floats(1, 50),
+    filled=st.floats(0.2, 1),
+)
+def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mean(
+    *,
+    windows: list[list[float]],
+    temperature: float,
+    floor: float,
+    factor: float,
+    memory_s: float,
+    stride_s: float,
+    filled: float,
+) -> None:
+    """The running figures equal sums over all windows, written out."""
+    spec = dataclasses.replace(
+        SPEC,
+        temperature=temperature,
+        evidence_floor=floor,
+        evidence_factor=factor,
+        memory_s=memory_s,
+    )
+    decision = SubstanceDecision(LABELS, spec)
+    fresh = 0.05
+    for number, logits in enumerate(windows):
+        share = Share(0.0 if number == 0 else stride_s, filled, filled if number == 0 else fresh)
+        posterior = decision.add(heard(logits), share)
+    ages = stride_s * np.arange(len(windows))[::-1]
+    fade = np.exp(-ages / memory_s)
+    log_p = np.array([np.log(softmax(window(w).astype(float) / temperature)) for w in windows])
+    mean = (fade[:, None] * log_p).sum(axis=0) / fade.sum()
+    independent = (fade * np.where(np.arange(len(windows)) == 0, filled, fresh)).sum()
+    effective = floor + factor * independent
+    np.testing.assert_allclose(posterior, softmax(effective * mean), rtol=1e-4, atol=1e-6)
+    assert posterior.sum() == pytest.approx(1)
+
+
+def test_a_full_window_outweighs_the_half_filled_one_that_it_holds() -> None:
+    spec = dataclasses.replace(SPEC, temperature=1.0, memory_s=1e9)
+    spec = dataclasses.replace(spec, evidence_floor=1.0, evidence_factor=0.0)
+    decision = SubstanceDecision(LABELS, spec)
+    half, full = window([1, 0, 0, 0, 0, 0, 0]), window([0, 1, 0, 0, 0, 0, 0])
+    decision.add(Heard(half), Share(0, 0.5, 0.5))
+    posterior = decision.add(Heard(full), Share(0, 1, 0.5))
+    weight = 0.5**4
+    expected = softmax((weight * half + full) / (weight + 1))
+    np.testing.assert_allclose(posterior, expected, atol=1e-6)
+
+
+def test_a_full_window_may_be_taken_at_its_word() -> None:
+    spec = dataclasses.replace(SPEC, temperature=2.0, evidence_floor=0.4, evidence_factor=0.6)
+    decision = SubstanceDecision(LABELS, spec)
+    posterior = decision.add(heard([2, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
+    np.testing.assert_allclose(posterior, softmax(np.array([1, 0.5, 0, 0, 0, 0, 0])), atol=1e-6)
+
+
+def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
+    beliefs = [
+        SubstanceDecision(LABELS, SPEC).add(heard([3, 0, 0, 0, 0, 0, 0]), Share(0, part, part))[0]
+        for part in (0.2, 0.5, 1.0)
+    ]
+    assert beliefs == sorted(beliefs)
+    assert beliefs[0] < beliefs[2]
+
+
+def test_the_same_samples_again_add_nothing() -> None:
+    decision = SubstanceDecision(LABELS, SPEC)
+    first = decision.add(heard([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 1)).copy()
+    again = decision.add(heard([1, 0, 0, 0, 0, 0, 0]), Share(0, 1, 0))
+    np.testing.assert_allclose(again, first, atol=1e-9)
+
+
+def test_fresh_samples_that_agree_make_it_surer() -> None:
+    decision = SubstanceDecision(LABELS, SPEC)
+    beliefs = [
+        decision.add(
+            heard([1, 0, 0, 0, 0, 0, 0]), Share(0 if n == 0 else 50, 1, 1 if n == 0 else 0.5)
+        )[0]
+        for n in range(6)
+    ]
+    assert all(later > before for before, later in itertools.pairwise(beliefs))
+
+
+def test_a_label_is_announced_after_confirming_and_not_before() -> None:
+    decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, confirm=3))
+    named = []
+    for number in range(4):
+        decision.add(heard([6, 0, 0, 0, 0, 0, 0]), Share(0 if number == 0 else 5, 1, 0.05))
+        named.append(decision.named and decision.named[0])
+    assert named == [None, None, "a", "a"]
+
+
+def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
+    spec = dataclasses.replace(
+        SPEC,
+        confirm=1,
+        memory_s=0.01,
+        evidence_floor=1,
+        evidence_factor=0,
+        announce=0.6,
+        withdraw=0.4,
+    )
+    decision = SubstanceDecision(LABELS, spec)
+    names = []
+    for probability in (0.7, 0.5, 0.45, 0.3, 0.5):
+        rest = (1 - probability) / 6
+        logits = np.log([probability, *[rest] * 6])
+        decision.add(heard(list(logits)), Share(5, 1, 0.05))
+        names.append(decision.announced)
+    assert names == ["a", "a", "a", None, None]
+
+
+def test_another_label_takes_over_once_it_is_sure() -> None:
+    decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, memory_s=20.0))
+    for number in range(6):
+        decision.add(heard([6, 0, 0, 0, 0, 0, 0]), Share(0 if number == 0 else 5, 1, 0.05))
+    assert decision.announced == "a"
+    seen = set()
+    for _ in range(20):
+        decision.add(heard([0, 6, 0, 0, 0, 0, 0]), Share(5, 1, 0.05))
+        seen.add(decision.announced)
+    assert decision.announced == "b"
+    assert seen <= {"a", "b", None}
+
+
+def test_top_lists_five_in_order_and_nothing_before_a_window() -> None:
+    decision = SubstanceDecision(LABELS, SPEC)
+    assert decision.top == ()
+    decision.add(heard([0, 5, 1, 2, 3, 4, -1]), Share(0, 1, 1))
+    assert [label for label, _ in decision.top] == ["b", "f", "e", "d", "c"]
+
+
+def test_clearing_forgets_evidence_and_label() -> None:
+    decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, confirm=1))
+    decision.add(heard([9, 0, 0, 0, 0, 0, 0]), Share(0, 1, 1))
+    decision.clear()
+    assert decision.announced is None
+    assert decision.top == ()
+    posterior = decision.add(heard([0, 1, 0, 0, 0, 0, 0]), Share(0, 1, 1))
+    effective = SPEC.evidence_floor + SPEC.evidence_factor
+    expected = softmax(effective * np.array([0.0, 1, 0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(posterior, expected, atol=1e-6)
+
+
+def test_log_probabilities_survive_large_logits() -> None:
+    result = log_probabilities(np.array([1e4, 0.0], dtype=np.float32), 1.0)
+    assert result.tolist() == [0.0, -1e4]
+
+
+# How much of the mixture its named parts must make up has tests of its own, below.
+MIXED = dataclasses.replace(
+    SPEC, presence_thresholds=(0.6,) * 3, presence_release=0.5, announce=0.15, withdraw=0.1
+)
+
+
+def mixture_after(presences: list[list[float]], memory_s: float = 0.01) -> list[list[str]]:
+    decision = MixtureDecision(("a", "b", "c"), dataclasses.replace(MIXED, memory_s=memory_s))
+    listed = []
+    for presence in presences:
+        decision.add(window([0.2, 0.5, 0.3]), window(presence), Share(5, 1, 0.05))
+        listed.append([component.label for component in decision.components])
+    return listed
+
+
+def test_components_are_those_over_their_threshold_the_largest_first() -> None:
+    assert mixture_after([[0.7, 0.9, 0.1]]) == [["b", "a"]]
+
+
+def test_a_component_is_dropped_only_below_its_released_threshold() -> None:
+    assert mixture_after([[0.7, 0, 0], [0.4, 0, 0], [0.2, 0, 0], [0.4, 0, 0]]) == [
+        ["a"], ["a"], [], [],
+    ]  # fmt: skip
+
+
+def test_proportions_spread_over_everything_name_nothing() -> None:
+    spec = dataclasses.replace(MIXED, announce=0.5, withdraw=0.3, memory_s=0.01)
+    decision = MixtureDecision(("a", "b", "c"), spec)
+    decision.add(window([0.4, 0.35, 0.25]), window([0.9, 0.1, 0.1]), Share(0, 1, 1))
+    assert decision.announced is None
+    decision.add(window([0.6, 0.2, 0.2]), window([0.9, 0.1, 0.1]), Share(5, 1, 1))
+    assert decision.announced == "a"
+    decision.add(window([0.4, 0.35, 0.25]), window([0.9, 0.1, 0.1]), Share(5, 1, 1))
+    assert decision.announced == "a"
+    decision.add(window([0.2, 0.5, 0.3]), window([0.9, 0.1, 0.1]), Share(5, 1, 1))
+    assert decision.announced is None
+
+
+def test_a_part_too_small_to_have_been_trained_on_is_not_named() -> None:
+    decision = MixtureDecision(("a", "b", "c"), MIXED)
+    decision.add(window([0.05, 0.55, 0.4]), window([0.9, 0.9, 0.9]), Share(0, 1, 1))
+    assert decision.announced == "b + c"
+
+
+def test_proportions_are_the_mean_over_windows_and_sum_to_one() -> None:
+    decision = MixtureDecision(("a", "b", "c"), dataclasses.replace(MIXED, memory_s=1e9))
+    decision.add(window([1, 0, 0]), window([0.9, 0.9, 0.9]), Share(0, 1, 1))
+    decision.add(window([0, 0.5, 0.5]), window([0.9, 0.9, 0.9]), Share(5, 1, 0.05))
+    assert {c.label: c.proportion for c in decision.components} == pytest.approx(
+        {"a": 0.5, "b": 0.25, "c": 0.25}
+    )
+    assert decision.announced == "a + b + c"
+
+
+@pytest.mark.parametrize(
+    ("phase", "named", "expected"),
+    [
+        (Phase.WARMING_UP, True, State.WARMING_UP),
+        (Phase.AMBIENT, True, State.AMBIENT),
+        (Phase.UNKNOWN, False, State.SENSING),
+        (Phase.UNKNOWN, True, State.RECOGNISED),
+        (Phase.EXPOSED, False, State.SENSING),
+        (Phase.EXPOSED, True, State.RECOGNISED),
+        (Phase.RECOVERING, True, State.RECOVERING),
+    ],
+)
+def test_the_state_follows_the_air_and_a_fault_goes_before_all(
+    phase: Phase, expected: State, *, named: bool
+) -> None:
+    assert state_of(phase, named=named, fault=False) is expected
+    assert state_of(phase, named=named, fault=True) is State.FAULT
+    strange = State.UNRECOGNISED if expected is State.SENSING else expected
+    assert state_of(phase, named=named, fault=False, unrecognised=True) is strange
+
+
+# Embeddings are 8 wide: label i lies along axis i, and nothing along the last one.
+SPACE = EmbeddingSpace(LABELS, np.zeros(8), np.eye(8), np.eye(7, 8))
+WARY = dataclasses.replace(
+    SPEC, novelty="cosine", unknown_above=0.5, unknown_after=1.0, unknown_confirm=2, memory_s=1e9
+)
+KNOWN, STRANGE = np.eye(8, dtype=np.float32)[[0, 7]]
+FIRST, LATER = Share(0, 1, 1), Share(5, 1, 0.05)
+SURE_OF_A = window([9, 0, 0, 0, 0, 0, 0])
+
+
+def test_evidence_for_none_is_said_after_enough_of_it_and_bars_every_name() -> None:
+    spec = dataclasses.replace(WARY, unknown_after=1.08, confirm=1)
+    decision = SubstanceDecision(LABELS, spec, SPACE)
+    said = []
+    for number in range(6):
+        decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        said.append(decision.unrecognised)
+        assert decision.announced is None
+        assert decision.novelty == pytest.approx(1.0)
+    # So many windows are there with the third look; two in a row make the fourth.
+    assert said == [False, False, False, True, True, True]
+
+
+def test_a_name_is_taken_back_once_the_evidence_is_for_none() -> None:
+    decision = SubstanceDecision(LABELS, dataclasses.replace(WARY, memory_s=5.0), SPACE)
+    names = []
+    for embedding in [KNOWN] * 4 + [STRANGE] * 8:
+        decision.add(Heard(SURE_OF_A, embedding), Share(5, 1, 1))
+        names.append(decision.announced)
+    assert names[:4] == [None, "a", "a", "a"]
+    assert decision.unrecognised
+    assert names[-1] is None
+    for _ in range(12):
+        decision.add(Heard(SURE_OF_A, KNOWN), Share(5, 1, 1))
+    assert not decision.unrecognised
+    assert decision.announced == "a"
+
+
+@given(
+    strange=st.lists(st.booleans(), min_size=1, max_size=20),
+    fresh=st.floats(0.01, 1),
+    fullness=st.floats(0, 6),
+    memory_s=st.floats(5, 500),
+)
+def test_novelty_fades_and_weighs_as_the_evidence_does(
+    *, strange: list[bool], fresh: float, fullness: float, memory_s: float
+) -> None:
+    spec = dataclasses.replace(WARY, fullness=fullness, memory_s=memory_s)
+    decision = SubstanceDecision(LABELS, spec, SPACE)
+    filled = np.linspace(0.2, 1, len(strange))
+    for number, (odd, part) in enumerate(zip(strange, filled, strict=True)):
+        heard_now = Heard(SURE_OF_A, STRANGE if odd else KNOWN)
+        decision.add(heard_now, Share(5.0 if number else 0.0, part, fresh))
+    ages = 5.0 * np.arange(len(strange))[::-1]
+    weight = np.exp(-ages / memory_s) * filled**fullness
+    expected = (weight * np.array(strange)).sum() / weight.sum()
+    assert decision.novelty == pytest.approx(expected, abs=1e-9)
+
+
+def test_clearing_forgets_that_the_odour_was_none() -> None:
+    decision = SubstanceDecision(LABELS, WARY, SPACE)
+    for number in range(4):
+        decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+    assert decision.unrecognised
+    decision.clear()
+    assert not decision.unrecognised
+    assert decision.novelty is None
+
+
+@pytest.mark.parametrize(
+    "spec", [SPEC, dataclasses.replace(WARY, unknown_above=None)], ids=["no score", "no bound"]
+)
+def test_without_a_bound_nothing_is_unrecognised(spec: DecisionSpec) -> None:
+    decision = SubstanceDecision(LABELS, spec, SPACE)
+    for number in range(9):
+        decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+    assert not decision.unrecognised
+    assert decision.announced == "a"
+
+
+def test_a_taught_smell_joins_the_labels_and_is_no_stranger() -> None:
+    petrol = Taught("petrol", np.eye(8)[7], windows=5, exposures=1)
+    spec = dataclasses.replace(WARY, head_temperature=0.01)
+    decision = SubstanceDecision(LABELS, spec, SPACE, Head(taught=(petrol,)))
+    for number in range(4):
+        posterior = decision.add(Heard(SURE_OF_A, STRANGE), LATER if number else FIRST)
+    assert posterior.shape == (8,)
+    assert decision.announced == "petrol"
+    assert decision.novelty == pytest.approx(0.0)
+
+
+@given(LOGITS, st.floats(0.01, 0.9))
+def test_a_set_holds_every_label_over_the_threshold_and_always_the_likeliest(
+    windows: list[list[float]], threshold: float
+) -> None:
+    spec = dataclasses.replace(SPEC, set_threshold=threshold)
+    decision = SubstanceDecision(LABELS, spec)
+    assert decision.label_set == ()
+    for logits in windows:
+        posterior = decision.add(heard(logits), FIRST)
+    expected = {label for label, p in zip(LABELS, posterior, strict=True) if p >= threshold}
+    best = decision.top[0][0]
+    assert set(decision.label_set) == expected | {best}
+    assert decision.label_set[0] == best
+
+
+def test_no_set_is_said_where_none_was_fitted() -> None:
+    decision = SubstanceDecision(LABELS, SPEC)
+    decision.add(heard([9, 0, 0, 0, 0, 0, 0]), FIRST)
+    assert decision.label_set == ()
+
+
+def test_a_label_may_be_asked_for_more_belief_and_more_patience() -> None:
+    rules = {"a": LabelRule(announce=0.999999), "b": LabelRule(confirm=5)}
+    spec = dataclasses.replace(SPEC, confirm=1, labels=rules)
+    first = {}
+    for label in "abc":
+        decision = SubstanceDecision(LABELS, spec)
+        for number in range(9):
+            decision.add(Heard(9 * np.eye(7, dtype=np.float32)["abc".index(label)]), LATER)
+            if decision.announced == label:
+                first.setdefault(label, number)
+    assert first["b"] == first["c"] + 4
+    assert "a" not in first
+
+
+def test_a_label_that_needs_less_belief_than_a_withdrawal_is_kept_at_its_own() -> None:
+    spec = dataclasses.replace(SPEC, confirm=1, labels={"a": LabelRule(announce=0.2)})
+    decision = SubstanceDecision(LABELS, spec)
+    for _ in range(3):
+        decision.add(heard([math.log(5), 0, 0, 0, 0, 0, 0]), Share(5, 1, 1e-9))
+    assert decision.top[0][1] < spec.withdraw
+    assert decision.announced == "a"
+
+
+@given(st.floats(0.01, 0.6))
+def test_a_stated_error_rate_asks_for_the_belief_that_bounds_it(rate: float) -> None:
+    spec = SPEC.at_error_rate(rate)
+    assert spec.announce == pytest.approx(1 - rate)
+    assert spec.withdraw / spec.announce == pytest.approx(SPEC.withdraw / SPEC.announce)
+    assert spec.overrule >= spec.announce
+    assert not spec.problems()
+
+
+def test_announcements_are_wrong_no_more_often_than_stated() -> None:
+    """Three thousand sequential tests between labels, with evidence that is just what it says."""
+    rng = np.random.default_rng(8)
+    rate = 0.2
+    independent = dataclasses.replace(
+        SPEC, evidence_floor=1e-9, evidence_factor=1.0, memory_s=1e9, confirm=1, fullness=0.0
+    ).at_error_rate(rate)
+    wrong = announced = 0
+    for _ in range(3000):
+        truth = int(rng.integers(7))
+        decision = SubstanceDecision(LABELS, independent)
+        for _ in range(60):
+            # Each look is at independent normal readings, one a label, whose mean tells the truth.
+            reading = rng.normal(0, 1, 7) + 0.8 * (np.arange(7) == truth)
+            decision.add(Heard((0.8 * reading).astype(np.float32)), Share(0.0, 1, 1))
+            if decision.announced is not None:
+                announced += 1
+                wrong += decision.announced != LABELS[truth]
+                break
+    assert announced > 2900
+    assert wrong / announced <= rate
+    assert wrong / announced > rate / 4  # and not by never saying anything doubtful
+
+
+def test_components_lie_in_intervals_inside_0_and_1() -> None:
+    decision = MixtureDecision(("a", "b", "c"), dataclasses.replace(MIXED, proportion_margin=0.3))
+    decision.add(window([0.8, 0.1, 0.1]), window([0.9, 0.9, 0.1]), FIRST)
+    assert [(part.label, part.low, part.high) for part in decision.components] == [
+        ("a", pytest.approx(0.5), 1.0),
+        ("b", 0.0, pytest.approx(0.4)),
+    ]
+
+
+def test_constants_that_contradict_each_other_are_all_named() -> None:
+    spec = DecisionSpec(temperature=0, announce=0.3, withdraw=0.5, confirm=0)
+    assert len(spec.problems()) == 3
+    spec = DecisionSpec(
+        error_rate=1.5,
+        unknown_above=0.3,
+        unknown_confirm=0,
+        head_temperature=0,
+        set_threshold=0,
+        labels={"a": LabelRule(announce=2, confirm=0)},
+    )
+    assert len(spec.problems()) == 7
+    assert not DecisionSpec().problems()
+    assert math.isclose(DecisionSpec().temperature, 1.0)

@@ -1,0 +1,271 @@
+"""The leak detector finds the leaks that are planted, and none where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardware.channels import N_CHANNELS, channel_index
+from hardware.recording import RecordingWriter
+from training.cli import main
+from training.data.dataset import DataError, Dataset, Sample, load_substances
+from training.experiments.audit.controls import CONTROLS, Control, excerpts
+from training.experiments.audit.verdicts import (
+    CLEAN,
+    LEAKS,
+    MIN_RECORDINGS,
+    SHUFFLED,
+    STEPS,
+    TOO_FEW,
+    Audit,
+    Reference,
+    audit,
+    verdict_of,
+)
+from training.experiments.baselines.inputs import OURS, labelled_windows
+from training.reports.audit import page, table
+
+pytest.importorskip("sklearn", reason="the audit needs the extra `train`")
+
+LABELS = tuple("abcdef")
+TEMPERATURE, VOC = channel_index("Temperature"), channel_index("VOC")
+
+
+def recordings(
+    *,
+    labels: int = 6,
+    per_label: int = 5,
+    rows: int = 260,
+    seed: int = 3,
+    leak: str = "",
+    smell: bool = True,
+) -> Dataset:
+    """Recordings whose smell shows in a period, without any session but for a planted leak."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for label in range(labels):
+        for take in range(per_label):
+            values = rng.normal(0, 1, (rows, N_CHANNELS)) + rng.uniform(200, 800, N_CHANNELS)
+            period_s = (6.0 + 3 * label) if smell else 10.0
+            phase = 2 * np.pi * (np.arange(rows) / period_s + rng.random())
+            values[:, :6] += 60 * np.sin(phase)[:, None]
+            values[:, TEMPERATURE] = 20 + rng.uniform(0, 5) + rng.normal(0, 0.1, rows)
+            name = f"{LABELS[label]}/{rng.integers(1e6)}.csv"
+            if leak == "weather":
+                values[:, TEMPERATURE] += 10 * label
+            if leak == "level":
+                values[:, VOC] = 200 + 100 * label + rng.normal(0, 3, rows)
+            if leak == "counts":
+                values[:, VOC] = np.rint(200 + 100 * label + rng.normal(0, 3, rows))
+            if leak == "start":
+                values[:5, VOC] = 100 + 120 * label
+            if leak == "name":
+                name = f"{LABELS[label]}/2026-01-{label + 1:02d}-{take}.csv"
+            if leak == "broken":
+                values[:, label] = np.nan
+            target = np.eye(labels, dtype=np.float32)[label]
+            readings = values.astype(np.float32)
+            samples.append(Sample(name, f"{label}-{take}", readings, target, name, 1.0))
+    return Dataset("substance", LABELS[:labels], tuple(samples))
+
+
+def judged(data: Dataset, reference: Reference | None = None) -> Audit:
+    return audit(data, trees=40, reference=reference)
+
+
+def verdicts(result: Audit) -> dict[str, str]:
+    return {row.control: row.verdict for row in result.rows}
+
+
+def test_no_leak_is_found_where_none_is_planted() -> None:
+    result = judged(recordings())
+    assert set(verdicts(result).values()) == {CLEAN}
+    assert result.references[0].top1 > 0.6, "the smell itself is there to be learnt"
+    assert any("share no session" in line for line in result.summary)
+
+
+@pytest.mark.parametrize(
+    ("leak", "found"),
+    [
+        ("weather", {"environment"}),
+        ("level", {"absolute_baseline", "first_seconds"}),
+        ("counts", {"absolute_baseline", "first_seconds", "least_step"}),
+        ("start", {"first_seconds"}),
+        ("name", {"file_order"}),
+        ("broken", {"channel_flags", "absolute_baseline", "first_seconds"}),
+    ],
+)
+def test_a_planted_leak_is_found_and_no_other(leak: str, found: set[str]) -> None:
+    result = judged(recordings(leak=leak))
+    leaking = {name for name, verdict in verdicts(result).items() if verdict == LEAKS}
+    assert leaking == found
+    strongest = max(result.rows, key=lambda row: row.top1)
+    assert strongest.control in found
+    assert strongest.top1 > 0.6
+    assert any(f"{len(found)} of {len(CONTROLS)} controls leak" in line for line in result.summary)
+
+
+def test_a_leak_in_the_weather_is_seen_even_where_nothing_smells() -> None:
+    result = judged(recordings(leak="weather", smell=False))
+    assert verdicts(result)["environment"] == LEAKS
+    assert result.references[0].low < result.rows[0].chance < 0.3
+
+
+def test_labels_permuted_over_recordings_cannot_be_learnt() -> None:
+    shuffled = judged(recordings()).rows[-1]
+    assert shuffled.control == SHUFFLED
+    assert shuffled.low <= shuffled.chance
+    assert shuffled.top1 < 0.35
+
+
+def test_an_audit_of_the_same_data_is_the_same() -> None:
+    data = recordings(per_label=4)
+    assert judged(data) == judged(data)
+
+
+def test_every_control_sees_one_row_a_window_and_finite_numbers() -> None:
+    data = recordings(leak="broken", per_label=2)
+    windows = labelled_windows(data, OURS)
+    cut = excerpts(data, OURS, windows.owner)
+    assert len(CONTROLS) == 6
+    for control in CONTROLS:
+        rows = np.concatenate([control.describe(one) for one in cut])
+        assert len(rows) == len(windows.owner), control.name
+        assert np.isfinite(rows).all(), control.name
+
+
+def test_controls_see_the_samples_of_their_window_at_any_rate() -> None:
+    data = recordings(labels=2, per_label=1)
+    slow = data.samples[0]
+    quick = Sample("a/q.csv", "q", slow.values.repeat(4, axis=0), slow.target, "q", 4.0)
+    both = Dataset("substance", data.labels, (slow, quick))
+    windows = labelled_windows(both, OURS)
+    one, other = excerpts(both, OURS, windows.owner)
+    assert one.spans == ((0, 150), (50, 200), (100, 250))
+    assert other.spans == ((0, 600), (200, 800), (400, 1000))
+    for name in ("environment", "absolute_baseline", "first_seconds"):
+        control = named(name)
+        np.testing.assert_allclose(control.describe(one), control.describe(other), rtol=1e-5)
+
+
+def named(name: str) -> Control:
+    (control,) = (control for control in CONTROLS if control.name == name)
+    return control
+
+
+def test_a_small_set_is_told_to_be_too_small_and_not_judged() -> None:
+    result = judged(recordings(labels=2, per_label=2, leak="weather"))
+    assert set(verdicts(result).values()) == {TOO_FEW}
+    assert any(str(MIN_RECORDINGS) in line for line in result.summary)
+
+
+@pytest.mark.parametrize(
+    ("low", "recordings_", "verdict"),
+    [(0.21, 30, LEAKS), (0.2, 30, CLEAN), (0.0, 30, CLEAN), (1.0, MIN_RECORDINGS - 1, TOO_FEW)],
+)
+def test_a_control_leaks_if_its_whole_interval_is_above_chance(
+    low: float, recordings_: int, verdict: str
+) -> None:
+    assert verdict_of(low, 0.2, recordings_) == verdict
+
+
+def test_one_recording_of_a_label_says_what_to_record() -> None:
+    data = recordings(labels=3, per_label=2)
+    with pytest.raises(DataError, match=r"one of c\. Record"):
+        judged(data.subset(np.arange(6) != 5))
+
+
+def test_one_label_alone_cannot_be_audited() -> None:
+    data = recordings(labels=2, per_label=2)
+    with pytest.raises(DataError, match="another smell"):
+        judged(data.subset(np.arange(4) < 2))
+
+
+def test_a_recording_too_short_for_any_window_is_named() -> None:
+    data = recordings(labels=2, per_label=2)
+    stub = data.samples[0]
+    short = Sample(stub.name, stub.sha256, stub.values[:30], stub.target, stub.group, 1.0)
+    with pytest.raises(DataError, match=stub.name):
+        judged(Dataset("substance", data.labels, (short, *data.samples[1:])))
+
+
+def test_copies_of_a_recording_are_named() -> None:
+    data = recordings(labels=2, per_label=3)
+    one = data.samples[1]
+    copy = Sample("a/copy.csv", one.sha256, one.values, one.target, "a/copy.csv", 1.0)
+    result = judged(Dataset("substance", data.labels, (*data.samples, copy)))
+    assert any("a/copy.csv" in line and "byte for byte" in line for line in result.summary)
+
+
+def test_controls_are_held_against_the_network_where_its_figures_are_given() -> None:
+    data = recordings(leak="weather", per_label=4)
+    result = judged(data, Reference("nose-6", top1=0.5, recording_top1=0.75))
+    row = result.rows[0]
+    assert result.references[-1].control == "nose-6"
+    assert row.share_of_skill == pytest.approx(
+        (row.top1 - row.chance) / (0.5 - row.chance), abs=0.01
+    )
+    assert "nose-6" in row.sentence
+
+
+def test_page_and_table_hold_every_line() -> None:
+    result = judged(recordings(labels=4, per_label=5, leak="weather"))
+    text = page(result)
+    for row in (*result.references, *result.rows):
+        assert f"{row.top1:.3f}" in table(result)
+        assert row.sentence in text
+    assert len(table(result).splitlines()) == 2 + len(STEPS) + 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("smells")
+    for sample in recordings(labels=4, per_label=5, rows=180, leak="level").samples:
+        path = place / sample.name
+        path.parent.mkdir(exist_ok=True)
+        with RecordingWriter(path) as recording:
+            for number, reading in enumerate(sample.values):
+                recording.write(number * 1000, reading)
+    return place
+
+
+def test_command_prints_verdicts_and_writes_table_and_plot(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(folder), "--run", str(tmp_path), "--trees", "30", "--jobs", "1"]
+    assert main(["audit", *arguments, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((tmp_path / "audit.json").read_text())
+    assert printed["rows"] == written["rows"]
+    by_name = {row["control"]: row for row in written["rows"]}
+    assert list(by_name) == list(STEPS[1:])
+    assert by_name["absolute_baseline"]["verdict"] == LEAKS
+    plot = (tmp_path / "audit.svg").read_text()
+    assert "absolute baseline" in plot
+    assert "leaks" in plot
+    assert "audit.svg" in (tmp_path / "audit.md").read_text()
+    assert main(["audit", *arguments]) == 0
+    assert by_name["absolute_baseline"]["sentence"] in capsys.readouterr().out
+
+
+def test_a_networks_report_must_be_on_the_same_recordings(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "crossval.json"
+    report.write_text(
+        json.dumps(
+            {"model": "m", "mean": {"top1": 0.5, "recording_top1": 0.5}, "data_sha256": "other"}
+        )
+    )
+    arguments = ["audit", "--data", str(folder), "--run", str(tmp_path), "--model-report"]
+    assert main([*arguments, str(report)]) == 2
+    assert "other recordings" in capsys.readouterr().err
+    report.write_text(report.read_text().replace("other", load_substances(folder).sha256))
+    assert main([*arguments, str(report), "--trees", "5"]) == 0
+    assert "m names 50 % of windows right" in capsys.readouterr().out
+    report.write_text("[]")
+    assert main([*arguments, str(report)]) == 2
+    assert "crossval" in capsys.readouterr().err

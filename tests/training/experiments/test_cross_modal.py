@@ -1,0 +1,298 @@
+"""Comparing cross-modal trainings, and matching descriptions with what was smelled."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hardware.channels import N_CHANNELS
+from hardware.errors import UsageError
+from hardware.recording import RecordingWriter
+from tests.training import tiny
+from training.cli import main
+from training.config import (
+    CrossModalConfig,
+    TeacherConfig,
+)
+from training.config import config_as_dict as as_dict
+from training.data.dataset import N_FOLDS, Dataset, load_substances
+
+pytest.importorskip("torch", reason="the trainer needs the extra `train`")
+pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
+
+from training.evaluation.auroc import area, column_areas, mean_area
+from training.experiments.cross_modal import (
+    PLAIN,
+    SWITCHES,
+    Task,
+    budgeted,
+    split,
+    switched,
+    tasks,
+    unseen_substances,
+)
+from training.experiments.description_matching import (
+    Pairs,
+    all_pairs,
+    cross_fitted,
+    fit_experts,
+    geometric_mean_threshold,
+    matched,
+    strangers_matched,
+)
+
+LABELS = ("almond", "apple", "banana", "cloves", "garlic", "ginger", "lemon", "mint", "pear",
+          "walnuts")  # fmt: skip
+CONFIG = dataclasses.replace(
+    tiny.CONFIG, optimiser=dataclasses.replace(tiny.CONFIG.optimiser, steps=60)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings of ten substances, with the tables beside them and a configuration."""
+    top = tmp_path_factory.mktemp("comparison")
+    rng = np.random.default_rng(5)
+    for place, label in enumerate(LABELS):
+        (top / "base" / label).mkdir(parents=True)
+        for number in range(2):
+            with RecordingWriter(top / "base" / label / f"{number}.csv") as recording:
+                phase = rng.random()
+                for row in range(70):
+                    values = np.full(N_CHANNELS, np.nan, dtype=np.float32)
+                    turn = 2 * np.pi * (row / (4 + 2 * place) + phase)
+                    values[0] = np.rint(300 + 60 * np.sin(turn) + rng.normal(0, 2))
+                    values[2] = np.rint(500 + 60 * np.cos(turn) + rng.normal(0, 2))
+                    recording.write(row * 1000, values)
+    with (top / "gcms_elements.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["food_name", "C", "H", "S"])
+        writer.writerows([label, *rng.integers(1, 900, 3)] for label in LABELS)
+    texts = {
+        label: f"{label} smells {' and '.join(rng.permutation(WORDS)[:4])}." for label in LABELS
+    }
+    (top / "text_description.json").write_text(json.dumps(texts))
+    (top / "tiny.yaml").write_text(yaml.safe_dump(as_dict(CONFIG)))
+    return top
+
+
+WORDS = ["sweet", "nutty", "green", "sharp", "warm", "fresh", "earthy", "floral", "woody"]
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Dataset:
+    return load_substances(folder / "base")
+
+
+def test_comparison_goes_on_where_it_was_cut_off(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compared(*options: str) -> list[dict[str, object]]:
+        command = [
+            "cross-modal", "--config", str(folder / "tiny.yaml"), "--data", str(folder / "base"),
+            "--steps", "6", "--run", str(tmp_path), "--json", *options,
+        ]  # fmt: skip
+        assert main(command) == 0
+        rows: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+        return rows
+
+    first = compared("--folds", "0", "--only", "signed")
+    assert [row["name"] for row in first] == [PLAIN, "signed"]
+    more = compared("--only", "signed,descriptors+balancer")
+    assert [row["folds"] for row in more] == [[0, 1]] * 3
+    again = compared("--folds", "0", "--only", "signed")
+    assert again == first  # `seconds` too: nothing was trained anew
+    assert first[0]["delta_top1"] == first[0]["delta_low"] == 0.0
+    names = {row["name"]: set(row["extras"]) for row in more}  # type: ignore[call-overload]
+    assert names[PLAIN] == set()
+    assert {"matching_auroc", "matching_auroc_unseen", "matching_views"} <= names["signed"]
+    assert {"descriptor_auroc", "descriptor_auroc_unseen"} <= names["descriptors+balancer"]
+    report = json.loads((tmp_path / "cross_modal.json").read_text())
+    assert report["rows"] == again
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_table_is_printed_for_a_reader(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "cross-modal", "--config", str(folder / "tiny.yaml"), "--data", str(folder / "base"),
+        "--steps", "2", "--run", str(tmp_path), "--folds", "0", "--only", "gcms",
+    ]  # fmt: skip
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [PLAIN, "gcms"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--only", "gcms,smell"), "smell"),
+        (("--steps", "0"), "--steps"),
+        (("--config", "mixtures-12"), "mixture"),
+        (("--folds", "7"), "--folds"),
+    ],
+)
+def test_wrong_options_are_wrong_use(
+    options: tuple[str, ...], word: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cross-modal", "--data", str(folder / "base"), *options]) == 2
+    assert word in capsys.readouterr().err
+
+
+def test_every_fold_is_done_before_the_next_and_starts_without_a_switch() -> None:
+    todo = tasks(["gcms", "signed"], [1, 3], unseen=True)
+    assert [(task.switch, task.fold, task.unseen) for task in todo] == [
+        (PLAIN, 1, False), ("gcms", 1, False), ("signed", 1, False), ("signed", 1, True),
+        (PLAIN, 3, False), ("gcms", 3, False), ("signed", 3, False), ("signed", 3, True),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="odor"):
+        tasks(["odor"], [0], unseen=False)
+
+
+def test_strangers_are_in_no_training_and_every_substance_is_one_once(data: Dataset) -> None:
+    strangers = np.concatenate([unseen_substances(data, fold) for fold in range(N_FOLDS)])
+    assert sorted(strangers) == list(range(len(LABELS)))
+    train, test = split(data, Task("signed", 1, unseen=True))
+    assert not (train & test).any()
+    assert (train | test).all()
+    own = unseen_substances(data, 1)
+    assert not np.isin(data.targets[train].argmax(axis=1), own).any()
+    assert set(own) < set(data.targets[test].argmax(axis=1))
+    plain, _ = split(data, Task("signed", 1, unseen=False))
+    assert len(np.unique(data.targets[plain].argmax(axis=1))) == len(LABELS)
+
+
+def test_budget_is_steps_of_one_network() -> None:
+    taught = dataclasses.replace(
+        CONFIG, teachers=(TeacherConfig(seed=1, steps=9, augment=CONFIG.augment),)
+    )
+    config = budgeted(taught, 10)
+    assert config.teachers == ()
+    assert config.optimiser.steps == 10
+    assert config.optimiser.warmup <= 2
+    assert config.network == CONFIG.network
+
+
+def test_switch_keeps_the_files_that_the_configuration_names() -> None:
+    given = CrossModalConfig(descriptors=0.3, gcms_file="my.csv", descriptors_file="own.csv")
+    config = dataclasses.replace(CONFIG, cross_modal=given)
+    assert switched(config, PLAIN).cross_modal is None
+    on = switched(config, "gcms").cross_modal
+    assert on == CrossModalConfig(gcms=0.5, gcms_file="my.csv", descriptors_file="own.csv")
+
+
+def test_switches_are_on_by_their_names() -> None:
+    assert SWITCHES[PLAIN] is None
+    both = SWITCHES["both"]
+    assert both is not None
+    assert both.similarity == both.masked == 0.4
+    for name in ("gcms", "similarity", "signed", "masked", "balancer", "descriptors"):
+        assert getattr(SWITCHES[name], name)
+
+
+# --- matching -------------------------------------------------------------------------------
+
+
+def views(informative: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines [recordings, labels, 3 views] of which the second knows the truth so well."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(20), 3)
+    cosines = rng.normal(0, 0.3, (60, 20, 3))
+    cosines[np.arange(60), truth, 1] += informative
+    return cosines, truth
+
+
+def test_combination_of_experts_follows_the_one_that_knows() -> None:
+    result = cross_fitted(*views(1.0))
+    assert result.auroc.value > 0.95
+    assert result.views[1] > 0.95
+    assert abs(result.views[0] - 0.5) < 0.12
+    assert result.sensitivity > 0.8
+    assert result.specificity > 0.8
+
+
+def test_matching_without_knowledge_is_chance() -> None:
+    assert abs(cross_fitted(*views(0.0)).auroc.value - 0.5) < 0.12
+
+
+def test_pairs_take_the_chosen_substances_only() -> None:
+    cosines, truth = views(1.0)
+    pairs = all_pairs(cosines, truth, np.array([2, 5, 7]))
+    assert pairs.cosines.shape == (9 * 3, 3)
+    assert pairs.wanted.sum() == 9
+    np.testing.assert_array_equal(pairs.cosines[0], cosines[6, 2])
+
+
+def test_strangers_are_judged_by_what_other_strangers_taught() -> None:
+    """Were a fold's experts fitted on itself, turning the other's cosines would not matter."""
+    cosines, truth = views(1.0)
+    halves = [all_pairs(cosines, truth, np.arange(start, start + 10)) for start in (0, 10)]
+    fair = strangers_matched(dict(enumerate(halves)))
+    assert min(one.auroc.value for one in fair) > 0.95
+    assert min(one.sensitivity for one in fair) > 0.8
+    upside_down = Pairs(-halves[1].cosines, halves[1].wanted, halves[1].smelled)
+    misled, judged = strangers_matched({0: halves[0], 1: upside_down})
+    assert misled.auroc.value < 0.1
+    assert judged.auroc.value < 0.1
+    alone = strangers_matched({3: halves[0]})
+    assert len(alone) == 2
+    assert min(one.auroc.value for one in alone) > 0.9
+
+
+def test_threshold_is_that_of_the_greatest_geometric_mean() -> None:
+    scores = np.array([0.1, 0.2, 0.3, 0.6, 0.5, 0.7, 0.9])
+    wanted = np.array([False, False, False, False, True, True, True])
+    best = geometric_mean_threshold(scores, wanted)
+    assert best == 0.5
+    grid = np.linspace(0, 1, 101)
+    means = [np.sqrt((scores[wanted] >= t).mean() * (scores[~wanted] < t).mean()) for t in grid]
+    assert np.sqrt(1.0 * 0.75) == pytest.approx(max(means))
+
+
+def test_experts_are_scored_at_the_threshold_they_were_fitted_with() -> None:
+    cosines = np.array([[0.0], [0.1], [0.9], [1.0]])
+    pairs = Pairs(cosines, np.array([False, False, True, True]), np.arange(4))
+    experts = fit_experts(pairs)
+    other = Pairs(cosines - 10, pairs.wanted, pairs.smelled)
+    shifted = matched(experts, other)
+    assert shifted.auroc.value == 1.0
+    assert (shifted.sensitivity, shifted.specificity) == (0.0, 1.0)
+
+
+def test_descriptor_that_cannot_be_judged_is_left_out_of_the_mean() -> None:
+    scores = np.array([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9]])
+    wanted = np.array([[True, True, True], [False, True, False]])
+    areas = column_areas(scores, wanted, np.arange(2))
+    assert {k: one.value for k, one in areas.items()} == {0: 1.0, 2: 0.0}
+    assert mean_area([*areas.values()]).value == 0.5
+
+
+def test_resampled_area_is_that_of_the_repeated_recordings() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    from training.evaluation.intervals import DRAWS, resampled
+
+    rng = np.random.default_rng(3)
+    group = np.repeat(np.arange(8), 5)
+    scores = rng.integers(0, 6, 40).astype(float)  # with ties
+    wanted = rng.random(40) < 0.4
+    found = area(scores, wanted, group)
+    assert found.value == pytest.approx(roc_auc_score(wanted, scores))
+    times = resampled(8, None, seed=0, draws=DRAWS)[:5, group]
+    expected = [roc_auc_score(np.repeat(wanted, n), np.repeat(scores, n)) for n in times]
+    np.testing.assert_allclose(found.draws[:5], expected)
+    low, high = found.interval
+    assert low < found.value < high
+
+
+def test_resample_with_nothing_to_judge_is_left_out() -> None:
+    alone = area(np.array([0.2, 0.9]), np.array([False, True]), np.array([0, 1]))
+    assert np.isnan(alone.draws).any()
+    assert alone.interval == (1.0, 1.0)

@@ -1,0 +1,208 @@
+"""int8 in both kinds: integers are there, training windows alone calibrate, losses are counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from hardware.channels import N_CHANNELS
+from hardware.errors import UsageError
+from hardware.recording import RecordingWriter
+from models.bundle import Bundle, integer_matmuls, load_bundle
+from models.decision_spec import DecisionSpec
+from models.preprocess import PreprocessSpec
+from training.config import NetworkConfig, OptimiserConfig, TrainConfig, config_as_dict
+from training.data.dataset import Dataset, load_substances
+from training.evaluation.evaluate import ask, tally
+from training.evaluation.intervals import pooled
+from training.evaluation.scoring import Ratio, Windows, values
+from training.experiments.crossval import folds_of
+from training.export import precision
+
+torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
+
+from training.cli import main  # noqa: E402
+from training.export.bundle import Provenance, write  # noqa: E402
+from training.export.onnx import ExportError, quantise, to_onnx  # noqa: E402
+from training.fit import fit  # noqa: E402
+from training.network.scentformer import build_network  # noqa: E402
+
+torch.set_num_threads(1)
+
+SPEC = PreprocessSpec(
+    channels=("NO2", "VOC"), rate_hz=1.0, lags=(3, 6), first_step=3, window=20, stride=10,
+    min_steps=4,
+)  # fmt: skip
+CONFIG = TrainConfig(
+    name="tiny",
+    task="substance",
+    preprocessing=SPEC,
+    network=NetworkConfig(d_model=16, layers=1, heads=2, ffn=2, patch=5),
+    optimiser=OptimiserConfig(steps=40, batch=16, learning_rate=5e-3, warmup=5, ema=0.9),
+    seed=3,
+)
+
+
+def windows(seed: int, count: int = 30, size: float = 1.0) -> Windows:
+    rng = np.random.default_rng(seed)
+    x = (size * rng.standard_normal((count, 20, 4))).astype(np.float32)
+    return Windows(x, np.ones((count, 20), np.float32), np.arange(count))
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    torch.manual_seed(5)
+    network = build_network(
+        "substance", CONFIG.network, window=20, n_features=4, n_lags=2, n_labels=5
+    )
+    return to_onnx(network, SPEC)
+
+
+def logits(model: bytes, given: Windows) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    rows = [
+        session.run(["logits"], {"x": given.x[k : k + 1], "mask": given.mask[k : k + 1]})[0]
+        for k in range(len(given.x))
+    ]
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_int8_has_integer_products_and_nearly_the_same_answers(model: bytes, kind: str) -> None:
+    small = quantise(model, kind, windows(1))  # type: ignore[arg-type]
+    assert integer_matmuls(small) >= 6
+    assert len(small) < len(model)
+    given = windows(2)
+    full, integer = logits(model, given), logits(small, given)
+    assert np.abs(full - integer).max() < 0.15 * np.abs(full).max()
+    assert not np.array_equal(full, integer)
+
+
+def test_static_scales_are_those_of_the_calibration_windows(model: bytes) -> None:
+    """Dynamic ones are each window's own, so that it alone stays right far outside."""
+    static = [quantise(model, "static", windows(1, size=size)) for size in (1.0, 0.01)]
+    given = windows(2, size=1.0)
+    full = logits(model, given)
+    errors = [np.abs(logits(small, given) - full).max() for small in static]
+    assert errors[1] > 3 * errors[0]
+
+
+def test_static_without_calibration_windows_is_refused(model: bytes) -> None:
+    with pytest.raises(ExportError, match="calibrate"):
+        quantise(model, "static")
+
+
+def write_recordings(folder: Path) -> Path:
+    """Five recordings of each of three odorants, told apart by the period of a swing."""
+    rng = np.random.default_rng(11)
+    for label, period_s in {"almond": 7.0, "banana": 11.0, "mango": 17.0}.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(5):
+            phase = 2 * np.pi * (np.arange(80) / period_s + rng.random())
+            values = np.full((80, N_CHANNELS), np.nan, dtype=np.float32)
+            values[:, 0] = np.rint(300 + 60 * np.sin(phase) + rng.normal(0, 2, 80))
+            values[:, 2] = np.rint(500 + 60 * np.cos(phase) + rng.normal(0, 2, 80))
+            with RecordingWriter(folder / label / f"{number}.csv") as recording:
+                for row, reading in enumerate(values):
+                    recording.write(row * 1000, reading)
+    return folder
+
+
+def fold_bundle(config: TrainConfig, data: Dataset, folder: Path, steps: list[int]) -> Bundle:
+    """What `crossval` does for the fold that `folder` is named after, without its report."""
+    train = data.subset(folds_of(data) != int(folder.name[-1]))
+    fitted = fit(config, train, folder=folder, on_step=lambda step, _: steps.append(step))
+    write(folder / "bundle", config, fitted, train, DecisionSpec(), Provenance("test", "tiny"))
+    return load_bundle(folder / "bundle", precision="int8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Dataset]:
+    """A cross-validation's run folder, its data folder and its data."""
+    root = tmp_path_factory.mktemp("run")
+    folder = write_recordings(root / "data")
+    data = load_substances(folder)
+    for fold in range(5):
+        fold_bundle(CONFIG, data, root / f"run/fold-{fold}", [])
+    (root / "tiny.yaml").write_text(json.dumps(config_as_dict(CONFIG)))
+    return root, folder, data
+
+
+def test_every_kind_is_scored_on_what_its_fold_held_out(
+    finished: tuple[Path, Path, Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, folder, data = finished
+    code = main(
+        ["bench", "--accuracy", "--config", str(root / "tiny.yaml"), "--data", str(folder),
+         "--run", str(root / "run"), "--runs", "5", "--json"]
+    )  # fmt: skip
+    kinds = json.loads(capsys.readouterr().out)["kinds"]
+    assert set(kinds) == {"fp32", "dynamic", "static"}
+    for kind, file in (("fp32", "fp32"), ("dynamic", "int8")):
+        parts = []
+        for fold in range(5):
+            test = data.subset(folds_of(data) == fold)
+            bundle = load_bundle(root / f"run/fold-{fold}/bundle", precision=file)  # type: ignore[arg-type]
+            parts.append(tally(bundle, test, ask(bundle, test)))
+        assert kinds[kind]["top1"] == pytest.approx(values(pooled(parts))["top1"], abs=1e-4)
+    assert kinds["fp32"]["loss"] == 0
+    assert kinds["dynamic"]["mb"] < kinds["fp32"]["mb"]
+    assert code == int(kinds["dynamic"]["loss"] > precision.LARGEST_LOSS)
+
+
+def test_bundle_trained_on_the_held_out_recordings_is_refused(
+    finished: tuple[Path, Path, Dataset],
+) -> None:
+    root, _, data = finished
+    with pytest.raises(UsageError, match="holds out"):
+        precision.compare(root / "run", data, (folds_of(data) + 1) % 5, [0], timed=1)
+
+
+def test_missing_fold_is_wrong_use(finished: tuple[Path, Path, Dataset], tmp_path: Path) -> None:
+    _, _, data = finished
+    with pytest.raises(UsageError, match="crossval"):
+        precision.compare(tmp_path, data, folds_of(data), [0])
+
+
+def test_bundle_says_how_it_was_quantised(
+    finished: tuple[Path, Path, Dataset], tmp_path: Path
+) -> None:
+    _, _, data = finished
+    folder = tmp_path / "fold-0"
+    steps: list[int] = []
+    bundle = fold_bundle(CONFIG, data, folder, steps)
+    assert bundle.manifest.runtime.quantisation == "dynamic"
+    assert len(steps) == CONFIG.optimiser.steps
+    # Another quantisation goes on from the same checkpoint: no step is trained again.
+    static = fold_bundle(dataclasses.replace(CONFIG, quantisation="static"), data, folder, steps)
+    assert static.manifest.runtime.quantisation == "static"
+    assert len(steps) == CONFIG.optimiser.steps
+
+
+def compared(top1: float, p50_ms: float) -> precision.Compared:
+    hits = np.zeros(1000)
+    hits[: round(1000 * top1)] = 1
+    tally = {"top1": Ratio(hits, np.ones(1000))}
+    return precision.Compared(tally, 1.0, p50_ms, p50_ms)
+
+
+def test_choice_is_the_fastest_that_loses_no_more_than_half_a_point() -> None:
+    rows = precision.report(
+        {
+            "fp32": compared(0.8, 2.0),
+            "dynamic": compared(0.796, 1.0),
+            "static": compared(0.79, 0.5),
+        },
+        "substance",
+    )
+    assert rows["static"]["loss"] == pytest.approx(0.01)
+    low, high = rows["static"]["loss_interval"]
+    assert 0 < low < 0.01 < high
+    assert precision.choice(rows) == "dynamic"
+    rows["dynamic"]["loss"] = 0.006
+    assert precision.choice(rows) == "fp32"

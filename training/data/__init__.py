@@ -1,0 +1,1 @@
+"""training/: recordings and tables read from disk into data sets."""

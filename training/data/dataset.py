@@ -1,0 +1,353 @@
+"""training/: recordings with what they hold, their groups, and every oddity counted.
+
+Reads folders of recordings through the same decoder as the daemon. Needs no
+torch: `scent-train evaluate` runs on a machine without it. Never looks at a
+timestamp, a file's order or an environment channel as something to learn from.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.channels import CHANNEL_NAMES, CHANNELS, Part, channel_index
+from hardware.errors import ScentdError, UsageError
+from hardware.frames import Quality
+from hardware.recording import Recording, read_recording
+from training.data.layouts import label_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_FOLDS = 5
+"""The base data has five recordings of each substance: one of each per fold."""
+
+OUT_OF_ORDER = 0.9
+"""Neighbours this different, in standard deviations, are no neighbours in time."""
+MIN_ROWS_TO_JUDGE = 50
+
+_INDEX_NAME = "mixture_index.csv"
+_COMPONENT = re.compile(r"([A-Za-z]+)_?(\d+(?:\.\d+)?)?(?=_|$)")
+_MIXTURE_NAME = re.compile(r"[A-Za-z]+_?(\d+(\.\d+)?)?(_[A-Za-z]+_?\d+(\.\d+)?)*")
+"""Substances with their percent; a lone substance may go without."""
+
+_INDEX_KEYS = frozenset({"file", "recording", "in_seen_split"})
+
+
+class DataError(ScentdError):
+    """The data is not laid out as expected; the message names the layouts that are read."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One labelled recording.
+
+    Attributes
+    ----------
+    name: path below the data folder, with forward slashes.
+    sha256: of the file's bytes.
+    values: float32[n, 12] in the channel table's order, NaN where unusable.
+    target: float32[labels], proportions summing to 1 (one-hot for a single substance).
+    in_order: whether its rows are in the order of time, as far as they can tell (`is_in_order`).
+    group: recordings with the same group must not be split across folds.
+    rate_hz: nominal rate of the recording.
+    """
+
+    name: str
+    sha256: str
+    values: NDArray[np.float32]
+    target: NDArray[np.float32]
+    group: str
+    rate_hz: float
+    in_order: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Labelled recordings and what was odd about them.
+
+    Attributes
+    ----------
+    task: "substance" or "mixture".
+    labels: the order of every sample's target.
+    samples: the recordings, sorted by name.
+    oddities: how often each oddity of the data was met, for the log and the model card.
+    folder: where the recordings were read; tables about the substances lie in it or above it.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    oddities: dict[str, int] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the whole data: of every file's hash and name, sorted."""
+        lines = sorted(f"{sample.sha256}  {sample.name}\n" for sample in self.samples)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def targets(self) -> NDArray[np.float32]:
+        """float32[recordings, labels]."""
+        return np.stack([sample.target for sample in self.samples])
+
+    def in_order(self) -> Dataset:
+        """Return the data set without the recordings whose rows are out of time order."""
+        return self.subset(np.array([sample.in_order for sample in self.samples]))
+
+    def subset(self, keep: NDArray[np.bool_]) -> Dataset:
+        """Return the data set of the samples where `keep` bool[recordings] is true."""
+        samples = tuple(s for s, kept in zip(self.samples, keep, strict=True) if kept)
+        return Dataset(self.task, self.labels, samples, self.oddities, self.folder)
+
+    def only(self, chosen: NDArray[np.bool_]) -> Dataset:
+        """Return the recordings of the chosen labels bool[labels], with those labels alone."""
+        kept = self.subset(chosen[self.targets.argmax(axis=1)])
+        return dataclasses.replace(
+            kept,
+            labels=tuple(name for name, there in zip(self.labels, chosen, strict=True) if there),
+            samples=tuple(
+                dataclasses.replace(sample, target=sample.target[chosen]) for sample in kept.samples
+            ),
+        )
+
+
+Progress = Callable[[Iterable[Path]], Iterable[Path]]
+
+
+def load_substances(
+    folder: Path, labels: Sequence[str] | None = None, progress: Progress = iter
+) -> Dataset:
+    """Load FOLDER/LABEL/*.csv; every recording is its own group.
+
+    Parameters
+    ----------
+    folder: one sub-folder per substance; its name is spelt as `label_name` spells it.
+    labels: the label order to use; folders must be among them. None takes the folders' names.
+    progress: wraps the list of files, to draw a progress bar.
+
+    Raises
+    ------
+    DataError: no labelled recording there.
+    UsageError: a folder's name is not among `labels`.
+    """
+    files = sorted(folder.glob("*/*.csv"))
+    if not files:
+        raise DataError(
+            f"Expected recordings as {folder}/LABEL/*.csv, found none. Name the folder that "
+            "holds one sub-folder per substance."
+        )
+    found = sorted({label_name(file.parent.name) for file in files})
+    order = tuple(labels or found)
+    column = {label_name(label): number for number, label in enumerate(order)}
+    unknown = sorted(set(found) - set(column))
+    if unknown:
+        raise UsageError(
+            f"{folder} has folders that are no label of the model: {', '.join(unknown)}. "
+            f"Its labels are: {', '.join(order)}."
+        )
+    oddities: Counter[str] = Counter()
+    samples = []
+    for file in progress(files):
+        target = np.zeros(len(order), dtype=np.float32)
+        target[column[label_name(file.parent.name)]] = 1.0
+        name = file.relative_to(folder).as_posix()
+        samples.append(_load(file, name, target, group=name, oddities=oddities))
+    return Dataset("substance", order, tuple(samples), dict(sorted(oddities.items())), folder)
+
+
+def load_mixtures(
+    folder: Path,
+    index: Path | None = None,
+    labels: Sequence[str] | None = None,
+    progress: Progress = iter,
+) -> Dataset:
+    """Load mixture recordings, with their proportions from the index or from their names.
+
+    Parameters
+    ----------
+    folder: holds the CSVs, in sub-folders if need be.
+    index: a CSV with `file`, `recording` and one column of proportions per substance; None
+        looks for `mixture_index.csv` in the folder and beside it, then falls back on names
+        such as `Almond20_Orange80.ID.csv`.
+    labels: the label order; None takes the index's columns, or the names found.
+    progress: wraps the list of files, to draw a progress bar.
+    """
+    path = index or next(
+        (p for p in (folder / _INDEX_NAME, folder.parent / _INDEX_NAME) if p.is_file()), None
+    )
+    entries = _read_index(path, folder) if path else _parse_names(folder)
+    names = tuple(sorted({label for entry in entries for label in entry.proportions}))
+    order = tuple(labels or (_index_labels(path) if path else names))
+    unknown = sorted(set(names) - set(order))
+    if unknown:
+        raise UsageError(
+            f"{folder} has components that are no label of the model: {', '.join(unknown)}. "
+            f"Its labels are: {', '.join(order)}."
+        )
+    oddities: Counter[str] = Counter()
+    by_file = {folder / entry.file: entry for entry in entries}
+    samples = []
+    for file in progress(sorted(by_file)):
+        entry = by_file[file]
+        target = np.array([entry.proportions.get(label, 0.0) for label in order], dtype=np.float32)
+        samples.append(_load(file, entry.file, target, entry.recording, oddities))
+    return Dataset("mixture", order, tuple(samples), dict(sorted(oddities.items())), folder)
+
+
+def substance_folds(data: Dataset) -> NDArray[np.int64]:
+    """Fold of each sample: the k-th recording of every substance (by name) is in fold k mod 5."""
+    seen: Counter[int] = Counter()
+    folds = np.empty(len(data.samples), dtype=np.int64)
+    for number, sample in enumerate(data.samples):
+        label = int(sample.target.argmax())
+        folds[number] = seen[label] % N_FOLDS
+        seen[label] += 1
+    return folds
+
+
+def component_sets(data: Dataset) -> list[tuple[str, ...]]:
+    """Return, for each sample, the names of the substances present in it."""
+    return [
+        tuple(data.labels[column] for column in np.flatnonzero(sample.target))
+        for sample in data.samples
+    ]
+
+
+def component_set_folds(data: Dataset, seed: int = 0) -> NDArray[np.int64]:
+    """Fold of each sample by its component set; -1 for single substances, which always train.
+
+    Holding out a composition while its neighbour with other proportions stays in
+    would leak the answer, so a set of components is in one fold with all its
+    proportions. Sets are dealt out, largest first, to the fold with the fewest
+    recordings in time order; `seed` breaks ties.
+    """
+    sets = component_sets(data)
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for present, sample in zip(sets, data.samples, strict=True):
+        if len(present) > 1:
+            sizes[present] += sample.in_order
+    rng = np.random.default_rng(seed)
+    order = sorted(sizes, key=lambda present: (-sizes[present], rng.random()))
+    load = [0] * N_FOLDS
+    fold_of: dict[tuple[str, ...], int] = {}
+    for present in order:
+        fold_of[present] = int(np.argmin(load))
+        load[fold_of[present]] += sizes[present]
+    return np.array([fold_of.get(present, -1) for present in sets], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    file: str
+    recording: str
+    proportions: dict[str, float]
+
+
+def _index_labels(path: Path) -> list[str]:
+    with path.open(newline="") as stream:
+        return [key for key in next(csv.reader(stream)) if key not in _INDEX_KEYS]
+
+
+def _read_index(path: Path, folder: Path) -> list[_Entry]:
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or "file" not in rows[0]:
+        raise DataError(
+            f"Expected an index with a `file` column and one column of proportions per "
+            f"substance; {path} has {list(rows[0]) if rows else 'no rows'}."
+        )
+    entries = []
+    for row in rows:
+        if not (folder / row["file"]).is_file():
+            continue  # an index may cover more splits than this folder holds
+        parts = {k: float(v) for k, v in row.items() if k not in _INDEX_KEYS and float(v) > 0}
+        entries.append(_Entry(row["file"], row.get("recording") or row["file"], parts))
+    if not entries:
+        raise DataError(f"None of the files that {path} names is in {folder}.")
+    return entries
+
+
+def _parse_names(folder: Path) -> list[_Entry]:
+    """Read proportions from names such as `Almond20_Orange80.ID_3.csv` or `apple.ID.csv`."""
+    entries = []
+    for file in sorted(folder.rglob("*.csv")):
+        stem = file.name.split(".", 1)[0]
+        if not _MIXTURE_NAME.fullmatch(stem):
+            raise DataError(
+                f"Expected a mixture's name such as Almond20_Orange80.ID.csv, got {file.name}. "
+                "Name an index with --index."
+            )
+        parts = {name.lower(): float(share or 100) for name, share in _COMPONENT.findall(stem)}
+        total = sum(parts.values())
+        proportions = {name: share / total for name, share in parts.items()}
+        name = file.relative_to(folder).as_posix()
+        entries.append(_Entry(name, re.sub(r"(_\d+)?\.csv$", "", name), proportions))
+    if not entries:
+        raise DataError(f"Expected mixture recordings as {folder}/*.csv, found none.")
+    return entries
+
+
+def _load(
+    file: Path, name: str, target: NDArray[np.float32], group: str, oddities: Counter[str]
+) -> Sample:
+    recording = read_recording(file)
+    _count_oddities(recording, oddities)
+    usable = np.where(recording.quality == Quality.OK, recording.values, np.float32(np.nan))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    in_order = is_in_order(usable)
+    oddities["recordings_out_of_time_order"] += int(not in_order)
+    return Sample(name, digest, usable, target, group, recording.nominal_rate_hz, in_order)
+
+
+def is_in_order(values: NDArray[np.float32]) -> bool:
+    """Tell whether consecutive readings float32[n, 12] resemble each other more than random pairs.
+
+    The mean absolute difference of neighbours over the standard deviation, averaged over the
+    Grove channels that move: 2/sqrt(pi) = 1.128 for rows in random order (Gaussian readings),
+    below 0.9 for every recording that a plot shows as smooth. Of the published mixtures, those
+    with tenths lie at 1.0 to 1.2: their rows were permuted, and no difference over time means
+    anything in them.
+    """
+    grove = [i for i, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
+    there = [column for column in grove if np.isfinite(values[:, column]).any()]
+    readings = values[:, there].astype(np.float64)
+    readings = readings[np.isfinite(readings).all(axis=1)]
+    if len(readings) < MIN_ROWS_TO_JUDGE or not there:
+        return True
+    spread = readings.std(axis=0)
+    jumps = np.abs(np.diff(readings, axis=0)).mean(axis=0)
+    lively = spread > 0
+    return not lively.any() or float((jumps[lively] / spread[lively]).mean()) < OUT_OF_ORDER
+
+
+def _count_oddities(recording: Recording, oddities: Counter[str]) -> None:
+    """Count what the published recordings are known to suffer from, by recording and by row."""
+    values, quality = recording.values, recording.quality
+    grove = [i for i, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
+    oddities["recordings"] += 1
+    oddities["rows"] += len(values)
+    for kind in (Quality.SATURATED, Quality.OUT_OF_RANGE):
+        hit = quality == kind
+        for column in np.flatnonzero(hit.any(axis=0)):
+            oddities[f"rows_{CHANNEL_NAMES[column]}_{kind.name.lower()}"] += int(
+                hit[:, column].sum()
+            )
+    start = quality[:3][:, grove]
+    oddities["recordings_with_startup_garbage"] += int(
+        ((start == Quality.OUT_OF_RANGE) | (start == Quality.SATURATED)).any()
+    )
+    resistance = values[:, channel_index("Gas_Resistance")]
+    oddities["recordings_with_hung_bme680"] += int((resistance == 0).mean() > 0.5)  # noqa: PLR2004
+    present = np.nan_to_num(values[:, grove])
+    oddities["recordings_with_tenths"] += int((present != np.rint(present)).any())

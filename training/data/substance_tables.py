@@ -1,0 +1,314 @@
+"""training/crossmodal: what is known of the substances, from tables that lie beside the data.
+
+Element counts by GC-MS, odour descriptions, odour descriptors. numpy and the standard
+library; scikit-learn only where a text is encoded. Never sees a sensor's reading.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hardware.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from training.config import CrossModalConfig
+    from training.data.dataset import Dataset
+
+ELEMENTS_FILE = "gcms_elements.csv"
+TEXT_FILE = "text_description.json"
+DESCRIPTORS_FILE = "descriptors.csv"
+
+TEXT_WIDTH = 32
+"""Dimensions left of a text by the truncated SVD, fewer where there are fewer texts."""
+MIN_TEXTS = 3
+
+_NAMED = 5
+"""Substances that an error names before it leaves off."""
+
+_NOT_OF_ODOUR = re.compile(r"\b(sensors?|sensing|signals?|classification)\b", re.IGNORECASE)
+"""Sentences that say what a sensor is thought to give are claims about our input, not odours."""
+
+
+class KnowledgeError(UsageError):
+    """A table about the substances is missing or cannot be read; the message says which."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """One view of the substances.
+
+    Attributes
+    ----------
+    names: of the columns; empty where they mean nothing by themselves.
+    values: float32[labels, columns]; rows of unknown substances are 0.
+    known: bool[labels], which substances have a row.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float32]
+    known: NDArray[np.bool_]
+
+    def only(self, keep: NDArray[np.bool_]) -> Table:
+        """Return the table in which none but the substances of `keep` bool[labels] are known."""
+        known = self.known & keep
+        return Table(self.names, self.values * known[:, None], known)
+
+    def standardised(self) -> Table:
+        """Return the table with mean 0 and deviation 1 of every column over known substances."""
+        rows = self.values[self.known]
+        spread = rows.std(axis=0)
+        spread[spread == 0] = 1.0  # a column that says the same of all
+        values = (self.values - rows.mean(axis=0)) / spread * self.known[:, None]
+        return Table(self.names, values.astype(np.float32), self.known)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Knowledge:
+    """What is known of the substances of a data set, one table per modality.
+
+    Attributes
+    ----------
+    elements: ln(1 + count) per chemical element, not standardised; None where not asked for.
+    texts: odour descriptions, empty where there is none; None where not asked for.
+    descriptors: 1 where a descriptor fits; None where not asked for.
+    """
+
+    elements: Table | None = None
+    texts: tuple[str, ...] | None = None
+    descriptors: Table | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all of it: it decides what a training comes to."""
+        digest = hashlib.sha256(json.dumps(self.texts).encode())
+        for table in (self.elements, self.descriptors):
+            if table is not None:
+                digest.update(json.dumps(table.names).encode())
+                digest.update(table.values.tobytes() + table.known.tobytes())
+        return digest.hexdigest()
+
+
+def gather(config: CrossModalConfig, data: Dataset) -> Knowledge:
+    """Read the tables that a configuration's switches need.
+
+    Signed pairs need the descriptions; they use element counts too where there are any.
+
+    Raises
+    ------
+    KnowledgeError: a table is missing, cannot be read, or knows none of the substances.
+    """
+    elements = texts = descriptors = None
+    wants_elements = config.gcms or config.similarity or config.masked or config.pretrain
+    path = _found(config.gcms_file, ELEMENTS_FILE, data.folder)
+    if wants_elements or (config.signed and path):
+        elements = element_table(
+            _required(path, ELEMENTS_FILE, "cross_modal.gcms_file", data.folder), data.labels
+        )
+    if config.signed:
+        path = _found(config.text_file, TEXT_FILE, data.folder)
+        texts = descriptions(
+            _required(path, TEXT_FILE, "cross_modal.text_file", data.folder), data.labels
+        )
+    if config.signed or config.descriptors:
+        descriptors = named_descriptors(config, data.labels)
+    return Knowledge(elements, texts, descriptors)
+
+
+def named_descriptors(config: CrossModalConfig | None, labels: Sequence[str]) -> Table:
+    """Read the descriptors from the configuration's table, or from the one of scentd."""
+    named = config.descriptors_file if config else ""
+    return descriptor_table(labels, Path(named) if named else None)
+
+
+def element_table(path: Path, labels: Sequence[str]) -> Table:
+    """Read ln(1 + count) of the elements of `labels` from a CSV: name, then a column an element.
+
+    Counts span six orders of magnitude, and trace elements are 0 for most substances.
+    """
+    header, rows = _csv_rows(path)
+    known = np.array([label in rows for label in labels])
+    _check_any(known, path, labels)
+    try:
+        values = np.array(
+            [
+                [float(cell) for cell in rows.get(label, ["0"] * (len(header) - 1))]
+                for label in labels
+            ]
+        )
+    except ValueError as error:
+        raise KnowledgeError(f"{path} must hold numbers after the name: {error}.") from error
+    if values.min() < 0 or not np.isfinite(values).all():
+        raise KnowledgeError(f"{path} must hold counts, finite and not negative.")
+    return Table(tuple(header[1:]), np.log1p(values).astype(np.float32), known)
+
+
+def descriptions(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
+    """Read the odour description of each label from a JSON object; empty where it has none.
+
+    Sentences about sensors are left out, and so are the words of the substance's own name:
+    what is to be matched is an odour, not a name.
+    """
+    raw = _json_object(path)
+    texts = tuple(_odour_part(str(raw.get(label, "")), label) for label in labels)
+    _check_any(np.array([bool(text) for text in texts]), path, labels)
+    return texts
+
+
+def descriptor_table(labels: Sequence[str], path: Path | None = None) -> Table:
+    """Read the odour descriptors of `labels`; None reads the table that comes with scentd.
+
+    The table is a CSV of substance and space-separated descriptors. The shipped one was
+    written from the published descriptions and from what the odours are commonly called.
+    """
+    place = path or Path(str(resources.files("training.data"))) / DESCRIPTORS_FILE
+    _, rows = _csv_rows(place)
+    words = {name: set(cells[0].split()) for name, cells in rows.items()}
+    names = tuple(sorted(set().union(*words.values())))
+    known = np.array([label in words for label in labels])
+    _check_any(
+        known,
+        place,
+        labels,
+        " Describe your own with cross_modal.descriptors_file, a CSV of substance and "
+        "space-separated descriptors, or set cross_modal.descriptors to 0.",
+    )
+    values = [[name in words.get(label, ()) for name in names] for label in labels]
+    return Table(names, np.array(values, dtype=np.float32), known)
+
+
+class TextEncoder:
+    """Texts to vectors: TF-IDF over words and over character n-grams, each reduced by an SVD.
+
+    Latent semantic analysis (Deerwester et al., JASIS 41, 1990): no language model, nothing
+    to download, and a vocabulary that only the given texts set.
+
+    Parameters
+    ----------
+    texts: at least three texts to learn vocabulary, weights and directions from.
+    seed: of the randomised SVD.
+    """
+
+    def __init__(self, texts: Sequence[str], seed: int = 0) -> None:
+        from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415 - half a second
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+        from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+
+        if len(texts) < MIN_TEXTS:
+            raise KnowledgeError(
+                f"Matching with descriptions needs {MIN_TEXTS} described substances at least, "
+                f"got {len(texts)}. Describe more of them in {TEXT_FILE}."
+            )
+        kinds = {
+            "words": {"analyzer": "word", "stop_words": "english", "sublinear_tf": True},
+            "characters": {"analyzer": "char_wb", "ngram_range": (3, 5), "sublinear_tf": True},
+        }
+        self._pipelines = {
+            name: make_pipeline(
+                TfidfVectorizer(**options),
+                TruncatedSVD(min(TEXT_WIDTH, len(texts) - 1), random_state=seed),
+            ).fit(list(texts))
+            for name, options in kinds.items()
+        }
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return float32[texts, columns] of each view, rows of length 1 (0 where nothing fits)."""
+        return {name: _unit(line.transform(list(texts))) for name, line in self._pipelines.items()}
+
+
+def cosines(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the cosine similarities float32[n, n] of the rows of `values` float32[n, columns]."""
+    unit = _unit(values)
+    similar: NDArray[np.float32] = unit @ unit.T
+    return similar
+
+
+def distinct_rows(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return a number int[n] for each row of `values` float32[n, columns], equal for equal rows."""
+    _, number = np.unique(values, axis=0, return_inverse=True)
+    result: NDArray[np.int64] = number.reshape(-1).astype(np.int64)
+    return result
+
+
+def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (values / np.where(length > 0, length, 1)).astype(np.float32)
+    return unit
+
+
+def _odour_part(text: str, label: str) -> str:
+    sentences = re.split(r"(?<=[.!?])\s+", text)
+    kept = " ".join(s for s in sentences if not _NOT_OF_ODOUR.search(s)) or text
+    own = "|".join(re.escape(word.rstrip("s")) for word in label.lower().split("_"))
+    return re.sub(rf"\b(?:{own})s?\b", "", kept.lower()).strip()
+
+
+def _found(named: str, name: str, folder: Path | None) -> Path | None:
+    """Return the named file, else the file `name` in the data folder or in the two above it."""
+    if named:
+        return Path(named)
+    if folder is None:
+        return None
+    places = (folder, *folder.resolve().parents[:2])
+    return next((place / name for place in places if (place / name).is_file()), None)
+
+
+def _required(path: Path | None, name: str, option: str, folder: Path | None) -> Path:
+    if path is None:
+        raise KnowledgeError(
+            f"Expected {name} in the data folder {folder or ''} or in one of the two above it, "
+            f"found none. Put it there, name it with {option}, or switch off what needs it."
+        )
+    return path
+
+
+def _csv_rows(path: Path) -> tuple[list[str], Mapping[str, list[str]]]:
+    """Return the header, and the other cells of each row by its first."""
+    try:
+        with path.open(newline="") as stream:
+            rows = [row for row in csv.reader(stream) if row]
+    except OSError as error:
+        raise KnowledgeError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(rows) < 2 or any(len(row) != len(rows[0]) or len(row) < 2 for row in rows):  # noqa: PLR2004
+        raise KnowledgeError(
+            f"{path} must be a CSV with a header, a name in its first column and as many cells in "
+            "every row; its rows differ or are missing."
+        )
+    return rows[0], {row[0].strip(): row[1:] for row in rows[1:]}
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KnowledgeError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise KnowledgeError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise KnowledgeError(
+            f"{path} must hold one object, name to text; got {type(raw).__name__}."
+        )
+    return raw
+
+
+def _check_any(
+    known: NDArray[np.bool_], path: Path, labels: Sequence[str], advice: str = ""
+) -> None:
+    if not known.any():
+        named = ", ".join(labels[:_NAMED]) + (", ..." if len(labels) > _NAMED else "")
+        raise KnowledgeError(
+            f"{path} knows none of the substances {named}. Its names must be those of the data's "
+            f"folders.{advice}"
+        )

@@ -1,0 +1,1 @@
+"""training/: experiments that compare models on grouped folds."""

@@ -1,0 +1,247 @@
+"""training/: the inputs that must fail, each described window by window.
+
+Every control is a few numbers that hold no smell, or none that would be there tomorrow. If a
+classifier names substances from them, so can a model that sees them, on this data and on none
+other. Knows recordings and the channel table; must never contain a classifier or a verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.channels import CHANNELS, Part
+from models.preprocess import Lineariser, PreprocessSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from training.data.dataset import Dataset, Sample
+
+MISSING = np.float32(-10_000.0)
+"""Stands for "no reading": below the range of every channel, so that one split tells it apart."""
+
+FIRST_READINGS = 5
+NUMBERS_IN_NAME = 3
+
+ENVIRONMENT = tuple(i for i, c in enumerate(CHANNELS) if c.part is Part.ENVIRONMENT)
+GAS = tuple(i for i, c in enumerate(CHANNELS) if c.part is not Part.ENVIRONMENT)
+
+_GAS_LOGS = PreprocessSpec(channels=tuple(CHANNELS[i].name for i in GAS), rate_hz=1.0)
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Excerpts:
+    """A recording and where its windows lie in it.
+
+    Attributes
+    ----------
+    sample: the recording, at its own rate.
+    place: its number among the recordings of its label, sorted by name.
+    factor: its samples per sample of the model's rate.
+    spans: first and one-past-last sample of each window, the lags' history included.
+    """
+
+    sample: Sample
+    place: int
+    factor: int
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Inputs that must fail.
+
+    Attributes
+    ----------
+    name: in reports, with underscores.
+    inputs: what the classifier sees, in a few words.
+    subject: starts the sentence "... name 68 % of windows right".
+    consequence: what follows if it does so.
+    describe: float32[windows, numbers] of a recording.
+    """
+
+    name: str
+    inputs: str
+    subject: str
+    consequence: str
+    describe: Callable[[Excerpts], NDArray[np.float32]]
+
+
+def excerpts(data: Dataset, spec: PreprocessSpec, owner: NDArray[np.int64]) -> list[Excerpts]:
+    """Return every recording with the spans of its windows.
+
+    Parameters
+    ----------
+    data: recordings.
+    spec: the preprocessing that the windows were cut for.
+    owner: int[windows], the recording of each; window k of one covers the samples
+        [50k, 50k + 100 + longest lag) at the model's rate.
+    """
+    counts = np.bincount(owner, minlength=len(data.samples))
+    seen: dict[int, int] = {}
+    result = []
+    for sample, count in zip(data.samples, counts.tolist(), strict=True):
+        label = int(sample.target.argmax())
+        place = seen[label] = seen.get(label, -1) + 1
+        factor = max(1, round(sample.rate_hz / spec.rate_hz))
+        length = spec.window + spec.lags[-1]
+        spans = tuple(
+            (spec.stride * k * factor, (spec.stride * k + length) * factor) for k in range(count)
+        )
+        result.append(Excerpts(sample, place, factor, spans))
+    return result
+
+
+def environment(recording: Excerpts) -> NDArray[np.float32]:
+    """Mean, least, largest, first and last temperature, pressure, humidity and altitude."""
+    values = recording.sample.values[:, ENVIRONMENT]
+    return _stacked(_course(values[start:end]) for start, end in recording.spans)
+
+
+def absolute_baseline(recording: Excerpts) -> NDArray[np.float32]:
+    """Mean level of every gas channel in the window."""
+    values = recording.sample.values[:, GAS]
+    return _stacked(_mean(values[start:end]) for start, end in recording.spans)
+
+
+def first_seconds(recording: Excerpts) -> NDArray[np.float32]:
+    """Mean level of every gas channel in the recording's first five readings."""
+    values = recording.sample.values[: FIRST_READINGS * recording.factor, GAS]
+    return np.repeat(_mean(values)[np.newaxis], len(recording.spans), axis=0)
+
+
+def file_order(recording: Excerpts) -> NDArray[np.float32]:
+    """Place of the file in its sorted folder, and the first three numbers in its name."""
+    stem = PurePosixPath(recording.sample.name).stem
+    # More than 15 digits would lose their last ones in a float64 anyway.
+    found = [float(digits[:15]) for digits in re.findall(r"\d+", stem)][:NUMBERS_IN_NAME]
+    numbers = [*found, *[float(MISSING)] * (NUMBERS_IN_NAME - len(found))]
+    row = np.array([[recording.place, *numbers]], dtype=np.float32)
+    return np.repeat(row, len(recording.spans), axis=0)
+
+
+def channel_flags(recording: Excerpts) -> NDArray[np.float32]:
+    """Whether each channel is absent, sometimes unusable (saturated, hung), or frozen.
+
+    Of the whole recording: a channel that is quiet for a window is no fault.
+    """
+    finite = np.isfinite(recording.sample.values)
+    absent = ~finite.any(axis=0)
+    unusable = ~finite.all(axis=0)
+    frozen = _spread(recording.sample.values) == 0
+    row = np.concatenate([absent, unusable, frozen]).astype(np.float32)[np.newaxis]
+    return np.repeat(row, len(recording.spans), axis=0)
+
+
+def least_step(recording: Excerpts) -> NDArray[np.float32]:
+    """Least change of each gas channel between two readings of the window, in log-conductance.
+
+    Boards send whole counts: the least change is one count, and one count of a low reading is
+    more than one of a high reading. A difference of logarithms keeps that trace of the level.
+    Channels with other than whole numbers have no such step.
+    """
+    readings = recording.sample.values[:, GAS]
+    fine = (np.isfinite(readings) & (readings != np.rint(readings))).any(axis=0)
+    signal = Lineariser(_GAS_LOGS)(recording.sample.values)
+    changes = np.where(fine, np.inf, np.abs(np.diff(signal, axis=0)))
+    # What is less is the rounding of a logarithm, not a change of the reading. NaN is neither.
+    changes = np.where(changes > _ROUNDING, changes, np.inf)
+    rows = [changes[start : end - 1].min(axis=0) for start, end in recording.spans]
+    return _stacked(np.where(np.isfinite(row), row, MISSING).astype(np.float32) for row in rows)
+
+
+CONTROLS = (
+    Control(
+        "environment",
+        "temperature, pressure, humidity, altitude",
+        "Temperature, pressure, humidity and altitude alone, which smell nothing,",
+        "They tell recording sessions apart; a model that is given them learns the weather.",
+        environment,
+    ),
+    Control(
+        "absolute_baseline",
+        "mean level of each gas channel in the window",
+        "The absolute levels of the gas channels, without any change over time,",
+        "A level holds the smell, but also the board's age, warm-up and room air of that session; "
+        "these folds cannot tell the two apart, so a model must not be given levels.",
+        absolute_baseline,
+    ),
+    Control(
+        "first_seconds",
+        f"mean level of each gas channel in the first {FIRST_READINGS} readings",
+        f"The first {FIRST_READINGS} readings of a recording, which show no change over time,",
+        "Sessions began at different levels: room air, warm-up, or a smell that was there before "
+        "the recording. A score must not rest on where a recording begins.",
+        first_seconds,
+    ),
+    Control(
+        "least_step",
+        "least change of each gas channel's logarithm in the window",
+        "The least steps of the gas channels' logarithms, each one count and so telling the level,",
+        "Whole counts leave a trace of the level in every difference of logarithms. Scale and "
+        "round the readings anew in training, so that no model can rely on it.",
+        least_step,
+    ),
+    Control(
+        "file_order",
+        "place of the file in its folder, numbers in its name",
+        "The order and the names of the files, which are not even measured,",
+        "Names or their order follow the sessions: keep them away from a model, and do not "
+        "split folds by them.",
+        file_order,
+    ),
+    Control(
+        "channel_flags",
+        "which channels are absent, unusable or frozen",
+        "Which channels were absent, saturated or frozen, which is a state of the board,",
+        "Some labels were recorded while a part was broken: mask such channels and drop channels "
+        "at random in training, so that a fault is no fingerprint.",
+        channel_flags,
+    ),
+)
+
+
+def described(recordings: Sequence[Excerpts], control: Control) -> NDArray[np.float32]:
+    """Return what a control sees, float32[windows, numbers], recording by recording."""
+    return np.concatenate([control.describe(one) for one in recordings if one.spans])
+
+
+def _stacked(rows: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.stack(list(rows))
+
+
+def _mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of the usable readings of each column of [rows, channels]."""
+    finite = np.isfinite(values)
+    number = finite.sum(axis=0)
+    total = np.where(finite, values, 0).sum(axis=0, dtype=np.float64)
+    return np.where(number, total / np.maximum(number, 1), MISSING).astype(np.float32)
+
+
+def _course(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean, least, largest, first and last usable reading of each column."""
+    finite = np.isfinite(values)
+    some = finite.any(axis=0)
+    columns = np.arange(values.shape[1])
+    first = values[finite.argmax(axis=0), columns]
+    last = values[len(values) - 1 - finite[::-1].argmax(axis=0), columns]
+    least = np.where(finite, values, np.inf).min(axis=0)
+    largest = np.where(finite, values, -np.inf).max(axis=0)
+    rest = [np.where(some, part, MISSING) for part in (least, largest, first, last)]
+    return np.concatenate([_mean(values), *rest]).astype(np.float32)
+
+
+def _spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Largest minus least usable reading of each column; infinite where there is none."""
+    finite = np.isfinite(values)
+    largest = np.where(finite, values, -np.inf).max(axis=0)
+    least = np.where(finite, values, np.inf).min(axis=0)
+    return np.where(finite.any(axis=0), largest - least, np.inf)

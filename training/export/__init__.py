@@ -1,0 +1,1 @@
+"""training/: from a trained network to a bundle."""

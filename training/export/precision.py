@@ -1,0 +1,202 @@
+"""training/: what int8 costs: float32, dynamic int8 and static int8 on held-out recordings.
+
+Runs the float32 files of a cross-validation's fold bundles, quantised anew each way with
+calibration windows of that fold's own training recordings. Needs no torch network.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from hardware.errors import UsageError
+from models.bundle import Bundle
+from models.manifest import (
+    FP32_MODEL,
+    MANIFEST,
+    TRAINING_FILES,
+    read_manifest,
+    read_verified,
+)
+from training.evaluation.evaluate import ask, tally
+from training.evaluation.intervals import percentiles, pooled, resampled
+from training.evaluation.scoring import cut_windows, values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from models.manifest import Manifest
+    from training.data.dataset import Dataset
+    from training.evaluation.scoring import Tally
+
+LARGEST_LOSS = 0.005
+"""What int8 may lose of the headline score, as a share of 1: half a point."""
+HEADLINE = {"substance": "top1", "mixture": "within_01"}
+KINDS = ("fp32", "dynamic", "static")
+WARM_UP = 10
+DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """One way of running the network, over all folds that were scored.
+
+    Attributes
+    ----------
+    tally: its scores over the held-out recordings.
+    size_mb: of a file.
+    p50_ms, p99_ms: of one window on one thread.
+    """
+
+    tally: Tally
+    size_mb: float
+    p50_ms: float
+    p99_ms: float
+
+
+def compare(
+    run_folder: Path,
+    data: Dataset,
+    fold_of: NDArray[np.int64],
+    folds: Sequence[int],
+    *,
+    max_samples: int | None = None,
+    timed: int = 200,
+    on_fold: Callable[[int], None] = lambda _fold: None,
+) -> dict[str, Compared]:
+    """Score every kind on the held-out recordings of every fold, and time them.
+
+    Parameters
+    ----------
+    run_folder: of a cross-validation; holds fold-K/bundle.
+    data: the recordings that it was run on.
+    fold_of: int[recordings], the fold of each.
+    folds: those to score.
+    max_samples: samples used of a recording, as in training.
+    timed: windows timed of each kind, interleaved so that a noisy machine disturbs all alike.
+    on_fold: called with each fold before it is scored.
+
+    Raises
+    ------
+    UsageError: a fold's bundle is not there, or is one of other recordings.
+    """
+    from training.export.onnx import quantise  # noqa: PLC0415 - torch
+
+    tallies: dict[str, list[Tally]] = {kind: [] for kind in KINDS}
+    models: dict[str, bytes] = {}
+    runners: dict[str, Callable[[], None]] = {}
+    for fold in folds:
+        on_fold(fold)
+        train, test = data.subset(fold_of != fold), data.subset(fold_of == fold).in_order()
+        folder = run_folder / f"fold-{fold}" / "bundle"
+        manifest = _manifest(folder, test)
+        model = read_verified(folder, manifest, FP32_MODEL)
+        windows = cut_windows(train.samples, manifest.preprocessing, max_samples)
+        models = {
+            "fp32": model,
+            "dynamic": quantise(model, "dynamic"),
+            "static": quantise(model, "static", windows),
+        }
+        for kind, file in models.items():
+            bundle = Bundle(folder, manifest, "fp32" if kind == "fp32" else "int8", session(file))
+            tallies[kind].append(tally(bundle, test, ask(bundle, test)))
+            runners[kind] = _runner(bundle, windows.x[:1], windows.mask[:1])
+    times = interleaved_ms(runners, timed)
+    return {
+        kind: Compared(pooled(tallies[kind]), round(len(models[kind]) / 1e6, 3), *times[kind])
+        for kind in KINDS
+    }
+
+
+def report(compared: dict[str, Compared], task: str) -> dict[str, dict[str, Any]]:
+    """Return the scores, size and times of each kind, and what int8 lost of the headline score.
+
+    `loss` is positive where float32 is better, with its 95 % interval over recordings drawn
+    anew: both kinds are scored on the same draws, so that their common luck cancels.
+    """
+    name = HEADLINE[task]
+    reference = compared["fp32"].tally[name]
+    weights = resampled(len(reference.gained), None, seed=0, draws=DRAWS).astype(np.float64)
+    rows: dict[str, dict[str, Any]] = {}
+    for kind, row in compared.items():
+        scores = values(row.tally)
+        lost = reference.of(weights) - row.tally[name].of(weights)
+        rows[kind] = {
+            **{score: round(value, 4) for score, value in scores.items()},
+            "loss": round(values(compared["fp32"].tally)[name] - scores[name], 4),
+            "loss_interval": list(percentiles(lost)),
+            "mb": row.size_mb,
+            "p50_ms": row.p50_ms,
+            "p99_ms": row.p99_ms,
+        }
+    return rows
+
+
+def choice(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the fastest kind of int8 that loses no more than it may, else "fp32"."""
+    good = [kind for kind in KINDS if kind != "fp32" and rows[kind]["loss"] <= LARGEST_LOSS]
+    return min(good, key=lambda kind: float(rows[kind]["p50_ms"]), default="fp32")
+
+
+def session(model: bytes) -> onnxruntime.InferenceSession:
+    """Return a session on one thread, as the daemon's."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def interleaved_ms(
+    runners: dict[str, Callable[[], None]], runs: int
+) -> dict[str, tuple[float, float]]:
+    """Return p50 and p99 in milliseconds of calls made in turns."""
+    durations: dict[str, list[float]] = {name: [] for name in runners}
+    for number in range(runs + WARM_UP):
+        for name, call in runners.items():
+            started_s = time.perf_counter()
+            call()
+            if number >= WARM_UP:
+                durations[name].append((time.perf_counter() - started_s) * 1e3)
+    return {
+        name: (round(statistics.median(taken), 3), round(float(np.quantile(taken, 0.99)), 3))
+        for name, taken in durations.items()
+    }
+
+
+def _manifest(folder: Path, test: Dataset) -> Manifest:
+    if not (folder / MANIFEST).is_file():
+        raise UsageError(
+            f"Expected the bundle of a cross-validation's fold in {folder}, there is none. Run "
+            "`scent-train crossval` first, and name its folder with --run."
+        )
+    manifest = read_manifest(folder)
+    known = {
+        line.split()[0]
+        for line in read_verified(folder, manifest, TRAINING_FILES).decode().splitlines()
+    }
+    seen = [sample.name for sample in test.samples if sample.sha256 in known]
+    if seen:
+        raise UsageError(
+            f"{folder} was trained on recordings that this fold holds out ({seen[0]}, "
+            f"{len(seen)} in all), so its figures would mean nothing. Name the --data that "
+            "`crossval` was given."
+        )
+    return manifest
+
+
+def _runner(
+    bundle: Bundle, x: NDArray[np.float32], mask: NDArray[np.float32]
+) -> Callable[[], None]:
+    def run() -> None:
+        bundle.run(x, mask)
+
+    return run

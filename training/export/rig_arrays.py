@@ -1,0 +1,77 @@
+"""training/: what a bundle holds so that a rig can tell, teach, calibrate and state coverage.
+
+numpy and ONNX Runtime. The space of the embedding and the training rig are measured on the
+recordings that the shipped network was trained on; out-of-fold novelties and beliefs come from
+what the run folder's other networks said of recordings that they had not seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.rig_reference import TransferError
+from training.evaluation.evaluate import measured_space
+from training.evaluation.held_out import HELD_OUT, read_held_out
+from training.evaluation.open_set_answers import open_set_of
+from training.evaluation.streaming import as_of, fading_novelty, posteriors
+from training.trust.calibration import rig_reference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from models.bundle import Bundle
+    from training.data.dataset import Dataset
+
+NOVELTY_KNOWN, NOVELTY_HIDDEN = "novelty_known", "novelty_hidden"
+"""Novelty after 300 s, by the manifest's score, of held-out recordings of known substances and of
+substances that their network never met."""
+BELIEF = "held_out_belief"
+"""float32[recordings, windows], the posterior of the truth at every prediction of held-out
+recordings, NaN after a recording's end: what conformal bounds are quantiles of."""
+JUDGED_S = 300.0
+
+
+def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray[np.floating]]:
+    """Return the arrays of a substance model's bundle, by the names under which it keeps them.
+
+    Parameters
+    ----------
+    bundle: the network as it will ship, with its decision constants.
+    data: the recordings that it was trained on.
+    run: holds the held-out answers, and the open-set answers where they were asked for.
+    """
+    spec = bundle.manifest.decision
+    arrays: dict[str, NDArray[np.floating]] = {
+        **measured_space(bundle, data).to_arrays(),
+        **_rig(data),
+    }
+    streams = read_held_out(run / HELD_OUT).streams
+    if streams is None:
+        return arrays
+    posterior = posteriors(streams, spec)
+    of_truth = np.take_along_axis(posterior, streams.truth[:, None, None], axis=2)[:, :, 0]
+    arrays[BELIEF] = of_truth.astype(np.float32)
+    name = spec.novelty
+    if name is not None and name in streams.novelty:
+        known, _ = fading_novelty(streams, name, spec)
+        arrays[NOVELTY_KNOWN] = as_of(known, streams, JUDGED_S).astype(np.float32)
+        hidden = []
+        for fold in open_set_of(run):
+            values, _ = fading_novelty(fold.streams, name, spec)
+            hidden.append(as_of(values, fold.streams, JUDGED_S)[~fold.known])
+        arrays[NOVELTY_HIDDEN] = np.concatenate(hidden).astype(np.float32)
+    return arrays
+
+
+def _rig(data: Dataset) -> dict[str, NDArray[np.float64]]:
+    """Return the training rig's arrays; none, and a word on it, where recordings are too short."""
+    try:
+        return rig_reference(data).to_arrays()
+    except TransferError as error:
+        print(f"Other rigs cannot be calibrated to this bundle: {error}", file=sys.stderr)
+        return {}

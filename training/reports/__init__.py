@@ -1,0 +1,1 @@
+"""training/: pages and plots made from the results of experiments."""

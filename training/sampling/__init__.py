@@ -1,0 +1,1 @@
+"""training/: training windows drawn from recordings, with augmentation."""

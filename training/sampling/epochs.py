@@ -1,0 +1,127 @@
+"""training/: epochs over the published protocol's windows, in torch.
+
+The published way to train: every window (100 rows, stride 50) once per epoch, in
+an order drawn anew, as it is. `training.sampling.windows` is the other way, random
+augmented windows. Knows data sets and preprocessing; nothing of networks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from training.evaluation.scoring import cut_windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.preprocess import PreprocessSpec
+    from training.config import TrainConfig
+    from training.data.dataset import Dataset
+    from training.network.stem import Blend
+
+_UNCLIPPED = 1e9
+
+
+class EpochSampler:
+    """Deals out the protocol's windows, batch after batch, epoch after epoch.
+
+    The order of an epoch follows from the seed and the epoch's number alone, so
+    that `seek` comes back to any step without a history.
+
+    Parameters
+    ----------
+    data: recordings; those too short for one window give one partial window.
+    spec: the preprocessing, with center and scale filled in.
+    batch: windows in one batch; an epoch's last may be smaller.
+    seed: of the orders.
+    max_samples: samples used of a recording, from its start; None uses all.
+    device: where the windows live.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        spec: PreprocessSpec,
+        *,
+        batch: int,
+        seed: int,
+        max_samples: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        windows = cut_windows(data.samples, spec, max_samples)
+        self._x = torch.from_numpy(windows.x).to(device)
+        self._mask = torch.from_numpy(windows.mask).to(device)
+        self._target = torch.from_numpy(data.targets[windows.owner]).to(device)
+        self._batch, self._seed = batch, seed
+        self._step = 0
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self.generator = torch.Generator()
+        self.blend: Blend | None = None
+
+    def __len__(self) -> int:
+        """Windows in an epoch."""
+        return len(self._x)
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self) / self._batch)
+
+    def seek(self, step: int) -> None:
+        """Go to where `step` batches have been dealt out."""
+        self._step = step
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Deal out x [size, window, feature], mask [size, window] and targets [size, labels].
+
+        `size` is that of construction: every sampler of the training loop is asked alike.
+        """
+        if size != self._batch:
+            raise ValueError(f"this sampler deals out batches of {self._batch}, not {size}")
+        epoch, number = divmod(self._step, self.batches)
+        if epoch != self._epoch:
+            # Two numbers in one seed: neighbouring seeds of a run share no epoch's order.
+            mixed = int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0])
+            self._order = torch.randperm(len(self), generator=self.generator.manual_seed(mixed))
+            self._epoch = epoch
+        chosen = self._order[number * size : (number + 1) * size].to(self._x.device)
+        self._step += 1
+        return self._x[chosen], self._mask[chosen], self._target[chosen]
+
+
+def total_steps(config: TrainConfig, data: Dataset) -> int:
+    """Return how many steps a training of `config` on `data` has, its teachers' included."""
+    return own_steps(config, data) + sum(teacher.steps for teacher in config.teachers)
+
+
+def own_steps(config: TrainConfig, data: Dataset) -> int:
+    """Return the steps of the network that ships, without its teachers'."""
+    if not config.optimiser.epochs:
+        return config.optimiser.steps
+    windows = cut_windows(data.samples, config.preprocessing, config.max_samples)
+    return config.optimiser.epochs * math.ceil(len(windows.x) / config.optimiser.batch)
+
+
+def standardised_spec(
+    spec: PreprocessSpec, data: Dataset, max_samples: int | None
+) -> PreprocessSpec:
+    """Return `spec` with each feature's mean and standard deviation over the training windows.
+
+    Over all rows of all windows, as published: where windows overlap, a row counts once for
+    each. A feature that never moves keeps the scale 1.
+    """
+    bare = dataclasses.replace(spec, center=(), scale=(), clip=_UNCLIPPED)
+    windows = cut_windows(data.samples, bare, max_samples)
+    rows = windows.x[windows.mask > 0].astype(np.float64)
+    spread = rows.std(axis=0)
+    spread[spread < 1e-6] = 1.0  # noqa: PLR2004 - a channel that never moves
+    return dataclasses.replace(
+        spec,
+        center=tuple(map(float, rows.mean(axis=0).astype(np.float32))),
+        scale=tuple(map(float, spread.astype(np.float32))),
+    )

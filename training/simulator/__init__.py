@@ -1,0 +1,1 @@
+"""training/: fingerprints fitted for the board simulator."""

@@ -1,0 +1,320 @@
+"""training/: how often clean air is taken for an odour, and how soon an odour is met and let go.
+
+May import the simulator, the models and scipy; needs no torch. Everything goes through the real
+`models.exposure.ExposureDetector`, and shorter stretches through the whole `models.nose.Nose`. The
+seeds lie apart from those by which the detector's settings were chosen (below 200).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import gammaincinv
+
+from hardware.channels import CHANNELS, Part
+from hardware.frames import SensorFrame
+from hardware.protocol import judge_range
+from hardware.simulator.other_rig import FIXED_RIG, OtherPart, OtherRig
+from hardware.simulator.scenario import AIR
+from hardware.simulator.signals import SyntheticSignal
+from hardware.simulator.tables import MIXTURE_BOARD, N_GAS, SUBSTANCE_BOARD, load_board
+from models.decision_spec import State
+from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
+from models.nose import Nose
+from models.preprocess import Lineariser, PreprocessSpec
+from models.results import EventType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from models.bundle import Bundle
+    from training.data.dataset import Dataset
+
+    Progress = Callable[[Sequence[str]], Iterable[str]]
+
+CONFIDENCE = 0.95
+FIRST_SEED = 1000
+
+STRETCH_H = 10.0
+"""A board stays on for so long; then comes another one in another air, with its own warm-up."""
+
+RESTLESS_SHARE = 1 / 3
+"""Rigs that drift hard are watched for so much of the hours of clean air."""
+
+FAST_BOARD_SHARE = 0.25
+"""A 10 Hz board is watched by the whole nose for so much of the hours of one at 1 Hz."""
+
+RESTLESS: dict[str, OtherRig] = {
+    "fixed rig": FIXED_RIG,
+    "drift of 5 % an hour": OtherRig("drift-5", (OtherPart(drift=0.05),) * N_GAS),
+    "drift of 10 % an hour": OtherRig("drift-10", (OtherPart(drift=0.1),) * N_GAS),
+    "drift of 20 % an hour": OtherRig("drift-20", (OtherPart(drift=0.2),) * N_GAS),
+    "humidity, 30 % per 10 %RH": OtherRig("humid", (OtherPart(humidity=0.3),) * N_GAS),
+}
+"""Baselines that wander more than the simulator's own, which moves by 3.5 % in its first hour and
+stays within 5 %, and by 2 to 5 % per 10 %RH; of a walk, the standard deviation after one hour."""
+
+BEFORE_S, ODOUR_S, AFTER_S = 300, 180, 420
+"""An episode: clean air, an odour, clean air."""
+CONCENTRATIONS = (1.0, 0.3, 0.1)
+"""Of the odours, 1 being that of the recordings."""
+
+_BLOCK_S = 30
+_QUIET_BLOCKS = 4
+_QUIET_RANGE = 0.05
+"""A stretch of a recording is quiet while the half-minute medians of its Grove channels stay within
+5 %, for two minutes or more. The faintest of fifty odours moves some channel by a quarter."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What was noted in air without an odour.
+
+    Attributes
+    ----------
+    hours: watched.
+    alarms: onsets.
+    alarm_s: seconds during which the air counted as an odour's.
+    """
+
+    hours: float = 0.0
+    alarms: int = 0
+    alarm_s: float = 0.0
+
+    def __add__(self, other: _Watched) -> _Watched:
+        return _Watched(
+            self.hours + other.hours, self.alarms + other.alarms, self.alarm_s + other.alarm_s
+        )
+
+    def plain(self) -> dict[str, float]:
+        """Return the figures for the report."""
+        return {
+            "hours": round(self.hours, 2),
+            "alarms": self.alarms,
+            "per_hour": round(self.alarms / self.hours, 4) if self.hours else 0.0,
+            "upper_95": round(upper_rate(self.alarms, self.hours), 4),
+            "alarm_share": round(self.alarm_s / (3600.0 * self.hours), 5) if self.hours else 0.0,
+        }
+
+
+def measure(
+    bundles: Sequence[Bundle],
+    recordings: Dataset | None = None,
+    *,
+    settings: ExposureSettings | None = None,
+    hours: float = 120.0,
+    nose_hours: float = 24.0,
+    progress: Progress = iter,
+) -> dict[str, Any]:
+    """Count false alarms, and time what is found of odours.
+
+    Parameters
+    ----------
+    bundles: the models that the whole nose runs, each on the board of its recordings.
+    recordings: real ones of single substances, for their quiet stretches; None leaves them out.
+    settings: of the detector; as shipped unless said otherwise.
+    hours: of simulated clean air before the detector, two minutes of computing for 120; drifting
+        rigs get a third of it each.
+    nose_hours: of simulated clean air before the whole nose, at 1 Hz; a 10 Hz board gets a
+        quarter of it.
+    progress: wraps the list of what is to be done.
+
+    Returns
+    -------
+    clean_air: by rig, "simulated" being the board itself: hours, alarms, alarms per hour, the
+        upper end of the rate's one-sided 95 % interval, and the share of time under alarm.
+    quiet_recordings: the same, of real quiet stretches, with their number; None without data.
+    nose: by model: hours, and by what was said wrongly ("onset", "recognised", "unrecognised") how
+        often, per hour, and at most per hour; with the share of predictions in each state.
+    episodes: by concentration: how many, shares whose onset and end were found, false onsets
+        before and after, and median and 90th percentile of seconds to the onset, from the
+        odour's going to the end found, and to clean air again.
+    """
+    chosen = settings or ExposureSettings()
+    parts: dict[str, Callable[[], Any]] = {
+        "clean_air": lambda: clean_air(chosen, hours),
+        "quiet_recordings": lambda: recordings and quiet_recordings(recordings, chosen),
+        "nose": lambda: {bundle.manifest.name: ask_nose(bundle, nose_hours) for bundle in bundles},
+        "episodes": lambda: {f"{c:g}": episodes(chosen, c) for c in CONCENTRATIONS},
+    }
+    return {"confidence": CONFIDENCE, **{part: parts[part]() for part in progress([*parts])}}
+
+
+def upper_rate(events: int, hours: float) -> float:
+    """Return the upper confidence limit of a Poisson rate per hour.
+
+    Exact and one-sided (Garwood, Biometrika 28, 1936): the rate at which so few events would
+    come in one case of twenty; half the chi-squared quantile with 2 (events + 1) degrees of
+    freedom, over the time. Infinite over no time at all.
+    """
+    return float(gammaincinv(events + 1, CONFIDENCE)) / hours if hours > 0 else float("inf")
+
+
+def clean_air(settings: ExposureSettings, hours: float) -> dict[str, dict[str, float]]:
+    """Watch simulated clean air, as the board itself and as restless rigs send it."""
+    found = dict.fromkeys(("simulated", *RESTLESS), _Watched())
+    lengths = [STRETCH_H] * int(hours // STRETCH_H)
+    if hours % STRETCH_H:
+        lengths.append(hours % STRETCH_H)
+    for number, length_h in enumerate(lengths):
+        seed = FIRST_SEED + number
+        air = played(f"{AIR}:{length_h * 3600.0:g}", seed)
+        found["simulated"] += watch(air, settings)
+        if number < max(1.0, RESTLESS_SHARE * len(lengths)):
+            for name, rig in RESTLESS.items():
+                heard = replace(rig, seed=seed).heard(air, 1.0, take=0)
+                found[name] += watch(heard, settings)
+    return {name: watched.plain() for name, watched in found.items()}
+
+
+def played(scenario: str, seed: int) -> NDArray[np.float32]:
+    """Return what the 1 Hz board reads in a scenario, float32[n, 12]."""
+    return np.array(list(SyntheticSignal(scenario, seed=seed)), dtype=np.float32)
+
+
+def watch(
+    values: NDArray[np.float32], settings: ExposureSettings, *, warm: bool = False
+) -> _Watched:
+    """Let the detector watch air without an odour, float32[n, 12] at 1 Hz."""
+    detector = ExposureDetector(settings, skip_warm_up=warm)
+    alarms, alarm_s = 0, 0.0
+    for row in values.tolist():
+        alarms += detector.update(row, 1.0) is Change.ONSET
+        alarm_s += detector.phase is Phase.EXPOSED
+    return _Watched(len(values) / 3600.0, alarms, alarm_s)
+
+
+def quiet_recordings(recordings: Dataset, settings: ExposureSettings) -> dict[str, float]:
+    """Watch the quiet stretches of real recordings.
+
+    They lie within exposures, so that the plume's trembling is in them and clean air's calm is
+    not; and what the MQ parts do takes no part in calling them quiet.
+    """
+    total, stretches = _Watched(), 0
+    for sample in recordings.samples:
+        for start, end in quiet_stretches(sample.values):
+            total += watch(sample.values[start:end], settings, warm=True)
+            stretches += 1
+    return {"stretches": stretches, **total.plain()}
+
+
+def quiet_stretches(values: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
+    """Yield (first row, end) of each quiet stretch of readings float32[n, 12] at 1 Hz."""
+    grove = tuple(channel.name for channel in CHANNELS if channel.part is Part.GROVE)
+    signal = Lineariser(PreprocessSpec(grove, rate_hz=1.0))(values)
+    blocks = len(signal) // _BLOCK_S
+    levels = np.median(signal[: blocks * _BLOCK_S].reshape(blocks, _BLOCK_S, -1), axis=1)
+    start = 0
+    while start < blocks:
+        end = start + 1
+        while end < blocks and np.ptp(levels[start : end + 1], axis=0).max() <= _QUIET_RANGE:
+            end += 1
+        if end - start >= _QUIET_BLOCKS:
+            yield start * _BLOCK_S, end * _BLOCK_S
+            start = end
+        else:
+            start += 1
+
+
+def ask_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
+    """Let the whole nose smell clean air with one model, and count what it says of it."""
+    board = load_board(MIXTURE_BOARD if bundle.manifest.task == "mixture" else SUBSTANCE_BOARD)
+    watched_h = hours * (1.0 if board.rate_hz <= 1.0 else FAST_BOARD_SHARE)
+    signal = SyntheticSignal(f"{AIR}:{watched_h * 3600.0:g}", seed=FIRST_SEED, board=board)
+    nose = Nose([bundle], rate_hz=signal.rate_hz)
+    said = dict.fromkeys((EventType.ONSET, EventType.RECOGNISED, EventType.UNRECOGNISED), 0)
+    states = dict.fromkeys(State, 0)
+    for row, values in enumerate(signal):
+        frame = SensorFrame(
+            row, round(row * 1000 / signal.rate_hz), values, judge_range(values).copy()
+        )
+        for prediction in nose.feed(frame, frame.quality, nose.stamp(frame, 0.0)):
+            states[prediction.state] += 1
+        for event in nose.take_events():
+            if event.type in said:
+                said[event.type] += 1
+    predictions = sum(states.values())
+    return {
+        "rate_hz": board.rate_hz,
+        "hours": round(watched_h, 2),
+        "said": {
+            str(kind): {
+                "times": times,
+                "per_hour": round(times / watched_h, 4),
+                "upper_95": round(upper_rate(times, watched_h), 4),
+            }
+            for kind, times in said.items()
+        },
+        "states": {str(state): round(n / predictions, 5) for state, n in states.items() if n},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Episode:
+    """What became of one odour; times in seconds, None where it was not found."""
+
+    onset_s: float | None
+    end_s: float | None
+    clean_s: float | None
+    false_onsets: int
+
+
+def episodes(settings: ExposureSettings, concentration: float) -> dict[str, Any]:
+    """Play every substance out of clean air and back, once."""
+    results = [
+        follow_episode(
+            played(
+                f"{AIR}:{BEFORE_S},{name}={concentration:g}:{ODOUR_S},{AIR}:{AFTER_S}",
+                FIRST_SEED + number,
+            ),
+            settings,
+        )
+        for number, name in enumerate(load_board(SUBSTANCE_BOARD).substances)
+    ]
+    found: dict[str, Any] = {
+        "episodes": len(results),
+        "onset_found": _share(result.onset_s for result in results),
+        "end_found": _share(result.end_s for result in results),
+        "clean_again": _share(result.clean_s for result in results),
+        "false_onsets": sum(result.false_onsets for result in results),
+    }
+    for name in ("onset_s", "end_s", "clean_s"):
+        times = [getattr(result, name) for result in results if getattr(result, name) is not None]
+        found[name] = (
+            [round(float(q), 1) for q in np.percentile(times, [50, 90])] if times else None
+        )
+    return found
+
+
+def follow_episode(values: NDArray[np.float32], settings: ExposureSettings) -> _Episode:
+    """Let the detector follow one episode at 1 Hz.
+
+    The onset must fall into the odour's time. The end is the first after the odour has gone; an
+    odour that was never met has none.
+    """
+    detector = ExposureDetector(settings)
+    gone_s = BEFORE_S + ODOUR_S
+    onset_s = end_s = clean_s = None
+    false_onsets = 0
+    for second, row in enumerate(values.tolist()):
+        change = detector.update(row, 1.0)
+        if change is Change.ONSET:
+            if BEFORE_S <= second < gone_s:
+                onset_s = second - BEFORE_S if onset_s is None else onset_s
+            else:
+                false_onsets += 1
+        elif onset_s is not None and second >= gone_s:
+            if change is Change.ENDED and end_s is None:
+                end_s = second - gone_s
+            elif change is Change.CLEAN and clean_s is None:
+                clean_s = second - gone_s
+    return _Episode(onset_s, end_s, clean_s, false_onsets)
+
+
+def _share(found: Iterable[float | None]) -> float:
+    times = list(found)
+    return round(sum(time is not None for time in times) / len(times), 4)
