@@ -166,7 +166,7 @@ class ChartSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class DriftVerdict:
     """What the chart says.
 
     Attributes
@@ -227,7 +227,7 @@ class ControlChart:
         return True
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> DriftVerdict:
         """What the points so far say."""
         weight = self._settings.weight
         spread = weight / (2 - weight) * (1 - (1 - weight) ** (2 * self._points))
@@ -246,4 +246,4 @@ class ControlChart:
                 f"baseline; chance takes it to {math.expm1(limit):.0%}{others}"
             )
         drift = dict(zip(self._names, self._average, strict=True))
-        return Verdict(bool(out), reason, drift, self._points)
+        return DriftVerdict(bool(out), reason, drift, self._points)

@@ -23,7 +23,7 @@ from hardware.health import ChannelHealth
 from models.decimator import Decimator
 from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
 from models.preprocess import batch_features
-from models.taught_head import EXPOSURE_VARIANCE, Taught
+from models.taught_head import EXPOSURE_VARIANCE, TaughtSmell
 from models.timing import RateMeter, Timeline, lost_samples
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
+class LearnedExposure:
     """What a model made of one exposure.
 
     Attributes
@@ -197,7 +197,7 @@ def exposure_in(
 
 def learn(
     bundle: Bundle, readings: Readings, start: int = 0, settings: ExposureSettings | None = None
-) -> Lesson:
+) -> LearnedExposure:
     """Return what the model makes of an exposure.
 
     Parameters
@@ -226,7 +226,7 @@ def learn(
             "stand longer before the sensors, or name a longer recording."
         )
     embedding, logits = _asked(bundle, windows)
-    return Lesson(embedding, logits, seconds, missing)
+    return LearnedExposure(embedding, logits, seconds, missing)
 
 
 def taught(
@@ -234,7 +234,7 @@ def taught(
     exposures: Sequence[NDArray[np.float32]],
     space: EmbeddingSpace,
     exposure_variance: float = EXPOSURE_VARIANCE,
-) -> Taught:
+) -> TaughtSmell:
     """Return the class that exposures' embeddings, each float32[windows, D], make of a smell.
 
     Each exposure counts the same, however long it was: the windows of one are alike, and what
@@ -243,7 +243,7 @@ def taught(
     """
     means = np.stack([space.whiten(embedding).mean(axis=0) for embedding in exposures])
     windows = sum(map(len, exposures))
-    return Taught(label, means.mean(axis=0), windows, len(exposures), exposure_variance)
+    return TaughtSmell(label, means.mean(axis=0), windows, len(exposures), exposure_variance)
 
 
 def space_of(bundle: Bundle) -> EmbeddingSpace:

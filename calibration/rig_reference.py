@@ -92,7 +92,7 @@ class RigReference:
         """
         features, means, wander = [], [], []
         for label, values in recordings.items():
-            exposures = [Exposure.of(label, item, rate_hz) for item in values]
+            exposures = [ResponseExcerpt.of(label, item, rate_hz) for item in values]
             own = np.stack([exposure.features for exposure in exposures])
             means.append(_mean(own))
             if len(own) > 1:
@@ -125,7 +125,7 @@ class RigReference:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exposure:
+class ResponseExcerpt:
     """One exposure to a known odour on one rig.
 
     Attributes
@@ -144,7 +144,7 @@ class Exposure:
         values: NDArray[np.float32],
         rate_hz: float,
         compensation: Compensation | None = None,
-    ) -> Exposure:
+    ) -> ResponseExcerpt:
         """Make an exposure of readings float32[n, 12], faster ones averaged to one a second.
 
         The first `ONSET_S` are left out, as far as the rest is long enough.

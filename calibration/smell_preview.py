@@ -14,7 +14,7 @@ from calibration.enrolment import space_of, taught
 from hardware.health import ChannelHealth
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
-from models.taught_head import Head
+from models.taught_head import TaughtHead
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from calibration.enrolment import Lesson
+    from calibration.enrolment import LearnedExposure
     from calibration.smell_store import SmellStore
     from hardware.recording import Recording
     from models.bundle import Bundle
@@ -56,7 +56,7 @@ class Confusions:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class Preview:
     """How well a smell was learnt.
 
     Attributes
@@ -80,14 +80,14 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayComparison:
     """Seconds that labels stood in a recording, without a smell and with it."""
 
     without: Mapping[str, float]
     within: Mapping[str, float]
 
 
-def rehearse(store: SmellStore, label: str) -> Rehearsal:
+def preview_smell(store: SmellStore, label: str) -> Preview:
     """Judge a taught smell, in shadow or promoted, by the exposures that are kept.
 
     Raises
@@ -108,7 +108,7 @@ def rehearse(store: SmellStore, label: str) -> Rehearsal:
             called = Confusions.counted([n for each in heard for n in _called(bundle, head, each)])
             if called.share(label) > 0:
                 taken.append((other.label, called.share(label)))
-    return Rehearsal(
+    return Preview(
         label=label,
         exposures=len(lessons),
         windows=sum(map(len, lessons)),
@@ -126,7 +126,7 @@ def replayed(
     *,
     settings: NoseSettings | None = None,
     assume_exposed: bool = False,
-) -> Generator[float, None, Replayed]:
+) -> Generator[float, None, ReplayComparison]:
     """Let the nose hear a recording without a smell and with it, in steps.
 
     Yields the share that is done, so that a running service can do it between two readings.
@@ -160,22 +160,22 @@ def replayed(
             except StopIteration as end:
                 seconds.append(end.value)
                 break
-    return Replayed(*seconds)
+    return ReplayComparison(*seconds)
 
 
-def _without(head: Head, label: str) -> Head:
+def _without(head: TaughtHead, label: str) -> TaughtHead:
     others = tuple(smell for smell in head.taught if smell.label != label)
-    return Head(others, head.hidden, head.renamed)
+    return TaughtHead(others, head.hidden, head.renamed)
 
 
-def _called(bundle: Bundle, head: Head, lesson: Lesson) -> list[str]:
+def _called(bundle: Bundle, head: TaughtHead, lesson: LearnedExposure) -> list[str]:
     """Return the likeliest label of every window."""
     return _likeliest(bundle, head, lesson.logits, lesson.embedding)
 
 
 def _likeliest(
     bundle: Bundle,
-    head: Head,
+    head: TaughtHead,
     logits: NDArray[np.float32],
     embedding: NDArray[np.float32],
 ) -> list[str]:
@@ -186,7 +186,9 @@ def _likeliest(
     return [labels[index] for index in said.argmax(axis=1)]
 
 
-def _held_out(bundle: Bundle, head: Head, label: str, lessons: Sequence[Lesson]) -> Iterator[str]:
+def _held_out(
+    bundle: Bundle, head: TaughtHead, label: str, lessons: Sequence[LearnedExposure]
+) -> Iterator[str]:
     """Yield what windows are called by a head taught from the windows held against them."""
     parts = [(lesson.embedding, lesson.logits) for lesson in lessons]
     if len(parts) == 1:
@@ -198,7 +200,7 @@ def _held_out(bundle: Bundle, head: Head, label: str, lessons: Sequence[Lesson])
         others = [each for place, (each, _) in enumerate(parts) if place != number]
         if others:
             smell = taught(label, others, space, variance)
-            tried = Head((*head.taught, smell), head.hidden, head.renamed)
+            tried = TaughtHead((*head.taught, smell), head.hidden, head.renamed)
             yield from _likeliest(bundle, tried, logits, embedding)
 
 

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.enrolment import EnrolmentError, Lesson, heard, learn, space_of, taught
+from calibration.enrolment import EnrolmentError, LearnedExposure, heard, learn, space_of, taught
 from calibration.smell_set import Exposure, Smell, SmellError, SmellSet, StoreDamagedError
 from hardware.errors import ScentdError, UsageError
 from hardware.files import write_whole
 from hardware.recording import RecordingError, RecordingWriter, read_recording
 from models.correction import correction_for
-from models.taught_head import Head, Taught
+from models.taught_head import TaughtHead, TaughtSmell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ class SmellStore:
             return SmellSet(self.model)
         return SmellSet.from_yaml(data, str(path))
 
-    def head(self, *, shadow: str | None = None) -> tuple[Head, list[str]]:
+    def head(self, *, shadow: str | None = None) -> tuple[TaughtHead, list[str]]:
         """Return what stands beside the model's labels, and what could not be used of it.
 
         Parameters
@@ -150,11 +150,11 @@ class SmellStore:
                     problems.append(f"An exposure of {smell.label} cannot be used: {error}")
             if lessons:
                 classes.append(taught(smell.label, lessons, self._space, variance))
-        head = Head(tuple(classes), frozenset(smells.hidden), dict(smells.renamed))
+        head = TaughtHead(tuple(classes), frozenset(smells.hidden), dict(smells.renamed))
         head.labels(self._bundle.manifest.labels)
         return head, problems
 
-    def lesson(self, exposure: Exposure) -> Lesson:
+    def lesson(self, exposure: Exposure) -> LearnedExposure:
         """Return what the model makes of a kept exposure, from the cache or from its readings.
 
         Raises
@@ -165,7 +165,9 @@ class SmellStore:
         try:
             with np.load(path, allow_pickle=False) as kept:
                 missing = tuple(str(name) for name in kept["channels_missing"])
-                return Lesson(kept["embedding"], kept["logits"], float(kept["seconds"]), missing)
+                return LearnedExposure(
+                    kept["embedding"], kept["logits"], float(kept["seconds"]), missing
+                )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             # Never made for this model and calibration, or damaged: the readings are the truth.
             pass
@@ -192,7 +194,7 @@ class SmellStore:
         source: str,
         start_ms: int = 0,
         promote: bool = False,
-    ) -> tuple[SmellSet, Lesson]:
+    ) -> tuple[SmellSet, LearnedExposure]:
         """Teach a smell from an exposure, or refine it with one more.
 
         Parameters
@@ -417,7 +419,9 @@ class SmellStore:
     def _correction_of(self, exposure: Exposure) -> Correction | None:
         return None if exposure.as_trained else self._correction
 
-    def _keep(self, recording: Recording, source: str, start_ms: int) -> tuple[Exposure, Lesson]:
+    def _keep(
+        self, recording: Recording, source: str, start_ms: int
+    ) -> tuple[Exposure, LearnedExposure]:
         """Keep an exposure's readings, and learn from what is kept and nothing else."""
         data, start_ms = _kept_readings(recording, start_ms)
         name = _digest(data)
@@ -499,8 +503,8 @@ class SmellStore:
         HeadError: two labels of the same name, or none left.
         """
         nowhere = np.zeros(len(self._space.middle))
-        classes = tuple(Taught(smell.label, nowhere, 1, 1) for smell in smells.smells)
-        head = Head(classes, frozenset(smells.hidden), dict(smells.renamed))
+        classes = tuple(TaughtSmell(smell.label, nowhere, 1, 1) for smell in smells.smells)
+        head = TaughtHead(classes, frozenset(smells.hidden), dict(smells.renamed))
         head.labels(self._bundle.manifest.labels)
 
     def _throw_away(self) -> None:
@@ -575,7 +579,7 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names) or "none"
 
 
-def _npz(lesson: Lesson) -> bytes:
+def _npz(lesson: LearnedExposure) -> bytes:
     stream = io.BytesIO()
     np.savez(
         stream,

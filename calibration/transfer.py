@@ -33,7 +33,7 @@ from calibration.rig_reference import (
     _LEAST_KNOWN,
     LAGS_S,
     N_FEATURES,
-    Exposure,
+    ResponseExcerpt,
     RigReference,
     TransferError,
     changes_of,
@@ -98,7 +98,7 @@ class Match:
     changes: NDArray[np.float64]
 
     @classmethod
-    def of(cls, exposure: Exposure, reference: RigReference) -> Match:
+    def of(cls, exposure: ResponseExcerpt, reference: RigReference) -> Match:
         """Correct an exposure in every way of the grid and measure what comes of it."""
         wanted = reference.mean[reference.labels.index(exposure.label)]
         level = exposure.features[:, 0]
@@ -171,7 +171,7 @@ class Transfer:
 
 
 def fit_transfer(
-    exposures: Sequence[Exposure],
+    exposures: Sequence[ResponseExcerpt],
     reference: RigReference,
     compensation: Compensation | None = None,
     matches: Sequence[Match] | None = None,
@@ -230,7 +230,7 @@ def _best(left_out: Mapping[str, NDArray[np.float64]]) -> str:
     return STANDARDISED if gained.mean() > error else alone
 
 
-def mismatch(spec: CorrectionSpec, exposure: Exposure, reference: RigReference) -> float:
+def mismatch(spec: CorrectionSpec, exposure: ResponseExcerpt, reference: RigReference) -> float:
     """Return how unlike the training rig's an exposure is once corrected; 0 is its label's mean.
 
     The mean over channels of -ln of the likelihood that the fit maximises, Student's t of the
@@ -258,7 +258,7 @@ def _cost(squared: _Number) -> _Number:
     return cost
 
 
-def _check(exposures: Sequence[Exposure], reference: RigReference) -> None:
+def _check(exposures: Sequence[ResponseExcerpt], reference: RigReference) -> None:
     if not exposures:
         raise TransferError(
             "Fitting a correction needs references: exposures of smells that the model knows. "
@@ -274,7 +274,7 @@ def _check(exposures: Sequence[Exposure], reference: RigReference) -> None:
 
 def _left_out(
     method: str,
-    exposures: Sequence[Exposure],
+    exposures: Sequence[ResponseExcerpt],
     matches: Sequence[Match],
     reference: RigReference,
 ) -> NDArray[np.float64]:

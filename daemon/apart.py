@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NICENESS = 10
 
 
-def done_apart(config: Config, action: str, payload: Mapping[str, Any]) -> Steps:
+def run_in_child(config: Config, action: str, payload: Mapping[str, Any]) -> Steps:
     """Do one action of `daemon.calibrate.actions` in a child; yields while it works.
 
     Raises
@@ -48,7 +48,9 @@ def main() -> None:
     config, action, payload = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - see above
     answer: object
     try:
-        answer = import_module("daemon.calibrate.actions").Workbench(config).do(action, payload)
+        answer = (
+            import_module("daemon.calibrate.actions").CalibrationActions(config).do(action, payload)
+        )
     except ScentdError as error:
         answer = error
     sys.stdout.buffer.write(pickle.dumps(answer))

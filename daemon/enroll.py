@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration.smell_preview import MENTIONED, rehearse, replayed
+from calibration.smell_preview import MENTIONED, preview_smell, replayed
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from daemon.board.capture import from_history
@@ -23,16 +23,16 @@ from hardware.recording import read_recording
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from calibration.enrolment import Lesson
-    from calibration.smell_preview import Rehearsal, Replayed
+    from calibration.enrolment import LearnedExposure
+    from calibration.smell_preview import Preview, ReplayComparison
     from calibration.smell_set import SmellSet
-    from daemon.board.history import History, Stretch
+    from daemon.board.history import History, ReadingSpan
     from daemon.system.background import Data, Steps
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
     from models.nose import NoseSettings
-    from models.taught_head import Head
+    from models.taught_head import TaughtHead
 
 ENROLL = "enroll"
 """The request's name."""
@@ -64,7 +64,7 @@ def stores_of(
     }
 
 
-def heads_of(stores: Mapping[str, SmellStore]) -> tuple[dict[str, Head], list[str]]:
+def heads_of(stores: Mapping[str, SmellStore]) -> tuple[dict[str, TaughtHead], list[str]]:
     """Return every model's head, and sentences about what could not be used.
 
     A store that cannot be read costs its head and no more: the rig goes on with what is shipped.
@@ -79,7 +79,7 @@ def heads_of(stores: Mapping[str, SmellStore]) -> tuple[dict[str, Head], list[st
     return heads, problems
 
 
-class Teaching:
+class Enrolment:
     """Does what is asked of the taught smells, and lets the nose know at once.
 
     Parameters
@@ -97,7 +97,7 @@ class Teaching:
     def __init__(
         self,
         stores: Mapping[str, SmellStore],
-        apply: Callable[[str, Head], None] = lambda _model, _head: None,
+        apply: Callable[[str, TaughtHead], None] = lambda _model, _head: None,
         *,
         history: History | None = None,
         settings: NoseSettings | None = None,
@@ -215,7 +215,7 @@ class Teaching:
         effect_ms = (time.perf_counter() - began_s) * 1000.0
         self._log.info("taught", model=store.model, label=label, effect_ms=round(effect_ms))
         yield {"doing": "rehearsing", "share": 0.0}
-        told = _rehearsal(rehearse(store, label))
+        told = _rehearsal(preview_smell(store, label))
         heard = []
         for name, earlier, exposed in past:
             steps = replayed(store, label, earlier, settings=self._settings, assume_exposed=exposed)
@@ -297,12 +297,12 @@ class Teaching:
             self._log.warning(problem)
         self._let_know(store.model, head)
 
-    def _let_know(self, model: str, head: Head) -> None:
+    def _let_know(self, model: str, head: TaughtHead) -> None:
         self._changed.add(model)
         self._apply(model, head)
 
 
-def recording_of(stretch: Stretch) -> Recording:
+def recording_of(stretch: ReadingSpan) -> Recording:
     """Return a stretch of the history as a recording, judged as one is."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.csv"
@@ -333,7 +333,7 @@ def described(store: SmellStore) -> Data:
     }
 
 
-def _taught(smells: SmellSet, label: str, lesson: Lesson) -> Data:
+def _taught(smells: SmellSet, label: str, lesson: LearnedExposure) -> Data:
     smell = smells.smell(label)
     return {
         "model": smells.model,
@@ -347,7 +347,7 @@ def _taught(smells: SmellSet, label: str, lesson: Lesson) -> Data:
     }
 
 
-def _rehearsal(told: Rehearsal) -> Data:
+def _rehearsal(told: Preview) -> Data:
     return {
         "before": _shares(told.before.shares[:MENTIONED]),
         "held_out": round(told.held_out.share(told.label), 3),
@@ -357,7 +357,7 @@ def _rehearsal(told: Rehearsal) -> Data:
     }
 
 
-def _replayed(told: Replayed) -> Data:
+def _replayed(told: ReplayComparison) -> Data:
     return {"without_s": dict(told.without), "with_s": dict(told.within)}
 
 

@@ -106,11 +106,11 @@ class Pipeline:
         predictions = self.nose.feed(frame, quality, t_ms)
         return Step(frame, t_ms, quality, predictions, self.nose.take_events())
 
-    def succeed(self, other: Pipeline) -> None:
+    def take_over(self, other: Pipeline) -> None:
         """Go on in another pipeline's place, in the middle of a line if need be."""
         self._decoder = other._decoder
         self._health = other._health
-        self.nose.succeed(other.nose)
+        self.nose.take_over(other.nose)
 
     def finish(self) -> list[Prediction]:
         """End the stream: return what can only be said once it is over."""

@@ -109,7 +109,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
+class PrecisionChoice:
     """Which of the two ONNX files runs.
 
     Attributes
@@ -158,7 +158,7 @@ class Manifest:
     requirements: Requirements = field(default_factory=Requirements)
     rate_ratio: tuple[float, float] = (0.7, 1.5)
     decision: DecisionSpec = field(default_factory=DecisionSpec)
-    runtime: Runtime = field(default_factory=Runtime)
+    runtime: PrecisionChoice = field(default_factory=PrecisionChoice)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     descriptors: tuple[str, ...] = ()

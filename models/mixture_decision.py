@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.decision_spec import DecisionSpec
-    from models.substance_decision import Share
+    from models.substance_decision import EvidenceShare
 
 
 class MixtureDecision:
@@ -52,7 +52,7 @@ class MixtureDecision:
         return tuple((component.label, component.proportion) for component in best)
 
     def add(
-        self, proportions: NDArray[np.float32], presence: NDArray[np.float32], share: Share
+        self, proportions: NDArray[np.float32], presence: NDArray[np.float32], share: EvidenceShare
     ) -> None:
         """Take one window's proportions[labels] (sum 1) and presence[labels] (0..1)."""
         both = np.concatenate([proportions, presence]).astype(np.float64)

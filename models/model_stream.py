@@ -14,14 +14,14 @@ from hardware.channels import N_CHANNELS
 from models.decimator import Decimator
 from models.mixture_decision import MixtureDecision
 from models.preprocess import FeatureStream
-from models.substance_decision import Heard, Share, SubstanceDecision
+from models.substance_decision import EvidenceShare, ModelOutput, SubstanceDecision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
     from models.channel_watch import ChannelWatch
-    from models.taught_head import Head
+    from models.taught_head import TaughtHead
 
 BLOCK_SAMPLES = 512
 """Samples collected at most: 25 s at 20 Hz. No result depends on it."""
@@ -48,7 +48,7 @@ class Block:
         self.count = 0
 
 
-class Tap:
+class BlockReader:
     """One consumer's place in the block, and its decimator.
 
     Parameters
@@ -82,7 +82,7 @@ class Tap:
         self._taken = 0
 
 
-class Listener:
+class ModelStream:
     """A model's share of the stream, from the block to its decision.
 
     Parameters
@@ -104,7 +104,7 @@ class Listener:
         self,
         bundle: Bundle,
         board_hz: float,
-        head: Head | None = None,
+        head: TaughtHead | None = None,
         *,
         as_measured: bool = False,
     ) -> None:
@@ -115,14 +115,16 @@ class Listener:
         self.fault: str | None = None
         self.due_ms = 0
         self._board_hz = board_hz
-        self._tap = Tap(board_hz, self.spec.rate_hz, self.spec.max_hold, as_measured=as_measured)
+        self._tap = BlockReader(
+            board_hz, self.spec.rate_hz, self.spec.max_hold, as_measured=as_measured
+        )
         self._stream = FeatureStream(self.spec)
         self._resets = 0
         self._awaited = (self.spec.first_step + self.spec.min_steps) * self._tap.factor
         self._cut_at = 0
         self._seen_steps = 0
 
-    def set_head(self, head: Head | None) -> None:
+    def set_head(self, head: TaughtHead | None) -> None:
         """Decide with another head from the next look on; the evidence so far is forgotten."""
         manifest = self.bundle.manifest
         self.decision = (
@@ -201,7 +203,7 @@ class Listener:
         share = self._share(t_ms, steps)
         if isinstance(self.decision, SubstanceDecision):
             described = outputs.descriptors.reshape(-1)
-            heard = Heard(outputs.logits[0], outputs.embedding[0], described)
+            heard = ModelOutput(outputs.logits[0], outputs.embedding[0], described)
             self.decision.add(heard, share)
         else:
             self.decision.add(outputs.proportions[0], outputs.presence[0], share)
@@ -254,13 +256,13 @@ class Listener:
             f"the model has fewer than the {needs.min_channels} it needs"
         )
 
-    def _share(self, t_ms: int, steps: int) -> Share:
+    def _share(self, t_ms: int, steps: int) -> EvidenceShare:
         """Return the window's part in the evidence, and note that it was looked at."""
         before_ms, self._evidence_ms = self._evidence_ms, t_ms
         seen, self._seen_steps = self._seen_steps, self._stream.steps
         if before_ms is None:
-            return Share(0.0, steps / self.spec.window, steps / self.spec.window)
+            return EvidenceShare(0.0, steps / self.spec.window, steps / self.spec.window)
         fresh = min(steps, self._stream.steps - seen)
-        return Share(
+        return EvidenceShare(
             (t_ms - before_ms) / 1000.0, steps / self.spec.window, fresh / self.spec.window
         )

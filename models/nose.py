@@ -23,7 +23,7 @@ from models.channel_watch import ChannelWatch
 from models.correction import Correction, correction_for
 from models.decision_spec import State
 from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
-from models.model_stream import BLOCK_SAMPLES, Block, Listener, Tap
+from models.model_stream import BLOCK_SAMPLES, Block, BlockReader, ModelStream
 from models.results import Event, EventType, Prediction
 from models.substance_decision import state_of
 from models.timing import RateMeter, Timeline, lost_samples
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
-    from models.taught_head import Head
+    from models.taught_head import TaughtHead
 
 _EXPOSURE_HZ = 1.0
 """Rate at which the air is judged: an odour takes seconds, and averaging lowers the noise."""
@@ -86,11 +86,11 @@ class Nose:
         assume_exposed: bool = False,
         timer: Callable[[], float] = time.perf_counter,
         correction: Correction | None = None,
-        heads: Mapping[str, Head] | None = None,
+        heads: Mapping[str, TaughtHead] | None = None,
     ) -> None:
         self._bundles = tuple(bundles)
         self._correction = correction
-        self._heads: dict[str, Head | None] = {}
+        self._heads: dict[str, TaughtHead | None] = {}
         self._renew = False
         self._settings = settings or NoseSettings()
         self._timer = timer
@@ -100,9 +100,9 @@ class Nose:
         self._air = ExposureDetector(
             self._settings.exposure, skip_warm_up=skip_warm_up, assume_exposed=assume_exposed
         )
-        self._listeners: list[Listener] = []
+        self._listeners: list[ModelStream] = []
         self._block = Block()
-        self._air_tap: Tap | None = None
+        self._air_tap: BlockReader | None = None
         self._air_awaits = 0
         self._fed_ms: int | None = None
         self._t_ms = 0
@@ -125,7 +125,7 @@ class Nose:
         """What is known of the air."""
         return self._air.phase
 
-    def set_head(self, model: str, head: Head | None) -> None:
+    def set_head(self, model: str, head: TaughtHead | None) -> None:
         """Let a model decide with another head from its next look on, which is at once.
 
         Raises
@@ -166,7 +166,7 @@ class Nose:
         self._air.restart()
         self._renew = True
 
-    def succeed(self, other: Self) -> None:
+    def take_over(self, other: Self) -> None:
         """Go on in another nose's place, between two frames of its board.
 
         Takes over its time and, judged by the same settings, what it knows of the air. What the
@@ -239,11 +239,11 @@ class Nose:
         board_hz = self._meter.rate_hz or _EXPOSURE_HZ
         self._renew = False
         self._block.count = 0
-        self._air_tap = Tap(board_hz, _EXPOSURE_HZ, max_hold=3)
+        self._air_tap = BlockReader(board_hz, _EXPOSURE_HZ, max_hold=3)
         self._air_awaits = self._air_tap.factor
         self._named = False
         self._listeners = [
-            Listener(
+            ModelStream(
                 bundle,
                 board_hz,
                 self._heads.get(bundle.manifest.name),
@@ -307,7 +307,7 @@ class Nose:
             self._air_tap.rewind()
         self._block.count = 0
 
-    def _is_due(self, listener: Listener, samples: int, on_time_ms: float) -> bool:
+    def _is_due(self, listener: ModelStream, samples: int, on_time_ms: float) -> bool:
         """Whether a model must speak now; its features are up to date then."""
         awaits = listener.awaits(samples)
         if listener.disabled or on_time_ms < listener.due_ms:
@@ -319,7 +319,7 @@ class Nose:
         listener.drain(self._block)
         return listener.ready
 
-    def _speak(self, listener: Listener) -> Prediction:
+    def _speak(self, listener: ModelStream) -> Prediction:
         """Look at a model's window and say what it is now."""
         listener.due_ms = self._t_ms + round(self._settings.live_stride_s * 1000.0)
         if listener.fault:

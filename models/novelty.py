@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.embedding_space import EmbeddingSpace
-    from models.taught_head import Taught
+    from models.taught_head import TaughtSmell
 
 NoveltyName = Literal["cosine", "distance", "relative", "energy", "probability"]
 """The scores that a manifest may name."""
@@ -33,7 +33,7 @@ def score(
     embedding: NDArray[np.float32],
     logits: NDArray[np.float32],
     *,
-    taught: Sequence[Taught] = (),
+    taught: Sequence[TaughtSmell] = (),
 ) -> NDArray[np.float64]:
     """Return the novelty of windows by the score of that name.
 
@@ -59,7 +59,7 @@ def cosine(
     space: EmbeddingSpace,
     embedding: NDArray[np.float32],
     _logits: NDArray[np.float32],
-    taught: Sequence[Taught],
+    taught: Sequence[TaughtSmell],
 ) -> NDArray[np.float64]:
     """One less the largest cosine to a mean, seen from the middle, whitened (0 alike, 2 opposite).
 
@@ -76,7 +76,7 @@ def distance(
     space: EmbeddingSpace,
     embedding: NDArray[np.float32],
     _logits: NDArray[np.float32],
-    taught: Sequence[Taught],
+    taught: Sequence[TaughtSmell],
 ) -> NDArray[np.float64]:
     """Squared Mahalanobis distance to the nearest mean (Lee et al., NeurIPS 2018)."""
     means, variances = known(space, taught)
@@ -89,7 +89,7 @@ def relative(
     space: EmbeddingSpace,
     embedding: NDArray[np.float32],
     logits: NDArray[np.float32],
-    taught: Sequence[Taught],
+    taught: Sequence[TaughtSmell],
 ) -> NDArray[np.float64]:
     """Distance to the nearest mean less the one to the mean of all (Ren et al., 2021).
 
@@ -105,7 +105,7 @@ def energy(
     _space: EmbeddingSpace,
     _embedding: NDArray[np.float32],
     logits: NDArray[np.float32],
-    _taught: Sequence[Taught],
+    _taught: Sequence[TaughtSmell],
 ) -> NDArray[np.float64]:
     """Negative log of the summed exponentials of the logits (Liu et al., NeurIPS 2020)."""
     x = logits.astype(np.float64)
@@ -118,7 +118,7 @@ def probability(
     _space: EmbeddingSpace,
     _embedding: NDArray[np.float32],
     logits: NDArray[np.float32],
-    _taught: Sequence[Taught],
+    _taught: Sequence[TaughtSmell],
 ) -> NDArray[np.float64]:
     """One less the largest probability (Hendrycks & Gimpel, ICLR 2017): what others must beat."""
     x = logits.astype(np.float64)

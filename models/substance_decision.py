@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.embedding_space import EmbeddingSpace
-    from models.taught_head import Head
+    from models.taught_head import TaughtHead
 
 N_TOP = 5
 """Candidates listed in every prediction, as the `top` of the payload says."""
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class EvidenceShare:
     """A window's part in the evidence.
 
     Attributes
@@ -79,7 +79,7 @@ class FadingMean:
         self._weight = 0.0
         self.independent = 0.0
 
-    def add(self, value: NDArray[np.float64], share: Share) -> NDArray[np.float64]:
+    def add(self, value: NDArray[np.float64], share: EvidenceShare) -> NDArray[np.float64]:
         """Add a window's value[width] and return the mean with it."""
         fade = math.exp(-share.elapsed_s / self._memory_s)
         weight = share.filled**self._fullness
@@ -101,7 +101,7 @@ def _nothing() -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class ModelOutput:
     """What a substance model gives of one window, beside its logits.
 
     Attributes
@@ -147,7 +147,7 @@ class SubstanceDecision:
         labels: tuple[str, ...],
         spec: DecisionSpec,
         space: EmbeddingSpace | None = None,
-        head: Head | None = None,
+        head: TaughtHead | None = None,
         descriptors: tuple[str, ...] = (),
     ) -> None:
         self._labels = labels if head is None else head.labels(labels)
@@ -208,7 +208,7 @@ class SubstanceDecision:
         best = np.argsort(-self._fitting, kind="stable")[:N_TOP]
         return tuple((self._descriptor_names[index], float(self._fitting[index])) for index in best)
 
-    def add(self, heard: Heard, share: Share) -> NDArray[np.float64]:
+    def add(self, heard: ModelOutput, share: EvidenceShare) -> NDArray[np.float64]:
         """Take what the model gives of one window; return the posterior[labels] with it."""
         mean = self._mean.add(self._log_probabilities(heard), share)
         spec = self._spec
@@ -258,7 +258,7 @@ class SubstanceDecision:
         pairs = [(self._labels[index], float(self._posterior[index])) for index in order]
         return [pair for pair in pairs if pair[1] >= least and pair[1] > 0]
 
-    def _log_probabilities(self, heard: Heard) -> NDArray[np.float64]:
+    def _log_probabilities(self, heard: ModelOutput) -> NDArray[np.float64]:
         temperature = self._spec.temperature
         if self._head is None or self._space is None:
             return log_probabilities(heard.logits, temperature)
@@ -270,7 +270,7 @@ class SubstanceDecision:
             self._spec.head_temperature,
         )
 
-    def _judge_novelty(self, heard: Heard, share: Share) -> None:
+    def _judge_novelty(self, heard: ModelOutput, share: EvidenceShare) -> None:
         """Follow the novelty, and whether it has lasted long enough to be said."""
         spec = self._spec
         if self._space is None or spec.novelty is None:

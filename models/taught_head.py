@@ -1,7 +1,7 @@
 """Models: what a rig adds to a shipped substance model: taught smells, hidden and renamed labels.
 
 May import numpy, models.embedding_space and models.softmax. Pure: no files, no clock;
-`calibration.smell_store` keeps what was taught and makes the `Head` of it.
+`calibration.smell_store` keeps what was taught and makes the `TaughtHead` of it.
 
 A taught smell is a class mean in the whitened space of the embedding (nearest class mean: Mensink
 et al., IEEE TPAMI 35, 2013; Snell et al., NeurIPS 2017). Whether a window is of a taught smell is
@@ -47,7 +47,7 @@ went before the last of the new."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taught:
+class TaughtSmell:
     """A smell that a rig was taught.
 
     Attributes
@@ -78,7 +78,7 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Head:
+class TaughtHead:
     """What stands beside a shipped model's labels on one rig.
 
     Attributes
@@ -92,7 +92,7 @@ class Head:
     HeadError: two taught smells share a name.
     """
 
-    taught: tuple[Taught, ...] = ()
+    taught: tuple[TaughtSmell, ...] = ()
     hidden: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = field(default_factory=dict)
 
@@ -197,7 +197,7 @@ class Head:
 
 
 def known(
-    space: EmbeddingSpace, taught: Sequence[Taught]
+    space: EmbeddingSpace, taught: Sequence[TaughtSmell]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the means of all that is known, float64[k, D], and the variance about each.
 

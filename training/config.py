@@ -224,11 +224,11 @@ class TrainConfig:
     """One sentence for the model card."""
 
 
-class ConfigError(UsageError):
+class TrainConfigError(UsageError):
     """A training configuration is wrong; every problem is listed."""
 
 
-def load_config(path: Path) -> TrainConfig:
+def load_train_config(path: Path) -> TrainConfig:
     """Read and check a training configuration.
 
     Raises
@@ -238,24 +238,26 @@ def load_config(path: Path) -> TrainConfig:
     try:
         raw = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(
+        raise TrainConfigError(
             f"Expected a training configuration at {path}: {error.strerror}."
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise TrainConfigError(f"{path} is not YAML: {error}") from error
     problems: list[str] = []
     config = build(TrainConfig, raw, "", problems)
     if problems or config is None:
-        raise ConfigError(f"{path} has problems:\n" + "\n".join(f"  {p}" for p in problems))
+        raise TrainConfigError(f"{path} has problems:\n" + "\n".join(f"  {p}" for p in problems))
     if config.teachers and config.task != "substance":
-        raise ConfigError(f"{path}: teachers are for substances; remove them for {config.task}.")
+        raise TrainConfigError(
+            f"{path}: teachers are for substances; remove them for {config.task}."
+        )
     if config.preprocessing.window % config.network.patch:
-        raise ConfigError(
+        raise TrainConfigError(
             f"{path}: network.patch ({config.network.patch}) must divide preprocessing.window "
             f"({config.preprocessing.window})"
         )
     if config.cross_modal and config.task != "substance":
-        raise ConfigError(
+        raise TrainConfigError(
             f"{path}: cross_modal is about single substances; expected task: substance, got "
             f"{config.task}. Leave cross_modal out."
         )
@@ -263,6 +265,6 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def config_as_dict(config: Any) -> dict[str, Any]:
-    """Plain dictionaries and lists of a configuration, as `load_config` would read them back."""
+    """Return a configuration as plain dictionaries and lists that `load_train_config` reads."""
     result: dict[str, Any] = plain(dataclasses.asdict(config))
     return result

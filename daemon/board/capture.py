@@ -1,6 +1,6 @@
 """Daemon: a stretch of readings taken on purpose: so many seconds from now on, of a live board.
 
-Two ways to the same `Stretch`: the port itself, for a command while no service holds it, and
+Two ways to the same `ReadingSpan`: the port itself, for a command while no service holds it, and
 the running service's history. Knows nothing of what the stretch is for.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daemon.board.diagnosis import BoardError, complaint
-from daemon.board.history import HISTORY_S, History, Stretch
+from daemon.board.history import HISTORY_S, History, ReadingSpan
 from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, SourceError
 from daemon.system.signals import Stop
 from hardware.protocol import LineDecoder
@@ -36,7 +36,7 @@ class CaptureEndedError(BoardError):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class CaptureProgress:
     """How far a capture is.
 
     Attributes
@@ -47,12 +47,12 @@ class Taken:
 
     seconds: float
     wanted_s: float
-    stretch: Stretch
+    stretch: ReadingSpan
 
 
 def from_history(
     history: History, seconds: float, clock: Callable[[], float] = time.monotonic
-) -> Generator[Taken, None, Stretch]:
+) -> Generator[CaptureProgress, None, ReadingSpan]:
     """Take the next `seconds` of a running service's readings, one look per step.
 
     Raises
@@ -62,7 +62,7 @@ def from_history(
     """
     start_ms = history.newest_ms
     newest_ms, heard_s, shown_s = start_ms, clock(), -SHOW_EVERY_S
-    taken = Taken(0.0, seconds, history.since(0 if start_ms is None else start_ms))
+    taken = CaptureProgress(0.0, seconds, history.since(0 if start_ms is None else start_ms))
     while True:
         now_ms, now_s = history.newest_ms, clock()
         if now_ms is not None and now_ms != newest_ms:
@@ -73,7 +73,7 @@ def from_history(
                 return history.since(start_ms)
             if now_s - shown_s >= SHOW_EVERY_S:
                 shown_s = now_s
-                taken = Taken(passed_s, seconds, history.since(start_ms))
+                taken = CaptureProgress(passed_s, seconds, history.since(start_ms))
         elif now_s - heard_s > SILENT_AFTER_S:
             raise CaptureEndedError(
                 f"The board sent nothing for {SILENT_AFTER_S:g} s, and {taken.seconds:.0f} s of "
@@ -83,8 +83,8 @@ def from_history(
 
 
 def from_port(
-    source: SourceConfig, seconds: float, stop: Stop, show: Callable[[Taken], None]
-) -> Stretch:
+    source: SourceConfig, seconds: float, stop: Stop, show: Callable[[CaptureProgress], None]
+) -> ReadingSpan:
     """Take the next `seconds` of the board on a port.
 
     Parameters
@@ -124,7 +124,7 @@ def from_port(
         now_s = time.monotonic()
         if now_s - shown_s >= SHOW_EVERY_S and start_ms is not None:
             shown_s = now_s
-            show(Taken(history.seconds, seconds, history.since(start_ms - 1)))
+            show(CaptureProgress(history.seconds, seconds, history.since(start_ms - 1)))
     trouble = complaint(
         decoder.counts,
         heard_bytes=heard_bytes,

@@ -32,7 +32,7 @@ class NoHistoryError(ScentdError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stretch:
+class ReadingSpan:
     """Readings in a row.
 
     Attributes
@@ -127,14 +127,14 @@ class History:
         self._first = (self._first + 1) % self._capacity
         self._count -= 1
 
-    def since(self, t_ms: int) -> Stretch:
+    def since(self, t_ms: int) -> ReadingSpan:
         """Return copies of all readings later than `t_ms`."""
         places = (self._first + np.arange(self._count)) % self._capacity
         times = self._t_ms[places]
         start = int(np.searchsorted(times, t_ms, side="right"))
-        return Stretch(self._values[places[start:]], times[start:])
+        return ReadingSpan(self._values[places[start:]], times[start:])
 
-    def last(self, seconds: float) -> Stretch:
+    def last(self, seconds: float) -> ReadingSpan:
         """Return copies of the readings of the last `seconds`.
 
         Raises

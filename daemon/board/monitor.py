@@ -49,7 +49,7 @@ class Recovery:
 Change = Trouble | Recovery
 
 
-class BoardWatch:
+class BoardMonitor:
     """Watches one board.
 
     Parameters

@@ -24,7 +24,7 @@ from calibration.profile import (
     load_profile,
     save_profile,
 )
-from calibration.rig_reference import Exposure, RigReference
+from calibration.rig_reference import ResponseExcerpt, RigReference
 from calibration.transfer import fit_transfer
 from daemon.calibrate.captures import BASELINE, Captures, CapturesError, Kind
 from daemon.calibrate.evaluation import SUBSTANCE, report, score
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from calibration.baseline import Baseline
     from calibration.correction import CorrectionSpec
     from calibration.enrolment import Readings
-    from daemon.board.history import Stretch
+    from daemon.board.history import ReadingSpan
     from daemon.calibrate.captures import Captured
     from daemon.config.settings import Config
     from hardware.recording import Recording
@@ -59,7 +59,7 @@ class NoReferenceError(ScentdError):
     """No model of this rig says what the rig that it was trained on measured."""
 
 
-class Workbench:
+class CalibrationActions:
     """The actions of `calibrate` on one rig's state.
 
     Parameters
@@ -129,7 +129,7 @@ class Workbench:
             f"no {label!r}. Take one or more of: {', '.join(labels)}."
         )
 
-    def keep(self, kind: Kind, label: str | None, stretch: Stretch) -> dict[str, Any]:
+    def keep(self, kind: Kind, label: str | None, stretch: ReadingSpan) -> dict[str, Any]:
         """Check readings that were just captured, and keep them if they are of use.
 
         Raises
@@ -165,7 +165,7 @@ class Workbench:
             baseline = measured_baseline(readings.values, readings.rate_hz)
             kept = self.captures.keep(lambda to: _done(write(to)), kind, None, seconds)
             return {**described(kept), "channels": _channels(baseline)}
-        Exposure.of(str(label), readings.values, readings.rate_hz)
+        ResponseExcerpt.of(str(label), readings.values, readings.rate_hz)
         self._refuse_clean_air(str(label), readings)
         kept = self.captures.keep(lambda to: _done(write(to)), kind, label, seconds)
         return described(kept)
@@ -215,15 +215,17 @@ class Workbench:
             ),
         )
         self._put_in_force(profile)
-        return {"profile": told_profile(profile)}
+        return {"profile": profile_summary(profile)}
 
     def _heard(self, captured: Captured) -> Readings:
         """Return a capture's readings, NaN where a channel could not be used."""
         return heard(self.captures.recording(captured))
 
-    def _exposure(self, captured: Captured, compensation: Compensation) -> Exposure:
+    def _exposure(self, captured: Captured, compensation: Compensation) -> ResponseExcerpt:
         readings = self._heard(captured)
-        return Exposure.of(str(captured.label), readings.values, readings.rate_hz, compensation)
+        return ResponseExcerpt.of(
+            str(captured.label), readings.values, readings.rate_hz, compensation
+        )
 
     def _rig_reference(self) -> RigReference:
         manifest = self.bundle.manifest
@@ -264,7 +266,7 @@ class Workbench:
         profile, trouble = active_profile(self._config)
         return {
             "captures": [described(item) for item in self.captures.all()],
-            "profile": None if profile is None else told_profile(profile),
+            "profile": None if profile is None else profile_summary(profile),
             "trouble": trouble,
         }
 
@@ -339,7 +341,7 @@ def _same_rate(one_hz: float, other_hz: float) -> bool:
     return abs(one_hz / other_hz - 1.0) <= SAME_RATE
 
 
-def told_profile(profile: Profile) -> dict[str, Any]:
+def profile_summary(profile: Profile) -> dict[str, Any]:
     """Return what people want to know of a profile, as plain data."""
     return {
         "id": profile.id,
@@ -367,7 +369,7 @@ def _corrections(spec: CorrectionSpec) -> dict[str, dict[str, float]]:
     }
 
 
-def settling_of(stretch: Stretch) -> Settling:
+def settling_of(stretch: ReadingSpan) -> Settling:
     """Return how settled a stretch ends, judged once a second."""
     settling = Settling()
     factor = max(1, round(stretch.rate_hz))
@@ -378,7 +380,7 @@ def settling_of(stretch: Stretch) -> Settling:
     return settling
 
 
-def told_settling(settling: Settling) -> dict[str, Any]:
+def settling_summary(settling: Settling) -> dict[str, Any]:
     """Return it as plain data: settled or not, and which channels still move."""
     return {"settled": settling.settled, "unsettled": list(settling.unsettled)}
 

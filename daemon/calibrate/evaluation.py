@@ -37,7 +37,7 @@ class ScoreError(ScentdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RecordingResult:
     """What a model made of one recording.
 
     Attributes
@@ -71,17 +71,17 @@ class Scored:
 
     file: str
     label: str
-    before: Verdict
-    after: Verdict | None
+    before: RecordingResult
+    after: RecordingResult | None
 
 
-def judged(
+def recording_result(
     bundle: Bundle,
     recording: Recording,
     label: str,
     settings: NoseSettings,
     correction: Correction | None,
-) -> Verdict:
+) -> RecordingResult:
     """Return what a model makes of a recording that lies within one exposure.
 
     Raises
@@ -116,10 +116,10 @@ def judged(
         for name, probability in prediction.top:
             total[name] += probability
     if not truths:
-        return Verdict(None, None)
+        return RecordingResult(None, None)
     best = max(total, key=lambda name: total[name])
     share = round(total[best] / len(truths), 4)
-    return Verdict(best, share, right_looks, len(truths), covered_looks, tuple(truths))
+    return RecordingResult(best, share, right_looks, len(truths), covered_looks, tuple(truths))
 
 
 def score(
@@ -155,9 +155,9 @@ def score(
         )
     scored = []
     for label, recording in recordings:
-        before = judged(bundle, recording, label, settings, None)
+        before = recording_result(bundle, recording, label, settings, None)
         made = correction()
-        after = None if made is None else judged(bundle, recording, label, settings, made)
+        after = None if made is None else recording_result(bundle, recording, label, settings, made)
         scored.append(Scored(recording.path.name, label, before, after))
     return scored
 
@@ -165,7 +165,9 @@ def score(
 def totals(scored: Sequence[Scored]) -> dict[str, Any]:
     """Return the shares of recordings and of looks that were right, before and after."""
 
-    def shares(verdicts: Sequence[Verdict], labels: Sequence[str]) -> dict[str, float | None]:
+    def shares(
+        verdicts: Sequence[RecordingResult], labels: Sequence[str]
+    ) -> dict[str, float | None]:
         looks = sum(verdict.looks for verdict in verdicts)
         right = sum(v.label == label for v, label in zip(verdicts, labels, strict=True))
         return {
@@ -209,7 +211,7 @@ def sets_on_rig(scored: Sequence[Scored], spec: DecisionSpec) -> dict[str, Any] 
 def report(scored: Sequence[Scored], spec: DecisionSpec) -> dict[str, Any]:
     """Return everything as plain data."""
 
-    def plain(verdict: Verdict | None) -> dict[str, Any] | None:
+    def plain(verdict: RecordingResult | None) -> dict[str, Any] | None:
         if verdict is None:
             return None
         return {name: value for name, value in asdict(verdict).items() if name != "truths"}
@@ -243,7 +245,7 @@ def table(files: Sequence[Mapping[str, Any]], sums: Mapping[str, Any]) -> list[s
     return [f"{a:<18.18} {b:<29} {c:<29} {d}".rstrip() for a, b, c, d in rows]
 
 
-def told_sets(sets: Mapping[str, Any] | None) -> list[str]:
+def sets_summary(sets: Mapping[str, Any] | None) -> list[str]:
     """Return the lines about the prediction sets of what `report` returned."""
     if sets is None:
         return []

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.correction import log_signals
 from calibration.drift import BaselineTracker, ControlChart
-from daemon.apart import done_apart
+from daemon.apart import run_in_child
 from daemon.board.capture import LONGEST_S, from_history
-from daemon.calibrate.actions import APART, Workbench, active_profile, settling_of, told_settling
+from daemon.calibrate.actions import (
+    APART,
+    CalibrationActions,
+    active_profile,
+    settling_of,
+    settling_summary,
+)
 from daemon.calibrate.captures import BASELINE, REFERENCE
 from daemon.requests import RequestError, number_of, only, text_of
 from daemon.system.logs import get_logger
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from calibration.profile import Profile
-    from daemon.board.capture import Taken
+    from daemon.board.capture import CaptureProgress
     from daemon.board.history import History
     from daemon.config.settings import Config
     from daemon.pipeline import Step
@@ -47,7 +53,7 @@ DRIFT_EVERY_S = 1.0
 """Clean air changes over hours: a sample a second is more than enough to follow it."""
 
 
-class Calibrating:
+class LiveCalibration:
     """What the service knows of its rig's calibration.
 
     Parameters
@@ -73,7 +79,7 @@ class Calibrating:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
-        self._workbench = Workbench(config, bundles)
+        self._workbench = CalibrationActions(config, bundles)
         self._nose = nose
         self._history = history
         self._changed = changed
@@ -183,7 +189,7 @@ class Calibrating:
 
     def _apart(self, action: str, payload: Data) -> Steps:
         payload = {**payload, "files": self._own_files(payload)} if "files" in payload else payload
-        answer = yield from done_apart(self._config, action, payload)
+        answer = yield from run_in_child(self._config, action, payload)
         return self._reloaded(answer)
 
     def _own_files(self, payload: Data) -> list[str]:
@@ -227,11 +233,11 @@ class Calibrating:
         return steps()
 
 
-def progress(taken: Taken) -> dict[str, Any]:
+def progress(taken: CaptureProgress) -> dict[str, Any]:
     """Return how far a capture is, and whether the sensors have settled."""
     return {
         "doing": "capturing",
         "seconds": round(taken.seconds, 1),
         "of_s": taken.wanted_s,
-        **told_settling(settling_of(taken.stretch)),
+        **settling_summary(settling_of(taken.stretch)),
     }

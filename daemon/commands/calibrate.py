@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.transfer import METHODS
 from daemon.board.capture import from_port
-from daemon.calibrate.actions import Workbench
+from daemon.calibrate.actions import CalibrationActions
 from daemon.calibrate.captures import BASELINE, REFERENCE
-from daemon.calibrate.evaluation import table, told_sets
+from daemon.calibrate.evaluation import sets_summary, table
 from daemon.calibrate.live import CALIBRATE, CAPTURE_S, progress
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
@@ -148,7 +148,7 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 def _act(config: Config, action: str, payload: dict[str, Any]) -> dict[str, Any]:
     """Let the service do it, or do it here where none runs."""
     if not service_present(config):
-        return Workbench(config).do(action, payload)
+        return CalibrationActions(config).do(action, payload)
     with Progress() as bar:
         return ask(
             config,
@@ -162,7 +162,7 @@ def _act(config: Config, action: str, payload: dict[str, Any]) -> dict[str, Any]
 def _capture(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Measure clean air or a reference: from a recording, through the service or at the port."""
     label = getattr(args, "label", None)
-    bench = Workbench(config)
+    bench = CalibrationActions(config)
     if label is not None:
         label = bench.known_label(label)
     if args.recording is not None:
@@ -206,10 +206,10 @@ def _score(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     if args.label is not None and not args.files:
         raise UsageError("--label says what recordings are of: name them, or leave it out.")
     files = [str(path) for path in args.files]
-    return Workbench(config).do("score", {"files": files, **_given(args, "label")})
+    return CalibrationActions(config).do("score", {"files": files, **_given(args, "label")})
 
 
-def _told_capture(answer: dict[str, Any]) -> list[str]:
+def _capture_summary(answer: dict[str, Any]) -> list[str]:
     """Return what a capture came to."""
     what = "clean air" if answer["label"] is None else answer["label"]
     lines = [f"Kept {answer['seconds']:.0f} s of {what}."]
@@ -226,7 +226,7 @@ def _told_capture(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _told_profile(profile: dict[str, Any]) -> list[str]:
+def _profile_summary(profile: dict[str, Any]) -> list[str]:
     lines = [f"profile {profile['id']}, of board {profile['board']}, made {profile['date']}"]
     if profile["baseline_s"] is not None:
         air = ", ".join(f"{name} {value:g}" for name, value in profile["environment"].items())
@@ -253,8 +253,8 @@ def _told_profile(profile: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _told_fit(answer: dict[str, Any]) -> list[str]:
-    lines = _told_profile(answer["profile"])
+def _fit_summary(answer: dict[str, Any]) -> list[str]:
+    lines = _profile_summary(answer["profile"])
     in_force = answer.get("in_force")
     if in_force is not None:
         lines.append(f"The running service applies it: {in_force['state']}.")
@@ -263,7 +263,7 @@ def _told_fit(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _told_show(answer: dict[str, Any]) -> list[str]:
+def _show_summary(answer: dict[str, Any]) -> list[str]:
     lines = [
         f"{item['taken']}  {item['seconds']:5.0f} s  {item['label'] or 'clean air'}"
         for item in answer["captures"]
@@ -273,7 +273,7 @@ def _told_show(answer: dict[str, Any]) -> list[str]:
     elif answer["profile"] is None:
         lines.append("There is no profile: the rig runs uncalibrated.")
     else:
-        lines += _told_profile(answer["profile"])
+        lines += _profile_summary(answer["profile"])
     in_force = answer.get("in_force")
     if in_force is not None:
         why = "" if in_force["why"] is None else f": {in_force['why']}"
@@ -284,10 +284,10 @@ def _told_show(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _told_score(answer: dict[str, Any]) -> list[str]:
+def _score_summary(answer: dict[str, Any]) -> list[str]:
     profile = answer["profile"] or "no profile"
     lines = [f"{answer['model']}, before and after {profile}"]
-    lines += table(answer["files"], answer) + told_sets(answer["sets"])
+    lines += table(answer["files"], answer) + sets_summary(answer["sets"])
     if answer["of"] == "references":
         lines.append(
             "These are the references that the profile was fitted to: recordings that it never "
@@ -296,7 +296,7 @@ def _told_score(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _told_forget(answer: dict[str, Any]) -> list[str]:
+def _forget_summary(answer: dict[str, Any]) -> list[str]:
     gone = [
         f"{item['seconds']:.0f} s of {item['label'] or 'clean air'}" for item in answer["forgotten"]
     ]
@@ -304,11 +304,11 @@ def _told_forget(answer: dict[str, Any]) -> list[str]:
 
 
 _TOLD: dict[str, Callable[[dict[str, Any]], list[str]]] = {
-    "baseline": _told_capture,
-    "reference": _told_capture,
-    "fit": _told_fit,
-    "show": _told_show,
-    "undo": _told_show,
-    "score": _told_score,
-    "forget": _told_forget,
+    "baseline": _capture_summary,
+    "reference": _capture_summary,
+    "fit": _fit_summary,
+    "show": _show_summary,
+    "undo": _show_summary,
+    "score": _score_summary,
+    "forget": _forget_summary,
 }

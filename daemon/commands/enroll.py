@@ -19,7 +19,7 @@ from daemon.calibrate.actions import profile_at
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig, default_state_dir
-from daemon.enroll import ENROLL, TEACH_S, Teaching, recording_of, stores_of
+from daemon.enroll import ENROLL, TEACH_S, Enrolment, recording_of, stores_of
 from daemon.installed_models.loading import load_models
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.service_client import ask, service_present
@@ -147,7 +147,7 @@ class _Rig:
         self.config: Config | None = None if args.config is None else load_config(args.config)
         self.model: str | None = args.model
         self._state: Path = args.state or default_state_dir()
-        self._teaching: Teaching | None = None
+        self._teaching: Enrolment | None = None
         self._serves: bool | None = None
 
     @property
@@ -158,13 +158,13 @@ class _Rig:
         return self._serves
 
     @property
-    def teaching(self) -> Teaching:
+    def teaching(self) -> Enrolment:
         """What a service would do, done here."""
         if self._teaching is None:
             state = self._state if self.config is None else self.config.state_dir
             settings = None if self.config is None else nose_settings(self.config)
             stores = stores_of(self._bundles(), state, self._correction(state))
-            self._teaching = Teaching(stores, settings=settings)
+            self._teaching = Enrolment(stores, settings=settings)
         return self._teaching
 
     def _correction(self, state: Path) -> Correction | None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.correction import Correction
     from models.results import Event, Prediction
-    from models.taught_head import Head
+    from models.taught_head import TaughtHead
 
 STANDARD_INPUT = "-"
 REPLAY_BOOT_ID = "0" * 16
@@ -197,7 +197,7 @@ def _correction(state_dir: Path | None, config: Config | None) -> Correction | N
 
 def _heads(
     bundle: Bundle, state_dir: Path | None, correction: Correction | None
-) -> dict[str, Head]:
+) -> dict[str, TaughtHead]:
     """Return what the rig was taught beside the model, of a rig that is known."""
     if state_dir is None:
         return {}

@@ -22,10 +22,10 @@ from rich.live import Live
 from daemon.demo.plain import PlainView
 from daemon.demo.scenario import RIGS, choose_programme
 from daemon.demo.screen import ROWS, WIDTH, screen
-from daemon.demo.state import RigStory
+from daemon.demo.state import RigState
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
 from daemon.sandbox.service_process import ChildService
-from daemon.sandbox.subscriber import Ear
+from daemon.sandbox.subscriber import Subscriber
 from hardware.simulator.board import SimulatedBoard
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from daemon.demo.scenario import Programme, Rig
+    from daemon.demo.scenario import DemoRig, DemoSchedule
     from daemon.system.signals import Stop
 
 _LOOK_EVERY_S = 0.2
@@ -63,11 +63,11 @@ class Demo:
 class _View(Protocol):
     """What shows the stories."""
 
-    def look(self, stories: Sequence[RigStory], elapsed_s: float) -> None:
+    def look(self, stories: Sequence[RigState], elapsed_s: float) -> None:
         """Show how things are now."""
 
 
-def perform(demo: Demo, stop: Stop) -> list[RigStory]:
+def perform(demo: Demo, stop: Stop) -> list[RigState]:
     """Play until `stop` is set or the time is over, and return what was heard.
 
     Raises
@@ -78,11 +78,11 @@ def perform(demo: Demo, stop: Stop) -> list[RigStory]:
     programmes = [
         choose_programme(replace(rig, speed=rig.speed * demo.pace), demo.seed) for rig in RIGS
     ]
-    stories = {programme.rig.rig_id: RigStory(programme) for programme in programmes}
+    stories = {programme.rig.rig_id: RigState(programme) for programme in programmes}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scentd-demo-")))
         broker = stack.enter_context(EmbeddedBroker())
-        ear = stack.enter_context(Ear(LOOPBACK, broker.port))
+        ear = stack.enter_context(Subscriber(LOOPBACK, broker.port))
         for programme in programmes:
             stack.enter_context(_board(programme, demo.seed, folder))
         services = [
@@ -106,7 +106,7 @@ def perform(demo: Demo, stop: Stop) -> list[RigStory]:
     return list(stories.values())
 
 
-def _board(programme: Programme, seed: int, folder: Path) -> SimulatedBoard:
+def _board(programme: DemoSchedule, seed: int, folder: Path) -> SimulatedBoard:
     """Return the rig's board; it begins when the service opens its port."""
     rig = programme.rig
     return SimulatedBoard(
@@ -118,7 +118,7 @@ def _board(programme: Programme, seed: int, folder: Path) -> SimulatedBoard:
     )
 
 
-def _settings(rig: Rig, folder: Path, broker_port: int) -> dict[str, object]:
+def _settings(rig: DemoRig, folder: Path, broker_port: int) -> dict[str, object]:
     return {
         "rig_id": rig.rig_id,
         "source": {"port": str(folder / rig.rig_id)},
@@ -148,7 +148,7 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def look(self, stories: Sequence[RigStory], elapsed_s: float) -> None:
+    def look(self, stories: Sequence[RigState], elapsed_s: float) -> None:
         """Draw how things are now."""
         width, height = self._live.console.size
         drawn = screen(stories, width=width, height=height, place=self._place, elapsed_s=elapsed_s)
@@ -175,14 +175,14 @@ class _Picture:
         svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
         self._path.write_text(svg, encoding="utf-8")
 
-    def look(self, stories: Sequence[RigStory], elapsed_s: float) -> None:
+    def look(self, stories: Sequence[RigState], elapsed_s: float) -> None:
         """Keep this moment if more of what is said now is right, or as much with more to tell."""
         smelled = [story for story in stories if story.act.odour]
         right = sum(story.said == story.act.odour for story in smelled)
         partly = sum(not set(story.said).isdisjoint(story.act.odour) for story in smelled)
-        worth = (right, partly, sum(len(story.verdicts) for story in stories))
-        if worth >= self._best:
-            self._best = worth
+        priority = (right, partly, sum(len(story.verdicts) for story in stories))
+        if priority >= self._best:
+            self._best = priority
             self._drawn = screen(
                 stories, width=WIDTH, height=ROWS, place=self._place, elapsed_s=elapsed_s
             )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-    from daemon.demo.state import RigStory, Verdict
+    from daemon.demo.state import NamingResult, RigState
 
 
 class PlainView:
@@ -29,7 +29,7 @@ class PlainView:
         self._played: dict[str, int] = {}
         self._told: dict[str, str] = {}
 
-    def look(self, stories: Sequence[RigStory], elapsed_s: float) -> None:
+    def look(self, stories: Sequence[RigState], elapsed_s: float) -> None:
         """Print a line for every rig whose air or opinion has changed."""
         for story in stories:
             if not story.readings:
@@ -43,7 +43,7 @@ class PlainView:
                 self._told[rig_id] = told
                 self._line(elapsed_s, rig_id, "says", told)
 
-    def _opinion(self, story: RigStory) -> str:
+    def _opinion(self, story: RigState) -> str:
         told = opinion(story)
         newest = next(reversed(story.verdicts), None)
         # An odour that has just come has no name yet: what is said still means the last one.
@@ -56,7 +56,7 @@ class PlainView:
         self._stream.flush()
 
 
-def summary(stories: Sequence[RigStory]) -> str:
+def summary(stories: Sequence[RigState]) -> str:
     """Return what was played against what was said, rig by rig, with the score."""
     lines = [_row("", "played", "said")]
     for story in stories:
@@ -72,6 +72,6 @@ def _row(verdict: str, played: str, said: str) -> str:
     return f"{verdict:<14} {played:<18} {said}"
 
 
-def _said(verdict: Verdict) -> str:
+def _said(verdict: NamingResult) -> str:
     told = f"{named(verdict.said)}, after {verdict.after_s:.0f} s" if verdict.said else "-"
     return told if verdict.over else f"{told}; still in the air"

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 from hardware.simulator.scenario import Episode, parse_scenario
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board, load_cast
+from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board, load_playable
 
 if TYPE_CHECKING:
-    from hardware.simulator.tables import CastMember
+    from hardware.simulator.tables import PlayableSubstance
 
 LEAST_CAST, STAND_INS = 3, 8
 """With fewer odours the cast would hardly change; so many of the surest stand in then."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rig:
+class DemoRig:
     """One simulated board with the service that reads it.
 
     Two, because the two models come from recordings of two kinds of boards: each is shown on
@@ -52,15 +52,17 @@ class Rig:
     odour_s: float
 
 
-RIGS: tuple[Rig, ...] = (
-    Rig("substances", "substances-50", SUBSTANCE_BOARD, "Which substance?", 1.0, 30.0, 60.0, 420.0),
-    Rig("mixtures", "mixtures-12", MIXTURE_BOARD, "What is mixed?", 10.0, 8.0, 60.0, 90.0),
+RIGS: tuple[DemoRig, ...] = (
+    DemoRig(
+        "substances", "substances-50", SUBSTANCE_BOARD, "Which substance?", 1.0, 30.0, 60.0, 420.0
+    ),
+    DemoRig("mixtures", "mixtures-12", MIXTURE_BOARD, "What is mixed?", 10.0, 8.0, 60.0, 90.0),
 )
 """Their times are those of the simulator's check; the speeds make an act last some 17 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class DemoEpisode:
     """Something in the air for a while.
 
     Attributes
@@ -76,7 +78,7 @@ class Act:
     end_s: float
 
 
-class Programme:
+class DemoSchedule:
     """A rig's acts, for ever: the episodes are repeated when they have all been played.
 
     Parameters
@@ -85,7 +87,7 @@ class Programme:
     episodes: in their order.
     """
 
-    def __init__(self, rig: Rig, episodes: tuple[Episode, ...]) -> None:
+    def __init__(self, rig: DemoRig, episodes: tuple[Episode, ...]) -> None:
         self.rig = rig
         self.episodes = episodes
         self._ends_s = list(accumulate(episode.duration_s for episode in episodes))
@@ -100,14 +102,14 @@ class Programme:
             board=load_board(self.rig.board),
         )
 
-    def act_at(self, board_s: float) -> Act:
+    def act_at(self, board_s: float) -> DemoEpisode:
         """Return what is in the air at a moment of the board's time."""
         length_s = self._ends_s[-1]
         rounds, within_s = divmod(board_s, length_s)
         index = min(bisect_right(self._ends_s, within_s), len(self.episodes) - 1)
         episode = self.episodes[index]
         end_s = rounds * length_s + self._ends_s[index]
-        return Act(
+        return DemoEpisode(
             number=int(rounds) * len(self.episodes) + index,
             odour=tuple(sorted(name for name, _ in episode.components)),
             start_s=end_s - episode.duration_s,
@@ -115,7 +117,7 @@ class Programme:
         )
 
 
-def choose_programme(rig: Rig, seed: int) -> Programme:
+def choose_programme(rig: DemoRig, seed: int) -> DemoSchedule:
     """Return air and odours in turn: first one that is named quickly, then the others at random."""
     cast = _cast(rig.board)
     chance = random.Random(seed)
@@ -126,12 +128,12 @@ def choose_programme(rig: Rig, seed: int) -> Programme:
     scenario = ",".join(
         f"air:{rig.air_s:g},{member.odour}:{rig.odour_s:g}" for member in (first, *others)
     )
-    return Programme(rig, parse_scenario(scenario, load_board(rig.board).takes))
+    return DemoSchedule(rig, parse_scenario(scenario, load_board(rig.board).takes))
 
 
-def _cast(board: str) -> tuple[CastMember, ...]:
+def _cast(board: str) -> tuple[PlayableSubstance, ...]:
     """Return the odours that the model knows surely, and the next ones where they are too few."""
-    sure = load_cast(board)
+    sure = load_playable(board)
     if len(sure) >= LEAST_CAST:
         return sure
-    return load_cast(board, least_right=0.0)[:STAND_INS]
+    return load_playable(board, least_right=0.0)[:STAND_INS]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from daemon.demo.state import RigStory, Verdict
+    from daemon.demo.state import NamingResult, RigState
 
 ROWS, WIDTH = 24, 80
 """The smallest terminal that shows everything."""
@@ -63,7 +63,7 @@ _MARKS = {
 
 
 def screen(
-    stories: Sequence[RigStory], *, width: int, height: int, place: str, elapsed_s: float
+    stories: Sequence[RigState], *, width: int, height: int, place: str, elapsed_s: float
 ) -> RenderableType:
     """Return the whole screen.
 
@@ -100,7 +100,7 @@ def _title(place: str, elapsed_s: float) -> Text:
     )
 
 
-def _rig(story: RigStory, height: int, width: int) -> Panel:
+def _rig(story: RigState, height: int, width: int) -> Panel:
     rig = story.programme.rig
     channels = min(len(CHANNEL_NAMES), height - _ROWS_BESIDE_CHANNELS)
     rows = [
@@ -118,7 +118,7 @@ def _rig(story: RigStory, height: int, width: int) -> Panel:
     )
 
 
-def _played_and_said(story: RigStory) -> list[Text]:
+def _played_and_said(story: RigState) -> list[Text]:
     act = story.act
     lasts = clock(story.board_s - act.start_s)
     verdict = next((item for item in reversed(story.verdicts) if not item.over), None)
@@ -133,7 +133,7 @@ def _played_and_said(story: RigStory) -> list[Text]:
     ]
 
 
-def _sparklines(story: RigStory, count: int, width: int) -> list[Text]:
+def _sparklines(story: RigState, count: int, width: int) -> list[Text]:
     lines = []
     names = CHANNEL_NAMES[:count]
     name_width = max(map(len, names)) + 1
@@ -165,7 +165,7 @@ def sparkline(values: Sequence[float | None]) -> str:
     )
 
 
-def _bars(story: RigStory, width: int) -> list[Text]:
+def _bars(story: RigState, width: int) -> list[Text]:
     if story.reason is not None:
         return [Text(story.reason, style=_ALARM)]
     played = story.act.odour
@@ -184,7 +184,7 @@ def _bars(story: RigStory, width: int) -> list[Text]:
     return lines
 
 
-def _score(story: RigStory) -> Text:
+def _score(story: RigState) -> Text:
     """Say what became of the rig's odours, the newest first as far as there is room."""
     verdicts = [verdict for verdict in story.verdicts if verdict.over]
     line = _line((f"{story.programme.rig.rig_id:<11}", _DIM), (f"{score_line(verdicts)}  ", ""))
@@ -193,14 +193,14 @@ def _score(story: RigStory) -> Text:
     return line
 
 
-def _told(verdict: Verdict) -> str:
+def _told(verdict: NamingResult) -> str:
     word = judged(verdict)
     mark = _MARKS[word][0]
     instead = f" ({named(verdict.said)}?)" if word in {PARTLY, WRONG} else ""
     return f"{mark} {named(verdict.played)}{instead}  "
 
 
-def _counters(stories: Iterable[RigStory]) -> Text:
+def _counters(stories: Iterable[RigState]) -> Text:
     health = [story.health for story in stories if story.health]
     inference = [
         times["p50"]

@@ -17,7 +17,7 @@ from models.decision_spec import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from daemon.demo.scenario import Act, Programme
+    from daemon.demo.scenario import DemoEpisode, DemoSchedule
 
 COLUMNS = 64
 """Columns of history kept per channel."""
@@ -27,7 +27,7 @@ _COLUMNS_PER_ACT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class NamingResult:
     """One odour, and the last name it was given while it lasted.
 
     Attributes
@@ -54,7 +54,7 @@ class Verdict:
         return not self.right and not set(self.said).isdisjoint(self.played)
 
 
-class RigStory:
+class RigState:
     """One rig, as heard over MQTT.
 
     Attributes
@@ -68,7 +68,7 @@ class RigStory:
     heard: messages so far.
     """
 
-    def __init__(self, programme: Programme) -> None:
+    def __init__(self, programme: DemoSchedule) -> None:
         self.programme = programme
         self.state: State | None = None
         self.bars: tuple[tuple[str, float], ...] = ()
@@ -79,13 +79,13 @@ class RigStory:
         self.readings = 0
         self._board_s = 0.0
         self._said: tuple[str, ...] = ()
-        self._answers: dict[int, tuple[Act, tuple[str, ...], float]] = {}
+        self._answers: dict[int, tuple[DemoEpisode, tuple[str, ...], float]] = {}
         rig = programme.rig
         self._column_s = (rig.air_s + rig.odour_s) / _COLUMNS_PER_ACT
         self._columns: deque[tuple[int, tuple[float | None, ...]]] = deque(maxlen=COLUMNS)
 
     @property
-    def act(self) -> Act:
+    def act(self) -> DemoEpisode:
         """What is in the air, as of the newest reading heard."""
         return self.programme.act_at(self._board_s)
 
@@ -100,11 +100,11 @@ class RigStory:
         return self._said
 
     @property
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[NamingResult]:
         """Return every odour so far, the one in the air included once it has a name."""
         now = self.act
         told = [
-            Verdict(act.odour, said, after_s, over=act.number != now.number)
+            NamingResult(act.odour, said, after_s, over=act.number != now.number)
             for act, said, after_s in self._answers.values()
         ]
         return [verdict for verdict in told if verdict.over or verdict.said]

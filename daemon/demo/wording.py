@@ -9,7 +9,7 @@ from models.decision_spec import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from daemon.demo.state import RigStory, Verdict
+    from daemon.demo.state import NamingResult, RigState
 
 CLEAN_AIR = "clean air"
 
@@ -39,7 +39,7 @@ def in_the_air(names: Sequence[str]) -> str:
     return named(names) or CLEAN_AIR
 
 
-def opinion(story: RigStory) -> str:
+def opinion(story: RigState) -> str:
     """Return what a rig says now: names, or its state."""
     if story.said:
         return named(story.said)
@@ -52,7 +52,7 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def score_line(verdicts: Iterable[Verdict]) -> str:
+def score_line(verdicts: Iterable[NamingResult]) -> str:
     """Return how many odours were named right, partly, wrongly and not at all."""
     words = [judged(verdict) for verdict in verdicts]
     if not words:
@@ -64,7 +64,7 @@ def score_line(verdicts: Iterable[Verdict]) -> str:
     )
 
 
-def judged(verdict: Verdict) -> str:
+def judged(verdict: NamingResult) -> str:
     """Return a verdict in a word or two."""
     if not verdict.said:
         return UNNAMED

@@ -26,7 +26,7 @@ MODELS = "models"
 """The request's name."""
 
 
-class Installing:
+class ModelRequests:
     """Does what is asked of the installed models, and lets the service take them on.
 
     Parameters

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from daemon.config.settings import Config
     from models.bundle import Bundle
     from models.manifest import Manifest
-    from models.taught_head import Head
+    from models.taught_head import TaughtHead
 
 FILE_NAME = "home_assistant.json"
 """Below `state_dir`: the topic and the components of the latest payload."""
@@ -97,7 +97,7 @@ class Discovery:
             self._remember()
         self._told.topic = topic
 
-    def describe(self, bundles: Iterable[Bundle], heads: Mapping[str, Head]) -> None:
+    def describe(self, bundles: Iterable[Bundle], heads: Mapping[str, TaughtHead]) -> None:
         """Tell Home Assistant of the models that run, if it was told of others.
 
         Parameters
@@ -162,7 +162,7 @@ class Discovery:
             self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
 
 
-def _speaker(manifest: Manifest, head: Head | None) -> Speaker:
+def _speaker(manifest: Manifest, head: TaughtHead | None) -> Speaker:
     """Return a model by the labels that it may announce on this rig."""
     labels = manifest.labels if head is None else head.labels(manifest.labels)
     said = tuple(label for label in labels if not label.endswith(HIDDEN_SUFFIX))

@@ -10,7 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from daemon.mqtt import payloads
-from daemon.mqtt.outbox import Message, Worth
+from daemon.mqtt.outbox import Message, Priority
 from daemon.mqtt.payloads import Envelope, encode
 from daemon.mqtt.publisher import OFFLINE, ONLINE, RESPONSE
 from daemon.system.clock import clock_synced, unix_ms
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from models.results import Event, Prediction
 
 
-class Announcer:
+class Messages:
     """Says things in this boot's name.
 
     Parameters
@@ -60,10 +60,12 @@ class Announcer:
         """Publish what a model says."""
         topic = payloads.prediction_topic(prediction)
         payload = payloads.prediction_payload(prediction, self._envelope(topic))
-        worth = self._worth(prediction)
-        self._publisher.publish(Message(topic, encode(payload), qos=1, retain=True, worth=worth))
+        priority = self._priority(prediction)
+        self._publisher.publish(
+            Message(topic, encode(payload), qos=1, retain=True, priority=priority)
+        )
 
-    def _worth(self, prediction: Prediction) -> Worth:
+    def _priority(self, prediction: Prediction) -> Priority:
         """Tell a prediction that says something new from one that only says it again."""
         said = (
             prediction.state,
@@ -73,7 +75,7 @@ class Announcer:
         )
         before = self._last_said.get(prediction.model)
         self._last_said[prediction.model] = said
-        return Worth.REPEAT if said == before else Worth.CHANGE
+        return Priority.REPEAT if said == before else Priority.CHANGE
 
     def event(self, event: Event | RigEvent, segment: str | None = None) -> None:
         """Publish that something began or ended, and the recording that holds it."""

@@ -22,7 +22,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from daemon.config.settings import OutboxConfig
-from daemon.mqtt.outbox_database import DamagedError, Entry, Limits, Message, OutboxFile, Worth
+from daemon.mqtt.outbox_database import DamagedError, Entry, Limits, Message, OutboxFile, Priority
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Worth", "limits_of"]
+__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority", "limits_of"]
 
 FILE_NAME = "outbox.sqlite"
 """Below `state_dir`."""
@@ -221,7 +221,7 @@ class Outbox:
             if not self._fresh.entries:
                 self._fresh_s = time.monotonic()
             self._fresh.entries.append(Entry(self._newest_id, self._now_s(), message))
-            self._urgent = self._urgent or message.worth is Worth.KEPT
+            self._urgent = self._urgent or message.priority is Priority.KEPT
             self._desk.notify_all()
 
     def take(self) -> Entry | None:

@@ -73,7 +73,7 @@ _DELETE = "DELETE FROM messages WHERE id = ? RETURNING length(payload)"
 _WAL_HEADER_AND_FRAME = 32 + 24
 
 
-class Worth(IntEnum):
+class Priority(IntEnum):
     """What is lost with a message, and so the order in which messages give way."""
 
     REPEAT = 0
@@ -103,7 +103,7 @@ class Message:
     payload: str
     qos: int
     retain: bool
-    worth: Worth = Worth.KEPT
+    priority: Priority = Priority.KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +318,7 @@ class OutboxFile:
             self._db.execute(
                 _INSERT,
                 (
-                    *(entry.id, entry.put_s, int(message.worth), message.topic),
+                    *(entry.id, entry.put_s, int(message.priority), message.topic),
                     *(message.qos, int(message.retain), payload, _checksum(message, payload)),
                 ),
             )
@@ -339,14 +339,14 @@ class OutboxFile:
             # Of the older half every second one: what was said hours ago is told at ever
             # longer steps, and no stretch of time goes silent.
             waiting = "SELECT count(*) FROM messages WHERE worth = ? AND id > ?"
-            (repeats,) = self._db.execute(waiting, (Worth.REPEAT, after)).fetchone()
-            thinned = self._let_go(_EVERY_SECOND, (Worth.REPEAT, after, max(2, repeats // 2)))
+            (repeats,) = self._db.execute(waiting, (Priority.REPEAT, after)).fetchone()
+            thinned = self._let_go(_EVERY_SECOND, (Priority.REPEAT, after, max(2, repeats // 2)))
             if thinned == 0:
                 break
             lost["thinned"] += thinned
-        for worth, kind in ((Worth.CHANGE, "predictions"), (Worth.KEPT, "events")):
+        for priority, kind in ((Priority.CHANGE, "predictions"), (Priority.KEPT, "events")):
             while (over := excess()) > 0:
-                dropped = self._let_go(_OLDEST, (worth, after, over))
+                dropped = self._let_go(_OLDEST, (priority, after, over))
                 if dropped == 0:
                     break
                 lost[kind] += dropped
@@ -448,7 +448,7 @@ def _entry(row: tuple[object, ...]) -> Entry | None:
         case (
             int(entry_id),
             int(put_s),
-            int(worth),
+            int(priority),
             str(topic),
             int(qos),
             int(retain),
@@ -456,7 +456,7 @@ def _entry(row: tuple[object, ...]) -> Entry | None:
             int(crc32),
         ):
             try:
-                message = Message(topic, payload.decode(), qos, bool(retain), Worth(worth))
+                message = Message(topic, payload.decode(), qos, bool(retain), Priority(priority))
             except ValueError:
                 return None
             sound = _checksum(message, payload) == crc32

@@ -27,7 +27,7 @@ WAITING_LIMIT = 20_000
 _LISTENING_WITHIN_S = 30.0
 
 
-class EarError(ScentdError):
+class SubscriptionError(ScentdError):
     """The broker does not let the view listen."""
 
 
@@ -49,7 +49,7 @@ class NumberedMessage:
     payload: dict[str, Any]
 
 
-class Ear:
+class Subscriber:
     """A client of the broker; inside its block it listens, and paho owns its thread.
 
     Parameters
@@ -80,7 +80,7 @@ class Ear:
         self._client.loop_start()
         if not self._listening.wait(_LISTENING_WITHIN_S):
             self.__exit__()
-            raise EarError(
+            raise SubscriptionError(
                 f"The broker at {self._host}:{self._port} did not take the view's subscription "
                 f"within {_LISTENING_WITHIN_S:.0f} s. This machine may be too busy; try again."
             )

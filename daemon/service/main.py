@@ -17,16 +17,16 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 from daemon.board.history import History
-from daemon.board.monitor import BoardState, BoardWatch, Recovery, Trouble
+from daemon.board.monitor import BoardMonitor, BoardState, Recovery, Trouble
 from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
 from daemon.board.reader import Reader
 from daemon.calibrate.live import CALIBRATE
 from daemon.enroll import ENROLL
 from daemon.installed_models.loading import load_models
-from daemon.installed_models.requests import MODELS, Installing
+from daemon.installed_models.requests import MODELS, ModelRequests
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.discovery import Discovery
-from daemon.mqtt.messages import Announcer
+from daemon.mqtt.messages import Messages
 from daemon.mqtt.outbox import FILE_NAME, Outbox, limits_of
 from daemon.mqtt.payloads import Gauges, RigEvent, RigEventType
 from daemon.mqtt.publisher import OFFLINE, ONLINE, BrokerState, Publisher
@@ -35,13 +35,13 @@ from daemon.recording.requests import RECORD, RecordingRequests
 from daemon.requests import Inbox, Requests, only
 from daemon.service.reload import (
     ReloadError,
-    Reloading,
+    ReloadTask,
     check_replaceable,
     config_again,
     models_again,
 )
-from daemon.service.report import STATUS, told_status
-from daemon.service.runtime import Mind
+from daemon.service.report import STATUS, status_summary
+from daemon.service.runtime import Runtime
 from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
 from daemon.system.systemd import ServiceManager
@@ -148,7 +148,7 @@ class Service:
         self._reader = Reader(SerialSource(config.source))
         self._inbox = Inbox(self._wake)
         self._discovery, self._publisher = self._connection(config)
-        self._announcer = Announcer(self._publisher, version=version)
+        self._announcer = Messages(self._publisher, version=version)
         self._recorder = Recorder(
             config.recordings_dir,
             config.recording,
@@ -159,21 +159,21 @@ class Service:
         self._latest: dict[str, Prediction] = {}
         self._faults: dict[str, str] = {}
         self._inference_ms: dict[str, deque[float]] = {}
-        self._take_on(Mind.made(config, bundles, self._history))
-        self._reloading = Reloading()
+        self._take_on(Runtime.made(config, bundles, self._history))
+        self._reloading = ReloadTask()
         self._trouble: str | None = None
         self._requests = Requests(self._inbox, self._announcer.response)
         self._requests.register(STATUS, self._status)
         self._requests.register(CALIBRATE, self._asked_to_calibrate)
         self._requests.register(ENROLL, self._asked_to_teach)
         self._requests.register(RELOAD, self._asked_to_reload)
-        self._installing = Installing(lambda: self._config, self._begin_reload)
+        self._installing = ModelRequests(lambda: self._config, self._begin_reload)
         self._requests.register(MODELS, self._installing.handle)
         self._requests.register(
             RECORD, RecordingRequests(self._recorder, config.recordings_dir).handle
         )
         self._started_s = time.monotonic()
-        self._board = BoardWatch(config.source.baud)
+        self._board = BoardMonitor(config.source.baud)
         self._latest_reading: tuple[int, int] | None = None
         self._quality: Sequence[int] | None = None
         self._channel_faults = 0
@@ -195,7 +195,7 @@ class Service:
         discovery.begin(publisher)
         return discovery, publisher
 
-    def _take_on(self, mind: Mind) -> None:
+    def _take_on(self, mind: Runtime) -> None:
         """Recognise with `mind` from now on."""
         self._mind = mind
         self._bundles, self._pipeline = mind.bundles, mind.pipeline
@@ -425,9 +425,9 @@ class Service:
         mind = None
         if changed & NEEDS_A_MIND:
             self._check_idle()
-            mind = Mind.made(config, bundles, self._history)
+            mind = Runtime.made(config, bundles, self._history)
             mind.begin()
-            yield from mind.hear_past(self._history)
+            yield from mind.process_history(self._history)
             self._check_idle()
         self._put_in_force(config, mind, changed)
         return {"changed": sorted(changed), "models": list(self._inference_ms)}
@@ -452,12 +452,12 @@ class Service:
                 "reload."
             )
 
-    def _put_in_force(self, config: Config, mind: Mind | None, changed: set[str]) -> None:
+    def _put_in_force(self, config: Config, mind: Runtime | None, changed: set[str]) -> None:
         """Replace what a configuration changes; bytes that came before are taken as before."""
         if "source" in changed:
             self._replace_reader(config)
         if mind is not None:
-            mind.succeed(self._mind)
+            mind.take_over(self._mind)
             self._take_on(mind)
         self._config = config
         if "log" in changed:
@@ -493,7 +493,7 @@ class Service:
             "board": ONLINE if self._present else OFFLINE,
             "dialect": self._pipeline.dialect,
             "history_s": round(self._history.seconds, 1),
-            **told_status(self._gauges(), self._bundles, self._latest, self._trouble),
+            **status_summary(self._gauges(), self._bundles, self._latest, self._trouble),
             "requests": list(self._requests.commands),
             "busy": self._requests.busy,
         }

@@ -108,7 +108,7 @@ def check_replaceable(running: Config, wanted: Config) -> None:
         )
 
 
-class Reloading:
+class ReloadTask:
     """One reload at a time, whoever asked for it; worked on between two readings."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ _NO_TROUBLE = (Quality.OK, Quality.MISSING, Quality.SPIKE)
 """Of a channel: a board may lack it, and a spike is over with the next reading."""
 
 
-def told_status(
+def status_summary(
     gauges: Gauges, bundles: Iterable[Bundle], latest: Mapping[str, Prediction], trouble: str | None
 ) -> Data:
     """Return how the rig is.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from daemon.calibrate.live import Calibrating
-from daemon.enroll import Teaching, stores_of
+from daemon.calibrate.live import LiveCalibration
+from daemon.enroll import Enrolment, stores_of
 from daemon.pipeline import Pipeline, live_pipeline, nose_settings
 from hardware.frames import SensorFrame
 from hardware.health import ChannelHealth
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from daemon.config.settings import Config
     from daemon.system.background import Steps
     from models.bundle import Bundle
-    from models.taught_head import Head
+    from models.taught_head import TaughtHead
 
 READINGS_A_STEP = 100
 """Readings of the past that are heard between two looks at the present: less than a period of the
@@ -35,8 +35,8 @@ fastest board, on a Pi."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mind:
-    """What recognises; make one with `Mind.made`.
+class Runtime:
+    """What recognises; make one with `Runtime.made`.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class Mind:
 
     bundles: tuple[Bundle, ...]
     pipeline: Pipeline
-    calibrating: Calibrating
-    teaching: Teaching
-    heads: dict[str, Head] = field(default_factory=dict)
+    calibrating: LiveCalibration
+    teaching: Enrolment
+    heads: dict[str, TaughtHead] = field(default_factory=dict)
 
     @classmethod
     def made(
@@ -73,20 +73,20 @@ class Mind:
         """
         pipeline = live_pipeline(config, bundles)
         nose = pipeline.nose
-        heads: dict[str, Head] = {}
+        heads: dict[str, TaughtHead] = {}
 
-        def speak_with(model: str, head: Head) -> None:
+        def speak_with(model: str, head: TaughtHead) -> None:
             nose.set_head(model, head)
             heads[model] = head
 
-        teaching = Teaching(
+        teaching = Enrolment(
             stores_of(bundles, config.state_dir),
             speak_with,
             history=history,
             settings=nose_settings(config),
         )
         # What was taught is heard through the correction in force.
-        calibrating = Calibrating(
+        calibrating = LiveCalibration(
             config, bundles, nose, history, lambda: teaching.calibrate(calibrating.correction())
         )
         return cls(tuple(bundles), pipeline, calibrating, teaching, heads)
@@ -95,7 +95,7 @@ class Mind:
         """Put the profile and what was taught into force."""
         self.calibrating.load()
 
-    def hear_past(self, history: History) -> Steps:
+    def process_history(self, history: History) -> Steps:
         """Hear the readings that are remembered, and those that come meanwhile; yields between.
 
         The generator's end is reached with every reading heard: what takes this mind on then has
@@ -111,9 +111,9 @@ class Mind:
             yield {"doing": "hearing the last minutes", "seconds": round(stretch.seconds, 1)}
         return {}
 
-    def succeed(self, other: Mind) -> None:
+    def take_over(self, other: Runtime) -> None:
         """Go on in another mind's place: its decoder, its time, what it knows of the air."""
-        self.pipeline.succeed(other.pipeline)
+        self.pipeline.take_over(other.pipeline)
 
     def _hear(self, values: NDArray[np.float32], t_ms: int, health: ChannelHealth) -> None:
         frame = SensorFrame(0, None, values, judge_range(values))

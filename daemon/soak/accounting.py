@@ -25,7 +25,7 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SentMessage:
     """One line of the rig's log: it has made a message and hands it to its outbox.
 
     Attributes
@@ -48,18 +48,18 @@ class Boot:
     ----------
     boot_id: its own, empty until it has said something.
     said: what it made, in order.
-    killed_s: when it was killed, on the clock of `Said.at_s`; None if it ended in order.
+    killed_s: when it was killed, on the clock of `SentMessage.at_s`; None if it ended in order.
     held: the messages, of any boot, that its outbox file held after its end.
     """
 
     boot_id: str = ""
-    said: list[Said] = field(default_factory=list)
+    said: list[SentMessage] = field(default_factory=list)
     killed_s: float | None = None
     held: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Balance:
+class DeliveryReport:
     """What came of everything.
 
     Attributes
@@ -117,7 +117,9 @@ class Balance:
         return {**asdict(self), "holds": not self.complaints, "complaints": self.complaints}
 
 
-def balance(boots: Sequence[Boot], heard: Iterable[NumberedMessage], *, sent: int) -> Balance:
+def balance(
+    boots: Sequence[Boot], heard: Iterable[NumberedMessage], *, sent: int
+) -> DeliveryReport:
     """Draw the balance.
 
     A message that never arrived is `unwritten` only if its boot was killed, the outbox's file
@@ -147,7 +149,7 @@ def balance(boots: Sequence[Boot], heard: Iterable[NumberedMessage], *, sent: in
     unwritten = [said for boot in boots for said in _unwritten(boot, set(first) | held)]
     delivered = made & set(first)
     told = _latest_health(arrivals)
-    return Balance(
+    return DeliveryReport(
         sent=sent,
         decoded=sum(said.topic == SAMPLE for boot in boots for said in boot.said),
         rejected=sum(sum(health["frames_bad"].values()) for health in told),
@@ -172,7 +174,7 @@ def _essence(message: NumberedMessage) -> tuple[str, dict[str, Any]]:
     return message.topic, {**message.payload, "buffered": None}
 
 
-def _unwritten(boot: Boot, known: set[Key]) -> list[tuple[Said, float]]:
+def _unwritten(boot: Boot, known: set[Key]) -> list[tuple[SentMessage, float]]:
     """Return the end of a killed boot that is neither heard nor held, with its age at the kill."""
     if boot.killed_s is None:
         return []

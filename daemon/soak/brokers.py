@@ -29,7 +29,7 @@ class SoakBrokerError(ScentdError):
     """The storm's broker does not start."""
 
 
-class StormBroker(Protocol):
+class SoakBroker(Protocol):
     """A broker that can be ended and started again."""
 
     name: str
@@ -42,7 +42,7 @@ class StormBroker(Protocol):
         """End it: killed as by a power cut, or asked to."""
 
 
-def storm_broker(folder: Path) -> StormBroker:
+def storm_broker(folder: Path) -> SoakBroker:
     """Return Mosquitto where it is installed, else the broker of the demo."""
     # Debian installs it where users other than root do not look.
     search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))

@@ -100,7 +100,7 @@ _LONGEST_LULL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InjectedFault:
     """One blow.
 
     Attributes
@@ -130,7 +130,7 @@ class Fault:
         return f"{self.side} {self.kind}{'' if self.channel is None else f' {self.channel}'}"
 
 
-def programme(count: int, seed: int) -> list[Fault]:
+def programme(count: int, seed: int) -> list[InjectedFault]:
     """Return `count` faults: every kind once in a drawn order, then by weight."""
     rng = np.random.default_rng(seed)
     kinds = list(_WEIGHTS)
@@ -140,18 +140,18 @@ def programme(count: int, seed: int) -> list[Fault]:
     return [_drawn(*kinds[int(number)], rng) for number in (*first, *rest)]
 
 
-def _drawn(side: Side, kind: str, rng: np.random.Generator) -> Fault:
+def _drawn(side: Side, kind: str, rng: np.random.Generator) -> InjectedFault:
     lull_s = round(float(rng.uniform(0.0, _LONGEST_LULL_S)), 3)
     if side is not Side.BOARD:
         lasts_s = round(float(rng.uniform(_SHORTEST_OUTAGE_S, _LONGEST_OUTAGE_S)), 3)
-        return Fault(side, kind, lull_s, lasts_s)
+        return InjectedFault(side, kind, lull_s, lasts_s)
     lasts_s = round(float(rng.uniform(1.0, _LONGEST_BOARD_S)), 3)
     struck = FaultKind(kind) in _CHANNEL_FAULTS
     channel = CHANNEL_NAMES[int(rng.integers(len(CHANNEL_NAMES)))] if struck else None
-    return Fault(side, kind, lull_s, lasts_s, channel)
+    return InjectedFault(side, kind, lull_s, lasts_s, channel)
 
 
-def told(faults: Iterable[Fault]) -> str:
+def told(faults: Iterable[InjectedFault]) -> str:
     """Return how many of each kind there are, by side, as one line a side."""
     counts = Counter((fault.side, fault.kind) for fault in faults)
     lines = []

@@ -21,7 +21,7 @@ from daemon.soak.accounting import balance, dropped
 from daemon.soak.brokers import storm_broker
 from daemon.soak.consumer import Consumer
 from daemon.soak.faults import BrokerFault, DiskFault, ProcessFault, Side
-from daemon.soak.relay import Gate, Mode
+from daemon.soak.relay import Mode, Relay
 from daemon.soak.rig import (
     CONNECTED,
     DISK_BACK,
@@ -29,7 +29,7 @@ from daemon.soak.rig import (
     KEPT_OLD,
     PORT_OPENED,
     RELOADED,
-    Rig,
+    ServiceUnderTest,
 )
 from hardware.errors import ScentdError
 from hardware.simulator.board import SimulatedBoard
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from daemon.soak.accounting import Balance
-    from daemon.soak.faults import Fault
+    from daemon.soak.accounting import DeliveryReport
+    from daemon.soak.faults import InjectedFault
     from daemon.system.signals import Stop
 
 RIG_ID = "soak"
@@ -56,7 +56,7 @@ _ARRIVES_WITHIN_S = 60.0
 _POLL_S = 0.02
 
 
-class StormError(ScentdError):
+class SoakRunError(ScentdError):
     """The storm itself broke down; it says nothing about the rig."""
 
 
@@ -75,8 +75,8 @@ class Report:
     real_s, board_s: how long it took, and how much of the board's time that was.
     """
 
-    faults: list[Fault]
-    balance: Balance
+    faults: list[InjectedFault]
+    balance: DeliveryReport
     recovery_s: dict[Side, list[float]]
     broker: str
     real_s: float
@@ -105,7 +105,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Storm:
+class SoakRun:
     """Everything in it, once started.
 
     Attributes
@@ -116,22 +116,22 @@ class Storm:
     """
 
     board: SimulatedBoard
-    rig: Rig
-    gate: Gate
+    rig: ServiceUnderTest
+    gate: Relay
     broker: Any
     consumer: Consumer
     rng: np.random.Generator
     recovery_s: dict[Side, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def strike(self, fault: Fault) -> None:
+    def strike(self, fault: InjectedFault) -> None:
         """Act a fault out, and wait until it has healed."""
         time.sleep(fault.lull_s)
         if self.board.wait(0):
-            raise StormError(
+            raise SoakRunError(
                 "The simulated board has ended by itself, which is a bug of the simulator. Note "
                 "the seed and report it."
             )
-        acts: dict[Side, Callable[[Fault], None]] = {
+        acts: dict[Side, Callable[[InjectedFault], None]] = {
             Side.BOARD: self._strike_board,
             Side.BROKER: self._strike_broker,
             Side.PROCESS: self._strike_process,
@@ -139,7 +139,7 @@ class Storm:
         }
         acts[fault.side](fault)
 
-    def _strike_board(self, fault: Fault) -> None:
+    def _strike_board(self, fault: InjectedFault) -> None:
         opened = self.rig.count(PORT_OPENED)
         self.board.inject(fault.of_board)
         if fault.kind != FaultKind.UNPLUG.value:
@@ -150,7 +150,7 @@ class Storm:
             Side.BOARD, lambda: self.rig.count(PORT_OPENED) > opened, "did not open the port again"
         )
 
-    def _strike_broker(self, fault: Fault) -> None:
+    def _strike_broker(self, fault: InjectedFault) -> None:
         connections = self.rig.count(CONNECTED)
         if fault.kind == BrokerFault.STALLED:
             self.gate.set(Mode.STALLED)
@@ -194,7 +194,7 @@ class Storm:
         self.consumer.leave()
         self.broker.end(kill=kill)
 
-    def _strike_process(self, fault: Fault) -> None:
+    def _strike_process(self, fault: InjectedFault) -> None:
         if fault.kind == ProcessFault.FROZEN:
             self.rig.freeze(fault.lasts_s)
         elif fault.kind == ProcessFault.HUNG_UP:
@@ -217,7 +217,7 @@ class Storm:
         )
         self.rig.configure({})
 
-    def _strike_disk(self, fault: Fault) -> None:
+    def _strike_disk(self, fault: InjectedFault) -> None:
         if fault.kind == DiskFault.TORN:
             self.rig.kill()
             self.rig.tear(self.rng.bytes(int(self.rng.integers(1, _JUNK_BYTES))))
@@ -267,12 +267,12 @@ def settings(port: str, broker_port: int, *, protocol: str) -> dict[str, Any]:
 
 
 def storm(
-    faults: Sequence[Fault],
+    faults: Sequence[InjectedFault],
     folder: Path,
     stop: Stop,
     *,
     seed: int,
-    watch: Callable[[int, Fault], None],
+    watch: Callable[[int, InjectedFault], None],
     changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Report:
     """Let the faults strike one after the other, and draw the balance.
@@ -302,17 +302,17 @@ def storm(
     link = folder / "ttyBOARD"
     signal = SyntheticSignal(ODOURS, rate_hz=RATE_HZ, loop=True, seed=seed)
     started_s = time.monotonic()
-    struck: list[Fault] = []
+    struck: list[InjectedFault] = []
     with contextlib.ExitStack() as stack:
-        gate = stack.enter_context(Gate())
+        gate = stack.enter_context(Relay())
         stack.callback(broker.end, kill=True)
         stack.callback(consumer.leave)
         board = stack.enter_context(SimulatedBoard(signal, link=link, speed=SPEED, seed=seed))
         protocol = "auto" if broker.name == "Mosquitto" else "3.1.1"
         usual = settings(str(link), gate.port, protocol=protocol)
-        rig = Rig(folder, {**usual, **changes})
+        rig = ServiceUnderTest(folder, {**usual, **changes})
         stack.callback(rig.abandon)
-        under = Storm(board, rig, gate, broker, consumer, np.random.default_rng(seed))
+        under = SoakRun(board, rig, gate, broker, consumer, np.random.default_rng(seed))
         under.begin_broker()
         rig.start()
         for number, fault in enumerate(faults):

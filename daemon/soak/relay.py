@@ -52,7 +52,7 @@ class _Pair:
             end.close()
 
 
-class Gate:
+class Relay:
     """A context manager that owns one thread; every method may be called from any other.
 
     Attributes

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from daemon.mqtt.outbox import FILE_NAME
 from daemon.mqtt.outbox_database import OutboxFile
 from daemon.sandbox.service_process import spawn
-from daemon.soak.accounting import DURABLE, Boot, Key, Said
+from daemon.soak.accounting import DURABLE, Boot, Key, SentMessage
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ _LINES_KEPT = 200
 _POLL_S = 0.01
 
 
-class RigError(ScentdError):
+class ServiceUnderTestError(ScentdError):
     """The service under the storm did what it never may."""
 
 
-class Rig:
+class ServiceUnderTest:
     """One service, life after life, over one state folder.
 
     Parameters
@@ -222,16 +222,16 @@ class Rig:
             if event == "said":
                 boot.boot_id = entry["boot_id"]
                 at_s = datetime.fromisoformat(entry["ts"]).timestamp()
-                boot.said.append(Said(entry["topic"], entry["seq"], at_s))
+                boot.said.append(SentMessage(entry["topic"], entry["seq"], at_s))
             elif entry["level"] != "debug":
                 self._last_words.append(line.decode(errors="replace").rstrip())
         del self._last_words[:-_LINES_KEPT]
 
-    def _error(self, what: str) -> RigError:
+    def _error(self, what: str) -> ServiceUnderTestError:
         words = self._folder / "last-words.log"
         words.write_text("\n".join(self._last_words) + "\n", encoding="utf-8")
         told = "\n  ".join(self._last_words[-5:]) or "nothing"
-        return RigError(f"The service under the storm {what}. It said last:\n  {told}")
+        return ServiceUnderTestError(f"The service under the storm {what}. It said last:\n  {told}")
 
 
 def held(path: Path, scratch: Path) -> frozenset[Key]:

@@ -53,7 +53,7 @@ fixed ladder, three steps a decade, fits any of them linearly."""
 
 
 @dataclass(frozen=True, slots=True)
-class CastMember:
+class PlayableSubstance:
     """An odour that the simulator can play, and how well the shipped model knows it.
 
     Attributes
@@ -161,9 +161,9 @@ def load_board(name: str = SUBSTANCE_BOARD, folder: Traversable | None = None) -
         ) from error
 
 
-def load_cast(
+def load_playable(
     board: str = SUBSTANCE_BOARD, *, least_right: float = 0.8, folder: Traversable | None = None
-) -> tuple[CastMember, ...]:
+) -> tuple[PlayableSubstance, ...]:
     """Return the odours of a board that its shipped model truly recognises, the surest first.
 
     Parameters
@@ -175,7 +175,7 @@ def load_cast(
     """
     where = files("hardware.simulator") if folder is None else folder
     members = (
-        CastMember(
+        PlayableSubstance(
             row["odour"],
             int(row["trials"]),
             int(row["right"]),

@@ -12,7 +12,7 @@ from hardware.frames import Quality
 from hardware.recording import read_recording
 from models.bundle import Bundle, Outputs, load_bundle
 from models.manifest import write_bundle
-from models.model_stream import Block, Listener
+from models.model_stream import Block, ModelStream
 from tests.calibration.smelling import AIR, LEMON, PETROL, readings, recorded, teachable
 from tests.models.toys import EMBEDDING, toy_files, toy_manifest, toy_space
 
@@ -60,7 +60,7 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
         return seen[-1]
 
     monkeypatch.setattr(bundle, "run", overheard)
-    listener, block = Listener(bundle, 1.0), Block()
+    listener, block = ModelStream(bundle, 1.0), Block()
     rows = 0
     for row, sample in enumerate(whole.values):
         block.values[row], block.lost[row] = sample, whole.lost[row]

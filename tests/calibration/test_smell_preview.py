@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.smell_preview import Replayed, rehearse, replayed
+from calibration.smell_preview import ReplayComparison, preview_smell, replayed
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from models.bundle import Bundle
@@ -31,7 +31,7 @@ def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
     return store
 
 
-def heard_again(store: SmellStore, label: str, recording: Recording) -> Replayed:
+def heard_again(store: SmellStore, label: str, recording: Recording) -> ReplayComparison:
     """Return what a recording came to, once all steps are done."""
     steps = replayed(store, label, recording)
     shares = []
@@ -40,12 +40,12 @@ def heard_again(store: SmellStore, label: str, recording: Recording) -> Replayed
             shares.append(next(steps))
         except StopIteration as end:
             assert shares == sorted(shares)
-            said: Replayed = end.value
+            said: ReplayComparison = end.value
             return said
 
 
 def test_a_smell_in_shadow_is_judged_without_being_said(store: SmellStore) -> None:
-    told = rehearse(store, "petrol")
+    told = preview_smell(store, "petrol")
     assert (told.exposures, told.by_exposures) == (1, False)
     assert told.held_out.share("petrol") == 1.0
     assert told.before.share("petrol") == 0.0
@@ -56,18 +56,18 @@ def test_a_smell_in_shadow_is_judged_without_being_said(store: SmellStore) -> No
 def test_with_two_exposures_whole_ones_are_held_out(store: SmellStore, tmp_path: Path) -> None:
     # What was called petrol the second time is mint, as petrol alone can tell.
     store.enroll("petrol", of(tmp_path, MINT), source="test")
-    told = rehearse(store, "petrol")
+    told = preview_smell(store, "petrol")
     assert told.by_exposures
     assert told.held_out.others("petrol")[0] == ("mint", 0.5)
     store.rollback()
     store.enroll("petrol", of(tmp_path, PETROL, seed=1), source="test")
-    assert rehearse(store, "petrol").held_out.share("petrol") == 1.0
+    assert preview_smell(store, "petrol").held_out.share("petrol") == 1.0
 
 
 def test_confusions_with_shipped_labels_are_named(store: SmellStore, tmp_path: Path) -> None:
     almost_lemon = (0.019, 0.001, 0.0, 0.0)
     store.enroll("lime", of(tmp_path, almost_lemon), source="test")
-    assert rehearse(store, "lime").before.shares[0][0] == "lemon"
+    assert preview_smell(store, "lime").before.shares[0][0] == "lemon"
 
 
 def test_what_a_smell_takes_from_another_taught_one_is_told(
@@ -75,7 +75,7 @@ def test_what_a_smell_takes_from_another_taught_one_is_told(
 ) -> None:
     store.promote("petrol")
     store.enroll("diesel", of(tmp_path, PETROL, seed=2), source="test")
-    ((label, share),) = rehearse(store, "diesel").taken
+    ((label, share),) = preview_smell(store, "diesel").taken
     assert label == "petrol"
     assert 0 < share < 1
 
@@ -95,4 +95,4 @@ def test_the_past_is_heard_without_the_smell_and_with_it(store: SmellStore, tmp_
 
 def test_an_unknown_smell_cannot_be_rehearsed(store: SmellStore) -> None:
     with pytest.raises(SmellError, match="Taught: petrol"):
-        rehearse(store, "soap")
+        preview_smell(store, "soap")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calibration.correction import N_GAS, Compensation, CorrectionSpec, log_signals
-from calibration.rig_reference import ONSET_S, Exposure, RigReference, TransferError
+from calibration.rig_reference import ONSET_S, ResponseExcerpt, RigReference, TransferError
 from calibration.transfer import MIN_PAIRED, Match, Transfer, fit_transfer, mismatch
 from tests.calibration.air import LEVELS, frames, odour
 
@@ -31,9 +31,9 @@ def reference() -> RigReference:
     )
 
 
-def _skewed(number: int, take: int = 9) -> Exposure:
+def _skewed(number: int, take: int = 9) -> ResponseExcerpt:
     signal = LEVELS + SHIFT + (odour(number, take=take) - LEVELS) / GAIN
-    return Exposure.of(LABELS[number], frames(signal), 1.0)
+    return ResponseExcerpt.of(LABELS[number], frames(signal), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,10 @@ def test_other_exposures_look_as_on_the_training_rig(
 
 
 def test_what_needs_no_correction_gets_next_to_none(reference: RigReference) -> None:
-    same = [Exposure.of(LABELS[number], frames(odour(number, take=9)), 1.0) for number in range(4)]
+    same = [
+        ResponseExcerpt.of(LABELS[number], frames(odour(number, take=9)), 1.0)
+        for number in range(4)
+    ]
     transfer = fit_transfer(same, reference)
     assert transfer.errors[transfer.method] <= transfer.errors["none"]
     np.testing.assert_allclose(np.diagonal(transfer.spec.matrix), np.ones(N_GAS), atol=0.2)
@@ -70,7 +73,9 @@ def test_the_choice_is_never_worse_than_nothing_on_what_is_left_out(
     reference: RigReference,
 ) -> None:
     # References that contradict each other: every label is another one's.
-    muddled = [Exposure(LABELS[(number + 5) % 12], _skewed(number).signal) for number in range(4)]
+    muddled = [
+        ResponseExcerpt(LABELS[(number + 5) % 12], _skewed(number).signal) for number in range(4)
+    ]
     transfer = fit_transfer(muddled, reference)
     assert transfer.errors[transfer.method] <= transfer.errors["none"]
 
@@ -88,7 +93,7 @@ def test_standardisation_wins_where_channels_leak_into_each_other(
     leak = np.eye(N_GAS)
     leak[0, 3], leak[2, 1] = 0.6, -0.6
     exposures = [
-        Exposure(
+        ResponseExcerpt(
             LABELS[number],
             _skewed(number).signal
             + (odour(number, take=9)[ONSET_S:] - LEVELS) @ (leak - np.eye(N_GAS)).T,
@@ -106,7 +111,7 @@ def test_a_single_reference_gives_a_shift_only(reference: RigReference) -> None:
 
 def test_one_odd_reference_is_overruled(reference: RigReference) -> None:
     good = [_skewed(number) for number in range(4)]
-    odd = Exposure(LABELS[4], _skewed(4).signal + np.linspace(-1.5, 1.5, N_GAS))
+    odd = ResponseExcerpt(LABELS[4], _skewed(4).signal + np.linspace(-1.5, 1.5, N_GAS))
     error = np.log(np.diagonal(fit_transfer([*good, odd], reference).spec.matrix) / GAIN)
     assert np.abs(error).mean() < 0.5 * np.abs(np.log(GAIN)).mean()
 
@@ -136,25 +141,27 @@ def test_a_fast_board_is_averaged_to_a_reading_a_second() -> None:
     fast = np.repeat(frames(odour(0, seconds=120)), 10, axis=0)
     slow = frames(odour(0, seconds=120))
     np.testing.assert_allclose(
-        Exposure.of("x", fast, 10.0).signal, Exposure.of("x", slow, 1.0).signal, atol=1e-4
+        ResponseExcerpt.of("x", fast, 10.0).signal,
+        ResponseExcerpt.of("x", slow, 1.0).signal,
+        atol=1e-4,
     )
 
 
 def test_the_onset_is_left_out_as_far_as_enough_stays() -> None:
     values = frames(odour(0))
     for seconds, kept in ((300, 255), (120, 100), (100, 100)):
-        signal = Exposure.of("x", values[:seconds], 1.0).signal
+        signal = ResponseExcerpt.of("x", values[:seconds], 1.0).signal
         np.testing.assert_array_equal(signal, log_signals(values[:seconds])[seconds - kept :])
 
 
 @pytest.mark.parametrize(("seconds", "rate_hz"), [(60, 1.0), (200, 0.1)])
 def test_a_short_or_slow_exposure_is_refused(seconds: int, rate_hz: float) -> None:
     with pytest.raises(TransferError, match="at least 100 s"):
-        Exposure.of("x", frames(odour(0, seconds=seconds)), rate_hz)
+        ResponseExcerpt.of("x", frames(odour(0, seconds=seconds)), rate_hz)
 
 
 def test_labels_that_the_model_does_not_know_are_refused(reference: RigReference) -> None:
-    stranger = Exposure("durian", _skewed(0).signal)
+    stranger = ResponseExcerpt("durian", _skewed(0).signal)
     with pytest.raises(TransferError, match="does not know durian"):
         fit_transfer([stranger], reference)
     with pytest.raises(TransferError, match="needs references"):

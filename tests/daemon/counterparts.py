@@ -90,7 +90,7 @@ def mosquitto_path() -> str:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedMessage:
     """One message as a subscriber got it; `retained` says that it lay at the broker before."""
 
     topic: str
@@ -104,7 +104,7 @@ class Subscriber:
     """A real MQTT client that notes everything below `scent/`."""
 
     port: int
-    heard: list[Heard] = field(default_factory=list)
+    heard: list[ReceivedMessage] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
@@ -112,7 +112,7 @@ class Subscriber:
         self._client.on_connect = lambda client, *_: client.subscribe("scent/#", qos=1)
         self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.on_message = lambda _client, _data, message: self.heard.append(
-            Heard(message.topic, message.payload.decode(), message.retain, message.qos)
+            ReceivedMessage(message.topic, message.payload.decode(), message.retain, message.qos)
         )
         self._client.connect("127.0.0.1", self.port)
         self._client.loop_start()

@@ -13,7 +13,7 @@ from calibration.smell_set import SmellError
 from daemon.board.history import History, NoHistoryError
 from daemon.cli import main
 from daemon.config.loading import load_config
-from daemon.enroll import Teaching, heads_of, stores_of
+from daemon.enroll import Enrolment, heads_of, stores_of
 from daemon.mqtt.service_client import ask
 from daemon.pipeline import Pipeline
 from daemon.requests import RequestError
@@ -51,7 +51,7 @@ class Rig:
         self.nose = Nose([bundle], NoseSettings(live_stride_s=2), skip_warm_up=True)
         self.pipeline = Pipeline(self.nose)
         self.history = History()
-        self.teaching = Teaching(
+        self.teaching = Enrolment(
             stores_of([bundle], state), self.nose.set_head, history=self.history
         )
         self.frames = 0
@@ -227,7 +227,7 @@ def test_seconds_that_have_not_been_cannot_teach(rig: Rig) -> None:
 
 def test_a_rig_without_a_model_that_can_be_taught_says_so(tmp_path: Path) -> None:
     with pytest.raises(SmellError, match="None of the rig's models"):
-        Teaching({}).handle({"action": "list"})
+        Enrolment({}).handle({"action": "list"})
 
 
 def enroll(*arguments: object) -> int:

@@ -24,7 +24,7 @@ import pytest
 
 from daemon.config.settings import LogConfig, MqttConfig, TlsConfig
 from daemon.mqtt import publisher as publisher_module
-from daemon.mqtt.outbox import Message, Outbox, Worth
+from daemon.mqtt.outbox import Message, Outbox, Priority
 from daemon.mqtt.publisher import BrokerState, Publisher
 from daemon.system.logs import configure_logs
 from daemon.system.memory import resident_mb
@@ -51,7 +51,7 @@ TOPIC = "scent/rig/substance"
 
 def prediction(seq: int, boot_id: str = BOOT) -> Message:
     text = json.dumps({"boot_id": boot_id, "seq": seq, "buffered": False})
-    return Message("substance", text, 1, retain=True, worth=Worth.CHANGE)
+    return Message("substance", text, 1, retain=True, priority=Priority.CHANGE)
 
 
 def consumed(ear: Subscriber) -> list[int]:

@@ -11,8 +11,8 @@ import pytest
 
 from daemon.cli import main
 from daemon.sandbox.subscriber import NumberedMessage
-from daemon.soak.accounting import Boot, Said, balance
-from daemon.soak.faults import BrokerFault, Fault, Side, programme, told
+from daemon.soak.accounting import Boot, SentMessage, balance
+from daemon.soak.faults import BrokerFault, InjectedFault, Side, programme, told
 from daemon.soak.main import storm
 from daemon.system.signals import Stop
 from hardware.simulator.faults import parse_faults
@@ -31,7 +31,7 @@ def arrived(
 
 
 def life(boot_id: str, count: int, **rest: object) -> Boot:
-    boot = Boot(boot_id, [Said("event", seq, 100.0 + seq) for seq in range(count)])
+    boot = Boot(boot_id, [SentMessage("event", seq, 100.0 + seq) for seq in range(count)])
     for name, value in rest.items():
         setattr(boot, name, value)
     return boot
@@ -103,7 +103,14 @@ def test_a_storm_in_which_nothing_was_made_proves_nothing() -> None:
 
 
 def test_more_readings_than_lines_are_an_invention() -> None:
-    boot = Boot(A, [Said("event", 0, 1.0), Said("sample", 1, 1.0), Said("sample", 2, 1.0)])
+    boot = Boot(
+        A,
+        [
+            SentMessage("event", 0, 1.0),
+            SentMessage("sample", 1, 1.0),
+            SentMessage("sample", 2, 1.0),
+        ],
+    )
     assert balance([boot], arrived(A, 0), sent=1).complaints == ["2 readings from 1 lines"]
 
 
@@ -124,7 +131,7 @@ def test_a_seed_draws_the_same_storm_again_and_every_kind_strikes() -> None:
 
 def test_an_outage_beyond_the_outboxes_bound_loses_exactly_what_is_counted(tmp_path: Path) -> None:
     mosquitto_path()
-    outage = Fault(Side.BROKER, BrokerFault.REFUSING, lull_s=1.0, lasts_s=6.0)
+    outage = InjectedFault(Side.BROKER, BrokerFault.REFUSING, lull_s=1.0, lasts_s=6.0)
     report = storm(
         [outage],
         tmp_path,

@@ -13,7 +13,7 @@ from hardware.errors import UsageError
 from models import novelty
 from models.embedding_space import EmbeddingSpace
 from models.novelty import NoveltyName
-from models.taught_head import Taught
+from models.taught_head import TaughtSmell
 
 LABELS = ("a", "b", "c")
 CENTRES = np.array([[9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]], dtype=float)
@@ -75,7 +75,7 @@ def test_a_label_without_windows_is_named() -> None:
         EmbeddingSpace.measured(drawn(CENTRES[:2], 5, 1), np.repeat([0, 1], 5), LABELS)
 
 
-def scores_of(name: NoveltyName, x: np.ndarray, **given: list[Taught]) -> np.ndarray:
+def scores_of(name: NoveltyName, x: np.ndarray, **given: list[TaughtSmell]) -> np.ndarray:
     """Score embeddings whose logits are their first three numbers."""
     return novelty.score(name, measured(), x, x[:, :3], **given)
 
@@ -90,7 +90,7 @@ def test_a_stranger_is_more_novel_than_any_label(name: NoveltyName) -> None:
 def test_what_was_taught_is_no_stranger(name: NoveltyName) -> None:
     strange = drawn(STRANGER[None], 50, 4)
     mean = measured().whiten(drawn(STRANGER[None], 50, 5)).mean(axis=0)
-    taught = [Taught("stranger", mean, 50, 1)]
+    taught = [TaughtSmell("stranger", mean, 50, 1)]
     before, after = scores_of(name, strange), scores_of(name, strange, taught=taught)
     assert after.max() < before.min()
     known = drawn(CENTRES, 50, 3)
@@ -102,7 +102,7 @@ def test_a_smell_taught_once_leaves_more_room_than_one_taught_often(name: Novelt
     strange = drawn(STRANGER[None], 50, 4)
     mean = measured().whiten(drawn(STRANGER[None], 50, 5)).mean(axis=0)
     once, often = (
-        scores_of(name, strange, taught=[Taught("stranger", mean, 50 * n, n)]) for n in (1, 20)
+        scores_of(name, strange, taught=[TaughtSmell("stranger", mean, 50 * n, n)]) for n in (1, 20)
     )
     assert (once < often).all()
 

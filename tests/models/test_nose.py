@@ -21,7 +21,7 @@ from models.manifest import Requirements
 from models.nose import Nose, NoseSettings
 from models.preprocess import batch_features
 from models.results import Event, EventType, Prediction
-from models.taught_head import Head, HeadError, Taught
+from models.taught_head import HeadError, TaughtHead, TaughtSmell
 from tests.models.toys import DESCRIPTORS, LABELS, toy_space
 
 if TYPE_CHECKING:
@@ -443,7 +443,7 @@ def test_a_model_without_a_space_says_nothing_of_novelty(substance: Bundle) -> N
     assert {p.set_coverage for p in predictions} == {None}
 
 
-def taught_petrol(wary: Bundle) -> Taught:
+def taught_petrol(wary: Bundle) -> TaughtSmell:
     """Teach the smell by what the model makes of a recording of it."""
     seen: list[NDArray[np.float32]] = []
 
@@ -459,7 +459,7 @@ def taught_petrol(wary: Bundle) -> Taught:
     nose = Nose([bundle], skip_warm_up=True, assume_exposed=True)
     smell(nose, frames(odour(PETROL, 60, 1), 1, seed=5))
     embeddings = np.array(seen)
-    return Taught("petrol", toy_space().whiten(embeddings).mean(axis=0), len(seen), 1)
+    return TaughtSmell("petrol", toy_space().whiten(embeddings).mean(axis=0), len(seen), 1)
 
 
 def test_a_smell_taught_while_it_is_there_is_named_from_the_next_look_on(wary: Bundle) -> None:
@@ -470,7 +470,7 @@ def test_a_smell_taught_while_it_is_there_is_named_from_the_next_look_on(wary: B
     spec = dataclasses.replace(WARY, head_temperature=0.1)
     wary.manifest = dataclasses.replace(wary.manifest, decision=spec)
     try:
-        nose.set_head("toy-substance", Head(taught=(taught_petrol(wary),)))
+        nose.set_head("toy-substance", TaughtHead(taught=(taught_petrol(wary),)))
         after, events = smell(nose, source[150:])
     finally:
         wary.manifest = dataclasses.replace(wary.manifest, decision=WARY)
@@ -482,22 +482,22 @@ def test_a_smell_taught_while_it_is_there_is_named_from_the_next_look_on(wary: B
 
 
 def test_a_hidden_label_is_never_said_and_a_renamed_one_by_its_new_name(wary: Bundle) -> None:
-    hiding = Nose([wary], heads={"toy-substance": Head(hidden=frozenset({"lemon"}))})
+    hiding = Nose([wary], heads={"toy-substance": TaughtHead(hidden=frozenset({"lemon"}))})
     predictions, _ = smell(hiding, frames(episode_of(LEMON), 1))
     said = {label for p in predictions for label in (p.label, *p.label_set, *dict(p.top))}
     assert said == {None, "mint", "garlic"}
-    renaming = Nose([wary], heads={"toy-substance": Head(renamed={"lemon": "citron"})})
+    renaming = Nose([wary], heads={"toy-substance": TaughtHead(renamed={"lemon": "citron"})})
     predictions, _ = smell(renaming, frames(episode_of(LEMON), 1))
     assert {p.label for p in predictions if p.label} == {"citron"}
 
 
 def test_a_head_that_does_not_fit_is_refused(wary: Bundle, substance: Bundle) -> None:
     with pytest.raises(UsageError, match="none called 'other'"):
-        Nose([wary], heads={"other": Head()})
+        Nose([wary], heads={"other": TaughtHead()})
     with pytest.raises(UsageError, match="no class means"):
-        Nose([substance], heads={"toy-substance": Head()})
+        Nose([substance], heads={"toy-substance": TaughtHead()})
     with pytest.raises(HeadError, match="coffee"):
-        Nose([wary]).set_head("toy-substance", Head(hidden=frozenset({"coffee"})))
+        Nose([wary]).set_head("toy-substance", TaughtHead(hidden=frozenset({"coffee"})))
 
 
 def test_a_label_s_own_rule_goes_before_that_of_all(toy_bundles: Callable[..., Path]) -> None:

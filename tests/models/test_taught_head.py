@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.embedding_space import EmbeddingSpace
-from models.taught_head import NEVER, Head, HeadError, Taught
+from models.taught_head import NEVER, HeadError, TaughtHead, TaughtSmell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,28 +28,28 @@ def at(axis: int, size: float = 5.0) -> NDArray[np.float32]:
     return point
 
 
-def soap(axis: int = 4, exposures: int = 1) -> Taught:
-    return Taught("soap", at(axis).astype(float), 16 * exposures, exposures)
+def soap(axis: int = 4, exposures: int = 1) -> TaughtSmell:
+    return TaughtSmell("soap", at(axis).astype(float), 16 * exposures, exposures)
 
 
 LOGITS = np.array([2.0, 1.0, 0.0], dtype=np.float32)
 
 
 def test_without_a_taught_smell_the_network_decides(space: EmbeddingSpace) -> None:
-    said = Head().log_probabilities(space, LOGITS, at(0), 2.0, 1.0)
+    said = TaughtHead().log_probabilities(space, LOGITS, at(0), 2.0, 1.0)
     expected = LOGITS / 2.0 - np.log(np.exp(LOGITS / 2.0).sum())
     np.testing.assert_allclose(said, expected, rtol=1e-6)
 
 
 def test_a_window_at_a_taught_mean_is_named_by_it(space: EmbeddingSpace) -> None:
-    head = Head((soap(),))
+    head = TaughtHead((soap(),))
     p = np.exp(head.log_probabilities(space, LOGITS, at(4), 1.0, 1.0))
     assert head.labels(LABELS)[p.argmax()] == "soap"
     assert p.sum() == pytest.approx(1.0)
 
 
 def test_a_window_of_a_shipped_label_is_shared_out_by_the_network(space: EmbeddingSpace) -> None:
-    p = np.exp(Head((soap(),)).log_probabilities(space, LOGITS, at(0), 1.0, 1.0))
+    p = np.exp(TaughtHead((soap(),)).log_probabilities(space, LOGITS, at(0), 1.0, 1.0))
     assert p[3] < 0.01
     np.testing.assert_allclose(p[:3] / p[:3].sum(), np.exp(LOGITS) / np.exp(LOGITS).sum())
 
@@ -59,7 +59,9 @@ def test_halfway_a_smell_taught_once_is_given_more_room_than_one_taught_often(
 ) -> None:
     between = (at(0) + at(4)) / 2
     share = [
-        np.exp(Head((soap(exposures=n),)).log_probabilities(space, LOGITS, between, 1.0, 1.0))[3]
+        np.exp(
+            TaughtHead((soap(exposures=n),)).log_probabilities(space, LOGITS, between, 1.0, 1.0)
+        )[3]
         for n in (1, 2, 100)
     ]
     assert share[0] > share[1] > share[2]
@@ -68,7 +70,7 @@ def test_halfway_a_smell_taught_once_is_given_more_room_than_one_taught_often(
 def test_a_hidden_label_is_never_said_and_its_share_goes_to_the_others(
     space: EmbeddingSpace,
 ) -> None:
-    head = Head((soap(),), hidden=frozenset({"lemon"}))
+    head = TaughtHead((soap(),), hidden=frozenset({"lemon"}))
     for embedding in (at(0), at(0, 1000.0)):
         said = head.log_probabilities(space, LOGITS, embedding, 1.0, 1.0)
         assert said[0] == NEVER
@@ -80,7 +82,7 @@ def test_many_windows_are_judged_as_each_alone(space: EmbeddingSpace) -> None:
     rng = np.random.default_rng(5)
     logits = rng.normal(0, 2, (7, 3)).astype(np.float32)
     embedding = rng.normal(0, 4, (7, WIDTH)).astype(np.float32)
-    head = Head((soap(), Taught("tar", at(5).astype(float), 40, 3)), frozenset({"mint"}))
+    head = TaughtHead((soap(), TaughtSmell("tar", at(5).astype(float), 40, 3)), frozenset({"mint"}))
     many = head.log_probabilities_many(space, logits, embedding, 1.3, 2.0)
     for row in range(7):
         one = head.log_probabilities(space, logits[row], embedding[row], 1.3, 2.0)
@@ -88,31 +90,31 @@ def test_many_windows_are_judged_as_each_alone(space: EmbeddingSpace) -> None:
 
 
 def test_labels_are_published_renamed_then_taught() -> None:
-    head = Head((soap(),), frozenset({"garlic"}), {"mint": "menthe"})
+    head = TaughtHead((soap(),), frozenset({"garlic"}), {"mint": "menthe"})
     assert head.labels(LABELS) == ("lemon", "menthe", "garlic (hidden)", "soap")
 
 
 def test_a_hidden_label_frees_its_name_to_be_taught_anew() -> None:
-    own = Taught("lemon", at(4).astype(float), 16, 1)
-    assert Head((own,), frozenset({"lemon"})).labels(LABELS)[-1] == "lemon"
+    own = TaughtSmell("lemon", at(4).astype(float), 16, 1)
+    assert TaughtHead((own,), frozenset({"lemon"})).labels(LABELS)[-1] == "lemon"
     with pytest.raises(HeadError, match="lemon"):
-        Head((own,)).labels(LABELS)
+        TaughtHead((own,)).labels(LABELS)
 
 
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        (Head(hidden=frozenset({"tar"})), "tar"),
-        (Head(renamed={"tar": "pitch"}), "tar"),
-        (Head(renamed={"mint": "lemon"}), "lemon"),
-        (Head(hidden=frozenset(LABELS)), "hidden"),
+        (TaughtHead(hidden=frozenset({"tar"})), "tar"),
+        (TaughtHead(renamed={"tar": "pitch"}), "tar"),
+        (TaughtHead(renamed={"mint": "lemon"}), "lemon"),
+        (TaughtHead(hidden=frozenset(LABELS)), "hidden"),
     ],
 )
-def test_a_head_that_does_not_fit_the_model_is_refused(head: Head, said: str) -> None:
+def test_a_head_that_does_not_fit_the_model_is_refused(head: TaughtHead, said: str) -> None:
     with pytest.raises(HeadError, match=said):
         head.labels(LABELS)
 
 
 def test_two_taught_smells_never_share_a_name() -> None:
     with pytest.raises(HeadError, match="soap"):
-        Head((soap(), soap(5)))
+        TaughtHead((soap(), soap(5)))

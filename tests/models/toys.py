@@ -14,7 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from models.decision_spec import DecisionSpec
 from models.embedding_space import EmbeddingSpace
-from models.manifest import Manifest, Network, Requirements, Runtime
+from models.manifest import Manifest, Network, PrecisionChoice, Requirements
 from models.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def toy_manifest(task: Task = "substance", **changes: object) -> Manifest:
         "decision": DecisionSpec(
             presence_thresholds=(0.7,) * len(LABELS) if task == "mixture" else ()
         ),
-        "runtime": Runtime(precision="int8"),
+        "runtime": PrecisionChoice(precision="int8"),
         "metrics": {"crossval": {"top1": 0.5}},
         "training": {"seed": 7},
     }

@@ -11,7 +11,7 @@ import pytest
 from hardware.channels import N_CHANNELS
 from models.preprocess import PreprocessSpec, batch_features
 from training.commands._shared import config_path
-from training.config import TrainConfig, load_config
+from training.config import TrainConfig, load_train_config
 from training.data.dataset import Dataset, Sample, load_substances, substance_folds
 from training.evaluation.scoring import cut_windows
 
@@ -31,7 +31,7 @@ WINDOWS = 3  # of 227 rows: samples [0, 125), [50, 175), [100, 225)
 
 @pytest.fixture(scope="module")
 def paper() -> TrainConfig:
-    return load_config(config_path("paper-50"))
+    return load_train_config(config_path("paper-50"))
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,17 @@ from hardware.recording import RecordingWriter
 from models.bundle import integer_matmuls, load_bundle
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec, batch_features
-from models.substance_decision import Heard, Share, SubstanceDecision
+from models.substance_decision import EvidenceShare, ModelOutput, SubstanceDecision
 from training.cli import main
 from training.config import (
     AugmentConfig,
-    ConfigError,
     NetworkConfig,
     OptimiserConfig,
     TeacherConfig,
     TrainConfig,
+    TrainConfigError,
     config_as_dict,
-    load_config,
+    load_train_config,
 )
 from training.data.dataset import (
     DataError,
@@ -481,21 +481,25 @@ def test_configuration_survives_its_own_yaml(tmp_path: Path) -> None:
 
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(config_as_dict(CONFIG)))
-    assert load_config(path) == CONFIG
+    assert load_train_config(path) == CONFIG
 
 
 def test_every_problem_of_a_configuration_is_listed(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("name: x\ntask: substance\nsteps: 5\npreprocessing: {channels: 3}\n")
-    with pytest.raises(ConfigError) as caught:
-        load_config(path)
+    with pytest.raises(TrainConfigError) as caught:
+        load_train_config(path)
     for word in ("steps", "channels", "rate_hz"):
         assert word in str(caught.value)
 
 
 def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
     rng = np.random.default_rng(8)
-    shares = (Share(0.0, 0.2, 0.2), Share(5.0, 0.25, 0.05), Share(5.0, 0.3, 0.05))
+    shares = (
+        EvidenceShare(0.0, 0.2, 0.2),
+        EvidenceShare(5.0, 0.25, 0.05),
+        EvidenceShare(5.0, 0.3, 0.05),
+    )
     logits = rng.normal(0, 2, (2, 3, 4)).astype(np.float32)
     streams = Streams(logits, shares, np.array([45.0, 50.0, 55.0]), np.array([0, 3]))
     spec = DecisionSpec(temperature=0.7, evidence_floor=0.4, evidence_factor=0.8, memory_s=30.0)
@@ -503,7 +507,7 @@ def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
     for recording in range(2):
         decision = SubstanceDecision(("a", "b", "c", "d"), spec)
         for k, share in enumerate(shares):
-            posterior = decision.add(Heard(logits[recording, k]), share)
+            posterior = decision.add(ModelOutput(logits[recording, k]), share)
             scaled = means[recording, k] * (0.4 + 0.8 * independent[k])
             expected = np.exp(scaled - scaled.max())
             np.testing.assert_allclose(posterior, expected / expected.sum(), rtol=1e-5)
@@ -512,7 +516,7 @@ def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
 def test_evidence_is_worth_little_when_windows_repeat_each_other() -> None:
     rng = np.random.default_rng(4)
     truth = rng.integers(0, 4, 400)
-    shares = tuple(Share(5.0 * (k > 0), 1.0, 1.0) for k in range(20))
+    shares = tuple(EvidenceShare(5.0 * (k > 0), 1.0, 1.0) for k in range(20))
     ends_s = 45.0 + 13.5 * np.arange(20)
 
     def hints(count: int) -> np.ndarray:

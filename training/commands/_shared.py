@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
-from training.config import TrainConfig, load_config
+from training.config import TrainConfig, load_train_config
 from training.data.dataset import Dataset, load_mixtures, load_substances
 from training.data.layouts import refuse_test_part, training_part
 
@@ -63,7 +63,7 @@ def config_path(name_or_path: str) -> Path:
 
 def load_training(args: argparse.Namespace) -> tuple[TrainConfig, Dataset, Path]:
     """Return the configuration, the data and the run folder that the options name."""
-    config = load_config(config_path(args.config))
+    config = load_train_config(config_path(args.config))
     refuse_test_part(args.data)
     data = load_task(config.task, args.data)
     folder = args.run_folder or Path("runs") / config.name

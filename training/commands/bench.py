@@ -11,7 +11,7 @@ import numpy as np
 
 from hardware.errors import UsageError
 from training.commands._shared import config_path, load_training
-from training.config import load_config
+from training.config import load_train_config
 from training.data.dataset import N_FOLDS
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _times(args: argparse.Namespace) -> int:
     from training.export.precision import interleaved_ms, session  # noqa: PLC0415
     from training.network.scentformer import build_network  # noqa: PLC0415
 
-    config = load_config(config_path(args.config))
+    config = load_train_config(config_path(args.config))
     spec = config.preprocessing
     torch.manual_seed(config.seed)
     torch.set_num_threads(1)

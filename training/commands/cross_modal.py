@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from hardware.errors import UsageError
 from training.commands._folds import chosen_folds, words
 from training.commands._shared import config_path, fold_bars, load_task
-from training.config import load_config
+from training.config import load_train_config
 from training.data.layouts import refuse_test_part
 from training.experiments.cross_modal import (
     PLAIN,
     SWITCHES,
-    Heard,
+    HeldOutAnswers,
     budgeted,
     heard,
     markdown,
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """Train what is missing, fold by fold; print and write the table."""
     if args.steps < 1:
         raise UsageError(f"--steps must be at least 1, got {args.steps}.")
-    config = load_config(config_path(args.config))
+    config = load_train_config(config_path(args.config))
     if config.task != "substance":
         raise UsageError(
             f"{config.name} is a {config.task} model; cross-modal training is about single "
@@ -99,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
     data = load_task("substance", args.data)
     todo = tasks(names, chosen_folds(args.folds, data), unseen=not args.no_unseen)
     folder = args.run_folder or Path("runs") / config.name
-    seen: dict[str, dict[int, Heard]] = {}
-    unseen: dict[str, dict[int, Heard]] = {}
+    seen: dict[str, dict[int, HeldOutAnswers]] = {}
+    unseen: dict[str, dict[int, HeldOutAnswers]] = {}
     for number, task in enumerate(todo, start=1):
         strangers = " without every fifth substance," if task.unseen else ""
         bars = fold_bars(f"[{number}/{len(todo)}] {task.switch}{strangers}", lambda _: args.steps)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hardware.command_line import Subparsers
     from training.config import TrainConfig
-    from training.experiments.search import Row
+    from training.experiments.search import TrialRow
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -118,7 +118,7 @@ def _bars(steps: Callable[[], int]) -> Callable[[int, int, int, float], None]:
     return on_step
 
 
-def _print(rows: Sequence[Row], folder: Path, *, as_json: bool) -> None:
+def _print(rows: Sequence[TrialRow], folder: Path, *, as_json: bool) -> None:
     from training.experiments.search import SearchError, as_yaml, best_of  # noqa: PLC0415
 
     try:
@@ -143,13 +143,13 @@ def _print(rows: Sequence[Row], folder: Path, *, as_json: bool) -> None:
     print(f"Study: {folder}", file=sys.stderr)
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[str]:
+def _lines(rows: Sequence[TrialRow]) -> Iterator[str]:
     yield f"{'trial':>5}  {'state':<9} {'score':>7}  {'folds':>6}  settings"
     for row in rows:
         yield _line(row)
 
 
-def _line(row: Row) -> str:
+def _line(row: TrialRow) -> str:
     score = "" if row.score is None else f"{row.score:.4f}"
     settings = ", ".join(
         f"{name.rpartition('.')[2]} " + (f"{value:.3g}" if isinstance(value, float) else str(value))

@@ -19,7 +19,7 @@ from models.conformal import margin, set_threshold
 from models.decision_spec import DecisionSpec
 from models.mixture_decision import MixtureDecision
 from models.softmax import log_softmax
-from models.substance_decision import Share
+from models.substance_decision import EvidenceShare
 from training.evaluation.scoring import values
 from training.evaluation.streaming import (
     LIVE_STRIDE_S,
@@ -208,7 +208,9 @@ def published_errors(
     for recording in np.unique(owner):
         decision = MixtureDecision(labels, spec)
         for window in np.flatnonzero(owner == recording):
-            decision.add(proportions[window], presence[window], Share(LIVE_STRIDE_S, 1.0, 1.0))
+            decision.add(
+                proportions[window], presence[window], EvidenceShare(LIVE_STRIDE_S, 1.0, 1.0)
+            )
             errors += [
                 abs(part.proportion - float(target[recording, int(part.label)]))
                 for part in decision.components

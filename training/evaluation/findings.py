@@ -36,7 +36,7 @@ OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ShareWithInterval:
     """A share of 1 with its 95 % interval and what it is of."""
 
     name: str
@@ -67,7 +67,7 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Course:
+class AccuracyOverTime:
     """The course of a recording: shares of recordings, every 5 s.
 
     Attributes
@@ -117,7 +117,7 @@ def most_confused(
     ]
 
 
-def by_category(held_out: HeldOut, labels: Sequence[str]) -> list[Share]:
+def by_category(held_out: HeldOut, labels: Sequence[str]) -> list[ShareWithInterval]:
     """Return the window accuracy within each category of substances (choice among all labels)."""
     truth, named, owner = _window_answers(held_out)
     recordings = len(held_out.names)
@@ -131,7 +131,7 @@ def by_category(held_out: HeldOut, labels: Sequence[str]) -> list[Share]:
             np.bincount(owner, inside, recordings).astype(np.float64),
         )
         low, high = intervals({name: ratio}, held_out.groups)[name]
-        shares.append(Share(name, values({name: ratio})[name], low, high, len(members)))
+        shares.append(ShareWithInterval(name, values({name: ratio})[name], low, high, len(members)))
     return shares
 
 
@@ -171,7 +171,7 @@ def belief_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> 
     return reliability(stated[there], right[there], np.flatnonzero(there), held_out.groups)
 
 
-def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Course | None:
+def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> AccuracyOverTime | None:
     """Return how accuracy and announcements grow with time; None without streams."""
     if held_out.streams is None or not specs:
         return None
@@ -187,7 +187,7 @@ def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Course | 
             sums[row] += (hits & heard).sum(axis=0)
     some = sums[0] > 0
     accuracy, announced, right = sums[1:, some] / sums[0, some]
-    return Course(streams.ends_s[some], accuracy, announced, right)
+    return AccuracyOverTime(streams.ends_s[some], accuracy, announced, right)
 
 
 def presence_reliability(held_out: HeldOut) -> Reliability:

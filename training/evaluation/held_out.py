@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.errors import ScentdError
-from models.substance_decision import Share
+from models.substance_decision import EvidenceShare
 from training.evaluation.evaluate import Answers
 from training.evaluation.streaming import NOVELTIES, Streams, joined
 
@@ -136,7 +136,9 @@ def _from_arrays(arrays: dict[str, NDArray[np.generic]]) -> HeldOut:
     }
     streams = None
     if "stream_logits" in arrays:
-        shares = tuple(Share(*row) for row in arrays["stream_shares"].astype(float).tolist())
+        shares = tuple(
+            EvidenceShare(*row) for row in arrays["stream_shares"].astype(float).tolist()
+        )
         streams = Streams(
             arrays["stream_logits"].astype(np.float32),
             shares,

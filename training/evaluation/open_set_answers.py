@@ -9,7 +9,7 @@ import numpy as np
 
 from hardware.errors import ScentdError
 from models.embedding_space import EmbeddingSpace
-from models.substance_decision import Share
+from models.substance_decision import EvidenceShare
 from training.evaluation.stored_answers import kept
 from training.evaluation.streaming import Streams
 
@@ -130,7 +130,7 @@ def _read(path: Path, key: str | None = None) -> OpenFold | None:
         embedding=arrays["embedding"],
         streams=Streams(
             arrays["stream_logits"],
-            tuple(Share(*row) for row in arrays["stream_shares"].tolist()),
+            tuple(EvidenceShare(*row) for row in arrays["stream_shares"].tolist()),
             arrays["stream_ends_s"],
             truth,
             arrays["stream_embedding"],

@@ -18,7 +18,7 @@ from models import novelty
 from models.novelty import NoveltyName
 from models.preprocess import FeatureStream
 from models.softmax import log_softmax
-from models.substance_decision import Share
+from models.substance_decision import EvidenceShare
 from training.evaluation.intervals import interval_of
 from training.evaluation.scoring import Ratio, Tally
 
@@ -64,7 +64,7 @@ class Streams:
     """
 
     logits: NDArray[np.float32]
-    shares: tuple[Share, ...]
+    shares: tuple[EvidenceShare, ...]
     ends_s: NDArray[np.float64]
     truth: NDArray[np.int64]
     embedding: NDArray[np.float32] | None = None
@@ -105,7 +105,7 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Course:
+class DecisionTrace:
     """How the decision layer's mind went, window by window.
 
     Attributes
@@ -151,7 +151,9 @@ def stream(bundle: Bundle, samples: Sequence[Sample]) -> Streams:
                 descriptors[row, window] = said.descriptors[0]
     filled = np.minimum(ends - spec.first_step, spec.window) / spec.window
     shares = tuple(
-        Share(0.0 if k == 0 else step / spec.rate_hz, part, part if k == 0 else step / spec.window)
+        EvidenceShare(
+            0.0 if k == 0 else step / spec.rate_hz, part, part if k == 0 else step / spec.window
+        )
         for k, part in enumerate(filled.tolist())
     )
     truth = np.array([int(sample.target.argmax()) for sample in samples])
@@ -179,7 +181,7 @@ def joined(parts: Sequence[Streams]) -> Streams:
     )
 
 
-def follow(streams: Streams, spec: DecisionSpec) -> Course:
+def follow(streams: Streams, spec: DecisionSpec) -> DecisionTrace:
     """Let the decision layer listen to every recording."""
     posterior = posteriors(streams, spec)
     return announce(posterior, spec, *strangeness_of(streams, spec))
@@ -207,7 +209,7 @@ def announce(
     spec: DecisionSpec,
     novel: NDArray[np.bool_] | None = None,
     ripe: NDArray[np.bool_] | None = None,
-) -> Course:
+) -> DecisionTrace:
     """Apply the naming rule of `models.substance_decision` to all windows at once.
 
     A label is named after `confirm` windows in a row over `announce`, and stays until its belief
@@ -248,10 +250,10 @@ def announce(
         chosen = np.where(run >= spec.confirm, best[:, k], _NOBODY)
         named = np.where(open_, chosen, named)
         course[:, k], strangeness[:, k] = named, strange
-    return Course(best, belief, course, posterior, strangeness)
+    return DecisionTrace(best, belief, course, posterior, strangeness)
 
 
-def streaming_tally(streams: Streams, course: Course) -> Tally:
+def streaming_tally(streams: Streams, course: DecisionTrace) -> Tally:
     """Score announcements and beliefs at every stage.
 
     Returns
@@ -293,7 +295,7 @@ def as_of(values: NDArray[np.float64], streams: Streams, seconds: float) -> NDAr
     return chosen
 
 
-def decided_s(streams: Streams, course: Course) -> NDArray[np.float64]:
+def decided_s(streams: Streams, course: DecisionTrace) -> NDArray[np.float64]:
     """Return the seconds float[recordings] until the first announcement, NaN without one."""
     named = (course.named >= 0) & streams.heard
     return np.where(named.any(axis=1), streams.ends_s[named.argmax(axis=1)], np.nan)
@@ -328,7 +330,7 @@ def fading_means(
 
 
 def faded(
-    values: NDArray[np.float64], shares: Sequence[Share], spec: DecisionSpec
+    values: NDArray[np.float64], shares: Sequence[EvidenceShare], spec: DecisionSpec
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the fading means of values[recordings, windows, ...], and independent[windows].
 

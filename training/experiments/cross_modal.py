@@ -66,7 +66,7 @@ SWITCHES: dict[str, CrossModalConfig | None] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class HeldOutAnswers:
     """What a network said of recordings it was not trained on; R recordings, W windows.
 
     Attributes
@@ -168,7 +168,7 @@ def heard(
     *,
     device: str = "cpu",
     on_step: Callable[[int, float], None] = lambda _step, _loss: None,
-) -> Heard:
+) -> HeldOutAnswers:
     """Train a task's network and hear what it says of what it was not trained on.
 
     Answers of the same task, configuration and data in `folder` are read instead.
@@ -207,7 +207,9 @@ def unseen_substances(data: Dataset, fold: int) -> NDArray[np.int64]:
     return np.arange(fold, len(data.labels), N_FOLDS)
 
 
-def ask(fitted: Fitted, data: Dataset, recordings: NDArray[np.int64], seconds: float) -> Heard:
+def ask(
+    fitted: Fitted, data: Dataset, recordings: NDArray[np.int64], seconds: float
+) -> HeldOutAnswers:
     """Hear what a trained network, in float32, says of some recordings' protocol windows."""
     import torch  # noqa: PLC0415
 
@@ -241,7 +243,7 @@ def ask(fitted: Fitted, data: Dataset, recordings: NDArray[np.int64], seconds: f
         mean: NDArray[np.float64] = total / windows_of.reshape(-1, *[1] * (numbers.ndim - 1))
         return mean
 
-    return Heard(
+    return HeldOutAnswers(
         recordings=recordings,
         truth=data.targets[keep].argmax(axis=1),
         owner=windows.owner,
@@ -263,9 +265,9 @@ def row(
     name: str,
     config: TrainConfig,
     data: Dataset,
-    seen: Mapping[int, Heard],
-    unseen: Mapping[int, Heard],
-    plain: Mapping[int, Heard],
+    seen: Mapping[int, HeldOutAnswers],
+    unseen: Mapping[int, HeldOutAnswers],
+    plain: Mapping[int, HeldOutAnswers],
 ) -> dict[str, Any]:
     """Return a switch's line of the table.
 
@@ -312,7 +314,10 @@ def row(
 
 
 def _descriptor_extras(
-    table: Table, data: Dataset, seen: Mapping[int, Heard], unseen: Mapping[int, Heard]
+    table: Table,
+    data: Dataset,
+    seen: Mapping[int, HeldOutAnswers],
+    unseen: Mapping[int, HeldOutAnswers],
 ) -> dict[str, Any]:
     """Macro AUROC of the descriptors on held-out recordings and on strangers, mean over folds."""
     wanted = table.values.astype(bool)
@@ -341,7 +346,7 @@ def _descriptor_extras(
 
 
 def _matching_extras(
-    data: Dataset, seen: Mapping[int, Heard], unseen: Mapping[int, Heard]
+    data: Dataset, seen: Mapping[int, HeldOutAnswers], unseen: Mapping[int, HeldOutAnswers]
 ) -> dict[str, Any]:
     """How well recordings were matched with descriptions, mean over folds."""
     known = [cross_fitted(one.cosines, one.truth) for one in seen.values()]
@@ -434,10 +439,10 @@ def _identity(config: TrainConfig, data: Dataset, task: Task) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()
 
 
-def _stored(path: Path, key: str) -> Heard | None:
+def _stored(path: Path, key: str) -> HeldOutAnswers | None:
     arrays: dict[str, Any] | None = kept(path, key)
     if arrays is None:
         return None
     arrays["views"] = tuple(map(str, arrays["views"]))
     arrays["seconds"] = float(arrays["seconds"])
-    return Heard(**arrays)
+    return HeldOutAnswers(**arrays)

@@ -81,7 +81,7 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrialRow:
     """One trial, for the table.
 
     Attributes
@@ -205,7 +205,7 @@ def search(
     trials: int,
     device: str = "cpu",
     on_step: Callable[[int, int, int, float], None] = lambda _trial, _fold, _step, _loss: None,
-    on_trial: Callable[[Row], None] = lambda _row: None,
+    on_trial: Callable[[TrialRow], None] = lambda _row: None,
 ) -> None:
     """Go on with a study until it has `trials` finished trials.
 
@@ -255,7 +255,7 @@ def search(
         on_trial(table(study)[-1])
 
 
-def table(study: optuna.Study) -> list[Row]:
+def table(study: optuna.Study) -> list[TrialRow]:
     """Return every trial, the pruned ones too, in the order they were made."""
     rows = []
     for trial in study.trials:
@@ -264,11 +264,11 @@ def table(study: optuna.Study) -> list[Row]:
         done, rest = divmod(last + 1, REPORTS)
         score = trial.value if trial.value is not None else marks.get(last)
         state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
-        rows.append(Row(trial.number, state, score, done, rest / REPORTS, dict(trial.params)))
+        rows.append(TrialRow(trial.number, state, score, done, rest / REPORTS, dict(trial.params)))
     return rows
 
 
-def best_of(rows: Sequence[Row]) -> Row:
+def best_of(rows: Sequence[TrialRow]) -> TrialRow:
     """Return the best complete trial.
 
     Raises

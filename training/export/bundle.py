@@ -22,8 +22,8 @@ from models.manifest import (
     TRAINING_FILES,
     Manifest,
     Network,
+    PrecisionChoice,
     Requirements,
-    Runtime,
     write_bundle,
 )
 from training.config import TrainConfig, config_as_dict
@@ -100,7 +100,7 @@ def write(
         requirements=Requirements(config.required_channels, config.min_channels),
         decision=decision,
         descriptors=_descriptors(fitted),
-        runtime=Runtime(tolerance=config.tolerance, quantisation=config.quantisation),
+        runtime=PrecisionChoice(tolerance=config.tolerance, quantisation=config.quantisation),
         metrics={**provenance.metrics, "parity": parity},
         training={
             "command": provenance.command,

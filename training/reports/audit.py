@@ -14,7 +14,7 @@ from training.experiments.audit.verdicts import CLEAN, LEAKS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from training.experiments.audit.verdicts import Audit, Row
+    from training.experiments.audit.verdicts import Audit, AuditRow
 
 JSON, PAGE, PLOT = "audit.json", "audit.md", "audit.svg"
 
@@ -102,7 +102,7 @@ def draw(result: Audit, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def _line(row: Row) -> str:
+def _line(row: AuditRow) -> str:
     share = "" if row.share_of_skill is None else f"{100 * row.share_of_skill:.0f} %"
     interval = f" ({row.low:.3f} to {row.high:.3f})" if row.high > row.low else ""
     return (

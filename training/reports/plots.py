@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from training.evaluation.findings import Course, Reliability, Share
+    from training.evaluation.findings import AccuracyOverTime, Reliability, ShareWithInterval
 
 INK, MUTED, FIRST, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505"
 """Stand-ins that matplotlib can draw with, and the page's colours that they become."""
@@ -36,7 +36,7 @@ _HEAT = (31, 111, 178)
 """Of a confusion, in 0..255; its strength is the opacity, so the page shows through."""
 
 
-def course_plot(course: Course) -> str:
+def course_plot(course: AccuracyOverTime) -> str:
     """Accuracy and announcements over the seconds of a recording."""
     figure, axes = _figure(4.8, 3.2)
     axes.plot(course.seconds, course.accuracy, color=FIRST, label="likeliest label is right")
@@ -83,7 +83,7 @@ def lines_plot(
     return _svg(figure)
 
 
-def shares_plot(shares: Sequence[Share]) -> str:
+def shares_plot(shares: Sequence[ShareWithInterval]) -> str:
     """Bars with intervals."""
     figure, axes = _figure(4.8, 0.5 + 0.36 * len(shares))
     rows = np.arange(len(shares))[::-1]

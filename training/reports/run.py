@@ -224,7 +224,7 @@ def _floors(crossval: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _decision(crossval: dict[str, Any], course: findings.Course | None) -> Section:
+def _decision(crossval: dict[str, Any], course: findings.AccuracyOverTime | None) -> Section:
     layer = crossval["decision"]
     if not layer:
         return Section(

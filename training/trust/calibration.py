@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.correction import RigCorrection
-from calibration.rig_reference import Exposure, RigReference
+from calibration.rig_reference import ResponseExcerpt, RigReference
 from calibration.transfer import METHODS, MIN_PAIRED, fit_transfer
 from hardware.simulator.other_rig import FIXED_RIG
 from training.data.dataset import substance_folds
@@ -192,10 +192,10 @@ class _Bench:
         is_reference = np.isin(np.arange(len(self.truth)), rows)
         return _Trial(is_reference, fitted.method, hits)
 
-    def _exposure(self, row: int, seconds: int | None) -> Exposure:
+    def _exposure(self, row: int, seconds: int | None) -> ResponseExcerpt:
         sample, label = self.skewed.samples[row], self.skewed.labels[self.truth[row]]
         rows = None if seconds is None else round(seconds * sample.rate_hz)
-        return Exposure.of(label, sample.values[:rows], sample.rate_hz)
+        return ResponseExcerpt.of(label, sample.values[:rows], sample.rate_hz)
 
 
 def _one_fold(

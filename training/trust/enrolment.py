@@ -14,7 +14,7 @@ import numpy as np
 from calibration.enrolment import taught
 from models.decision_spec import DecisionSpec
 from models.softmax import log_softmax
-from models.taught_head import Head
+from models.taught_head import TaughtHead
 from training.evaluation.intervals import intervals, pooled
 from training.evaluation.scoring import Ratio, values
 from training.evaluation.streaming import as_of, faded
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from models.taught_head import Taught
+    from models.taught_head import TaughtSmell
     from training.evaluation.open_set_answers import OpenFold
     from training.evaluation.scoring import Tally
 
@@ -97,7 +97,7 @@ def _losses(fold: OpenFold) -> NDArray[np.float64]:
     total = np.zeros(len(HEAD_TEMPERATURES))
     lessons = list(_teachings(fold, 1))
     for smells, teaches in lessons:
-        head = Head(smells)
+        head = TaughtHead(smells)
         truth = _truth(fold, head)
         tested = ~np.isin(names, np.flatnonzero(teaches)) & (truth[names] >= 0)
         for number, warmth in enumerate(HEAD_TEMPERATURES):
@@ -118,7 +118,7 @@ def _until(fold: OpenFold, seconds: float) -> tuple[NDArray[np.bool_], NDArray[n
 
 def _told(
     fold: OpenFold,
-    head: Head,
+    head: TaughtHead,
     rows: NDArray[np.bool_],
     tested: NDArray[np.bool_],
     warmth: float,
@@ -137,7 +137,7 @@ def _told(
 
 def _teachings(
     fold: OpenFold, exposures: int
-) -> Iterator[tuple[tuple[Taught, ...], NDArray[np.bool_]]]:
+) -> Iterator[tuple[tuple[TaughtSmell, ...], NDArray[np.bool_]]]:
     """Yield smells taught from `exposures` recordings each, and bool[recordings] which those are.
 
     As many choices as there are recordings of a substance: the k-th takes recordings k, k + 1, ...
@@ -159,7 +159,7 @@ def _teachings(
         yield tuple(smells), teaches
 
 
-def _truth(fold: OpenFold, head: Head) -> NDArray[np.int64]:
+def _truth(fold: OpenFold, head: TaughtHead) -> NDArray[np.int64]:
     """Return int[recordings], the place of each true label among the head's, -1 where not there."""
     place = {label: number for number, label in enumerate(head.labels(fold.labels))}
     return np.array([place.get(name, -1) for name in fold.substance])
@@ -179,17 +179,17 @@ def _lessons(
                 scores = _tested(fold, _among(fold, part), number, tested & (number >= 0))
                 yield f"{len(part)} ways", *scores
         if warmth is not None:
-            head = Head(smells)
+            head = TaughtHead(smells)
             beside = _beside(fold, head, warmth)
             yield "all labels", *_tested(fold, beside, _truth(fold, head), tested)
 
 
-def _number(fold: OpenFold, smells: Sequence[Taught]) -> NDArray[np.int64]:
+def _number(fold: OpenFold, smells: Sequence[TaughtSmell]) -> NDArray[np.int64]:
     place = {smell.label: number for number, smell in enumerate(smells)}
     return np.array([place.get(name, -1) for name in fold.substance])
 
 
-def _among(fold: OpenFold, smells: Sequence[Taught]) -> NDArray[np.float64]:
+def _among(fold: OpenFold, smells: Sequence[TaughtSmell]) -> NDArray[np.float64]:
     """Return log-probabilities [recordings, windows, taught], the choice being among those."""
     streams = fold.streams
     if streams.embedding is None:
@@ -201,7 +201,7 @@ def _among(fold: OpenFold, smells: Sequence[Taught]) -> NDArray[np.float64]:
     return log_softmax(-distance).reshape(*streams.embedding.shape[:2], -1)
 
 
-def _beside(fold: OpenFold, head: Head, warmth: float) -> NDArray[np.float64]:
+def _beside(fold: OpenFold, head: TaughtHead, warmth: float) -> NDArray[np.float64]:
     """Return log-probabilities [recordings, windows, known + taught], as the daemon has them."""
     streams = fold.streams
     everything = np.ones(streams.heard.sum(), dtype=bool)
@@ -230,9 +230,9 @@ def _tested(
 
 def _cost(fold: OpenFold, warmth: float) -> tuple[Tally, list[str]]:
     """Score known recordings without any lesson, and beside ten smells taught once."""
-    alone, names = _tested(fold, _beside(fold, Head(), warmth), fold.truth, fold.known)
+    alone, names = _tested(fold, _beside(fold, TaughtHead(), warmth), fold.truth, fold.known)
     smells, _ = next(iter(_teachings(fold, 1)))
-    beside, _ = _tested(fold, _beside(fold, Head(smells), warmth), fold.truth, fold.known)
+    beside, _ = _tested(fold, _beside(fold, TaughtHead(smells), warmth), fold.truth, fold.known)
     both = {f"alone_{name}": ratio for name, ratio in alone.items()}
     return both | {f"beside_ten_{name}": ratio for name, ratio in beside.items()}, names
 

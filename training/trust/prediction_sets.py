@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from models.decision_spec import DecisionSpec
     from training.evaluation.held_out import HeldOut
-    from training.evaluation.streaming import Course, Streams
+    from training.evaluation.streaming import DecisionTrace, Streams
 
 STAGES_S = (60.0, 120.0, 180.0, 300.0)
 
@@ -71,7 +71,7 @@ def measure(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> dict[str, A
     }
 
 
-def _joined(courses: list[Course]) -> Course:
+def _joined(courses: list[DecisionTrace]) -> DecisionTrace:
     return type(courses[0])(
         *(
             np.concatenate([getattr(course, name) for course in courses])
@@ -81,7 +81,7 @@ def _joined(courses: list[Course]) -> Course:
 
 
 def _announced(
-    course: Course,
+    course: DecisionTrace,
     truth: NDArray[np.int64],
     heard: NDArray[np.bool_],
     streams: Streams,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.board.capture import CaptureEndedError, Taken, from_history, from_port
-from daemon.board.history import History, Stretch
+from daemon.board.capture import CaptureEndedError, CaptureProgress, from_history, from_port
+from daemon.board.history import History, ReadingSpan
 from daemon.calibrate.captures import INDEX, MOST, Captures, CapturesError
 from daemon.config.settings import SourceConfig
 from daemon.system.signals import Stop
@@ -16,13 +16,13 @@ from hardware.simulator.board import SimulatedBoard
 from tests.daemon.counterparts import Board, Odours
 
 
-def readings(seconds: int) -> Stretch:
+def readings(seconds: int) -> ReadingSpan:
     t_ms = np.arange(seconds, dtype=np.int64) * 1000
-    return Stretch(np.full((seconds, 12), 5, np.float32), t_ms)
+    return ReadingSpan(np.full((seconds, 12), 5, np.float32), t_ms)
 
 
 def test_the_next_seconds_of_the_board_are_taken_from_a_port(tmp_path: Path) -> None:
-    shown: list[Taken] = []
+    shown: list[CaptureProgress] = []
     link = tmp_path / "ttySIM"
     with SimulatedBoard(Odours(((None, 300),)), link=link, speed=50, wait_for_listener=True):
         stretch = from_port(SourceConfig(port=str(link)), 90.0, Stop(after_s=60), shown.append)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from daemon.board.monitor import (
     NONSENSE_AFTER_S,
     SILENT_AFTER_S,
+    BoardMonitor,
     BoardState,
-    BoardWatch,
     Recovery,
     Trouble,
 )
@@ -16,9 +16,9 @@ NOTHING = LineCounts()
 ONE = LineCounts(lines=1, frames=1)
 
 
-def watching() -> BoardWatch:
+def watching() -> BoardMonitor:
     """Return the watch over a board at 1 Hz whose first reading came at 1 s."""
-    watch = BoardWatch(115200)
+    watch = BoardMonitor(115200)
     watch.opened(0.0, NOTHING)
     watch.heard(90)
     assert watch.reading(1.0, ONE) is None
@@ -26,7 +26,7 @@ def watching() -> BoardWatch:
 
 
 def test_readings_make_it_online() -> None:
-    watch = BoardWatch(115200)
+    watch = BoardMonitor(115200)
     assert (watch.state, watch.present) == (BoardState.ABSENT, False)
     watch.opened(0.0, NOTHING)
     assert (watch.state, watch.present) == (BoardState.SILENT, False)
@@ -80,7 +80,7 @@ def test_nonsense_after_readings_is_told_by_what_came_since() -> None:
 
 
 def test_a_board_that_never_spoke_is_given_longer() -> None:
-    watch = BoardWatch(115200)
+    watch = BoardMonitor(115200)
     watch.opened(0.0, NOTHING)
     assert watch.look(NONSENSE_AFTER_S - 0.1, NOTHING, None) is None
     assert watch.look(NONSENSE_AFTER_S, NOTHING, None) is not None

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from daemon.calibrate.evaluation import Scored, Verdict, judged, report, sets_on_rig, told_sets
+from daemon.calibrate.evaluation import (
+    RecordingResult,
+    Scored,
+    recording_result,
+    report,
+    sets_on_rig,
+    sets_summary,
+)
 from models.decision_spec import DecisionSpec
 from models.nose import NoseSettings
 from tests.calibration.smelling import LEMON, of, teachable
@@ -24,8 +31,8 @@ def scored(*truths: tuple[float, ...], after: bool = False) -> list[Scored]:
     found = []
     for number, looks in enumerate(truths):
         covered = sum(value >= 0.5 for value in looks)
-        verdict = Verdict("a", 0.6, 0, len(looks), covered, looks)
-        poor = Verdict("b", 0.6, 0, 1, 0, (0.0,))
+        verdict = RecordingResult("a", 0.6, 0, len(looks), covered, looks)
+        poor = RecordingResult("b", 0.6, 0, 1, 0, (0.0,))
         pair = (poor, verdict) if after else (verdict, None)
         found.append(Scored(f"{number}.csv", "a", *pair))
     return found
@@ -34,8 +41,8 @@ def scored(*truths: tuple[float, ...], after: bool = False) -> list[Scored]:
 def test_every_look_is_judged_by_the_set_that_it_published(tmp_path: Path) -> None:
     bundle = teachable(tmp_path, decision=DecisionSpec(set_threshold=0.3))
     settings = NoseSettings()
-    right = judged(bundle, of(tmp_path, LEMON), "lemon", settings, None)
-    wrong = judged(bundle, of(tmp_path, LEMON), "garlic", settings, None)
+    right = recording_result(bundle, of(tmp_path, LEMON), "lemon", settings, None)
+    wrong = recording_result(bundle, of(tmp_path, LEMON), "garlic", settings, None)
     assert right.covered_looks == right.right_looks == right.looks > 3
     assert wrong.covered_looks == 0
     assert len(right.truths) == right.looks
@@ -50,7 +57,7 @@ def test_a_threshold_is_asked_for_that_makes_the_sets_hold_their_word() -> None:
     assert found is not None
     assert found["covered"] == pytest.approx((looks >= 0.5).mean(), abs=1e-3)
     assert 0.9 <= (looks >= found["set_threshold"]).mean() <= 0.95
-    assert f"set_threshold: {found['set_threshold']:g}" in " ".join(told_sets(found))
+    assert f"set_threshold: {found['set_threshold']:g}" in " ".join(sets_summary(found))
 
 
 def test_with_a_correction_its_looks_count() -> None:
@@ -66,14 +73,14 @@ def test_recordings_that_cannot_tell_ask_for_nothing(truths: list[tuple[float, .
     found = sets_on_rig(scored(*truths), STATED)
     assert found is not None
     assert found["set_threshold"] is None
-    assert "9 recordings" in " ".join(told_sets(found))
+    assert "9 recordings" in " ".join(sets_summary(found))
 
 
 def test_a_model_without_sets_is_not_asked_about_them() -> None:
     spec = dataclasses.replace(STATED, set_threshold=None)
     recordings = scored((0.9,))
     assert sets_on_rig(recordings, spec) is None
-    assert told_sets(None) == []
+    assert sets_summary(None) == []
     answer = report(recordings, spec)
     assert answer["sets"] is None
     assert "truths" not in answer["files"][0]["before"]

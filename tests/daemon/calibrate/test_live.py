@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from calibration.rig_reference import RigReference
 from daemon.board.history import History
 from daemon.calibrate.captures import Captures
-from daemon.calibrate.live import Calibrating
+from daemon.calibrate.live import LiveCalibration
 from daemon.cli import main
 from daemon.config.loading import load_config
 from daemon.installed_models.loading import load_models
@@ -328,12 +328,12 @@ def test_another_rigs_profile_is_refused(live: Rig, broker: Mosquitto, board: Bo
     assert "was calibrated for board 'rig'" in health["calibration"]["why"]
 
 
-def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[Calibrating, Pipeline]:
+def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Pipeline]:
     """Let a rig with its profile breathe air at 1 Hz, without a service around it."""
     config = load_config(rig.config)
     bundles = load_models(config.models, config.decision)
     pipeline = live_pipeline(config, bundles)
-    calibrating = Calibrating(config, bundles, pipeline.nose, History())
+    calibrating = LiveCalibration(config, bundles, pipeline.nose, History())
     calibrating.load()
     recording = read_recording(recorded(rig.folder / "breathed.csv", values))
     for frame in recording.frames():

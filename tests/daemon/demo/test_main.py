@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from daemon.cli import main
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
 from daemon.sandbox.service_process import ChildService, ChildServiceError
-from daemon.sandbox.subscriber import Ear
+from daemon.sandbox.subscriber import Subscriber
 from tests.daemon.counterparts import PATIENCE_S, ROOT, wait_until
 
 NAMED_WITHIN_S = 95.0
@@ -101,7 +101,7 @@ def test_demo_refuses_times_that_make_no_sense(wrong: tuple[str, str]) -> None:
 
 def test_embedded_broker_carries_messages_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    with EmbeddedBroker() as broker, Ear(LOOPBACK, broker.port) as ear:
+    with EmbeddedBroker() as broker, Subscriber(LOOPBACK, broker.port) as ear:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         client.connect(LOOPBACK, broker.port)
         client.loop_start()

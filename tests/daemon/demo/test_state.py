@@ -11,31 +11,31 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from daemon.demo.plain import PlainView, summary
-from daemon.demo.scenario import RIGS, Programme, choose_programme
+from daemon.demo.scenario import RIGS, DemoSchedule, choose_programme
 from daemon.demo.screen import ROWS, WIDTH, screen, sparkline
-from daemon.demo.state import RigStory
+from daemon.demo.state import RigState
 from daemon.demo.wording import judged
 from hardware.channels import CHANNEL_NAMES
 from hardware.simulator.scenario import Episode, parse_scenario
-from hardware.simulator.tables import load_board, load_cast
+from hardware.simulator.tables import load_board, load_playable
 
 SUBSTANCES, MIXTURES = RIGS
-LEMON_AND_MINT = Programme(
+LEMON_AND_MINT = DemoSchedule(
     SUBSTANCES, parse_scenario("air:10,lemon:20,air:10,mint:20", {"lemon", "mint"})
 )
-APPLE_WITH_PEAR = Programme(
+APPLE_WITH_PEAR = DemoSchedule(
     MIXTURES, parse_scenario("air:10,apple=.5+pear=.5:20", {"apple", "pear"})
 )
 
 
-def hear_sample(story: RigStory, board_s: float) -> None:
+def hear_sample(story: RigState, board_s: float) -> None:
     """Let the rig publish a raw frame of that moment."""
     values: dict[str, float | None] = dict.fromkeys(CHANNEL_NAMES, 1.0 + board_s)
     frame_seq = round(board_s * story.programme.rig.rate_hz)
     story.hear("sample", {"frame_seq": frame_seq, "values": values})
 
 
-def hear_substance(story: RigStory, board_s: float, label: str | None) -> None:
+def hear_substance(story: RigState, board_s: float, label: str | None) -> None:
     """Let the rig publish what the substance model says at that moment."""
     payload: dict[str, Any] = {
         "frame_seq": round(board_s * story.programme.rig.rate_hz),
@@ -47,16 +47,16 @@ def hear_substance(story: RigStory, board_s: float, label: str | None) -> None:
     story.hear("substance", payload)
 
 
-def hear_mixture(story: RigStory, board_s: float, labels: tuple[str, ...]) -> None:
+def hear_mixture(story: RigState, board_s: float, labels: tuple[str, ...]) -> None:
     hear_sample(story, board_s)
     parts = [{"label": label, "proportion": 0.5, "presence": 0.9} for label in labels]
     state = "recognised" if labels else "sensing"
     story.hear("mixture", {"state": state, "reason": None, "components": parts})
 
 
-def lemon_named_mint_missed() -> RigStory:
+def lemon_named_mint_missed() -> RigState:
     """Tell a whole programme: lemon is first taken for mint, then named; mint stays unnamed."""
-    story = RigStory(LEMON_AND_MINT)
+    story = RigState(LEMON_AND_MINT)
     for board_s, label in ((5, None), (15, "mint"), (22, "lemon"), (35, None), (55, None)):
         hear_sample(story, board_s)
         hear_substance(story, board_s, label)
@@ -72,21 +72,21 @@ def test_the_last_name_of_an_odour_is_its_verdict() -> None:
 
 
 def test_a_name_that_stays_keeps_the_moment_it_was_first_given() -> None:
-    story = RigStory(LEMON_AND_MINT)
+    story = RigState(LEMON_AND_MINT)
     for board_s in (20, 25, 29):
         hear_substance(story, board_s, "lemon")
     assert [verdict.after_s for verdict in story.verdicts] == [10]
 
 
 def test_a_name_given_in_clean_air_counts_for_no_odour() -> None:
-    story = RigStory(LEMON_AND_MINT)
+    story = RigState(LEMON_AND_MINT)
     hear_substance(story, 5, "lemon")
     assert story.said == ("lemon",)
     assert story.verdicts == []
 
 
 def test_an_odour_in_the_air_is_judged_only_once_it_has_a_name() -> None:
-    story = RigStory(LEMON_AND_MINT)
+    story = RigState(LEMON_AND_MINT)
     hear_substance(story, 15, None)
     assert story.verdicts == []
     hear_substance(story, 16, "mint")
@@ -105,7 +105,7 @@ def test_an_odour_in_the_air_is_judged_only_once_it_has_a_name() -> None:
 def test_a_mixture_is_right_with_all_its_components_and_no_other(
     labels: tuple[str, ...], verdict: str
 ) -> None:
-    story = RigStory(APPLE_WITH_PEAR)
+    story = RigState(APPLE_WITH_PEAR)
     hear_mixture(story, 20, labels)
     assert [judged(told) for told in story.verdicts] == [verdict]
 
@@ -123,7 +123,7 @@ def test_every_moment_lies_in_one_act(board_s: float) -> None:
 @pytest.mark.parametrize("rig", RIGS, ids=lambda rig: rig.rig_id)
 def test_a_cast_is_of_odours_that_the_simulator_found_recognisable(rig: Any) -> None:
     programme = choose_programme(rig, seed=3)
-    known = {member.odour for member in load_cast(rig.board, least_right=0.0)}
+    known = {member.odour for member in load_playable(rig.board, least_right=0.0)}
     odours = [episode for episode in programme.episodes if episode.components]
     takes = load_board(rig.board).takes
     assert len(odours) >= 3
@@ -148,7 +148,7 @@ def test_a_sparkline_shows_movement_and_keeps_noise_flat() -> None:
 
 
 def test_the_screen_fits_the_smallest_terminal_and_says_what_matters() -> None:
-    told, untold = lemon_named_mint_missed(), RigStory(APPLE_WITH_PEAR)
+    told, untold = lemon_named_mint_missed(), RigState(APPLE_WITH_PEAR)
     hear_substance(told, 75, "lemon")
     console = Console(width=WIDTH, height=ROWS, file=io.StringIO(), record=True)
     console.print(
@@ -166,7 +166,7 @@ def test_the_screen_fits_the_smallest_terminal_and_says_what_matters() -> None:
 
 
 def test_the_screen_says_why_a_model_cannot_run() -> None:
-    story = RigStory(APPLE_WITH_PEAR)
+    story = RigState(APPLE_WITH_PEAR)
     story.hear("mixture", {"state": "disabled", "reason": "too slow a board", "components": []})
     console = Console(width=WIDTH, height=ROWS, file=io.StringIO(), record=True)
     console.print(screen([story], width=WIDTH, height=ROWS, place="", elapsed_s=0.0))
@@ -176,7 +176,7 @@ def test_the_screen_says_why_a_model_cannot_run() -> None:
 def test_the_plain_view_prints_changes_and_nothing_else() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
-    story = RigStory(LEMON_AND_MINT)
+    story = RigState(LEMON_AND_MINT)
     view.look([story], 0.0)
     assert not stream.getvalue()
     for board_s, label in ((5, None), (6, None), (20, "lemon"), (22, "lemon")):
@@ -195,7 +195,7 @@ def test_the_plain_view_prints_changes_and_nothing_else() -> None:
 def test_the_plain_view_judges_no_name_that_is_older_than_the_odour() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
-    story = RigStory(LEMON_AND_MINT)
+    story = RigState(LEMON_AND_MINT)
     hear_substance(story, 20, "lemon")
     hear_sample(story, 45)
     view.look([story], 45.0)

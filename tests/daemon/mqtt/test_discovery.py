@@ -16,7 +16,7 @@ from daemon.mqtt.publisher import topic_prefix
 from hardware.simulator.board import SimulatedBoard
 from models.bundle import load_bundle
 from models.decision_spec import State
-from models.taught_head import Head
+from models.taught_head import TaughtHead
 from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, wait_until
 from tests.daemon.mqtt.home_assistant import UNAVAILABLE, UNKNOWN, Entity, HomeAssistant
 from tests.models.toys import LABELS
@@ -175,7 +175,7 @@ def test_the_payload_is_sent_when_it_changes_only(tmp_path: Path, toy_substances
     for _ in range(3):
         discovery.describe([bundle], {})
     assert len(shelf.held) == 1
-    head = Head(hidden=frozenset({"mint"}), renamed={"lemon": "citron"})
+    head = TaughtHead(hidden=frozenset({"mint"}), renamed={"lemon": "citron"})
     discovery.describe([bundle], {"toy-substance": head})
     assert shelf.components()["substance"]["options"] == [NOTHING, "citron", "garlic"]
 

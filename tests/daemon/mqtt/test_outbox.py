@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from daemon.mqtt import outbox as module
-from daemon.mqtt.outbox import Entry, Limits, Message, Outbox, Worth
+from daemon.mqtt.outbox import Entry, Limits, Message, Outbox, Priority
 from daemon.mqtt.outbox_database import DamagedError, OutboxFile
 from tests.daemon.counterparts import ROOT, wait_until
 
@@ -32,9 +32,13 @@ ROOMY = Limits(messages=1000, size_bytes=1 << 20, age_s=86_400)
 
 
 def message(
-    text: str, *, topic: str = "substance", retain: bool = True, worth: Worth = Worth.CHANGE
+    text: str,
+    *,
+    topic: str = "substance",
+    retain: bool = True,
+    priority: Priority = Priority.CHANGE,
 ) -> Message:
-    return Message(topic, text, 1, retain, worth)
+    return Message(topic, text, 1, retain, priority)
 
 
 def event(text: str) -> Message:
@@ -444,7 +448,7 @@ def file_with(
 
 
 def test_a_full_outbox_thins_out_old_repeats_first() -> None:
-    repeats = [message(str(number), worth=Worth.REPEAT) for number in range(8)]
+    repeats = [message(str(number), priority=Priority.REPEAT) for number in range(8)]
     left, lost = file_with([event("e"), *repeats], Limits(8, 1 << 20, 3600))
     assert left == ["e", "0", "2", "4", "5", "6", "7"]
     assert lost == {"thinned": 2}
@@ -452,7 +456,7 @@ def test_a_full_outbox_thins_out_old_repeats_first() -> None:
 
 def test_each_topic_is_thinned_out_for_itself() -> None:
     both = [
-        message(f"{topic}{number}", topic=topic, worth=Worth.REPEAT)
+        message(f"{topic}{number}", topic=topic, priority=Priority.REPEAT)
         for number in range(4)
         for topic in ("mixture", "substance")
     ]
@@ -523,12 +527,14 @@ class OutboxAgainstAList(RuleBasedStateMachine):
 
     @rule(
         topic=st.sampled_from(["substance", "mixture"]),
-        worth=st.sampled_from(list(Worth)),
+        priority=st.sampled_from(list(Priority)),
         size=st.integers(2, 12),
     )
-    def put(self, topic: str, worth: Worth, size: int) -> None:
+    def put(self, topic: str, priority: Priority, size: int) -> None:
         self.newest += 1
-        one = Message(topic, str(self.newest).ljust(size, "x"), 1, worth < Worth.KEPT, worth)
+        one = Message(
+            topic, str(self.newest).ljust(size, "x"), 1, priority < Priority.KEPT, priority
+        )
         self.outbox.put(one)
         written(self.outbox)
         self.waiting[self.newest] = one
@@ -538,23 +544,23 @@ class OutboxAgainstAList(RuleBasedStateMachine):
     def make_room(self) -> None:
         while self.excess() > 0 and (thinned := self.every_second_repeat()):
             self.drop("thinned", thinned)
-        for worth, kind in ((Worth.CHANGE, "predictions"), (Worth.KEPT, "events")):
-            while self.excess() > 0 and (older := self.not_in_flight(worth)):
+        for priority, kind in ((Priority.CHANGE, "predictions"), (Priority.KEPT, "events")):
+            while self.excess() > 0 and (older := self.not_in_flight(priority)):
                 self.drop(kind, older[: self.excess()])
 
     def excess(self) -> int:
         size = sum(len(one.payload) for one in self.waiting.values())
         return max(len(self.waiting) - TIGHT.messages, int(size > TIGHT.size_bytes))
 
-    def not_in_flight(self, most: Worth) -> list[int]:
+    def not_in_flight(self, most: Priority) -> list[int]:
         return [
             number
             for number, one in self.waiting.items()
-            if number > self.cursor and one.worth <= most
+            if number > self.cursor and one.priority <= most
         ]
 
     def every_second_repeat(self) -> list[int]:
-        repeats = self.not_in_flight(Worth.REPEAT)
+        repeats = self.not_in_flight(Priority.REPEAT)
         half = repeats[: max(2, len(repeats) // 2)]
         topics = {self.waiting[number].topic for number in half}
         return [

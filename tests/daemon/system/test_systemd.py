@@ -15,7 +15,7 @@ from daemon.system.systemd import ALIVE_PER_INTERVAL, ServiceManager
 from tests.daemon.counterparts import PATIENCE_S
 
 
-class Listener:
+class ModelStream:
     """The service manager's end of NOTIFY_SOCKET; `name` is what the variable holds."""
 
     def __init__(self, name: str) -> None:
@@ -42,14 +42,14 @@ class Listener:
 
 
 @pytest.fixture(params=["file", "abstract"])
-def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Listener]:
+def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ModelStream]:
     file = str(tmp_path / "notify")
-    listener = Listener(file if request.param == "file" else f"@scentd-{os.getpid()}-{id(file)}")
+    listener = ModelStream(file if request.param == "file" else f"@scentd-{os.getpid()}-{id(file)}")
     yield listener
     listener.close()
 
 
-def test_a_service_life_is_told_word_by_word(listener: Listener) -> None:
+def test_a_service_life_is_told_word_by_word(listener: ModelStream) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": listener.name})
     manager.ready("Smelling.")
     assert listener.next() == ["READY=1", "STATUS=Smelling."]
@@ -68,7 +68,7 @@ def test_a_service_life_is_told_word_by_word(listener: Listener) -> None:
     assert listener.silent()
 
 
-def test_a_status_is_not_repeated(listener: Listener) -> None:
+def test_a_status_is_not_repeated(listener: ModelStream) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": listener.name})
     manager.ready("Smelling.")
     listener.next()
@@ -77,7 +77,7 @@ def test_a_status_is_not_repeated(listener: Listener) -> None:
     assert listener.silent()
 
 
-def test_signs_of_life_are_sent_as_often_as_they_are_due(listener: Listener) -> None:
+def test_signs_of_life_are_sent_as_often_as_they_are_due(listener: ModelStream) -> None:
     now_s = 100.0
     environ = {
         "NOTIFY_SOCKET": listener.name,
@@ -106,7 +106,7 @@ def test_signs_of_life_are_sent_as_often_as_they_are_due(listener: Listener) -> 
         {},
     ],
 )
-def test_nobody_is_fed_who_does_not_watch(listener: Listener, environ: dict[str, str]) -> None:
+def test_nobody_is_fed_who_does_not_watch(listener: ModelStream, environ: dict[str, str]) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": listener.name, **environ})
     manager.alive()
     assert manager.alive_every_s is None
@@ -123,7 +123,7 @@ def test_without_a_service_manager_every_word_goes_nowhere(name: str) -> None:
     assert manager.listens == name.startswith(("/", "@"))
 
 
-def test_a_deaf_service_manager_does_not_hold_the_service_up(listener: Listener) -> None:
+def test_a_deaf_service_manager_does_not_hold_the_service_up(listener: ModelStream) -> None:
     """Its queue is full: what cannot be told is dropped, and no call fails."""
     manager = ServiceManager({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "1"})
     filler = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

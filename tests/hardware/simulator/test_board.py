@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _VOC = channel_index("VOC")
 
 
-class Listener:
+class ModelStream:
     """A serial client that reads until the port goes away, on its own thread."""
 
     def __init__(self, port: str) -> None:
@@ -59,8 +59,8 @@ class Listener:
 
 
 @contextmanager
-def listening(port: str) -> Iterator[Listener]:
-    listener = Listener(port)
+def listening(port: str) -> Iterator[ModelStream]:
+    listener = ModelStream(port)
     try:
         yield listener
     finally:

@@ -16,7 +16,7 @@ from hardware.simulator.tables import (
     RELAXATION_TIMES_S,
     TableError,
     load_board,
-    load_cast,
+    load_playable,
 )
 from training.simulator.fingerprints import (
     MIXTURE_KIND,
@@ -92,14 +92,14 @@ def test_the_shipped_tables_are_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["substances", "mixtures"])
 def test_every_odour_of_the_shipped_cast_can_be_played(name: str) -> None:
-    for member in load_cast(name, least_right=0.0):
+    for member in load_playable(name, least_right=0.0):
         signal = SyntheticSignal(f"{member.odour}:1", board=name)
         assert len(list(signal)) == round(signal.rate_hz)
         assert member.right <= member.trials
 
 
 def test_the_substance_cast_holds_odours_that_are_truly_recognised() -> None:
-    cast = load_cast()
+    cast = load_playable()
     assert len(cast) >= 10
     assert all(member.right_after_s is not None for member in cast)
 

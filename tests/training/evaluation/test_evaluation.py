@@ -22,7 +22,7 @@ from models.manifest import write_bundle
 from models.nose import Nose
 from models.novelty import NoveltyName
 from models.preprocess import PreprocessSpec, batch_features
-from models.substance_decision import Heard, Share, SubstanceDecision
+from models.substance_decision import EvidenceShare, ModelOutput, SubstanceDecision
 from tests.models.toys import LABELS, toy_files, toy_manifest
 from training.cli import main
 from training.data.dataset import Dataset, Sample
@@ -144,7 +144,9 @@ def random_streams(recordings: int = 30, windows: int = 40, seed: int = 5) -> St
     own = rng.normal(0, 0.8, (recordings, 1, 4))
     logits = (lean + own + rng.normal(0, 1.4, (recordings, windows, 4))).astype(np.float32)
     filled = np.minimum(20 + 5 * np.arange(windows), 100) / 100
-    shares = tuple(Share(5.0 * (k > 0), part, 0.05 if k else part) for k, part in enumerate(filled))
+    shares = tuple(
+        EvidenceShare(5.0 * (k > 0), part, 0.05 if k else part) for k, part in enumerate(filled)
+    )
     return Streams(logits, shares, 45 + 5.0 * np.arange(windows), truth)
 
 
@@ -169,7 +171,7 @@ def test_announcements_are_those_of_the_decision_layer(
     for row, logits in enumerate(streams.logits):
         decision = SubstanceDecision(tuple("abcd"), spec, space)
         for k, share in enumerate(streams.shares):
-            heard = Heard(logits[k], embedding[row, k].astype(np.float32))
+            heard = ModelOutput(logits[k], embedding[row, k].astype(np.float32))
             belief = decision.add(heard, share)
             label = decision.announced
             expected = -1 if label is None else "abcd".index(label)

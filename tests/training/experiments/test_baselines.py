@@ -25,7 +25,7 @@ from training.experiments.baselines.inputs import (
     Standardiser,
     labelled_windows,
 )
-from training.experiments.baselines.registry import BASELINES, Entry, chosen
+from training.experiments.baselines.registry import BASELINES, BaselineEntry, chosen
 from training.experiments.baselines.rocket import KERNELS, Rocket, _convolve, _shifted, dilations
 from training.experiments.baselines.trees import Trees, WindowTrees, window_statistics
 
@@ -233,7 +233,7 @@ def test_no_recording_is_judged_by_a_model_that_was_trained_on_it(data: Dataset)
             seen.append(x)
             super().fit(x, label)
 
-    entry = Entry("spy", "trees", "ours", partial(Spy, trees=5))
+    entry = BaselineEntry("spy", "trees", "ours", partial(Spy, trees=5))
     answers = held_out(data, entry, 1)
     held = labelled_windows(data.subset(np.isin(np.arange(12), answers.owner)), OURS).x
     trained = {window.tobytes() for window in seen[0]}
@@ -249,7 +249,7 @@ def test_comparison_that_was_cut_off_goes_on(data: Dataset, tmp_path: Path) -> N
             fits.append(len(x))
             super().fit(x, label)
 
-    entry = Entry("counted", "trees", "ours", partial(Counted, trees=5))
+    entry = BaselineEntry("counted", "trees", "ours", partial(Counted, trees=5))
     first = {fold: part for _, fold, part in compare(data, [entry], [0, 1], tmp_path)}
     again = {fold: part for _, fold, part in compare(data, [entry], [0, 1, 2], tmp_path)}
     assert len(fits) == 3

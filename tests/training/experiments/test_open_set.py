@@ -14,7 +14,7 @@ from hardware.recording import RecordingWriter
 from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec
 from models.embedding_space import EmbeddingSpace
-from models.substance_decision import Share
+from models.substance_decision import EvidenceShare
 from tests.training.reports.test_run import Outline
 from tests.training.tiny import CONFIG, LABELS, oscillating
 from training.cli import main
@@ -74,7 +74,7 @@ def network(fold: int, strange: float, noise: float = 0.4) -> OpenFold:
     logits = 2 * embedding[:, :, :4]
     space = EmbeddingSpace(KNOWN, np.zeros(WIDTH), np.eye(WIDTH), 3 * axes[:4])
     filled = np.minimum(0.2 + 0.1 * np.arange(WINDOWS), 1.0)
-    shares = tuple(Share(5.0 * (k > 0), x, 0.1 if k else x) for k, x in enumerate(filled))
+    shares = tuple(EvidenceShare(5.0 * (k > 0), x, 0.1 if k else x) for k, x in enumerate(filled))
     streams = Streams(
         logits.astype(np.float32),
         shares,
@@ -209,7 +209,7 @@ def calibrated(recordings: int = 200) -> HeldOut:
     logits = rng.normal(0, 2.0, (recordings, 1, 5)).repeat(WINDOWS, axis=1)
     shares_ = np.exp(logits[:, 0]) / np.exp(logits[:, 0]).sum(axis=1, keepdims=True)
     truth = np.array([rng.choice(5, p=row) for row in shares_])
-    shares = tuple(Share(5.0 * (k > 0), 1.0, 0.1) for k in range(WINDOWS))
+    shares = tuple(EvidenceShare(5.0 * (k > 0), 1.0, 0.1) for k in range(WINDOWS))
     streams = Streams(logits.astype(np.float32), shares, 45 + 12.0 * np.arange(WINDOWS), truth)
     names = tuple(map(str, range(recordings)))
     owner = np.arange(recordings)

@@ -21,7 +21,7 @@ from training.config import (
     OptimiserConfig,
     TrainConfig,
     config_as_dict,
-    load_config,
+    load_train_config,
 )
 from training.data.dataset import Dataset, Sample, load_substances
 
@@ -32,9 +32,9 @@ from training.cli import main  # noqa: E402
 from training.experiments import search as searching  # noqa: E402
 from training.experiments.search import (  # noqa: E402
     Range,
-    Row,
     SearchError,
     Space,
+    TrialRow,
     as_yaml,
     best_of,
     changed,
@@ -79,7 +79,7 @@ def data() -> Dataset:
     return Dataset("substance", tuple(PERIODS_S), tuple(samples))
 
 
-def run(folder: Path, data: Dataset, trials: int, space: Space = SPACE) -> list[Row]:
+def run(folder: Path, data: Dataset, trials: int, space: Space = SPACE) -> list[TrialRow]:
     study = open_study(folder, CONFIG, data, space, [0])
     search(study, CONFIG, data, space, folds=[0], trials=trials)
     return table(study)
@@ -163,7 +163,7 @@ def test_study_of_other_settings_is_refused(data: Dataset, tmp_path: Path) -> No
 
 def test_search_without_a_complete_trial_has_no_best() -> None:
     with pytest.raises(SearchError):
-        best_of([Row(0, "pruned", 0.5, 0, 0.5)])
+        best_of([TrialRow(0, "pruned", 0.5, 0, 0.5)])
 
 
 def test_best_settings_are_a_part_of_a_configuration() -> None:
@@ -177,7 +177,7 @@ def test_best_settings_are_a_part_of_a_configuration() -> None:
 
 @pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
 def test_shipped_space_suits_the_shipped_configurations(name: str) -> None:
-    config = load_config(config_path(name))
+    config = load_train_config(config_path(name))
     space = load_space(config_path(name).parent / "search-space.yaml", config)
     assert len(space.fields) >= 10
     assert space.fields["network.layers"].whole

@@ -17,12 +17,12 @@ from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec
 from training.config import (
     AugmentConfig,
-    ConfigError,
     CrossModalConfig,
     NetworkConfig,
     OptimiserConfig,
     TrainConfig,
-    load_config,
+    TrainConfigError,
+    load_train_config,
 )
 from training.data.dataset import Dataset, Sample
 from training.data.substance_tables import (
@@ -502,8 +502,8 @@ def test_mixture_configuration_with_a_switch_is_refused(tmp_path: Path) -> None:
         "name: x\ntask: mixture\npreprocessing: {channels: [NO2], rate_hz: 1.0}\n"
         "cross_modal: {gcms: 0.5}\n"
     )
-    with pytest.raises(ConfigError, match="single substances"):
-        load_config(path)
+    with pytest.raises(TrainConfigError, match="single substances"):
+        load_train_config(path)
 
 
 def test_senseless_switches_are_all_named() -> None:

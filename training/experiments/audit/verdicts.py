@@ -62,7 +62,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AuditRow:
     """One line of the audit: a control, or what it is held against.
 
     Attributes
@@ -95,8 +95,8 @@ class Audit:
 
     labels: int
     recordings: int
-    rows: tuple[Row, ...]
-    references: tuple[Row, ...]
+    rows: tuple[AuditRow, ...]
+    references: tuple[AuditRow, ...]
     summary: tuple[str, ...]
 
 
@@ -212,8 +212,8 @@ class _Judge:
         subject: str,
         consequence: str,
         scores: Scores,
-        reference: Row,
-    ) -> Row:
+        reference: AuditRow,
+    ) -> AuditRow:
         """Return a control's line."""
         low, high = scores.interval["top1"]
         top1 = scores.value["top1"]
@@ -230,7 +230,7 @@ class _Judge:
             f"{subject} name {_percent(top1)} of windows right (95 %: {_percent(low)} to "
             f"{_percent(high)}; chance {_percent(self.chance)}). {tail}"
         )
-        return Row(
+        return AuditRow(
             name,
             inputs,
             round(top1, 4),
@@ -255,7 +255,7 @@ class _Judge:
         return answers
 
 
-def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple[Row, ...]:
+def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple[AuditRow, ...]:
     """Return the honest trees' line and, last, the model's where there is one."""
     low, high = scores.interval["top1"]
     top1, recording = scores.value["top1"], scores.value["recording_top1"]
@@ -266,7 +266,7 @@ def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple
         f"{_percent(recording)} of recordings."
     )
     inputs = "log-conductance differences over 5, 10, 25 and 50 s of six gas channels"
-    trees = Row(
+    trees = AuditRow(
         HONEST,
         inputs,
         round(top1, 4),
@@ -291,7 +291,7 @@ def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple
             f"channel, one channel lost) it names {_percent(model.elsewhere)}: what lies between "
             "the two, it owes to the session or to the lost channel."
         )
-    network = Row(
+    network = AuditRow(
         model.name,
         "as its manifest says",
         model.top1,
@@ -307,7 +307,7 @@ def _references(scores: Scores, judge: _Judge, model: Reference | None) -> tuple
 
 
 def _summary(
-    rows: Sequence[Row], references: Sequence[Row], copies: Sequence[str]
+    rows: Sequence[AuditRow], references: Sequence[AuditRow], copies: Sequence[str]
 ) -> tuple[str, ...]:
     """Say in a few sentences how much of a score may be session and not smell."""
     lines = [row.sentence for row in references]
@@ -383,7 +383,7 @@ def _check_long_enough(data: Dataset, owner: NDArray[np.int64]) -> None:
         )
 
 
-def _of_skill(share: float | None, reference: Row) -> str:
+def _of_skill(share: float | None, reference: AuditRow) -> str:
     if share is None:
         return ""
     whose = "honest trees" if reference.control == HONEST else reference.control

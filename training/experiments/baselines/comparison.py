@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.data.dataset import Dataset
-    from training.experiments.baselines.registry import Entry
+    from training.experiments.baselines.registry import BaselineEntry
 
 REPORT = "compare.json"
 ANSWERS = "compare"
@@ -56,8 +56,13 @@ class FoldAnswers:
 
 
 def compare(
-    data: Dataset, entries: Sequence[Entry], folds: Sequence[int], folder: Path, *, jobs: int = 1
-) -> Iterator[tuple[Entry, int, FoldAnswers]]:
+    data: Dataset,
+    entries: Sequence[BaselineEntry],
+    folds: Sequence[int],
+    folder: Path,
+    *,
+    jobs: int = 1,
+) -> Iterator[tuple[BaselineEntry, int, FoldAnswers]]:
     """Train and ask every baseline on every fold, yielding each as it is done.
 
     Answers in `folder` of the same data and the same baseline are read instead.
@@ -80,7 +85,7 @@ def compare(
             yield entry, fold, answers
 
 
-def held_out(data: Dataset, entry: Entry, fold: int, *, jobs: int = 1) -> FoldAnswers:
+def held_out(data: Dataset, entry: BaselineEntry, fold: int, *, jobs: int = 1) -> FoldAnswers:
     """Train a baseline without a fold's recordings and ask it about them."""
     started_s = time.monotonic()
     fold_of = substance_folds(data)
@@ -126,7 +131,7 @@ def scored(
     return Scores(values(tally), intervals(tally, groups, seed=SEED))
 
 
-def row(entry: Entry, answers: dict[int, FoldAnswers]) -> dict[str, Any]:
+def row(entry: BaselineEntry, answers: dict[int, FoldAnswers]) -> dict[str, Any]:
     """Return a baseline's line of the table: shares over all windows of all its folds.
 
     `seconds` is the mean over folds; `*_low` and `*_high` are 95 % bootstrap intervals over
@@ -192,7 +197,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _identity(data: Dataset, entry: Entry, fold: int) -> str:
+def _identity(data: Dataset, entry: BaselineEntry, fold: int) -> str:
     settings = [data.sha256, entry.name, INPUTS[entry.inputs], entry.make, SEED, fold]
     return hashlib.sha256(repr(settings).encode()).hexdigest()
 

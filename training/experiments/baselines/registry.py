@@ -28,7 +28,7 @@ _QUICK = ("trees", "rocket")
 """Tried on a third kind of input as well."""
 
 
-class Baseline(Protocol):
+class BaselineModel(Protocol):
     """A model of windows float32[windows, window, feature]."""
 
     train_stride: int
@@ -46,7 +46,7 @@ class Baseline(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BaselineEntry:
     """A baseline and the inputs that it is given.
 
     Attributes
@@ -60,15 +60,15 @@ class Entry:
     name: str
     kind: str
     inputs: str
-    make: Callable[..., Baseline]
+    make: Callable[..., BaselineModel]
 
 
-def _deep(settings: DeepSettings, train_stride: int) -> Callable[..., Baseline]:
+def _deep(settings: DeepSettings, train_stride: int) -> Callable[..., BaselineModel]:
     return partial(Deep, settings=settings, train_stride=train_stride)
 
 
-def _entries() -> dict[str, Entry]:
-    kinds: tuple[tuple[str, str, Callable[[int], Callable[..., Baseline]]], ...] = (
+def _entries() -> dict[str, BaselineEntry]:
+    kinds: tuple[tuple[str, str, Callable[[int], Callable[..., BaselineModel]]], ...] = (
         ("trees", "ExtraTrees on window statistics", lambda _stride: WindowTrees),
         ("rocket", "MiniRocket and ridge", lambda _stride: Rocket),
         ("mlp", "MLP", partial(_deep, DeepSettings("mlp", width=128))),
@@ -77,17 +77,19 @@ def _entries() -> dict[str, Entry]:
     )
     entries = []
     for name, kind, make in kinds:
-        entries.append(Entry(name, kind, "ours", make(_DENSE_STRIDE)))
+        entries.append(BaselineEntry(name, kind, "ours", make(_DENSE_STRIDE)))
         if name in _QUICK:
-            entries.append(Entry(f"{name}-plate", kind, "plate", make(_DENSE_STRIDE)))
-        entries.append(Entry(f"{name}-published", kind, "published", make(PUBLISHED.stride)))
+            entries.append(BaselineEntry(f"{name}-plate", kind, "plate", make(_DENSE_STRIDE)))
+        entries.append(
+            BaselineEntry(f"{name}-published", kind, "published", make(PUBLISHED.stride))
+        )
     return {entry.name: entry for entry in entries}
 
 
 BASELINES = _entries()
 
 
-def chosen(names: Sequence[str]) -> list[Entry]:
+def chosen(names: Sequence[str]) -> list[BaselineEntry]:
     """Return the baselines of these names, in the registry's order.
 
     Raises
