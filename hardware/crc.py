@@ -1,7 +1,7 @@
 """Ground floor: the checksum of our own line dialect.
 
 Knows the standard library only. The firmware computes the same function in
-`hardware/firmware/scentboard/scent_line.h`; `docs/protocol.md` lists test vectors for both.
+`hardware/firmware/scentboard/scent_line.h`; `docs/serial-protocol.md` lists test vectors for both.
 """
 
 from __future__ import annotations

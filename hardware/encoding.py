@@ -91,7 +91,7 @@ def encode_scent(
     if version not in (1, LATEST_VERSION):
         raise UsageError(
             f"The line protocol has versions 1 to {LATEST_VERSION}, not {version}; "
-            "see docs/protocol.md."
+            "see docs/serial-protocol.md."
         )
     fields = _formatted(values)
     if version == LATEST_VERSION:

@@ -7,7 +7,7 @@ Three dialects are told apart line by line, so that a board which reboots into i
 banner, or comes back with other firmware, is followed:
 
 - ``scent``: ``$SCENT,<version>,<seq>,<device_ms>,<values>*<CRC-16 hex>``, see
-  `docs/protocol.md`;
+  `docs/serial-protocol.md`;
 - ``labelled``: the upstream firmware's ``name:value`` pairs;
 - ``csv``: numbers under a header that names the columns, or exactly twelve numbers
   in the channel table's order.

@@ -62,7 +62,7 @@ def complaint(counts: LineCounts, *, heard_bytes: int, listened_s: float, baud: 
     found = ", ".join(f"{number} {kind}" for kind, number in bad_lines(counts).items() if number)
     return (
         f"The board sent {heard_bytes} bytes in {listened_s:.0f} s, but no line was a reading "
-        f"({found or 'no line was ever ended'}). Expected lines as docs/protocol.md describes. "
-        f"Check the speed (source.baud is {baud}; boards in the field speak 115200), and that this "
-        "is the gas-sensor board's port."
+        f"({found or 'no line was ever ended'}). docs/serial-protocol.md describes the lines that "
+        f"are expected. Check the speed (source.baud is {baud}; boards in the field speak 115200), "
+        "and that this is the gas-sensor board's port."
     )

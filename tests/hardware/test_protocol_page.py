@@ -12,7 +12,7 @@ import pytest
 from hardware.channels import CHANNELS
 from hardware.protocol import LATEST_VERSION, MAX_LINE_BYTES, LineCounts, LineDecoder, encode_scent
 
-PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "serial-protocol.md").read_text(encoding="utf-8")
 VECTORS = PAGE.partition("```scent-vectors\n")[2].partition("```")[0].splitlines()
 
 

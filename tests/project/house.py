@@ -57,7 +57,7 @@ def modules() -> tuple[Module, ...]:
 
 
 NOT_OURS = frozenset({".git", ".venv", "runs", "build", "dist", "__pycache__"})
-"""Folders that hold nothing of the project; caches begin with a dot and end with `_cache`."""
+"""What holds nothing of the project (`.git` is a file in a worktree); caches begin with a dot and end with `_cache`."""
 
 
 @cache
@@ -69,7 +69,7 @@ def project_files() -> tuple[Path, ...]:
         for path in sorted(waiting.pop().iterdir()):
             if path.is_dir() and not _left_out(path.name):
                 waiting.append(path)
-            elif path.is_file():
+            elif path.is_file() and path.name not in NOT_OURS:
                 found.append(path)
     return tuple(found)
 

@@ -1,6 +1,6 @@
 // The line encoder of the scent dialect, for the board and for the host's tests.
 //
-// Plain C++11: no Arduino, no heap of its own, no globals. docs/protocol.md describes the
+// Plain C++11: no Arduino, no heap of its own, no globals. docs/serial-protocol.md describes the
 // line; hardware/protocol.py is the decoder and an encoder that writes the same bytes.
 #ifndef SCENT_LINE_H
 #define SCENT_LINE_H

@@ -1,7 +1,7 @@
 // scentd's board: an ESP32 that reads twelve channels and prints one checksummed line a slot.
 //
-// Wiring and parts: docs/hardware.md. Line: docs/protocol.md. Needs the ESP32 Arduino core 2.0.5
-// or newer and the library "Adafruit BME680" 2.0 or newer. The Grove board is spoken to
+// Wiring and parts: docs/build-a-board.md. Line: docs/serial-protocol.md. Needs the ESP32 Arduino
+// core 2.0.5 or newer and the library "Adafruit BME680" 2.0 or newer. The Grove board is spoken to
 // directly: its usual library answers 0 for a part that is absent, and cannot say so.
 
 #include <Adafruit_BME680.h>
@@ -20,7 +20,7 @@ const float kSeaLevelHpa = 1017.0f;  // as the published recordings have it
 const float kMqLoadKohm = 9.615f;
 
 // R0 = Rs in clean air / clean-air ratio (MQ-135 3.6, MQ-9 9.6, MQ-3 60). These are of the rig
-// that made the published recordings; measure your own, see docs/hardware.md.
+// that made the published recordings; measure your own, see docs/build-a-board.md.
 const scent::MqCurve kMqCurves[scent::kMqParts] = {
     {77.255f, -3.18f, kMqLoadKohm, 14.29f},  // MQ-135: Alcohol
     {599.65f, -2.244f, kMqLoadKohm, 2.96f},  // MQ-9: LPG (by its CO curve, as published)
