@@ -57,7 +57,8 @@ def modules() -> tuple[Module, ...]:
 
 
 NOT_OURS = frozenset({".git", ".venv", "runs", "build", "dist", "__pycache__"})
-"""What holds nothing of the project (`.git` is a file in a worktree); caches begin with a dot and end with `_cache`."""
+"""What holds nothing of the project; `.git` is a file in a worktree. Caches begin with a dot and
+end with `_cache`."""
 
 
 @cache
