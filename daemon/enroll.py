@@ -16,12 +16,13 @@ from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from daemon.board.capture import from_history
 from daemon.requests import RequestError, number_of, only, text_of
+from daemon.system.background import describe_progress
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 from hardware.recording import read_recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from calibration.enrolment import LearnedExposure
     from calibration.smell_preview import Preview, ReplayComparison
@@ -219,12 +220,7 @@ class Enrolment:
         heard = []
         for name, earlier, exposed in past:
             steps = replayed(store, label, earlier, settings=self._settings, assume_exposed=exposed)
-            while True:
-                try:
-                    yield {"doing": f"hearing {name} again", "share": next(steps)}
-                except StopIteration as end:
-                    heard.append({"recording": name, **_replayed(end.value)})
-                    break
+            heard.append((yield from _heard_again(steps, name)))
         return {
             **_taught(smells, label, lesson),
             "effect_ms": round(effect_ms, 1),
@@ -251,13 +247,10 @@ class Enrolment:
 
         def steps() -> Steps:
             if "last_s" not in payload:
-                capture = from_history(history, seconds)
-                while True:
-                    try:
-                        taken = next(capture)
-                    except StopIteration:
-                        break
-                    yield {"doing": "smelling", "share": taken.seconds / seconds}
+                yield from describe_progress(
+                    from_history(history, seconds),
+                    lambda taken: {"doing": "smelling", "share": taken.seconds / seconds},
+                )
             # All that is known of the air before goes along: the onset stands out against it.
             whole = history.since(-1)
             start_ms = int(whole.t_ms[-1] - whole.t_ms[0] - seconds * 1000.0)
@@ -357,8 +350,10 @@ def _rehearsal(told: Preview) -> Data:
     }
 
 
-def _replayed(told: ReplayComparison) -> Data:
-    return {"without_s": dict(told.without), "with_s": dict(told.within)}
+def _heard_again(steps: Generator[float, None, ReplayComparison], name: str) -> Steps:
+    doing = f"hearing {name} again"
+    told = yield from describe_progress(steps, lambda share: {"doing": doing, "share": share})
+    return {"recording": name, "without_s": dict(told.without), "with_s": dict(told.within)}
 
 
 def _shares(pairs: Iterable[tuple[str, float]]) -> list[Data]:

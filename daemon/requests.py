@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daemon.system.background import Data, Steps
+from daemon.system.background import Data, Steps, Task
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
@@ -207,7 +207,7 @@ class _Job:
     """Work under way: its request, the steps left, and when its progress was last told."""
 
     request: Request
-    steps: Steps
+    steps: Task[Data, Data]
     told_s: float
 
 
@@ -292,16 +292,14 @@ class Requests:
             answer.close()
             self._fail(request, f"{JOBS_LIMIT} works are under way already. Wait for one to end.")
         elif answer is not None:
-            self._jobs.append(_Job(request, answer, -math.inf))
+            self._jobs.append(_Job(request, Task(answer), -math.inf))
 
     def _step(self, job: _Job) -> None:
         """Go on with a job by one step, and answer when that was the last."""
 
         def step() -> Data:
-            try:
-                return {"progress": next(job.steps)}
-            except StopIteration as end:
-                return {"data": end.value}
+            progress = job.steps.step()
+            return {"data": job.steps.result} if progress is None else {"progress": progress}
 
         outcome = self._guarded(job.request, step)
         if outcome is not None and "progress" in outcome:

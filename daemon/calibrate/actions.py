@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from hardware.recording import Recording
     from models.bundle import Bundle
 
-APART = frozenset({"fit", "score"})
+IN_CHILD = frozenset({"fit", "score"})
 """Actions that take a core for seconds, or load models: the service has a child do them."""
 
 SAME_RATE = 0.05
@@ -307,6 +307,11 @@ class CalibrationActions:
             "of": "recordings" if named else "references",
             **report(scored, self.bundle.manifest.decision),
         }
+
+
+def run_action(config: Config, action: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Do one action in a process of its own."""
+    return CalibrationActions(config).do(action, payload)
 
 
 def _done(_result: object) -> None:

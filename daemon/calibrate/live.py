@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.correction import log_signals
 from calibration.drift import BaselineTracker, ControlChart
-from daemon.apart import run_in_child
 from daemon.board.capture import LONGEST_S, from_history
 from daemon.calibrate.actions import (
-    APART,
+    IN_CHILD,
     CalibrationActions,
     active_profile,
     settling_of,
@@ -22,6 +21,7 @@ from daemon.calibrate.actions import (
 )
 from daemon.calibrate.captures import BASELINE, REFERENCE
 from daemon.requests import RequestError, number_of, only, text_of
+from daemon.system.background import describe_progress, in_process
 from daemon.system.logs import get_logger
 from hardware.frames import Quality
 from models.exposure import Phase
@@ -169,7 +169,7 @@ class LiveCalibration:
         if action == RELOAD:
             only(rest, ())
             return self._reloaded({})
-        if action in APART:
+        if action in IN_CHILD:
             return self._apart(action, rest)
         if action in self._workbench.actions:
             return self._reloaded(self._workbench.do(action, rest))
@@ -189,7 +189,9 @@ class LiveCalibration:
 
     def _apart(self, action: str, payload: Data) -> Steps:
         payload = {**payload, "files": self._own_files(payload)} if "files" in payload else payload
-        answer = yield from run_in_child(self._config, action, payload)
+        answer = yield from in_process(
+            "daemon.calibrate.actions:run_action", self._config, action, payload, doing=action
+        )
         return self._reloaded(answer)
 
     def _own_files(self, payload: Data) -> list[str]:
@@ -224,11 +226,8 @@ class LiveCalibration:
 
         def steps() -> Steps:
             capture = from_history(self._history, seconds)
-            while True:
-                try:
-                    yield progress(next(capture))
-                except StopIteration as end:
-                    return self._workbench.keep(kind, label, end.value)
+            captured = yield from describe_progress(capture, progress)
+            return self._workbench.keep(kind, label, captured)
 
         return steps()
 

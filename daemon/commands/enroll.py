@@ -24,6 +24,7 @@ from daemon.installed_models.loading import load_models
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.service_client import ask, service_present
 from daemon.pipeline import nose_settings
+from daemon.system.background import finish
 from daemon.system.logs import configure_logs
 from daemon.system.progress import Progress
 from daemon.system.signals import Stop
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from calibration.smell_store import SmellStore
     from daemon.config.settings import Config
-    from daemon.system.background import Data, Steps
+    from daemon.system.background import Data
     from hardware.command_line import Subparsers
     from hardware.recording import Recording
     from models.bundle import Bundle
@@ -199,12 +200,12 @@ class _Rig:
 
     def ask(self, payload: Data, progress: Progress | None = None) -> Data:
         """Let the service do it, or do it here where none runs."""
+        show = None if progress is None else lambda data: _show(progress, data)
         if self.config is None or not self.serves:
             answer = self.teaching.handle({**payload, "model": self.store.model})
-            return answer if isinstance(answer, dict) else finished(answer, progress)
+            return answer if isinstance(answer, dict) else finish(answer, show)
         if self.model is not None:
             payload = {**payload, "model": self.model}
-        show = None if progress is None else lambda data: _show(progress, data)
         return ask(self.config, ENROLL, payload, timeout_s=ASK_S, on_progress=show)
 
     def tell(self) -> None:
@@ -273,7 +274,7 @@ def _from_board(
         promote=args.promote is True,
         past=[_past(path) for path in args.past or ()],
     )
-    return finished(steps, progress)
+    return finish(steps, lambda data: _show(progress, data))
 
 
 def _from_recordings(rig: _Rig, label: str, args: argparse.Namespace, progress: Progress) -> Data:
@@ -292,7 +293,7 @@ def _from_recordings(rig: _Rig, label: str, args: argparse.Namespace, progress: 
         promote=promote,
         past=[_past(each) for each in args.past or ()],
     )
-    return finished(steps, progress)
+    return finish(steps, lambda data: _show(progress, data))
 
 
 def _past(path: Path) -> tuple[str, Recording, bool]:
@@ -328,18 +329,6 @@ def _manage(rig: _Rig, args: argparse.Namespace) -> Data:
     raise UsageError(
         "Name a smell to teach, or what to do with those taught: scentd enroll --help shows both."
     )
-
-
-def finished(steps: Steps, progress: Progress | None) -> Data:
-    """Do all steps of long work, showing how far it is, and return its answer."""
-    while True:
-        try:
-            told = next(steps)
-        except StopIteration as end:
-            data: Data = end.value
-            return data
-        if progress is not None:
-            _show(progress, told)
 
 
 def _show(progress: Progress, told: Data) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from daemon.installed_models.store import SHIPPED, ModelStore, StoreError
 from daemon.requests import RequestError, only, text_of
-from daemon.system.background import beside
+from daemon.system.background import in_thread
 from hardware.errors import ScentdError
 from models.bundle import shipped_bundles
 
@@ -80,7 +80,7 @@ class ModelRequests:
 
     def _installed(self, path: Path, *, switch: bool) -> Steps:
         store = self._store
-        manifest = yield from beside(lambda: store.install(path), {"doing": "installing"})
+        manifest = yield from in_thread(store.install, path, doing="installing")
         if not switch:
             return {**store.described(manifest.name), "in_force": False}
         return (
@@ -103,13 +103,13 @@ class ModelRequests:
     def _changed(self, name: str, change: Callable[[], Choice]) -> Steps:
         """Change what is in force on disk, then take it on; undo the first if the second fails."""
         store = self._store
-        before = yield from beside(change, {"doing": "verifying"})
+        before = yield from in_thread(change, doing="verifying")
         runs = name in self._config().models
         if runs and store.choice(name).active != before.active:
             try:
                 yield from self._reload()
             except ScentdError:
-                yield from beside(lambda: store.restore(name, before), {"doing": "undoing"})
+                yield from in_thread(store.restore, name, before, doing="undoing")
                 raise
         return {**store.described(name), "in_force": runs}
 

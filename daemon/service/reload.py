@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from daemon.installed_models.loading import load_models, with_decision
 from daemon.installed_models.store import ModelStore
-from daemon.system.background import answer_of, beside
+from daemon.system.background import Task, in_process, in_thread
 from hardware.errors import ScentdError
 from models.bundle import verify_bundle
 
@@ -41,8 +41,8 @@ def config_again(path: Path) -> Generator[Data, None, Config]:
     ConfigError
         As `daemon.config.loading.load_config` does.
     """
-    config: Config = yield from answer_of(
-        "daemon.reload_apart", str(path.resolve()), doing="read the configuration"
+    config: Config = yield from in_process(
+        "daemon.config.loading:load_config", path.resolve(), doing="read the configuration"
     )
     return config
 
@@ -66,9 +66,10 @@ def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
     store = ModelStore(config.state_dir)
     for name in config.models:
         # All of it, also of what runs already: a damaged bundle would end the next start.
-        manifest = yield from beside(
-            lambda name=name: verify_bundle(store.folder(name)),  # type: ignore[misc]
-            {"doing": f"checking {name}"},
+        manifest = yield from in_thread(
+            lambda name: verify_bundle(store.folder(name)),
+            name,
+            doing=f"checking {name}",
         )
         same = next((b for b in running if b.manifest.files == manifest.files), None)
         if same is not None:
@@ -76,9 +77,8 @@ def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
             as_shipped.manifest = manifest
             bundles.append(with_decision(as_shipped, config.decision))
             continue
-        loaded = yield from beside(
-            lambda name=name: load_models([name], config.decision, store),  # type: ignore[misc]
-            {"doing": f"loading {name}"},
+        loaded = yield from in_thread(
+            load_models, [name], config.decision, store, doing=f"loading {name}"
         )
         bundles += loaded
     return bundles
@@ -112,7 +112,7 @@ class ReloadTask:
     """One reload at a time, whoever asked for it; worked on between two readings."""
 
     def __init__(self) -> None:
-        self._steps: Steps | None = None
+        self._steps: Task[Data, Data] | None = None
         self._outcome: Data | ScentdError = {}
         self._told: Data = {}
 
@@ -131,20 +131,20 @@ class ReloadTask:
         """
         if self.under_way:
             raise ReloadError("The configuration is being read again already. Wait for it to end.")
-        self._steps, self._told = steps, {}
+        self._steps, self._told = Task(steps), {}
 
     def work(self) -> Data | ScentdError | None:
         """Do one step; return how it ended when that was the last one, the error included."""
         if self._steps is None:
             return None
         try:
-            self._told = next(self._steps)
-        except StopIteration as end:
-            self._outcome = end.value
+            progress = self._steps.step()
+            if progress is not None:
+                self._told = progress
+                return None
+            self._outcome = self._steps.result
         except (ScentdError, OSError) as error:
             self._outcome = error if isinstance(error, ScentdError) else ReloadError(str(error))
-        else:
-            return None
         self._steps = None
         return self._outcome
 

@@ -1,12 +1,15 @@
-"""Daemon: asking a child process, which then goes away and takes its memory along.
+"""Daemon: work that takes long, done beside the pipeline's thread: in a thread or a child process.
 
-Work in steps: whoever asks is asked to come again until the answer is there. Knows nothing of what
-is asked; a child is a module of the daemon that pickles its answer, or its error, to standard
-output.
+Long work is a generator: it yields its progress while it waits and returns the result, or raises
+the error. The caller advances it between two readings. Knows nothing of what is done.
+
+Run as a program (`python -m daemon.system.background MODULE:FUNCTION`) this module is the child.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import subprocess
 import sys
@@ -14,63 +17,128 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator
+from concurrent.futures import Future
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 Data = dict[str, Any]
 
 Steps = Generator[Data, None, Data]
-"""Long work: yields how far it is (what `progress` says) and returns the answer's data."""
+"""Long work: yields its progress, and returns the data of the answer."""
+
+NICENESS = 10
+"""Of a child: a fit takes seconds of a Raspberry Pi's core, and readings must not wait for it."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 
+Progress = TypeVar("Progress")
+Result = TypeVar("Result")
 
-def answer_of(
-    module: str, *arguments: str, question: bytes = b"", doing: str
-) -> Generator[Data, None, Any]:
-    """Run a module in a child and return what it pickled; yields while it works.
 
-    The child is killed when nobody wants its answer any more.
+class Task(Generic[Progress, Result]):
+    """A generator under way, with the result once it has ended."""
+
+    def __init__(self, steps: Generator[Progress, None, Result]) -> None:
+        self.result: Result
+        self._steps = self._run(steps)
+
+    def _run(self, steps: Generator[Progress, None, Result]) -> Generator[Progress, None, None]:
+        self.result = yield from steps
+
+    def step(self) -> Progress | None:
+        """Do one step and return its progress, None when there is a `result`."""
+        return next(self._steps, None)
+
+    def close(self) -> None:
+        """Give the work up."""
+        self._steps.close()
+
+
+def finish(
+    steps: Generator[Progress, None, Result], show: Callable[[Progress], object] | None = None
+) -> Result:
+    """Do all steps, call `show` with the progress of each, and return the result."""
+    task = Task(steps)
+    while (progress := task.step()) is not None:
+        if show is not None:
+            show(progress)
+    return task.result
+
+
+def describe_progress(
+    steps: Generator[Progress, None, Result], describe: Callable[[Progress], Data]
+) -> Generator[Data, None, Result]:
+    """Do all steps, but yield `describe` of their progress."""
+    with contextlib.closing(Task(steps)) as task:
+        while (progress := task.step()) is not None:
+            yield describe(progress)
+        return task.result
+
+
+def in_thread(
+    function: Callable[..., Result], *arguments: object, doing: str
+) -> Generator[Data, None, Result]:
+    """Call a function in a thread of its own; the end of the process does not wait for it.
 
     Parameters
     ----------
-    module : str
-        As `python -m` takes it.
-    arguments : str
-        Of its command line.
-    question : bytes
-        For its standard input.
+    function, arguments
+        What is called, and with what.
     doing : str
-        What it is to do: "fit", "read the configuration".
+        The progress: "loading substances-50".
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="background", daemon=True).start()
+    while not future.done():
+        yield {"doing": doing}
+    return future.result()
+
+
+def in_process(target: str, *arguments: object, doing: str) -> Generator[Data, None, Any]:
+    """Call a function in a niced child process, which takes its memory along when it ends.
+
+    The child is killed when the generator is closed.
+
+    Parameters
+    ----------
+    target : str
+        "module:function"; the child imports that module alone.
+    arguments
+        Of the function; pickled, as its result is.
+    doing : str
+        The progress, and the error if there is no answer: "fit", "read the configuration".
 
     Raises
     ------
-    ScentdError
-        As the child answered, or because it ended without an answer.
+    ScentdError, OSError
+        As the function does, or because the child ended without an answer.
     """
-    began_s = time.monotonic()
-    with tempfile.TemporaryFile() as answer:
+    started_s = time.monotonic()
+    with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:
+        pickle.dump(arguments, question)
+        question.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=answer,
-            cwd=_ROOT,
+            [sys.executable, "-m", __name__, target], stdin=question, stdout=answer, cwd=_ROOT
         )
         try:
-            with child.stdin as pipe:  # type: ignore[union-attr]
-                pipe.write(question)
             while child.poll() is None:
-                yield {"doing": doing, "seconds": round(time.monotonic() - began_s, 1)}
+                yield {"doing": doing, "seconds": round(time.monotonic() - started_s, 1)}
         finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+            child.kill()  # does nothing to one that has ended
+            child.wait()
         answer.seek(0)
         data = answer.read()
     if child.returncode != 0 or not data:
@@ -81,29 +149,28 @@ def answer_of(
         )
     # Only our own child writes there: unpickling its answer is safe.
     outcome = pickle.loads(data)  # noqa: S301 - see above
-    if isinstance(outcome, ScentdError):
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
-Result = TypeVar("Result")
+def main() -> None:
+    """Be the child: read the arguments, call the function, write its result or its error."""
+    # systemd's filter of system calls may forbid it.
+    with contextlib.suppress(PermissionError):
+        os.nice(NICENESS)
+    answer, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever is printed is no answer
+    # Only the process that started this one writes there.
+    arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - see above
+    module, _, function = sys.argv[1].partition(":")
+    outcome: object
+    try:
+        outcome = getattr(import_module(module), function)(*arguments)
+    except (ScentdError, OSError) as error:
+        outcome = error
+    pickle.dump(outcome, answer)
+    answer.flush()
 
 
-def beside(work: Callable[[], Result], told: Data) -> Generator[Data, None, Result]:
-    """Do work in a thread of its own and yield meanwhile; a stop does not wait for it."""
-    outcome: list[Result] = []
-    trouble: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-            trouble.append(error)
-
-    thread = threading.Thread(target=run, name="loader", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        yield told
-    if trouble:
-        raise trouble[0]
-    return outcome[0]
+if __name__ == "__main__":
+    main()

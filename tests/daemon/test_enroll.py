@@ -17,6 +17,7 @@ from daemon.enroll import Enrolment, heads_of, stores_of
 from daemon.mqtt.service_client import ask
 from daemon.pipeline import Pipeline
 from daemon.requests import RequestError
+from daemon.system.background import finish
 from hardware.frames import SensorFrame
 from hardware.simulator.board import SimulatedBoard
 from models.nose import Nose, NoseSettings
@@ -73,13 +74,7 @@ class Rig:
         answer = self.teaching.handle(payload)
         if isinstance(answer, dict):
             return answer
-        while True:
-            try:
-                next(answer)
-            except StopIteration as end:
-                data: Data = end.value
-                return data
-            meanwhile()
+        return finish(answer, lambda _progress: meanwhile())
 
 
 @pytest.fixture
