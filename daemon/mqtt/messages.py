@@ -52,7 +52,7 @@ class Messages:
     def _envelope(self, topic: str) -> Envelope:
         envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
         # Said before it is handed on: whoever reads the log knows of every message there can be.
-        self._log.debug("said", topic=topic, boot_id=self._boot_id, seq=self._seq)
+        self._log.debug("message made", topic=topic, boot_id=self._boot_id, seq=self._seq)
         self._seq += 1
         return envelope
 

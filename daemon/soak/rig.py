@@ -219,7 +219,7 @@ class ServiceUnderTest:
         else:
             event = entry["event"]
             self._events[KEPT_OLD if event.endswith(KEPT_OLD) else event] += 1
-            if event == "said":
+            if event == "message made":
                 boot.boot_id = entry["boot_id"]
                 at_s = datetime.fromisoformat(entry["ts"]).timestamp()
                 boot.said.append(SentMessage(entry["topic"], entry["seq"], at_s))

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import settings
 
 from models.manifest import write_bundle
-from tests.daemon.counterparts import (
+from tests.models.toys import toy_files, toy_manifest
+from tests.sandbox import (
     Board,
     Mosquitto,
     accepts_connections,
     free_port,
     wait_until,
 )
-from tests.models.toys import toy_files, toy_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

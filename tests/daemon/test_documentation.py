@@ -12,7 +12,7 @@ from daemon.config.loading import load_config
 from daemon.config.settings import Config, DecisionConfig, ExposureConfig
 from models.decision_spec import DecisionSpec, State
 from models.exposure import ExposureSettings
-from tests.daemon.counterparts import ROOT
+from tests.sandbox import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

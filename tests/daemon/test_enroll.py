@@ -23,7 +23,7 @@ from hardware.simulator.board import SimulatedBoard
 from models.nose import Nose, NoseSettings
 from models.results import Prediction
 from tests.calibration.smelling import LEMON, PETROL, TAR, readings, recorded, teachable
-from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, Subscriber, wait_until
+from tests.sandbox import ROOT, Mosquitto, Odours, ServiceProcess, Subscriber, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -313,7 +313,7 @@ def test_a_running_rig_is_taught_over_mqtt_and_says_the_new_smell(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(Odours(script), link=link, speed=40, wait_for_listener=True),
-        Daemon(tmp_path, settings) as daemon,
+        ServiceProcess(tmp_path, settings) as daemon,
     ):
         config = load_config(daemon.config)
         wait_until(

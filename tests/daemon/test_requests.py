@@ -29,7 +29,7 @@ from daemon.requests import (
 )
 from daemon.system.background import Data, Steps
 from hardware.errors import ScentdError
-from tests.daemon.counterparts import ROOT, Board, Daemon, Mosquitto, Subscriber, wait_until
+from tests.sandbox import ROOT, Board, Mosquitto, ServiceProcess, Subscriber, wait_until
 
 RESPONSE = json.loads((ROOT / "daemon" / "schemas" / "response.json").read_text(encoding="utf-8"))
 
@@ -253,8 +253,8 @@ def rig(port: int, **mqtt: Any) -> Config:
     )
 
 
-def daemon_at(folder: Path, board: Board, model: Path, port: int, mqtt: str = "") -> Daemon:
-    return Daemon(
+def daemon_at(folder: Path, board: Board, model: Path, port: int, mqtt: str = "") -> ServiceProcess:
+    return ServiceProcess(
         folder,
         f"rig_id: rig\nsource: {{port: {board.link}}}\nmodels: [{model}]\n"
         f"mqtt: {{host: 127.0.0.1, port: {port}{mqtt}}}\nstate_dir: state",
@@ -293,7 +293,7 @@ def test_a_running_service_answers_what_it_is_asked(
         ear.await_text("scent/rig/status", "offline")
         answers = [
             json.loads(message.text)
-            for message in ear.heard
+            for message in ear.received
             if message.topic.startswith("scent/rig/response/")
         ]
         assert not service_present(config)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from tests.daemon.counterparts import ROOT, Odours, Subscriber, wait_until
+from tests.sandbox import ROOT, Odours, Subscriber, wait_until
 
 if TYPE_CHECKING:
-    from tests.daemon.counterparts import Daemon
+    from tests.sandbox import ServiceProcess
 
 SCHEMAS = ROOT / "daemon" / "schemas"
 AIR = Odours(((None, 100_000),))
@@ -61,7 +61,7 @@ def await_more_predictions(ear: Subscriber, number: int = 3) -> None:
     wait_until(lambda: len(said(ear, "substance")) >= before + number, "more predictions")
 
 
-def last_health(daemon: Daemon, ear: Subscriber) -> dict[str, Any]:
+def last_health(daemon: ServiceProcess, ear: Subscriber) -> dict[str, Any]:
     """End the daemon and return the health that it left behind.
 
     Whatever happened, it ends cleanly and everything it said obeyed its schema.
@@ -76,7 +76,7 @@ def last_health(daemon: Daemon, ear: Subscriber) -> dict[str, Any]:
     return said(ear, "health")[-1]
 
 
-def logged(daemon: Daemon, words: str) -> dict[str, Any]:
+def logged(daemon: ServiceProcess, words: str) -> dict[str, Any]:
     """Return the first log entry that holds `words`."""
     entries = [json.loads(line) for line in daemon.log.splitlines() if line.startswith("{")]
     return next(entry for entry in entries if words in entry["event"])

@@ -17,16 +17,16 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from daemon.cli import main
-from tests.daemon.counterparts import (
+from tests.faults.rig import AIR, settings
+from tests.sandbox import (
     PATIENCE_S,
     ROOT,
     Board,
-    Daemon,
     Mosquitto,
+    ServiceProcess,
     free_port,
     wait_until,
 )
-from tests.faults.rig import AIR, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,14 +106,14 @@ def visitor(port: int, user: str, subscribe: str = "#") -> Iterator[Visitor]:
         guest.leave()
 
 
-def kitchen(folder: Path, board: Board, model: Path, port: int, *lines: str) -> Daemon:
+def kitchen(folder: Path, board: Board, model: Path, port: int, *lines: str) -> ServiceProcess:
     """Return the service of the rig `kitchen`, which enters with its own user."""
     (folder / "password").write_text(f"{CANARY}\n", encoding="utf-8")
     text = settings(f"port: {board.link}", model, port, *lines).replace(
         "rig_id: rig", "rig_id: kitchen"
     )
     secret = f"username: kitchen, password_file: {folder / 'password'}, sample: true"
-    return Daemon(folder, text.replace(f"port: {port}}}", f"port: {port}, {secret}}}"))
+    return ServiceProcess(folder, text.replace(f"port: {port}}}", f"port: {port}, {secret}}}"))
 
 
 RIGS_TOPICS = (
@@ -218,7 +218,7 @@ def test_the_running_service_listens_on_nothing(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     text = settings(f"port: {board.link}", toy_substances, broker.port, "record: true")
-    with Daemon(tmp_path, text) as daemon:
+    with ServiceProcess(tmp_path, text) as daemon:
         wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
         wait_until(lambda: "port opened" in daemon.log, "the port")
         assert daemon.process is not None
@@ -301,7 +301,7 @@ def test_requests_reach_no_file_outside_the_state_folder(
     outside.mkdir()
     (outside / "air.csv").write_text("timestamp_ms,NO2\n0,100\n", encoding="utf-8")
     text = settings(f"port: {board.link}", toy_substances, broker.port)
-    with Daemon(tmp_path, text) as daemon:
+    with ServiceProcess(tmp_path, text) as daemon:
         wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
         config = load_config(daemon.config)
         for name in ("../outside/air.csv", str(outside / "air.csv"), "/etc/passwd"):

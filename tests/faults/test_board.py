@@ -15,15 +15,6 @@ import pytest
 
 from hardware.protocol import encode_scent
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import (
-    QUIET_ROW,
-    Board,
-    Daemon,
-    Mosquitto,
-    Subscriber,
-    retained,
-    wait_until,
-)
 from tests.faults.rig import (
     AIR,
     await_board,
@@ -37,6 +28,15 @@ from tests.faults.rig import (
     settings,
 )
 from tests.faults.usb import UsbBus
+from tests.sandbox import (
+    QUIET_ROW,
+    Board,
+    Mosquitto,
+    ServiceProcess,
+    Subscriber,
+    retained,
+    wait_until,
+)
 
 SPEED = 20.0
 IDS = "10c4:ea60:0001"
@@ -61,7 +61,7 @@ def test_a_board_absent_at_start_is_waited_for(
     broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path
 ) -> None:
     text = settings(f"port: {link}", toy_substances, broker.port)
-    with Subscriber(broker.port) as ear, Daemon(tmp_path, text) as daemon:
+    with Subscriber(broker.port) as ear, ServiceProcess(tmp_path, text) as daemon:
         lost = await_event(ear, "board_lost")
         assert retained(broker.port, "scent/rig/status") == "online"
         assert retained(broker.port, "scent/rig/sensor/status") == "offline"
@@ -88,7 +88,7 @@ def test_a_board_comes_back_behind_its_link_as_another_device(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED) as board,
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         await_board(ear, "online")
         first = link.readlink()
@@ -128,7 +128,7 @@ def test_a_board_known_by_its_usb_identity_comes_back_under_another_name(
     ):
         bus.plug("ttyUSB0", IDS, board.port)
         bus.plug("ttyUSB1", "1a86:7523:0001", stranger.port)
-        with Daemon(tmp_path, text, through=bus.seen_by) as daemon:
+        with ServiceProcess(tmp_path, text, through=bus.seen_by) as daemon:
             await_board(ear, "online")
             board.unplug()
             wait_until(lambda: not board.plugged, "the board to be unplugged")
@@ -155,7 +155,7 @@ def test_a_silent_board_is_told_apart_from_an_absent_one(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED) as board,
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         await_board(ear, "online")
         await_more_predictions(ear)  # its rate is known by now
@@ -178,14 +178,14 @@ def test_a_board_that_talks_garbage_is_heard_again_afterwards(
 ) -> None:
     noise = np.random.default_rng(3).bytes(300)
     text = settings(f"port: {board.link}", toy_substances, broker.port)
-    with Subscriber(broker.port) as ear, Daemon(tmp_path, text) as daemon:
+    with Subscriber(broker.port) as ear, ServiceProcess(tmp_path, text) as daemon:
         wait_until(lambda: "port opened" in daemon.log, "the port to open")
-        board.say(readings(0, 40, 1000, 0))
+        board.send(readings(0, 40, 1000, 0))
         await_board(ear, "online")
-        with board.saying(noise + b"\n"):
+        with board.sending(noise + b"\n"):
             lost = await_event(ear, "board_lost")
             await_board(ear, "offline")
-        board.say(b"\n" + readings(60, 40, 1000, 60_000))
+        board.send(b"\n" + readings(60, 40, 1000, 60_000))
         await_event(ear, "board_back")
         await_board(ear, "online")
         health = last_health(daemon, ear)
@@ -202,7 +202,7 @@ def test_a_board_that_reboots_into_its_banner_is_followed(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED) as board,
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         await_board(ear, "online")
         for boots in (2, 3, 4):
@@ -224,13 +224,13 @@ def test_a_board_that_changes_its_rate_is_followed(
     def rates() -> Iterator[float | None]:
         return (line["rate_hz"] for line in said(ear, "info"))
 
-    with Subscriber(broker.port) as ear, Daemon(tmp_path, text) as daemon:
+    with Subscriber(broker.port) as ear, ServiceProcess(tmp_path, text) as daemon:
         wait_until(lambda: "port opened" in daemon.log, "the port to open")
-        board.say(readings(0, 30, 1000, 0))
+        board.send(readings(0, 30, 1000, 0))
         wait_until(lambda: 1.0 in rates(), "1 Hz to be told")
-        board.say(readings(30, 30, 500, 30_000))
+        board.send(readings(30, 30, 500, 30_000))
         wait_until(lambda: 2.0 in rates(), "2 Hz to be told")
-        board.say(readings(60, 30, 1000, 45_500))
+        board.send(readings(60, 30, 1000, 45_500))
         wait_until(lambda: list(rates())[-1] == 1.0, "1 Hz to be told again")
         health = last_health(daemon, ear)
     assert health["frames_ok"] == 90
@@ -251,7 +251,7 @@ def test_a_stuck_and_a_saturated_channel_are_told_and_their_recovery_too(
             wait_for_listener=True,
             faults="saturate:VOC@60:60,freeze@200:60",
         ),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(
             lambda: {"VOC", "Humidity"} <= {e["channel"] for e in events(ear, "channel_recovered")},

@@ -29,17 +29,17 @@ from daemon.mqtt.publisher import BrokerState, Publisher
 from daemon.system.logs import configure_logs
 from daemon.system.memory import resident_mb
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import (
+from tests.faults.rig import AIR, settings
+from tests.sandbox import (
     ROOT,
-    Daemon,
     Mosquitto,
+    ServiceProcess,
     Subscriber,
     free_port,
     mosquitto_path,
     retained,
     wait_until,
 )
-from tests.faults.rig import AIR, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -451,9 +451,9 @@ def test_recovery_is_as_loud_as_the_failure(broker: Mosquitto, tmp_path: Path) -
     assert "connection to the broker lost" in log.getvalue()
 
 
-def said_on(daemon: Daemon, topic: str) -> list[tuple[str, int]]:
+def said_on(daemon: ServiceProcess, topic: str) -> list[tuple[str, int]]:
     """Return boot and seq of all that a service says in its log to have made for a topic."""
-    lines = [json.loads(line) for line in daemon.log.splitlines() if '"said"' in line]
+    lines = [json.loads(line) for line in daemon.log.splitlines() if '"message made"' in line]
     return [(line["boot_id"], line["seq"]) for line in lines if line["topic"] == topic]
 
 
@@ -465,12 +465,12 @@ def test_what_a_service_found_out_without_a_broker_outlives_it(
     text = settings(
         f"port: {link}", toy_substances, absent_broker.port, "log: {level: debug, format: json}"
     )
-    with SimulatedBoard(AIR, link=link, speed=20.0), Daemon(tmp_path, text) as first:
+    with SimulatedBoard(AIR, link=link, speed=20.0), ServiceProcess(tmp_path, text) as first:
         wait_until(lambda: len(said_on(first, "substance")) > 30, "thirty predictions")
         first.end(end)
         made = said_on(first, "substance")
     absent_broker.start()
-    with Subscriber(absent_broker.port) as ear, Daemon(tmp_path, text) as second:
+    with Subscriber(absent_broker.port) as ear, ServiceProcess(tmp_path, text) as second:
         ear.await_text("scent/rig/status", "online")
         wait_until(lambda: len(ear.texts(TOPIC)) >= 10, "the late predictions")
         assert second.end() == 0

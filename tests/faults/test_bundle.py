@@ -11,7 +11,6 @@ import pytest
 from daemon.cli import main
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import INT8_MODEL
-from tests.daemon.counterparts import Daemon, Mosquitto, Odours, Subscriber, wait_until
 from tests.faults.rig import (
     await_event,
     await_more_predictions,
@@ -20,6 +19,7 @@ from tests.faults.rig import (
     said,
     settings,
 )
+from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, wait_until
 
 NO2 = 0
 SPEED = 50.0
@@ -54,7 +54,7 @@ def test_a_running_model_goes_on_when_its_bundle_is_damaged(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(LEMON_LATE, link=link, speed=SPEED, wait_for_listener=True),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         await_more_predictions(ear)
         if fate == "one byte changed":
@@ -82,7 +82,7 @@ def test_a_damaged_bundle_is_refused_by_a_reload_and_taken_once_it_is_whole_agai
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(LEMON_LATE, link=link, speed=SPEED, wait_for_listener=True),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         await_more_predictions(ear)
         assert daemon.process is not None

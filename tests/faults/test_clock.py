@@ -21,8 +21,8 @@ import pytest
 from daemon.recording.segments import segments_in
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import Daemon, Mosquitto, Subscriber, wait_until
 from tests.faults.rig import AIR, await_more_predictions, events, last_health, said, settings
+from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, wait_until
 
 SOURCE = Path(__file__).with_name("wall_clock.c")
 YEAR_S = 365 * 86400
@@ -71,7 +71,7 @@ def test_the_first_ntp_sync_moves_times_and_nothing_else(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED, wait_for_listener=True),
-        Daemon(tmp_path, text, environ=clock.environ) as daemon,
+        ServiceProcess(tmp_path, text, environ=clock.environ) as daemon,
     ):
         await_more_predictions(ear, 10)
         clock.set(0, synced=True)
@@ -111,7 +111,7 @@ def test_what_waits_for_the_broker_does_not_age_with_the_clock(
     text = settings(f"port: {link}", toy_substances, absent_broker.port, "log: {level: debug}")
     with (
         SimulatedBoard(AIR, link=link, speed=SPEED, wait_for_listener=True) as board,
-        Daemon(tmp_path, text, environ=clock.environ) as daemon,
+        ServiceProcess(tmp_path, text, environ=clock.environ) as daemon,
     ):
         wait_until(lambda: board.now_s > 60, "a minute of readings")
         clock.set(0, synced=True)

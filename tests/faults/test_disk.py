@@ -20,7 +20,6 @@ from daemon.recording.segments import segments_in
 from hardware.protocol import encode_csv_header
 from hardware.recording import read_recording, read_recordings
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import Daemon, Mosquitto, Subscriber, wait_until
 from tests.faults.rig import (
     AIR,
     await_board,
@@ -33,6 +32,7 @@ from tests.faults.rig import (
     said,
     settings,
 )
+from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, wait_until
 
 SPEED = 50.0
 
@@ -74,7 +74,7 @@ def test_a_full_disk_pauses_the_recording_and_room_resumes_it(
         mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", on=folder),
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: segments_in(folder), "the first segment")
         ballast = fill(folder)
@@ -106,7 +106,7 @@ def test_the_reserve_of_the_disk_is_left_to_others(
         mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", on=folder),
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: segments_in(folder), "the first segment")
         others = folder / "others.bin"
@@ -129,7 +129,7 @@ def test_a_read_only_disk_pauses_the_recording_until_it_can_be_written_again(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: segments_in(folder), "the first segment")
         with mounted("--bind", "-o", "ro", str(folder), on=folder):
@@ -155,7 +155,7 @@ def test_a_full_state_folder_loses_no_prediction(
         mounted("-t", "tmpfs", "-o", "size=4m", "tmpfs", on=state),
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED, wait_for_listener=True),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         await_more_predictions(ear)
         ballast = fill(state)
@@ -179,7 +179,7 @@ def test_kill_9_leaves_whole_lines_and_the_next_start_a_run_of_its_own(
     text = recording_settings(link, toy_substances, broker.port, reserve_mb=0, compress="false")
     with SimulatedBoard(AIR, link=link, speed=SPEED), Subscriber(broker.port) as ear:
         for run in (1, 2):
-            with Daemon(tmp_path, text) as daemon:
+            with ServiceProcess(tmp_path, text) as daemon:
                 await_board(ear, "online")
                 wait_until(lambda run=run: len(segments_in(folder)) == run, "a segment")
                 await_more_predictions(ear)
@@ -201,7 +201,7 @@ def test_what_a_power_cut_tore_is_mended_at_the_next_start(
     half = folder / "r000003-0006-20260131T110000Z.live.csv.gz.part"
     half.write_bytes(os.urandom(100))
     text = recording_settings(tmp_path / "ttyNONE", toy_substances, broker.port)
-    with Daemon(tmp_path, text) as daemon:
+    with ServiceProcess(tmp_path, text) as daemon:
         assert daemon.end() == 0
     assert torn.read_bytes() == whole
     assert not half.exists()

@@ -42,8 +42,8 @@ from hardware.recording import read_recording
 from models.manifest import Manifest
 from tests.calibration.smelling import PETROL, of, teachable
 from tests.calibration.test_profile import _profile
-from tests.daemon.counterparts import QUIET_ROW, ROOT
 from tests.models.toys import toy_manifest
+from tests.sandbox import QUIET_ROW, ROOT
 
 if TYPE_CHECKING:
     from models.bundle import Bundle

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from hardware.encoding import encode_scent
-from tests.daemon.counterparts import Board, Daemon, Mosquitto, Subscriber, wait_until
 from tests.faults.rig import said, settings
+from tests.sandbox import Board, Mosquitto, ServiceProcess, Subscriber, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def footprints(
     found = []
     with (
         Subscriber(broker.port) as ear,
-        Daemon(folder, text) as daemon,
+        ServiceProcess(folder, text) as daemon,
         Chatter(board).running(),
     ):
         assert daemon.process is not None
@@ -124,7 +124,7 @@ def footprints(
             )
             readings = taken(ear)
             found.append(Footprint.of(daemon.process.pid, readings))
-            ear.heard.clear()
+            ear.received.clear()
     return found
 
 

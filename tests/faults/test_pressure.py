@@ -14,7 +14,6 @@ from daemon.recording.segments import segments_in
 from daemon.system.memory import resident_mb
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import Daemon, Mosquitto, Subscriber, wait_until
 from tests.faults.rig import (
     AIR,
     await_board,
@@ -24,6 +23,7 @@ from tests.faults.rig import (
     said,
     settings,
 )
+from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, wait_until
 
 SPEED = 50.0
 LITTLE_MORE = 1 << 20
@@ -34,7 +34,7 @@ STANDARD_STREAMS = 3
 
 
 @contextmanager
-def limited(daemon: Daemon, kind: int, most: int) -> Iterator[None]:
+def limited(daemon: ServiceProcess, kind: int, most: int) -> Iterator[None]:
     """Let the kernel give the running service no more than `most` of something."""
     assert daemon.process is not None
     before = resource.prlimit(daemon.process.pid, kind)
@@ -46,7 +46,7 @@ def limited(daemon: Daemon, kind: int, most: int) -> Iterator[None]:
             resource.prlimit(daemon.process.pid, kind, before)
 
 
-def address_space(daemon: Daemon) -> int:
+def address_space(daemon: ServiceProcess) -> int:
     """Return the bytes that the process has mapped."""
     assert daemon.process is not None
     pages = Path(f"/proc/{daemon.process.pid}/statm").read_text("ascii").split()[0]
@@ -74,7 +74,7 @@ def test_without_memory_to_spare_it_goes_on(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED) as board,
-        Daemon(tmp_path, configuration(link, toy_substances, broker.port)) as daemon,
+        ServiceProcess(tmp_path, configuration(link, toy_substances, broker.port)) as daemon,
     ):
         await_more_predictions(ear, 10)
         with limited(daemon, resource.RLIMIT_AS, address_space(daemon) + LITTLE_MORE):
@@ -104,7 +104,7 @@ def test_without_files_to_open_it_waits_for_them(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        Daemon(tmp_path, configuration(link, toy_substances, broker.port)) as daemon,
+        ServiceProcess(tmp_path, configuration(link, toy_substances, broker.port)) as daemon,
     ):
         await_more_predictions(ear, 10)
         with limited(daemon, resource.RLIMIT_NOFILE, STANDARD_STREAMS):

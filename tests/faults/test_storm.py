@@ -16,7 +16,7 @@ from daemon.soak.faults import BrokerFault, InjectedFault, Side, programme, told
 from daemon.soak.main import storm
 from daemon.system.signals import Stop
 from hardware.simulator.faults import parse_faults
-from tests.daemon.counterparts import ROOT, mosquitto_path
+from tests.sandbox import ROOT, mosquitto_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -68,10 +68,9 @@ def project_files() -> tuple[Path, ...]:
     waiting = [ROOT]
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
-            if path.is_dir() and not _left_out(path.name):
-                waiting.append(path)
-            elif path.is_file() and path.name not in NOT_OURS:
-                found.append(path)
+            if _left_out(path.name):
+                continue
+            (waiting if path.is_dir() else found).append(path)
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from daemon.calibrate.captures import INDEX, MOST, Captures, CapturesError
 from daemon.config.settings import SourceConfig
 from daemon.system.signals import Stop
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import Board, Odours
+from tests.sandbox import Board, Odours
 
 
 def readings(seconds: int) -> ReadingSpan:

@@ -24,11 +24,11 @@ from daemon.board.port import (
 )
 from daemon.config.settings import SourceConfig
 from daemon.system.signals import Stop
-from tests.daemon.counterparts import wait_until
+from tests.sandbox import wait_until
 
 if TYPE_CHECKING:
     from daemon.board.port import Arrival
-    from tests.daemon.counterparts import Board
+    from tests.sandbox import Board
 
 
 class Reader:
@@ -61,9 +61,9 @@ class Reader:
 def test_bytes_arrive_with_growing_times(board: Board) -> None:
     with Reader(SerialSource(SourceConfig(port=str(board.link)))) as reader:
         wait_until(lambda: reader.count(PortOpened), "the port to open")
-        board.say(b"one\n")
+        board.send(b"one\n")
         wait_until(lambda: reader.data() == b"one\n", "the first line")
-        board.say(b"two\n")
+        board.send(b"two\n")
         wait_until(lambda: reader.data() == b"one\ntwo\n", "the second line")
     times_ms = [item.arrival_ms for item in reader.seen if isinstance(item, Chunk)]
     assert times_ms == sorted(times_ms)
@@ -76,7 +76,7 @@ def test_an_unplugged_board_is_noticed_and_its_return_healed(board: Board) -> No
         wait_until(lambda: reader.count(PortClosed) >= 1, "the loss to be noticed")
         board.plug()
         wait_until(lambda: reader.count(PortOpened) == 2, "the port to open again")
-        board.say(b"back\n")
+        board.send(b"back\n")
         wait_until(lambda: reader.data() == b"back\n", "bytes after the return")
 
 

@@ -27,8 +27,8 @@ from hardware.simulator.signals import ReplaySignal
 from models.exposure import Phase
 from models.manifest import ARRAYS, write_bundle
 from tests.calibration.air import clean_air, frames, odour
-from tests.daemon.counterparts import ROOT, Board, Daemon, Mosquitto, Subscriber, wait_until
 from tests.models.toys import LABELS, toy_files, toy_manifest
+from tests.sandbox import ROOT, Board, Mosquitto, ServiceProcess, Subscriber, wait_until
 
 VOC = 2
 HEALTH = json.loads((ROOT / "daemon/schemas/health.json").read_text(encoding="utf-8"))
@@ -239,7 +239,7 @@ def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(calm(live), link=live.link, speed=50),
-        Daemon(live.folder, live.settings) as daemon,
+        ServiceProcess(live.folder, live.settings) as daemon,
     ):
         config = load_config(live.config)
 
@@ -305,7 +305,7 @@ def test_a_profile_that_cannot_be_used_leaves_the_rig_uncalibrated_and_saying_so
     live.calibrate("fit")
     live.profile.write_text(spoil(live.profile.read_text(encoding="utf-8")), encoding="utf-8")
     settings = live.settings.replace(str(live.link), str(board.link))
-    with Subscriber(broker.port) as ear, Daemon(live.folder, settings) as daemon:
+    with Subscriber(broker.port) as ear, ServiceProcess(live.folder, settings) as daemon:
         wait_until(lambda: ear.texts("scent/rig/health"), "health")
         health = json.loads(ear.texts("scent/rig/health")[-1])
         jsonschema.validate(health, HEALTH)
@@ -321,7 +321,7 @@ def test_another_rigs_profile_is_refused(live: Rig, broker: Mosquitto, board: Bo
     settings = live.settings.replace(str(live.link), str(board.link)).replace(
         "rig_id: rig", "rig_id: cellar"
     )
-    with Subscriber(broker.port) as ear, Daemon(live.folder, settings):
+    with Subscriber(broker.port) as ear, ServiceProcess(live.folder, settings):
         wait_until(lambda: ear.texts("scent/cellar/health"), "health")
         health = json.loads(ear.texts("scent/cellar/health")[-1])
     assert health["calibration"]["state"] == "unusable"

@@ -15,7 +15,7 @@ from daemon.cli import main
 from hardware.protocol import encode_csv, encode_csv_header
 from hardware.recording import read_recording
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import ROOT, Board, Mosquitto, Odours, wait_until
+from tests.sandbox import ROOT, Board, Mosquitto, Odours, wait_until
 
 NO2 = 0
 SUMMARY = json.loads((ROOT / "daemon/schemas/replay_summary.json").read_text(encoding="utf-8"))
@@ -242,7 +242,7 @@ class TestBadInput:
         self, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         output = tmp_path / "out.csv"
-        with board.saying(b"\xff\xfe\x80nonsense\r\nmore nonsense\r\n"):
+        with board.sending(b"\xff\xfe\x80nonsense\r\nmore nonsense\r\n"):
             error = self.failing(
                 capsys,
                 "record",

@@ -11,7 +11,7 @@ from daemon.cli import main
 from hardware.recording import read_recording
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.signals import ReplaySignal
-from tests.daemon.counterparts import Daemon, Mosquitto, Subscriber, wait_until
+from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, wait_until
 
 pytestmark = pytest.mark.data
 
@@ -34,7 +34,7 @@ def test_a_real_recording_shows_its_substance_on_a_subscriber(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(signal, link=link, speed=40, wait_for_listener=True),
-        Daemon(tmp_path, text),
+        ServiceProcess(tmp_path, text),
     ):
 
         def labels() -> set[str | None]:

@@ -20,7 +20,7 @@ from daemon.cli import main
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
 from daemon.sandbox.service_process import ChildService, ChildServiceError
 from daemon.sandbox.subscriber import Subscriber
-from tests.daemon.counterparts import PATIENCE_S, ROOT, wait_until
+from tests.sandbox import PATIENCE_S, ROOT, wait_until
 
 NAMED_WITHIN_S = 95.0
 """On a free machine it takes ten seconds; this only ends a test that would hang."""

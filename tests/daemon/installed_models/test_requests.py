@@ -16,9 +16,9 @@ from daemon.mqtt.service_client import RefusedError, ask
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import write_bundle
-from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, Subscriber, wait_until
 from tests.daemon.mqtt.home_assistant import HomeAssistant
 from tests.models.toys import toy_files, toy_manifest
+from tests.sandbox import ROOT, Mosquitto, Odours, ServiceProcess, Subscriber, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +112,7 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
         HomeAssistant(broker.port) as home,
         Subscriber(broker.port) as ear,
         SimulatedBoard(script, link=tmp_path / "ttyBOARD", wait_for_listener=True),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: ear.texts("scent/rig/substance"), "the first prediction")
         capsys.readouterr()
@@ -172,7 +172,7 @@ def test_a_change_that_cannot_be_taken_on_is_undone(
         store.install(made(tmp_path, version))
     store.switch(NAME, "1.0")
     text = configured(tmp_path, broker.port)
-    with Daemon(tmp_path, text) as daemon:
+    with ServiceProcess(tmp_path, text) as daemon:
         good = load_config(daemon.config)
         daemon.config.write_text(text + "nonsense: 1\n", encoding="utf-8")
         with pytest.raises(RefusedError, match="nonsense is not a setting"):

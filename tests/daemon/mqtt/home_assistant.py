@@ -17,7 +17,7 @@ import paho.mqtt.client as paho
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.daemon.counterparts import PATIENCE_S
+from tests.sandbox import PATIENCE_S
 
 UNKNOWN = "unknown"
 UNAVAILABLE = "unavailable"

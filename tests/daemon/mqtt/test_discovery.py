@@ -17,9 +17,9 @@ from hardware.simulator.board import SimulatedBoard
 from models.bundle import load_bundle
 from models.decision_spec import State
 from models.taught_head import TaughtHead
-from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, wait_until
 from tests.daemon.mqtt.home_assistant import UNAVAILABLE, UNKNOWN, Entity, HomeAssistant
 from tests.models.toys import LABELS
+from tests.sandbox import ROOT, Mosquitto, Odours, ServiceProcess, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,7 +252,7 @@ def test_home_assistant_shows_what_the_rig_smells(
         f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\nstate_dir: state\nlive_stride_s: 1\n"
         "exposure: {warm_up_min_s: 5, warm_up_max_s: 20, quiet_s: 10}\n"
     )
-    with HomeAssistant(broker.port) as home, Daemon(tmp_path, settings) as daemon:
+    with HomeAssistant(broker.port) as home, ServiceProcess(tmp_path, settings) as daemon:
         wait_until(lambda: home.payloads, "discovery")
         jsonschema.validate(home.payloads[-1], SCHEMA)
         wait_until(lambda: home.state("board") == "off", "the board to be missed")
@@ -274,7 +274,7 @@ def test_home_assistant_shows_what_the_rig_smells(
     off = settings.replace("mqtt: {", "mqtt: {home_assistant: false, ")
     with HomeAssistant(broker.port) as home:
         wait_until(lambda: "substance" in home.entities, "the retained payload")
-        with Daemon(tmp_path, off):
+        with ServiceProcess(tmp_path, off):
             wait_until(lambda: not home.entities, "the device to be removed")
     with HomeAssistant(broker.port) as home:
         wait_until(

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from daemon.mqtt import outbox as module
 from daemon.mqtt.outbox import Entry, Limits, Message, Outbox, Priority
 from daemon.mqtt.outbox_database import DamagedError, OutboxFile
-from tests.daemon.counterparts import ROOT, wait_until
+from tests.sandbox import ROOT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec, State
 from models.results import Prediction
 from models.substance_decision import Component
-from tests.daemon.counterparts import ROOT
+from tests.sandbox import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

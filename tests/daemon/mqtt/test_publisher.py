@@ -21,7 +21,7 @@ from daemon.mqtt.connection import (
 )
 from daemon.mqtt.outbox import Message, Outbox
 from daemon.mqtt.publisher import BrokerState, Publisher
-from tests.daemon.counterparts import (
+from tests.sandbox import (
     Mosquitto,
     Subscriber,
     free_port,

@@ -19,7 +19,7 @@ from daemon.recording.requests import RecordingRequests
 from daemon.recording.segments import compress, make_room, mend, segment_name, segments_in
 from daemon.requests import RequestError
 from hardware.recording import read_recording, read_recordings
-from tests.daemon.counterparts import wait_until
+from tests.sandbox import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

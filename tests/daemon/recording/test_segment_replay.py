@@ -13,8 +13,8 @@ import pytest
 from daemon.cli import main
 from daemon.recording.segments import compress, segments_in
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import Daemon, Mosquitto, Odours, Subscriber, free_port
 from tests.daemon.service.test_main import essence, predictions, settings
+from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, free_port
 
 NO2, VOC = 0, 2
 
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy_substances: Path) -> Run:
         with (
             Subscriber(broker.port) as ear,
             SimulatedBoard(script, link=link, speed=50, wait_for_listener=True) as board,
-            Daemon(folder, text) as daemon,
+            ServiceProcess(folder, text) as daemon,
         ):
             assert board.wait(60)
             daemon.end()

@@ -27,18 +27,18 @@ from daemon.service.main import NEEDS_A_MIND
 from daemon.service.reload import NEEDS_A_RESTART
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import CARD, write_bundle
-from tests.daemon.counterparts import (
+from tests.daemon.service.test_main import NO2, predictions, settings
+from tests.models.toys import toy_files, toy_manifest
+from tests.sandbox import (
     ROOT,
     Board,
-    Daemon,
     Mosquitto,
     Odours,
+    ServiceProcess,
     Subscriber,
     retained,
     wait_until,
 )
-from tests.daemon.service.test_main import NO2, predictions, settings
-from tests.models.toys import toy_files, toy_manifest
 
 STOPS_WITHIN_S = 2.0
 LONG_LEMON = Odours(((None, 60), (NO2, 3000)))
@@ -87,13 +87,13 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-def rewrite(daemon: Daemon, old: str, new: str) -> None:
+def rewrite(daemon: ServiceProcess, old: str, new: str) -> None:
     text = daemon.config.read_text(encoding="utf-8")
     assert old in text
     daemon.config.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def reload(daemon: Daemon) -> None:
+def reload(daemon: ServiceProcess) -> None:
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGHUP)
 
@@ -111,7 +111,7 @@ def test_ready_is_told_without_broker_and_board_and_the_end_as_well(
     absent_broker: Mosquitto, tmp_path: Path, toy_substances: Path, manager: Manager
 ) -> None:
     text = settings(tmp_path / "nowhere", [toy_substances], absent_broker.port)
-    with Daemon(tmp_path, text, manager.environ) as daemon:
+    with ServiceProcess(tmp_path, text, manager.environ) as daemon:
         wait_until(lambda: "READY=1" in manager.heard, "READY")
         wait_until(lambda: manager.heard.count("WATCHDOG=1") > 3, "signs of life")
         wait_until(lambda: "is silent or away" in manager.statuses[-1], "the board's absence")
@@ -128,7 +128,7 @@ def test_the_status_line_says_what_is_smelled(
     text = settings(link, [toy_substances], broker.port)
     with (
         SimulatedBoard(LONG_LEMON, link=link, speed=50, wait_for_listener=True),
-        Daemon(tmp_path, text, manager.environ),
+        ServiceProcess(tmp_path, text, manager.environ),
     ):
         wait_until(lambda: "toy-substance: lemon" in manager.statuses[-1], "lemon")
         wait_until(lambda: "The board sends" in manager.statuses[-1], "the board")
@@ -139,7 +139,10 @@ def test_a_configuration_that_never_holds_is_never_ready(
     tmp_path: Path, toy_substances: Path, manager: Manager
 ) -> None:
     text = settings(tmp_path / "tty", [toy_substances], 1883) + "\nnonsense: 1"
-    with pytest.raises(AssertionError, match="nonsense"), Daemon(tmp_path, text, manager.environ):
+    with (
+        pytest.raises(AssertionError, match="nonsense"),
+        ServiceProcess(tmp_path, text, manager.environ),
+    ):
         pass
     assert "READY=1" not in manager.heard
 
@@ -192,7 +195,7 @@ def test_another_model_is_switched_to_without_losing_a_reading(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(LONG_LEMON, link=link, speed=20, wait_for_listener=True),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: [p for p in predictions(ear) if p["label"] == "lemon"], "lemon")
         rewrite(daemon, str(toy_substances), str(other))
@@ -241,7 +244,7 @@ def test_a_configuration_that_cannot_be_used_changes_nothing_and_is_told(
     text = settings(board.link, [toy_substances], broker.port)
     with (
         Subscriber(broker.port) as ear,
-        Daemon(tmp_path, text, manager.environ) as daemon,
+        ServiceProcess(tmp_path, text, manager.environ) as daemon,
     ):
         ear.await_text("scent/rig/status", "online")
         rewrite(daemon, old, new)
@@ -265,7 +268,7 @@ def test_a_port_that_is_none_is_refused_before_the_one_in_use_is_left(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     text = settings(board.link, [toy_substances], broker.port)
-    with Subscriber(broker.port) as ear, Daemon(tmp_path, text) as daemon:
+    with Subscriber(broker.port) as ear, ServiceProcess(tmp_path, text) as daemon:
         wait_until(lambda: "port opened" in daemon.log, "the port")
         rewrite(daemon, str(board.link), str(tmp_path))
         reload(daemon)
@@ -286,7 +289,7 @@ def test_a_request_reloads_as_well_and_hears_how_it_ended(
     text = settings(board.link, [toy_substances], broker.port)
     schema = json.loads((ROOT / "daemon/schemas/request_reload.json").read_text(encoding="utf-8"))
     jsonschema.validate({"transaction": "1"}, schema)
-    with Daemon(tmp_path, text) as daemon:
+    with ServiceProcess(tmp_path, text) as daemon:
         rig = load_config(daemon.config, {})
         wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
         assert ask(rig, "reload", {})["changed"] == []
@@ -308,7 +311,7 @@ def test_broker_port_and_log_are_changed_while_it_runs(
         Subscriber(broker.port) as ear,
         SimulatedBoard(LONG_LEMON, link=one, speed=20, wait_for_listener=True),
         SimulatedBoard(LONG_LEMON, link=other, speed=20, wait_for_listener=True),
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: predictions(ear), "a prediction")
         rewrite(daemon, "rig_id: rig", "rig_id: attic")
@@ -345,7 +348,7 @@ def test_it_stops_within_two_seconds_whatever_the_broker_does(
     with deaf:
         for _ in range(5):
             text = settings(board.link, [toy_substances], absent_broker.port)
-            with Daemon(tmp_path, text) as daemon:
+            with ServiceProcess(tmp_path, text) as daemon:
                 if broker_is == "connected":
                     wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
                 began_s = time.monotonic()

@@ -13,11 +13,11 @@ import pytest
 from daemon.cli import main
 from hardware.channels import CHANNEL_NAMES
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.counterparts import (
+from tests.sandbox import (
     Board,
-    Daemon,
     Mosquitto,
     Odours,
+    ServiceProcess,
     Subscriber,
     retained,
     wait_until,
@@ -76,14 +76,14 @@ def test_a_smell_is_recognised_and_everything_said_obeys_its_schema(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(LEMON_AFTER_AIR, link=link, speed=50, wait_for_listener=True) as board,
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: "recognised" in states(ear), "a recognised smell")
         board.wait(20)
         wait_until(lambda: states(ear, "mixture"), "the mixture's state")
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
-        heard = list(ear.heard)
+        heard = list(ear.received)
     recognised = [said for said in predictions(ear) if said["state"] == "recognised"]
     assert {said["label"] for said in recognised} == {"lemon"}
     assert states(ear, "mixture") == ["disabled"]
@@ -126,7 +126,7 @@ def essence(said: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if key not in moment}
 
 
-def replayed(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+def replayed(daemon: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """Replay what the daemon recorded, with its own configuration."""
     (recording,) = daemon.recordings
     assert main(["replay", str(recording), "--json", "--config", str(daemon.config)]) == 0
@@ -151,7 +151,7 @@ def test_replay_of_the_services_recording_gives_what_the_service_said(
             wait_for_listener=True,
             faults="garbage@30,stuck:CO@100:20,pause@130:8,nan:VOC@20:5,jitter@60:30",
         ) as board,
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         assert board.wait(30)
         daemon.end()
@@ -191,7 +191,7 @@ def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
             link=link,
             wait_for_listener=True,
         ) as board,
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         assert board.wait(30)
         daemon.end()
@@ -205,7 +205,7 @@ def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
 def test_kill_9_turns_status_to_offline(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
-    with Daemon(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
+    with ServiceProcess(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
         wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
         daemon.end(signal.SIGKILL)
         wait_until(lambda: retained(broker.port, "scent/rig/status") == "offline", "the last will")
@@ -215,7 +215,7 @@ def test_kill_9_turns_status_to_offline(
 def test_a_stop_signal_ends_it_cleanly_and_says_offline(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path, number: signal.Signals
 ) -> None:
-    with Daemon(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
+    with ServiceProcess(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
         wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
         assert daemon.end(number) == 0
         assert "Traceback" not in daemon.log
@@ -228,7 +228,7 @@ def test_without_a_broker_it_records_and_recognises_and_delivers_later(
     text = settings(link, [toy_substances], absent_broker.port, "record: true")
     with (
         SimulatedBoard(LEMON_AFTER_AIR, link=link, speed=100, wait_for_listener=True) as board,
-        Daemon(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as daemon,
     ):
         assert board.wait(30)
         wait_until(lambda: daemon.recordings, "the recording")
@@ -249,7 +249,7 @@ def test_sensor_status_follows_the_board_through_unplug_and_replug(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(air, link=link, speed=20) as board,
-        Daemon(tmp_path, settings(link, [toy_substances], broker.port)),
+        ServiceProcess(tmp_path, settings(link, [toy_substances], broker.port)),
     ):
         ear.await_text("scent/rig/sensor/status", "online")
         board.unplug()
@@ -271,7 +271,7 @@ def test_health_counts_what_the_line_lost(
             wait_for_listener=True,
             faults="garbage@10,truncate@20,stuck:CO@5:50",
         ) as board,
-        Daemon(tmp_path, settings(link, [toy_substances], broker.port)) as daemon,
+        ServiceProcess(tmp_path, settings(link, [toy_substances], broker.port)) as daemon,
     ):
         assert board.wait(20)
         daemon.end()
@@ -297,7 +297,7 @@ def test_no_secret_reaches_the_log(
         "log: {level: debug}",
         mqtt=f", username: me, password_file: {secret}",
     )
-    with Daemon(tmp_path, text) as daemon:
+    with ServiceProcess(tmp_path, text) as daemon:
         wait_until(lambda: "No MQTT broker answers" in daemon.log, "a failed connection")
         absent_broker.start()
         wait_until(lambda: "connected to the broker" in daemon.log, "the connection")

@@ -20,8 +20,8 @@ import pytest
 from hardware.simulator.board import SimulatedBoard
 from models.decision_spec import DecisionSpec
 from models.manifest import ARRAYS, write_bundle
-from tests.daemon.counterparts import ROOT, Daemon, Mosquitto, Odours, Subscriber
 from tests.models.toys import EMBEDDING, toy_arrays, toy_files, toy_manifest, toy_space
+from tests.sandbox import ROOT, Mosquitto, Odours, ServiceProcess, Subscriber
 
 NO2, ETHANOL, VOC, CO = range(4)
 SPEED = 200.0
@@ -78,7 +78,7 @@ def episode(
             SimulatedBoard(
                 Odours(script), link=link, speed=SPEED, wait_for_listener=True, faults=faults or ()
             ) as board,
-            Daemon(folder, settings) as daemon,
+            ServiceProcess(folder, settings) as daemon,
         ):
             assert board.wait(60)
             assert daemon.end() == 0

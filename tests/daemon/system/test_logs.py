@@ -16,7 +16,7 @@ import structlog
 
 from daemon.config.settings import LogConfig
 from daemon.system.logs import MASK, configure_logs, get_logger
-from tests.daemon.counterparts import ROOT
+from tests.sandbox import ROOT
 
 
 @pytest.fixture(autouse=True)

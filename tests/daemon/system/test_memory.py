@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.daemon.counterparts import ROOT
+from tests.sandbox import ROOT
 
 PROGRAM = """
 import numpy as np

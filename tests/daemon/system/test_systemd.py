@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.system.systemd import ALIVE_PER_INTERVAL, ServiceManager
-from tests.daemon.counterparts import PATIENCE_S
+from tests.sandbox import PATIENCE_S
 
 
 class ModelStream:

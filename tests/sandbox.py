@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
 
 
@@ -104,14 +104,14 @@ class Subscriber:
     """A real MQTT client that notes everything below `scent/`."""
 
     port: int
-    heard: list[ReceivedMessage] = field(default_factory=list)
+    received: list[ReceivedMessage] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         subscribed = threading.Event()
         self._client.on_connect = lambda client, *_: client.subscribe("scent/#", qos=1)
         self._client.on_subscribe = lambda *_: subscribed.set()
-        self._client.on_message = lambda _client, _data, message: self.heard.append(
+        self._client.on_message = lambda _client, _data, message: self.received.append(
             ReceivedMessage(message.topic, message.payload.decode(), message.retain, message.qos)
         )
         self._client.connect("127.0.0.1", self.port)
@@ -124,10 +124,12 @@ class Subscriber:
         self._client.loop_stop()
 
     def texts(self, topic: str) -> list[str]:
-        return [message.text for message in list(self.heard) if message.topic == topic]
+        return [message.text for message in list(self.received) if message.topic == topic]
 
     def await_text(self, topic: str, text: str) -> None:
-        wait_until(lambda: text in self.texts(topic), f"{text!r} on {topic}; heard {self.heard}")
+        wait_until(
+            lambda: text in self.texts(topic), f"{text!r} on {topic}; received {self.received}"
+        )
 
 
 def retained(port: int, topic: str) -> str | None:
@@ -137,7 +139,7 @@ def retained(port: int, topic: str) -> str | None:
         while time.monotonic() < deadline_s and not late.texts(topic):
             time.sleep(0.02)
         kept = [
-            message.text for message in late.heard if message.topic == topic and message.retained
+            message.text for message in late.received if message.topic == topic and message.retained
         ]
     return kept[0] if kept else None
 
@@ -159,17 +161,17 @@ class Board:
         self.link.symlink_to(path)
         return self
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         os.write(self.master, data)
 
     @contextmanager
-    def saying(self, data: bytes) -> Iterator[None]:
+    def sending(self, data: bytes) -> Iterator[None]:
         """Say the same every tenth of a second, as long as the block runs."""
         enough = threading.Event()
 
         def chatter() -> None:
             while not enough.wait(0.1):
-                self.say(data)
+                self.send(data)
 
         thread = threading.Thread(target=chatter)
         thread.start()
@@ -215,7 +217,7 @@ class Odours:
 
 
 @dataclass
-class Daemon:
+class ServiceProcess:
     """`scentd run` in a process of its own, as a rig runs it; `through` is a command before it."""
 
     folder: Path
