@@ -21,13 +21,13 @@ from torch import Tensor
 from hardware.errors import ScentdError
 from models.preprocess import PreprocessSpec, batch_features
 from training.config import INT8_TOLERANCE
-from training.data.substance_tables import Knowledge, gather
+from training.data.substance_tables import SubstanceTables, read_substance_tables
 from training.network.cross_modal import CrossModalNet
-from training.network.cross_modal_objective import Objective, cross_modal_network
+from training.network.cross_modal_objective import CrossModalObjective, build_cross_modal_network
 from training.network.losses import mixture_loss, substance_loss
-from training.network.scentformer import MixtureNet, Network, build_network
+from training.network.scentformer import MixtureNet, ScentFormer, build_network
 from training.network.stem import StatisticsStem
-from training.sampling.epochs import EpochSampler, own_steps, standardised_spec
+from training.sampling.epochs import EpochSampler, measure_window_scale, steps_without_teachers
 from training.sampling.windows import NO_AUGMENTATION, WindowSampler
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class TrainingError(ScentdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class TrainedNetwork:
     """A trained network and the preprocessing it was trained behind.
 
     Attributes
@@ -63,21 +63,21 @@ class Fitted:
     objective: what was trained beside the network and is not exported; None without cross_modal.
     """
 
-    network: Network
+    network: ScentFormer
     spec: PreprocessSpec
     loss: float
-    knowledge: Knowledge = field(default_factory=Knowledge)
-    objective: Objective | None = None
+    knowledge: SubstanceTables = field(default_factory=SubstanceTables)
+    objective: CrossModalObjective | None = None
 
 
-def fit(
+def train_network(
     config: TrainConfig,
     data: Dataset,
     *,
     folder: Path | None = None,
     device: str = "cpu",
     on_step: Callable[[int, float], None] = lambda _step, _loss: None,
-) -> Fitted:
+) -> TrainedNetwork:
     """Train one network.
 
     Parameters
@@ -103,7 +103,9 @@ def fit(
     return _run(trainer, folder, _later(on_step, done))
 
 
-def _run(trainer: Trainer, folder: Path | None, on_step: Callable[[int, float], None]) -> Fitted:
+def _run(
+    trainer: Trainer, folder: Path | None, on_step: Callable[[int, float], None]
+) -> TrainedNetwork:
     """Go on from the folder's checkpoint, if there is one, to the last step."""
     path = folder / CHECKPOINT if folder else None
     if path and path.exists():
@@ -132,7 +134,9 @@ def _later(on_step: Callable[[int, float], None], done: int) -> Callable[[int, f
     return lambda step, loss: on_step(done + step, loss)
 
 
-def measured_spec(spec: PreprocessSpec, data: Dataset, max_samples: int | None) -> PreprocessSpec:
+def measure_rms_scale(
+    spec: PreprocessSpec, data: Dataset, max_samples: int | None
+) -> PreprocessSpec:
     """Return `spec` with each feature's scale: its root mean square over the training rows.
 
     The center stays 0: no change in, no change out, so that a gain on the
@@ -154,22 +158,30 @@ class Trainer:
     """One training's whole state, so that it can be saved and go on bit for bit."""
 
     def __init__(
-        self, config: TrainConfig, data: Dataset, device: str, teachers: Sequence[Network] = ()
+        self, config: TrainConfig, data: Dataset, device: str, teachers: Sequence[ScentFormer] = ()
     ) -> None:
         self.config, self.device, self.teachers = config, device, teachers
-        self.steps = own_steps(config, data)
-        self.knowledge = gather(config.cross_modal, data) if config.cross_modal else Knowledge()
+        self.steps = steps_without_teachers(config, data)
+        self.knowledge = (
+            read_substance_tables(config.cross_modal, data)
+            if config.cross_modal
+            else SubstanceTables()
+        )
         self.identity = _identity(config, data, self.knowledge)
         torch.manual_seed(config.seed)
-        measure = standardised_spec if config.standardise == "windows" else measured_spec
+        measure = measure_window_scale if config.standardise == "windows" else measure_rms_scale
         self.spec = measure(config.preprocessing, data, config.max_samples)
         self.sampler = _sampler(config, data, self.spec, device)
-        self.network: Network
-        self.objective: Objective | None = None
+        self.network: ScentFormer
+        self.objective: CrossModalObjective | None = None
         if config.cross_modal:
             trained = data.targets.sum(axis=0) > 0
-            self.network = cross_modal_network(config, self.spec, self.knowledge, len(data.labels))
-            self.objective = Objective(config, self.spec, self.knowledge, trained).to(device)
+            self.network = build_cross_modal_network(
+                config, self.spec, self.knowledge, len(data.labels)
+            )
+            self.objective = CrossModalObjective(config, self.spec, self.knowledge, trained).to(
+                device
+            )
         else:
             self.network = build_network(
                 config.task,
@@ -223,12 +235,12 @@ class Trainer:
         self.losses.append(float(loss.detach()))
         return self.losses[-1]
 
-    def result(self) -> Fitted:
+    def result(self) -> TrainedNetwork:
         """Return the averaged network."""
         tail = self.losses[-max(1, self.steps // 10) :]
         network = copy.deepcopy(self.average).cpu().eval()
         objective = copy.deepcopy(self.average_objective)
-        return Fitted(
+        return TrainedNetwork(
             network,
             self.spec,
             float(np.mean(tail)) if tail else math.nan,
@@ -334,7 +346,9 @@ class Trainer:
                 mean.lerp_(current, 1 - decay)
 
     @staticmethod
-    def _parameters(network: Network, objective: Objective | None) -> list[torch.nn.Parameter]:
+    def _parameters(
+        network: ScentFormer, objective: CrossModalObjective | None
+    ) -> list[torch.nn.Parameter]:
         return [*network.parameters(), *(objective.parameters() if objective else ())]
 
 
@@ -365,29 +379,29 @@ def _schedule(step: int, steps: int, settings: OptimiserConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _identity(config: TrainConfig, data: Dataset, knowledge: Knowledge) -> str:
+def _identity(config: TrainConfig, data: Dataset, knowledge: SubstanceTables) -> str:
     """Tell trainings apart by their data and by every setting that is not the default.
 
     So an option that is added later does not cut off trainings that never knew it.
     """
     # How the network is quantised afterwards, and how well, is no part of its training.
     trained = dataclasses.replace(config, quantisation="dynamic", tolerance=INT8_TOLERANCE)
-    parts = [chosen_settings(trained), data.sha256]
+    parts = [non_default_settings(trained), data.sha256]
     if config.cross_modal:
         parts.append(knowledge.sha256)
     text = json.dumps(parts, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def chosen_settings(config: object) -> dict[str, Any]:
+def non_default_settings(config: object) -> dict[str, Any]:
     """Return the settings of a configuration that are not the defaults, nested as they are."""
     chosen: dict[str, Any] = {}
     for item in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            chosen[item.name] = chosen_settings(value)
+            chosen[item.name] = non_default_settings(value)
         elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-            chosen[item.name] = [chosen_settings(part) for part in value]
+            chosen[item.name] = [non_default_settings(part) for part in value]
         elif value != item.default:
             chosen[item.name] = value
     return chosen

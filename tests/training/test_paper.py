@@ -21,7 +21,7 @@ from torch import nn  # noqa: E402
 
 import training.fit as fitting  # noqa: E402
 from training.network.stem import PatchStem, sinusoidal_positions  # noqa: E402
-from training.sampling.epochs import EpochSampler, standardised_spec, total_steps  # noqa: E402
+from training.sampling.epochs import EpochSampler, measure_window_scale, total_steps  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -107,7 +107,7 @@ def test_features_are_standardised_by_the_training_windows(
     np.testing.assert_allclose(x.mean(axis=(0, 1)), 0, atol=1e-4)
     np.testing.assert_allclose(x.std(axis=(0, 1)), 1, atol=1e-4)
     # Measured on nothing but the training part: other recordings are off.
-    half = standardised_spec(paper.preprocessing, fifty.subset(np.arange(150) < 40), None)
+    half = measure_window_scale(paper.preprocessing, fifty.subset(np.arange(150) < 40), None)
     assert abs(cut_windows(fifty.samples, half).x.mean(axis=(0, 1))).max() > 0.01
 
 
@@ -182,7 +182,7 @@ def test_training_by_epochs_resumes_bit_for_bit(
         optimiser=dataclasses.replace(paper.optimiser, epochs=2),
     )
     data = fifty.subset(np.arange(150) % 3 == 0)
-    whole = fitting.fit(small, data).network.state_dict()
+    whole = fitting.train_network(small, data).network.state_dict()
 
     class Cut(Exception):  # noqa: N818
         pass
@@ -193,9 +193,11 @@ def test_training_by_epochs_resumes_bit_for_bit(
 
     monkeypatch.setattr(fitting, "SAVE_EVERY_STEPS", 4)
     with pytest.raises(Cut):
-        fitting.fit(small, data, folder=tmp_path, on_step=cut)
+        fitting.train_network(small, data, folder=tmp_path, on_step=cut)
     seen: list[int] = []
-    resumed = fitting.fit(small, data, folder=tmp_path, on_step=lambda step, _: seen.append(step))
+    resumed = fitting.train_network(
+        small, data, folder=tmp_path, on_step=lambda step, _: seen.append(step)
+    )
     # The cut came between step 8 and its checkpoint; an epoch has five batches.
     assert seen == [5, 6, 7, 8, 9, 10]
     for name, tensor in resumed.network.state_dict().items():

@@ -43,14 +43,14 @@ from training.evaluation.evaluate import ask, score
 from training.evaluation.scoring import cut_windows, mixture_scores, substance_scores
 from training.evaluation.streaming import Streams, fading_means, stream
 from training.experiments.crossval import best_constant, cross_validate
-from training.export.bundle import Provenance, write
+from training.export.bundle import Provenance, export_bundle
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
 import training.fit as fitting  # noqa: E402
 from training.export.onnx import quantise, to_onnx  # noqa: E402
-from training.fit import TrainingError, fit, measured_spec  # noqa: E402
-from training.network.losses import focal_bce, mixture_loss, soft_misses  # noqa: E402
+from training.fit import TrainingError, measure_rms_scale, train_network  # noqa: E402
+from training.network.losses import focal_bce, mixture_loss, soft_miss_share  # noqa: E402
 from training.network.scentformer import build_network  # noqa: E402
 from training.sampling.windows import WindowSampler  # noqa: E402
 
@@ -156,7 +156,7 @@ def test_constant_recording_is_not_called_permuted() -> None:
 
 
 def test_unaugmented_training_windows_are_those_of_the_models(data: Dataset) -> None:
-    spec = measured_spec(SPEC, data, None)
+    spec = measure_rms_scale(SPEC, data, None)
     sampler = WindowSampler(data, spec, PLAIN, seed=4)
     x, mask, target = sampler.batch(32)
     assert mask.min() == 1
@@ -172,7 +172,7 @@ def test_unaugmented_training_windows_are_those_of_the_models(data: Dataset) -> 
 
 
 def test_partial_training_windows_start_right_after_a_reset(data: Dataset) -> None:
-    spec = measured_spec(SPEC, data, None)
+    spec = measure_rms_scale(SPEC, data, None)
     sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, partial=1.0), seed=4)
     x, mask, _ = sampler.batch(64)
     lengths = mask.sum(dim=1)
@@ -184,7 +184,7 @@ def test_partial_training_windows_start_right_after_a_reset(data: Dataset) -> No
 
 
 def test_windows_from_the_start_begin_with_the_recording(data: Dataset) -> None:
-    spec = measured_spec(SPEC, data, None)
+    spec = measure_rms_scale(SPEC, data, None)
     sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, from_start=1.0), seed=4)
     x, _, _ = sampler.batch(32)
     firsts = {batch_features(s.values, spec)[0].x[3].round(3).tobytes() for s in data.samples}
@@ -192,7 +192,7 @@ def test_windows_from_the_start_begin_with_the_recording(data: Dataset) -> None:
 
 
 def test_dropped_channel_is_no_change_and_one_survives(data: Dataset) -> None:
-    spec = measured_spec(SPEC, data, None)
+    spec = measure_rms_scale(SPEC, data, None)
     sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, channel_dropout=1.0), seed=4)
     x, _, _ = sampler.batch(64)
     alive = x.reshape(64, 20, 2, 2).abs().amax(dim=(1, 2)) > 0
@@ -201,7 +201,7 @@ def test_dropped_channel_is_no_change_and_one_survives(data: Dataset) -> None:
 
 
 def test_mixing_keeps_targets_convex(data: Dataset) -> None:
-    spec = measured_spec(SPEC, data, None)
+    spec = measure_rms_scale(SPEC, data, None)
     sampler = WindowSampler(
         data, spec, dataclasses.replace(PLAIN, mix=1.0, mix_parts=3, mix_alpha=1.0), seed=4
     )
@@ -218,7 +218,7 @@ def test_a_channel_that_is_dead_for_one_label_does_not_tell_that_label(data: Dat
             values[:, channel_index("VOC")] = np.nan
         samples.append(dataclasses.replace(sample, values=values))
     partly_dead = dataclasses.replace(data, samples=tuple(samples))
-    spec = measured_spec(SPEC, partly_dead, None)
+    spec = measure_rms_scale(SPEC, partly_dead, None)
 
     def share_alive(augment: AugmentConfig) -> list[float]:
         x, _, target = WindowSampler(partly_dead, spec, augment, seed=4).batch(600)
@@ -241,7 +241,7 @@ def test_recordings_out_of_time_order_are_drawn_as_often_as_asked(data: Dataset)
         for sample in data.samples
     )
     permuted = dataclasses.replace(data, samples=samples)
-    spec = measured_spec(SPEC, data, None)
+    spec = measure_rms_scale(SPEC, data, None)
 
     def share_drawn(weight: float) -> float:
         augment = dataclasses.replace(PLAIN, out_of_order=weight)
@@ -261,7 +261,9 @@ def test_student_learns_what_its_teachers_agree_on(data: Dataset, tmp_path: Path
         augment=dataclasses.replace(PLAIN, mix=1.0, mix_where="encoding"),
     )
     steps: list[int] = []
-    student = fit(config, data, folder=tmp_path, on_step=lambda step, _: steps.append(step)).network
+    student = train_network(
+        config, data, folder=tmp_path, on_step=lambda step, _: steps.append(step)
+    ).network
     assert steps == list(range(1, 181))
     # Teachers that were taught wrong labels: the student follows them, not the labels.
     wrong = dataclasses.replace(
@@ -271,7 +273,10 @@ def test_student_learns_what_its_teachers_agree_on(data: Dataset, tmp_path: Path
         ),
     )
     trainer = fitting.Trainer(
-        dataclasses.replace(config, teachers=()), data, "cpu", [fit(CONFIG, wrong).network]
+        dataclasses.replace(config, teachers=()),
+        data,
+        "cpu",
+        [train_network(CONFIG, wrong).network],
     )
     misled = fitting._run(trainer, None, lambda _step, _loss: None).network
     x, mask, target = WindowSampler(data, trainer.spec, PLAIN, seed=6).batch(64)
@@ -287,18 +292,20 @@ def test_student_learns_what_its_teachers_agree_on(data: Dataset, tmp_path: Path
 
 def test_distillation_goes_on_where_it_was_cut_off(data: Dataset, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, teachers=(TeacherConfig(seed=8, steps=20, augment=PLAIN),))
-    whole = fit(config, data).network.state_dict()
-    fit(config, data, folder=tmp_path)
+    whole = train_network(config, data).network.state_dict()
+    train_network(config, data, folder=tmp_path)
     (tmp_path / fitting.CHECKPOINT).unlink()  # the teacher is kept, the student starts anew
     steps: list[int] = []
-    resumed = fit(config, data, folder=tmp_path, on_step=lambda step, _: steps.append(step))
+    resumed = train_network(
+        config, data, folder=tmp_path, on_step=lambda step, _: steps.append(step)
+    )
     assert steps[0] == 21
     for name, tensor in resumed.network.state_dict().items():
         assert torch.equal(tensor, whole[name]), name
 
 
 def test_resumed_training_equals_an_uninterrupted_one(data: Dataset, tmp_path: Path) -> None:
-    whole = fit(CONFIG, data).network.state_dict()
+    whole = train_network(CONFIG, data).network.state_dict()
 
     class Cut(Exception):  # noqa: N818
         pass
@@ -312,11 +319,13 @@ def test_resumed_training_equals_an_uninterrupted_one(data: Dataset, tmp_path: P
     saved, module.SAVE_EVERY_STEPS = module.SAVE_EVERY_STEPS, 10
     try:
         with pytest.raises(Cut):
-            fit(CONFIG, data, folder=tmp_path, on_step=cut)
+            train_network(CONFIG, data, folder=tmp_path, on_step=cut)
     finally:
         module.SAVE_EVERY_STEPS = saved
     steps: list[int] = []
-    resumed = fit(CONFIG, data, folder=tmp_path, on_step=lambda step, _: steps.append(step))
+    resumed = train_network(
+        CONFIG, data, folder=tmp_path, on_step=lambda step, _: steps.append(step)
+    )
     assert steps[0] == 31
     for name, tensor in resumed.network.state_dict().items():
         assert torch.equal(tensor, whole[name]), name
@@ -324,9 +333,9 @@ def test_resumed_training_equals_an_uninterrupted_one(data: Dataset, tmp_path: P
 
 def test_checkpoint_of_another_training_is_refused(data: Dataset, tmp_path: Path) -> None:
     short = dataclasses.replace(CONFIG, optimiser=dataclasses.replace(CONFIG.optimiser, steps=5))
-    fit(short, data, folder=tmp_path)
+    train_network(short, data, folder=tmp_path)
     with pytest.raises(TrainingError, match="another configuration"):
-        fit(dataclasses.replace(short, seed=99), data, folder=tmp_path)
+        train_network(dataclasses.replace(short, seed=99), data, folder=tmp_path)
 
 
 def test_crossval_learns_what_is_there_to_learn(data: Dataset, tmp_path: Path) -> None:
@@ -371,10 +380,10 @@ def test_shuffled_labels_cannot_be_learned(data: Dataset, tmp_path: Path) -> Non
 
 
 def test_bundle_of_a_fitted_network_agrees_with_torch(data: Dataset, tmp_path: Path) -> None:
-    fitted = fit(CONFIG, data)
+    fitted = train_network(CONFIG, data)
     metrics = {"crossval": {"top1": 0.5}, "notes": ["Half of it."]}
     provenance = Provenance("test", "tiny.yaml", metrics)
-    write(tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), provenance)
+    export_bundle(tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), provenance)
     card = (tmp_path / "tiny" / "README.md").read_text()
     assert "| crossval | top1 | 0.5 |" in card
     assert "Half of it." in card
@@ -423,8 +432,8 @@ def test_mixture_loss_is_least_at_the_truth() -> None:
 def test_soft_misses_count_what_is_not_within_a_tenth() -> None:
     target = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8]])
     predicted = torch.tensor([[0.5, 0.1, 0.4], [0.6, 0.2, 0.2]])
-    assert float(soft_misses(predicted, target)) == pytest.approx(0.5, abs=0.03)
-    assert float(soft_misses(target, target)) < 0.05
+    assert float(soft_miss_share(predicted, target)) == pytest.approx(0.5, abs=0.03)
+    assert float(soft_miss_share(target, target)) < 0.05
 
 
 def test_focal_loss_without_focus_is_half_the_cross_entropy(
@@ -536,8 +545,12 @@ def test_evidence_is_worth_little_when_windows_repeat_each_other() -> None:
 def test_stream_asks_every_five_seconds_from_the_first_window_on(
     data: Dataset, tmp_path: Path
 ) -> None:
-    fitted = fit(dataclasses.replace(CONFIG, optimiser=OptimiserConfig(steps=3, batch=4)), data)
-    write(tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), Provenance("test", "tiny.yaml"))
+    fitted = train_network(
+        dataclasses.replace(CONFIG, optimiser=OptimiserConfig(steps=3, batch=4)), data
+    )
+    export_bundle(
+        tmp_path / "tiny", CONFIG, fitted, data, DecisionSpec(), Provenance("test", "tiny.yaml")
+    )
     bundle = load_bundle(tmp_path / "tiny", precision="fp32")
     long = dataclasses.replace(data.samples[0], values=np.tile(data.samples[0].values, (3, 1)))
     streams = stream(bundle, [long])

@@ -65,12 +65,12 @@ def load_training(args: argparse.Namespace) -> tuple[TrainConfig, Dataset, Path]
     """Return the configuration, the data and the run folder that the options name."""
     config = load_train_config(config_path(args.config))
     refuse_test_part(args.data)
-    data = load_task(config.task, args.data)
+    data = load_recordings(config.task, args.data)
     folder = args.run_folder or Path("runs") / config.name
     return config, data, folder
 
 
-def load_task(
+def load_recordings(
     task: str, folder: Path, index: Path | None = None, labels: Sequence[str] | None = None
 ) -> Dataset:
     """Load the recordings of a task; of a whole data set its training part, which is named."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
-from training.commands._shared import load_task
+from training.commands._shared import load_recordings
 from training.experiments.audit.verdicts import STEPS, Audit, Reference, audit
 from training.reports.audit import write
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.trees < 1:
         raise UsageError(f"Expected --trees of at least 1, got {args.trees}.")
-    data = load_task(args.task, args.data)
+    data = load_recordings(args.task, args.data)
     reference = _reference(args.model_report, data) if args.model_report else None
     with tqdm(total=len(STEPS), unit="control", dynamic_ncols=True) as bar:
 

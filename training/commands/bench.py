@@ -66,7 +66,7 @@ def _accuracy(args: argparse.Namespace) -> int:
     from training.export import precision  # noqa: PLC0415
 
     config, data, folder = load_training(args)
-    compared = precision.compare(
+    compared = precision.compare_precisions(
         folder,
         data,
         folds_of(data),
@@ -75,8 +75,8 @@ def _accuracy(args: argparse.Namespace) -> int:
         timed=args.runs,
         on_fold=lambda fold: print(f"Quantising and scoring fold {fold}", file=sys.stderr),
     )
-    rows = precision.report(compared, config.task)
-    chosen = precision.choice(rows)
+    rows = precision.precision_report(compared, config.task)
+    chosen = precision.choose_precision(rows)
     result = {"model": config.name, "kinds": rows, "choice": chosen, "set": config.quantisation}
     headline = precision.HEADLINE[config.task]
     fine = rows[config.quantisation]["loss"] <= precision.LARGEST_LOSS
@@ -115,7 +115,7 @@ def _times(args: argparse.Namespace) -> int:
     import torch  # noqa: PLC0415
 
     from training.export.onnx import quantise, to_onnx  # noqa: PLC0415
-    from training.export.precision import interleaved_ms, session  # noqa: PLC0415
+    from training.export.precision import open_session, time_interleaved  # noqa: PLC0415
     from training.network.scentformer import build_network  # noqa: PLC0415
 
     config = load_train_config(config_path(args.config))
@@ -140,11 +140,11 @@ def _times(args: argparse.Namespace) -> int:
         with torch.inference_mode():
             network(*tensors)
 
-    times = interleaved_ms(
+    times = time_interleaved(
         {
             "torch_fp32": in_torch,
-            "fp32": _runner(session(model), x, mask),
-            "int8": _runner(session(small), x, mask),
+            "fp32": _runner(open_session(model), x, mask),
+            "int8": _runner(open_session(small), x, mask),
         },
         args.runs,
     )

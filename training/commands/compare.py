@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.commands._folds import chosen_folds, words
-from training.commands._shared import load_task
+from training.commands._shared import load_recordings
 from training.experiments.baselines.comparison import (
     FoldAnswers,
     compare,
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
     entries = chosen(words(args.models))
-    data = load_task("substance", args.data)
+    data = load_recordings("substance", args.data)
     folds = chosen_folds(args.folds, data)
     answers: dict[str, dict[int, FoldAnswers]] = {entry.name: {} for entry in entries}
     rows: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
 from training.commands._folds import chosen_folds, words
-from training.commands._shared import config_path, fold_bars, load_task
+from training.commands._shared import config_path, fold_bars, load_recordings
 from training.config import load_train_config
 from training.data.layouts import refuse_test_part
 from training.experiments.cross_modal import (
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     # Misspelt switches are found before anything is read.
     tasks(names, [], unseen=True)
     refuse_test_part(args.data)
-    data = load_task("substance", args.data)
+    data = load_recordings("substance", args.data)
     todo = tasks(names, chosen_folds(args.folds, data), unseen=not args.no_unseen)
     folder = args.run_folder or Path("runs") / config.name
     seen: dict[str, dict[int, HeldOutAnswers]] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from models.bundle import load_bundle
-from training.commands._shared import load_task, score_lines
+from training.commands._shared import load_recordings, score_lines
 from training.evaluation.evaluate import ask, score, tally
 from training.evaluation.intervals import intervals
 from training.evaluation.scoring import values
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.streaming and args.task == "mixture":
         raise UsageError("--streaming announces substances; a mixture has no one label.")
     labels = _chosen(args.labels, manifest.labels, args.task)
-    data = load_task(args.task, args.data, args.index, labels)
+    data = load_recordings(args.task, args.data, args.index, labels)
     answers = ask(bundle, data)
     result: dict[str, Any] = dict(score(bundle, data, answers))
     groups = [sample.group for sample in data.samples]

@@ -13,7 +13,7 @@ from hardware.errors import UsageError
 from models.bundle import load_bundle
 from training.commands._shared import add_training_options, config_path, load_training
 from training.experiments.crossval import REPORT, fit_decision
-from training.export.model_card import measured, notes
+from training.export.model_card import collect_figures, figure_notes
 from training.export.rig_arrays import bundle_arrays
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, load it again, and say what it is."""
-    from training.export.bundle import NOTES, Provenance, write  # noqa: PLC0415 - torch
-    from training.fit import fit  # noqa: PLC0415
+    from training.export.bundle import NOTES, Provenance, export_bundle  # noqa: PLC0415 - torch
+    from training.fit import train_network  # noqa: PLC0415
 
     config, data, folder = load_training(args)
     report = _report(folder, config.name, data.sha256)
     if config.in_order_only:
-        data = data.in_order()
-    fitted = fit(config, data, folder=folder / "final", device=args.device)
+        data = data.drop_unordered()
+    fitted = train_network(config, data, folder=folder / "final", device=args.device)
     decision = fit_decision(folder)
     provenance = Provenance(
         command=shlex.join(
@@ -59,18 +59,18 @@ def run(args: argparse.Namespace) -> int:
         ),
         config_file=config_path(args.config).name,
         metrics={
-            **measured(report, folder),
-            NOTES: notes(report, folder),
+            **collect_figures(report, folder),
+            NOTES: figure_notes(report, folder),
         },
     )
     if config.task == "substance":
         # What the network makes of its own training recordings is asked of the very bytes that
         # ship, so they are written twice: once to be asked, once with the answers.
         with tempfile.TemporaryDirectory() as place:
-            write(Path(place) / "bundle", config, fitted, data, decision, provenance)
+            export_bundle(Path(place) / "bundle", config, fitted, data, decision, provenance)
             asked = load_bundle(Path(place) / "bundle", precision="int8")
             provenance = replace(provenance, arrays=bundle_arrays(asked, data, folder))
-    manifest = write(args.output, config, fitted, data, decision, provenance)
+    manifest = export_bundle(args.output, config, fitted, data, decision, provenance)
     bundle = load_bundle(args.output)
     print(
         f"{args.output}: {manifest.name} {manifest.version}, {manifest.network.parameters:,} "

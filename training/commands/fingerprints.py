@@ -81,9 +81,10 @@ def _check(model: str, seeds: int, folder: Path) -> int:
     test = check.MIXTURE_TEST if mixture else check.SUBSTANCE_TEST
     steady = {} if mixture else check.steady_confusion(bundle, seeds, _bar)
     results = [
-        check.play_live(bundle, odour, seeds, test) for odour in _bar(check.odours_to_test(bundle))
+        check.run_live_episodes(bundle, odour, seeds, test)
+        for odour in _bar(check.live_odours(bundle))
     ]
-    print(check.markdown(results, steady))
+    print(check.confusion_table(results, steady))
     played = sum(result.trials for result in results)
     right = sum(result.right for result in results)
     silent = sum(result.silent for result in results)

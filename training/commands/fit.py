@@ -28,14 +28,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train to the last step."""
-    from training.fit import fit  # noqa: PLC0415
+    from training.fit import train_network  # noqa: PLC0415
     from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
     if config.in_order_only:
-        data = data.in_order()
+        data = data.drop_unordered()
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
     bar = StepBar(config.name, total_steps(config, data))
-    fitted = fit(config, data, folder=folder / "final", device=args.device, on_step=bar)
+    fitted = train_network(config, data, folder=folder / "final", device=args.device, on_step=bar)
     print(f"{config.name}: trained, loss {fitted.loss:.4f}; checkpoint in {folder / 'final'}")
     return 0

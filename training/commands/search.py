@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     config, data, folder = load_training(args)
     if config.in_order_only:
-        data = data.in_order()
+        data = data.drop_unordered()
     config = _shortened(config, args.steps)
     space = load_space(args.space or _shipped_space(), config)
     folds = chosen_folds(args.folds, data)

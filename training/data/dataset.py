@@ -101,7 +101,7 @@ class Dataset:
         """float32[recordings, labels]."""
         return np.stack([sample.target for sample in self.samples])
 
-    def in_order(self) -> Dataset:
+    def drop_unordered(self) -> Dataset:
         """Return the data set without the recordings whose rows are out of time order."""
         return self.subset(np.array([sample.in_order for sample in self.samples]))
 
@@ -110,7 +110,7 @@ class Dataset:
         samples = tuple(s for s, kept in zip(self.samples, keep, strict=True) if kept)
         return Dataset(self.task, self.labels, samples, self.oddities, self.folder)
 
-    def only(self, chosen: NDArray[np.bool_]) -> Dataset:
+    def select_labels(self, chosen: NDArray[np.bool_]) -> Dataset:
         """Return the recordings of the chosen labels bool[labels], with those labels alone."""
         kept = self.subset(chosen[self.targets.argmax(axis=1)])
         return dataclasses.replace(
@@ -122,11 +122,11 @@ class Dataset:
         )
 
 
-Progress = Callable[[Iterable[Path]], Iterable[Path]]
+FileProgress = Callable[[Iterable[Path]], Iterable[Path]]
 
 
 def load_substances(
-    folder: Path, labels: Sequence[str] | None = None, progress: Progress = iter
+    folder: Path, labels: Sequence[str] | None = None, progress: FileProgress = iter
 ) -> Dataset:
     """Load FOLDER/LABEL/*.csv; every recording is its own group.
 
@@ -170,7 +170,7 @@ def load_mixtures(
     folder: Path,
     index: Path | None = None,
     labels: Sequence[str] | None = None,
-    progress: Progress = iter,
+    progress: FileProgress = iter,
 ) -> Dataset:
     """Load mixture recordings, with their proportions from the index or from their names.
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DATASET = "DeweiFeng/SmellNet"
-TRAINING = {
+TRAINING_FOLDERS = {
     "base": ("base_data/training/",),
     "mixture": ("mixture_data/training_new/", "mixture_data/training_seen/"),
 }
-TEST = {
+TEST_FOLDERS = {
     "base": ("base_data/testing/",),
     "mixture": ("mixture_data/test_seen/", "mixture_data/test_unseen/"),
 }
@@ -89,12 +89,12 @@ class Download:
     fetched: int
 
 
-def prefixes(subset: str, *, with_test_splits: bool) -> tuple[str, ...]:
+def subset_folders(subset: str, *, with_test_splits: bool) -> tuple[str, ...]:
     """Return the folders of a subset ("base", "mixture" or "all"), test splits only if told so."""
     names = ("base", "mixture") if subset == "all" else (subset,)
-    parts = [part for name in names for part in TRAINING[name]]
+    parts = [part for name in names for part in TRAINING_FOLDERS[name]]
     if with_test_splits:
-        parts += [part for name in names for part in TEST[name]]
+        parts += [part for name in names for part in TEST_FOLDERS[name]]
     return tuple(parts)
 
 
@@ -124,7 +124,7 @@ def fetch(
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - of the train extra
 
     revision, listed = _listing(dataset, endpoint)
-    folders = prefixes(subset, with_test_splits=with_test_splits)
+    folders = subset_folders(subset, with_test_splits=with_test_splits)
     wanted = list(_wanted(listed, folders))
     if not any(file.path.startswith(folders) for file in wanted):
         raise DownloadError(

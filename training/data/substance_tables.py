@@ -42,12 +42,12 @@ _NOT_OF_ODOUR = re.compile(r"\b(sensors?|sensing|signals?|classification)\b", re
 """Sentences that say what a sensor is thought to give are claims about our input, not odours."""
 
 
-class KnowledgeError(UsageError):
+class SubstanceTableError(UsageError):
     """A table about the substances is missing or cannot be read; the message says which."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class SubstanceTable:
     """One view of the substances.
 
     Attributes
@@ -61,22 +61,22 @@ class Table:
     values: NDArray[np.float32]
     known: NDArray[np.bool_]
 
-    def only(self, keep: NDArray[np.bool_]) -> Table:
+    def restrict_to(self, keep: NDArray[np.bool_]) -> SubstanceTable:
         """Return the table in which none but the substances of `keep` bool[labels] are known."""
         known = self.known & keep
-        return Table(self.names, self.values * known[:, None], known)
+        return SubstanceTable(self.names, self.values * known[:, None], known)
 
-    def standardised(self) -> Table:
+    def standardise(self) -> SubstanceTable:
         """Return the table with mean 0 and deviation 1 of every column over known substances."""
         rows = self.values[self.known]
         spread = rows.std(axis=0)
         spread[spread == 0] = 1.0  # a column that says the same of all
         values = (self.values - rows.mean(axis=0)) / spread * self.known[:, None]
-        return Table(self.names, values.astype(np.float32), self.known)
+        return SubstanceTable(self.names, values.astype(np.float32), self.known)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Knowledge:
+class SubstanceTables:
     """What is known of the substances of a data set, one table per modality.
 
     Attributes
@@ -86,9 +86,9 @@ class Knowledge:
     descriptors: 1 where a descriptor fits; None where not asked for.
     """
 
-    elements: Table | None = None
+    elements: SubstanceTable | None = None
     texts: tuple[str, ...] | None = None
-    descriptors: Table | None = None
+    descriptors: SubstanceTable | None = None
 
     @property
     def sha256(self) -> str:
@@ -101,39 +101,41 @@ class Knowledge:
         return digest.hexdigest()
 
 
-def gather(config: CrossModalConfig, data: Dataset) -> Knowledge:
+def read_substance_tables(config: CrossModalConfig, data: Dataset) -> SubstanceTables:
     """Read the tables that a configuration's switches need.
 
     Signed pairs need the descriptions; they use element counts too where there are any.
 
     Raises
     ------
-    KnowledgeError: a table is missing, cannot be read, or knows none of the substances.
+    SubstanceTableError: a table is missing, cannot be read, or knows none of the substances.
     """
     elements = texts = descriptors = None
     wants_elements = config.gcms or config.similarity or config.masked or config.pretrain
     path = _found(config.gcms_file, ELEMENTS_FILE, data.folder)
     if wants_elements or (config.signed and path):
-        elements = element_table(
+        elements = read_element_counts(
             _required(path, ELEMENTS_FILE, "cross_modal.gcms_file", data.folder), data.labels
         )
     if config.signed:
         path = _found(config.text_file, TEXT_FILE, data.folder)
-        texts = descriptions(
+        texts = read_descriptions(
             _required(path, TEXT_FILE, "cross_modal.text_file", data.folder), data.labels
         )
     if config.signed or config.descriptors:
-        descriptors = named_descriptors(config, data.labels)
-    return Knowledge(elements, texts, descriptors)
+        descriptors = read_configured_descriptors(config, data.labels)
+    return SubstanceTables(elements, texts, descriptors)
 
 
-def named_descriptors(config: CrossModalConfig | None, labels: Sequence[str]) -> Table:
+def read_configured_descriptors(
+    config: CrossModalConfig | None, labels: Sequence[str]
+) -> SubstanceTable:
     """Read the descriptors from the configuration's table, or from the one of scentd."""
     named = config.descriptors_file if config else ""
-    return descriptor_table(labels, Path(named) if named else None)
+    return read_descriptors(labels, Path(named) if named else None)
 
 
-def element_table(path: Path, labels: Sequence[str]) -> Table:
+def read_element_counts(path: Path, labels: Sequence[str]) -> SubstanceTable:
     """Read ln(1 + count) of the elements of `labels` from a CSV: name, then a column an element.
 
     Counts span six orders of magnitude, and trace elements are 0 for most substances.
@@ -149,13 +151,13 @@ def element_table(path: Path, labels: Sequence[str]) -> Table:
             ]
         )
     except ValueError as error:
-        raise KnowledgeError(f"{path} must hold numbers after the name: {error}.") from error
+        raise SubstanceTableError(f"{path} must hold numbers after the name: {error}.") from error
     if values.min() < 0 or not np.isfinite(values).all():
-        raise KnowledgeError(f"{path} must hold counts, finite and not negative.")
-    return Table(tuple(header[1:]), np.log1p(values).astype(np.float32), known)
+        raise SubstanceTableError(f"{path} must hold counts, finite and not negative.")
+    return SubstanceTable(tuple(header[1:]), np.log1p(values).astype(np.float32), known)
 
 
-def descriptions(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
+def read_descriptions(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
     """Read the odour description of each label from a JSON object; empty where it has none.
 
     Sentences about sensors are left out, and so are the words of the substance's own name:
@@ -167,7 +169,7 @@ def descriptions(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
     return texts
 
 
-def descriptor_table(labels: Sequence[str], path: Path | None = None) -> Table:
+def read_descriptors(labels: Sequence[str], path: Path | None = None) -> SubstanceTable:
     """Read the odour descriptors of `labels`; None reads the table that comes with scentd.
 
     The table is a CSV of substance and space-separated descriptors. The shipped one was
@@ -186,7 +188,7 @@ def descriptor_table(labels: Sequence[str], path: Path | None = None) -> Table:
         "space-separated descriptors, or set cross_modal.descriptors to 0.",
     )
     values = [[name in words.get(label, ()) for name in names] for label in labels]
-    return Table(names, np.array(values, dtype=np.float32), known)
+    return SubstanceTable(names, np.array(values, dtype=np.float32), known)
 
 
 class TextEncoder:
@@ -207,7 +209,7 @@ class TextEncoder:
         from sklearn.pipeline import make_pipeline  # noqa: PLC0415
 
         if len(texts) < MIN_TEXTS:
-            raise KnowledgeError(
+            raise SubstanceTableError(
                 f"Matching with descriptions needs {MIN_TEXTS} described substances at least, "
                 f"got {len(texts)}. Describe more of them in {TEXT_FILE}."
             )
@@ -228,14 +230,14 @@ class TextEncoder:
         return {name: _unit(line.transform(list(texts))) for name, line in self._pipelines.items()}
 
 
-def cosines(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def cosine_similarities(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the cosine similarities float32[n, n] of the rows of `values` float32[n, columns]."""
     unit = _unit(values)
     similar: NDArray[np.float32] = unit @ unit.T
     return similar
 
 
-def distinct_rows(values: NDArray[np.float32]) -> NDArray[np.int64]:
+def number_distinct_rows(values: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return a number int[n] for each row of `values` float32[n, columns], equal for equal rows."""
     _, number = np.unique(values, axis=0, return_inverse=True)
     result: NDArray[np.int64] = number.reshape(-1).astype(np.int64)
@@ -267,7 +269,7 @@ def _found(named: str, name: str, folder: Path | None) -> Path | None:
 
 def _required(path: Path | None, name: str, option: str, folder: Path | None) -> Path:
     if path is None:
-        raise KnowledgeError(
+        raise SubstanceTableError(
             f"Expected {name} in the data folder {folder or ''} or in one of the two above it, "
             f"found none. Put it there, name it with {option}, or switch off what needs it."
         )
@@ -280,9 +282,9 @@ def _csv_rows(path: Path) -> tuple[list[str], Mapping[str, list[str]]]:
         with path.open(newline="") as stream:
             rows = [row for row in csv.reader(stream) if row]
     except OSError as error:
-        raise KnowledgeError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise SubstanceTableError(f"{path} cannot be read: {error.strerror or error}.") from error
     if len(rows) < 2 or any(len(row) != len(rows[0]) or len(row) < 2 for row in rows):  # noqa: PLR2004
-        raise KnowledgeError(
+        raise SubstanceTableError(
             f"{path} must be a CSV with a header, a name in its first column and as many cells in "
             "every row; its rows differ or are missing."
         )
@@ -293,11 +295,11 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise KnowledgeError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise SubstanceTableError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise KnowledgeError(f"{path} is not JSON: {error}.") from error
+        raise SubstanceTableError(f"{path} is not JSON: {error}.") from error
     if not isinstance(raw, dict):
-        raise KnowledgeError(
+        raise SubstanceTableError(
             f"{path} must hold one object, name to text; got {type(raw).__name__}."
         )
     return raw
@@ -308,7 +310,7 @@ def _check_any(
 ) -> None:
     if not known.any():
         named = ", ".join(labels[:_NAMED]) + (", ..." if len(labels) > _NAMED else "")
-        raise KnowledgeError(
+        raise SubstanceTableError(
             f"{path} knows none of the substances {named}. Its names must be those of the data's "
             f"folders.{advice}"
         )

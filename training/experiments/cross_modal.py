@@ -21,7 +21,7 @@ import numpy as np
 from hardware.errors import UsageError
 from training.config import CrossModalConfig, TrainConfig, config_as_dict
 from training.data.dataset import N_FOLDS, substance_folds
-from training.data.substance_tables import gather, named_descriptors
+from training.data.substance_tables import read_configured_descriptors, read_substance_tables
 from training.evaluation.auroc import Area, column_areas, mean_area
 from training.evaluation.intervals import DRAWS, intervals, percentiles, pooled, resampled
 from training.evaluation.scoring import cut_windows, substance_tally, values
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.data.dataset import Dataset
-    from training.data.substance_tables import Table
+    from training.data.substance_tables import SubstanceTable
     from training.evaluation.scoring import Tally
-    from training.fit import Fitted
+    from training.fit import TrainedNetwork
 
 REPORT = "cross_modal.json"
 ANSWERS = "cross_modal"
@@ -179,12 +179,14 @@ def heard(
     known = _stored(path, key)
     if known is not None:
         return known
-    from training.fit import fit  # noqa: PLC0415 - torch
+    from training.fit import train_network  # noqa: PLC0415 - torch
 
     train, test = split(data, task)
     checkpoint = path.with_name(f"{task.name}-{key[:12]}")
     started_s = time.monotonic()
-    fitted = fit(own, data.subset(train), folder=checkpoint, device=device, on_step=on_step)
+    fitted = train_network(
+        own, data.subset(train), folder=checkpoint, device=device, on_step=on_step
+    )
     result = ask(fitted, data, np.flatnonzero(test), round(time.monotonic() - started_s, 1))
     keep(path, key, {item.name: getattr(result, item.name) for item in dataclasses.fields(result)})
     shutil.rmtree(checkpoint)
@@ -208,7 +210,7 @@ def unseen_substances(data: Dataset, fold: int) -> NDArray[np.int64]:
 
 
 def ask(
-    fitted: Fitted, data: Dataset, recordings: NDArray[np.int64], seconds: float
+    fitted: TrainedNetwork, data: Dataset, recordings: NDArray[np.int64], seconds: float
 ) -> HeldOutAnswers:
     """Hear what a trained network, in float32, says of some recordings' protocol windows."""
     import torch  # noqa: PLC0415
@@ -306,7 +308,7 @@ def row(
     result["settings"] = config_as_dict(settings) if settings else {}
     extras: dict[str, Any] = {}
     if settings and settings.descriptors:
-        table = named_descriptors(config.cross_modal, data.labels)
+        table = read_configured_descriptors(config.cross_modal, data.labels)
         extras |= _descriptor_extras(table, data, seen, unseen)
     if settings and settings.signed:
         extras |= _matching_extras(data, seen, unseen)
@@ -314,7 +316,7 @@ def row(
 
 
 def _descriptor_extras(
-    table: Table,
+    table: SubstanceTable,
     data: Dataset,
     seen: Mapping[int, HeldOutAnswers],
     unseen: Mapping[int, HeldOutAnswers],
@@ -432,10 +434,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def _identity(config: TrainConfig, data: Dataset, task: Task) -> str:
     """Tell answers apart as checkpoints are: an option added later cuts off none."""
-    from training.fit import chosen_settings  # noqa: PLC0415 - torch
+    from training.fit import non_default_settings  # noqa: PLC0415 - torch
 
-    knowledge = gather(config.cross_modal, data).sha256 if config.cross_modal else ""
-    settings = [chosen_settings(config), data.sha256, knowledge, task.fold, task.unseen]
+    knowledge = read_substance_tables(config.cross_modal, data).sha256 if config.cross_modal else ""
+    settings = [non_default_settings(config), data.sha256, knowledge, task.fold, task.unseen]
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()
 
 

@@ -208,12 +208,12 @@ def descriptor_report(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, A
     said = held_out.answers.descriptors
     if said is None:
         return {}
-    from training.data.substance_tables import descriptor_table  # noqa: PLC0415
+    from training.data.substance_tables import read_descriptors  # noqa: PLC0415
     from training.evaluation.auroc import column_areas, mean_area  # noqa: PLC0415 - scikit-learn
 
     owner, truth = held_out.answers.owner, held_out.target.argmax(axis=1)
     spoken = np.stack([said[owner == row].mean(axis=0) for row in range(len(truth))])
-    table = descriptor_table(labels)
+    table = read_descriptors(labels)
     areas = column_areas(spoken, table.values.astype(bool)[truth], truth)
     macro = mean_area(list(areas.values()))
     return {
@@ -256,20 +256,20 @@ def _one_fold(
     on_step: Callable[[int, float], None],
 ) -> Fold:
     """Train without one fold's recordings and score the int8 bundle on them."""
-    from training.export.bundle import Provenance, write  # noqa: PLC0415 - torch
-    from training.fit import fit  # noqa: PLC0415
+    from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
+    from training.fit import train_network  # noqa: PLC0415
 
     started_s = time.monotonic()
     fold_of = folds_of(data)
     train, test = data.subset(fold_of != fold), data.subset(fold_of == fold)
     if config.in_order_only:
-        train = train.in_order()
+        train = train.drop_unordered()
     permuted = test.subset(np.array([not sample.in_order for sample in test.samples]))
-    test = test.in_order()
-    fitted = fit(config, train, folder=folder, device=device, on_step=on_step)
+    test = test.drop_unordered()
+    fitted = train_network(config, train, folder=folder, device=device, on_step=on_step)
     neutral = DecisionSpec(presence_thresholds=_neutral_presence(data))
     provenance = Provenance(f"scent-train crossval (fold {fold})", config.name)
-    write(folder / "bundle", config, fitted, train, neutral, provenance)
+    export_bundle(folder / "bundle", config, fitted, train, neutral, provenance)
     trained_s = time.monotonic()
     bundle = load_bundle(folder / "bundle", precision="int8")
     answers = ask(bundle, test)

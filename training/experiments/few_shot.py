@@ -76,8 +76,8 @@ def cross_teach(
     ------
     FewShotError: no mixture can be taught, and too few substances are there.
     """
-    from training.export.bundle import Provenance, write  # noqa: PLC0415 - torch
-    from training.fit import fit  # noqa: PLC0415
+    from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
+    from training.fit import train_network  # noqa: PLC0415
 
     if data.task != "substance" or len(data.labels) <= EVERY:
         raise FewShotError(
@@ -86,9 +86,9 @@ def cross_teach(
         )
     known, fresh = split(data)
     place = folder / "few-shot"
-    fitted = fit(config, known, folder=place, device=device, on_step=on_step)
+    fitted = train_network(config, known, folder=place, device=device, on_step=on_step)
     provenance = Provenance("scent-train crossval --few-shot", config.name)
-    write(place / "bundle", config, fitted, known, DecisionSpec(), provenance)
+    export_bundle(place / "bundle", config, fitted, known, DecisionSpec(), provenance)
     bundle = load_bundle(place / "bundle", precision="int8")
     space, after = measured_space(bundle, known), ask(bundle, fresh)
     lesson_of = substance_folds(fresh)
@@ -120,7 +120,7 @@ def cross_teach(
 def split(data: Dataset) -> tuple[Dataset, Dataset]:
     """Return the recordings of the substances that train, and of those kept out."""
     fresh = np.arange(len(data.labels)) % EVERY == 0
-    return data.only(~fresh), data.only(fresh)
+    return data.select_labels(~fresh), data.select_labels(fresh)
 
 
 def comparable(

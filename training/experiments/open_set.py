@@ -87,9 +87,9 @@ def split(data: Dataset, fold: int) -> tuple[Dataset, Dataset, Dataset]:
     hidden = np.arange(len(data.labels)) % EVERY == fold
     held_out = substance_folds(data) == fold
     return (
-        data.subset(~held_out).only(~hidden),
-        data.subset(held_out).only(~hidden),
-        data.only(hidden),
+        data.subset(~held_out).select_labels(~hidden),
+        data.subset(held_out).select_labels(~hidden),
+        data.select_labels(hidden),
     )
 
 
@@ -102,13 +102,13 @@ def _one_fold(
     device: str,
     on_step: Callable[[int, float], None],
 ) -> OpenFold:
-    from training.export.bundle import Provenance, write  # noqa: PLC0415 - torch
-    from training.fit import fit  # noqa: PLC0415
+    from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
+    from training.fit import train_network  # noqa: PLC0415
 
     train, known, hidden = split(data, fold)
-    fitted = fit(config, train, folder=folder, device=device, on_step=on_step)
+    fitted = train_network(config, train, folder=folder, device=device, on_step=on_step)
     provenance = Provenance(f"scent-train crossval --open-set (fold {fold})", config.name)
-    manifest = write(folder / "bundle", config, fitted, train, DecisionSpec(), provenance)
+    manifest = export_bundle(folder / "bundle", config, fitted, train, DecisionSpec(), provenance)
     key = hashlib.sha256(f"{manifest.files['model.onnx']} {data.sha256}".encode()).hexdigest()
     path = folder / ANSWERS
     if (before := _read(path, key)) is not None:

@@ -236,7 +236,7 @@ def search(
             course = _train(
                 chosen,
                 data.subset(fold_of != fold),
-                data.subset(fold_of == fold).in_order(),
+                data.subset(fold_of == fold).drop_unordered(),
                 space.robust_weight,
                 device,
                 lambda step, loss, fold=fold: on_step(trial.number, fold, step, loss),  # type: ignore[misc]

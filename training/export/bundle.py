@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from models.decision_spec import DecisionSpec
     from training.data.dataset import Dataset
-    from training.fit import Fitted
+    from training.fit import TrainedNetwork
 
 TORCH_TOLERANCE = 1e-4
 """Largest difference of an output between torch and ONNX float32: other summation orders,
@@ -60,10 +60,10 @@ class Provenance:
     arrays: dict[str, NDArray[np.floating]] = field(default_factory=dict)
 
 
-def write(
+def export_bundle(
     folder: Path,
     config: TrainConfig,
-    fitted: Fitted,
+    fitted: TrainedNetwork,
     data: Dataset,
     decision: DecisionSpec,
     provenance: Provenance,
@@ -136,7 +136,7 @@ def write(
 
 
 def check_parity(
-    fitted: Fitted,
+    fitted: TrainedNetwork,
     data: Dataset,
     model: bytes,
     small: bytes,
@@ -221,7 +221,7 @@ def _shares(output: NDArray[np.float32], task: str, temperature: float) -> NDArr
     return shares
 
 
-def _descriptors(fitted: Fitted) -> tuple[str, ...]:
+def _descriptors(fitted: TrainedNetwork) -> tuple[str, ...]:
     table = fitted.knowledge.descriptors
     return table.names if table and "descriptors" in fitted.network.output_names else ()
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PUBLISHED = {
+PUBLISHED_FIGURES = {
     "paper-50": "Published for this recipe: window Top-1 .562, with GC-MS .586 (SmellNet, arXiv "
     "2506.00239), on the published test split, which is another measurement than the grouped "
     "folds here: recordings held out differ, and so does what trains. Do not compare them number "
@@ -22,7 +22,7 @@ PUBLISHED = {
 """What is published of a shipped recipe, with its source, to stand beside our own figures."""
 
 
-def measured(report: dict[str, Any], folder: Path) -> dict[str, Any]:
+def collect_figures(report: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the manifest's figures by protocol, and their intervals beside them.
 
     Parameters
@@ -60,7 +60,7 @@ def measured(report: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**figures, "intervals": spread}
 
 
-def notes(report: dict[str, Any], folder: Path) -> list[str]:
+def figure_notes(report: dict[str, Any], folder: Path) -> list[str]:
     """Say in sentences what the card's figures mean."""
     said = [
         f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
@@ -69,7 +69,7 @@ def notes(report: dict[str, Any], folder: Path) -> list[str]:
         "in log and an offset of 2 %, and one channel lost. `board_*`: the same, and per channel "
         "another sensitivity (exponent) of sigma 0.3 in log. Two draws of each."
     ]
-    if published := PUBLISHED.get(report["model"]):
+    if published := PUBLISHED_FIGURES.get(report["model"]):
         said.append(published)
     if report["task"] == "mixture":
         said += [

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from models.manifest import Quantisation
     from models.preprocess import PreprocessSpec
     from training.evaluation.scoring import Windows
-    from training.network.scentformer import Network
+    from training.network.scentformer import ScentFormer
 
 OPSET = 18
 CALIBRATION_WINDOWS = 200
@@ -52,7 +52,7 @@ class ExportError(ScentdError):
     """The exported network is not what it has to be."""
 
 
-def to_onnx(network: Network, spec: PreprocessSpec) -> bytes:
+def to_onnx(network: ScentFormer, spec: PreprocessSpec) -> bytes:
     """Return the network as a float32 ONNX model.
 
     Parameters

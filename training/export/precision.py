@@ -46,7 +46,7 @@ DRAWS = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compared:
+class PrecisionScores:
     """One way of running the network, over all folds that were scored.
 
     Attributes
@@ -62,7 +62,7 @@ class Compared:
     p99_ms: float
 
 
-def compare(
+def compare_precisions(
     run_folder: Path,
     data: Dataset,
     fold_of: NDArray[np.int64],
@@ -71,7 +71,7 @@ def compare(
     max_samples: int | None = None,
     timed: int = 200,
     on_fold: Callable[[int], None] = lambda _fold: None,
-) -> dict[str, Compared]:
+) -> dict[str, PrecisionScores]:
     """Score every kind on the held-out recordings of every fold, and time them.
 
     Parameters
@@ -95,7 +95,7 @@ def compare(
     runners: dict[str, Callable[[], None]] = {}
     for fold in folds:
         on_fold(fold)
-        train, test = data.subset(fold_of != fold), data.subset(fold_of == fold).in_order()
+        train, test = data.subset(fold_of != fold), data.subset(fold_of == fold).drop_unordered()
         folder = run_folder / f"fold-{fold}" / "bundle"
         manifest = _manifest(folder, test)
         model = read_verified(folder, manifest, FP32_MODEL)
@@ -106,17 +106,21 @@ def compare(
             "static": quantise(model, "static", windows),
         }
         for kind, file in models.items():
-            bundle = Bundle(folder, manifest, "fp32" if kind == "fp32" else "int8", session(file))
+            bundle = Bundle(
+                folder, manifest, "fp32" if kind == "fp32" else "int8", open_session(file)
+            )
             tallies[kind].append(tally(bundle, test, ask(bundle, test)))
             runners[kind] = _runner(bundle, windows.x[:1], windows.mask[:1])
-    times = interleaved_ms(runners, timed)
+    times = time_interleaved(runners, timed)
     return {
-        kind: Compared(pooled(tallies[kind]), round(len(models[kind]) / 1e6, 3), *times[kind])
+        kind: PrecisionScores(
+            pooled(tallies[kind]), round(len(models[kind]) / 1e6, 3), *times[kind]
+        )
         for kind in KINDS
     }
 
 
-def report(compared: dict[str, Compared], task: str) -> dict[str, dict[str, Any]]:
+def precision_report(compared: dict[str, PrecisionScores], task: str) -> dict[str, dict[str, Any]]:
     """Return the scores, size and times of each kind, and what int8 lost of the headline score.
 
     `loss` is positive where float32 is better, with its 95 % interval over recordings drawn
@@ -140,13 +144,13 @@ def report(compared: dict[str, Compared], task: str) -> dict[str, dict[str, Any]
     return rows
 
 
-def choice(rows: dict[str, dict[str, Any]]) -> str:
+def choose_precision(rows: dict[str, dict[str, Any]]) -> str:
     """Return the fastest kind of int8 that loses no more than it may, else "fp32"."""
     good = [kind for kind in KINDS if kind != "fp32" and rows[kind]["loss"] <= LARGEST_LOSS]
     return min(good, key=lambda kind: float(rows[kind]["p50_ms"]), default="fp32")
 
 
-def session(model: bytes) -> onnxruntime.InferenceSession:
+def open_session(model: bytes) -> onnxruntime.InferenceSession:
     """Return a session on one thread, as the daemon's."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -155,7 +159,7 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def interleaved_ms(
+def time_interleaved(
     runners: dict[str, Callable[[], None]], runs: int
 ) -> dict[str, tuple[float, float]]:
     """Return p50 and p99 in milliseconds of calls made in turns."""

@@ -33,7 +33,7 @@ substances that their network never met."""
 BELIEF = "held_out_belief"
 """float32[recordings, windows], the posterior of the truth at every prediction of held-out
 recordings, NaN after a recording's end: what conformal bounds are quantiles of."""
-JUDGED_S = 300.0
+NOVELTY_AFTER_S = 300.0
 
 
 def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray[np.floating]]:
@@ -59,11 +59,11 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
     name = spec.novelty
     if name is not None and name in streams.novelty:
         known, _ = fading_novelty(streams, name, spec)
-        arrays[NOVELTY_KNOWN] = as_of(known, streams, JUDGED_S).astype(np.float32)
+        arrays[NOVELTY_KNOWN] = as_of(known, streams, NOVELTY_AFTER_S).astype(np.float32)
         hidden = []
         for fold in open_set_of(run):
             values, _ = fading_novelty(fold.streams, name, spec)
-            hidden.append(as_of(values, fold.streams, JUDGED_S)[~fold.known])
+            hidden.append(as_of(values, fold.streams, NOVELTY_AFTER_S)[~fold.known])
         arrays[NOVELTY_HIDDEN] = np.concatenate(hidden).astype(np.float32)
     return arrays
 

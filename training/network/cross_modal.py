@@ -71,7 +71,7 @@ class SpectrumView(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heads:
+class HeadOutputs:
     """What a cross-modal network says of windows before its views are fused.
 
     Attributes
@@ -122,7 +122,7 @@ class CrossModalNet(SubstanceNet):
         if n_descriptors:
             self.output_names = (*SubstanceNet.output_names, "descriptors")
 
-    def heads(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> Heads:
+    def heads(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> HeadOutputs:
         """Return what every head says of windows, for training; `blend` as in `SubstanceNet`."""
         embedding = self.trunk(x, mask, blend)
         views, logits = [embedding], [self.head(embedding)]
@@ -130,7 +130,7 @@ class CrossModalNet(SubstanceNet):
             views.append(self.spectrum(x, mask, blend))
             logits.append(self.spectrum_head(views[1]))
         described = [head(view) for head, view in zip(self.descriptor_heads, views, strict=False)]
-        return Heads(embedding, tuple(logits), tuple(described))
+        return HeadOutputs(embedding, tuple(logits), tuple(described))
 
     def forward(  # type: ignore[override]
         self, x: Tensor, mask: Tensor, blend: Blend | None = None

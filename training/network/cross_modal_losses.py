@@ -14,7 +14,7 @@ MIN_PURITY = 0.5
 """A mixed window stands for a substance only if more than this share of it is the substance."""
 
 
-def one_window_of_each(target: Tensor, kind: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def purest_windows(target: Tensor, kind: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Choose one window, the purest, for every distinct vector of a batch.
 
     With one vector twice in a batch InfoNCE would push a window away from its own vector:
@@ -90,7 +90,7 @@ def signed_pair_loss(scores: Tensor, positive: Tensor) -> Tensor:
     return 0.5 * (right + wrong)
 
 
-def hide(
+def choose_hidden(
     x: Tensor, channels: int, generator: torch.Generator, span: tuple[float, float] = (0.2, 0.5)
 ) -> Tensor:
     """Choose what of each window is hidden: one channel with all its lags, or a span of time.
@@ -143,7 +143,7 @@ def balanced_bce(logits: Tensor, wanted: Tensor, rarity: Tensor, weight: Tensor)
     return (terms * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
-def halved_cross_entropy(
+def split_cross_entropy(
     views: tuple[Tensor, Tensor], target: Tensor, half: Tensor, label_smoothing: float
 ) -> Tensor:
     """Cross-entropy of which the first view pays for the labels of `half`, the second the rest.

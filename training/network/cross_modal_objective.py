@@ -14,16 +14,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from training.data.substance_tables import Knowledge, TextEncoder, cosines, distinct_rows
+from training.data.substance_tables import (
+    SubstanceTables,
+    TextEncoder,
+    cosine_similarities,
+    number_distinct_rows,
+)
 from training.network.cross_modal import CrossModalNet
 from training.network.cross_modal_losses import (
     balanced_bce,
-    halved_cross_entropy,
-    hide,
+    choose_hidden,
     masked_prediction_loss,
-    one_window_of_each,
+    purest_windows,
     signed_pair_loss,
     similarity_loss,
+    split_cross_entropy,
     symmetric_info_nce,
 )
 from training.network.losses import substance_loss
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 
     from models.preprocess import PreprocessSpec
     from training.config import CrossModalConfig, TrainConfig
-    from training.network.cross_modal import Heads
+    from training.network.cross_modal import HeadOutputs
     from training.network.stem import Blend
 
 HIDDEN_WIDTH, SHARED_WIDTH = 512, 256
@@ -51,8 +56,8 @@ WITH_ELEMENTS = 0.5
 without, so that the trunk cannot leave all to the vector."""
 
 
-def cross_modal_network(
-    config: TrainConfig, spec: PreprocessSpec, knowledge: Knowledge, n_labels: int
+def build_cross_modal_network(
+    config: TrainConfig, spec: PreprocessSpec, knowledge: SubstanceTables, n_labels: int
 ) -> CrossModalNet:
     """Build the network that a configuration's switches ask for, freshly initialised."""
     settings = config.cross_modal
@@ -68,7 +73,7 @@ def cross_modal_network(
     )
 
 
-class Objective(nn.Module):
+class CrossModalObjective(nn.Module):
     """All that a cross-modal training minimises.
 
     Substances without a recording in the training data are unknown to it, whatever the tables
@@ -78,7 +83,7 @@ class Objective(nn.Module):
     ----------
     config: with `cross_modal`.
     spec: the preprocessing.
-    knowledge: of all labels, as `knowledge.gather` reads it.
+    knowledge: of all labels, as `read_substance_tables` reads it.
     trained: bool[labels], the substances with a recording in the training data.
     """
 
@@ -86,7 +91,7 @@ class Objective(nn.Module):
         self,
         config: TrainConfig,
         spec: PreprocessSpec,
-        knowledge: Knowledge,
+        knowledge: SubstanceTables,
         trained: NDArray[np.bool_],
     ) -> None:
         super().__init__()
@@ -101,17 +106,19 @@ class Objective(nn.Module):
         self.matcher: DescriptionMatcher | None = None
         self.decoder: MaskedDecoder | None = None
         self.describer: DescriptorTargets | None = None
-        elements = knowledge.elements.only(trained).standardised() if knowledge.elements else None
+        elements = (
+            knowledge.elements.restrict_to(trained).standardise() if knowledge.elements else None
+        )
         if self.settings.gcms and elements:
             self.gcms = GcmsAlignment(width, elements.values, elements.known)
         if self.settings.similarity and elements:
             self.similarity = ChemicalSimilarity(width, elements.values, elements.known)
         if self.settings.signed:
-            self.matcher = DescriptionMatcher(width, view_tables(knowledge, trained))
+            self.matcher = DescriptionMatcher(width, description_views(knowledge, trained))
         if (self.settings.masked or self.settings.pretrain) and elements:
             self.decoder = MaskedDecoder(config, spec, elements.values)
         if self.settings.descriptors and knowledge.descriptors:
-            table = knowledge.descriptors.only(trained)
+            table = knowledge.descriptors.restrict_to(trained)
             self.describer = DescriptorTargets(table.values, table.known)
 
     def forward(
@@ -165,14 +172,14 @@ class Objective(nn.Module):
         return loss
 
     def _task_loss(
-        self, said: Heads, target: Tensor, halves: _Halves | None, label_smoothing: float
+        self, said: HeadOutputs, target: Tensor, halves: _Halves | None, label_smoothing: float
     ) -> Tensor:
         if halves is None:
             return substance_loss(said.logits[0].float(), target, label_smoothing=label_smoothing)
         first, second = (logits.float() for logits in said.logits)
-        return halved_cross_entropy((first, second), target, halves.labels, label_smoothing)
+        return split_cross_entropy((first, second), target, halves.labels, label_smoothing)
 
-    def _halves(self, said: Heads) -> _Halves | None:
+    def _halves(self, said: HeadOutputs) -> _Halves | None:
         """Draw the labels and descriptors that the first view learns in this step."""
         if not self.settings.balancer:
             return None
@@ -212,12 +219,12 @@ class GcmsAlignment(nn.Module):
         )
         self.register_buffer("vectors", torch.from_numpy(vectors), persistent=False)
         self.register_buffer("known", torch.from_numpy(known), persistent=False)
-        kind = torch.from_numpy(distinct_rows(vectors))
+        kind = torch.from_numpy(number_distinct_rows(vectors))
         self.register_buffer("kind", kind, persistent=False)
 
     def forward(self, embedding: Tensor, target: Tensor, temperature: float) -> Tensor:
         """Return the loss of embeddings [batch, D] of windows that are `target` [batch, labels]."""
-        rows, substances = one_window_of_each(target, self.kind, self.known)
+        rows, substances = purest_windows(target, self.kind, self.known)
         if len(rows) < 2:  # noqa: PLR2004 - one pair has nothing to be told from
             return embedding.sum() * 0
         sensed = self.window_side(embedding[rows]).float()
@@ -234,7 +241,7 @@ class ChemicalSimilarity(nn.Module):
     def __init__(self, width: int, vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
         super().__init__()
         self.window_side = nn.Linear(width, SHARED_WIDTH)
-        similarity = torch.from_numpy(cosines(vectors))
+        similarity = torch.from_numpy(cosine_similarities(vectors))
         self.register_buffer("similarity", similarity, persistent=False)
         self.register_buffer("known", torch.from_numpy(known), persistent=False)
 
@@ -250,7 +257,7 @@ class DescriptionMatcher(nn.Module):
     Parameters
     ----------
     width: of the windows' embedding.
-    tables: per view, float32[labels, columns] and bool[labels], as `view_tables` makes them.
+    tables: per view, float32[labels, columns] and bool[labels], as `description_views` makes them.
     """
 
     def __init__(
@@ -287,8 +294,8 @@ class DescriptionMatcher(nn.Module):
         return sensed @ F.normalize(self.view_sides[view](described).float(), dim=1).T
 
 
-def view_tables(
-    knowledge: Knowledge, trained: NDArray[np.bool_]
+def description_views(
+    knowledge: SubstanceTables, trained: NDArray[np.bool_]
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """Return the views of every substance's description, and who has one *and* was trained.
 
@@ -355,7 +362,7 @@ class MaskedDecoder(nn.Module):
         Windows are not blended here, whatever the network does elsewhere: the vector is then
         that of the blend, of which x is the greater part.
         """
-        hidden = hide(x, self.channels, generator)
+        hidden = choose_hidden(x, self.channels, generator)
         seen = mask * ~hidden.all(dim=2)
         # A short window may lie in the hidden span whole: it is then shown, as zeros.
         seen = torch.where(seen.sum(dim=1, keepdim=True) > 0, seen, mask)

@@ -47,11 +47,11 @@ def mixture_loss(
         divergence + L1_WEIGHT * insensitive_l1 + FOCAL_WEIGHT * focal_bce(presence_logits, present)
     )
     if miss_weight:
-        loss = loss + miss_weight * soft_misses(log_proportions.exp(), target)
+        loss = loss + miss_weight * soft_miss_share(log_proportions.exp(), target)
     return loss
 
 
-def soft_misses(proportions: Tensor, target: Tensor) -> Tensor:
+def soft_miss_share(proportions: Tensor, target: Tensor) -> Tensor:
     """Softened share of present components that are off by 0.1 or more, mean over windows."""
     present = (target > 0).float()
     off = ((proportions - target).abs() - WITHIN) / WITHIN_SOFTNESS

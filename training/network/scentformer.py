@@ -69,7 +69,7 @@ class ScentFormerTrunk(nn.Module):
         """Return the encoded tokens [batch, tokens, D] and their weights [batch, tokens]."""
         values, weight = self.stem.encode(x, mask)
         if blend is not None:
-            values, weight = blend.mean(values), blend.greatest(weight)
+            values, weight = blend.mean(values), blend.maximum(weight)
         tokens = self.dropout(self.stem.embed(values))
         return self.encoder(tokens, src_key_padding_mask=weight == 0), weight
 
@@ -139,7 +139,7 @@ class MixtureNet(nn.Module):
         return proportions.softmax(dim=1), presence.sigmoid(), embedding
 
 
-Network = SubstanceNet | MixtureNet
+ScentFormer = SubstanceNet | MixtureNet
 
 
 def build_network(
@@ -150,7 +150,7 @@ def build_network(
     n_features: int,
     n_labels: int,
     n_lags: int = 1,
-) -> Network:
+) -> ScentFormer:
     """Build the network of a task ("substance" or "mixture"), freshly initialised."""
-    kind: type[Network] = MixtureNet if task == "mixture" else SubstanceNet
+    kind: type[ScentFormer] = MixtureNet if task == "mixture" else SubstanceNet
     return kind(config, window=window, n_features=n_features, n_labels=n_labels, n_lags=n_lags)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from training.config import NetworkConfig
 
-LEVELS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 """Quantiles of a feature over a window, from its least to its greatest value."""
-PARTS = 4
+SPANS = 4
 """Equal spans of time of which a window's mean is taken: the coarse shape of a response."""
-N_STATISTICS = len(LEVELS) + PARTS + 4
+N_STATISTICS = len(QUANTILES) + SPANS + 4
 """Per feature: quantiles, means of the parts, mean, standard deviation, slope, mean step."""
 MIN_BIN_WIDTH = 5e-3
 """In standardised units. Quantiles of a channel that sends few different counts coincide; a
@@ -54,7 +54,7 @@ class Blend:
         ]
         return torch.stack(parts).sum(dim=0)
 
-    def greatest(self, weight: Tensor) -> Tensor:
+    def maximum(self, weight: Tensor) -> Tensor:
         """Return the largest of each window's parts: a token counts that any part has."""
         return torch.stack([weight[other] for other in self.others]).amax(dim=0)
 
@@ -129,7 +129,7 @@ class StatisticsStem(nn.Module):
 
     def measure(self, x: Tensor, mask: Tensor) -> None:
         """Put the bins at the quantiles of the statistics of training windows (as `encode`)."""
-        flat = window_statistics(x, mask).flatten(1)
+        flat = feature_statistics(x, mask).flatten(1)
         edges = torch.quantile(flat, torch.linspace(0, 1, self.bins + 1, device=x.device), dim=0)
         self.lower.copy_(edges[:-1])
         self.steepness.copy_(1 / edges.diff(dim=0).clamp(min=MIN_BIN_WIDTH))
@@ -142,7 +142,7 @@ class StatisticsStem(nn.Module):
         x: float32[batch, window, feature].
         mask: float32[batch, window], 1 for measured rows.
         """
-        flat = window_statistics(x, mask).flatten(1)[:, None]
+        flat = feature_statistics(x, mask).flatten(1)[:, None]
         filled = ((flat - self.lower) * self.steepness).clamp(0, 1) - 0.5
         shape = (-1, self.bins * N_STATISTICS, self.tokens, self.n_channels)
         moves = (x * mask.unsqueeze(-1)).abs().amax(dim=1) > 0
@@ -160,7 +160,7 @@ class StatisticsStem(nn.Module):
 Stem = PatchStem | StatisticsStem
 
 
-def window_statistics(x: Tensor, mask: Tensor) -> Tensor:
+def feature_statistics(x: Tensor, mask: Tensor) -> Tensor:
     """Describe each feature of each window by N_STATISTICS numbers over its measured rows.
 
     Parameters
@@ -182,13 +182,13 @@ def window_statistics(x: Tensor, mask: Tensor) -> Tensor:
     slope = (x * time.unsqueeze(-1)).sum(dim=1) / rows
     both = (mask[:, 1:] * mask[:, :-1]).unsqueeze(-1)
     step = ((x[:, 1:] - x[:, :-1]).abs() * both).sum(dim=1) / both.sum(dim=1).clamp(min=1)
-    part = ((time + 1) / 2 * PARTS).floor().clamp(0, PARTS - 1)
+    part = ((time + 1) / 2 * SPANS).floor().clamp(0, SPANS - 1)
     spans = []
-    for number in range(PARTS):
+    for number in range(SPANS):
         chosen = ((part == number).float() * mask).unsqueeze(-1)
         spans.append((x * chosen).sum(dim=1) / chosen.sum(dim=1).clamp(min=1))
     ordered = (x + _BEYOND * (1 - counted)).sort(dim=1).values
-    level = torch.tensor(LEVELS, device=x.device)[None, :, None]
+    level = torch.tensor(QUANTILES, device=x.device)[None, :, None]
     place = (level * (rows.unsqueeze(1) - 1)).round().long().expand(-1, -1, x.shape[2])
     quantiles = ordered.gather(1, place)
     return torch.cat([torch.stack([mean, spread, slope, step, *spans], dim=1), quantiles], dim=1)

@@ -96,10 +96,10 @@ class EpochSampler:
 
 def total_steps(config: TrainConfig, data: Dataset) -> int:
     """Return how many steps a training of `config` on `data` has, its teachers' included."""
-    return own_steps(config, data) + sum(teacher.steps for teacher in config.teachers)
+    return steps_without_teachers(config, data) + sum(teacher.steps for teacher in config.teachers)
 
 
-def own_steps(config: TrainConfig, data: Dataset) -> int:
+def steps_without_teachers(config: TrainConfig, data: Dataset) -> int:
     """Return the steps of the network that ships, without its teachers'."""
     if not config.optimiser.epochs:
         return config.optimiser.steps
@@ -107,7 +107,7 @@ def own_steps(config: TrainConfig, data: Dataset) -> int:
     return config.optimiser.epochs * math.ceil(len(windows.x) / config.optimiser.batch)
 
 
-def standardised_spec(
+def measure_window_scale(
     spec: PreprocessSpec, data: Dataset, max_samples: int | None
 ) -> PreprocessSpec:
     """Return `spec` with each feature's mean and standard deviation over the training windows.

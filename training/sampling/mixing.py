@@ -21,7 +21,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-BETA = (0.3, 0.7)
+EXPONENT_RANGE = (0.3, 0.7)
 """Exponents of tin-oxide parts for reducing gases; which one a part has is drawn anew for each
 window and channel, as parts differ and their exponents are not in the data."""
 
@@ -45,7 +45,7 @@ def power_law_mixture(parts: Tensor, weights: Tensor, beta: Tensor) -> Tensor:
     return beta * terms.logsumexp(dim=0)
 
 
-def drawn_beta(size: int, channels: int, generator: torch.Generator) -> Tensor:
-    """Draw an exponent per window and channel: float32[size, 1, channels] within BETA."""
-    low, high = BETA
+def draw_exponents(size: int, channels: int, generator: torch.Generator) -> Tensor:
+    """Draw an exponent per window and channel: float32[size, 1, channels] within EXPONENT_RANGE."""
+    low, high = EXPONENT_RANGE
     return low + (high - low) * torch.rand(size, 1, channels, generator=generator)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def parts_of(channels: Sequence[str]) -> tuple[Part, ...]:
+def channel_parts(channels: Sequence[str]) -> tuple[Part, ...]:
     """Return the part behind each named channel."""
     return tuple(CHANNELS[channel_index(name)].part for name in channels)
 
 
-def sent_elsewhere(
+def simulate_other_rig(
     signal: Tensor, parts: Sequence[Part], gain: Tensor, offset: Tensor, level: Tensor
 ) -> Tensor:
     """Return log-conductances as a rig with other load resistors, R0 and zero would send them.

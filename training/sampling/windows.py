@@ -18,8 +18,8 @@ from models.preprocess import Lineariser, PreprocessSpec
 from training.config import AugmentConfig
 from training.data.dataset import DataError
 from training.network.stem import Blend
-from training.sampling.mixing import drawn_beta, power_law_mixture
-from training.sampling.other_rigs import parts_of, sent_elsewhere
+from training.sampling.mixing import draw_exponents, power_law_mixture
+from training.sampling.other_rigs import channel_parts, simulate_other_rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ class WindowSampler:
             )
         self._center = torch.tensor(spec.center or (0.0,) * spec.n_features, device=device)
         self._scale = torch.tensor(spec.scale or (1.0,) * spec.n_features, device=device)
-        self._parts = parts_of(spec.channels)
+        self._parts = channel_parts(spec.channels)
         self.generator = torch.Generator().manual_seed(seed)
         self.blend: Blend | None = None
 
@@ -169,7 +169,7 @@ class WindowSampler:
         def elsewhere(step: Tensor) -> Tensor:
             signal = own(step)
             return torch.where(
-                chosen, sent_elsewhere(signal, self._parts, gain, offset, level), signal
+                chosen, simulate_other_rig(signal, self._parts, gain, offset, level), signal
             )
 
         return elsewhere
@@ -192,7 +192,9 @@ class WindowSampler:
             room = (self._lengths[chosen[other]] - span).clamp(min=1)
             restart = (self._uniform(len(chosen)) * room).long()
             signals.append(self._signal(chosen[other], restart, speed))
-        beta = drawn_beta(len(chosen), len(self._spec.channels), self.generator).to(self._device)
+        beta = draw_exponents(len(chosen), len(self._spec.channels), self.generator).to(
+            self._device
+        )
 
         def mixed(step: Tensor) -> Tensor:
             parts = torch.stack([signal(step) for signal in signals])

@@ -88,7 +88,7 @@ def board_for(bundle: Bundle) -> BoardModel:
     return load_board(MIXTURE_BOARD if bundle.manifest.task == "mixture" else SUBSTANCE_BOARD)
 
 
-def playable(bundle: Bundle) -> tuple[str, ...]:
+def fingerprinted_labels(bundle: Bundle) -> tuple[str, ...]:
     """Return the bundle's labels that its board has fingerprints of.
 
     Raises
@@ -111,7 +111,7 @@ def steady_confusion(bundle: Bundle, seeds: int, progress: Progress = iter) -> d
 
     The score of an exposure is the mean log-probability over the published protocol's windows.
     """
-    labels = playable(bundle)
+    labels = fingerprinted_labels(bundle)
     board = board_for(bundle)
     confusion: dict[str, list[str]] = {}
     for label in progress(labels):
@@ -136,15 +136,15 @@ def _synthetic(bundle: Bundle, board: BoardModel, label: str, seed: int) -> Samp
     return Sample(name, "", np.array(list(signal)), target, name, signal.rate_hz)
 
 
-def odours_to_test(bundle: Bundle) -> tuple[str, ...]:
+def live_odours(bundle: Bundle) -> tuple[str, ...]:
     """Return what is played live: every substance, and for a mixture model every even pair."""
-    labels = playable(bundle)
+    labels = fingerprinted_labels(bundle)
     if bundle.manifest.task != "mixture":
         return labels
     return (*labels, *(f"{one}=0.5+{other}=0.5" for one, other in combinations(labels, 2)))
 
 
-def play_live(bundle: Bundle, odour: str, seeds: int, test: LiveTest) -> LiveResult:
+def run_live_episodes(bundle: Bundle, odour: str, seeds: int, test: LiveTest) -> LiveResult:
     """Let the nose smell an odour out of clean air, once per seed."""
     names = tuple(part.split("=")[0] for part in odour.split("+"))
     right = "+".join(sorted(names))
@@ -210,7 +210,7 @@ def write_cast(results: Sequence[LiveResult], board: str, folder: Path) -> Path:
     return path
 
 
-def markdown(results: Sequence[LiveResult], steady: dict[str, list[str]]) -> str:
+def confusion_table(results: Sequence[LiveResult], steady: dict[str, list[str]]) -> str:
     """Return the confusion table of docs/simulator.md."""
     lines = [
         "| played | steady: right | steady: taken for | live: right | live: no name "

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from training.data.dataset import Dataset, Progress
+    from training.data.dataset import Dataset, FileProgress
 
     Recordings = dict[str, list[NDArray[np.float64]]]
 
@@ -113,7 +113,7 @@ MIXTURE_KIND = BoardKind(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FittedTake:
+class FittedFingerprint:
     """The slow part of one recording, and what it leaves.
 
     Arrays run over the kind's channels; rows are NaN where the channel was not measured.
@@ -135,12 +135,12 @@ class FittedTake:
     rounding: NDArray[np.float64]
 
 
-def substance_recordings(data: Path, progress: Progress = iter) -> Recordings:
+def substance_recordings(data: Path, progress: FileProgress = iter) -> Recordings:
     """Return the recordings of base/LABEL/*.csv, float64[n, 8] each, NaN where unusable."""
     return _by_label(load_substances(data / "base", progress=progress), SUBSTANCE_KIND)
 
 
-def mixture_recordings(data: Path, progress: Progress = iter) -> Recordings:
+def mixture_recordings(data: Path, progress: FileProgress = iter) -> Recordings:
     """Return the mixture board's recordings of one substance alone, float64[n, 4] each.
 
     Files with tenths are left out: their rows are not in the order of time (each jumps at random
@@ -167,7 +167,7 @@ def _by_label(data: Dataset, kind: BoardKind) -> Recordings:
     return dict(sorted(recordings.items()))
 
 
-def fit_take(values: NDArray[np.float64], kind: BoardKind) -> FittedTake:
+def fit_fingerprint(values: NDArray[np.float64], kind: BoardKind) -> FittedFingerprint:
     """Split a recording, float64[n, c], into its slow part and the rest."""
     signals, rounding = _log_conductance(values, kind)
     n_rows, n_channels = signals.shape
@@ -182,7 +182,7 @@ def fit_take(values: NDArray[np.float64], kind: BoardKind) -> FittedTake:
     trend = basis @ coefficients
     residual = _residual(values, trend, kind)[rest]
     rise_s, fall_s = _first_change(trend, kind)
-    return FittedTake(
+    return FittedFingerprint(
         level=coefficients[0],
         relaxation=coefficients[1:].T,
         rise_s=rise_s,
@@ -278,13 +278,13 @@ def _time_to_most(trend: NDArray[np.float64], rows: int, smallest: float) -> NDA
     return np.where(whole > smallest, np.maximum(reached, 1), np.nan)
 
 
-def fit_loadings(takes: Sequence[FittedTake], kind: BoardKind) -> NDArray[np.float64]:
+def fit_loadings(takes: Sequence[FittedFingerprint], kind: BoardKind) -> NDArray[np.float64]:
     """Return loadings, float64[bands + 1, c, c] lower triangular, fresh noise last."""
     covariance = _band_covariance(takes, kind)
     return np.stack([_lower_root(matrix) for matrix in covariance])
 
 
-def _band_covariance(takes: Sequence[FittedTake], kind: BoardKind) -> NDArray[np.float64]:
+def _band_covariance(takes: Sequence[FittedFingerprint], kind: BoardKind) -> NDArray[np.float64]:
     """Explain the structure function E[(r(t+h) - r(t))(r(t+h) - r(t))'] by bands of noise."""
     lags = np.array(kind.lags)
     structure = np.stack([_structure(takes, lag) for lag in kind.lags])
@@ -308,7 +308,7 @@ def _band_covariance(takes: Sequence[FittedTake], kind: BoardKind) -> NDArray[np
     return covariance
 
 
-def _structure(takes: Sequence[FittedTake], lag: int) -> NDArray[np.float64]:
+def _structure(takes: Sequence[FittedFingerprint], lag: int) -> NDArray[np.float64]:
     differences = np.concatenate([take.residual[lag:] - take.residual[:-lag] for take in takes])
     counted = ~np.isnan(differences)
     filled = np.where(counted, differences, 0.0)
@@ -360,7 +360,7 @@ class FittedBoard:
     """All of one board's recordings, fitted."""
 
     kind: BoardKind
-    takes: dict[str, list[FittedTake]]
+    takes: dict[str, list[FittedFingerprint]]
 
     def clean_air(self) -> NDArray[np.float64]:
         """Return float64[c], the log-conductance that stands for clean air."""
@@ -390,13 +390,13 @@ def _median_if_enough(times: Iterable[NDArray[np.float64]]) -> NDArray[np.float6
 def fit_board(recordings: Recordings, kind: BoardKind) -> FittedBoard:
     """Fit every recording that is long enough."""
     takes = {
-        name: [fit_take(values, kind) for values in some if len(values) >= _MIN_ROWS]
+        name: [fit_fingerprint(values, kind) for values in some if len(values) >= _MIN_ROWS]
         for name, some in recordings.items()
     }
     return FittedBoard(kind, {name: some for name, some in takes.items() if some})
 
 
-def fit_tables(data: Path, progress: Progress = iter) -> dict[str, list[dict[str, str]]]:
+def fit_tables(data: Path, progress: FileProgress = iter) -> dict[str, list[dict[str, str]]]:
     """Fit both boards and return the rows of each table by its file name.
 
     Parameters

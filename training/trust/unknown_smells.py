@@ -192,7 +192,7 @@ def descriptor_areas(folds: Sequence[OpenFold]) -> dict[str, Any]:
     told = [fold for fold in folds if fold.descriptors is not None]
     if not told:
         return {}
-    from training.data.substance_tables import descriptor_table  # noqa: PLC0415 - scikit-learn
+    from training.data.substance_tables import read_descriptors  # noqa: PLC0415 - scikit-learn
     from training.evaluation.auroc import column_areas, mean_area  # noqa: PLC0415
 
     spoken, substances = [], []
@@ -204,7 +204,7 @@ def descriptor_areas(folds: Sequence[OpenFold]) -> dict[str, Any]:
             substances += [fold.substance[row] for row in hidden]
     labels = tuple(sorted(set(substances)))
     truth = np.array([labels.index(name) for name in substances])
-    table = descriptor_table(labels)
+    table = read_descriptors(labels)
     areas = column_areas(np.stack(spoken), table.values.astype(bool)[truth], truth)
     macro = mean_area(list(areas.values()))
     return {

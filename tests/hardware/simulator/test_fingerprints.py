@@ -21,9 +21,9 @@ from hardware.simulator.tables import (
 from training.simulator.fingerprints import (
     MIXTURE_KIND,
     SUBSTANCE_KIND,
+    fit_fingerprint,
     fit_loadings,
     fit_tables,
-    fit_take,
     write_tables,
 )
 
@@ -35,7 +35,7 @@ def _play(scenario: str, seed: int, board: str) -> np.ndarray:
 
 def test_a_fit_gives_back_the_level_of_what_was_played() -> None:
     board = load_board()
-    take = fit_take(_play("nutmeg:600", 3, "substances"), SUBSTANCE_KIND)
+    take = fit_fingerprint(_play("nutmeg:600", 3, "substances"), SUBSTANCE_KIND)
     levels = [one.response + board.clean_air for one in board.takes["nutmeg"]]
     nearest = min(np.abs(level - take.level)[:4].max() for level in levels)
     assert nearest < 0.3
@@ -46,7 +46,7 @@ def test_a_known_transient_is_found_again() -> None:
     level = -1 + 1.5 * (1 - np.exp(-t_s / RELAXATION_TIMES_S[1]))
     values = np.full((600, 8), np.nan)
     values[:, 0] = 1023 / (1 + np.exp(-level))
-    take = fit_take(values, SUBSTANCE_KIND)
+    take = fit_fingerprint(values, SUBSTANCE_KIND)
     assert take.level[0] == pytest.approx(0.5, abs=0.05)
     assert take.rise_s[0] == pytest.approx(20, abs=4), "63 % of the first 40 s of a 30 s rise"
     assert np.abs(take.residual[:, 0]).max() < 0.15, "ridge leaves a little of a steep rise"
@@ -55,7 +55,8 @@ def test_a_known_transient_is_found_again() -> None:
 
 def test_the_trembling_of_what_was_played_is_found_again() -> None:
     takes = [
-        fit_take(_play("broccoli:600", seed, "substances"), SUBSTANCE_KIND) for seed in range(3)
+        fit_fingerprint(_play("broccoli:600", seed, "substances"), SUBSTANCE_KIND)
+        for seed in range(3)
     ]
     fitted = fit_loadings(takes, SUBSTANCE_KIND)
     played = load_board().loadings["broccoli"]
@@ -69,13 +70,13 @@ def test_a_hung_part_and_a_short_hole_are_no_obstacle() -> None:
     values = _play("almond:600", 1, "substances")
     values[:, 7] = np.nan
     values[100:110, 0] = np.nan
-    take = fit_take(values, SUBSTANCE_KIND)
+    take = fit_fingerprint(values, SUBSTANCE_KIND)
     assert np.isnan(take.level[7])
     assert np.isfinite(take.level[:7]).all()
 
 
 def test_the_mixture_kind_reads_four_channels_at_ten_hertz() -> None:
-    take = fit_take(_play("orange:60", 1, "mixtures")[:, :4], MIXTURE_KIND)
+    take = fit_fingerprint(_play("orange:60", 1, "mixtures")[:, :4], MIXTURE_KIND)
     assert take.level.shape == (4,)
     assert np.isfinite(take.level).all()
 

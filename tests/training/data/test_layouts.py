@@ -10,7 +10,7 @@ import pytest
 from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
-from training.commands._shared import load_task
+from training.commands._shared import load_recordings
 from training.data.dataset import load_mixtures, load_substances
 from training.data.layouts import label_name, refuse_test_part, training_part
 
@@ -43,7 +43,7 @@ def published(tmp_path: Path) -> Path:
 def test_substances_of_the_published_layout_are_its_training_part(
     published: Path, below: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = load_task("substance", published / below)
+    data = load_recordings("substance", published / below)
     assert [sample.name for sample in data.samples] == ["Star Anise/a.csv", "almond/b.csv"]
     assert data.labels == ("almond", "star_anise")
     said = capsys.readouterr().err
@@ -56,7 +56,7 @@ def test_substances_of_the_published_layout_are_its_training_part(
 def test_mixtures_of_the_published_layout_are_its_new_training_part(
     published: Path, below: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = load_task("mixture", published / below)
+    data = load_recordings("mixture", published / below)
     assert [sample.name for sample in data.samples] == ["almond_20_pear_80.d.csv"]
     assert dict(zip(data.labels, data.samples[0].target, strict=True)) == pytest.approx(
         {"almond": 0.2, "pear": 0.8}
@@ -73,7 +73,7 @@ def test_halves_side_by_side_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "gcms_elements.csv").write_text("label,C\nalmond,3\n")
     assert training_part(tmp_path, "substance").folder == tmp_path / "base"
     assert training_part(tmp_path, "mixture").folder == tmp_path / "mixture"
-    assert [s.name for s in load_task("substance", tmp_path).samples] == ["almond/a.csv"]
+    assert [s.name for s in load_recordings("substance", tmp_path).samples] == ["almond/a.csv"]
 
 
 def test_own_folders_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_test_parts_train_nothing_and_can_be_scored(published: Path, tmp_path: P
             refuse_test_part(part)
     for allowed in (published, published / "base_data/training", tmp_path / "testing/my-smells"):
         refuse_test_part(allowed)
-    judged = load_task("substance", published / "base_data/testing")
+    judged = load_recordings("substance", published / "base_data/testing")
     assert [sample.name for sample in judged.samples] == ["almond/c.csv"]
 
 

@@ -26,7 +26,7 @@ from models.substance_decision import EvidenceShare, ModelOutput, SubstanceDecis
 from tests.models.toys import LABELS, toy_files, toy_manifest
 from training.cli import main
 from training.data.dataset import Dataset, Sample
-from training.data.substance_tables import descriptor_table
+from training.data.substance_tables import read_descriptors
 from training.evaluation.decision_fit import (
     best_threshold,
     fit_announce,
@@ -453,7 +453,7 @@ def test_evaluate_can_stream_through_the_bundle_s_decision_layer(
 
 def test_descriptors_are_scored_over_held_out_recordings() -> None:
     labels = ("cinnamon", "garlic", "lemon", "mint", "walnuts")
-    table = descriptor_table(labels)
+    table = read_descriptors(labels)
     truth = np.repeat(np.arange(5), 4)
     owner = np.repeat(np.arange(20), 3)
     wanted = table.values[truth][owner].astype(np.float32)

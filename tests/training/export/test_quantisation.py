@@ -27,9 +27,9 @@ from training.export import precision
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
 from training.cli import main  # noqa: E402
-from training.export.bundle import Provenance, write  # noqa: E402
+from training.export.bundle import Provenance, export_bundle  # noqa: E402
 from training.export.onnx import ExportError, quantise, to_onnx  # noqa: E402
-from training.fit import fit  # noqa: E402
+from training.fit import train_network  # noqa: E402
 from training.network.scentformer import build_network  # noqa: E402
 
 torch.set_num_threads(1)
@@ -116,8 +116,10 @@ def write_recordings(folder: Path) -> Path:
 def fold_bundle(config: TrainConfig, data: Dataset, folder: Path, steps: list[int]) -> Bundle:
     """What `crossval` does for the fold that `folder` is named after, without its report."""
     train = data.subset(folds_of(data) != int(folder.name[-1]))
-    fitted = fit(config, train, folder=folder, on_step=lambda step, _: steps.append(step))
-    write(folder / "bundle", config, fitted, train, DecisionSpec(), Provenance("test", "tiny"))
+    fitted = train_network(config, train, folder=folder, on_step=lambda step, _: steps.append(step))
+    export_bundle(
+        folder / "bundle", config, fitted, train, DecisionSpec(), Provenance("test", "tiny")
+    )
     return load_bundle(folder / "bundle", precision="int8")
 
 
@@ -160,13 +162,13 @@ def test_bundle_trained_on_the_held_out_recordings_is_refused(
 ) -> None:
     root, _, data = finished
     with pytest.raises(UsageError, match="holds out"):
-        precision.compare(root / "run", data, (folds_of(data) + 1) % 5, [0], timed=1)
+        precision.compare_precisions(root / "run", data, (folds_of(data) + 1) % 5, [0], timed=1)
 
 
 def test_missing_fold_is_wrong_use(finished: tuple[Path, Path, Dataset], tmp_path: Path) -> None:
     _, _, data = finished
     with pytest.raises(UsageError, match="crossval"):
-        precision.compare(tmp_path, data, folds_of(data), [0])
+        precision.compare_precisions(tmp_path, data, folds_of(data), [0])
 
 
 def test_bundle_says_how_it_was_quantised(
@@ -184,15 +186,15 @@ def test_bundle_says_how_it_was_quantised(
     assert len(steps) == CONFIG.optimiser.steps
 
 
-def compared(top1: float, p50_ms: float) -> precision.Compared:
+def compared(top1: float, p50_ms: float) -> precision.PrecisionScores:
     hits = np.zeros(1000)
     hits[: round(1000 * top1)] = 1
     tally = {"top1": Ratio(hits, np.ones(1000))}
-    return precision.Compared(tally, 1.0, p50_ms, p50_ms)
+    return precision.PrecisionScores(tally, 1.0, p50_ms, p50_ms)
 
 
 def test_choice_is_the_fastest_that_loses_no_more_than_half_a_point() -> None:
-    rows = precision.report(
+    rows = precision.precision_report(
         {
             "fp32": compared(0.8, 2.0),
             "dynamic": compared(0.796, 1.0),
@@ -203,6 +205,6 @@ def test_choice_is_the_fastest_that_loses_no_more_than_half_a_point() -> None:
     assert rows["static"]["loss"] == pytest.approx(0.01)
     low, high = rows["static"]["loss_interval"]
     assert 0 < low < 0.01 < high
-    assert precision.choice(rows) == "dynamic"
+    assert precision.choose_precision(rows) == "dynamic"
     rows["dynamic"]["loss"] = 0.006
-    assert precision.choice(rows) == "fp32"
+    assert precision.choose_precision(rows) == "fp32"

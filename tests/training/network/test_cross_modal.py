@@ -26,35 +26,35 @@ from training.config import (
 )
 from training.data.dataset import Dataset, Sample
 from training.data.substance_tables import (
-    Knowledge,
-    KnowledgeError,
-    Table,
+    SubstanceTable,
+    SubstanceTableError,
+    SubstanceTables,
     TextEncoder,
-    cosines,
-    descriptions,
-    descriptor_table,
-    distinct_rows,
-    element_table,
-    gather,
+    cosine_similarities,
+    number_distinct_rows,
+    read_descriptions,
+    read_descriptors,
+    read_element_counts,
+    read_substance_tables,
 )
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
 
-from training.export.bundle import Provenance, write  # noqa: E402
-from training.fit import fit  # noqa: E402
+from training.export.bundle import Provenance, export_bundle  # noqa: E402
+from training.fit import train_network  # noqa: E402
 from training.network.cross_modal import CrossModalNet  # noqa: E402
 from training.network.cross_modal_losses import (  # noqa: E402
     balanced_bce,
-    halved_cross_entropy,
-    hide,
+    choose_hidden,
     masked_prediction_loss,
-    one_window_of_each,
+    purest_windows,
     signed_pair_loss,
     similarity_loss,
+    split_cross_entropy,
     symmetric_info_nce,
 )
-from training.network.cross_modal_objective import Objective  # noqa: E402
+from training.network.cross_modal_objective import CrossModalObjective  # noqa: E402
 from training.network.losses import substance_loss  # noqa: E402
 from training.sampling.windows import WindowSampler  # noqa: E402
 
@@ -137,7 +137,7 @@ def batch_of(
 def test_every_substance_has_descriptors_and_every_descriptor_substances() -> None:
     path = Path(__file__).parents[3] / "training" / "data" / "descriptors.csv"
     labels = [row["substance"] for row in csv.DictReader(path.open())]
-    table = descriptor_table(labels)
+    table = read_descriptors(labels)
     assert len(labels) == len(set(labels)) == 50
     assert 25 <= len(table.names) <= 35
     assert table.values.sum(axis=1).min() >= 2
@@ -148,22 +148,22 @@ def test_every_substance_has_descriptors_and_every_descriptor_substances() -> No
 def test_descriptors_cover_the_published_substances(smellnet: Path) -> None:
     labels = sorted(path.name for path in (smellnet / "base").iterdir() if path.is_dir())
     assert len(labels) == 50
-    assert descriptor_table(labels).known.all()
+    assert read_descriptors(labels).known.all()
 
 
 @pytest.mark.data
 def test_published_tables_know_every_substance(smellnet: Path) -> None:
     labels = sorted(path.name for path in (smellnet / "base").iterdir() if path.is_dir())
-    elements = element_table(smellnet / "gcms_elements.csv", labels)
+    elements = read_element_counts(smellnet / "gcms_elements.csv", labels)
     assert elements.values.shape == (50, 17)
     assert elements.known.all()
-    texts = descriptions(smellnet / "text_description.json", labels)
+    texts = read_descriptions(smellnet / "text_description.json", labels)
     assert min(map(len, texts)) > 50
     assert not any("sensor" in text for text in texts)
 
 
 def test_tables_are_found_above_the_data(data: Dataset) -> None:
-    knowledge = gather(ALL_ON, data)
+    knowledge = read_substance_tables(ALL_ON, data)
     assert knowledge.elements is not None
     assert knowledge.descriptors is not None
     np.testing.assert_allclose(knowledge.elements.values[0], np.log1p(ELEMENTS["almond"]))
@@ -187,29 +187,29 @@ def test_missing_table_is_named_with_the_way_out(
 ) -> None:
     deep = tmp_path / "a" / "b" / "c"
     deep.mkdir(parents=True)
-    with pytest.raises(KnowledgeError, match=name) as caught:
-        gather(settings, smells(deep, per_label=1))
+    with pytest.raises(SubstanceTableError, match=name) as caught:
+        read_substance_tables(settings, smells(deep, per_label=1))
     assert "cross_modal." in str(caught.value)
 
 
 def test_named_table_that_is_not_there_is_named(data: Dataset, tmp_path: Path) -> None:
     settings = CrossModalConfig(gcms=1.0, gcms_file=str(tmp_path / "other.csv"))
-    with pytest.raises(KnowledgeError, match=r"other\.csv"):
-        gather(settings, data)
+    with pytest.raises(SubstanceTableError, match=r"other\.csv"):
+        read_substance_tables(settings, data)
 
 
 def test_table_of_other_substances_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elements.csv").write_text("name,C\nrose,3\n")
-    with pytest.raises(KnowledgeError, match="none of the substances"):
-        element_table(tmp_path / "elements.csv", LABELS)
+    with pytest.raises(SubstanceTableError, match="none of the substances"):
+        read_element_counts(tmp_path / "elements.csv", LABELS)
 
 
 def test_substances_without_descriptors_are_told_how_to_get_some(tmp_path: Path) -> None:
-    with pytest.raises(KnowledgeError, match="descriptors_file"):
-        descriptor_table(["my_socks", "my_shoes"])
+    with pytest.raises(SubstanceTableError, match="descriptors_file"):
+        read_descriptors(["my_socks", "my_shoes"])
     own = tmp_path / "own.csv"
     own.write_text("substance,descriptors\nmy_socks,cheesy sour\nmy_hat,sour woolly\n")
-    table = descriptor_table(["my_socks", "my_shoes"], own)
+    table = read_descriptors(["my_socks", "my_shoes"], own)
     assert table.names == ("cheesy", "sour", "woolly")
     assert table.values.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert table.known.tolist() == [True, False]
@@ -218,14 +218,14 @@ def test_substances_without_descriptors_are_told_how_to_get_some(tmp_path: Path)
 @pytest.mark.parametrize("text", ["", "name,C\n", "name,C\nmint\n", "name,C\nmint,much\n"])
 def test_broken_table_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "elements.csv").write_text(text)
-    with pytest.raises(KnowledgeError, match=r"elements\.csv"):
-        element_table(tmp_path / "elements.csv", LABELS)
+    with pytest.raises(SubstanceTableError, match=r"elements\.csv"):
+        read_element_counts(tmp_path / "elements.csv", LABELS)
 
 
 def test_broken_descriptions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "texts.json").write_text("[1]")
-    with pytest.raises(KnowledgeError, match="object"):
-        descriptions(tmp_path / "texts.json", LABELS)
+    with pytest.raises(SubstanceTableError, match="object"):
+        read_descriptions(tmp_path / "texts.json", LABELS)
 
 
 def test_texts_of_like_odours_lie_near_each_other() -> None:
@@ -236,7 +236,7 @@ def test_texts_of_like_odours_lie_near_each_other() -> None:
 
 
 def test_too_few_texts_are_refused() -> None:
-    with pytest.raises(KnowledgeError, match="3 described substances"):
+    with pytest.raises(SubstanceTableError, match="3 described substances"):
         TextEncoder(["sweet", "sour"])
 
 
@@ -248,9 +248,9 @@ def test_one_window_of_each_distinct_vector_is_kept() -> None:
         [[0.9, 0.1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0.5, 0.5, 0, 0]]
     )
     vectors = np.array([[1.0, 2.0], [3.0, 1.0], [3.0, 1.0], [9.0, 9.0]], dtype=np.float32)
-    kind = torch.from_numpy(distinct_rows(vectors))
+    kind = torch.from_numpy(number_distinct_rows(vectors))
     known = torch.tensor([True, True, True, False])
-    rows, substances = one_window_of_each(target, kind, known)
+    rows, substances = purest_windows(target, kind, known)
     assert rows.tolist() == [1, 2]  # the purest of substance 0; 2 has the vector of 1
     assert substances.tolist() == [0, 1]
 
@@ -267,7 +267,7 @@ def test_info_nce_is_symmetric_and_least_for_pairs() -> None:
 
 def test_similarity_loss_is_zero_where_cosines_are_those_of_the_substances() -> None:
     vectors = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
-    similarity = torch.from_numpy(cosines(vectors.numpy()))
+    similarity = torch.from_numpy(cosine_similarities(vectors.numpy()))
     target, known = torch.eye(4), torch.ones(4, dtype=torch.bool)
     assert similarity_loss(vectors, target, similarity, known) < 1e-10
     assert similarity_loss(torch.eye(4), target, similarity, known) > 0.01
@@ -284,7 +284,7 @@ def test_signed_pairs_weigh_yes_and_no_the_same() -> None:
 
 def test_hidden_is_a_channel_with_its_lags_or_a_span() -> None:
     x = torch.zeros(200, 20, 6)
-    hidden = hide(x, 3, torch.Generator().manual_seed(0))
+    hidden = choose_hidden(x, 3, torch.Generator().manual_seed(0))
     kinds = set()
     for window in hidden:
         if window.all(dim=0).any():
@@ -315,7 +315,7 @@ def test_halves_of_the_labels_add_up_to_the_cross_entropy() -> None:
     logits = torch.randn(8, 6, generator=generator)
     target = torch.eye(6)[torch.randint(6, (8,), generator=generator)]
     half = torch.tensor([True, False, True, False, False, True])
-    both = halved_cross_entropy((logits, logits), target, half, 0.1)
+    both = split_cross_entropy((logits, logits), target, half, 0.1)
     torch.testing.assert_close(both, substance_loss(logits, target, label_smoothing=0.1))
 
 
@@ -323,7 +323,7 @@ def test_first_view_learns_nothing_of_the_other_half() -> None:
     first, second = (torch.zeros(2, 4, requires_grad=True) for _ in range(2))
     target = torch.eye(4)[[0, 0]]
     half = torch.tensor([False, False, True, True])
-    halved_cross_entropy((first, second), target, half, 0.0).backward()
+    split_cross_entropy((first, second), target, half, 0.0).backward()
     assert first.grad is not None
     assert second.grad is not None
     assert first.grad.abs().sum() == 0
@@ -353,12 +353,12 @@ def test_loss_reaches_the_trunk_and_falls_when_trained(name: str, data: Dataset)
     """The switch's own loss: that of the whole objective less that of the labels."""
     config = switched(SWITCHES[name])
     torch.manual_seed(0)
-    knowledge = gather(SWITCHES[name], data)
+    knowledge = read_substance_tables(SWITCHES[name], data)
     n_descriptors = len(knowledge.descriptors.names) if SWITCHES[name].descriptors else 0
     network = CrossModalNet(
         config.network, window=20, n_features=4, n_labels=6, n_descriptors=n_descriptors
     )
-    objective = Objective(config, SPEC, knowledge, np.ones(6, dtype=bool))
+    objective = CrossModalObjective(config, SPEC, knowledge, np.ones(6, dtype=bool))
     x, mask, target = batch_of(data)
     start = objective.generator.get_state()
     network.eval()
@@ -380,8 +380,8 @@ def test_loss_reaches_the_trunk_and_falls_when_trained(name: str, data: Dataset)
 
 
 def test_every_switch_off_trains_the_very_same_weights(data: Dataset) -> None:
-    plain = fit(switched(None), data)
-    off = fit(switched(CrossModalConfig()), data)
+    plain = train_network(switched(None), data)
+    off = train_network(switched(CrossModalConfig()), data)
     assert plain.objective is None
     assert plain.loss == off.loss
     for name, tensor in plain.network.state_dict().items():
@@ -391,16 +391,16 @@ def test_every_switch_off_trains_the_very_same_weights(data: Dataset) -> None:
 def test_configuration_without_cross_modal_keeps_its_checkpoints_identity(data: Dataset) -> None:
     import training.fit as module
 
-    settings = module.chosen_settings(switched(None))
+    settings = module.non_default_settings(switched(None))
     assert "cross_modal" not in settings
-    assert module.chosen_settings(switched(CrossModalConfig(gcms=0.5)))["cross_modal"] == {
+    assert module.non_default_settings(switched(CrossModalConfig(gcms=0.5)))["cross_modal"] == {
         "gcms": 0.5
     }
     less = dataclasses.replace(data, folder=None)
-    knowledge = gather(CrossModalConfig(gcms=0.5), data)
+    knowledge = read_substance_tables(CrossModalConfig(gcms=0.5), data)
     config = switched(CrossModalConfig(gcms=0.5))
     assert module._identity(config, data, knowledge) == module._identity(config, less, knowledge)
-    other = Knowledge(elements=knowledge.elements.standardised())
+    other = SubstanceTables(elements=knowledge.elements.standardise())
     assert module._identity(config, data, knowledge) != module._identity(config, data, other)
 
 
@@ -409,15 +409,15 @@ def test_resumed_cross_modal_training_equals_an_uninterrupted_one(
 ) -> None:
     monkeypatch.setattr("training.fit.SAVE_EVERY_STEPS", 5)
     config = switched(ALL_ON, steps=14)
-    whole = fit(config, data)
+    whole = train_network(config, data)
 
     def cut(step: int, _loss: float) -> None:
         if step == 8:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fit(config, data, folder=tmp_path, on_step=cut)
-    resumed = fit(config, data, folder=tmp_path)
+        train_network(config, data, folder=tmp_path, on_step=cut)
+    resumed = train_network(config, data, folder=tmp_path)
     for one, two in ((whole.network, resumed.network), (whole.objective, resumed.objective)):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, two.state_dict()[name]), name
@@ -426,11 +426,13 @@ def test_resumed_cross_modal_training_equals_an_uninterrupted_one(
 def test_substances_without_a_recording_are_no_negatives(data: Dataset) -> None:
     """What is held out must not be learned as "never", and nothing be scaled by it."""
     trained = np.arange(6) != 3
-    objective = Objective(switched(ALL_ON), SPEC, gather(ALL_ON, data), trained)
+    objective = CrossModalObjective(
+        switched(ALL_ON), SPEC, read_substance_tables(ALL_ON, data), trained
+    )
     assert objective.matcher is not None
     assert not any(objective.matcher.get_buffer(f"{v}_known")[3] for v in objective.matcher.views)
     assert objective.describer is not None
-    sulphurous = descriptor_table(LABELS).names.index("sulphurous")
+    sulphurous = read_descriptors(LABELS).names.index("sulphurous")
     assert objective.describer.learnable[sulphurous] == 0
     changed = dict(ELEMENTS, garlic=(1, 1, 1, 10**6))
     tables = [
@@ -439,8 +441,11 @@ def test_substances_without_a_recording_are_no_negatives(data: Dataset) -> None:
     ]
     settings, everyone = CrossModalConfig(gcms=1.0), np.ones(6, dtype=bool)
     alignments = [
-        Objective(
-            switched(settings), SPEC, Knowledge(elements=Table((), table, everyone)), trained
+        CrossModalObjective(
+            switched(settings),
+            SPEC,
+            SubstanceTables(elements=SubstanceTable((), table, everyone)),
+            trained,
         ).gcms
         for table in tables
     ]
@@ -467,12 +472,12 @@ def test_two_views_are_fused_into_one_answer(data: Dataset) -> None:
 
 def test_exported_bundle_says_what_a_smell_smells_like(data: Dataset, tmp_path: Path) -> None:
     config = switched(CrossModalConfig(descriptors=1.0, balancer=True), steps=120)
-    fitted = fit(config, data)
+    fitted = train_network(config, data)
     provenance = Provenance("test", "tiny.yaml")
-    write(tmp_path / "tiny", config, fitted, data, DecisionSpec(), provenance)
+    export_bundle(tmp_path / "tiny", config, fitted, data, DecisionSpec(), provenance)
     bundle = load_bundle(tmp_path / "tiny", precision="int8")
     names = bundle.manifest.descriptors
-    assert names == descriptor_table(LABELS).names
+    assert names == read_descriptors(LABELS).names
     x, mask, target = batch_of(data, fitted.spec)
     with torch.no_grad():
         reference = fitted.network(x, mask)[2].numpy()
@@ -481,15 +486,17 @@ def test_exported_bundle_says_what_a_smell_smells_like(data: Dataset, tmp_path: 
     said = bundle.run(x.numpy(), mask.numpy()).descriptors
     assert said.shape == (24, len(names))
     assert 0 <= said.min() <= said.max() <= 1
-    wanted = target.numpy() @ descriptor_table(LABELS).values > 0.9
-    unwanted = target.numpy() @ descriptor_table(LABELS).values < 0.1
+    wanted = target.numpy() @ read_descriptors(LABELS).values > 0.9
+    unwanted = target.numpy() @ read_descriptors(LABELS).values < 0.1
     assert said[wanted].mean() > said[unwanted].mean() + 0.2
 
 
 def test_bundle_without_descriptors_gives_none(data: Dataset, tmp_path: Path) -> None:
     config = switched(CrossModalConfig(gcms=0.5), steps=3)
-    fitted = fit(config, data)
-    write(tmp_path / "tiny", config, fitted, data, DecisionSpec(), Provenance("test", "tiny.yaml"))
+    fitted = train_network(config, data)
+    export_bundle(
+        tmp_path / "tiny", config, fitted, data, DecisionSpec(), Provenance("test", "tiny.yaml")
+    )
     bundle = load_bundle(tmp_path / "tiny")
     assert bundle.manifest.descriptors == ()
     x, mask, _ = batch_of(data)

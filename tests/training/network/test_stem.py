@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch")
 from training.config import NetworkConfig  # noqa: E402
 from training.network.scentformer import SubstanceNet, build_network  # noqa: E402
 from training.network.stem import (  # noqa: E402
-    LEVELS,
     N_STATISTICS,
+    QUANTILES,
     Blend,
     StatisticsStem,
-    window_statistics,
+    feature_statistics,
 )
 
 CONFIG = NetworkConfig(d_model=16, layers=1, heads=2, stem="statistics", bins=4)
@@ -51,7 +51,7 @@ def test_statistics_are_numpys_over_the_measured_rows(
     windows: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     x, mask = windows
-    said = window_statistics(x, mask).numpy()
+    said = feature_statistics(x, mask).numpy()
     assert said.shape == (30, N_STATISTICS, FEATURES)
     for number in (0, 25):
         rows = x[number][mask[number] > 0].numpy().astype(np.float64)
@@ -63,13 +63,13 @@ def test_statistics_are_numpys_over_the_measured_rows(
             said[number, 3], np.abs(np.diff(rows, axis=0)).mean(axis=0), rtol=1e-4
         )
         ordered = np.sort(rows, axis=0)
-        for level, found in zip(LEVELS, said[number, -len(LEVELS) :], strict=True):
+        for level, found in zip(QUANTILES, said[number, -len(QUANTILES) :], strict=True):
             place = round(level * (len(rows) - 1) + 1e-9)
             assert any(np.allclose(found, ordered[k]) for k in {place, place - 1, place + 1} & {
                 *range(len(rows))
             })  # fmt: skip
         np.testing.assert_allclose(said[number, -1], rows.max(axis=0), rtol=1e-6)
-        np.testing.assert_allclose(said[number, -len(LEVELS)], rows.min(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(said[number, -len(QUANTILES)], rows.min(axis=0), rtol=1e-6)
 
 
 def test_rows_that_were_not_measured_change_nothing(
@@ -123,5 +123,5 @@ def test_mixing_where_it_is_encoded_leaves_the_windows_alone() -> None:
     torch.testing.assert_close(blend.mean(encoded), 0.75 * encoded + 0.25 * encoded[[2, 0, 1]])
     weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
     torch.testing.assert_close(
-        blend.greatest(weight), torch.tensor([[1.0, 0.5], [1.0, 1.0], [0.5, 1.0]])
+        blend.maximum(weight), torch.tensor([[1.0, 0.5], [1.0, 1.0], [0.5, 1.0]])
     )

@@ -27,7 +27,7 @@ from training.evaluation.findings import (
 )
 from training.evaluation.held_out import HeldOut, read_held_out
 from training.experiments.crossval import decision_report
-from training.export.model_card import measured, notes
+from training.export.model_card import collect_figures, figure_notes
 from training.reports.html import Section, page, table
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
@@ -169,13 +169,13 @@ def test_the_card_takes_figures_from_reports_of_the_same_data_alone(
     audit = {"data_sha256": report["data_sha256"], "rows": [row]}
     (tmp_path / "audit.json").write_text(json.dumps(audit))
     (tmp_path / "compare.json").write_text(json.dumps({"data_sha256": "other", "rows": [row]}))
-    figures = measured(report, tmp_path)
+    figures = collect_figures(report, tmp_path)
     assert figures["crossval"] == report["mean"]
     assert figures["streaming"] == report["decision"]["scores"]
     assert figures["audit"] == {"weather": 0.63}
     assert figures["intervals"]["audit"] == {"weather": [0.58, 0.69]}
     assert "baselines" not in figures
-    assert "It leaks." in notes(report, tmp_path)
+    assert "It leaks." in figure_notes(report, tmp_path)
 
 
 def test_a_run_without_intervals_says_what_to_do(

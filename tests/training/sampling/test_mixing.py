@@ -14,7 +14,7 @@ from training.data.dataset import DataError, Dataset, Sample
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
-from training.sampling.mixing import BETA, drawn_beta, power_law_mixture  # noqa: E402
+from training.sampling.mixing import EXPONENT_RANGE, draw_exponents, power_law_mixture  # noqa: E402
 from training.sampling.windows import WindowSampler  # noqa: E402
 
 SPEC = PreprocessSpec(
@@ -50,7 +50,7 @@ def test_board_gain_passes_through_the_mixture() -> None:
     generator = torch.Generator().manual_seed(0)
     parts = torch.randn(3, 5, 7, 2, generator=generator)
     weights = torch.rand(5, 3, generator=generator).softmax(dim=1)
-    beta = drawn_beta(5, 2, generator)
+    beta = draw_exponents(5, 2, generator)
     shifted = power_law_mixture(parts + 1.7, weights, beta)
     torch.testing.assert_close(shifted, power_law_mixture(parts, weights, beta) + 1.7)
 
@@ -73,9 +73,9 @@ def test_part_without_a_share_says_nothing_even_where_it_is_missing() -> None:
 
 
 def test_exponents_lie_in_the_range_of_the_parts() -> None:
-    beta = drawn_beta(50, 4, torch.Generator().manual_seed(1))
+    beta = draw_exponents(50, 4, torch.Generator().manual_seed(1))
     assert beta.shape == (50, 1, 4)
-    assert BETA[0] <= float(beta.min()) < float(beta.max()) <= BETA[1]
+    assert EXPONENT_RANGE[0] <= float(beta.min()) < float(beta.max()) <= EXPONENT_RANGE[1]
 
 
 @pytest.fixture

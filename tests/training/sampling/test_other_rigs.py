@@ -15,14 +15,14 @@ from training.evaluation.sessions import _changed
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
-from training.sampling.other_rigs import parts_of, sent_elsewhere  # noqa: E402
+from training.sampling.other_rigs import channel_parts, simulate_other_rig  # noqa: E402
 from training.sampling.windows import NO_AUGMENTATION, WindowSampler  # noqa: E402
 
 CHANNELS = ("NO2", "VOC", "Alcohol", "Gas_Resistance")
 SPEC = PreprocessSpec(
     channels=CHANNELS, rate_hz=1.0, lags=(2, 4), first_step=2, window=20, min_steps=5
 )
-PARTS = parts_of(CHANNELS)
+PARTS = channel_parts(CHANNELS)
 ROWS = 200
 
 
@@ -45,7 +45,7 @@ def linear(values: np.ndarray) -> torch.Tensor:
 
 def test_the_same_rig_sends_the_same(recording: np.ndarray) -> None:
     signal, none = linear(recording), torch.zeros(1, 4)
-    same = sent_elsewhere(signal, PARTS, none, none, signal[:, 0])
+    same = simulate_other_rig(signal, PARTS, none, none, signal[:, 0])
     torch.testing.assert_close(same, signal, atol=2e-5, rtol=0)
 
 
@@ -60,7 +60,7 @@ def test_training_and_judgement_simulate_the_same_rigs(recording: np.ndarray) ->
         elsewhere[:, column] = _changed(recording[:, column], part, power, 1.0, offset)
         level[:, column] = np.median(recording[:, column])
     expected = linear(elsewhere)
-    got = sent_elsewhere(
+    got = simulate_other_rig(
         linear(recording),
         PARTS,
         torch.tensor([gains]).log(),
