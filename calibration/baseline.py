@@ -22,7 +22,7 @@ from calibration.correction import (
     GAS_NAMES,
     N_GAS,
     Compensation,
-    air_tens,
+    ambient_deviation,
     converter_step,
     log_signals,
 )
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LEAST_S = 60.0
+MIN_CAPTURE_S = 60.0
 """A shorter capture cannot tell a slow drift from clean air."""
 
-LEAST_SHARE = 0.9
+MIN_CAPTURE_SHARE = 0.9
 """Share of a channel's readings that must be usable."""
 
-MOST_DRIFT_PER_MIN = 0.02
+MAX_DRIFT_PER_MIN = 0.02
 """ln conductance per minute. A heater just switched on moves a hundred times faster; clean air
 in the boards' recordings of calm rooms stays below 0.005."""
 
-MOST_RANGE = 6.0
+MAX_RANGE = 6.0
 """Range of the smoothed signal in units of its noise that is still no odour: the widest that four
 hours of simulated clean air showed in two minutes is 4.6; the faintest real odour shows 15."""
 
@@ -103,7 +103,7 @@ class Baseline:
         )
 
 
-def measured_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
+def measure_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
     """Measure clean air, or refuse to.
 
     Parameters
@@ -116,10 +116,10 @@ def measured_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
     BaselineError: too short, no usable channel, or any channel drifts, moves or fails.
     """
     seconds = len(values) / rate_hz
-    if seconds < LEAST_S:
+    if seconds < MIN_CAPTURE_S:
         raise BaselineError(
-            f"A clean-air baseline needs {LEAST_S:.0f} s, this capture has {seconds:.0f} s. Let "
-            "it run longer."
+            f"A clean-air baseline needs {MIN_CAPTURE_S:.0f} s, this capture has {seconds:.0f} s. "
+            "Let it run longer."
         )
     problems = capture_problems(values, rate_hz)
     if problems:
@@ -158,31 +158,31 @@ def capture_problems(values: NDArray[np.float32], rate_hz: float) -> dict[str, s
 def is_clean_air(values: NDArray[np.float32], baseline: Baseline) -> bool:
     """Whether no channel of readings float32[n, 12] lies off the baseline further than clean air.
 
-    As far, that is, as clean air itself moves (`MOST_RANGE`), each channel by its median.
+    As far, that is, as clean air itself moves (`MAX_RANGE`), each channel by its median.
     """
     signal = log_signals(values)
     for k, name in enumerate(GAS_NAMES):
         if name in baseline.channels and np.isfinite(signal[:, k]).any():
             clean = baseline.channels[name]
             unit = max(clean.noise, _step(signal[:, k], k), _LEAST_NOISE)
-            if abs(np.nanmedian(signal[:, k]) - clean.log_conductance) > MOST_RANGE * unit:
+            if abs(np.nanmedian(signal[:, k]) - clean.log_conductance) > MAX_RANGE * unit:
                 return False
     return True
 
 
-LEAST_SPAN_TENS = 0.3
+MIN_SPAN_TENS = 0.3
 """3 %RH or 3 degC: less variation than this says nothing of what humidity or warmth do."""
 _SURE_TENS = 0.2
 """Ridge of the compensation: variation of 2 %RH or 2 degC halves what is believed."""
 _BLOCK_S = 30.0
 
 
-def fitted_compensation(captures: Sequence[NDArray[np.float32]], rate_hz: float) -> Compensation:
+def fit_compensation(captures: Sequence[NDArray[np.float32]], rate_hz: float) -> Compensation:
     """Fit what humidity and temperature do, on clean air alone.
 
     An odour changes both the air's humidity and the channels; only where nothing smells is the
     one the other's cause. Least squares of the log-conductances' half-minute means on both,
-    within each capture and between captures, with ridge. What did not vary by `LEAST_SPAN_TENS`
+    within each capture and between captures, with ridge. What did not vary by `MIN_SPAN_TENS`
     is left out.
 
     Parameters
@@ -191,7 +191,7 @@ def fitted_compensation(captures: Sequence[NDArray[np.float32]], rate_hz: float)
     rate_hz: their rate.
     """
     width = max(1, round(_BLOCK_S * rate_hz))
-    air = np.concatenate([_block_means(air_tens(item), width) for item in captures])
+    air = np.concatenate([_block_means(ambient_deviation(item), width) for item in captures])
     signal = np.concatenate([_block_means(log_signals(item), width) for item in captures])
     slopes = np.zeros((2, N_GAS))
     for k in range(N_GAS):
@@ -200,7 +200,7 @@ def fitted_compensation(captures: Sequence[NDArray[np.float32]], rate_hz: float)
             continue
         x = air[known] - air[known].mean(axis=0)
         y = signal[known, k] - signal[known, k].mean()
-        varies = np.ptp(x, axis=0) >= LEAST_SPAN_TENS
+        varies = np.ptp(x, axis=0) >= MIN_SPAN_TENS
         x = x[:, varies]
         ridge = len(x) * _SURE_TENS**2 * np.eye(x.shape[1])
         slopes[varies, k] = np.linalg.solve(x.T @ x + ridge, x.T @ y)
@@ -217,19 +217,21 @@ def _block_means(rows: NDArray[np.float64], width: int) -> NDArray[np.float64]:
 def _channel_problem(
     signal: NDArray[np.float64], usable: float, rate_hz: float, k: int
 ) -> str | None:
-    if usable < LEAST_SHARE:
-        return f"is unusable in {1 - usable:.0%} of the readings (at most {1 - LEAST_SHARE:.0%})"
+    if usable < MIN_CAPTURE_SHARE:
+        return (
+            f"is unusable in {1 - usable:.0%} of the readings (at most {1 - MIN_CAPTURE_SHARE:.0%})"
+        )
     drift = _slope(signal, rate_hz) * 60.0
     step = _step(signal, k)
     # What a converter's step makes of an unmoving signal is no drift.
-    allowed = max(MOST_DRIFT_PER_MIN, 2.0 * step / (len(signal) / rate_hz / 60.0))
+    allowed = max(MAX_DRIFT_PER_MIN, 2.0 * step / (len(signal) / rate_hz / 60.0))
     if abs(drift) > allowed:
         return f"drifts by {_percent(drift)} a minute (at most {_percent(allowed)})"
     smooth = _smoothed(signal, rate_hz)
     span = float(np.nanmax(smooth) - np.nanmin(smooth))
     unit = max(_noise(signal, rate_hz), step, _LEAST_NOISE)
-    if span > MOST_RANGE * unit:
-        return f"moves by {_percent(span)} (at most {_percent(MOST_RANGE * unit)}): an odour"
+    if span > MAX_RANGE * unit:
+        return f"moves by {_percent(span)} (at most {_percent(MAX_RANGE * unit)}): an odour"
     return None
 
 

@@ -11,7 +11,7 @@ correction of one frame:
 
 1. s, less what humidity and temperature do to it;
 2. smoothed and sped up: a fixed-lag least-squares estimate of what a slower film or housing and a
-   coarser converter made of it (`estimator`);
+   coarser converter made of it (`estimator_taps`);
 3. target + matrix (s - middle), the matrix being diagonal (affine) or not (direct
    standardisation);
 4. back to a reading, rounded as the training rig's boards send. A network sees the step of a
@@ -48,7 +48,7 @@ DELAY_S = 2.0
 """How much later a corrected reading is than the measured one. What comes after a sample tells
 rounding from smell; more than two seconds bring nothing (.72 of windows at two and at five, .69
 without, fold 0)."""
-LIVELINESS = 4.0
+STEP_VARIANCE_FACTOR = 4.0
 """Factor on the variance of the signal's own steps in the estimator. The least-squares estimate
 is smoother than what is estimated, and a network trained on lively signals minds; 3 to 10 did
 best on folds 0 and 1, 1 and 30 worse."""
@@ -84,7 +84,7 @@ def log_signals(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return _LINEARISE(values).astype(np.float64)
 
 
-def readings(signals: NDArray[np.float64], *, whole: bool = True) -> NDArray[np.float64]:
+def to_readings(signals: NDArray[np.float64], *, whole: bool = True) -> NDArray[np.float64]:
     """Return what a board sends of log-conductances float64[n, 8]: the inverse of `log_signals`.
 
     Parameters
@@ -101,7 +101,7 @@ def readings(signals: NDArray[np.float64], *, whole: bool = True) -> NDArray[np.
 
 def converter_step(signals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how much one step of the converter is in log-conductance at `signals` [..., 8]."""
-    value = readings(signals, whole=False)
+    value = to_readings(signals, whole=False)
     inner = np.maximum(value, _LOW) * (1.0 - _SLOPE * value / GROVE_FULL_SCALE)
     return np.asarray(1.0 / (_GRAIN * inner))
 
@@ -120,7 +120,7 @@ class Compensation:
     temperature: NDArray[np.float64] = field(default_factory=lambda: np.zeros(N_GAS))
 
     @property
-    def is_nothing(self) -> bool:
+    def is_zero(self) -> bool:
         """Whether it changes nothing."""
         return not (self.humidity.any() or self.temperature.any())
 
@@ -129,7 +129,7 @@ class Compensation:
 
         While the BME680 says nothing, the last it said holds; before its first word, nothing.
         """
-        tens = air_tens(values)
+        tens = ambient_deviation(values)
         known = np.isfinite(tens).all(axis=1)
         last = np.maximum.accumulate(np.where(known, np.arange(len(tens)), -1))
         held = np.where(last[:, np.newaxis] >= 0, tens[np.maximum(last, 0)], 0.0)
@@ -137,7 +137,7 @@ class Compensation:
         return offsets
 
 
-def air_tens(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def ambient_deviation(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return how far float32[n, 12] are from the usual air, float64[n, 2] in 10 %RH and 10 degC.
 
     NaN where the BME680 is missing or hung: a hung one repeats 100 %RH, with no gas resistance.
@@ -183,7 +183,7 @@ class CorrectionSpec:
         return bool((self.matrix == np.diag(np.diagonal(self.matrix))).all())
 
 
-def estimator(
+def estimator_taps(
     spec: CorrectionSpec, dt_s: float, *, delay_s: float = DELAY_S
 ) -> NDArray[np.float64]:
     """Return the taps float64[taps, 8] that estimate the signal `delay_s` ago, oldest first.
@@ -203,7 +203,7 @@ def estimator(
             count,
             delay,
             lag=float(spec.response_s[k]) / dt_s,
-            step=LIVELINESS * float(spec.wander[k]) * dt_s,
+            step=STEP_VARIANCE_FACTOR * float(spec.wander[k]) * dt_s,
             rounding=float(rounding[k]),
         )
         for k in range(N_GAS)
@@ -258,7 +258,7 @@ class RigCorrection:
         self.spec = spec
         self._affine = spec.is_affine
         self._gain = np.ascontiguousarray(np.diagonal(spec.matrix))
-        self._humid = not spec.compensation.is_nothing
+        self._humid = not spec.compensation.is_zero
         self._paces: dict[int, NDArray[np.float64]] = {}
         self._signal = np.empty(N_GAS)
         self._scratch = np.empty(N_GAS)
@@ -327,7 +327,7 @@ class RigCorrection:
         np.log(signal, out=signal)
         signal *= _SIGN
         if self._humid:
-            tens = air_tens(values[np.newaxis])[0]
+            tens = ambient_deviation(values[np.newaxis])[0]
             if np.isfinite(tens).all():
                 air = self.spec.compensation
                 self._offset = air.humidity * tens[0] + air.temperature * tens[1]
@@ -352,7 +352,7 @@ class RigCorrection:
 
     def _take_pace(self, pace: int, dt_s: float, signal: NDArray[np.float64]) -> None:
         if pace not in self._paces:
-            self._paces[pace] = estimator(self.spec, dt_s)
+            self._paces[pace] = estimator_taps(self.spec, dt_s)
         self._taps = self._paces[pace]
         self._pace, self._other_pace = pace, 0
         last = self._last if self._known.any() else signal
@@ -397,7 +397,7 @@ _TO_STEPS = _SPAN * _GRAIN
 _SENT_LOW = np.where(_MQ, 0.0, _LOW)
 
 
-def relinearised(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+def round_signals(signals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return log-conductances float64[n, 8] as they are once a board has rounded and sent them."""
-    sent = np.maximum(readings(signals), _LOW)
+    sent = np.maximum(to_readings(signals), _LOW)
     return np.asarray(_SIGN * np.log(sent / (_SPAN - _SLOPE * sent)))

@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from models.correction import Correction
     from models.embedding_space import EmbeddingSpace
 
-GROW_S = 10.0
+GROWTH_S = 10.0
 """Seconds by which each window is longer than the one before."""
 
-AGAIN_S = 30.0
+RESTART_S = 30.0
 """Seconds after which windows begin anew. The next exposure will be heard at other moments of its
 course, too: of ten smells taught for two minutes, .75 of other recordings were named rightly, and
 .73 with windows from the onset alone (five networks that never met the smells; none was worse)."""
 
-USABLE_SHARE = 0.5
+MIN_USABLE_SHARE = 0.5
 """A channel that could be used for a smaller share of the exposure counts as missing."""
 
-BATCH = 32
+BATCH_SIZE = 32
 """Windows that go through the network at once: bounds the memory on a small machine."""
 
 
@@ -82,7 +82,7 @@ class Readings:
         steps = np.diff(self.t_ms, prepend=self.t_ms[:1]).tolist()
         return np.array([lost_samples(step, period_ms) for step in steps], np.int64)
 
-    def between(self, start: int, end: int) -> Readings:
+    def rows(self, start: int, end: int) -> Readings:
         """Return the rows from `start` to before `end`."""
         rows = slice(start, end)
         return Readings(self.values[rows], self.quality[rows], self.t_ms[rows], self.rate_hz)
@@ -109,7 +109,7 @@ class LearnedExposure:
         return len(self.embedding)
 
 
-def heard(
+def prepare_readings(
     recording: Recording, correction: Correction | None = None, *, rate_hz: float | None = None
 ) -> Readings:
     """Return a recording as the models hear it.
@@ -147,7 +147,7 @@ def heard(
     )
 
 
-def exposure_in(
+def find_exposure(
     readings: Readings, start: int = 0, settings: ExposureSettings | None = None
 ) -> tuple[int, int]:
     """Return the first row of the odour and the row after its last, from row `start` on.
@@ -211,9 +211,9 @@ def learn(
     ------
     EnrolmentError: the model cannot be taught, or these readings cannot teach it.
     """
-    space_of(bundle)
-    first, end = exposure_in(readings, start, settings)
-    exposure = readings.between(first, end)
+    require_space(bundle)
+    first, end = find_exposure(readings, start, settings)
+    exposure = readings.rows(first, end)
     missing = _missing_channels(bundle, exposure)
     windows = list(_windows(bundle, readings, first, end))
     seconds = float(exposure.t_ms[-1] - exposure.t_ms[0]) / 1000.0 if len(exposure) else 0.0
@@ -229,7 +229,7 @@ def learn(
     return LearnedExposure(embedding, logits, seconds, missing)
 
 
-def taught(
+def fit_smell(
     label: str,
     exposures: Sequence[NDArray[np.float32]],
     space: EmbeddingSpace,
@@ -246,7 +246,7 @@ def taught(
     return TaughtSmell(label, means.mean(axis=0), windows, len(exposures), exposure_variance)
 
 
-def space_of(bundle: Bundle) -> EmbeddingSpace:
+def require_space(bundle: Bundle) -> EmbeddingSpace:
     """Return the space in which a bundle's embeddings are compared.
 
     Raises
@@ -274,7 +274,7 @@ def _missing_channels(bundle: Bundle, exposure: Readings) -> tuple[str, ...]:
     words = {}
     for name in channels:
         quality = exposure.quality[:, CHANNEL_NAMES.index(name)]
-        if len(quality) and (quality == Quality.OK).mean() < USABLE_SHARE:
+        if len(quality) and (quality == Quality.OK).mean() < MIN_USABLE_SHARE:
             counts = np.bincount(quality, minlength=len(Quality))
             counts[Quality.OK] = 0
             words[name] = Quality(int(counts.argmax()))
@@ -315,7 +315,7 @@ def _windows(
     What came before the onset serves the lag differences alone, as it does live.
     """
     spec = bundle.manifest.preprocessing
-    grow, again = (max(1, round(s * spec.rate_hz)) for s in (GROW_S, AGAIN_S))
+    grow, again = (max(1, round(s * spec.rate_hz)) for s in (GROWTH_S, RESTART_S))
     for rows, mask in _feature_rows(bundle, readings, first, end):
         for start in range(0, len(rows) - spec.min_steps + 1, again):
             longest = min(len(rows), start + spec.window)
@@ -358,10 +358,10 @@ def _asked(
     """Return embeddings float32[windows, D] and logits float32[windows, labels]."""
     answers = [
         bundle.run(
-            np.stack([x for x, _ in windows[start : start + BATCH]]),
-            np.stack([mask for _, mask in windows[start : start + BATCH]]),
+            np.stack([x for x, _ in windows[start : start + BATCH_SIZE]]),
+            np.stack([mask for _, mask in windows[start : start + BATCH_SIZE]]),
         )
-        for start in range(0, len(windows), BATCH)
+        for start in range(0, len(windows), BATCH_SIZE)
     ]
     return (
         np.concatenate([answer.embedding for answer in answers]),

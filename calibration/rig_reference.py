@@ -28,13 +28,13 @@ N_FEATURES = 1 + len(LAGS_S)
 """Of a channel in an exposure: its level, and ln of its mean change over each lag."""
 
 
-LEAST_EXPOSURE_S = 100
+MIN_REFERENCE_S = 100
 """Shorter exposures say too little about changes over 50 seconds."""
 
 
 ONSET_S = 45
 """The first seconds of an exposure are still on their way to it, and no other resembles them; they
-are left out where `LEAST_EXPOSURE_S` stay. Of references of 150 s, four then close .54 and .58 of
+are left out where `MIN_REFERENCE_S` stay. Of references of 150 s, four then close .54 and .58 of
 the gap instead of .47 and .55 (folds 0 and 1)."""
 
 
@@ -42,7 +42,7 @@ _QUIET = 1e-3
 """Mean changes of ln conductance below this are a converter's, not an odour's."""
 
 
-_LEAST_KNOWN = 0.9
+MIN_KNOWN_SHARE = 0.9
 """Share of usable readings that a channel needs in an exposure."""
 
 
@@ -74,7 +74,7 @@ class RigReference:
     wander: NDArray[np.float64]
 
     @classmethod
-    def measured(
+    def measure(
         cls,
         recordings: Mapping[str, Sequence[NDArray[np.float32]]],
         rate_hz: float = 1.0,
@@ -92,7 +92,7 @@ class RigReference:
         """
         features, means, wander = [], [], []
         for label, values in recordings.items():
-            exposures = [ResponseExcerpt.of(label, item, rate_hz) for item in values]
+            exposures = [ResponseExcerpt.from_readings(label, item, rate_hz) for item in values]
             own = np.stack([exposure.features for exposure in exposures])
             means.append(_mean(own))
             if len(own) > 1:
@@ -138,7 +138,7 @@ class ResponseExcerpt:
     signal: NDArray[np.float64]
 
     @classmethod
-    def of(
+    def from_readings(
         cls,
         label: str,
         values: NDArray[np.float32],
@@ -153,28 +153,28 @@ class ResponseExcerpt:
 
         Raises
         ------
-        TransferError: it is shorter than `LEAST_EXPOSURE_S` or slower than one reading in 1.5 s.
+        TransferError: it is shorter than `MIN_REFERENCE_S` or slower than one reading in 1.5 s.
         """
         factor = max(1, round(rate_hz))
         whole = len(values) // factor * factor
         slow = values[:whole].reshape(-1, factor, values.shape[1]).mean(axis=1)
-        if rate_hz < 1 / 1.5 or len(values) / rate_hz < LEAST_EXPOSURE_S:
+        if rate_hz < 1 / 1.5 or len(values) / rate_hz < MIN_REFERENCE_S:
             raise TransferError(
-                f"A reference needs at least {LEAST_EXPOSURE_S} s at one reading a second; the "
+                f"A reference needs at least {MIN_REFERENCE_S} s at one reading a second; the "
                 f"one of {label} has {len(values)} readings at {rate_hz:.2g} Hz, which is "
                 f"{len(values) / rate_hz:.0f} s. Record it again, two minutes or longer."
             )
-        slow = slow[min(ONSET_S, max(len(slow) - LEAST_EXPOSURE_S, 0)) :]
+        slow = slow[min(ONSET_S, max(len(slow) - MIN_REFERENCE_S, 0)) :]
         signal = log_signals(slow)
         return cls(label, signal - compensation.offsets(slow) if compensation else signal)
 
     @property
     def features(self) -> NDArray[np.float64]:
         """float64[8, N_FEATURES]; NaN for a channel that is unusable in a tenth of it."""
-        known = np.isfinite(self.signal).mean(axis=0) >= _LEAST_KNOWN
+        known = np.isfinite(self.signal).mean(axis=0) >= MIN_KNOWN_SHARE
         signal = np.where(known, self.signal, 0.0)
         features = np.concatenate(
-            [np.nanmedian(signal, axis=0)[:, np.newaxis], changes_of(signal)], 1
+            [np.nanmedian(signal, axis=0)[:, np.newaxis], log_mean_changes(signal)], 1
         )
         features[~known] = np.nan
         return features
@@ -189,7 +189,7 @@ class ResponseExcerpt:
         return variance
 
 
-def changes_of(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_mean_changes(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ln of the mean changes float64[channels, lags] of signals float64[n, channels]."""
     changes = [np.nanmean(np.abs(signal[lag:] - signal[:-lag]), axis=0) for lag in LAGS_S]
     logarithms: NDArray[np.float64] = np.log(np.stack(changes, axis=1) + _QUIET)

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calibration.enrolment import space_of, taught
+from calibration.enrolment import fit_smell, require_space
 from hardware.health import ChannelHealth
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hardware.recording import Recording
     from models.bundle import Bundle
 
-MENTIONED = 3
+MAX_LISTED = 3
 """Labels named in a list of confusions."""
 
 STEP_FRAMES = 50
@@ -41,7 +41,7 @@ class Confusions:
     shares: tuple[tuple[str, float], ...]
 
     @classmethod
-    def counted(cls, labels: Sequence[str]) -> Confusions:
+    def count(cls, labels: Sequence[str]) -> Confusions:
         """Count labels, one per window."""
         total = max(1, len(labels))
         return cls(tuple((name, n / total) for name, n in Counter(labels).most_common()))
@@ -52,7 +52,7 @@ class Confusions:
 
     def others(self, label: str) -> tuple[tuple[str, float], ...]:
         """Return the likeliest labels but this one."""
-        return tuple(pair for pair in self.shares if pair[0] != label)[:MENTIONED]
+        return tuple(pair for pair in self.shares if pair[0] != label)[:MAX_LISTED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Preview:
     held_out: what windows were called by a head taught from the others: exposures in turn, or
         the halves of the only one. The halves are alike, so that is a bound from above.
     by_exposures: whether whole exposures were held out.
-    taken: by label of another taught smell, the share of its windows that now is called so.
+    taken_from: by label of another taught smell, the share of its windows that now is called so.
     """
 
     label: str
@@ -76,15 +76,15 @@ class Preview:
     before: Confusions
     held_out: Confusions
     by_exposures: bool
-    taken: tuple[tuple[str, float], ...]
+    taken_from: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayComparison:
     """Seconds that labels stood in a recording, without a smell and with it."""
 
-    without: Mapping[str, float]
-    within: Mapping[str, float]
+    without_s: Mapping[str, float]
+    with_s: Mapping[str, float]
 
 
 def preview_smell(store: SmellStore, label: str) -> Preview:
@@ -100,26 +100,26 @@ def preview_smell(store: SmellStore, label: str) -> Preview:
     head, _ = store.head(shadow=label)
     without = _without(head, label)
     bundle = store.bundle
-    lessons = [store.lesson(exposure) for exposure in smell.exposures]
+    lessons = [store.learned_exposure(exposure) for exposure in smell.exposures]
     taken = []
     for other in smells.smells:
         if other.label != label and any(known.label == other.label for known in head.taught):
-            heard = [store.lesson(exposure) for exposure in other.exposures]
-            called = Confusions.counted([n for each in heard for n in _called(bundle, head, each)])
+            heard = [store.learned_exposure(exposure) for exposure in other.exposures]
+            called = Confusions.count([n for each in heard for n in _called(bundle, head, each)])
             if called.share(label) > 0:
                 taken.append((other.label, called.share(label)))
     return Preview(
         label=label,
         exposures=len(lessons),
         windows=sum(map(len, lessons)),
-        before=Confusions.counted([n for each in lessons for n in _called(bundle, without, each)]),
-        held_out=Confusions.counted(list(_held_out(bundle, without, label, lessons))),
+        before=Confusions.count([n for each in lessons for n in _called(bundle, without, each)]),
+        held_out=Confusions.count(list(_held_out(bundle, without, label, lessons))),
         by_exposures=len(lessons) > 1,
-        taken=tuple(sorted(taken, key=lambda pair: -pair[1])),
+        taken_from=tuple(sorted(taken, key=lambda pair: -pair[1])),
     )
 
 
-def replayed(
+def compare_replay(
     store: SmellStore,
     label: str,
     recording: Recording,
@@ -181,7 +181,7 @@ def _likeliest(
 ) -> list[str]:
     decision, labels = bundle.manifest.decision, head.labels(bundle.manifest.labels)
     said = head.log_probabilities_many(
-        space_of(bundle), logits, embedding, decision.temperature, decision.head_temperature
+        require_space(bundle), logits, embedding, decision.temperature, decision.head_temperature
     )
     return [labels[index] for index in said.argmax(axis=1)]
 
@@ -195,11 +195,11 @@ def _held_out(
         half = len(lessons[0]) // 2
         cuts = (slice(None, half), slice(half, None))
         parts = [(lessons[0].embedding[cut], lessons[0].logits[cut]) for cut in cuts if half]
-    space, variance = space_of(bundle), bundle.manifest.decision.exposure_variance
+    space, variance = require_space(bundle), bundle.manifest.decision.exposure_variance
     for number, (embedding, logits) in enumerate(parts):
         others = [each for place, (each, _) in enumerate(parts) if place != number]
         if others:
-            smell = taught(label, others, space, variance)
+            smell = fit_smell(label, others, space, variance)
             tried = TaughtHead((*head.taught, smell), head.hidden, head.renamed)
             yield from _likeliest(bundle, tried, logits, embedding)
 

@@ -99,15 +99,15 @@ class SmellSet:
             f"Expected a smell that this rig was taught, and {label!r} is none. Taught: {names}."
         )
 
-    def having(self, smell: Smell, instead_of: str | None = None) -> SmellSet:
+    def with_smell(self, smell: Smell, replacing: str | None = None) -> SmellSet:
         """Return the set with a smell added, or put in the place of the one called so."""
-        if instead_of is None:
+        if replacing is None:
             return dataclasses.replace(self, smells=(*self.smells, smell))
         return dataclasses.replace(
-            self, smells=tuple(smell if s.label == instead_of else s for s in self.smells)
+            self, smells=tuple(smell if s.label == replacing else s for s in self.smells)
         )
 
-    def without(self, label: str) -> SmellSet:
+    def without_smell(self, label: str) -> SmellSet:
         """Return the set without a taught smell."""
         self.smell(label)
         return dataclasses.replace(

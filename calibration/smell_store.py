@@ -27,7 +27,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.enrolment import EnrolmentError, LearnedExposure, heard, learn, space_of, taught
+from calibration.enrolment import (
+    EnrolmentError,
+    LearnedExposure,
+    fit_smell,
+    learn,
+    prepare_readings,
+    require_space,
+)
 from calibration.smell_set import Exposure, Smell, SmellError, SmellSet, StoreDamagedError
 from hardware.errors import ScentdError, UsageError
 from hardware.files import write_whole
@@ -52,18 +59,18 @@ EXPOSURES = "exposures"
 LEAD_S = 120.0
 """Readings kept from before an exposure: the longest lag, and air to see the onset against."""
 
-LONGEST_S = 600.0
+MAX_EXPOSURE_S = 600.0
 """Readings kept of one exposure; two minutes teach well, and a smell does not last for hours."""
 
-MOST_SMELLS = 64
-MOST_EXPOSURES = 16
+MAX_SMELLS = 64
+MAX_EXPOSURES = 16
 """Of one smell; the oldest gives way."""
 
-LARGEST_IMPORT_BYTES = 256_000_000
+MAX_IMPORT_BYTES = 256_000_000
 """Unpacked: a small file can be made to fill any memory. A hundred smells take a tenth of it."""
 
 VERSIONS_KEPT = 30
-LABEL_LIMIT = 64
+MAX_LABEL_LENGTH = 64
 
 
 class SmellStore:
@@ -83,7 +90,7 @@ class SmellStore:
     def __init__(
         self, state_dir: Path, bundle: Bundle, correction: Correction | None = None
     ) -> None:
-        self._space = space_of(bundle)
+        self._space = require_space(bundle)
         self._bundle = bundle
         self._correction = correction_for(bundle.manifest.name, correction)
         self.folder = state_dir / FOLDER / bundle.manifest.name
@@ -103,7 +110,7 @@ class SmellStore:
         """Of the rig's readings."""
         return self._correction
 
-    def calibrate(self, correction: Correction | None) -> None:
+    def use_correction(self, correction: Correction | None) -> None:
         """Hear the rig's readings through another correction from now on.
 
         An instance of its own: it is reset for every exposure.
@@ -145,16 +152,16 @@ class SmellStore:
             lessons = []
             for exposure in smell.exposures:
                 try:
-                    lessons.append(self.lesson(exposure).embedding)
+                    lessons.append(self.learned_exposure(exposure).embedding)
                 except (RecordingError, EnrolmentError) as error:
                     problems.append(f"An exposure of {smell.label} cannot be used: {error}")
             if lessons:
-                classes.append(taught(smell.label, lessons, self._space, variance))
+                classes.append(fit_smell(smell.label, lessons, self._space, variance))
         head = TaughtHead(tuple(classes), frozenset(smells.hidden), dict(smells.renamed))
         head.labels(self._bundle.manifest.labels)
         return head, problems
 
-    def lesson(self, exposure: Exposure) -> LearnedExposure:
+    def learned_exposure(self, exposure: Exposure) -> LearnedExposure:
         """Return what the model makes of a kept exposure, from the cache or from its readings.
 
         Raises
@@ -171,7 +178,7 @@ class SmellStore:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             # Never made for this model and calibration, or damaged: the readings are the truth.
             pass
-        readings = heard(self.recording(exposure), self._correction_of(exposure))
+        readings = prepare_readings(self.recording(exposure), self._correction_of(exposure))
         start = int(np.searchsorted(readings.t_ms, exposure.start_ms))
         lesson = learn(self._bundle, readings, start)
         write_whole(path, _npz(lesson))
@@ -217,27 +224,27 @@ class SmellStore:
                 self._refuse_name(label, smells)
             exposure, lesson = self._keep(recording, source, start_ms)
             if known is None:
-                changed = smells.having(Smell(label, not promote, (exposure,)))
+                changed = smells.with_smell(Smell(label, not promote, (exposure,)))
             else:
                 before = [kept for kept in known.exposures if kept.id != exposure.id]
                 refined = Smell(
                     label,
                     known.shadow and not promote,
-                    (*before, exposure)[-MOST_EXPOSURES:],
+                    (*before, exposure)[-MAX_EXPOSURES:],
                 )
-                changed = smells.having(refined, instead_of=label)
+                changed = smells.with_smell(refined, replacing=label)
             return self._commit(changed, f"taught {label}"), lesson
 
     def forget(self, label: str) -> SmellSet:
         """Forget a taught smell; until the versions that know it are gone, rollback finds it."""
         with self._changing() as smells:
-            return self._commit(smells.without(label), f"forgot {label}")
+            return self._commit(smells.without_smell(label), f"forgot {label}")
 
     def promote(self, label: str) -> SmellSet:
         """Say a smell from now on."""
         with self._changing() as smells:
             promoted = dataclasses.replace(smells.smell(label), shadow=False)
-            changed = smells.having(promoted, instead_of=label)
+            changed = smells.with_smell(promoted, replacing=label)
             return self._commit(changed, f"promoted {label}")
 
     def rename(self, label: str, name: str) -> SmellSet:
@@ -250,7 +257,7 @@ class SmellStore:
             if any(smell.label == label for smell in smells.smells):
                 self._refuse_name(name, smells)
                 renamed = dataclasses.replace(smells.smell(label), label=name)
-                changed = smells.having(renamed, instead_of=label)
+                changed = smells.with_smell(renamed, replacing=label)
                 return self._commit(changed, f"renamed {label} to {name}")
             shipped = self._shipped(label, smells)
             names = {old: new for old, new in smells.renamed.items() if old != shipped}
@@ -323,7 +330,7 @@ class SmellStore:
             for smell in smells.smells:
                 exposures = []
                 for kept in smell.exposures:
-                    lesson, readings = self.lesson(kept), self._corrected(kept)
+                    lesson, readings = self.learned_exposure(kept), self._corrected(kept)
                     name = _digest(readings)
                     archive.writestr(f"{EXPOSURES}/{name}.csv", readings)
                     archive.writestr(f"{EXPOSURES}/{name}.npz", _npz(lesson))
@@ -349,10 +356,10 @@ class SmellStore:
         try:
             with zipfile.ZipFile(path) as archive:
                 size_bytes = sum(item.file_size for item in archive.infolist())
-                if size_bytes > LARGEST_IMPORT_BYTES:
+                if size_bytes > MAX_IMPORT_BYTES:
                     raise SmellError(
                         f"{path} unpacks to {size_bytes} bytes, and what was ever taught to a rig "
-                        f"takes far less than {LARGEST_IMPORT_BYTES}. Export it again on the "
+                        f"takes far less than {MAX_IMPORT_BYTES}. Export it again on the "
                         "other rig."
                     )
                 files = {name: archive.read(name) for name in archive.namelist()}
@@ -379,12 +386,12 @@ class SmellStore:
                     for exposure in smell.exposures
                 )
                 if known is None:
-                    changed = changed.having(Smell(label, not promote, new))
+                    changed = changed.with_smell(Smell(label, not promote, new))
                     continue
                 ids = {exposure.id for exposure in new}
                 merged = (*(kept for kept in known.exposures if kept.id not in ids), *new)
-                refined = Smell(label, known.shadow and not promote, merged[-MOST_EXPOSURES:])
-                changed = changed.having(refined, instead_of=label)
+                refined = Smell(label, known.shadow and not promote, merged[-MAX_EXPOSURES:])
+                changed = changed.with_smell(refined, replacing=label)
             return self._commit(changed, f"imported {path.name}")
 
     def _import_exposure(
@@ -401,7 +408,7 @@ class SmellStore:
         embeddings = files.get(f"{EXPOSURES}/{exposure.id}.npz")
         if same and embeddings is not None:
             write_whole(self._cache(exposure), embeddings)
-        lesson = self.lesson(exposure)
+        lesson = self.learned_exposure(exposure)
         return dataclasses.replace(exposure, windows=len(lesson), as_trained=True)
 
     def _corrected(self, exposure: Exposure) -> bytes:
@@ -409,7 +416,7 @@ class SmellStore:
         recording, correction = self.recording(exposure), self._correction_of(exposure)
         if correction is None:
             return self._readings(exposure.id).read_bytes()
-        readings = heard(recording, correction)
+        readings = prepare_readings(recording, correction)
         stream = io.BytesIO()
         with RecordingWriter(stream) as writer:
             for t_ms, values in zip(readings.t_ms.tolist(), readings.values, strict=True):
@@ -428,7 +435,7 @@ class SmellStore:
         write_whole(self._readings(name), data)
         exposure = Exposure(name, _now(), source, start_ms, 0.0, 0)
         try:
-            lesson = self.lesson(exposure)
+            lesson = self.learned_exposure(exposure)
         except ScentdError:
             if all(kept.id != name for smell in self.smells().smells for kept in smell.exposures):
                 self._readings(name).unlink(missing_ok=True)
@@ -441,9 +448,9 @@ class SmellStore:
         )
 
     def _refuse_name(self, label: str, smells: SmellSet) -> None:
-        if len(smells.smells) >= MOST_SMELLS:
+        if len(smells.smells) >= MAX_SMELLS:
             raise SmellError(
-                f"{MOST_SMELLS} smells are taught, which is the most. Forget one that is not "
+                f"{MAX_SMELLS} smells are taught, which is the most. Forget one that is not "
                 "needed any more."
             )
         if any(smell.label == label for smell in smells.smells):
@@ -552,7 +559,7 @@ def _kept_readings(recording: Recording, start_ms: int) -> tuple[bytes, int]:
     else:
         t_ms = recording.timestamp_ms - recording.timestamp_ms[0]
     first = int(np.searchsorted(t_ms, start_ms - LEAD_S * 1000.0))
-    last = int(np.searchsorted(t_ms, start_ms + LONGEST_S * 1000.0))
+    last = int(np.searchsorted(t_ms, start_ms + MAX_EXPOSURE_S * 1000.0))
     stream = io.BytesIO()
     with RecordingWriter(stream) as writer:
         for row in range(first, last):
@@ -568,9 +575,9 @@ def _label(text: str) -> str:
     UsageError: it cannot be one.
     """
     label = text.strip()
-    if not label or len(label) > LABEL_LIMIT or not label.isprintable():
+    if not label or len(label) > MAX_LABEL_LENGTH or not label.isprintable():
         raise UsageError(
-            f"A smell's name has 1 to {LABEL_LIMIT} printable characters, and {text!r} came."
+            f"A smell's name has 1 to {MAX_LABEL_LENGTH} printable characters, and {text!r} came."
         )
     return label
 

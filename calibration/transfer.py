@@ -26,17 +26,17 @@ from calibration.correction import (
     N_GAS,
     Compensation,
     CorrectionSpec,
-    estimator,
-    relinearised,
+    estimator_taps,
+    round_signals,
 )
 from calibration.rig_reference import (
-    _LEAST_KNOWN,
     LAGS_S,
+    MIN_KNOWN_SHARE,
     N_FEATURES,
     ResponseExcerpt,
     RigReference,
     TransferError,
-    changes_of,
+    log_mean_changes,
 )
 from hardware.channels import CHANNELS, Part, channel_index
 
@@ -98,19 +98,19 @@ class Match:
     changes: NDArray[np.float64]
 
     @classmethod
-    def of(cls, exposure: ResponseExcerpt, reference: RigReference) -> Match:
+    def compute(cls, exposure: ResponseExcerpt, reference: RigReference) -> Match:
         """Correct an exposure in every way of the grid and measure what comes of it."""
         wanted = reference.mean[reference.labels.index(exposure.label)]
         level = exposure.features[:, 0]
         level = np.where(np.isfinite(wanted[:, 0]), level, np.nan)
-        signal = np.where(np.isfinite(level), filled(exposure.signal), 0.0)
+        signal = np.where(np.isfinite(level), fill_gaps(exposure.signal), 0.0)
         middle, target = np.nan_to_num(level), np.nan_to_num(wanted[:, 0])
         coarse = np.empty((len(_RESPONSES_S), len(_LN_GAINS), N_GAS, len(LAGS_S)))
         for r, response_s in enumerate(_RESPONSES_S):
             for g, gain in enumerate(np.exp(_LN_GAINS)):
                 spec = _tried(middle, float(gain), float(response_s), reference)
-                corrected = target + gain * (smoothed(signal, spec) - middle)
-                coarse[r, g] = changes_of(relinearised(corrected))
+                corrected = target + gain * (smooth(signal, spec) - middle)
+                coarse[r, g] = log_mean_changes(round_signals(corrected))
         return cls(level, wanted, _interpolated(coarse.transpose(2, 0, 1, 3)))
 
 
@@ -135,7 +135,7 @@ def _tried(
     )
 
 
-def filled(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+def fill_gaps(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return signals float64[n, channels] with every gap at the last value before it."""
     known = np.isfinite(signal)
     known[0] = True
@@ -143,9 +143,9 @@ def filled(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.nan_to_num(np.take_along_axis(signal, last, axis=0))
 
 
-def smoothed(signal: NDArray[np.float64], spec: CorrectionSpec) -> NDArray[np.float64]:
+def smooth(signal: NDArray[np.float64], spec: CorrectionSpec) -> NDArray[np.float64]:
     """Return the estimate of `signal` float64[n, 8] once a second, as `RigCorrection` makes it."""
-    taps = estimator(spec, 1.0)
+    taps = estimator_taps(spec, 1.0)
     padded = np.concatenate([np.repeat(signal[:1], len(taps) - 1, axis=0), signal])
     return np.stack(
         [np.convolve(padded[:, k], taps[::-1, k], "valid") for k in range(N_GAS)], axis=1
@@ -161,13 +161,13 @@ class Transfer:
     method: the chosen one of `METHODS`.
     spec: the correction.
     errors: by method tried, its mean `mismatch` on exposures left out of the fit.
-    tried: by method tried, its correction.
+    specs: by method tried, its correction.
     """
 
     method: str
     spec: CorrectionSpec
     errors: Mapping[str, float]
-    tried: Mapping[str, CorrectionSpec] = field(default_factory=dict)
+    specs: Mapping[str, CorrectionSpec] = field(default_factory=dict)
 
 
 def fit_transfer(
@@ -194,7 +194,7 @@ def fit_transfer(
     TransferError: no exposure, or one of a label that the model does not know.
     """
     _check(exposures, reference)
-    made = matches or [Match.of(exposure, reference) for exposure in exposures]
+    made = matches or [Match.compute(exposure, reference) for exposure in exposures]
     methods: tuple[str, ...] = METHODS if len(exposures) >= MIN_PAIRED else METHODS[:-1]
     if len(exposures) == 1:
         methods = ("shift",)
@@ -238,12 +238,12 @@ def mismatch(spec: CorrectionSpec, exposure: ResponseExcerpt, reference: RigRefe
     one that is off by a few deviations.
     """
     wanted = reference.mean[reference.labels.index(exposure.label)]
-    known = np.isfinite(exposure.signal).mean(axis=0) >= _LEAST_KNOWN
+    known = np.isfinite(exposure.signal).mean(axis=0) >= MIN_KNOWN_SHARE
     known &= np.isfinite(wanted[:, 0])
-    signal = np.where(known, filled(exposure.signal), 0.0)
-    corrected = relinearised(spec.target + (smoothed(signal, spec) - spec.middle) @ spec.matrix.T)
+    signal = np.where(known, fill_gaps(exposure.signal), 0.0)
+    corrected = round_signals(spec.target + (smooth(signal, spec) - spec.middle) @ spec.matrix.T)
     level = np.median(corrected, axis=0)[:, np.newaxis]
-    features = np.concatenate([level, changes_of(corrected)], axis=1)
+    features = np.concatenate([level, log_mean_changes(corrected)], axis=1)
     costs = [
         _cost(residual @ np.linalg.solve(_errors_of(reference, k), residual))
         for k, residual in enumerate(features - np.where(known[:, np.newaxis], wanted, 0.0))

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration.smell_preview import MENTIONED, preview_smell, replayed
+from calibration.smell_preview import MAX_LISTED, compare_replay, preview_smell
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
-from daemon.board.capture import from_history
+from daemon.board.capture import capture_from_history
 from daemon.requests import RequestError, number_of, only, text_of
 from daemon.system.background import describe_progress
 from daemon.system.logs import get_logger
@@ -140,7 +140,7 @@ class Enrolment:
             An instance of its own, apart from the running nose's; None for none.
         """
         for store in self._stores.values():
-            store.calibrate(correction)
+            store.use_correction(correction)
         self.begin()
 
     def handle(self, payload: Data) -> Data | Steps:
@@ -219,7 +219,9 @@ class Enrolment:
         told = _rehearsal(preview_smell(store, label))
         heard = []
         for name, earlier, exposed in past:
-            steps = replayed(store, label, earlier, settings=self._settings, assume_exposed=exposed)
+            steps = compare_replay(
+                store, label, earlier, settings=self._settings, assume_exposed=exposed
+            )
             heard.append((yield from _heard_again(steps, name)))
         return {
             **_taught(smells, label, lesson),
@@ -248,7 +250,7 @@ class Enrolment:
         def steps() -> Steps:
             if "last_s" not in payload:
                 yield from describe_progress(
-                    from_history(history, seconds),
+                    capture_from_history(history, seconds),
                     lambda taken: {"doing": "smelling", "share": taken.seconds / seconds},
                 )
             # All that is known of the air before goes along: the onset stands out against it.
@@ -342,18 +344,18 @@ def _taught(smells: SmellSet, label: str, lesson: LearnedExposure) -> Data:
 
 def _rehearsal(told: Preview) -> Data:
     return {
-        "before": _shares(told.before.shares[:MENTIONED]),
+        "before": _shares(told.before.shares[:MAX_LISTED]),
         "held_out": round(told.held_out.share(told.label), 3),
         "held_out_by": "exposure" if told.by_exposures else "half",
         "confused_with": _shares(told.held_out.others(told.label)),
-        "taken_from": _shares(told.taken),
+        "taken_from": _shares(told.taken_from),
     }
 
 
 def _heard_again(steps: Generator[float, None, ReplayComparison], name: str) -> Steps:
     doing = f"hearing {name} again"
     told = yield from describe_progress(steps, lambda share: {"doing": doing, "share": share})
-    return {"recording": name, "without_s": dict(told.without), "with_s": dict(told.within)}
+    return {"recording": name, "without_s": dict(told.without_s), "with_s": dict(told.with_s)}
 
 
 def _shares(pairs: Iterable[tuple[str, float]]) -> list[Data]:

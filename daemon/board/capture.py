@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from daemon.board.diagnosis import BoardError, complaint
+from daemon.board.diagnosis import BoardError, explain_no_reading
 from daemon.board.history import HISTORY_S, History, ReadingSpan
 from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, SourceError
 from daemon.system.signals import Stop
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from daemon.config.settings import SourceConfig
 
-SILENT_AFTER_S = 30.0
+CAPTURE_TIMEOUT_S = 30.0
 """A board that sent nothing for so long ends the capture: the slowest sends every 10 s."""
 
-LONGEST_S = HISTORY_S
+MAX_CAPTURE_S = HISTORY_S
 SHOW_EVERY_S = 0.5
 
 NOTHING_KEPT = "Half a capture is none, so nothing was kept: start again and let it run."
@@ -42,15 +42,15 @@ class CaptureProgress:
     Attributes
     ----------
     seconds, wanted_s: of the board's time, there and asked for.
-    stretch: the readings so far.
+    span: the readings so far.
     """
 
     seconds: float
     wanted_s: float
-    stretch: ReadingSpan
+    span: ReadingSpan
 
 
-def from_history(
+def capture_from_history(
     history: History, seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> Generator[CaptureProgress, None, ReadingSpan]:
     """Take the next `seconds` of a running service's readings, one look per step.
@@ -74,15 +74,15 @@ def from_history(
             if now_s - shown_s >= SHOW_EVERY_S:
                 shown_s = now_s
                 taken = CaptureProgress(passed_s, seconds, history.since(start_ms))
-        elif now_s - heard_s > SILENT_AFTER_S:
+        elif now_s - heard_s > CAPTURE_TIMEOUT_S:
             raise CaptureEndedError(
-                f"The board sent nothing for {SILENT_AFTER_S:g} s, and {taken.seconds:.0f} s of "
+                f"The board sent nothing for {CAPTURE_TIMEOUT_S:g} s, and {taken.seconds:.0f} s of "
                 f"the {seconds:g} s asked for were there. See that it is plugged in and ask again."
             )
         yield taken
 
 
-def from_port(
+def capture_from_port(
     source: SourceConfig, seconds: float, stop: Stop, show: Callable[[CaptureProgress], None]
 ) -> ReadingSpan:
     """Take the next `seconds` of the board on a port.
@@ -103,9 +103,9 @@ def from_port(
     ScentdError
         If the port cannot be had, or the board is silent, talks nonsense or goes away.
     """
-    history = History(seconds + SILENT_AFTER_S)
+    history = History(seconds + CAPTURE_TIMEOUT_S)
     decoder, timeline = LineDecoder(), Timeline(source.rate_hz)
-    heard_bytes, began_s, shown_s, opened = 0, time.monotonic(), 0.0, False
+    received_bytes, began_s, shown_s, opened = 0, time.monotonic(), 0.0, False
     start_ms: int | None = None
     patience = _Patience(stop)
     for arrival in SerialSource(source).arrivals(patience):
@@ -113,7 +113,7 @@ def from_port(
         if isinstance(arrival, PortClosed):
             raise _went_away(history, seconds) if opened else SourceError(arrival.reason)
         if isinstance(arrival, Chunk):
-            heard_bytes += len(arrival.data)
+            received_bytes += len(arrival.data)
             for frame in decoder.feed(arrival.data):
                 t_ms = timeline.stamp(frame, arrival.arrival_ms)
                 history.push(t_ms, frame.values)
@@ -125,13 +125,13 @@ def from_port(
         if now_s - shown_s >= SHOW_EVERY_S and start_ms is not None:
             shown_s = now_s
             show(CaptureProgress(history.seconds, seconds, history.since(start_ms - 1)))
-    trouble = complaint(
+    trouble = explain_no_reading(
         decoder.counts,
-        heard_bytes=heard_bytes,
+        received_bytes=received_bytes,
         listened_s=time.monotonic() - began_s,
         baud=source.baud,
     )
-    silent = f"The board sent no reading for {SILENT_AFTER_S:g} s. " if patience.lost else ""
+    silent = f"The board sent no reading for {CAPTURE_TIMEOUT_S:g} s. " if patience.lost else ""
     raise CaptureEndedError(
         trouble
         or f"{silent}Stopped after {history.seconds:.0f} s of the {seconds:g} s asked for. "
@@ -147,7 +147,7 @@ def _went_away(history: History, seconds: float) -> CaptureEndedError:
 
 
 class _Patience(Stop):
-    """Another's stop, and one of its own once no reading came for `SILENT_AFTER_S`."""
+    """Another's stop, and one of its own once no reading came for `CAPTURE_TIMEOUT_S`."""
 
     def __init__(self, stop: Stop) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class _Patience(Stop):
     @property
     def lost(self) -> bool:
         """Whether the last reading is too long ago."""
-        return time.monotonic() - self._heard_s > SILENT_AFTER_S
+        return time.monotonic() - self._heard_s > CAPTURE_TIMEOUT_S
 
     def is_set(self) -> bool:
         """Whether it is time to stop."""

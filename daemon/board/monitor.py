@@ -1,6 +1,6 @@
 """Daemon: whether the board is there, and what ails it: absent, silent, or talking nonsense.
 
-Pure: told what the port does and what time it is, it says when trouble begins and when it is
+Pure: told what the port does and what time it is, it says when trouble is_new and when it is
 over, each once. Knows no port, no broker and no log.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from daemon.board.diagnosis import complaint
+from daemon.board.diagnosis import explain_no_reading
 from hardware.protocol import LineCounts
 
 SILENT_AFTER_S = 5.0
@@ -33,10 +33,10 @@ class BoardState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The board gives no readings, and this is why; `begins` where it gave some before."""
+    """The board gives no readings, and this is why; `is_new` where it gave some before."""
 
     why: str
-    begins: bool
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class BoardMonitor:
         self._open = False
         self._waiting_since_s = 0.0
         self._had_reading = False
-        self._heard_bytes = 0
+        self._received_bytes = 0
         self._counts = LineCounts()
         self._trouble_s: float | None = None
         self._complained = False
@@ -77,22 +77,22 @@ class BoardMonitor:
         self.losses = 0
         self.why: str | None = None
 
-    def opened(self, now_s: float, counts: LineCounts) -> None:
+    def port_opened(self, now_s: float, counts: LineCounts) -> None:
         """Note that the port is open; `counts` are the decoder's."""
         self._open = True
         self.openings += 1
         self._wait_from(now_s, counts)
 
-    def closed(self, now_s: float, why: str) -> Trouble | None:
+    def port_closed(self, now_s: float, why: str) -> Trouble | None:
         """Note that the port is gone, or cannot be opened; return that where it is news."""
         self._open = False
         return self._trouble(now_s, why)
 
-    def heard(self, size: int) -> None:
+    def add_bytes(self, size: int) -> None:
         """Note that bytes came."""
-        self._heard_bytes += size
+        self._received_bytes += size
 
-    def reading(self, now_s: float, counts: LineCounts) -> Recovery | None:
+    def add_reading(self, now_s: float, counts: LineCounts) -> Recovery | None:
         """Note a reading; return the recovery that it is, if it is one."""
         self._had_reading = True
         self._wait_from(now_s, counts)
@@ -102,7 +102,9 @@ class BoardMonitor:
         self._trouble_s = self.why = None
         return recovery
 
-    def look(self, now_s: float, counts: LineCounts, rate_hz: float | None) -> Trouble | None:
+    def check_silence(
+        self, now_s: float, counts: LineCounts, rate_hz: float | None
+    ) -> Trouble | None:
         """Return that an open port gives no readings, as soon as that is sure and news."""
         waited_s = now_s - self._waiting_since_s
         if not self._open or self._complained:
@@ -111,9 +113,9 @@ class BoardMonitor:
         patience_s = max(SILENT_AFTER_S, SILENT_AFTER_PERIODS * period_s)
         if waited_s < (patience_s if self._had_reading else NONSENSE_AFTER_S):
             return None
-        why = complaint(
+        why = explain_no_reading(
             _since(self._counts, counts),
-            heard_bytes=self._heard_bytes,
+            received_bytes=self._received_bytes,
             listened_s=waited_s,
             baud=self._baud,
         )
@@ -134,24 +136,24 @@ class BoardMonitor:
             return BoardState.ONLINE
         if not self._open:
             return BoardState.ABSENT
-        return BoardState.NONSENSE if self._heard_bytes else BoardState.SILENT
+        return BoardState.NONSENSE if self._received_bytes else BoardState.SILENT
 
     def _wait_from(self, now_s: float, counts: LineCounts) -> None:
         self._waiting_since_s = now_s
-        self._heard_bytes = 0
+        self._received_bytes = 0
         self._counts = counts
         self._complained = False
 
     def _trouble(self, now_s: float, why: str) -> Trouble | None:
-        begins = self._trouble_s is None
-        if not begins and why == self.why:
+        is_new = self._trouble_s is None
+        if not is_new and why == self.why:
             return None
-        if begins:
+        if is_new:
             self._trouble_s = now_s
             self.losses += 1
         self._had_reading = False
         self.why = why
-        return Trouble(why, begins)
+        return Trouble(why, is_new)
 
 
 def _since(before: LineCounts, now: LineCounts) -> LineCounts:

@@ -168,7 +168,7 @@ def open_port(config: SourceConfig) -> serial.Serial:
     return port
 
 
-def ports_there() -> list[Any]:
+def list_ports() -> list[Any]:
     """Return what pyserial knows of the serial ports that are there now."""
     # Loaded only where it is needed: a port that is given and there needs no search.
     found: list[Any] = import_module("serial.tools.list_ports").comports()
@@ -184,7 +184,7 @@ def find_port(config: SourceConfig) -> str:
     wanted = (int(vendor, 16), int(product, 16))
     found = [
         item
-        for item in ports_there()
+        for item in list_ports()
         if (item.vid, item.pid) == wanted and (not rest or item.serial_number == rest[0])
     ]
     if len(found) == 1:
@@ -276,7 +276,7 @@ def _holders(path: str) -> str:
 
 
 def _ports_told() -> str:
-    ports = sorted(str(item.device) for item in ports_there())
+    ports = sorted(str(item.device) for item in list_ports())
     stable = Path("/dev/serial/by-id")
     ports += sorted(str(link) for link in stable.glob("*")) if stable.is_dir() else []
     return f"The serial ports here are: {', '.join(ports)}." if ports else "No serial port is here."

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.baseline import fitted_compensation, is_clean_air, measured_baseline
+from calibration.baseline import fit_compensation, is_clean_air, measure_baseline
 from calibration.correction import GAS_NAMES, Compensation, log_signals
 from calibration.drift import Settling
-from calibration.enrolment import heard
+from calibration.enrolment import prepare_readings
 from calibration.profile import (
     Evidence,
     Profile,
@@ -159,13 +159,13 @@ class CalibrationActions:
         recording: Recording,
         write: Callable[[Path], object],
     ) -> dict[str, Any]:
-        readings = heard(recording)
+        readings = prepare_readings(recording)
         seconds = len(readings) / readings.rate_hz
         if kind == BASELINE:
-            baseline = measured_baseline(readings.values, readings.rate_hz)
+            baseline = measure_baseline(readings.values, readings.rate_hz)
             kept = self.captures.keep(lambda to: _done(write(to)), kind, None, seconds)
             return {**described(kept), "channels": _channels(baseline)}
-        ResponseExcerpt.of(str(label), readings.values, readings.rate_hz)
+        ResponseExcerpt.from_readings(str(label), readings.values, readings.rate_hz)
         self._refuse_clean_air(str(label), readings)
         kept = self.captures.keep(lambda to: _done(write(to)), kind, label, seconds)
         return described(kept)
@@ -176,7 +176,7 @@ class CalibrationActions:
         if not clean:
             return
         known = self._heard(clean[-1])
-        if is_clean_air(readings.values, measured_baseline(known.values, known.rate_hz)):
+        if is_clean_air(readings.values, measure_baseline(known.values, known.rate_hz)):
             raise CapturesError(
                 f"Expected {label}, but every channel reads what it read in clean air on "
                 f"{clean[-1].taken}. Hold the sample to the sensors, wait two minutes and capture "
@@ -197,9 +197,9 @@ class CalibrationActions:
         baseline = None
         compensation = Compensation()
         if clean:
-            baseline = measured_baseline(clean[-1].values, clean[-1].rate_hz)
+            baseline = measure_baseline(clean[-1].values, clean[-1].rate_hz)
             alike = [item for item in clean if _same_rate(item.rate_hz, clean[-1].rate_hz)]
-            compensation = fitted_compensation([item.values for item in alike], clean[-1].rate_hz)
+            compensation = fit_compensation([item.values for item in alike], clean[-1].rate_hz)
         transfer = None
         if references:
             exposures = [self._exposure(item, compensation) for item in references]
@@ -219,11 +219,11 @@ class CalibrationActions:
 
     def _heard(self, captured: Captured) -> Readings:
         """Return a capture's readings, NaN where a channel could not be used."""
-        return heard(self.captures.recording(captured))
+        return prepare_readings(self.captures.recording(captured))
 
     def _exposure(self, captured: Captured, compensation: Compensation) -> ResponseExcerpt:
         readings = self._heard(captured)
-        return ResponseExcerpt.of(
+        return ResponseExcerpt.from_readings(
             str(captured.label), readings.values, readings.rate_hz, compensation
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.correction import log_signals
 from calibration.drift import BaselineTracker, ControlChart
-from daemon.board.capture import LONGEST_S, from_history
+from daemon.board.capture import MAX_CAPTURE_S, capture_from_history
 from daemon.calibrate.actions import (
     IN_CHILD,
     CalibrationActions,
@@ -218,14 +218,14 @@ class LiveCalibration:
         only(payload, ("seconds", "last_s"))
         if len(payload) > 1:
             raise RequestError("Give last_s (what has been) or seconds (what comes), not both.")
-        limits = {"low": SHORTEST_S, "high": LONGEST_S}
+        limits = {"low": SHORTEST_S, "high": MAX_CAPTURE_S}
         seconds = number_of(payload, "seconds", CAPTURE_S[kind], **limits)
         if "last_s" in payload:
             last = self._history.last(number_of(payload, "last_s", **limits))
             return self._workbench.keep(kind, label, last)  # type: ignore[return-value]
 
         def steps() -> Steps:
-            capture = from_history(self._history, seconds)
+            capture = capture_from_history(self._history, seconds)
             captured = yield from describe_progress(capture, progress)
             return self._workbench.keep(kind, label, captured)
 
@@ -238,5 +238,5 @@ def progress(taken: CaptureProgress) -> dict[str, Any]:
         "doing": "capturing",
         "seconds": round(taken.seconds, 1),
         "of_s": taken.wanted_s,
-        **settling_summary(settling_of(taken.stretch)),
+        **settling_summary(settling_of(taken.span)),
     }

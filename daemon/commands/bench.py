@@ -204,7 +204,7 @@ def measure_outbox() -> dict[str, list[float]]:
             outbox.flush(OUTBOX_PATIENCE_S)
             times["written"].append((time.perf_counter() - started_s) * 1000)
             if (entry := outbox.take()) is not None:
-                outbox.done(entry.id)
+                outbox.acknowledge(entry.id)
     return times
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.transfer import METHODS
-from daemon.board.capture import from_port
+from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import CalibrationActions
 from daemon.calibrate.captures import BASELINE, REFERENCE
 from daemon.calibrate.evaluation import sets_summary, table
@@ -20,7 +20,7 @@ from daemon.calibrate.live import CALIBRATE, CAPTURE_S, progress
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig
-from daemon.mqtt.service_client import ask, service_present
+from daemon.mqtt.service_client import send_request, service_is_online
 from daemon.system.logs import configure_logs
 from daemon.system.progress import Progress
 from daemon.system.signals import Stop
@@ -147,10 +147,10 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 def _act(config: Config, action: str, payload: dict[str, Any]) -> dict[str, Any]:
     """Let the service do it, or do it here where none runs."""
-    if not service_present(config):
+    if not service_is_online(config):
         return CalibrationActions(config).do(action, payload)
     with Progress() as bar:
-        return ask(
+        return send_request(
             config,
             CALIBRATE,
             {"action": action, **payload},
@@ -169,10 +169,10 @@ def _capture(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         return bench.keep_recording(args.action, label, args.recording)
     seconds = args.seconds or CAPTURE_S[args.action]
     with Progress() as bar:
-        if service_present(config):
+        if service_is_online(config):
             when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
             named = {} if label is None else {"label": label}
-            return ask(
+            return send_request(
                 config,
                 CALIBRATE,
                 {"action": args.action, **named, **when},
@@ -186,7 +186,7 @@ def _capture(config: Config, args: argparse.Namespace) -> dict[str, Any]:
             )
         stop = Stop(after_s=BOARD_PATIENCE * seconds + 60.0)
         with stop.on_signals():
-            stretch = from_port(
+            stretch = capture_from_port(
                 config.source, seconds, stop, lambda taken: _show(bar, progress(taken))
             )
     return bench.keep(args.action, label, stretch)

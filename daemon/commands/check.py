@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from daemon.board.diagnosis import BoardError, bad_lines, complaint
+from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
 from daemon.board.port import monotonic_ms, open_port
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
@@ -143,12 +143,12 @@ def _listen(config: Config, longest_s: float) -> _Heard:
     """
     pipeline = live_pipeline(config, [])
     present: set[str] = set()
-    heard_bytes = 0
+    received_bytes = 0
     with open_port(config.source) as port:
         started_s = time.monotonic()
         while time.monotonic() - started_s < longest_s and pipeline.counts.frames < ENOUGH_FRAMES:
             data = port.read(max(1, port.in_waiting))
-            heard_bytes += len(data)
+            received_bytes += len(data)
             for step in pipeline.feed(data, monotonic_ms()):
                 present |= {
                     name
@@ -157,9 +157,9 @@ def _listen(config: Config, longest_s: float) -> _Heard:
                 }
         listened_s = time.monotonic() - started_s
         path = str(port.port)
-    trouble = complaint(
+    trouble = explain_no_reading(
         pipeline.counts,
-        heard_bytes=heard_bytes,
+        received_bytes=received_bytes,
         listened_s=listened_s,
         baud=config.source.baud,
     )
@@ -170,7 +170,7 @@ def _listen(config: Config, longest_s: float) -> _Heard:
         dialect=str(pipeline.dialect),
         rate_hz=pipeline.rate_hz,
         channels=tuple(name for name in CHANNEL_NAMES if name in present),
-        rejected=sum(bad_lines(pipeline.counts).values()),
+        rejected=sum(rejected_lines(pipeline.counts).values()),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from calibration.profile import PROFILE
 from calibration.smell_set import SmellError
-from daemon.board.capture import from_port
+from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import profile_at
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
@@ -22,7 +22,7 @@ from daemon.config.settings import LogConfig, default_state_dir
 from daemon.enroll import ENROLL, TEACH_S, Enrolment, recording_of, stores_of
 from daemon.installed_models.loading import load_models
 from daemon.installed_models.store import ModelStore
-from daemon.mqtt.service_client import ask, service_present
+from daemon.mqtt.service_client import send_request, service_is_online
 from daemon.pipeline import nose_settings
 from daemon.system.background import finish
 from daemon.system.logs import configure_logs
@@ -155,7 +155,7 @@ class _Rig:
     def serves(self) -> bool:
         """Whether a service of the rig runs; asked once."""
         if self._serves is None:
-            self._serves = self.config is not None and service_present(self.config)
+            self._serves = self.config is not None and service_is_online(self.config)
         return self._serves
 
     @property
@@ -206,7 +206,7 @@ class _Rig:
             return answer if isinstance(answer, dict) else finish(answer, show)
         if self.model is not None:
             payload = {**payload, "model": self.model}
-        return ask(self.config, ENROLL, payload, timeout_s=ASK_S, on_progress=show)
+        return send_request(self.config, ENROLL, payload, timeout_s=ASK_S, on_progress=show)
 
     def tell(self) -> None:
         """Let a running service know that the store was changed here."""
@@ -260,7 +260,7 @@ def _from_board(
 ) -> Data:
     """Smell at the port itself, which no service holds."""
     seconds = args.seconds or TEACH_S
-    stretch = from_port(
+    stretch = capture_from_port(
         config.source,
         seconds,
         Stop(),

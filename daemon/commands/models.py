@@ -16,7 +16,7 @@ from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig
 from daemon.installed_models.requests import MODELS, listed, switched_model, version_of
 from daemon.installed_models.store import SHIPPED, ModelStore
-from daemon.mqtt.service_client import ask, service_present
+from daemon.mqtt.service_client import send_request, service_is_online
 from daemon.system.logs import configure_logs
 from daemon.system.progress import Progress
 from hardware.errors import ScentdError
@@ -202,14 +202,14 @@ def run_rollback(args: argparse.Namespace) -> int:
     config = _rig(args)
     store = ModelStore(config.state_dir)
     name = args.name or switched_model(store)
-    if service_present(config):
+    if service_is_online(config):
         return _tell(args, _asked(config, {"action": "rollback", "name": name}), config)
     store.rollback(name)
     return _tell(args, store.described(name), config)
 
 
 def _switch(args: argparse.Namespace, config: Config, name: str, version: str) -> int:
-    if service_present(config):
+    if service_is_online(config):
         answer = _asked(config, {"action": "switch", "name": name, "version": version})
         return _tell(args, answer, config)
     store = ModelStore(config.state_dir)
@@ -219,7 +219,7 @@ def _switch(args: argparse.Namespace, config: Config, name: str, version: str) -
 
 def _asked(config: Config, payload: dict[str, Any]) -> dict[str, Any]:
     with Progress() as bar:
-        return ask(
+        return send_request(
             config,
             MODELS,
             payload,

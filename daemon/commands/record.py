@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from daemon.board.diagnosis import BoardError, bad_lines, complaint
+from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
 from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, SourceError
 from daemon.config.loading import load_config, source_from_options
 from daemon.config.settings import BOARD_BAUD
@@ -83,15 +83,17 @@ def run(args: argparse.Namespace) -> int:
     decoder = LineDecoder()
     with stop.on_signals(), RecordingWriter(target) as recording:
         try:
-            heard_bytes, listened_s = _record(SerialSource(source), decoder, recording, stop)
+            received_bytes, listened_s = _record(SerialSource(source), decoder, recording, stop)
         finally:
             if isinstance(target, Path) and decoder.counts.frames == 0:
                 target.unlink()  # a header alone is no recording, and would block the next try
     counts = decoder.counts
-    trouble = complaint(counts, heard_bytes=heard_bytes, listened_s=listened_s, baud=source.baud)
+    trouble = explain_no_reading(
+        counts, received_bytes=received_bytes, listened_s=listened_s, baud=source.baud
+    )
     if trouble is not None:
         raise BoardError(f"{trouble} Nothing was recorded.")
-    rejected = sum(bad_lines(counts).values())
+    rejected = sum(rejected_lines(counts).values())
     print(
         f"{counts.frames} readings in {args.output}; {rejected} lines rejected, "
         f"{counts.lost} readings lost on the way.",
@@ -105,11 +107,11 @@ def _record(
 ) -> tuple[int, float]:
     """Write every frame; return the bytes heard and the seconds listened."""
     timeline = Timeline()
-    heard_bytes = 0
+    received_bytes = 0
     opened_s: float | None = None
     for arrival in source.arrivals(stop):
         if isinstance(arrival, Chunk):
-            heard_bytes += len(arrival.data)
+            received_bytes += len(arrival.data)
             for frame in decoder.feed(arrival.data):
                 recording.write(timeline.stamp(frame, arrival.arrival_ms), frame.values)
         elif isinstance(arrival, PortClosed):
@@ -120,4 +122,4 @@ def _record(
         elif isinstance(arrival, PortOpened):
             opened_s = opened_s or time.monotonic()
             print(f"Recording from {arrival.path}; Ctrl-C ends it.", file=sys.stderr)
-    return heard_bytes, time.monotonic() - (opened_s or time.monotonic())
+    return received_bytes, time.monotonic() - (opened_s or time.monotonic())

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.profile import PROFILE
-from daemon.board.diagnosis import bad_lines
+from daemon.board.diagnosis import rejected_lines
 from daemon.calibrate.actions import profile_at
 from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig, LogConfig
 from daemon.enroll import heads_of, stores_of
 from daemon.installed_models.loading import with_decision
 from daemon.installed_models.store import ModelStore
-from daemon.mqtt import payloads
+from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
 from daemon.pipeline import Pipeline, nose_settings
 from daemon.recording.segments import LIVE_SUFFIX, place_of
@@ -170,7 +170,7 @@ def _replay(
             probability=tale.probability,
             decided_s=tale.decided_s,
             frames=frames,
-            rejected=sum(bad_lines(recording.counts).values()) + recording.torn,
+            rejected=sum(rejected_lines(recording.counts).values()) + recording.torn,
         )
     )
 
@@ -274,7 +274,7 @@ class _Tale:
 
 def _verdict(prediction: Prediction) -> tuple[str | None, float | None]:
     """Return the label, or a mixture's components and the weakest belief among them."""
-    if prediction.task == payloads.SUBSTANCE:
+    if prediction.task == topics.SUBSTANCE:
         return prediction.label, prediction.probability
     parts = prediction.components
     # By name: which of two equal parts is the larger one may change with every window.
@@ -327,7 +327,7 @@ class _JsonPrinter(_Printer):
         # In the file's own time, so that the row can be found there.
         event = replace(event, t_ms=event.t_ms + self.first_ms)
         payload = payloads.event_payload(event, None, envelope)
-        self._line({"topic": payloads.EVENT, **payload})
+        self._line({"topic": topics.EVENT, **payload})
 
     def summary(self, summary: dict[str, Any]) -> None:
         """Print the summary as it is."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.config.loading import load_config
-from daemon.mqtt.service_client import ask
+from daemon.mqtt.service_client import send_request
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print; return 1 if anything is wrong."""
-    told = ask(load_config(args.config), "status", {})
+    told = send_request(load_config(args.config), "status", {})
     if args.json:
         print(json.dumps(told))
     else:

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daemon.mqtt import payloads
+from daemon.mqtt import topics
 from hardware.channels import CHANNEL_NAMES
 from models.decision_spec import State
 
@@ -112,13 +112,13 @@ class RigState:
     def hear(self, topic: str, payload: Any) -> None:
         """Take one message; `topic` is below the rig's prefix."""
         self.heard += 1
-        if topic == payloads.SAMPLE:
+        if topic == topics.SAMPLE:
             self._read(payload["frame_seq"], payload["values"])
-        elif topic in (payloads.SUBSTANCE, payloads.MIXTURE):
+        elif topic in (topics.SUBSTANCE, topics.MIXTURE):
             self._predicted(topic, payload)
-        elif topic == payloads.HEALTH:
+        elif topic == topics.HEALTH:
             self.health = payload
-        elif topic == payloads.SENSOR_STATUS:
+        elif topic == topics.SENSOR_STATUS:
             self.board_present = payload == "online"
 
     def history(self, channel: str, width: int) -> Sequence[float | None]:
@@ -145,7 +145,7 @@ class RigState:
     def _predicted(self, topic: str, payload: dict[str, Any]) -> None:
         self.state = State(payload["state"])
         self.reason = payload["reason"]
-        if topic == payloads.SUBSTANCE:
+        if topic == topics.SUBSTANCE:
             self._at(payload["frame_seq"])
             said = (payload["label"],) if payload["label"] is not None else ()
             self.bars = tuple((item["label"], item["probability"]) for item in payload["top"])

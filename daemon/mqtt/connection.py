@@ -30,7 +30,7 @@ IN_FLIGHT_LIMIT = 20
 """Unacknowledged QoS 1 messages at a time, paho's own default."""
 
 CONNECT_TIMEOUT_S = 5.0
-UNHEARD_MS = 20_000
+TCP_USER_TIMEOUT_MS = 20_000
 """A connection is dead when the other side's kernel has taken nothing for so long: a network that
 drops packets is found out sooner than by MQTT's keep-alive, which takes up to twice
 `keepalive_s`."""
@@ -130,7 +130,7 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
     try:
         client.connect(config.host, config.port, config.keepalive_s)
         if isinstance(connection := client.socket(), socket.socket):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
     except ssl.SSLError as error:
         raise BrokerUnreachableError(
             f"The broker at {where} and scentd could not agree on TLS ({error}). Check that "
@@ -149,7 +149,7 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
         ) from None
 
 
-def judge_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) -> None:
+def check_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) -> None:
     """Return if the broker let us in; raise the error that says why it did not.
 
     Parameters
@@ -204,12 +204,12 @@ def try_broker(rig_id: str, config: MqttConfig) -> str:
     BrokerError
         If the broker cannot be used.
     """
-    with entered(rig_id, config, suffix="-check") as client:
+    with connected_client(rig_id, config, suffix="-check") as client:
         return PROTOCOL_NAMES[client.protocol]
 
 
 @contextmanager
-def entered(rig_id: str, config: MqttConfig, *, suffix: str) -> Iterator[paho.Client]:
+def connected_client(rig_id: str, config: MqttConfig, *, suffix: str) -> Iterator[paho.Client]:
     """Let a visitor in, beside the service: a connected client that the block owns.
 
     Parameters
@@ -254,7 +254,7 @@ def _enter_as(client: paho.Client, config: MqttConfig, *, last: bool = False) ->
         while not reasons and time.monotonic() < deadline_s:
             if client.loop(0.2) != paho.MQTT_ERR_SUCCESS:
                 break
-        judge_connack(reasons[0] if reasons else None, config, last=last)
+        check_connack(reasons[0] if reasons else None, config, last=last)
     except ScentdError:
         close_socket(client)
         raise

@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from daemon.mqtt.home_assistant import Speaker, birth_topic, config_topic, device_payload
+from daemon.mqtt.home_assistant import AnnouncedModel, birth_topic, config_topic, device_payload
 from daemon.mqtt.payloads import encode
-from daemon.mqtt.publisher import ONLINE
+from daemon.mqtt.topics import ONLINE
 from daemon.system.logs import get_logger
 from hardware.files import write_whole
 from models.taught_head import HIDDEN_SUFFIX
@@ -36,10 +36,10 @@ REPEAT_AFTER_S = 5.0
 faster."""
 
 
-class Holder(Protocol):
+class StatePublisher(Protocol):
     """Who publishes retained states on topics of others."""
 
-    def hold_elsewhere(self, topic: str, payload: str) -> None:
+    def set_state_at(self, topic: str, payload: str) -> None:
         """Set a retained message by its whole topic; an empty one removes it."""
 
     def repeat(self, topic: str) -> None:
@@ -47,7 +47,7 @@ class Holder(Protocol):
 
 
 @dataclass(slots=True)
-class _Told:
+class _Announcement:
     """What Home Assistant was told: where, and the platform of every component ever."""
 
     topic: str | None = None
@@ -76,8 +76,8 @@ class Discovery:
         self._prefix = config.mqtt.discovery_prefix
         self._path: Path = config.state_dir / FILE_NAME
         self._told = self._remembered()
-        self._speakers: tuple[Speaker, ...] | None = None
-        self._holder: Holder | None = None
+        self._speakers: tuple[AnnouncedModel, ...] | None = None
+        self._holder: StatePublisher | None = None
         self._repeated_s = float("-inf")
         self._log = get_logger("discovery")
 
@@ -86,18 +86,18 @@ class Discovery:
         """Where Home Assistant says that it is there; None where nobody asks."""
         return None if self._prefix is None else birth_topic(self._prefix)
 
-    def begin(self, holder: Holder) -> None:
+    def begin(self, holder: StatePublisher) -> None:
         """Know who publishes; take back what an earlier configuration had announced elsewhere."""
         self._holder = holder
         topic = None if self._prefix is None else config_topic(self._prefix, self._config.rig_id)
         if self._told.topic not in (None, topic):
             self._log.info("taken back from Home Assistant", topic=self._told.topic)
-            holder.hold_elsewhere(str(self._told.topic), "")
-            self._told = _Told()
+            holder.set_state_at(str(self._told.topic), "")
+            self._told = _Announcement()
             self._remember()
         self._told.topic = topic
 
-    def describe(self, bundles: Iterable[Bundle], heads: Mapping[str, TaughtHead]) -> None:
+    def announce(self, bundles: Iterable[Bundle], heads: Mapping[str, TaughtHead]) -> None:
         """Tell Home Assistant of the models that run, if it was told of others.
 
         Parameters
@@ -122,14 +122,14 @@ class Discovery:
             live_stride_s=self._config.live_stride_s,
             gone=self._told.components,
         )
-        self._holder.hold_elsewhere(self._told.topic, encode(payload))
+        self._holder.set_state_at(self._told.topic, encode(payload))
         # Those gone stay in the payload for good: nobody says when Home Assistant was listening.
         self._told.components = {
             key: component["platform"] for key, component in payload["components"].items()
         }
         self._remember()
 
-    def heard(self, payload: bytes) -> None:
+    def on_birth(self, payload: bytes) -> None:
         """Repeat the payload when Home Assistant is born; called by the broker's thread."""
         now_s = self._clock()
         if (
@@ -143,12 +143,14 @@ class Discovery:
         self._log.info("Home Assistant is there")
         self._holder.repeat(self._told.topic)
 
-    def _remembered(self) -> _Told:
+    def _remembered(self) -> _Announcement:
         try:
             data = json.loads(self._path.read_bytes())
-            return _Told(str(data["topic"]), {str(k): str(v) for k, v in data["gone"].items()})
+            return _Announcement(
+                str(data["topic"]), {str(k): str(v) for k, v in data["gone"].items()}
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return _Told()  # nothing was told, or nobody can know any more what
+            return _Announcement()  # nothing was told, or nobody can know any more what
 
     def _remember(self) -> None:
         """Write down what was told; a disk that refuses costs no more than a later taking back."""
@@ -162,8 +164,8 @@ class Discovery:
             self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
 
 
-def _speaker(manifest: Manifest, head: TaughtHead | None) -> Speaker:
+def _speaker(manifest: Manifest, head: TaughtHead | None) -> AnnouncedModel:
     """Return a model by the labels that it may announce on this rig."""
     labels = manifest.labels if head is None else head.labels(manifest.labels)
     said = tuple(label for label in labels if not label.endswith(HIDDEN_SUFFIX))
-    return Speaker(manifest.name, manifest.task, said)
+    return AnnouncedModel(manifest.name, manifest.task, said)

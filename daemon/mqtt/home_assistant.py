@@ -17,8 +17,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daemon.mqtt.payloads import EVENT, HEALTH, MIXTURE, SENSOR_STATUS, SUBSTANCE, RigEventType
-from daemon.mqtt.publisher import OFFLINE, ONLINE, STATUS, topic_prefix
+from daemon.mqtt.payloads import RigEventType
+from daemon.mqtt.topics import (
+    EVENT,
+    HEALTH,
+    MIXTURE,
+    OFFLINE,
+    ONLINE,
+    SENSOR_STATUS,
+    STATUS,
+    SUBSTANCE,
+    topic_prefix,
+)
 from models.decision_spec import State
 from models.results import EventType
 
@@ -50,7 +60,7 @@ BOARD_STATES = ("online", "absent", "silent", "nonsense")
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
+class AnnouncedModel:
     """A model that speaks: its name, its task, and the labels that it may announce."""
 
     name: str
@@ -77,7 +87,7 @@ def device_payload(
     *,
     rig_id: str,
     version: str,
-    speakers: Sequence[Speaker],
+    speakers: Sequence[AnnouncedModel],
     live_stride_s: float,
     gone: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def device_payload(
         Names the device and begins its topics.
     version : str
         Of scentd.
-    speakers : sequence of Speaker
+    speakers : sequence of AnnouncedModel
         The models that run.
     live_stride_s : float
         Seconds between two predictions; a result that misses several of them has expired.
@@ -116,7 +126,9 @@ def device_payload(
     }
 
 
-def components(rig_id: str, speakers: Sequence[Speaker], expiry_s: int) -> dict[str, Component]:
+def components(
+    rig_id: str, speakers: Sequence[AnnouncedModel], expiry_s: int
+) -> dict[str, Component]:
     """Return every entity of the rig by its key."""
     found: dict[str, Component] = {}
     for task, build in ((SUBSTANCE, _substances), (MIXTURE, _mixtures)):
@@ -140,7 +152,7 @@ def components(rig_id: str, speakers: Sequence[Speaker], expiry_s: int) -> dict[
     }
 
 
-def _substances(speaker: Speaker, expiry_s: int) -> dict[str, Component]:
+def _substances(speaker: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
     """Return what is smelled, how sure that is, and in which state the model is."""
     labels = [label for label in speaker.labels if label != NOTHING]
     return {
@@ -167,7 +179,7 @@ def _substances(speaker: Speaker, expiry_s: int) -> dict[str, Component]:
     }
 
 
-def _mixtures(speaker: Speaker, expiry_s: int) -> dict[str, Component]:
+def _mixtures(speaker: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
     """Return every component's share, and in which state the model is."""
     idle = [str(State.WARMING_UP), str(State.FAULT), str(State.DISABLED)]
     found = {"mixture_state": _state("Mixture state", MIXTURE)}

@@ -9,10 +9,9 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from daemon.mqtt import payloads
+from daemon.mqtt import payloads, topics
 from daemon.mqtt.outbox import Message, Priority
 from daemon.mqtt.payloads import Envelope, encode
-from daemon.mqtt.publisher import OFFLINE, ONLINE, RESPONSE
 from daemon.system.clock import clock_synced, unix_ms
 from daemon.system.logs import get_logger
 
@@ -45,7 +44,7 @@ class Messages:
         self._last_said: dict[str, tuple[object, ...]] = {}
         self._log = get_logger("announcer")
 
-    def speak_through(self, publisher: Publisher) -> None:
+    def use_publisher(self, publisher: Publisher) -> None:
         """Say what follows through another publisher, in the same boot's name."""
         self._publisher = publisher
 
@@ -56,7 +55,7 @@ class Messages:
         self._seq += 1
         return envelope
 
-    def prediction(self, prediction: Prediction) -> None:
+    def publish_prediction(self, prediction: Prediction) -> None:
         """Publish what a model says."""
         topic = payloads.prediction_topic(prediction)
         payload = payloads.prediction_payload(prediction, self._envelope(topic))
@@ -77,28 +76,28 @@ class Messages:
         self._last_said[prediction.model] = said
         return Priority.REPEAT if said == before else Priority.CHANGE
 
-    def event(self, event: Event | RigEvent, segment: str | None = None) -> None:
+    def publish_event(self, event: Event | RigEvent, segment: str | None = None) -> None:
         """Publish that something began or ended, and the recording that holds it."""
-        payload = payloads.event_payload(event, segment, self._envelope(payloads.EVENT))
-        self._publisher.publish(Message(payloads.EVENT, encode(payload), qos=1, retain=False))
+        payload = payloads.event_payload(event, segment, self._envelope(topics.EVENT))
+        self._publisher.publish(Message(topics.EVENT, encode(payload), qos=1, retain=False))
 
-    def response(self, command: str, answer: Payload) -> None:
+    def publish_response(self, command: str, answer: Payload) -> None:
         """Publish the answer to a request, or a word about its progress."""
         self._publisher.publish(
-            Message(f"{RESPONSE}/{command}", encode(answer), qos=1, retain=False)
+            Message(f"{topics.RESPONSE}/{command}", encode(answer), qos=1, retain=False)
         )
 
-    def sample(self, frame: SensorFrame, t_ms: int) -> None:
+    def publish_sample(self, frame: SensorFrame, t_ms: int) -> None:
         """Publish a raw frame."""
-        payload = payloads.sample_payload(frame, t_ms, self._envelope(payloads.SAMPLE))
-        self._publisher.fleeting(payloads.SAMPLE, encode(payload))
+        payload = payloads.sample_payload(frame, t_ms, self._envelope(topics.SAMPLE))
+        self._publisher.send_unqueued(topics.SAMPLE, encode(payload))
 
-    def health(self, gauges: Gauges) -> None:
+    def publish_health(self, gauges: Gauges) -> None:
         """Publish counters and gauges."""
-        payload = payloads.health_payload(gauges, self._envelope(payloads.HEALTH))
-        self._publisher.hold(payloads.HEALTH, encode(payload), qos=0)
+        payload = payloads.health_payload(gauges, self._envelope(topics.HEALTH))
+        self._publisher.set_state(topics.HEALTH, encode(payload), qos=0)
 
-    def info(
+    def publish_info(
         self,
         bundles: Sequence[Bundle],
         *,
@@ -113,10 +112,12 @@ class Messages:
             rate_hz=rate_hz,
             dialect=dialect,
             calibration=calibration,
-            envelope=self._envelope(payloads.INFO),
+            envelope=self._envelope(topics.INFO),
         )
-        self._publisher.hold(payloads.INFO, encode(payload))
+        self._publisher.set_state(topics.INFO, encode(payload))
 
-    def board_present(self, *, present: bool) -> None:
+    def publish_board_status(self, *, present: bool) -> None:
         """Publish whether the board sends readings, apart from the process."""
-        self._publisher.hold(payloads.SENSOR_STATUS, ONLINE if present else OFFLINE)
+        self._publisher.set_state(
+            topics.SENSOR_STATUS, topics.ONLINE if present else topics.OFFLINE
+        )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority", "limits_of"]
+__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority", "limits_from"]
 
 FILE_NAME = "outbox.sqlite"
 """Below `state_dir`."""
@@ -62,7 +62,7 @@ old, or unreadable."""
 _SLOWEST_COMMIT_S = 5.0
 
 
-def limits_of(config: OutboxConfig) -> Limits:
+def limits_from(config: OutboxConfig) -> Limits:
     """Return the bounds on disk that the rig's owner set."""
     return Limits(
         messages=config.max_messages,
@@ -121,9 +121,9 @@ class _Shape:
 
 
 class Outbox:
-    """Messages in order, from `put` until `done`; a context manager that owns the writing thread.
+    """Messages in order, from `put` until `acknowledge`; a context manager with a writing thread.
 
-    All of it may be called from any thread, `take` and `give_back` from one at a time.
+    All of it may be called from any thread, `take` and `requeue_in_flight` from one at a time.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class Outbox:
         memory_limits: Limits = MEMORY_LIMITS,
     ) -> None:
         self._path, self._memory_limits = path, memory_limits
-        self._limits = limits_of(OutboxConfig()) if limits is None else limits
+        self._limits = limits_from(OutboxConfig()) if limits is None else limits
         self._log = get_logger("outbox")
         # Two locks, taken in this order: `_shelf` is held while the disk works and guards the
         # files and the cursor; `_desk` is held for moments only and guards all the rest.
@@ -200,7 +200,7 @@ class Outbox:
                 if store is not None:
                     store.close()
 
-    def call_when_ready(self, wake: Callable[[], None]) -> None:
+    def set_ready_callback(self, wake: Callable[[], None]) -> None:
         """Let `wake` be called, in the writing thread, whenever there is something to take."""
         self._wake = wake
 
@@ -213,7 +213,7 @@ class Outbox:
             )
 
     def put(self, message: Message) -> None:
-        """Keep `message` until `done` names its id; what gives way when full is counted."""
+        """Keep `message` until `acknowledge` names its id; what gives way when full is counted."""
         with self._desk:
             self._newest_id += 1
             if message.retain:
@@ -260,7 +260,7 @@ class Outbox:
             entry = self._memory.next_after(self._cursor)
         return entry
 
-    def done(self, entry_id: int) -> None:
+    def acknowledge(self, entry_id: int) -> None:
         """Forget an entry: the broker has acknowledged it."""
         with self._desk:
             if entry_id not in self._in_flight:
@@ -271,7 +271,7 @@ class Outbox:
             self._fresh.acknowledged.add(entry_id)
             self._desk.notify_all()
 
-    def give_back(self) -> None:
+    def requeue_in_flight(self) -> None:
         """Let all in flight wait again: the connection ended before the acknowledgements."""
         with self._shelf, self._desk:
             if self._in_flight:

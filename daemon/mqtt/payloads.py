@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from daemon.board.diagnosis import bad_lines
+from daemon.board.diagnosis import rejected_lines
+from daemon.mqtt.topics import SUBSTANCE
 from hardware.channels import CHANNEL_NAMES, CHANNELS
 from hardware.frames import Quality
 from models.manifest import FP32_MODEL, INT8_MODEL
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.decision_spec import DecisionSpec
     from models.results import Event, Prediction
-
-SUBSTANCE = "substance"
-MIXTURE = "mixture"
-EVENT = "event"
-SAMPLE = "sample"
-HEALTH = "health"
-INFO = "info"
-SENSOR_STATUS = "sensor/status"
 
 STEADY_AFTER_S = 600.0
 """A day's writes are not judged by the first minutes: the start writes more."""
@@ -66,14 +59,14 @@ class Envelope:
     def fields(self) -> Payload:
         """Return the leading fields."""
         return {
-            "ts": utc_text(self.unix_ms),
+            "ts": format_utc(self.unix_ms),
             "clock_synced": self.clock_synced,
             "boot_id": self.boot_id,
             "seq": self.seq,
         }
 
 
-def utc_text(unix_ms: int) -> str:
+def format_utc(unix_ms: int) -> str:
     """Return a UTC time in ISO 8601 with milliseconds, for example 2026-01-31T12:00:00.250Z."""
     moment = _EPOCH + timedelta(milliseconds=unix_ms)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{unix_ms % 1000:03d}Z"
@@ -84,7 +77,7 @@ def encode(payload: Payload) -> str:
     return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def finite(value: float | None, digits: int) -> float | None:
+def rounded(value: float | None, digits: int) -> float | None:
     """Return `value` rounded, or None where there is no finite number to say."""
     return None if value is None or not math.isfinite(value) else round(float(value), digits)
 
@@ -107,20 +100,20 @@ def substance_payload(prediction: Prediction, envelope: Envelope) -> Payload:
         "frame_seq": prediction.frame_seq,
         "state": str(prediction.state),
         "label": prediction.label,
-        "probability": finite(prediction.probability, 4),
+        "probability": rounded(prediction.probability, 4),
         "top": [
-            {"label": label, "probability": finite(probability, 4)}
+            {"label": label, "probability": rounded(probability, 4)}
             for label, probability in prediction.top
         ],
         "set": {
-            "coverage": finite(prediction.set_coverage, 4),
+            "coverage": rounded(prediction.set_coverage, 4),
             "labels": list(prediction.label_set),
         }
         if prediction.label_set
         else None,
-        "novelty": finite(prediction.novelty, 4),
+        "novelty": rounded(prediction.novelty, 4),
         "descriptors": [
-            {"name": name, "fit": finite(fit, 4)} for name, fit in prediction.descriptors
+            {"name": name, "fit": rounded(fit, 4)} for name, fit in prediction.descriptors
         ],
         **_circumstances(prediction),
     }
@@ -135,10 +128,10 @@ def mixture_payload(prediction: Prediction, envelope: Envelope) -> Payload:
         "components": [
             {
                 "label": part.label,
-                "proportion": finite(part.proportion, 4),
-                "presence": finite(part.presence, 4),
-                "low": finite(part.low, 4),
-                "high": finite(part.high, 4),
+                "proportion": rounded(part.proportion, 4),
+                "presence": rounded(part.presence, 4),
+                "low": rounded(part.low, 4),
+                "high": rounded(part.high, 4),
             }
             for part in prediction.components
         ],
@@ -149,10 +142,10 @@ def mixture_payload(prediction: Prediction, envelope: Envelope) -> Payload:
 def _circumstances(prediction: Prediction) -> Payload:
     return {
         "reason": prediction.reason,
-        "window_s": finite(prediction.window_s, 3),
+        "window_s": rounded(prediction.window_s, 3),
         "model": prediction.model,
         "calibration": prediction.calibration,
-        "latency_ms": finite(prediction.latency_ms, 3),
+        "latency_ms": rounded(prediction.latency_ms, 3),
         "channels_missing": list(prediction.channels_missing),
         "buffered": False,
     }
@@ -197,7 +190,7 @@ def event_payload(event: Event | RigEvent, segment: str | None, envelope: Envelo
         "type": str(event.type),
         "model": of_air and of_air.model,
         "label": of_air and of_air.label,
-        "probability": of_air and finite(of_air.probability, 4),
+        "probability": of_air and rounded(of_air.probability, 4),
         "channel": of_air and of_air.channel,
         "detail": event.detail,
         "buffered": False,
@@ -211,13 +204,13 @@ def sample_payload(frame: SensorFrame, t_ms: int, envelope: Envelope) -> Payload
         "frame_seq": frame.frame_seq,
         "t_ms": t_ms,
         "values": {
-            name: finite(value, 6)
+            name: rounded(value, 6)
             for name, value in zip(CHANNEL_NAMES, frame.values.tolist(), strict=True)
         },
     }
 
 
-def quality_words(quality: Sequence[int]) -> dict[str, str]:
+def quality_names(quality: Sequence[int]) -> dict[str, str]:
     """Return, per channel, what its number is worth: `ok`, `missing`, `stuck` ..."""
     return {
         name: Quality(int(code)).name.lower()
@@ -273,7 +266,7 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
     return {
         **envelope.fields(),
         "frames_ok": counts.frames,
-        "frames_bad": bad_lines(counts),
+        "frames_bad": rejected_lines(counts),
         "frames_lost": counts.lost,
         "frames_duplicate": counts.duplicates,
         "board_restarts": counts.restarts,
@@ -282,14 +275,14 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
         "board": dict(gauges.board),
         "recording": dict(gauges.recording),
         "chunks_dropped": gauges.chunks_dropped,
-        "rate_hz": finite(gauges.rate_hz, 3),
-        "channels": None if gauges.quality is None else quality_words(gauges.quality),
+        "rate_hz": rounded(gauges.rate_hz, 3),
+        "channels": None if gauges.quality is None else quality_names(gauges.quality),
         "channel_faults": gauges.channel_faults,
         "inference_ms": {
             model: {
                 "count": len(times),
-                "p50": finite(percentile(times, 0.50), 3),
-                "p99": finite(percentile(times, 0.99), 3),
+                "p50": rounded(percentile(times, 0.50), 3),
+                "p99": rounded(percentile(times, 0.99), 3),
             }
             for model, times in gauges.inference_ms.items()
         },
@@ -299,8 +292,8 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
         "broker": dict(gauges.broker),
         "calibration": dict(gauges.calibration),
         "requests": dict(gauges.requests),
-        "rss_mb": finite(gauges.rss_mb, 1),
-        "uptime_s": finite(gauges.uptime_s, 1),
+        "rss_mb": rounded(gauges.rss_mb, 1),
+        "uptime_s": rounded(gauges.uptime_s, 1),
     }
 
 
@@ -317,7 +310,7 @@ def _outbox(report: OutboxReport, uptime_s: float) -> Payload:
         "set_aside": report.set_aside,
         "commits": report.commits,
         "commits_per_day": days and round(report.commits / days),
-        "written_mb_per_day": days and finite(report.written_bytes / days / 1e6, 1),
+        "written_mb_per_day": days and rounded(report.written_bytes / days / 1e6, 1),
     }
 
 
@@ -358,7 +351,7 @@ def info_payload(
             {"name": channel.name, "unit": channel.unit, "part": channel.device}
             for channel in CHANNELS
         ],
-        "rate_hz": finite(rate_hz, 3),
+        "rate_hz": rounded(rate_hz, 3),
         "dialect": dialect,
     }
 
@@ -390,8 +383,8 @@ def summary_payload(
         "file": file,
         "model": model,
         "label": label,
-        "probability": finite(probability, 4),
-        "decided_s": finite(decided_s, 3),
+        "probability": rounded(probability, 4),
+        "decided_s": rounded(decided_s, 3),
         "frames": frames,
         "rejected": rejected,
     }

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Self
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from daemon.config.settings import TOPIC_ROOT
 from daemon.mqtt.connection import (
     CONNACK_TIMEOUT_S,
     GUESS_TIMEOUT_S,
@@ -35,13 +34,14 @@ from daemon.mqtt.connection import (
     BrokerError,
     BrokerUnreachableError,
     WrongProtocolError,
+    check_connack,
     close_socket,
     connect,
-    judge_connack,
     make_client,
     protocols,
 )
 from daemon.mqtt.outbox import Message
+from daemon.mqtt.topics import OFFLINE, ONLINE, REQUEST, STATUS, topic_prefix
 from daemon.system.backoff import Backoff
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
@@ -53,12 +53,6 @@ if TYPE_CHECKING:
 
     from daemon.config.settings import MqttConfig
     from daemon.mqtt.outbox import Outbox
-
-STATUS = "status"
-ONLINE = "online"
-OFFLINE = "offline"
-REQUEST = "request"
-RESPONSE = "response"
 
 FLEETING_LIMIT = 256
 """QoS 0 messages that wait for the thread; older ones give way and are counted."""
@@ -110,15 +104,10 @@ class BrokerReport:
     fleeting_dropped: int = 0
 
 
-def topic_prefix(rig_id: str) -> str:
-    """Return the start of all topics of a rig, slash included."""
-    return f"{TOPIC_ROOT}/{rig_id}/"
-
-
 OnRequest = Callable[[str, bytes, bool], None]
 """Takes a request's command, its payload as it came, and whether it was retained; never blocks."""
 
-Hears = Mapping[str, Callable[[bytes], None]]
+Listeners = Mapping[str, Callable[[bytes], None]]
 """By whole topic outside the rig's own: who takes its live messages; never blocks."""
 
 
@@ -131,13 +120,13 @@ class _Desk:
         config: MqttConfig,
         outbox: Outbox,
         on_request: OnRequest | None,
-        hears: Hears,
+        listeners: Listeners,
     ) -> None:
         self.rig_id = rig_id
         self.config = config
         self.outbox = outbox
         self.on_request = on_request
-        self.hears = hears
+        self.listeners = listeners
         self.elsewhere: set[str] = set()
         """Topics that are whole as they are: not below the rig's prefix."""
         self.log = get_logger("mqtt")
@@ -238,8 +227,8 @@ class Publisher:
     """The rig on the broker: connects, reconnects, publishes; a context manager owning its thread.
 
     Three kinds of messages: those of `publish` wait in the outbox until the
-    broker has them; a state given to `hold` is the rig's present, sent again on
-    every connection; a `fleeting` one is sent now or not at all.
+    broker has them; a state given to `set_state` is the rig's present, sent again on
+    every connection; one given to `send_unqueued` is sent now or not at all.
 
     Parameters
     ----------
@@ -252,7 +241,7 @@ class Publisher:
     on_request : callable, optional
         Called in the MQTT thread with every message below `request/`; without it the rig
         subscribes to no request.
-    hears : mapping, optional
+    listeners : mapping, optional
         Whole topics of others to subscribe to as well, and who takes their live messages, in the
         MQTT thread.
     """
@@ -264,10 +253,10 @@ class Publisher:
         config: MqttConfig,
         outbox: Outbox,
         on_request: OnRequest | None = None,
-        hears: Hears | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
-        self._desk = _Desk(rig_id, config, outbox, on_request, hears or {})
-        outbox.call_when_ready(self._desk.wake)
+        self._desk = _Desk(rig_id, config, outbox, on_request, listeners or {})
+        outbox.set_ready_callback(self._desk.wake)
         # A name that does not resolve blocks inside the C library for longer
         # than a service may take to stop: the thread must not hold the process.
         self._thread = threading.Thread(target=_serve, args=(self._desk,), name="mqtt", daemon=True)
@@ -293,11 +282,11 @@ class Publisher:
         """Leave a message in the outbox; once written it is sent in order, at least once."""
         self._desk.outbox.put(message)
 
-    def hold(self, topic: str, payload: str, *, qos: int = 1) -> None:
+    def set_state(self, topic: str, payload: str, *, qos: int = 1) -> None:
         """Set a retained state, such as `info`; sent when it changes and on every connection."""
         self._desk.hold(Message(topic, payload, qos, retain=True))
 
-    def hold_elsewhere(self, topic: str, payload: str) -> None:
+    def set_state_at(self, topic: str, payload: str) -> None:
         """Set a retained message by its whole topic; an empty one removes what the broker keeps."""
         self._desk.elsewhere.add(topic)
         self._desk.hold(Message(topic, payload, 1, retain=True))
@@ -306,7 +295,7 @@ class Publisher:
         """Send once more what is held on a topic."""
         self._desk.repeat(topic)
 
-    def fleeting(self, topic: str, payload: str) -> None:
+    def send_unqueued(self, topic: str, payload: str) -> None:
         """Send a QoS 0 message now, or count it as dropped."""
         self._desk.lay_down(Message(topic, payload, 0, retain=False))
 
@@ -413,7 +402,7 @@ class _Session:
             if self._client.socket() is not None:
                 self._farewell()
         finally:
-            desk.outbox.give_back()
+            desk.outbox.requeue_in_flight()
             close_socket(self._client)
 
     def _await_connack(self) -> None:
@@ -423,13 +412,13 @@ class _Session:
             if time.monotonic() > deadline_s or desk.stopping.is_set():
                 break
             self._turn(0.2)
-        judge_connack(self._connack, desk.config, last=self._last)
+        check_connack(self._connack, desk.config, last=self._last)
         self._late_until = desk.outbox.newest_id()
         self._newest_late = desk.outbox.newest_retained()
         desk.connected(self._protocol)
         if desk.on_request is not None:
             self._subscribe()
-        for topic in desk.hears:
+        for topic in desk.listeners:
             self._client.subscribe(topic, qos=1)
         self._publish(Message(STATUS, ONLINE, 1, retain=True), None)
 
@@ -437,7 +426,7 @@ class _Session:
         """Ask for requests, before the rig is called online.
 
         A client's session ends with its connection, so what is asked while the rig is away
-        is lost, and whoever asked hears nothing: an order must not be carried out hours late.
+        is lost, and whoever asked listeners nothing: an order must not be carried out hours late.
         """
         topic = f"{self._prefix}{REQUEST}/+"
         if self._protocol == PROTOCOL_NAMES[MQTTProtocolVersion.MQTTv5]:
@@ -448,7 +437,7 @@ class _Session:
             self._client.subscribe(topic, qos=1)
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
-        listener = self._desk.hears.get(message.topic)
+        listener = self._desk.listeners.get(message.topic)
         if listener is not None:
             if not message.retain:  # on connecting everything is said again anyway
                 listener(bytes(message.payload))
@@ -477,7 +466,7 @@ class _Session:
     ) -> None:
         entry_id = self._in_flight.pop(mid, None)
         if entry_id is not None:
-            self._desk.outbox.done(entry_id)
+            self._desk.outbox.acknowledge(entry_id)
         if reason.is_failure:
             # MQTT 5 tells what 3.1.1 swallows: no permission for the topic, a
             # quota, a payload that is too large. Sending again would not help.
@@ -530,7 +519,7 @@ class _Session:
             largest_bytes=self._largest,
         )
         if entry_id is not None:
-            self._desk.outbox.done(entry_id)
+            self._desk.outbox.acknowledge(entry_id)
 
     def _turn(self, longest_s: float) -> None:
         """Let the socket work once: wait for bytes, room to write, a wake, or the time."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 
-from daemon.mqtt.connection import BrokerError, entered
-from daemon.mqtt.publisher import OFFLINE, REQUEST, RESPONSE, STATUS, topic_prefix
+from daemon.mqtt.connection import BrokerError, connected_client
+from daemon.mqtt.topics import OFFLINE, REQUEST, RESPONSE, STATUS, topic_prefix
 from daemon.requests import OK, WORKING
 from hardware.errors import ScentdError
 
@@ -29,15 +29,15 @@ PRESENT_WITHIN_S = 2.0
 
 MAYBE_DONE = "What was asked may be done all the same: see what there is before you ask again."
 
-SILENT_AFTER_S = 10.0
+ANSWER_TIMEOUT_S = 10.0
 """The service answers, or tells its progress, far more often than this."""
 
 
-class NobodyAnswersError(ScentdError):
+class NoServiceError(ScentdError):
     """No service of this rig listens to the broker."""
 
 
-class RefusedError(ScentdError):
+class RequestRefusedError(ScentdError):
     """The service answered with an error; the message is the service's."""
 
 
@@ -65,12 +65,12 @@ class _Conversation:
             self.answers.append(answer)
 
 
-def ask(
+def send_request(
     config: Config,
     command: str,
     payload: Mapping[str, Any],
     *,
-    timeout_s: float = SILENT_AFTER_S,
+    timeout_s: float = ANSWER_TIMEOUT_S,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Ask the rig's running service and return the answer's data.
@@ -92,14 +92,14 @@ def ask(
     ------
     BrokerError
         If the broker cannot be used.
-    NobodyAnswersError
+    NoServiceError
         If no service runs, or it does not listen to requests.
-    RefusedError
+    RequestRefusedError
         If the service answers with an error.
     """
     talk = _Conversation(topic_prefix(config.rig_id), command, secrets.token_hex(8))
     question = {**payload, "transaction": talk.transaction, "progress": on_progress is not None}
-    with entered(config.rig_id, config.mqtt, suffix=f"-asks-{talk.transaction}") as client:
+    with connected_client(config.rig_id, config.mqtt, suffix=f"-asks-{talk.transaction}") as client:
         _subscribe(client, talk, config)
         client.publish(f"{talk.prefix}{REQUEST}/{command}", json.dumps(question), qos=1)
         heard_s = time.monotonic()
@@ -113,24 +113,26 @@ def ask(
                 if on_progress is not None:
                     on_progress(answer.get("data") or {})
             if talk.present == OFFLINE:
-                raise NobodyAnswersError(
+                raise NoServiceError(
                     f"The service of rig {config.rig_id!r} went offline before it answered: it "
                     f"was stopped, or lost the broker. {MAYBE_DONE}"
                 )
-    raise NobodyAnswersError(
+    raise NoServiceError(
         f"The service of rig {config.rig_id!r} did not answer request/{command} within "
         f"{timeout_s:g} s. See that its configuration does not say mqtt.requests: false, that the "
         "broker lets it subscribe, and what its log says."
     )
 
 
-def service_present(config: Config) -> bool:
+def service_is_online(config: Config) -> bool:
     """Whether a service of this rig is online at the broker; False where there is no broker."""
     talk = _Conversation(topic_prefix(config.rig_id), "status", "")
     try:
-        with entered(config.rig_id, config.mqtt, suffix=f"-looks-{secrets.token_hex(8)}") as client:
+        with connected_client(
+            config.rig_id, config.mqtt, suffix=f"-looks-{secrets.token_hex(8)}"
+        ) as client:
             _subscribe(client, talk, config)
-    except (BrokerError, NobodyAnswersError):
+    except (BrokerError, NoServiceError):
         return False
     return True
 
@@ -149,12 +151,12 @@ def _subscribe(client: paho.Client, talk: _Conversation, config: Config) -> None
     while not (talk.subscribed and talk.present) and time.monotonic() < deadline_s:
         _turn(client)
     if talk.present is None:
-        raise NobodyAnswersError(
+        raise NoServiceError(
             f"No rig {config.rig_id!r} has ever been on the broker at {config.mqtt.host}:"
             f"{config.mqtt.port}. Start it (scentd run --config FILE), or correct rig_id."
         )
     if talk.present == OFFLINE:
-        raise NobodyAnswersError(_stopped(config))
+        raise NoServiceError(_stopped(config))
 
 
 def _stopped(config: Config) -> str:
@@ -172,4 +174,4 @@ def _turn(client: paho.Client) -> None:
 def _data(answer: Mapping[str, Any]) -> dict[str, Any]:
     if answer.get("status") == OK:
         return dict(answer.get("data") or {})
-    raise RefusedError(str(answer.get("error") or "The service refused without saying why."))
+    raise RequestRefusedError(str(answer.get("error") or "The service refused without saying why."))

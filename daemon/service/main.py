@@ -27,9 +27,10 @@ from daemon.installed_models.requests import MODELS, ModelRequests
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.discovery import Discovery
 from daemon.mqtt.messages import Messages
-from daemon.mqtt.outbox import FILE_NAME, Outbox, limits_of
+from daemon.mqtt.outbox import FILE_NAME, Outbox, limits_from
 from daemon.mqtt.payloads import Gauges, RigEvent, RigEventType
-from daemon.mqtt.publisher import OFFLINE, ONLINE, BrokerState, Publisher
+from daemon.mqtt.publisher import BrokerState, Publisher
+from daemon.mqtt.topics import OFFLINE, ONLINE
 from daemon.recording.recorder import Recorder
 from daemon.recording.requests import RECORD, RecordingRequests
 from daemon.requests import Inbox, Requests, only
@@ -144,7 +145,7 @@ class Service:
         self._manager = manager
         self._version = version
         self._log = get_logger("service")
-        self._outbox = Outbox(config.state_dir / FILE_NAME, limits_of(config.outbox))
+        self._outbox = Outbox(config.state_dir / FILE_NAME, limits_from(config.outbox))
         self._reader = Reader(SerialSource(config.source))
         self._inbox = Inbox(self._wake)
         self._discovery, self._publisher = self._connection(config)
@@ -162,7 +163,7 @@ class Service:
         self._take_on(Runtime.made(config, bundles, self._history))
         self._reloading = ReloadTask()
         self._trouble: str | None = None
-        self._requests = Requests(self._inbox, self._announcer.response)
+        self._requests = Requests(self._inbox, self._announcer.publish_response)
         self._requests.register(STATUS, self._status)
         self._requests.register(CALIBRATE, self._asked_to_calibrate)
         self._requests.register(ENROLL, self._asked_to_teach)
@@ -190,7 +191,7 @@ class Service:
             config=config.mqtt,
             outbox=self._outbox,
             on_request=self._inbox.take_in if config.mqtt.requests else None,
-            hears={} if birth is None else {birth: discovery.heard},
+            listeners={} if birth is None else {birth: discovery.on_birth},
         )
         discovery.begin(publisher)
         return discovery, publisher
@@ -241,7 +242,7 @@ class Service:
             self._requests.close()
             # What the outbox gives up for lack of room is counted when it is written.
             self._outbox.flush(LAST_WRITE_S)
-            self._announcer.health(self._gauges())
+            self._announcer.publish_health(self._gauges())
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
@@ -264,16 +265,16 @@ class Service:
     def _take(self, arrival: Arrival) -> None:
         now_s = time.monotonic()
         if isinstance(arrival, Chunk):
-            self._board.heard(len(arrival.data))
+            self._board.add_bytes(len(arrival.data))
             for step in self._pipeline.feed(arrival.data, arrival.arrival_ms):
                 self._step(step)
         elif isinstance(arrival, PortOpened):
             self._log.info("port opened", port=arrival.path)
-            self._board.opened(now_s, self._pipeline.counts)
+            self._board.port_opened(now_s, self._pipeline.counts)
         elif isinstance(arrival, PortClosed):
             for step in self._pipeline.end_line(monotonic_ms()):
                 self._step(step)
-            self._board_changed(self._board.closed(now_s, arrival.reason))
+            self._board_changed(self._board.port_closed(now_s, arrival.reason))
 
     def _step(self, step: Step) -> None:
         self._latest_reading = step.t_ms, step.frame.frame_seq
@@ -281,9 +282,9 @@ class Service:
         self._history.push(step.t_ms, step.frame.values)
         self._calibrating.observe(step)
         self._recorder.write(step.t_ms, step.frame.values)
-        self._board_changed(self._board.reading(time.monotonic(), self._pipeline.counts))
+        self._board_changed(self._board.add_reading(time.monotonic(), self._pipeline.counts))
         if self._config.mqtt.sample:
-            self._announcer.sample(step.frame, step.t_ms)
+            self._announcer.publish_sample(step.frame, step.t_ms)
         for event in step.events:
             self._channel_faults += event.type is EventType.CHANNEL_FAULT
             # A channel's recovery is told as loudly as its fault was.
@@ -296,7 +297,7 @@ class Service:
                     if value is not None and name in {"model", "label", "channel", "detail"}
                 },
             )
-            self._announcer.event(event, self._recorder.segment_at(event.t_ms))
+            self._announcer.publish_event(event, self._recorder.segment_at(event.t_ms))
         for prediction in step.predictions:
             self._predicted(prediction)
 
@@ -305,7 +306,7 @@ class Service:
         if prediction.window_s > 0:
             self._inference_ms[prediction.model].append(prediction.latency_ms)
         self._fault_changed(prediction)
-        self._announcer.prediction(prediction)
+        self._announcer.publish_prediction(prediction)
 
     def _tick(self) -> None:
         """Do what depends on time rather than on readings."""
@@ -314,12 +315,14 @@ class Service:
             return
         self._next_tick_s = now_s + TICK_S
         self._publisher.check()
-        self._board_changed(self._board.look(now_s, self._pipeline.counts, self._pipeline.rate_hz))
+        self._board_changed(
+            self._board.check_silence(now_s, self._pipeline.counts, self._pipeline.rate_hz)
+        )
         present = self._board.present
         if present is not self._present:
             self._present = present
-            self._announcer.board_present(present=present)
-        self._discovery.describe(self._bundles, self._mind.heads)
+            self._announcer.publish_board_status(present=present)
+        self._discovery.announce(self._bundles, self._mind.heads)
         described = (
             self._pipeline.rate_hz,
             self._pipeline.dialect,
@@ -327,19 +330,19 @@ class Service:
         )
         if described != self._described:
             self._described = described
-            self._announcer.info(
+            self._announcer.publish_info(
                 self._bundles, rate_hz=described[0], dialect=described[1], calibration=described[2]
             )
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
-            self._announcer.health(self._gauges())
+            self._announcer.publish_health(self._gauges())
         self._manager.status(self._in_a_line())
 
     def _board_changed(self, change: Trouble | Recovery | None) -> None:
         """Say that the board gives no readings, or gives them again, each once."""
         if isinstance(change, Trouble):
             self._log.warning(change.why)
-            if change.begins:
+            if change.is_new:
                 self._rig_event(RigEventType.BOARD_LOST, change.why)
         elif isinstance(change, Recovery):
             told = f"readings come again after {change.after_s:.1f} s"
@@ -354,7 +357,7 @@ class Service:
     def _rig_event(self, kind: RigEventType, detail: str | None) -> None:
         t_ms, frame_seq = self._latest_reading or (None, None)
         segment = None if t_ms is None else self._recorder.segment_at(t_ms)
-        self._announcer.event(RigEvent(kind, detail, t_ms, frame_seq), segment)
+        self._announcer.publish_event(RigEvent(kind, detail, t_ms, frame_seq), segment)
 
     def _fault_changed(self, prediction: Prediction) -> None:
         """Log why a model cannot work when that begins, and that it can when it is over."""
@@ -465,7 +468,7 @@ class Service:
         if changed & {"rig_id", "mqtt"}:
             self._publisher.close()
             self._discovery, self._publisher = self._connection(config)
-            self._announcer.speak_through(self._publisher)
+            self._announcer.use_publisher(self._publisher)
             self._publisher.__enter__()
             self._present = None
         if changed & {"record", "recording"}:

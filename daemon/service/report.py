@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.mqtt.payloads import finite, quality_words
+from daemon.mqtt.payloads import quality_names, rounded
 from hardware.frames import Quality
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def status_summary(
         Of the configuration: a reload that was refused.
     """
     return {
-        "uptime_s": finite(gauges.uptime_s, 1),
-        "rss_mb": finite(gauges.rss_mb, 1),
-        "rate_hz": finite(gauges.rate_hz, 3),
+        "uptime_s": rounded(gauges.uptime_s, 1),
+        "rss_mb": rounded(gauges.rss_mb, 1),
+        "rate_hz": rounded(gauges.rate_hz, 3),
         "frames_ok": gauges.counts.frames,
         "frames_lost": gauges.counts.lost,
         "broker": dict(gauges.broker),
@@ -69,9 +69,9 @@ def _told_model(bundle: Bundle, said: Prediction | None) -> Data:
         "version": bundle.manifest.version,
         "state": said and str(said.state),
         "label": said and said.label,
-        "probability": said and finite(said.probability, 4),
+        "probability": said and rounded(said.probability, 4),
         "components": [
-            {"label": part.label, "proportion": finite(part.proportion, 4)}
+            {"label": part.label, "proportion": rounded(part.proportion, 4)}
             for part in (said.components if said else ())
         ],
         "reason": said and said.reason,
@@ -99,6 +99,6 @@ def _troubles(gauges: Gauges, said: Iterable[Prediction], trouble: str | None) -
 def _channel_troubles(quality: Sequence[int] | None) -> Iterator[str]:
     if quality is None:
         return
-    for (name, word), code in zip(quality_words(quality).items(), quality, strict=True):
+    for (name, word), code in zip(quality_names(quality).items(), quality, strict=True):
         if code not in _NO_TROUBLE:
             yield f"Channel {name} is {word.replace('_', ' ')}."

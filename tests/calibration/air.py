@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import GAS_INDICES, N_GAS, readings
+from calibration.correction import GAS_INDICES, N_GAS, to_readings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def frames(signals: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return what a board sends of log-conductances float64[n, 8], in a steady environment."""
     values = np.empty((len(signals), 12), np.float32)
     values[:, [7, 8, 9, 11]] = [25.5, 1013.0, 28.5, 0.0]
-    values[:, GAS_INDICES] = readings(signals)
+    values[:, GAS_INDICES] = to_readings(signals)
     return values
 
 

@@ -16,9 +16,9 @@ from calibration.correction import (
     Compensation,
     CorrectionSpec,
     RigCorrection,
-    estimator,
+    estimator_taps,
     log_signals,
-    readings,
+    to_readings,
 )
 from tests.calibration.air import LEVELS, clean_air, frames, odour
 
@@ -36,7 +36,7 @@ def _spec(**changes: object) -> CorrectionSpec:
 
 def test_readings_undo_log_signals() -> None:
     values = clean_air(20)
-    assert readings(log_signals(values)) == pytest.approx(values[:, GAS_INDICES], rel=1e-5)
+    assert to_readings(log_signals(values)) == pytest.approx(values[:, GAS_INDICES], rel=1e-5)
 
 
 def test_identity_changes_nothing() -> None:
@@ -76,7 +76,7 @@ def test_corrected_readings_are_whole_as_boards_send_them() -> None:
 
 def test_taps_of_every_channel_sum_to_one_at_any_rate() -> None:
     for dt_s in (0.1, 1.0, 5.0):
-        assert estimator(_spec(), dt_s).sum(axis=0) == pytest.approx(np.ones(N_GAS))
+        assert estimator_taps(_spec(), dt_s).sum(axis=0) == pytest.approx(np.ones(N_GAS))
 
 
 def test_missing_readings_stay_missing_and_harm_no_other_channel() -> None:
@@ -105,7 +105,7 @@ def test_a_channel_missing_in_a_full_matrix_leaves_the_others_finite() -> None:
 def test_humidity_is_taken_off() -> None:
     dry, humid = clean_air(60), clean_air(60)
     effect = np.full(N_GAS, 0.2)
-    humid[:, GAS_INDICES] = readings(log_signals(dry) + effect)
+    humid[:, GAS_INDICES] = to_readings(log_signals(dry) + effect)
     humid[:, 9] = 38.5
     spec = dataclasses.replace(
         CorrectionSpec.identity(), compensation=Compensation(humidity=effect)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.baseline import measured_baseline
+from calibration.baseline import measure_baseline
 from calibration.correction import N_GAS
 from calibration.drift import (
     BaselineTracker,
@@ -56,14 +56,14 @@ def test_a_missing_channel_does_not_hold_up_the_others() -> None:
 
 
 def test_the_tracker_follows_clean_air_over_hours() -> None:
-    tracker = BaselineTracker(measured_baseline(clean_air(120), 1.0), time_constant_s=3600.0)
+    tracker = BaselineTracker(measure_baseline(clean_air(120), 1.0), time_constant_s=3600.0)
     for _ in range(6 * 60):
         tracker.update(LEVELS + 0.2, 60.0)
     assert tracker.drift["NO2"] == pytest.approx(0.2, abs=0.01)
 
 
 def test_the_chart_is_quiet_for_a_week_of_weather() -> None:
-    chart = ControlChart(measured_baseline(clean_air(120), 1.0))
+    chart = ControlChart(measure_baseline(clean_air(120), 1.0))
     rng = np.random.default_rng(3)
     alarms = 0
     for _ in range(7 * 24 * 6):
@@ -73,7 +73,7 @@ def test_the_chart_is_quiet_for_a_week_of_weather() -> None:
 
 
 def test_the_chart_says_recalibrate_and_why_when_a_channel_ages() -> None:
-    chart = ControlChart(measured_baseline(clean_air(120), 1.0))
+    chart = ControlChart(measure_baseline(clean_air(120), 1.0))
     aged = LEVELS + 0.3 * np.eye(N_GAS)[1]
     points = 0
     while not chart.verdict.recalibrate:
@@ -85,7 +85,7 @@ def test_the_chart_says_recalibrate_and_why_when_a_channel_ages() -> None:
 
 
 def test_a_point_is_a_mean_over_its_time() -> None:
-    chart = ControlChart(measured_baseline(clean_air(120), 1.0), ChartSettings(every_s=10.0))
+    chart = ControlChart(measure_baseline(clean_air(120), 1.0), ChartSettings(every_s=10.0))
     made = [chart.update(LEVELS, 1.0) for _ in range(30)]
     assert [place for place, new in enumerate(made) if new] == [9, 19, 29]
 

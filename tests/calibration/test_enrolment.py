@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.enrolment import EnrolmentError, exposure_in, heard, learn, space_of, taught
+from calibration.enrolment import (
+    EnrolmentError,
+    find_exposure,
+    fit_smell,
+    learn,
+    prepare_readings,
+    require_space,
+)
 from hardware.frames import Quality
 from hardware.recording import read_recording
 from models.bundle import Bundle, Outputs, load_bundle
@@ -30,7 +37,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_a_smell_lies_where_its_channel_moves(bundle: Bundle, tmp_path: Path) -> None:
-    lesson = learn(bundle, heard(recorded(tmp_path / "petrol.csv", readings(PETROL))))
+    lesson = learn(bundle, prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL))))
     # A lag of 5 s at 0.02 a second, in units of 0.05.
     np.testing.assert_allclose(lesson.embedding.mean(axis=0)[:4], [0, 0, 0, 2], atol=0.2)
     assert len(lesson) == 3 + 2  # 10, 20 and 30 rows from the start, 10 and 20 from 30 s on
@@ -48,8 +55,8 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
     recorded(path, values)
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for n, line in enumerate(lines) if n - 1 not in lost) + "\n")
-    whole = heard(read_recording(path))
-    first, _ = exposure_in(whole)
+    whole = prepare_readings(read_recording(path))
+    first, _ = find_exposure(whole)
     lesson = learn(bundle, whole)
 
     seen: list[Outputs] = []
@@ -77,8 +84,8 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
 
 
 def test_clean_air_before_a_certain_onset_does_not_teach(bundle: Bundle, tmp_path: Path) -> None:
-    whole = heard(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
-    first, end = exposure_in(whole)
+    whole = prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
+    first, end = find_exposure(whole)
     assert 120 <= first <= 135
     assert end == 180
     lesson = learn(bundle, whole)
@@ -86,14 +93,14 @@ def test_clean_air_before_a_certain_onset_does_not_teach(bundle: Bundle, tmp_pat
 
 
 def test_only_what_comes_after_the_start_teaches(tmp_path: Path) -> None:
-    whole = heard(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
-    assert exposure_in(whole, start=150) == (150, 180)
+    whole = prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
+    assert find_exposure(whole, start=150) == (150, 180)
 
 
 def test_a_smell_too_short_is_refused_with_the_seconds_it_takes(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    short = heard(recorded(tmp_path / "short.csv", readings(PETROL, 12)))
+    short = prepare_readings(recorded(tmp_path / "short.csv", readings(PETROL, 12)))
     with pytest.raises(EnrolmentError, match=r"11 s .* needs 15 s"):
         learn(bundle, short)
 
@@ -101,10 +108,10 @@ def test_a_smell_too_short_is_refused_with_the_seconds_it_takes(
 def test_air_known_to_be_clean_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     gone = readings(PETROL, 40, before=120)
     values = np.concatenate([gone, gone[159:119:-1], readings(PETROL, 0, before=200, seed=3)])
-    whole = heard(recorded(tmp_path / "gone.csv", values))
+    whole = prepare_readings(recorded(tmp_path / "gone.csv", values))
     with pytest.raises(EnrolmentError, match="clean"):
         learn(bundle, whole, start=300)
-    assert exposure_in(whole)[0] in range(118, 135)
+    assert find_exposure(whole)[0] in range(118, 135)
 
 
 def test_a_channel_that_died_is_learnt_without_and_one_that_is_needed_is_not(
@@ -112,33 +119,33 @@ def test_a_channel_that_died_is_learnt_without_and_one_that_is_needed_is_not(
 ) -> None:
     values = readings(LEMON)
     values[:, CO] = np.nan
-    lesson = learn(bundle, heard(recorded(tmp_path / "no_co.csv", values)))
+    lesson = learn(bundle, prepare_readings(recorded(tmp_path / "no_co.csv", values)))
     assert lesson.channels_missing == ("CO",)
     values = readings(LEMON)
     values[:, 2] = np.nan
     with pytest.raises(EnrolmentError, match=r"VOC \(missing\)"):
-        learn(bundle, heard(recorded(tmp_path / "no_voc.csv", values)))
+        learn(bundle, prepare_readings(recorded(tmp_path / "no_voc.csv", values)))
 
 
 def test_a_channel_at_its_limit_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     values = readings(LEMON)
     values[:, CO] = 1023
-    readings_ = heard(recorded(tmp_path / "limit.csv", values))
+    readings_ = prepare_readings(recorded(tmp_path / "limit.csv", values))
     assert (readings_.quality[:, CO] == Quality.SATURATED).all()
     with pytest.raises(EnrolmentError, match="CO was at its limit"):
         learn(bundle, readings_)
 
 
 def test_a_fast_board_teaches_a_slow_model(bundle: Bundle, tmp_path: Path) -> None:
-    slow = learn(bundle, heard(recorded(tmp_path / "slow.csv", readings(PETROL))))
+    slow = learn(bundle, prepare_readings(recorded(tmp_path / "slow.csv", readings(PETROL))))
     values = np.repeat(readings(PETROL), 10, axis=0)
-    fast = learn(bundle, heard(recorded(tmp_path / "fast.csv", values, step_ms=100)))
+    fast = learn(bundle, prepare_readings(recorded(tmp_path / "fast.csv", values, step_ms=100)))
     assert len(fast) == len(slow)
     np.testing.assert_allclose(fast.embedding, slow.embedding, atol=0.05)
 
 
 def test_a_board_too_slow_for_the_model_cannot_teach_it(bundle: Bundle, tmp_path: Path) -> None:
-    slow = heard(recorded(tmp_path / "slow.csv", readings(PETROL), step_ms=5000))
+    slow = prepare_readings(recorded(tmp_path / "slow.csv", readings(PETROL), step_ms=5000))
     with pytest.raises(EnrolmentError, match=r"0\.2 Hz"):
         learn(bundle, slow)
 
@@ -149,8 +156,8 @@ def test_a_gap_starts_the_windows_anew(bundle: Bundle, tmp_path: Path) -> None:
     recorded(path, values)
     rows = path.read_text().splitlines()
     path.write_text("\n".join([*rows[:31], *rows[46:]]) + "\n")
-    lesson = learn(bundle, heard(read_recording(path)))
-    whole = learn(bundle, heard(recorded(tmp_path / "whole.csv", values)))
+    lesson = learn(bundle, prepare_readings(read_recording(path)))
+    whole = learn(bundle, prepare_readings(recorded(tmp_path / "whole.csv", values)))
     assert 0 < len(lesson) < len(whole)
     assert lesson.embedding[:, CO].min() > 1.0
 
@@ -169,23 +176,25 @@ def test_readings_are_corrected_before_they_teach(bundle: Bundle, tmp_path: Path
         def reset(self) -> None:
             pass
 
-    lesson = learn(bundle, heard(recorded(tmp_path / "petrol.csv", readings(PETROL)), Still()))
+    lesson = learn(
+        bundle, prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL)), Still())
+    )
     np.testing.assert_allclose(lesson.embedding[:, CO], 0.0, atol=1e-6)
 
 
 def test_every_exposure_counts_the_same_however_long() -> None:
     space = toy_space()
     short, long = np.zeros((2, EMBEDDING), np.float32), np.ones((50, EMBEDDING), np.float32)
-    smell = taught("tar", [short, long], space)
+    smell = fit_smell("tar", [short, long], space)
     np.testing.assert_allclose(smell.mean, 0.5)
     assert (smell.windows, smell.exposures) == (52, 2)
-    assert smell.variance < taught("tar", [long], space).variance
+    assert smell.variance < fit_smell("tar", [long], space).variance
 
 
 def test_models_that_cannot_be_taught_say_why(tmp_path: Path) -> None:
     write_bundle(tmp_path / "old", toy_manifest("substance"), toy_files("substance"))
     with pytest.raises(EnrolmentError, match="no class means"):
-        space_of(load_bundle(tmp_path / "old"))
+        require_space(load_bundle(tmp_path / "old"))
     write_bundle(tmp_path / "mix", toy_manifest("mixture"), toy_files("mixture"))
     with pytest.raises(EnrolmentError, match="mixtures"):
-        space_of(load_bundle(tmp_path / "mix"))
+        require_space(load_bundle(tmp_path / "mix"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.baseline import measured_baseline
+from calibration.baseline import measure_baseline
 from calibration.correction import N_GAS, Compensation, CorrectionSpec
 from calibration.profile import (
     Evidence,
@@ -38,7 +38,7 @@ def _profile(matrix: np.ndarray | None = None) -> Profile:
     return Profile.made(
         date="2026-11-21T06:00:00Z",
         board="kitchen",
-        baseline=measured_baseline(clean_air(120), 1.0),
+        baseline=measure_baseline(clean_air(120), 1.0),
         model="substances-50",
         transfer=Transfer("affine", spec, {"none": 9.5, "affine": 1.25}),
         references=(Evidence("almond", 120.0, "reference-almond-1.csv"),),
@@ -77,7 +77,7 @@ def test_a_loaded_profile_corrects_as_the_made_one(tmp_path: Path, *, full: bool
 
 def test_a_profile_without_a_correction_corrects_nothing(tmp_path: Path) -> None:
     profile = Profile.made(
-        date="2026-11-21", board="b", baseline=measured_baseline(clean_air(120), 1.0)
+        date="2026-11-21", board="b", baseline=measure_baseline(clean_air(120), 1.0)
     )
     save_profile(profile, tmp_path / "p.yaml")
     assert load_profile(tmp_path / "p.yaml").correction() is None

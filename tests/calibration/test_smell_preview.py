@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.smell_preview import ReplayComparison, preview_smell, replayed
+from calibration.smell_preview import ReplayComparison, compare_replay, preview_smell
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from models.bundle import Bundle
@@ -33,7 +33,7 @@ def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
 
 def heard_again(store: SmellStore, label: str, recording: Recording) -> ReplayComparison:
     """Return what a recording came to, once all steps are done."""
-    steps = replayed(store, label, recording)
+    steps = compare_replay(store, label, recording)
     shares = []
     while True:
         try:
@@ -75,7 +75,7 @@ def test_what_a_smell_takes_from_another_taught_one_is_told(
 ) -> None:
     store.promote("petrol")
     store.enroll("diesel", of(tmp_path, PETROL, seed=2), source="test")
-    ((label, share),) = preview_smell(store, "diesel").taken
+    ((label, share),) = preview_smell(store, "diesel").taken_from
     assert label == "petrol"
     assert 0 < share < 1
 
@@ -88,9 +88,9 @@ def test_the_past_is_heard_without_the_smell_and_with_it(store: SmellStore, tmp_
     )
     past = recorded(tmp_path / "past.csv", np.concatenate([air, petrol, air, air, lemon]))
     told = heard_again(store, "petrol", past)
-    assert "petrol" not in told.without
-    assert told.within["petrol"] > 10
-    assert told.within["lemon"] == pytest.approx(told.without["lemon"], abs=10)
+    assert "petrol" not in told.without_s
+    assert told.with_s["petrol"] > 10
+    assert told.with_s["lemon"] == pytest.approx(told.without_s["lemon"], abs=10)
 
 
 def test_an_unknown_smell_cannot_be_rehearsed(store: SmellStore) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.enrolment import EnrolmentError, heard, learn
+from calibration.enrolment import EnrolmentError, learn, prepare_readings
 from calibration.smell_set import SmellError, StoreDamagedError
-from calibration.smell_store import MOST_EXPOSURES, SmellStore
+from calibration.smell_store import MAX_EXPOSURES, SmellStore
 from hardware.errors import UsageError
 from hardware.recording import RecordingError
 from models.decision_spec import DecisionSpec
@@ -53,7 +53,7 @@ def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str
     bundle, (head, problems) = store.bundle, store.head()
     assert problems == []
     assert bundle.space is not None
-    lesson = learn(bundle, heard(of(folder, change, seed=99)))
+    lesson = learn(bundle, prepare_readings(of(folder, change, seed=99)))
     said = head.log_probabilities_many(bundle.space, lesson.logits, lesson.embedding, 1.0, 0.1)
     return head.labels(bundle.manifest.labels)[int(said.mean(axis=0).argmax())]
 
@@ -110,10 +110,10 @@ def test_the_same_exposure_twice_counts_once(store: SmellStore, tmp_path: Path) 
 def test_exposures_of_a_smell_are_bounded_and_the_oldest_gives_way(
     store: SmellStore, tmp_path: Path
 ) -> None:
-    for seed in range(MOST_EXPOSURES + 1):
+    for seed in range(MAX_EXPOSURES + 1):
         teach(store, tmp_path, seed=seed)
     kept = store.smells().smell("petrol").exposures
-    assert len(kept) == MOST_EXPOSURES
+    assert len(kept) == MAX_EXPOSURES
     assert kept[0] == store.smells().smell("petrol").exposures[0]
     first = of(tmp_path, PETROL, seed=0)
     np.testing.assert_raises(

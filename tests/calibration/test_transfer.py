@@ -23,7 +23,7 @@ SHIFT = np.array([0.4, -0.3, 0.2, 0.5, -0.4, 0.3, -0.2, 0.3])
 
 @pytest.fixture(scope="module")
 def reference() -> RigReference:
-    return RigReference.measured(
+    return RigReference.measure(
         {
             label: [frames(odour(number, take=take)) for take in range(4)]
             for number, label in enumerate(LABELS)
@@ -33,14 +33,14 @@ def reference() -> RigReference:
 
 def _skewed(number: int, take: int = 9) -> ResponseExcerpt:
     signal = LEVELS + SHIFT + (odour(number, take=take) - LEVELS) / GAIN
-    return ResponseExcerpt.of(LABELS[number], frames(signal), 1.0)
+    return ResponseExcerpt.from_readings(LABELS[number], frames(signal), 1.0)
 
 
 @pytest.fixture(scope="module")
 def fitted(reference: RigReference) -> Callable[[int], Transfer]:
     """Fit the skewed rig from its first exposures; each is matched once for all tests."""
     exposures = [_skewed(number) for number in range(MIN_PAIRED)]
-    matches = [Match.of(exposure, reference) for exposure in exposures]
+    matches = [Match.compute(exposure, reference) for exposure in exposures]
     return cache(lambda count: fit_transfer(exposures[:count], reference, matches=matches[:count]))
 
 
@@ -61,7 +61,7 @@ def test_other_exposures_look_as_on_the_training_rig(
 
 def test_what_needs_no_correction_gets_next_to_none(reference: RigReference) -> None:
     same = [
-        ResponseExcerpt.of(LABELS[number], frames(odour(number, take=9)), 1.0)
+        ResponseExcerpt.from_readings(LABELS[number], frames(odour(number, take=9)), 1.0)
         for number in range(4)
     ]
     transfer = fit_transfer(same, reference)
@@ -141,8 +141,8 @@ def test_a_fast_board_is_averaged_to_a_reading_a_second() -> None:
     fast = np.repeat(frames(odour(0, seconds=120)), 10, axis=0)
     slow = frames(odour(0, seconds=120))
     np.testing.assert_allclose(
-        ResponseExcerpt.of("x", fast, 10.0).signal,
-        ResponseExcerpt.of("x", slow, 1.0).signal,
+        ResponseExcerpt.from_readings("x", fast, 10.0).signal,
+        ResponseExcerpt.from_readings("x", slow, 1.0).signal,
         atol=1e-4,
     )
 
@@ -150,14 +150,14 @@ def test_a_fast_board_is_averaged_to_a_reading_a_second() -> None:
 def test_the_onset_is_left_out_as_far_as_enough_stays() -> None:
     values = frames(odour(0))
     for seconds, kept in ((300, 255), (120, 100), (100, 100)):
-        signal = ResponseExcerpt.of("x", values[:seconds], 1.0).signal
+        signal = ResponseExcerpt.from_readings("x", values[:seconds], 1.0).signal
         np.testing.assert_array_equal(signal, log_signals(values[:seconds])[seconds - kept :])
 
 
 @pytest.mark.parametrize(("seconds", "rate_hz"), [(60, 1.0), (200, 0.1)])
 def test_a_short_or_slow_exposure_is_refused(seconds: int, rate_hz: float) -> None:
     with pytest.raises(TransferError, match="at least 100 s"):
-        ResponseExcerpt.of("x", frames(odour(0, seconds=seconds)), rate_hz)
+        ResponseExcerpt.from_readings("x", frames(odour(0, seconds=seconds)), rate_hz)
 
 
 def test_labels_that_the_model_does_not_know_are_refused(reference: RigReference) -> None:

@@ -14,7 +14,7 @@ from daemon.board.history import History, NoHistoryError
 from daemon.cli import main
 from daemon.config.loading import load_config
 from daemon.enroll import Enrolment, heads_of, stores_of
-from daemon.mqtt.service_client import ask
+from daemon.mqtt.service_client import send_request
 from daemon.pipeline import Pipeline
 from daemon.requests import RequestError
 from daemon.system.background import finish
@@ -325,11 +325,11 @@ def test_a_running_rig_is_taught_over_mqtt_and_says_the_new_smell(
         assert told["shadow"]
         assert told["effect_ms"] > 0
         assert "petrol" not in {p["label"] for p in said(ear)}
-        ask(config, "enroll", {"action": "promote", "label": "petrol"})
+        send_request(config, "enroll", {"action": "promote", "label": "petrol"})
         wait_until(lambda: "petrol" in {p["label"] for p in said(ear)}, "the new smell")
         recorded(tmp_path / "tar.csv", readings(TAR))
         files = ("--recording", tmp_path / "tar.csv")
         assert enroll("tar", *files, "--config", daemon.config, "--promote") == 0
-        listed = ask(config, "enroll", {"action": "list"})
+        listed = send_request(config, "enroll", {"action": "list"})
         assert [smell["label"] for smell in listed["smells"]] == ["petrol", "tar"]
         assert daemon.end() == 0

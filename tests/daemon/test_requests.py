@@ -14,7 +14,12 @@ import pytest
 from daemon.config.settings import Config, MqttConfig, SourceConfig
 from daemon.mqtt.outbox import Outbox
 from daemon.mqtt.publisher import Publisher
-from daemon.mqtt.service_client import NobodyAnswersError, RefusedError, ask, service_present
+from daemon.mqtt.service_client import (
+    NoServiceError,
+    RequestRefusedError,
+    send_request,
+    service_is_online,
+)
 from daemon.requests import (
     BURST,
     JOBS_LIMIT,
@@ -278,15 +283,15 @@ def test_a_running_service_answers_what_it_is_asked(
     ):
         ear.await_text("scent/rig/status", "online")
         config = rig(broker.port)
-        assert service_present(config)
-        status = ask(config, "status", {})
+        assert service_is_online(config)
+        status = send_request(config, "status", {})
         assert status["rig_id"] == "rig"
         assert list(status["models"]) == ["toy-substance"]
         assert "status" in status["requests"]
-        with pytest.raises(RefusedError, match=r"This rig knows: .*status"):
-            ask(config, "nonsense", {})
-        with pytest.raises(RefusedError, match="colour is nothing this request knows"):
-            ask(config, "status", {"colour": "green"})
+        with pytest.raises(RequestRefusedError, match=r"This rig knows: .*status"):
+            send_request(config, "nonsense", {})
+        with pytest.raises(RequestRefusedError, match="colour is nothing this request knows"):
+            send_request(config, "status", {"colour": "green"})
         send(broker.port, "status", "x" * (PAYLOAD_LIMIT + 1))
         wait_until(lambda: "8193 came" in str(ear.texts("scent/rig/response/status")), "refusal")
         daemon.end()
@@ -296,9 +301,9 @@ def test_a_running_service_answers_what_it_is_asked(
             for message in ear.received
             if message.topic.startswith("scent/rig/response/")
         ]
-        assert not service_present(config)
-        with pytest.raises(NobodyAnswersError, match="is not running: its status at"):
-            ask(config, "status", {})
+        assert not service_is_online(config)
+        with pytest.raises(NoServiceError, match="is not running: its status at"):
+            send_request(config, "status", {})
     assert len(answers) == 4
     assert "old" not in {answer["transaction"] for answer in answers}
     for answer in answers:
@@ -314,13 +319,13 @@ def test_requests_can_be_switched_off(
         daemon_at(tmp_path, board, toy_substances, broker.port, ", requests: false"),
     ):
         ear.await_text("scent/rig/status", "online")
-        with pytest.raises(NobodyAnswersError, match=r"does not say mqtt\.requests: false"):
-            ask(rig(broker.port), "status", {}, timeout_s=1.0)
+        with pytest.raises(NoServiceError, match=r"does not say mqtt\.requests: false"):
+            send_request(rig(broker.port), "status", {}, timeout_s=1.0)
 
 
 def test_a_rig_that_never_was_is_told_from_one_that_stopped(broker: Mosquitto) -> None:
-    with pytest.raises(NobodyAnswersError, match="No rig 'rig' has ever been on the broker"):
-        ask(rig(broker.port), "status", {})
+    with pytest.raises(NoServiceError, match="No rig 'rig' has ever been on the broker"):
+        send_request(rig(broker.port), "status", {})
 
 
 def test_a_service_that_goes_while_it_is_asked_may_have_done_it_all_the_same(
@@ -340,8 +345,8 @@ def test_a_service_that_goes_while_it_is_asked_may_have_done_it_all_the_same(
 
         service = threading.Thread(target=go_when_asked)
         service.start()
-        with pytest.raises(NobodyAnswersError, match=r"went offline before.*see what there is"):
-            ask(rig(broker.port), "status", {}, timeout_s=60)
+        with pytest.raises(NoServiceError, match=r"went offline before.*see what there is"):
+            send_request(rig(broker.port), "status", {}, timeout_s=60)
         service.join()
 
 

@@ -295,7 +295,7 @@ def test_requests_reach_no_file_outside_the_state_folder(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     from daemon.config.loading import load_config
-    from daemon.mqtt.service_client import RefusedError, ask
+    from daemon.mqtt.service_client import RequestRefusedError, send_request
 
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -305,11 +305,11 @@ def test_requests_reach_no_file_outside_the_state_folder(
         wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
         config = load_config(daemon.config)
         for name in ("../outside/air.csv", str(outside / "air.csv"), "/etc/passwd"):
-            with pytest.raises(RefusedError, match="below the rig's state_dir"):
-                ask(config, "calibrate", {"action": "score", "files": [name]})
+            with pytest.raises(RequestRefusedError, match="below the rig's state_dir"):
+                send_request(config, "calibrate", {"action": "score", "files": [name]})
         (tmp_path / "state" / "link.csv").symlink_to(outside / "air.csv")
-        with pytest.raises(RefusedError, match="below the rig's state_dir"):
-            ask(config, "calibrate", {"action": "score", "files": ["link.csv"]})
+        with pytest.raises(RequestRefusedError, match="below the rig's state_dir"):
+            send_request(config, "calibrate", {"action": "score", "files": ["link.csv"]})
 
 
 @pytest.mark.parametrize("name", ["mqtt.tls.insecure", "mqtt.password", "mqtt.tls.verify"])

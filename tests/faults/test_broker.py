@@ -263,7 +263,7 @@ def test_samples_do_not_pile_up_before_a_slow_broker(broker: Mosquitto, tmp_path
         before_mb = resident_mb()
         sample = "x" * 100_000
         for number in range(1_000):
-            rig.publisher.fleeting("sample", sample)
+            rig.publisher.send_unqueued("sample", sample)
             if number % 20 == 0:
                 time.sleep(0.02)
         assert rig.publisher.report().fleeting_dropped > 500
@@ -308,7 +308,7 @@ def test_a_half_open_connection_is_noticed_and_healed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The packets to the rig vanish: no end of the connection, no refusal, only silence."""
-    monkeypatch.setattr("daemon.mqtt.connection.UNHEARD_MS", 2000)
+    monkeypatch.setattr("daemon.mqtt.connection.TCP_USER_TIMEOUT_MS", 2000)
     with broker_beyond(tmp_path) as (host, _, namespace):
 
         def answers(*, lost: bool) -> None:

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from calibration.profile import load_profile, save_profile
 from calibration.smell_set import SmellError, SmellSet
-from calibration.smell_store import INDEX, LARGEST_IMPORT_BYTES, SmellStore
+from calibration.smell_store import INDEX, MAX_IMPORT_BYTES, SmellStore
 from daemon.config.loading import load_config
 from daemon.config.settings import Config, MqttConfig, SourceConfig
 from daemon.requests import PAYLOAD_LIMIT
@@ -335,7 +335,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(
     path = tmp_path / "smells.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
-            archive.writestr(f"exposures/{number}.csv", b"0" * (LARGEST_IMPORT_BYTES // 2))
+            archive.writestr(f"exposures/{number}.csv", b"0" * (MAX_IMPORT_BYTES // 2))
     with pytest.raises(SmellError, match="unpacks to 384000000 bytes"):
         SmellStore(tmp_path, bundle).import_(path)
 

@@ -159,7 +159,7 @@ class _Part:
 def rig_reference(data: Dataset) -> RigReference:
     """Measure the rig of a data set's recordings: what a bundle takes with it (`to_arrays`)."""
     truth = data.targets.argmax(axis=1)
-    return RigReference.measured(
+    return RigReference.measure(
         {
             label: [data.samples[row].values for row in np.flatnonzero(truth == number)]
             for number, label in enumerate(data.labels)
@@ -186,7 +186,7 @@ class _Bench:
         fitted = fit_transfer(exposures, self.reference)
         hits = {
             method: _hits(self.bundle, _corrected(self.skewed, spec), self.truth)
-            for method, spec in fitted.tried.items()
+            for method, spec in fitted.specs.items()
             if method != "none" and (every or method == fitted.method)
         }
         is_reference = np.isin(np.arange(len(self.truth)), rows)
@@ -195,7 +195,7 @@ class _Bench:
     def _exposure(self, row: int, seconds: int | None) -> ResponseExcerpt:
         sample, label = self.skewed.samples[row], self.skewed.labels[self.truth[row]]
         rows = None if seconds is None else round(seconds * sample.rate_hz)
-        return ResponseExcerpt.of(label, sample.values[:rows], sample.rate_hz)
+        return ResponseExcerpt.from_readings(label, sample.values[:rows], sample.rate_hz)
 
 
 def _one_fold(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.enrolment import taught
+from calibration.enrolment import fit_smell
 from models.decision_spec import DecisionSpec
 from models.softmax import log_softmax
 from models.taught_head import TaughtHead
@@ -155,7 +155,7 @@ def _teachings(
             chosen = recordings[(first + np.arange(exposures)) % len(recordings)]
             teaches[chosen] = True
             heard = [streams.embedding[row, inside & streams.heard[row]] for row in chosen]
-            smells.append(taught(label, heard, fold.space))
+            smells.append(fit_smell(label, heard, fold.space))
         yield tuple(smells), teaches
 
 

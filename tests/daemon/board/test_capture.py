@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.board.capture import CaptureEndedError, CaptureProgress, from_history, from_port
+from daemon.board.capture import (
+    CaptureEndedError,
+    CaptureProgress,
+    capture_from_history,
+    capture_from_port,
+)
 from daemon.board.history import History, ReadingSpan
 from daemon.calibrate.captures import INDEX, MOST, Captures, CapturesError
 from daemon.config.settings import SourceConfig
@@ -25,7 +30,9 @@ def test_the_next_seconds_of_the_board_are_taken_from_a_port(tmp_path: Path) -> 
     shown: list[CaptureProgress] = []
     link = tmp_path / "ttySIM"
     with SimulatedBoard(Odours(((None, 300),)), link=link, speed=50, wait_for_listener=True):
-        stretch = from_port(SourceConfig(port=str(link)), 90.0, Stop(after_s=60), shown.append)
+        stretch = capture_from_port(
+            SourceConfig(port=str(link)), 90.0, Stop(after_s=60), shown.append
+        )
     assert stretch.seconds == pytest.approx(90.0, abs=1.5)
     assert stretch.rate_hz == pytest.approx(1.0, rel=0.02)
     assert [item.seconds for item in shown] == sorted(item.seconds for item in shown)
@@ -34,7 +41,7 @@ def test_the_next_seconds_of_the_board_are_taken_from_a_port(tmp_path: Path) -> 
 def test_a_silent_port_is_no_capture(board: Board) -> None:
     source = SourceConfig(port=str(board.link))
     with pytest.raises(CaptureEndedError, match="the board sent nothing"):
-        from_port(source, 90.0, Stop(after_s=0.5), lambda _taken: None)
+        capture_from_port(source, 90.0, Stop(after_s=0.5), lambda _taken: None)
 
 
 def test_a_board_that_goes_away_takes_its_capture_along(tmp_path: Path) -> None:
@@ -49,16 +56,16 @@ def test_a_board_that_goes_away_takes_its_capture_along(tmp_path: Path) -> None:
         ),
         pytest.raises(CaptureEndedError, match=r"went away after \d+ s of the 90 s asked for"),
     ):
-        from_port(SourceConfig(port=str(link)), 90.0, Stop(after_s=60), lambda _taken: None)
+        capture_from_port(SourceConfig(port=str(link)), 90.0, Stop(after_s=60), lambda _taken: None)
 
 
 def test_a_board_that_falls_silent_at_the_port_ends_the_capture(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.board.capture.SILENT_AFTER_S", 1.0)
+    monkeypatch.setattr("daemon.board.capture.CAPTURE_TIMEOUT_S", 1.0)
     stop = Stop(after_s=60)
     with pytest.raises(CaptureEndedError, match="the board sent nothing"):
-        from_port(SourceConfig(port=str(board.link)), 90.0, stop, lambda _taken: None)
+        capture_from_port(SourceConfig(port=str(board.link)), 90.0, stop, lambda _taken: None)
     assert not stop.is_set()
 
 
@@ -76,7 +83,7 @@ def test_the_next_seconds_of_a_running_service_begin_with_the_question() -> None
     history, clock = History(), Clock()
     for second in range(50):
         history.push(second * 1000, np.full(12, second, np.float32))
-    steps = from_history(history, 20.0, clock)
+    steps = capture_from_history(history, 20.0, clock)
     told = []
     stretch = None
     for second in range(50, 90):
@@ -94,7 +101,7 @@ def test_the_next_seconds_of_a_running_service_begin_with_the_question() -> None
 
 def test_a_board_that_falls_silent_ends_the_capture() -> None:
     history, clock = History(), Clock()
-    steps = from_history(history, 20.0, clock)
+    steps = capture_from_history(history, 20.0, clock)
     next(steps)
     clock.now_s = 31.0
     with pytest.raises(CaptureEndedError, match="sent nothing for 30 s"):

@@ -136,7 +136,7 @@ def test_a_usb_adapter_is_found_by_its_ids(
     usb: str, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapters = [Adapter("/dev/ttyUSB0", "A"), Adapter("/dev/ttyUSB1", "B")]
-    monkeypatch.setattr(port, "ports_there", lambda: adapters)
+    monkeypatch.setattr(port, "list_ports", lambda: adapters)
     assert port.find_port(SourceConfig(usb=usb)) == found
 
 
@@ -144,7 +144,7 @@ def test_two_equal_usb_adapters_are_told_apart_by_serial_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapters = [Adapter("/dev/ttyUSB0", "A"), Adapter("/dev/ttyUSB1", "B")]
-    monkeypatch.setattr(port, "ports_there", lambda: adapters)
+    monkeypatch.setattr(port, "list_ports", lambda: adapters)
     with pytest.raises(PortMissingError, match="usb: 10c4:ea60:A"):
         port.find_port(SourceConfig(usb="10c4:ea60"))
 

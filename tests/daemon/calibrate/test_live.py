@@ -19,7 +19,7 @@ from daemon.calibrate.live import LiveCalibration
 from daemon.cli import main
 from daemon.config.loading import load_config
 from daemon.installed_models.loading import load_models
-from daemon.mqtt.service_client import RefusedError, ask
+from daemon.mqtt.service_client import RequestRefusedError, send_request
 from daemon.pipeline import Pipeline, live_pipeline
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
@@ -51,7 +51,7 @@ def recorded(path: Path, values: NDArray[np.float32]) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a toy bundle that knows what its labels looked like on the training rig."""
-    reference = RigReference.measured(
+    reference = RigReference.measure(
         {
             label: [frames(odour(number, take=take)) for take in range(4)]
             for number, label in enumerate(LABELS)
@@ -249,7 +249,7 @@ def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
         wait_until(lambda: "ambient" in {item["state"] for item in said()}, "clean air")
         assert {item["calibration"] for item in said()} == {None}
         seen: list[dict[str, Any]] = []
-        kept = ask(
+        kept = send_request(
             config, "calibrate", {"action": "baseline", "seconds": 90}, on_progress=seen.append
         )
         assert kept["seconds"] == pytest.approx(90, abs=3)
@@ -269,19 +269,19 @@ def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
         wait_until(lambda: profile in {item["calibration"] for item in said()}, "the profile")
         info = json.loads(ear.texts("scent/rig/info")[-1])
         assert info["calibration"] == profile
-        status = ask(config, "status", {})
+        status = send_request(config, "status", {})
         assert status["calibration"]["profile"] == profile
         assert set(status["calibration"]["drift"]) >= {"NO2", "VOC"}
-        with pytest.raises(RefusedError, match="action must be one of"):
-            ask(config, "calibrate", {"action": "dance"})
-        with pytest.raises(RefusedError, match="not both"):
-            ask(config, "calibrate", {"action": "baseline", "seconds": 90, "last_s": 90})
-        with pytest.raises(RefusedError, match=r"must lie below the rig's state_dir"):
-            ask(config, "calibrate", {"action": "score", "files": ["../../etc/passwd"]})
+        with pytest.raises(RequestRefusedError, match="action must be one of"):
+            send_request(config, "calibrate", {"action": "dance"})
+        with pytest.raises(RequestRefusedError, match="not both"):
+            send_request(config, "calibrate", {"action": "baseline", "seconds": 90, "last_s": 90})
+        with pytest.raises(RequestRefusedError, match=r"must lie below the rig's state_dir"):
+            send_request(config, "calibrate", {"action": "score", "files": ["../../etc/passwd"]})
         own = [str(path.relative_to(live.folder)) for path in [live.exposure("mint", take=12)]]
         (live.folder / "state" / "mint").mkdir()
         (live.folder / own[0]).rename(live.folder / "state" / own[0])
-        scored = ask(config, "calibrate", {"action": "score", "files": own}, timeout_s=60)
+        scored = send_request(config, "calibrate", {"action": "score", "files": own}, timeout_s=60)
         assert [item["label"] for item in scored["files"]] == ["mint"]
         undone = live.calibrate("undo")
         assert undone["in_force"]["state"] == "none"

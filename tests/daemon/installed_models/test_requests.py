@@ -12,7 +12,7 @@ import pytest
 from daemon.cli import main
 from daemon.config.loading import load_config
 from daemon.installed_models.store import ModelStore
-from daemon.mqtt.service_client import RefusedError, ask
+from daemon.mqtt.service_client import RequestRefusedError, send_request
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import write_bundle
@@ -49,7 +49,7 @@ def configured(folder: Path, port: int, more: str = "") -> str:
 
 def asked(config: Path, **payload: Any) -> dict[str, Any]:
     jsonschema.validate(payload, SCHEMA)
-    answer = ask(load_config(config), "models", payload, timeout_s=60)
+    answer = send_request(load_config(config), "models", payload, timeout_s=60)
     jsonschema.validate(answer, schema("response_models"))
     return answer
 
@@ -127,9 +127,9 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
         )
         # Over MQTT: a path below the state folder, and nothing else.
         third = made(tmp_path / "state" / "incoming", "3.0")
-        with pytest.raises(RefusedError, match=r"must lie below the rig's state_dir"):
+        with pytest.raises(RequestRefusedError, match=r"must lie below the rig's state_dir"):
             asked(daemon.config, action="install", path=str(second))
-        with pytest.raises(RefusedError, match="There is no bundle at"):
+        with pytest.raises(RequestRefusedError, match="There is no bundle at"):
             asked(daemon.config, action="install", path="incoming/none.zip")
         answer = asked(daemon.config, action="install", path=f"incoming/3.0/{NAME}")
         assert (answer["active"], answer["previous"], answer["in_force"]) == ("3.0", "2.0", True)
@@ -138,11 +138,11 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
         # One that got damaged is refused, and the one in force stays.
         model = third.parents[2] / "models" / NAME / "2.0" / "model.onnx"
         model.write_bytes(model.read_bytes()[:-1])
-        with pytest.raises(RefusedError, match=r"2\.0/model\.onnx"):
+        with pytest.raises(RequestRefusedError, match=r"2\.0/model\.onnx"):
             asked(daemon.config, action="switch", name=NAME, version="2.0")
         asked(daemon.config, action="switch", name=NAME, version="1.0")
         assert main(["models", "rollback", *rig]) == 0
-        status = ask(load_config(daemon.config), "status", {})
+        status = send_request(load_config(daemon.config), "status", {})
         jsonschema.validate(status, schema("response_status"))
         assert main(["status", *rig]) == 0
         assert f"{NAME} 3.0: " in capsys.readouterr().out
@@ -175,16 +175,18 @@ def test_a_change_that_cannot_be_taken_on_is_undone(
     with ServiceProcess(tmp_path, text) as daemon:
         good = load_config(daemon.config)
         daemon.config.write_text(text + "nonsense: 1\n", encoding="utf-8")
-        with pytest.raises(RefusedError, match="nonsense is not a setting"):
-            ask(good, "models", {"action": "switch", "name": NAME, "version": "2.0"}, timeout_s=60)
+        with pytest.raises(RequestRefusedError, match="nonsense is not a setting"):
+            send_request(
+                good, "models", {"action": "switch", "name": NAME, "version": "2.0"}, timeout_s=60
+            )
         assert store.choice(NAME).active == "1.0"
         daemon.config.write_text(text, encoding="utf-8")
         assert asked(daemon.config, action="switch", name=NAME, version="2.0")["in_force"]
         daemon.config.write_text(text.replace("stride_s: 2", "stride_s: 3"), encoding="utf-8")
         for action in ("start", "list", "stop"):
-            told = ask(good, "record", {"action": action})
+            told = send_request(good, "record", {"action": action})
             jsonschema.validate(told, schema("response_record"))
-        reloaded = ask(good, "reload", {}, timeout_s=60)
+        reloaded = send_request(good, "reload", {}, timeout_s=60)
         jsonschema.validate(reloaded, schema("response_reload"))
         assert reloaded == {"changed": ["live_stride_s"], "models": [NAME]}
         # No board is there: that is said, and told by the exit code.

@@ -11,8 +11,8 @@ import pytest
 from daemon.config.loading import ConfigError, load_config
 from daemon.config.settings import Config, MqttConfig, SourceConfig
 from daemon.mqtt.discovery import REPEAT_AFTER_S, Discovery
-from daemon.mqtt.home_assistant import NOTHING, Speaker, components, device_payload
-from daemon.mqtt.publisher import topic_prefix
+from daemon.mqtt.home_assistant import NOTHING, AnnouncedModel, components, device_payload
+from daemon.mqtt.topics import topic_prefix
 from hardware.simulator.board import SimulatedBoard
 from models.bundle import load_bundle
 from models.decision_spec import State
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 SCHEMA = json.loads((ROOT / "daemon/schemas/home_assistant.json").read_text(encoding="utf-8"))
 NO2 = 0
-SUBSTANCES = Speaker("nose", "substance", LABELS)
-MIXTURES = Speaker("blend", "mixture", LABELS)
+SUBSTANCES = AnnouncedModel("nose", "substance", LABELS)
+MIXTURES = AnnouncedModel("blend", "mixture", LABELS)
 
 
-def payload(*speakers: Speaker, gone: dict[str, str] | None = None) -> dict[str, Any]:
+def payload(*speakers: AnnouncedModel, gone: dict[str, str] | None = None) -> dict[str, Any]:
     told = device_payload(
         rig_id="rig", version="1", speakers=speakers, live_stride_s=5.0, gone=gone or {}
     )
@@ -45,7 +45,7 @@ class Shelf:
         self.held: list[tuple[str, str]] = []
         self.repeated: list[str] = []
 
-    def hold_elsewhere(self, topic: str, payload: str) -> None:
+    def set_state_at(self, topic: str, payload: str) -> None:
         self.held.append((topic, payload))
 
     def repeat(self, topic: str) -> None:
@@ -73,10 +73,10 @@ def config(folder: Path, home_assistant: bool | str = True) -> Config:
         (),
         (SUBSTANCES,),
         (SUBSTANCES, MIXTURES),
-        (SUBSTANCES, Speaker("other", "substance", LABELS)),
+        (SUBSTANCES, AnnouncedModel("other", "substance", LABELS)),
     ],
 )
-def test_every_payload_keeps_to_the_documented_fields(speakers: tuple[Speaker, ...]) -> None:
+def test_every_payload_keeps_to_the_documented_fields(speakers: tuple[AnnouncedModel, ...]) -> None:
     told = payload(*speakers)["components"]
     ids = [component["unique_id"] for component in told.values()]
     assert len(set(ids)) == len(ids)
@@ -127,7 +127,7 @@ def test_results_expire_after_a_few_strides_and_not_before_a_minute() -> None:
 
 def test_labels_of_any_spelling_have_entities_of_their_own() -> None:
     labels = ("Crème brûlée", 'say "cheese" }}', "a b", "a-b", "\\n")
-    told = payload(Speaker("blend", "mixture", labels))["components"]
+    told = payload(AnnouncedModel("blend", "mixture", labels))["components"]
     shares = {
         key: one for key, one in told.items() if key.startswith("mixture_") and "unit" in str(one)
     }
@@ -139,7 +139,7 @@ def test_labels_of_any_spelling_have_entities_of_their_own() -> None:
 
 
 def test_of_two_models_on_a_topic_each_entity_hears_its_own() -> None:
-    told = payload(SUBSTANCES, Speaker("other", "substance", ("tar",)))["components"]
+    told = payload(SUBSTANCES, AnnouncedModel("other", "substance", ("tar",)))["components"]
     entity = Entity(told["substance_other"])
     entity.take('{"model": "nose", "label": "mint"}')
     assert entity.state == UNKNOWN
@@ -155,15 +155,15 @@ def test_components_that_are_gone_are_named_by_their_platform_alone(
     bundle = load_bundle(toy_mixtures)
     first = Discovery(config(tmp_path), version="1")
     first.begin(shelf)
-    first.describe([bundle], {})
+    first.announce([bundle], {})
     assert {f"mixture_{label}" for label in LABELS} < set(shelf.components())
     # Another start, which runs no mixture model any more.
     later = Discovery(config(tmp_path), version="1")
     later.begin(shelf)
-    later.describe([], {})
+    later.announce([], {})
     told = shelf.components()
     assert all(told[f"mixture_{label}"] == {"platform": "sensor"} for label in LABELS)
-    later.describe([bundle], {})
+    later.announce([bundle], {})
     assert "state_topic" in shelf.components()["mixture_lemon"]
 
 
@@ -173,10 +173,10 @@ def test_the_payload_is_sent_when_it_changes_only(tmp_path: Path, toy_substances
     discovery = Discovery(config(tmp_path), version="1")
     discovery.begin(shelf)
     for _ in range(3):
-        discovery.describe([bundle], {})
+        discovery.announce([bundle], {})
     assert len(shelf.held) == 1
     head = TaughtHead(hidden=frozenset({"mint"}), renamed={"lemon": "citron"})
-    discovery.describe([bundle], {"toy-substance": head})
+    discovery.announce([bundle], {"toy-substance": head})
     assert shelf.components()["substance"]["options"] == [NOTHING, "citron", "garlic"]
 
 
@@ -190,12 +190,12 @@ def test_what_was_announced_elsewhere_is_taken_back(
     shelf = Shelf()
     before = Discovery(config(tmp_path), version="1")
     before.begin(shelf)
-    before.describe([bundle], {})
+    before.announce([bundle], {})
     old_topic = shelf.held[0][0]
     assert old_topic == "homeassistant/device/scentd_rig/config"
     after = Discovery(config(tmp_path, setting), version="1")
     after.begin(shelf)
-    after.describe([bundle], {})
+    after.announce([bundle], {})
     assert shelf.held[1] == (old_topic, "")
     assert [topic for topic, _ in shelf.held[2:]] == ([] if moved_to is None else [moved_to])
     if setting is False:
@@ -209,7 +209,7 @@ def test_a_damaged_memory_is_no_reason_to_be_silent(tmp_path: Path, toy_substanc
     shelf = Shelf()
     discovery = Discovery(config(tmp_path), version="1")
     discovery.begin(shelf)
-    discovery.describe([load_bundle(toy_substances)], {})
+    discovery.announce([load_bundle(toy_substances)], {})
     assert "substance" in shelf.components()
 
 
@@ -218,13 +218,13 @@ def test_births_are_answered_and_floods_of_them_are_not(tmp_path: Path) -> None:
     shelf = Shelf()
     discovery = Discovery(config(tmp_path), version="1", clock=lambda: now_s)
     discovery.begin(shelf)
-    discovery.heard(b"offline")
+    discovery.on_birth(b"offline")
     assert shelf.repeated == []
     for _ in range(50):
-        discovery.heard(b"online")
+        discovery.on_birth(b"online")
     assert len(shelf.repeated) == 1
     now_s += REPEAT_AFTER_S
-    discovery.heard(b"online")
+    discovery.on_birth(b"online")
     assert len(shelf.repeated) == 2
 
 

@@ -48,7 +48,7 @@ def event(text: str) -> Message:
 def taken(outbox: Outbox) -> list[str]:
     """Take everything and give it back."""
     texts = [entry.message.payload for entry in iter(outbox.take, None)]
-    outbox.give_back()
+    outbox.requeue_in_flight()
     return texts
 
 
@@ -70,8 +70,8 @@ def test_what_was_in_flight_waits_again_before_what_came_later(path: Path | None
         first, second = outbox.take(), outbox.take()
         assert first is not None
         assert second is not None
-        outbox.done(second.id)
-        outbox.give_back()
+        outbox.acknowledge(second.id)
+        outbox.requeue_in_flight()
         assert taken(outbox) == ["a", "c", "d"]
         assert outbox.depth == 3
 
@@ -89,7 +89,7 @@ def test_the_newest_retained_entry_of_each_topic_is_known(path: Path | None) -> 
 def test_an_event_is_written_at_once_and_takes_what_waited_along(tmp_path: Path) -> None:
     ready: list[int] = []
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
-        outbox.call_when_ready(lambda: ready.append(1))
+        outbox.set_ready_callback(lambda: ready.append(1))
         for number in range(200):
             outbox.put(message(str(number)))
         outbox.put(event("onset"))
@@ -108,7 +108,7 @@ def test_what_was_not_acknowledged_is_there_after_a_restart(tmp_path: Path) -> N
         written(outbox)
         entry = outbox.take()
         assert entry is not None
-        outbox.done(entry.id)
+        outbox.acknowledge(entry.id)
     with Outbox(path) as outbox:
         assert outbox.depth == 2
         assert outbox.newest_id() == 3
@@ -381,7 +381,7 @@ def test_a_full_disk_sends_messages_to_memory_and_back_when_there_is_room(
             # The broker is there: the rig is heard although its disk is full.
             first = outbox.take()
             assert first is not None
-            outbox.done(first.id)
+            outbox.acknowledge(first.id)
             assert taken(outbox) == texts
             ballast.unlink()
             wait_until(lambda: outbox.report().store == "disk", "the disk's return")
@@ -413,7 +413,7 @@ def test_a_read_only_disk_is_waited_out_in_memory(tmp_path: Path, impatient: Non
             wait_until(lambda: outbox.report().store == "disk", "the disk's return")
             # What could not be read at the start comes now; what is in flight not twice.
             assert [entry.message.payload for entry in iter(outbox.take, None)] == ["a", "b", "d"]
-            outbox.give_back()
+            outbox.requeue_in_flight()
             assert taken(outbox) == ["a", "b", "c", "d"]
             assert outbox.depth == 4
         assert reopened(path) == (["a", "b", "c", "d"], 0)
@@ -590,13 +590,13 @@ class OutboxAgainstAList(RuleBasedStateMachine):
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(self.taken))
-        self.outbox.done(number)
+        self.outbox.acknowledge(number)
         self.taken.remove(number)
         self.gone[number] = self.waiting.pop(number)
 
     @rule()
     def lose_the_connection(self) -> None:
-        self.outbox.give_back()
+        self.outbox.requeue_in_flight()
         if self.taken:
             self.cursor = min(self.taken) - 1
         self.taken.clear()
@@ -625,7 +625,7 @@ class OutboxAgainstAList(RuleBasedStateMachine):
         self.taken.clear()
         self.lost.clear()
         found = {entry.id: entry.message for entry in iter(self.outbox.take, None)}
-        self.outbox.give_back()
+        self.outbox.requeue_in_flight()
         possible = dict(sorted({**self.waiting, **self.gone}.items()))
         assert list(found) == [number for number in possible if number in found]
         assert self.waiting.items() <= found.items() <= possible.items()

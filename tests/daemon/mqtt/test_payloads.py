@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from daemon.mqtt import payloads
 from daemon.mqtt.outbox import Outbox
-from daemon.mqtt.payloads import Envelope, Gauges, encode, percentile, utc_text
+from daemon.mqtt.payloads import Envelope, Gauges, encode, format_utc, percentile
 from hardware.channels import CHANNEL_NAMES, N_CHANNELS
 from hardware.frames import SensorFrame
 from hardware.protocol import LineCounts
@@ -170,8 +170,8 @@ def test_a_number_that_is_not_finite_never_becomes_json() -> None:
 
 
 def test_times_are_utc_with_milliseconds() -> None:
-    assert utc_text(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
-    assert utc_text(0) == "1970-01-01T00:00:00.000Z"
+    assert format_utc(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
+    assert format_utc(0) == "1970-01-01T00:00:00.000Z"
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.01, 1))

@@ -114,8 +114,8 @@ def test_held_states_are_said_again_on_every_connection(
     absent_broker: Mosquitto, impatient: None
 ) -> None:
     with publisher_at(absent_broker.port) as publisher:
-        publisher.hold("info", '{"version": 1}')
-        publisher.hold("info", '{"version": 2}')
+        publisher.set_state("info", '{"version": 1}')
+        publisher.set_state("info", '{"version": 2}')
         for _ in range(2):
             absent_broker.start()
             wait_until(
@@ -211,7 +211,7 @@ def test_a_host_that_does_not_resolve_is_explained() -> None:
 
 def test_samples_without_a_connection_are_dropped_and_counted() -> None:
     with publisher_at(free_port()) as publisher:
-        publisher.fleeting("sample", "{}")
+        publisher.send_unqueued("sample", "{}")
         assert publisher.report().fleeting_dropped == 1
 
 

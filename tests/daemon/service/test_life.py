@@ -22,7 +22,7 @@ import pytest
 
 from daemon.config.loading import load_config
 from daemon.config.settings import Config
-from daemon.mqtt.service_client import RefusedError, ask
+from daemon.mqtt.service_client import RequestRefusedError, send_request
 from daemon.service.main import NEEDS_A_MIND
 from daemon.service.reload import NEEDS_A_RESTART
 from hardware.simulator.board import SimulatedBoard
@@ -292,13 +292,13 @@ def test_a_request_reloads_as_well_and_hears_how_it_ended(
     with ServiceProcess(tmp_path, text) as daemon:
         rig = load_config(daemon.config, {})
         wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
-        assert ask(rig, "reload", {})["changed"] == []
+        assert send_request(rig, "reload", {})["changed"] == []
         rewrite(daemon, "live_stride_s: 2", "record: true")
-        answer = ask(rig, "reload", {}, on_progress=lambda _told: None)
+        answer = send_request(rig, "reload", {}, on_progress=lambda _told: None)
         assert answer == {"changed": ["live_stride_s", "record"], "models": ["toy-substance"]}
         rewrite(daemon, "record: true", "record: perhaps")
-        with pytest.raises(RefusedError, match="record must be true or false"):
-            ask(rig, "reload", {})
+        with pytest.raises(RequestRefusedError, match="record must be true or false"):
+            send_request(rig, "reload", {})
 
 
 def test_broker_port_and_log_are_changed_while_it_runs(

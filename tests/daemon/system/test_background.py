@@ -21,7 +21,7 @@ from daemon.system.background import (
     in_thread,
 )
 from hardware.errors import ScentdError, UsageError
-from tests.daemon.counterparts import wait_until
+from tests.sandbox import wait_until
 
 
 def count(limit: int) -> Steps:
