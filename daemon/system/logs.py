@@ -10,31 +10,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import contextmanager, suppress
-from types import ModuleType
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-
-@contextmanager
-def _withheld(*names: str) -> Iterator[None]:
-    """Let imports inside the block find empty modules under these names, unless loaded before."""
-    held = [name for name in names if name not in sys.modules]
-    sys.modules.update({name: ModuleType(name) for name in held})
-    try:
-        yield
-    finally:
-        for name in held:
-            del sys.modules[name]
-
+from daemon.system.imports import without
 
 # structlog loads rich, where it is installed, for coloured tracebacks, and asyncio for its
 # coroutine methods. This process uses neither, and on a small machine they are 9 MB of resident
 # memory and 0.1 s of the start.
-with _withheld("rich", "asyncio"):
+with without("rich", "asyncio"):
     import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import MutableMapping
 
     from daemon.config.settings import LogConfig
 

@@ -97,7 +97,7 @@ def test_no_module_of_the_daemon_loads_torch() -> None:
 def test_the_service_loads_nothing_that_only_other_commands_need() -> None:
     loaded = loaded_by("daemon.cli", "daemon.commands.run", "daemon.service.main")
     assert {"daemon", "numpy", "onnxruntime"} <= loaded
-    needless = {"torch", "scipy", "rich", "asyncio", "pydantic", "amqtt", "onnx"}
+    needless = {"torch", "scipy", "rich", "asyncio", "pydantic", "amqtt", "onnx", "http", "email"}
     assert loaded & needless == set()
 
 

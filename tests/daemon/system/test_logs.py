@@ -6,8 +6,6 @@ import io
 import json
 import os
 import pty
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import structlog
 
 from daemon.config.settings import LogConfig
 from daemon.system.logs import MASK, configure_logs, get_logger
-from tests.sandbox import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -81,10 +78,3 @@ def test_values_with_a_secretive_name_are_masked() -> None:
     entry = json.loads(stream.getvalue())
     assert entry["password"] == MASK
     assert entry["password_file"] == "/etc/secret"  # noqa: S105
-
-
-def test_what_was_withheld_from_structlog_can_be_imported_afterwards() -> None:
-    program = (
-        "import daemon.system.logs, asyncio, rich.console; print(asyncio.run, rich.console.Console)"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
