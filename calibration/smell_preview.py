@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibration.enrolment import fit_smell, require_space
-from hardware.health import ChannelHealth
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
 from models.taught_head import TaughtHead
@@ -206,12 +205,12 @@ def _held_out(
 
 def _seconds_by_label(nose: Nose, recording: Recording) -> Generator[float, None, dict[str, float]]:
     """Return how long each label stood, as a live run would have said it; yield now and then."""
-    health = ChannelHealth()
     stood: Counter[str] = Counter()
     label, since_ms, t_ms = None, 0, 0
     for number, frame in enumerate(recording.frames()):
-        t_ms = nose.stamp(frame, number * 1000.0 / recording.nominal_rate_hz)
-        for said in nose.feed(frame, health.judge(frame, t_ms), t_ms):
+        step = nose.process(frame, number * 1000.0 / recording.nominal_rate_hz)
+        t_ms = step.t_ms
+        for said in step.predictions:
             if label is not None:
                 stood[label] += said.t_ms - since_ms
             since_ms = said.t_ms

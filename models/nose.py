@@ -1,12 +1,12 @@
-"""Models: the nose. Frames with times go in, predictions and events come out.
+"""Models: the nose. It turns readings into predictions and events.
 
-May import hardware and models. Must never read a clock (the one for latencies is handed
-in), open a port or publish: the same object runs live, in replay and in evaluation, and
-what it says depends on the frames and their `t_ms` alone.
+May import hardware and models. Must never read a clock (the timer for latencies is a parameter),
+open a port or publish: the same object runs live, in replay and in evaluation, and its
+predictions depend on the readings and their `t_ms` alone.
 
-Samples are collected in one block that all models share. A model turns its part of the
-block into features only when it is about to speak, so a sample costs little more than its
-copy; no prediction waits for a block to fill.
+Samples are collected in one block that all models share. A model turns its part of the block
+into features only when a prediction is due, so a sample costs little more than its copy; no
+prediction waits for a block to fill.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import numpy as np
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import UsageError
+from hardware.health import ChannelHealth
 from models.channel_watch import ChannelWatch
 from models.correction import Correction, correction_for
 from models.decision_spec import State
 from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
 from models.model_stream import BLOCK_SAMPLES, Block, BlockReader, ModelStream
-from models.results import Event, EventType, Prediction
+from models.results import Event, EventType, Prediction, Step
 from models.substance_decision import state_of
 from models.timing import RateMeter, Timeline, lost_samples
 
@@ -58,10 +59,10 @@ class NoseSettings:
 
 
 class Nose:
-    """Joins time, channels, air, models and decisions.
+    """Joins time, channel health, exposure, models and decisions of one board.
 
-    Call `stamp` and then `feed` for every frame, in order. Models that the board's rate or
-    channels cannot feed say once that they are disabled.
+    Call `process` for every reading, in order. A model that the board's rate or channels cannot
+    feed gives one prediction with the state `disabled`.
 
     Parameters
     ----------
@@ -95,6 +96,7 @@ class Nose:
         self._settings = settings or NoseSettings()
         self._timer = timer
         self._timeline = Timeline(rate_hz)
+        self._health = ChannelHealth()
         self._meter = RateMeter(rate_hz)
         self._watch = ChannelWatch()
         self._air = ExposureDetector(
@@ -167,29 +169,38 @@ class Nose:
         self._renew = True
 
     def take_over(self, other: Self) -> None:
-        """Go on in another nose's place, between two frames of its board.
+        """Replace another nose between two readings of its board.
 
-        Takes over its time and, judged by the same settings, what it knows of the air. What the
-        models of this nose know of the board they have from frames that it was fed before.
+        Takes over its clock, its channel health and, where the settings are equal, its exposure
+        detector. The models of this nose know the board from the readings it processed before.
         """
         self._timeline = other._timeline
+        self._health = other._health
         if self._settings.exposure == other._settings.exposure:
             self._air = other._air
 
-    def stamp(self, frame: SensorFrame, arrival_ms: float) -> int:
-        """Return the frame's `t_ms`, the number that a recorder writes as `timestamp_ms`."""
-        return self._timeline.stamp(frame, arrival_ms)
-
-    def feed(self, frame: SensorFrame, quality: NDArray[np.uint8], t_ms: int) -> list[Prediction]:
-        """Take one frame and return what the models have to say, mostly nothing.
+    def process(
+        self, frame: SensorFrame, arrival_ms: float = 0.0, *, t_ms: int | None = None
+    ) -> Step:
+        """Process the next reading; return its time and quality, and the predictions and events.
 
         Parameters
         ----------
         frame: the reading.
-        quality: uint8[12], as channel health judged it.
-        t_ms: from `stamp`, always increasing.
+        arrival_ms: a steady clock at its arrival; used only for a board without its own clock.
+        t_ms: the reading's time where it is already known, as in a history; always increasing.
         """
         self._started_s = self._timer()
+        if t_ms is None:
+            t_ms = self._timeline.stamp(frame, arrival_ms)
+        quality = self._health.judge(frame, t_ms)
+        self._events = []
+        return Step(frame, t_ms, quality, self._predictions(frame, quality, t_ms), self._events)
+
+    def _predictions(
+        self, frame: SensorFrame, quality: NDArray[np.uint8], t_ms: int
+    ) -> list[Prediction]:
+        """Return the predictions that a reading leads to."""
         step_ms = 0 if self._fed_ms is None else t_ms - self._fed_ms
         self._fed_ms = t_ms
         unusable = self._watch.update(quality, t_ms)
@@ -228,11 +239,6 @@ class Nose:
         reason = f"{len(self._waiting)} readings are too few to measure the board's rate"
         *_, self._t_ms, self._frame_seq = self._waiting[-1]
         return [self._empty(bundle, State.DISABLED, reason) for bundle in self._bundles]
-
-    def take_events(self) -> list[Event]:
-        """Return the events since the last call."""
-        events, self._events = self._events, []
-        return events
 
     def _begin(self) -> list[Prediction]:
         """Start listening at the rate that is now known."""

@@ -1,4 +1,7 @@
-"""Models: what recognition returns: predictions and events."""
+"""Models: what recognition returns: predictions and events.
+
+May import hardware and models.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hardware.frames import SensorFrame
     from models.decision_spec import State
     from models.substance_decision import Component
 
@@ -88,3 +95,23 @@ class Event:
     probability: float | None = None
     channel: str | None = None
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What the nose makes of one reading.
+
+    Attributes
+    ----------
+    frame: the reading.
+    t_ms: its time, milliseconds since the first reading.
+    quality: uint8[12] of `Quality`, channel health included.
+    predictions: usually none; at most one per model in the steady state.
+    events: what began or ended with this reading.
+    """
+
+    frame: SensorFrame
+    t_ms: int
+    quality: NDArray[np.uint8]
+    predictions: list[Prediction]
+    events: list[Event]

@@ -28,9 +28,8 @@ from calibration.rig_reference import ResponseExcerpt, RigReference
 from calibration.transfer import fit_transfer
 from daemon.calibrate.captures import BASELINE, Captures, CapturesError, Kind
 from daemon.calibrate.evaluation import SUBSTANCE, report, score
-from daemon.installed_models.loading import load_models
+from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.store import ModelStore
-from daemon.pipeline import nose_settings
 from daemon.requests import only, text_of
 from hardware.errors import ScentdError, UsageError
 from hardware.files import write_whole

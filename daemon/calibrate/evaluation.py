@@ -1,6 +1,6 @@
 """Daemon: what a calibration is worth on recordings: what the models say of them, with and without.
 
-The recordings go through the pipeline that a live board goes through. Knows neither ports nor
+The recordings go through the same `Nose` as the readings of a live board. Knows neither ports nor
 brokers; a correction is only something that the nose takes.
 """
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daemon.pipeline import Pipeline
 from hardware.errors import ScentdError, UsageError
 from models.conformal import set_threshold
 from models.nose import Nose
@@ -97,15 +96,14 @@ def recording_result(
         assume_exposed=True,
         correction=correction,
     )
-    pipeline = Pipeline(nose)
     period_ms = 1000.0 / recording.nominal_rate_hz
     total: dict[str, float] = defaultdict(float)
     right_looks = covered_looks = 0
     truths: list[float] = []
     said = []
     for number, frame in enumerate(recording.frames()):
-        said += pipeline.take(frame, number * period_ms).predictions
-    for prediction in said + pipeline.finish():
+        said += nose.process(frame, number * period_ms).predictions
+    for prediction in said + nose.finish():
         if prediction.reason is not None:
             raise ScoreError(f"{recording.path}: {bundle.manifest.name} says {prediction.reason}.")
         if not prediction.top:

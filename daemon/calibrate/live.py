@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from daemon.board.capture import CaptureProgress
     from daemon.board.history import History
     from daemon.config.settings import Config
-    from daemon.pipeline import Step
     from daemon.system.background import Data, Steps
     from models.bundle import Bundle
     from models.correction import Correction
     from models.nose import Nose
+    from models.results import Step
 
 CALIBRATE = "calibrate"
 """The request's name."""

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from daemon.mqtt.outbox import FILE_NAME, Message, Outbox
-from daemon.pipeline import Pipeline
 from daemon.sandbox.service_process import ChildService
-from hardware.protocol import encode_scent
+from hardware.protocol import LineDecoder, encode_scent
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.signals import SyntheticSignal
@@ -151,14 +150,14 @@ def measure_sample_us(rows: Sequence[NDArray[np.float32]]) -> float:
     period_ms = 1000.0 / RATE_HZ
     lines = [encode_scent(seq, round(seq * period_ms), row) for seq, row in enumerate(rows)]
     bundles = [_TimedBundle(load_bundle(model)) for model in MODELS]
-    pipeline = Pipeline(Nose(bundles))
+    decoder, nose = LineDecoder(), Nose(bundles)
     costs = []
     for start in range(0, len(lines) - STRETCH + 1, STRETCH):
         started_s = time.thread_time()
         before_s = sum(bundle.spent_s for bundle in bundles)
         for line in lines[start : start + STRETCH]:
-            for _step in pipeline.feed(line, 0.0):
-                pass
+            for frame in decoder.feed(line):
+                nose.process(frame)
         taken_s = time.thread_time() - started_s
         spent_s = sum(bundle.spent_s for bundle in bundles) - before_s
         costs.append((taken_s - spent_s) / STRETCH * 1e6)
@@ -220,9 +219,9 @@ def measure_replay(rows: Sequence[NDArray[np.float32]]) -> float:
         for _ in range(REPEATS):
             started_s = time.perf_counter()
             recording = read_recording(path)
-            pipeline = Pipeline(Nose([bundle], skip_warm_up=True))
+            nose = Nose([bundle], skip_warm_up=True)
             for frame in recording.frames():
-                pipeline.take(frame, 0.0)
+                nose.process(frame)
             rates.append(len(recording) / (time.perf_counter() - started_s))
     return statistics.median(rates)
 

@@ -15,14 +15,14 @@ from daemon.board.port import monotonic_ms, open_port
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig
-from daemon.installed_models.loading import load_models
+from daemon.installed_models.loading import live_nose, load_models
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.connection import try_broker
-from daemon.pipeline import live_pipeline
 from daemon.system.logs import configure_logs
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
+from hardware.protocol import LineDecoder
 from models.requirements import CannotFeedError, shortfall
 
 if TYPE_CHECKING:
@@ -141,24 +141,25 @@ def _listen(config: Config, longest_s: float) -> _Heard:
     BoardError
         Nothing, or nonsense, came from it.
     """
-    pipeline = live_pipeline(config, [])
+    decoder, nose = LineDecoder(), live_nose(config, [])
     present: set[str] = set()
     received_bytes = 0
     with open_port(config.source) as port:
         started_s = time.monotonic()
-        while time.monotonic() - started_s < longest_s and pipeline.counts.frames < ENOUGH_FRAMES:
+        while time.monotonic() - started_s < longest_s and decoder.counts.frames < ENOUGH_FRAMES:
             data = port.read(max(1, port.in_waiting))
             received_bytes += len(data)
-            for step in pipeline.feed(data, monotonic_ms()):
+            for frame in decoder.feed(data):
+                nose.process(frame, monotonic_ms())
                 present |= {
                     name
-                    for name, quality in zip(CHANNEL_NAMES, step.quality, strict=True)
+                    for name, quality in zip(CHANNEL_NAMES, frame.quality, strict=True)
                     if quality != Quality.MISSING
                 }
         listened_s = time.monotonic() - started_s
         path = str(port.port)
     trouble = explain_no_reading(
-        pipeline.counts,
+        decoder.counts,
         received_bytes=received_bytes,
         listened_s=listened_s,
         baud=config.source.baud,
@@ -167,10 +168,10 @@ def _listen(config: Config, longest_s: float) -> _Heard:
         raise BoardError(trouble)
     return _Heard(
         port=path,
-        dialect=str(pipeline.dialect),
-        rate_hz=pipeline.rate_hz,
+        dialect=str(decoder.dialect),
+        rate_hz=nose.rate_hz,
         channels=tuple(name for name in CHANNEL_NAMES if name in present),
-        rejected=sum(rejected_lines(pipeline.counts).values()),
+        rejected=sum(rejected_lines(decoder.counts).values()),
     )
 
 

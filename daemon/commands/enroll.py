@@ -20,10 +20,9 @@ from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig, default_state_dir
 from daemon.enroll import ENROLL, TEACH_S, Enrolment, recording_of, stores_of
-from daemon.installed_models.loading import load_models
+from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.service_client import send_request, service_is_online
-from daemon.pipeline import nose_settings
 from daemon.system.background import finish
 from daemon.system.logs import configure_logs
 from daemon.system.progress import Progress

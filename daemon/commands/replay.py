@@ -19,11 +19,10 @@ from daemon.calibrate.actions import profile_at
 from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig, LogConfig
 from daemon.enroll import heads_of, stores_of
-from daemon.installed_models.loading import with_decision
+from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
-from daemon.pipeline import Pipeline, nose_settings
 from daemon.recording.segments import LIVE_SUFFIX, place_of
 from daemon.system.logs import configure_logs
 from hardware.recording import (
@@ -146,20 +145,19 @@ def _replay(
         correction=correction,
         heads=_heads(bundle, state_dir, correction),
     )
-    pipeline = Pipeline(nose)
     period_ms = 1000.0 / recording.nominal_rate_hz
     tale = _Tale()
     first_ms = 0 if recording.timestamp_ms is None else int(recording.timestamp_ms[0])
     printer.begin(f"{file}  ({bundle.manifest.name})", first_ms)
     frames = 0
     for frames, frame in enumerate(recording.frames(), start=1):
-        step = pipeline.take(frame, (frames - 1) * period_ms)
+        step = nose.process(frame, (frames - 1) * period_ms)
         for event in step.events:
             printer.event(event)
         for prediction in step.predictions:
             tale.hear(prediction)
             printer.prediction(prediction)
-    for prediction in pipeline.finish():
+    for prediction in nose.finish():
         tale.hear(prediction)
         printer.prediction(prediction)
     printer.summary(

@@ -1,4 +1,4 @@
-"""Daemon: loading the configured models, with the decision settings of the rig's owner."""
+"""Daemon: loading the configured models, and making the nose that runs them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from models.bundle import load_bundle
 from models.decision_spec import LabelRule
+from models.exposure import ExposureSettings
+from models.nose import Nose, NoseSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from daemon.config.settings import DecisionConfig
+    from daemon.config.settings import Config, DecisionConfig
     from daemon.installed_models.store import ModelStore
     from models.bundle import Bundle
 
@@ -59,3 +61,16 @@ def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
     own = copy(bundle)
     own.manifest = replace(bundle.manifest, decision=spec)
     return own
+
+
+def nose_settings(config: Config) -> NoseSettings:
+    """Return the nose's settings from the configuration."""
+    return NoseSettings(
+        live_stride_s=config.live_stride_s,
+        exposure=ExposureSettings(**config.exposure.overrides()),
+    )
+
+
+def live_nose(config: Config, bundles: Sequence[Bundle]) -> Nose:
+    """Return the nose of a live board."""
+    return Nose(bundles, nose_settings(config), rate_hz=config.source.rate_hz)

@@ -47,6 +47,7 @@ from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
 from daemon.system.systemd import ServiceManager
 from hardware.errors import ScentdError
+from hardware.protocol import LineDecoder
 from hardware.version import installed_version
 from models.results import EventType
 
@@ -56,11 +57,10 @@ if TYPE_CHECKING:
 
     from daemon.board.port import Arrival
     from daemon.config.settings import Config
-    from daemon.pipeline import Step
     from daemon.system.background import Data, Steps
     from daemon.system.signals import Hangup, Stop
     from models.bundle import Bundle
-    from models.results import Prediction
+    from models.results import Prediction, Step
 
 TICK_S = 0.25
 RELOADING_TICK_S = 0.01
@@ -156,6 +156,7 @@ class Service:
             wanted=config.record,
             tell=self._recording_changed,
         )
+        self._decoder = LineDecoder()
         self._history = History()
         self._latest: dict[str, Prediction] = {}
         self._faults: dict[str, str] = {}
@@ -199,7 +200,7 @@ class Service:
     def _take_on(self, mind: Runtime) -> None:
         """Recognise with `mind` from now on."""
         self._mind = mind
-        self._bundles, self._pipeline = mind.bundles, mind.pipeline
+        self._bundles, self._nose = mind.bundles, mind.nose
         self._calibrating, self._teaching = mind.calibrating, mind.teaching
         names = [bundle.manifest.name for bundle in mind.bundles]
         self._latest = {name: said for name, said in self._latest.items() if name in names}
@@ -266,14 +267,14 @@ class Service:
         now_s = time.monotonic()
         if isinstance(arrival, Chunk):
             self._board.add_bytes(len(arrival.data))
-            for step in self._pipeline.feed(arrival.data, arrival.arrival_ms):
-                self._step(step)
+            for frame in self._decoder.feed(arrival.data):
+                self._step(self._nose.process(frame, arrival.arrival_ms))
         elif isinstance(arrival, PortOpened):
             self._log.info("port opened", port=arrival.path)
-            self._board.port_opened(now_s, self._pipeline.counts)
+            self._board.port_opened(now_s, self._decoder.counts)
         elif isinstance(arrival, PortClosed):
-            for step in self._pipeline.end_line(monotonic_ms()):
-                self._step(step)
+            for frame in self._decoder.finish():
+                self._step(self._nose.process(frame, monotonic_ms()))
             self._board_changed(self._board.port_closed(now_s, arrival.reason))
 
     def _step(self, step: Step) -> None:
@@ -282,7 +283,7 @@ class Service:
         self._history.push(step.t_ms, step.frame.values)
         self._calibrating.observe(step)
         self._recorder.write(step.t_ms, step.frame.values)
-        self._board_changed(self._board.add_reading(time.monotonic(), self._pipeline.counts))
+        self._board_changed(self._board.add_reading(time.monotonic(), self._decoder.counts))
         if self._config.mqtt.sample:
             self._announcer.publish_sample(step.frame, step.t_ms)
         for event in step.events:
@@ -316,7 +317,7 @@ class Service:
         self._next_tick_s = now_s + TICK_S
         self._publisher.check()
         self._board_changed(
-            self._board.check_silence(now_s, self._pipeline.counts, self._pipeline.rate_hz)
+            self._board.check_silence(now_s, self._decoder.counts, self._nose.rate_hz)
         )
         present = self._board.present
         if present is not self._present:
@@ -324,8 +325,8 @@ class Service:
             self._announcer.publish_board_status(present=present)
         self._discovery.announce(self._bundles, self._mind.heads)
         described = (
-            self._pipeline.rate_hz,
-            self._pipeline.dialect,
+            self._nose.rate_hz,
+            self._decoder.dialect,
             self._calibrating.profile_id,
         )
         if described != self._described:
@@ -460,7 +461,7 @@ class Service:
         if "source" in changed:
             self._replace_reader(config)
         if mind is not None:
-            mind.take_over(self._mind)
+            mind.nose.take_over(self._nose)
             self._take_on(mind)
         self._config = config
         if "log" in changed:
@@ -494,7 +495,7 @@ class Service:
             "rig_id": self._config.rig_id,
             "scentd_version": self._version,
             "board": ONLINE if self._present else OFFLINE,
-            "dialect": self._pipeline.dialect,
+            "dialect": self._decoder.dialect,
             "history_s": round(self._history.seconds, 1),
             **status_summary(self._gauges(), self._bundles, self._latest, self._trouble),
             "requests": list(self._requests.commands),
@@ -506,7 +507,7 @@ class Service:
         said = [_in_words(prediction) for prediction in self._latest.values()]
         if self._trouble is not None:
             said.insert(0, self._trouble)
-        rate_hz = self._pipeline.rate_hz
+        rate_hz = self._nose.rate_hz
         board = "sends" if self._present else "is silent or away"
         rate = f" {rate_hz:.3g} readings a second" if self._present and rate_hz else ""
         broker = self._publisher.report().state
@@ -519,7 +520,7 @@ class Service:
     def _gauges(self) -> Gauges:
         report = self._publisher.report()
         return Gauges(
-            counts=self._pipeline.counts,
+            counts=self._decoder.counts,
             port_open=self._board.state is not BoardState.ABSENT,
             port_reconnects=max(0, self._board.openings - 1),
             board={
@@ -529,7 +530,7 @@ class Service:
             },
             recording={**asdict(self._recorder.report), "state": self._recorder.report.state.value},
             chunks_dropped=self._reader.dropped,
-            rate_hz=self._pipeline.rate_hz,
+            rate_hz=self._nose.rate_hz,
             quality=self._quality,
             channel_faults=self._channel_faults,
             inference_ms=self._inference_ms,

@@ -1,8 +1,8 @@
-"""Daemon: what recognises: models, pipeline, calibration and teaching of one configuration.
+"""Daemon: the runtime: models, nose, calibration and enrolment of one configuration.
 
-Made as a whole and taken on as a whole, so that a running service changes its models and settings
-between two readings. A new mind hears the last minutes before it is taken on; its predictions
-about them were made before, by another, and are dropped. Knows no broker and no port.
+Made and replaced as a whole, so that a running service changes its models and settings between
+two readings. The new runtime processes the last minutes of readings before it replaces the old
+one; its predictions for them are dropped, since the old one made them. Knows no broker, no port.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Self
 
 from daemon.calibrate.live import LiveCalibration
 from daemon.enroll import Enrolment, stores_of
-from daemon.pipeline import Pipeline, live_pipeline, nose_settings
+from daemon.installed_models.loading import live_nose, nose_settings
 from hardware.frames import SensorFrame
-from hardware.health import ChannelHealth
 from hardware.readings import judge_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from daemon.board.history import History
     from daemon.config.settings import Config
     from daemon.system.background import Steps
     from models.bundle import Bundle
+    from models.nose import Nose
     from models.taught_head import TaughtHead
 
 READINGS_A_STEP = 100
@@ -41,14 +38,14 @@ class Runtime:
     Attributes
     ----------
     bundles: the models, as the rig's owner wants them to decide.
-    pipeline: from bytes to predictions.
+    nose: from readings to predictions.
     calibrating: the rig's profile.
     teaching: what it was taught.
     heads: by model, what it speaks with, where that is not as shipped.
     """
 
     bundles: tuple[Bundle, ...]
-    pipeline: Pipeline
+    nose: Nose
     calibrating: LiveCalibration
     teaching: Enrolment
     heads: dict[str, TaughtHead] = field(default_factory=dict)
@@ -71,8 +68,7 @@ class Runtime:
         history : History
             The last minutes, kept by the service.
         """
-        pipeline = live_pipeline(config, bundles)
-        nose = pipeline.nose
+        nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}
 
         def speak_with(model: str, head: TaughtHead) -> None:
@@ -89,33 +85,23 @@ class Runtime:
         calibrating = LiveCalibration(
             config, bundles, nose, history, lambda: teaching.calibrate(calibrating.correction())
         )
-        return cls(tuple(bundles), pipeline, calibrating, teaching, heads)
+        return cls(tuple(bundles), nose, calibrating, teaching, heads)
 
     def begin(self) -> None:
         """Put the profile and what was taught into force."""
         self.calibrating.load()
 
     def process_history(self, history: History) -> Steps:
-        """Hear the readings that are remembered, and those that come meanwhile; yields between.
+        """Process the readings of the history, and those that arrive meanwhile; yields between.
 
-        The generator's end is reached with every reading heard: what takes this mind on then has
-        lost none.
+        When the generator ends, every reading has been processed: a runtime that replaces the old
+        one at that moment has missed none.
         """
-        health = ChannelHealth()
-        heard_ms = -1
-        while len(stretch := history.since(heard_ms)):
+        newest_ms = -1
+        while len(stretch := history.since(newest_ms)):
             times = stretch.t_ms[:READINGS_A_STEP].tolist()
             for values, t_ms in zip(stretch.values, times, strict=False):
-                self._hear(values, t_ms, health)
-            heard_ms = times[-1]
+                self.nose.process(SensorFrame(0, None, values, judge_range(values)), t_ms=t_ms)
+            newest_ms = times[-1]
             yield {"doing": "hearing the last minutes", "seconds": round(stretch.seconds, 1)}
         return {}
-
-    def take_over(self, other: Runtime) -> None:
-        """Go on in another mind's place: its decoder, its time, what it knows of the air."""
-        self.pipeline.take_over(other.pipeline)
-
-    def _hear(self, values: NDArray[np.float32], t_ms: int, health: ChannelHealth) -> None:
-        frame = SensorFrame(0, None, values, judge_range(values))
-        self.pipeline.nose.feed(frame, health.judge(frame, t_ms), t_ms)
-        self.pipeline.nose.take_events()

@@ -15,7 +15,6 @@ from daemon.cli import main
 from daemon.config.loading import load_config
 from daemon.enroll import Enrolment, heads_of, stores_of
 from daemon.mqtt.service_client import send_request
-from daemon.pipeline import Pipeline
 from daemon.requests import RequestError
 from daemon.system.background import finish
 from hardware.frames import SensorFrame
@@ -50,7 +49,6 @@ class Rig:
 
     def __init__(self, bundle: Bundle, state: Path) -> None:
         self.nose = Nose([bundle], NoseSettings(live_stride_s=2), skip_warm_up=True)
-        self.pipeline = Pipeline(self.nose)
         self.history = History()
         self.teaching = Enrolment(
             stores_of([bundle], state), self.nose.set_head, history=self.history
@@ -62,7 +60,7 @@ class Rig:
         said = []
         for row in values:
             frame = SensorFrame(self.frames, 1000 * self.frames, row.copy(), np.zeros(12, np.uint8))
-            step = self.pipeline.take(frame, 0.0)
+            step = self.nose.process(frame)
             self.history.push(step.t_ms, frame.values)
             said += step.predictions
             self.frames += 1

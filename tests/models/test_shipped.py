@@ -83,5 +83,5 @@ def test_a_recording_it_was_trained_on_is_recognised(smellnet: Path, label: str)
     )
     said = []
     for number, frame in enumerate(recording.frames()):
-        said += nose.feed(frame, frame.quality, nose.stamp(frame, 1000.0 * number))
+        said += nose.process(frame, 1000.0 * number).predictions
     assert said[-1].label == label

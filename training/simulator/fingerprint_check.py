@@ -168,7 +168,7 @@ def _smell(bundle: Bundle, scenario: str, seed: int) -> list[Prediction]:
     for row, values in enumerate(signal):
         quality = judge_range(values)
         frame = SensorFrame(row, round(row * 1000 / signal.rate_hz), values, quality.copy())
-        said += nose.feed(frame, frame.quality, nose.stamp(frame, 0.0))
+        said += nose.process(frame).predictions
     return said
 
 

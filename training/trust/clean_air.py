@@ -232,9 +232,10 @@ def ask_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
         frame = SensorFrame(
             row, round(row * 1000 / signal.rate_hz), values, judge_range(values).copy()
         )
-        for prediction in nose.feed(frame, frame.quality, nose.stamp(frame, 0.0)):
+        step = nose.process(frame)
+        for prediction in step.predictions:
             states[prediction.state] += 1
-        for event in nose.take_events():
+        for event in step.events:
             if event.type in said:
                 said[event.type] += 1
     predictions = sum(states.values())

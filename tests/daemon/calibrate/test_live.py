@@ -18,14 +18,14 @@ from daemon.calibrate.captures import Captures
 from daemon.calibrate.live import LiveCalibration
 from daemon.cli import main
 from daemon.config.loading import load_config
-from daemon.installed_models.loading import load_models
+from daemon.installed_models.loading import live_nose, load_models
 from daemon.mqtt.service_client import RequestRefusedError, send_request
-from daemon.pipeline import Pipeline, live_pipeline
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.signals import ReplaySignal
 from models.exposure import Phase
 from models.manifest import ARRAYS, write_bundle
+from models.nose import Nose
 from tests.calibration.air import clean_air, frames, odour
 from tests.models.toys import LABELS, toy_files, toy_manifest
 from tests.sandbox import ROOT, Board, Mosquitto, ServiceProcess, Subscriber, wait_until
@@ -328,24 +328,24 @@ def test_another_rigs_profile_is_refused(live: Rig, broker: Mosquitto, board: Bo
     assert "was calibrated for board 'rig'" in health["calibration"]["why"]
 
 
-def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Pipeline]:
+def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Nose]:
     """Let a rig with its profile breathe air at 1 Hz, without a service around it."""
     config = load_config(rig.config)
     bundles = load_models(config.models, config.decision)
-    pipeline = live_pipeline(config, bundles)
-    calibrating = LiveCalibration(config, bundles, pipeline.nose, History())
+    nose = live_nose(config, bundles)
+    calibrating = LiveCalibration(config, bundles, nose, History())
     calibrating.load()
     recording = read_recording(recorded(rig.folder / "breathed.csv", values))
     for frame in recording.frames():
-        calibrating.observe(pipeline.take(frame, 0.0))
-    return calibrating, pipeline
+        calibrating.observe(nose.process(frame))
+    return calibrating, nose
 
 
 def test_clean_air_that_stays_needs_no_new_calibration(rig: Rig) -> None:
     rig.measured()
     rig.calibrate("fit")
-    calibrating, pipeline = breathed(rig, clean_air(2500, seed=5))
-    assert pipeline.nose.phase is Phase.AMBIENT
+    calibrating, nose = breathed(rig, clean_air(2500, seed=5))
+    assert nose.phase is Phase.AMBIENT
     report = calibrating.report()
     assert report["state"] == "ok"
     assert max(abs(value) for value in report["drift"].values()) < 0.01

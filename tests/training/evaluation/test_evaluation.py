@@ -216,7 +216,7 @@ def test_streamed_recordings_are_announced_as_the_daemon_s_nose_announces_them(
         for number, readings in enumerate(sample.values):
             quality = np.where(np.isfinite(readings), 0, 1).astype(np.uint8)
             frame = SensorFrame(number, number * 1000, readings, quality, 0)
-            for prediction in nose.feed(frame, quality, nose.stamp(frame, 0.0)):
+            for prediction in nose.process(frame).predictions:
                 said[number + 1.0] = prediction
         for k in np.flatnonzero(streams.heard[row]):
             prediction = said[streams.ends_s[k]]
