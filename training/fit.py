@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from hardware.errors import ScentdError
-from models.preprocess import PreprocessSpec, batch_features
 from training.config import INT8_TOLERANCE
 from training.data.substance_tables import SubstanceTables, read_substance_tables
 from training.network.cross_modal import CrossModalNet
@@ -27,13 +26,19 @@ from training.network.cross_modal_objective import CrossModalObjective, build_cr
 from training.network.losses import mixture_loss, substance_loss
 from training.network.scentformer import MixtureNet, ScentFormer, build_network
 from training.network.stem import StatisticsStem
-from training.sampling.epochs import EpochSampler, measure_window_scale, steps_without_teachers
+from training.sampling.epochs import EpochSampler
+from training.sampling.measurements import (
+    measure_rms_scale,
+    measure_window_scale,
+    steps_without_teachers,
+)
 from training.sampling.windows import NO_AUGMENTATION, WindowSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from models.preprocess import PreprocessSpec
     from training.config import OptimiserConfig, TeacherConfig, TrainConfig
     from training.data.dataset import Dataset
 
@@ -42,8 +47,6 @@ SAVE_EVERY_STEPS = 250
 
 MEASURED_WINDOWS = 4000
 """Windows whose statistics set the bins of a statistics stem."""
-
-_UNCLIPPED = 1e9
 
 
 class TrainingError(ScentdError):
@@ -132,26 +135,6 @@ def _teacher(config: TrainConfig, teacher: TeacherConfig) -> TrainConfig:
 def _later(on_step: Callable[[int, float], None], done: int) -> Callable[[int, float], None]:
     """Count on from the steps that earlier trainings took."""
     return lambda step, loss: on_step(done + step, loss)
-
-
-def measure_rms_scale(
-    spec: PreprocessSpec, data: Dataset, max_samples: int | None
-) -> PreprocessSpec:
-    """Return `spec` with each feature's scale: its root mean square over the training rows.
-
-    The center stays 0: no change in, no change out, so that a gain on the
-    sensor is a gain on the feature and a missing channel is "no change".
-    """
-    bare = dataclasses.replace(spec, center=(), scale=(), clip=_UNCLIPPED)
-    total = np.zeros(spec.n_features)
-    count = 0
-    for sample in data.samples:
-        x = batch_features(sample.values[:max_samples], bare)[0].x
-        total += np.square(x, dtype=np.float64).sum(axis=0)
-        count += len(x)
-    scale = np.sqrt(total / max(count, 1))
-    scale[scale < 1e-6] = 1.0  # noqa: PLR2004 - a channel that never moves
-    return dataclasses.replace(spec, center=(), scale=tuple(map(float, scale.astype(np.float32))))
 
 
 class Trainer:

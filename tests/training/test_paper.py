@@ -21,7 +21,8 @@ from torch import nn  # noqa: E402
 
 import training.fit as fitting  # noqa: E402
 from training.network.stem import PatchStem, sinusoidal_positions  # noqa: E402
-from training.sampling.epochs import EpochSampler, measure_window_scale, total_steps  # noqa: E402
+from training.sampling.epochs import EpochSampler  # noqa: E402
+from training.sampling.measurements import measure_window_scale, total_steps  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -49,9 +49,10 @@ torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`
 
 import training.fit as fitting  # noqa: E402
 from training.export.onnx import quantise, to_onnx  # noqa: E402
-from training.fit import TrainingError, measure_rms_scale, train_network  # noqa: E402
+from training.fit import TrainingError, train_network  # noqa: E402
 from training.network.losses import focal_bce, mixture_loss, soft_miss_share  # noqa: E402
 from training.network.scentformer import build_network  # noqa: E402
+from training.sampling.measurements import measure_rms_scale  # noqa: E402
 from training.sampling.windows import WindowSampler  # noqa: E402
 
 # Networks this small lose more by handing work to a second thread than they gain.

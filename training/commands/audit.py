@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
-from training.commands._shared import load_recordings
+from training.commands._shared import add_option, load_recordings
 from training.experiments.audit.verdicts import STEPS, Audit, Reference, audit
 from training.reports.audit import write
 
@@ -32,9 +32,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog="Example: scent-train audit --data data/smellnet/base "
         "--model-report runs/substances-50/crossval.json",
     )
-    parser.add_argument(
-        "--data", required=True, type=Path, metavar="DIR", help="the recordings, DIR/LABEL/*.csv"
-    )
+    add_option(parser, "--data")
     parser.add_argument("--task", choices=("substance",), default="substance")
     parser.add_argument(
         "--model-report",
@@ -42,21 +40,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="crossval.json of a network, to hold the controls against",
     )
-    parser.add_argument(
-        "--run",
-        dest="run_folder",
-        type=Path,
-        default=Path("runs/audit"),
-        metavar="DIR",
-        help="folder for the three files (runs/audit)",
+    add_option(
+        parser, "--run", default=Path("runs/audit"), help="folder for the three files (runs/audit)"
     )
     parser.add_argument(
         "--trees", type=int, default=300, metavar="N", help="trees of a classifier (300)"
     )
-    parser.add_argument(
-        "--jobs", type=int, default=-1, metavar="N", help="processor cores to use (all)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the audit as one JSON object")
+    add_option(parser, "--jobs")
+    add_option(parser, "--json", help="print the audit as one JSON object")
     parser.set_defaults(run=run)
 
 

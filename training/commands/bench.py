@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hardware.errors import UsageError
-from training.commands._shared import config_path, load_training
+from training.commands._shared import add_option, config_path, load_training
 from training.config import load_train_config
 from training.data.dataset import N_FOLDS
 
@@ -36,19 +35,15 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog="Examples: scent-train bench --config substances-50\n"
         "          scent-train bench --accuracy --config substances-50 --data data/smellnet/base",
     )
-    parser.add_argument("--config", default="substances-50", metavar="NAME|FILE")
+    add_option(parser, "--config", default="substances-50")
     parser.add_argument("--labels", type=int, default=50, help="outputs of the head (times only)")
     parser.add_argument("--runs", type=int, default=200, help="timed windows each")
     parser.add_argument("--accuracy", action="store_true", help="score a cross-validation's folds")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="--accuracy: the recordings")
-    parser.add_argument(
-        "--run",
-        dest="run_folder",
-        type=Path,
-        metavar="DIR",
-        help="--accuracy: folder of the cross-validation (default: runs/NAME)",
+    add_option(parser, "--data", required=False, help="--accuracy: the recordings")
+    add_option(
+        parser, "--run", help="--accuracy: folder of the cross-validation (default: runs/NAME)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_option(parser, "--json")
     parser.set_defaults(run=run)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.commands._folds import chosen_folds, words
-from training.commands._shared import load_recordings
+from training.commands._shared import add_option, load_recordings
 from training.experiments.baselines.comparison import (
     FoldAnswers,
     compare,
@@ -35,13 +35,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog="Example: scent-train compare --data data/smellnet/base --models trees,rocket "
         "--folds 0,1",
     )
-    parser.add_argument(
-        "--data", required=True, type=Path, metavar="DIR", help="the recordings, DIR/LABEL/*.csv"
-    )
+    add_option(parser, "--data")
     parser.add_argument(
         "--models", metavar="A,B", default=",".join(BASELINES), help="which baselines (all)"
     )
-    parser.add_argument("--folds", metavar="0,1", help="which folds (all)")
+    add_option(parser, "--folds")
     parser.add_argument(
         "--budget-s",
         type=float,
@@ -50,18 +48,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="seconds that a fold of a baseline should take at most (360): a longer one is "
         "finished, because stopping by the clock could not be repeated, and reported",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--run",
-        dest="run_folder",
-        type=Path,
         default=Path("runs/substances-50"),
-        metavar="DIR",
         help="folder for the answers and compare.json (runs/substances-50)",
     )
-    parser.add_argument(
-        "--jobs", type=int, default=-1, metavar="N", help="processor cores to use (all)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    add_option(parser, "--jobs")
+    add_option(parser, "--json", help="print the rows as JSON")
     parser.set_defaults(run=run)
 
 

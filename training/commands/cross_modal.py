@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
 from training.commands._folds import chosen_folds, words
-from training.commands._shared import config_path, fold_bars, load_recordings
+from training.commands._shared import StepBar, add_option, config_path, load_recordings
 from training.config import load_train_config
 from training.data.layouts import refuse_test_part
 from training.experiments.cross_modal import (
@@ -48,17 +47,15 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog="Example: scent-train cross-modal --data data/smellnet/base --folds 0,1 "
         "--only gcms,descriptors",
     )
-    parser.add_argument(
-        "--data", required=True, type=Path, metavar="DIR", help="the recordings, DIR/LABEL/*.csv"
-    )
-    parser.add_argument(
+    add_option(parser, "--data")
+    add_option(
+        parser,
         "--config",
         default="substances-50",
-        metavar="NAME|FILE",
         help="the network that is trained (substances-50)",
     )
     parser.add_argument("--only", metavar="A,B", help="which switches, beside none (all)")
-    parser.add_argument("--folds", metavar="0,1", help="which folds (all)")
+    add_option(parser, "--folds")
     parser.add_argument(
         "--steps",
         type=int,
@@ -69,15 +66,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--no-unseen", action="store_true", help="train nothing without every fifth substance"
     )
-    parser.add_argument(
-        "--run",
-        dest="run_folder",
-        type=Path,
-        metavar="DIR",
-        help="folder for the answers and cross_modal.json (default: runs/NAME)",
+    add_option(
+        parser, "--run", help="folder for the answers and cross_modal.json (default: runs/NAME)"
     )
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    add_option(parser, "--device")
+    add_option(parser, "--json", help="print the rows as JSON")
     parser.set_defaults(run=run)
 
 
@@ -103,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
     unseen: dict[str, dict[int, HeldOutAnswers]] = {}
     for number, task in enumerate(todo, start=1):
         strangers = " without every fifth substance," if task.unseen else ""
-        bars = fold_bars(f"[{number}/{len(todo)}] {task.switch}{strangers}", lambda _: args.steps)
-        part = heard(
-            task, config, data, folder, device=args.device, on_step=partial(bars, task.fold)
+        bar = StepBar(
+            f"[{number}/{len(todo)}] {task.switch}{strangers} fold {task.fold}", args.steps
         )
+        part = heard(task, config, data, folder, device=args.device, on_step=bar)
         (unseen if task.unseen else seen).setdefault(task.switch, {})[task.fold] = part
     rows = [row(name, config, data, seen[name], unseen.get(name, {}), seen[PLAIN]) for name in seen]
     path = write_report(folder, config, data, rows)

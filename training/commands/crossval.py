@@ -10,10 +10,11 @@ from hardware.errors import UsageError
 from training.commands._folds import chosen_folds
 from training.commands._shared import (
     StepBar,
+    add_option,
     add_training_options,
-    fold_bars,
     load_training,
-    score_lines,
+    print_scores,
+    step_bars,
 )
 from training.evaluation.stored_answers import write_json
 from training.experiments.crossval import REPORT, cross_validate, folds_of
@@ -21,6 +22,7 @@ from training.experiments.few_shot import FEW_SHOT, cross_teach, split
 from training.experiments.open_set import ask_open_set
 from training.experiments.open_set import split as hide
 from training.reports.trust import OPEN_SET, open_set_report
+from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
     import argparse
@@ -49,12 +51,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--data data/smellnet/base --json",
     )
     add_training_options(parser)
-    parser.add_argument(
-        "--folds",
-        metavar="0,1",
-        help="only these folds, where all would take too long (default: all)",
+    add_option(
+        parser, "--folds", help="only these folds, where all would take too long (default: all)"
     )
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    add_option(parser, "--json", help="print the report as one JSON object")
     parser.add_argument(
         "--few-shot",
         action="store_true",
@@ -70,8 +70,6 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and score every fold; print the mean scores."""
-    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
-
     config, data, folder = load_training(args)
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
     if args.few_shot and args.open_set:
@@ -87,8 +85,9 @@ def run(args: argparse.Namespace) -> int:
         folder,
         device=args.device,
         folds=chosen_folds(args.folds, data),
-        on_step=fold_bars(
-            config.name, lambda fold: total_steps(config, data.subset(fold_of != fold))
+        on_step=step_bars(
+            lambda fold: f"{config.name} fold {fold}",
+            lambda fold: total_steps(config, data.subset(fold_of != fold)),
         ),
     )
     if args.json:
@@ -98,29 +97,26 @@ def run(args: argparse.Namespace) -> int:
         f"{config.name}, {report['protocol']}, int8, mean over {len(report['folds'])} folds "
         "[95 % over recordings]:"
     )
-    for line in score_lines(report["mean"], report["intervals"]):
-        print(f"  {line}")
+    print_scores(report["mean"], report["intervals"])
     layer = report["decision"]
     if layer:
         print("The decision layer, its constants fitted on the other folds:")
-        for line in score_lines(layer["scores"], layer["intervals"]):
-            print(f"  {line}")
+        print_scores(layer["scores"], layer["intervals"])
     print(f"Report and held-out answers: {folder / REPORT}", file=sys.stderr)
     return 0
 
 
 def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
     """Train without some substances, ask about them, and print how well they are told."""
-    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
-
     folds = ask_open_set(
         config,
         data,
         folder,
         device=args.device,
         folds=chosen_folds(args.folds, data),
-        on_step=fold_bars(
-            f"{config.name} open set", lambda fold: total_steps(config, hide(data, fold)[0])
+        on_step=step_bars(
+            lambda fold: f"{config.name} open set fold {fold}",
+            lambda fold: total_steps(config, hide(data, fold)[0]),
         ),
     )
     report = open_set_report(config.name, data.sha256, folds)
@@ -132,24 +128,21 @@ def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
     print(f"{config.name}, {report['protocol']}, int8 [95 % over substances]:")
     print(f"  unknown or known, by {told['best']} (the best of {', '.join(told['scores'])}):")
     places = told["scores"][told["best"]]
-    for line in score_lines(
+    print_scores(
         {f"auroc_{place}": row["auroc"] for place, row in places.items()},
         {f"auroc_{place}": row["interval"] for place, row in places.items()},
-    ):
-        print(f"    {line}")
+        indent=4,
+    )
     for exposures, choices in report["lessons"]["taught"].items():
         for choice, row in choices.items():
             print(f"  taught from {exposures} exposures, {choice}:")
-            for line in score_lines(row["scores"], row["intervals"]):
-                print(f"    {line}")
+            print_scores(row["scores"], row["intervals"], indent=4)
     print(f"Report: {folder / OPEN_SET}", file=sys.stderr)
     return 0
 
 
 def _few_shot(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
     """Train without some substances, teach them, and print how well they are told apart."""
-    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
-
     known, _ = split(data)
     bar = StepBar(f"{config.name} few-shot", total_steps(config, known))
     report = cross_teach(config, data, folder, device=args.device, on_step=bar)
@@ -159,7 +152,6 @@ def _few_shot(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
     print(f"{config.name}, {report['protocol']}, int8 [95 % over recordings]:")
     for name, row in report["methods"].items():
         print(f"  by {name}:")
-        for line in score_lines(row["scores"], row["intervals"]):
-            print(f"    {line}")
+        print_scores(row["scores"], row["intervals"], indent=4)
     print(f"Report: {folder / FEW_SHOT}", file=sys.stderr)
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from models.bundle import load_bundle
-from training.commands._shared import load_recordings, score_lines
+from training.commands._shared import add_option, load_recordings, print_scores
 from training.evaluation.evaluate import ask, score, tally
 from training.evaluation.intervals import intervals
 from training.evaluation.scoring import values
@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--data data/smellnet/crosssession/nuts --task substance --json",
     )
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="name or folder")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the recordings")
+    add_option(parser, "--data", help="the recordings")
     parser.add_argument("--task", required=True, choices=("substance", "mixture"))
     parser.add_argument(
         "--labels", metavar="A,B", help="restrict the choice to these labels (substances)"
@@ -55,7 +55,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="also stream the recordings through the decision layer: what it announces after "
         "60, 120, 180 and 300 s, how often rightly, and how soon (substances)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_option(parser, "--json")
     parser.set_defaults(run=run)
 
 
@@ -86,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
         f"{manifest.name} {manifest.version} ({bundle.precision}) on {args.data} "
         "[95 % over recordings]:"
     )
-    for line in score_lines(result, spread):
-        print(f"  {line}")
+    print_scores(result, spread)
     return 0
 
 

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
+from training.commands._shared import add_option, progress_bar
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
-    from typing import TypeVar
 
     from hardware.command_line import Subparsers
-
-    T = TypeVar("T")
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -32,8 +29,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog="Examples: scent-train fingerprints --data data/smellnet\n"
         "          scent-train fingerprints --check --model substances-50",
     )
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="fit: holds base/, mixture/ and mixture_index.csv"
+    add_option(
+        parser, "--data", required=False, help="fit: holds base/, mixture/ and mixture_index.csv"
     )
     parser.add_argument(
         "--output",
@@ -67,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _fit(data: Path, folder: Path) -> int:
     from training.simulator.fingerprints import fit_tables, write_tables  # noqa: PLC0415 - scipy is slow
 
-    for path in write_tables(fit_tables(data, _bar), folder):
+    for path in write_tables(fit_tables(data, progress_bar), folder):
         print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
     return 0
 
@@ -79,10 +76,10 @@ def _check(model: str, seeds: int, folder: Path) -> int:
     bundle = load_bundle(model, precision="int8")
     mixture = bundle.manifest.task == "mixture"
     test = check.MIXTURE_TEST if mixture else check.SUBSTANCE_TEST
-    steady = {} if mixture else check.steady_confusion(bundle, seeds, _bar)
+    steady = {} if mixture else check.steady_confusion(bundle, seeds, progress_bar)
     results = [
         check.run_live_episodes(bundle, odour, seeds, test)
-        for odour in _bar(check.live_odours(bundle))
+        for odour in progress_bar(check.live_odours(bundle))
     ]
     print(check.confusion_table(results, steady))
     played = sum(result.trials for result in results)
@@ -99,12 +96,3 @@ def _check(model: str, seeds: int, folder: Path) -> int:
     path = check.write_cast(results, check.board_for(bundle).name, folder)
     print(f"The cast is in {path}.", file=sys.stderr)
     return 0
-
-
-def _bar(items: Iterable[T]) -> Iterable[T]:
-    try:
-        from tqdm import tqdm  # noqa: PLC0415 - of the train extra, and no reason to fail
-    except ImportError:
-        return items
-    bar: Iterable[T] = tqdm(items, dynamic_ncols=True, mininterval=1.0, disable=None)
-    return bar

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from training.commands._shared import StepBar, add_training_options, load_training
+from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +30,6 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train to the last step."""
     from training.fit import train_network  # noqa: PLC0415
-    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
     if config.in_order_only:

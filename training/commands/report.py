@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.commands._shared import add_option
+
 if TYPE_CHECKING:
     import argparse
 
@@ -21,7 +23,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "report.html with plots, one file that needs no network. Trains nothing.",
         epilog="Example: scent-train report --run runs/substances-50",
     )
-    parser.add_argument("--run", required=True, type=Path, dest="run_folder", metavar="DIR")
+    add_option(parser, "--run", required=True, help="run folder of the cross-validation")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write (default: the run folder)"
     )

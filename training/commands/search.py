@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from training.commands._folds import chosen_folds
-from training.commands._shared import StepBar, add_training_options, load_training
+from training.commands._shared import add_option, add_training_options, load_training, step_bars
+from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
     import argparse
@@ -37,9 +38,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--trials", type=int, default=30, metavar="N", help="in all, earlier calls counted (30)"
     )
-    parser.add_argument(
-        "--folds", default="0,1", metavar="A,B", help="trained and scored in each trial (0,1)"
-    )
+    add_option(parser, "--folds", default="0,1", help="trained and scored in each trial (0,1)")
     parser.add_argument(
         "--steps", type=int, metavar="N", help="of one training (default: the configuration's)"
     )
@@ -49,14 +48,13 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="what may be tried (default: the shipped search-space.yaml)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_option(parser, "--json")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Search, then print every trial and the best settings; Ctrl-C prints them too."""
     from training.experiments.search import load_space, open_study, search, table  # noqa: PLC0415
-    from training.sampling.epochs import total_steps  # noqa: PLC0415 - torch
 
     config, data, folder = load_training(args)
     if config.in_order_only:
@@ -66,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     folds = chosen_folds(args.folds, data)
     if args.run_folder is None:
         folder = Path("runs") / f"{config.name}-search"
+    bars: Callable[[tuple[int, int], int, float], None] = step_bars(
+        lambda training: "trial {} fold {}".format(*training), lambda _: total_steps(config, data)
+    )
     study = open_study(folder, config, data, space, folds)
     try:
         search(
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             folds=folds,
             trials=args.trials,
             device=args.device,
-            on_step=_bars(lambda: total_steps(config, data)),
+            on_step=lambda trial, fold, step, loss: bars((trial, fold), step, loss),
             on_trial=lambda row: print(_line(row), file=sys.stderr),
         )
     except KeyboardInterrupt:
@@ -103,19 +104,6 @@ def _shortened(config: TrainConfig, steps: int | None) -> TrainConfig:
 
 def _shipped_space() -> Path:
     return Path(str(resources.files("training.configs"))) / "search-space.yaml"
-
-
-def _bars(steps: Callable[[], int]) -> Callable[[int, int, int, float], None]:
-    """Return an `on_step`: one bar a training."""
-    bars: dict[tuple[int, int], StepBar] = {}
-
-    def on_step(trial: int, fold: int, step: int, loss: float) -> None:
-        if (trial, fold) not in bars:
-            bars.clear()
-            bars[trial, fold] = StepBar(f"trial {trial} fold {fold}", steps())
-        bars[trial, fold](step, loss)
-
-    return on_step
 
 
 def _print(rows: Sequence[TrialRow], folder: Path, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from training.commands._folds import words
-from training.commands._shared import add_training_options, load_training
+from training.commands._shared import add_option, add_training_options, load_training, progress_bar
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--hours", type=float, default=120.0, metavar="H", help="of simulated clean air (120)"
     )
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    add_option(parser, "--json", help="print the report as one JSON object")
     parser.set_defaults(run=run)
 
 
@@ -114,8 +114,6 @@ def _lessons(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[st
 
 
 def _air(args: argparse.Namespace, data: Dataset, _folder: Path) -> dict[str, Any]:
-    from tqdm import tqdm  # noqa: PLC0415 - of the train extra
-
     from models.bundle import RIG_BUNDLES, load_bundle  # noqa: PLC0415 - onnxruntime
     from training.trust import clean_air  # noqa: PLC0415
 
@@ -124,13 +122,11 @@ def _air(args: argparse.Namespace, data: Dataset, _folder: Path) -> dict[str, An
         data,
         hours=args.hours,
         nose_hours=args.hours / 5,
-        progress=tqdm,
+        progress=progress_bar,
     )
 
 
 def _rig(_args: argparse.Namespace, data: Dataset, folder: Path) -> dict[str, Any]:
-    from tqdm import tqdm  # noqa: PLC0415 - of the train extra
-
     from models.bundle import load_bundle  # noqa: PLC0415 - onnxruntime
     from training.trust import calibration  # noqa: PLC0415
 
@@ -143,7 +139,7 @@ def _rig(_args: argparse.Namespace, data: Dataset, folder: Path) -> dict[str, An
             f"Expected the networks of a cross-validation in {folder}/fold-*, found none. Run "
             "`scent-train crossval` first, with the same --config, --data and --run."
         )
-    return calibration.measure(bundles, data, progress=tqdm)
+    return calibration.measure(bundles, data, progress=progress_bar)
 
 
 _MEASURES: dict[str, Callable[[argparse.Namespace, Dataset, Path], dict[str, Any]]] = {

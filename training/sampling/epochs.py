@@ -7,7 +7,6 @@ augmented windows. Knows data sets and preprocessing; nothing of networks.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.preprocess import PreprocessSpec
-    from training.config import TrainConfig
     from training.data.dataset import Dataset
     from training.network.stem import Blend
-
-_UNCLIPPED = 1e9
 
 
 class EpochSampler:
@@ -92,36 +88,3 @@ class EpochSampler:
         chosen = self._order[number * size : (number + 1) * size].to(self._x.device)
         self._step += 1
         return self._x[chosen], self._mask[chosen], self._target[chosen]
-
-
-def total_steps(config: TrainConfig, data: Dataset) -> int:
-    """Return how many steps a training of `config` on `data` has, its teachers' included."""
-    return steps_without_teachers(config, data) + sum(teacher.steps for teacher in config.teachers)
-
-
-def steps_without_teachers(config: TrainConfig, data: Dataset) -> int:
-    """Return the steps of the network that ships, without its teachers'."""
-    if not config.optimiser.epochs:
-        return config.optimiser.steps
-    windows = cut_windows(data.samples, config.preprocessing, config.max_samples)
-    return config.optimiser.epochs * math.ceil(len(windows.x) / config.optimiser.batch)
-
-
-def measure_window_scale(
-    spec: PreprocessSpec, data: Dataset, max_samples: int | None
-) -> PreprocessSpec:
-    """Return `spec` with each feature's mean and standard deviation over the training windows.
-
-    Over all rows of all windows, as published: where windows overlap, a row counts once for
-    each. A feature that never moves keeps the scale 1.
-    """
-    bare = dataclasses.replace(spec, center=(), scale=(), clip=_UNCLIPPED)
-    windows = cut_windows(data.samples, bare, max_samples)
-    rows = windows.x[windows.mask > 0].astype(np.float64)
-    spread = rows.std(axis=0)
-    spread[spread < 1e-6] = 1.0  # noqa: PLR2004 - a channel that never moves
-    return dataclasses.replace(
-        spec,
-        center=tuple(map(float, rows.mean(axis=0).astype(np.float32))),
-        scale=tuple(map(float, spread.astype(np.float32))),
-    )
