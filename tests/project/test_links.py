@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.project.house import ROOT, project_files
+from tests.project.house import MAY_IMPORT, ROOT, project_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +97,12 @@ def test_every_page_that_the_project_mentions_exists() -> None:
             mentioned.setdefault(name, str(path.relative_to(ROOT)))
     assert len(mentioned) > 10
     assert {name: where for name, where in mentioned.items() if not (ROOT / name).exists()} == {}
+
+
+def test_every_path_that_the_architecture_names_exists() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    text += (DOCS / "way-of-a-sample.svg").read_text(encoding="utf-8")
+    folders = "|".join(MAY_IMPORT)
+    named = set(re.findall(rf"\b(?:(?:{folders}|tests)/[\w/]*(?:\.\w+)?)", text))
+    assert len(named) > 60
+    assert {name for name in named if not (ROOT / name).exists()} == set()
