@@ -133,7 +133,7 @@ class Captures:
             ) from error
 
     def keep(
-        self, write: Callable[[Path], None], kind: Kind, label: str | None, seconds: float
+        self, write: Callable[[Path], object], kind: Kind, label: str | None, seconds: float
     ) -> Captured:
         """Keep one more capture.
 

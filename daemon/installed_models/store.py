@@ -160,7 +160,7 @@ class ModelStore:
             return bundle
         raise first or BundleMissingError(f"There is no model called {name!r}.")
 
-    def described(self, name: str) -> dict[str, Any]:
+    def describe(self, name: str) -> dict[str, Any]:
         """Return what there is of a model, as plain data."""
         choice = self.choice(name)
         versions = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from daemon.calibrate.live import LiveCalibration
-from daemon.enroll import Enrolment, stores_of
+from daemon.enroll import Enrolment, smell_stores
 from daemon.installed_models.loading import live_nose, nose_settings
 from hardware.frames import SensorFrame
 from hardware.readings import judge_range
@@ -76,14 +76,18 @@ class Runtime:
             heads[model] = head
 
         teaching = Enrolment(
-            stores_of(bundles, config.state_dir),
+            smell_stores(bundles, config.state_dir),
             speak_with,
             history=history,
             settings=nose_settings(config),
         )
         # What was taught is heard through the correction in force.
         calibrating = LiveCalibration(
-            config, bundles, nose, history, lambda: teaching.calibrate(calibrating.correction())
+            config,
+            bundles,
+            nose,
+            history,
+            lambda: teaching.set_correction(calibrating.correction()),
         )
         return cls(tuple(bundles), nose, calibrating, teaching, heads)
 
