@@ -30,7 +30,7 @@ from daemon.calibrate.evaluation import SUBSTANCE, report, score
 from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.store import ModelStore
 from hardware.errors import ScentdError, UsageError
-from hardware.files import write_whole
+from hardware.files import write_atomically
 from hardware.recording import read_recording
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class CalibrationActions:
         path = self._config.profile_path
         before, _ = active_profile(self._config)
         if before is not None:
-            write_whole(_previous(path), path.read_bytes())
+            write_atomically(_previous(path), path.read_bytes())
         save_profile(profile, path)
 
     def undo(self) -> Data:
@@ -227,7 +227,7 @@ class CalibrationActions:
             if content is None:
                 place.unlink(missing_ok=True)
             else:
-                write_whole(place, content)
+                write_atomically(place, content)
         return self.show()
 
     def show(self) -> Data:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from hardware.errors import ScentdError
-from hardware.files import write_whole
+from hardware.files import write_atomically
 from hardware.recording import RecordingError, read_recording
 from hardware.safe_yaml import read_yaml
 from models.dataclass_yaml import build
@@ -191,7 +191,7 @@ class Captures:
             sort_keys=False,
             allow_unicode=True,
         )
-        write_whole(self.folder / INDEX, text.encode())
+        write_atomically(self.folder / INDEX, text.encode())
 
     def _remove(self, captures: Iterable[Captured]) -> None:
         for item in captures:

@@ -14,7 +14,7 @@ from daemon.calibrate.live import LiveCalibration
 from daemon.enroll import Enrolment, smell_stores
 from daemon.installed_models.loading import live_nose, nose_settings
 from hardware.frames import SensorFrame
-from hardware.readings import judge_range
+from hardware.readings import range_quality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ class Runtime:
         while len(stretch := history.since(newest_ms)):
             times = stretch.t_ms[:READINGS_A_STEP].tolist()
             for values, t_ms in zip(stretch.values, times, strict=False):
-                self.nose.process(SensorFrame(0, None, values, judge_range(values)), t_ms=t_ms)
+                self.nose.process(SensorFrame(0, None, values, range_quality(values)), t_ms=t_ms)
             newest_ms = times[-1]
             yield {"doing": "hearing the last minutes", "seconds": round(stretch.seconds, 1)}
         return {}
