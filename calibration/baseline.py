@@ -12,6 +12,7 @@ ppm = a (Rs / R0)^b with an R0 of its own, which gives Rs back (FACTS of the boa
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from hardware.errors import ScentdError
 from hardware.mq_curves import MQ_CURVES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 

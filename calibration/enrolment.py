@@ -21,7 +21,8 @@ from hardware.errors import ScentdError
 from hardware.frames import Quality
 from hardware.health import ChannelHealth
 from models.decimator import Decimator
-from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
+from models.exposure import Change, ExposureDetector, Phase
+from models.exposure_settings import ExposureSettings
 from models.preprocess import batch_features
 from models.taught_head import EXPOSURE_VARIANCE, TaughtSmell
 from models.timing import RateMeter, Timeline, lost_samples
@@ -130,7 +131,7 @@ def prepare_readings(
     for number, frame in enumerate(recording.frames()):
         now_ms = timeline.stamp(frame, number * 1000.0 / recording.nominal_rate_hz)
         step_ms = now_ms - t_ms[-1] if t_ms else 0
-        judged = health.assess(frame, now_ms)
+        judged = health.judge(frame, now_ms)
         row = np.where(judged == Quality.OK, frame.values, np.float32(np.nan))
         values.append(row if correction is None else correction(row, step_ms / 1000.0))
         quality.append(judged)

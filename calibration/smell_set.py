@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hardware.errors import ScentdError
-from hardware.safe_yaml import read_yaml
-from models.dataclass_yaml import build, plain
+from hardware.typed_yaml import TypedYamlError, YamlMapping, plain
 
 if TYPE_CHECKING:
     from typing import Self
@@ -122,24 +121,17 @@ class SmellSet:
         ------
         StoreDamagedError: it is none, or of a format that this scentd does not read.
         """
-        problems: list[str] = []
-        made = None
         try:
-            raw = read_yaml(data)
-        except yaml.YAMLError:
-            raw = None
-        if not isinstance(raw, dict):
-            problems = ["it is no YAML mapping"]
-        elif raw.pop("format", None) != FORMAT:
-            problems = [f"it is not of format {FORMAT}"]
-        else:
-            made = build(cls, raw, "", problems)
-        if made is None:
-            raise StoreDamagedError(
-                f"{source} cannot be read: {'; '.join(problems)}. Nothing of what was taught is "
-                "lost: `scentd enroll --rollback` puts the newest whole version in its place."
-            )
-        return made
+            document = YamlMapping(data)
+            if document.values.pop("format", None) == FORMAT:
+                return document.build(cls)
+            problem = f"it is not of format {FORMAT}."
+        except TypedYamlError as error:
+            problem = str(error)
+        raise StoreDamagedError(
+            f"{source} cannot be read: {problem} Nothing of what was taught is lost: "
+            "`scentd enroll --rollback` puts the newest whole version in its place."
+        )
 
     def to_yaml(self) -> bytes:
         """Return the index's bytes."""

@@ -1,13 +1,13 @@
-"""Ground floor: YAML from outside, read safely: plain values, or one kind of error.
+"""Ground floor: YAML from outside, read safely: values with their lines, or one kind of error.
 
-May import yaml. Knows no file and no format: profiles, manifests, stores and configurations are
-all read through here.
+May import yaml. Knows no file and no format: `hardware.typed_yaml` makes dataclasses of the values.
 """
 
 from __future__ import annotations
 
 import reprlib
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,31 +18,50 @@ if TYPE_CHECKING:
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader, in C where libyaml is there; it makes no objects but plain ones."""
 
+Location = tuple[str | int, ...]
+"""Keys and list positions on the way from the top of a document to a value."""
+
+LONGEST_NUMBER = 80
+"""Characters of a whole number. A longer one can neither become a float nor be written again."""
+
+MOST_ITEMS = 1_000_000
+"""Items of a document with its anchors expanded: a dozen of them can stand for billions."""
+
 _INT = "tag:yaml.org,2002:int"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
-LONGEST_NUMBER = 80
-"""Characters of a whole number: what is longer can be neither a float nor written out again."""
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A YAML document.
 
-MOST_ITEMS = 1_000_000
-"""Of a document with its anchors written out; a dozen lines of them can stand for billions."""
+    Attributes
+    ----------
+    data: its plain values.
+    lines: line of every value, counted from 1; of what an anchor repeats, only the first.
+    repeated: keys that stand twice in one mapping, with the line of the second. YAML itself
+        silently keeps the second.
+    """
+
+    data: Any
+    lines: dict[Location, int] = field(default_factory=dict)
+    repeated: list[tuple[Location, int]] = field(default_factory=list)
 
 
 def read_yaml(text: str | bytes) -> Any:
-    """Return what a YAML document says.
+    """Return the plain values of a YAML document.
 
     Raises
     ------
     yaml.YAMLError
         Whatever is wrong with it.
     """
-    return read_yaml_with_nodes(text)[1]
+    return parse_yaml(text).data
 
 
-def read_yaml_with_nodes(text: str | bytes) -> tuple[yaml.Node | None, Any]:
-    """Return a document's tree, which knows the lines, and what it says.
+def parse_yaml(text: str | bytes) -> Parsed:
+    """Return the plain values of a YAML document and their lines.
 
     Raises
     ------
@@ -54,15 +73,17 @@ def read_yaml_with_nodes(text: str | bytes) -> tuple[yaml.Node | None, Any]:
         try:
             node = loader.get_single_node()
             if node is None:
-                return None, None
+                return Parsed(None)
             _count_items(node, {})
-            return node, loader.construct_document(node)
+            parsed = Parsed(None)
+            _note_lines(node, (), parsed, set())
+            return Parsed(loader.construct_document(node), parsed.lines, parsed.repeated)
         finally:
             loader.dispose()
 
 
 def _count_items(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Return how many items a tree holds, its anchors written out, or refuse it."""
+    """Return how many items a tree holds with its anchors expanded; refuse it if too many."""
     if (known := counted.get(id(node))) is not None:
         return known
     counted[id(node)] = MOST_ITEMS  # an anchor inside itself finds this, and is endless
@@ -80,9 +101,28 @@ def _count_items(node: yaml.Node, counted: dict[int, int]) -> int:
     return items
 
 
+def _note_lines(node: yaml.Node, location: Location, parsed: Parsed, visited: set[int]) -> None:
+    """Add the lines and the repeated keys of a tree to `parsed`."""
+    parsed.lines.setdefault(location, node.start_mark.line + 1)
+    if id(node) in visited:
+        return
+    visited.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner, line = (*location, str(key.value)), key.start_mark.line + 1
+            if inner in parsed.lines:
+                parsed.repeated.append((inner, line))
+                continue
+            parsed.lines[inner] = line
+            _note_lines(value, inner, parsed, visited)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _note_lines(value, (*location, index), parsed, visited)
+
+
 @contextmanager
 def _yaml_errors() -> Iterator[None]:
-    """Let everything that reading YAML can raise be a `yaml.YAMLError`.
+    """Turn everything that reading YAML can raise into a `yaml.YAMLError`.
 
     PyYAML's constructors leave it to int(), datetime() and others to refuse a scalar that only
     looks right (2001-99-99, a number of 5000 digits), and a deep nesting ends its recursion.
@@ -94,7 +134,7 @@ def _yaml_errors() -> Iterator[None]:
 
 
 def shown(value: Any) -> str:
-    """Return a value for an error message, never long: anchors can make a few lines endless."""
+    """Return a value for an error message, shortened: anchors can make a few lines endless."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python writes out no number of thousands of digits

@@ -16,11 +16,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from hardware.channels import CHANNELS, GAS_CHANNELS, GROVE_FULL_SCALE, Part, channel_index
-from hardware.errors import UsageError
 from models.preprocess import MQ_FLOOR_PPM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from models.exposure_settings import ExposureSettings
 
 
 class Phase(Enum):
@@ -44,93 +45,6 @@ class Change(Enum):
     ONSET = "onset"
     ENDED = "ended"
     CLEAN = "clean"
-
-
-@dataclass(frozen=True, slots=True)
-class ExposureSettings:
-    """When an odour begins and ends. Times in seconds, so they hold at any rate.
-
-    Attributes
-    ----------
-    warm_up_min_s: shortest warm-up. The heaters of the Grove board are hot after about 20 s.
-    warm_up_max_s: the state leaves `warming_up` after this, settled or not.
-    settled_slope: natural log units per second below which all channels count as settled. A
-        heater just switched on moves a channel by e within a minute (0.017); the median of
-        250 real recordings moves by 0.0006, nine of ten by less than 0.01.
-    quiet_s: so long without a signal above the noise, and the air counts as clean.
-    quiet_steps: range of the smoothed signal, in noise units, that still is quiet. Four of
-        five real recordings exceed it within a minute on some channel.
-    smoothing_s: time constant of the signal that is judged; a second's glitch is no odour.
-    baseline_s: time constant with which clean air is followed. Drift slower than
-        `allowance` noise units per `baseline_s` never adds up.
-    allowance: noise units by which the signal may leave the baseline for free (CUSUM's k).
-    threshold: noise-unit seconds beyond the allowance that make an onset (CUSUM's h). No
-        onset came in 120 hours of simulated air, and 3 in 40 hours of a baseline that walks
-        10 % an hour; 50 of 50 odours were found, half of them within 9 s, nine of ten within
-        20 s. At 12, with a noise of at least 1.5 %, there were 35 in those 120 hours, and half
-        of the odours were found within 6 s. `scent-train trust` measures it anew.
-    certain: noise units that an exposure must have reached, and come back from, to prove
-        that the air around it is clean. Slow changes within real recordings of one odour
-        stay below (68 of 69), real odours against air go beyond (44 of 50).
-    end_fraction: an exposure has ended when every channel that took part has come back to
-        this share of its largest deviation.
-    recovered: noise units from the baseline within which a channel has recovered.
-    recovery_max_s: after this the air is taken as the new clean air, recovered or not:
-        metal oxides keep a residue for hours.
-    steady_max_s: an exposure that stayed quiet this long is taken as a moved baseline.
-    back_s: so long all channels must be back before an exposure has ended; bridges one puff of
-        wind.
-    young_s: time constant of a baseline just taken; it grows with the baseline's age to
-        `baseline_s`.
-    slope_s: time constant of the slope that ends the warm-up.
-    least_noise: noise, in log-conductance, is never taken to be less: clean air itself wanders
-        2 % with draughts and humidity, and the faintest of fifty real odours moves some channel
-        by a quarter.
-    mq_exponent: factor on `least_noise` for an MQ part: its ppm are the second to third power of
-        its conductance. In 23 hours of real recordings whose Grove channels are flat, an MQ part
-        alone called 20 onsets; with this, and its step taken at the baseline, 8.
-    largest_deviation: noise units beyond which a deviation is signal and teaches no more about
-        the noise than this.
-    longest_step_s: lost samples count as time for the averages, but no more than this at once.
-    forget_after_s: a gap this long is a new start: nothing says that the air is still the same,
-        and a board that was away so long has had its heaters off.
-    """
-
-    warm_up_min_s: float = 20.0
-    warm_up_max_s: float = 120.0
-    settled_slope: float = 0.01
-    quiet_s: float = 20.0
-    quiet_steps: float = 4.0
-    smoothing_s: float = 2.0
-    baseline_s: float = 120.0
-    allowance: float = 2.0
-    threshold: float = 20.0
-    certain: float = 10.0
-    end_fraction: float = 0.35
-    recovered: float = 3.0
-    recovery_max_s: float = 180.0
-    steady_max_s: float = 14_400.0
-    back_s: float = 3.0
-    young_s: float = 10.0
-    slope_s: float = 5.0
-    least_noise: float = 0.02
-    mq_exponent: float = 3.0
-    largest_deviation: float = 3.0
-    longest_step_s: float = 5.0
-    forget_after_s: float = 45.0
-
-    def __post_init__(self) -> None:
-        if self.warm_up_max_s < self.warm_up_min_s:
-            raise UsageError(
-                f"exposure.warm_up_max_s ({self.warm_up_max_s:g}) must not be below "
-                f"warm_up_min_s ({self.warm_up_min_s:g})."
-            )
-        if not 0 < self.end_fraction < 1 or self.smoothing_s <= 0 or self.baseline_s <= 0:
-            raise UsageError(
-                "exposure.end_fraction must lie between 0 and 1, smoothing_s and baseline_s "
-                f"be positive; got {self.end_fraction:g}, {self.smoothing_s:g} and "
-                f"{self.baseline_s:g}."
-            )
 
 
 _MEAN_TO_SIGMA = math.sqrt(math.pi / 2)

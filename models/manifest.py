@@ -1,8 +1,7 @@
 """Models: what a bundle says of itself, read, checked and written.
 
-May import hardware, models.preprocess, models.substance_decision, models.dataclass_yaml and yaml.
-Must never run a model: this module opens no ONNX file, it only knows what bytes every file must
-have.
+May import hardware, models.preprocess, models.decision_spec and yaml. Must never run a model: this
+module opens no ONNX file, it only knows which bytes every file must have.
 
 A bundle is one folder. `manifest.yaml` names every other file with its SHA-256, and ends
 with the SHA-256 of its own text without that last line, so one changed byte anywhere is
@@ -26,8 +25,8 @@ import yaml
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
-from hardware.safe_yaml import read_yaml, shown
-from models.dataclass_yaml import build, plain
+from hardware.safe_yaml import shown
+from hardware.typed_yaml import TypedYamlError, YamlMapping, plain
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
@@ -173,7 +172,7 @@ class Manifest:
             *(f"decision: {problem}" for problem in self.decision.problems()),
         ]
         if problems:
-            raise ManifestError(_listed(self.name, problems))
+            raise ManifestError(f"The manifest {self.name} cannot be used: {'; '.join(problems)}.")
 
     @classmethod
     def from_yaml(cls, data: bytes, source: str = MANIFEST) -> Manifest:
@@ -187,18 +186,12 @@ class Manifest:
         """
         _check_self_hash(data, source)
         try:
-            raw = read_yaml(data)
-        except yaml.YAMLError as error:
-            raise ManifestError(f"{source} is not YAML: {error}") from error
-        if not isinstance(raw, dict):
-            raise ManifestError(f"{source} must hold a mapping, got {type(raw).__name__}.")
-        _check_format(raw.pop("format", None), source)
-        raw["sha256"] = raw.pop("manifest_sha256")
-        problems: list[str] = []
-        manifest = build(cls, raw, "", problems)
-        if problems or manifest is None:
-            raise ManifestError(_listed(source, problems))
-        return manifest
+            document = YamlMapping(data)
+            _check_format(document.values.pop("format", None), source)
+            document.values["sha256"] = document.values.pop("manifest_sha256")
+            return document.build(cls)
+        except TypedYamlError as error:
+            raise ManifestError(f"The manifest {source} cannot be used: {error}") from error
 
     def to_yaml(self) -> bytes:
         """Return the manifest's bytes, its own hash as the last line."""
@@ -380,7 +373,3 @@ def _check_format(version: Any, source: str) -> None:
     raise BundleVersionError(
         f"{source} has bundle format {shown(version)}; this scentd reads format {FORMAT}. {advice}."
     )
-
-
-def _listed(source: str, problems: list[str]) -> str:
-    return f"The manifest {source} cannot be used: " + "; ".join(problems) + "."

@@ -23,7 +23,8 @@ from hardware.health import ChannelHealth
 from models.channel_watch import ChannelWatch
 from models.correction import Correction, correction_for
 from models.decision_spec import State
-from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
+from models.exposure import Change, ExposureDetector, Phase
+from models.exposure_settings import ExposureSettings
 from models.model_stream import BLOCK_SAMPLES, Block, BlockReader, ModelStream
 from models.results import Event, EventType, Prediction, Step
 from models.substance_decision import state_of
@@ -193,7 +194,7 @@ class Nose:
         self._started_s = self._timer()
         if t_ms is None:
             t_ms = self._timeline.stamp(frame, arrival_ms)
-        quality = self._health.assess(frame, t_ms)
+        quality = self._health.judge(frame, t_ms)
         self._events = []
         return Step(frame, t_ms, quality, self._predictions(frame, quality, t_ms), self._events)
 

@@ -10,10 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from hardware.errors import UsageError
-from models.dataclass_yaml import build, plain
+from hardware.typed_yaml import TypedYamlError, YamlMapping, plain
 from models.manifest import Quantisation  # noqa: TC001 - read by get_type_hints
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
@@ -167,7 +165,7 @@ class CrossModalConfig:
         if not self.temperature > 0:
             problems.append(f"temperature must be positive, got {self.temperature}")
         if problems:
-            raise UsageError("cross_modal: " + "; ".join(problems) + ".")
+            raise UsageError("; ".join(problems) + ".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +221,23 @@ class TrainConfig:
     description: str = ""
     """One sentence for the model card."""
 
+    def __post_init__(self) -> None:
+        problems = []
+        if self.teachers and self.task != "substance":
+            problems.append(f"teachers are for substances; remove them for {self.task}")
+        if self.preprocessing.window % self.network.patch:
+            problems.append(
+                f"network.patch ({self.network.patch}) must divide preprocessing.window "
+                f"({self.preprocessing.window})"
+            )
+        if self.cross_modal and self.task != "substance":
+            problems.append(
+                f"cross_modal is about single substances; expected task: substance, got "
+                f"{self.task}. Leave cross_modal out"
+            )
+        if problems:
+            raise UsageError("; ".join(problems) + ".")
+
 
 class TrainConfigError(UsageError):
     """A training configuration is wrong; every problem is listed."""
@@ -236,32 +251,14 @@ def load_train_config(path: Path) -> TrainConfig:
     ConfigError: the file is missing, is not YAML, or has problems, all of which are listed.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        return YamlMapping(path.read_bytes()).build(TrainConfig)
     except OSError as error:
         raise TrainConfigError(
             f"Expected a training configuration at {path}: {error.strerror}."
         ) from error
-    except yaml.YAMLError as error:
-        raise TrainConfigError(f"{path} is not YAML: {error}") from error
-    problems: list[str] = []
-    config = build(TrainConfig, raw, "", problems)
-    if problems or config is None:
-        raise TrainConfigError(f"{path} has problems:\n" + "\n".join(f"  {p}" for p in problems))
-    if config.teachers and config.task != "substance":
-        raise TrainConfigError(
-            f"{path}: teachers are for substances; remove them for {config.task}."
-        )
-    if config.preprocessing.window % config.network.patch:
-        raise TrainConfigError(
-            f"{path}: network.patch ({config.network.patch}) must divide preprocessing.window "
-            f"({config.preprocessing.window})"
-        )
-    if config.cross_modal and config.task != "substance":
-        raise TrainConfigError(
-            f"{path}: cross_modal is about single substances; expected task: substance, got "
-            f"{config.task}. Leave cross_modal out."
-        )
-    return config
+    except TypedYamlError as error:
+        listed = "\n".join(f"  {problem}" for problem in error.problems)
+        raise TrainConfigError(f"{path} has problems:\n{listed}") from error
 
 
 def config_as_dict(config: Any) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from hardware.errors import ScentdError
-from hardware.files import write_atomically
+from hardware.files import write_whole
 from hardware.recording import RecordingError, read_recording
-from hardware.safe_yaml import read_yaml
-from models.dataclass_yaml import build
+from hardware.typed_yaml import TypedYamlError, YamlMapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -87,22 +86,19 @@ class Captures:
         """
         path = self.folder / INDEX
         try:
-            raw = read_yaml(path.read_bytes())
+            index = YamlMapping(path.read_bytes()).build(_Index)
         except FileNotFoundError:
             return ()
-        except yaml.YAMLError as error:
-            raise CapturesError(self._damaged(path, "it is not YAML")) from error
-        problems: list[str] = []
-        index = build(_Index, raw, "", problems)
-        if index is None or index.format != FORMAT:
-            told = "; ".join(problems) or f"its format is {index and index.format}, not {FORMAT}"
-            raise CapturesError(self._damaged(path, told))
+        except TypedYamlError as error:
+            raise CapturesError(self._damaged(path, str(error))) from error
+        if index.format != FORMAT:
+            raise CapturesError(self._damaged(path, f"its format is {index.format}, not {FORMAT}."))
         return index.captures
 
     @staticmethod
     def _damaged(path: Path, told: str) -> str:
         return (
-            f"The index of the calibration's captures, {path}, cannot be read: {told}. Move it "
+            f"The index of the calibration's captures, {path}, cannot be read: {told} Move it "
             "away and capture again, or put back what was there; the recordings beside it are "
             "whole."
         )
@@ -133,7 +129,7 @@ class Captures:
             ) from error
 
     def keep(
-        self, write: Callable[[Path], object], kind: Kind, label: str | None, seconds: float
+        self, write: Callable[[Path], None], kind: Kind, label: str | None, seconds: float
     ) -> Captured:
         """Keep one more capture.
 
@@ -191,7 +187,7 @@ class Captures:
             sort_keys=False,
             allow_unicode=True,
         )
-        write_atomically(self.folder / INDEX, text.encode())
+        write_whole(self.folder / INDEX, text.encode())
 
     def _remove(self, captures: Iterable[Captured]) -> None:
         for item in captures:

@@ -1,7 +1,7 @@
 """Leaf: `scentd run`: the service itself.
 
-Loads little at first: the child that reads the configuration is forked before
-numpy starts its threads, and works while the rest is loaded.
+The configuration is read before anything else is loaded, so that a mistake in it ends the start
+at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.config_apart import ConfigInPreparation
+from daemon.config.loading import load_config
 from daemon.system.signals import Hangup, Stop
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    config = ConfigInPreparation(args.config)
     # numpy does no linear algebra here; OpenBLAS would still start a thread per core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     stop, hangup = Stop(), Hangup()
     with stop.on_signals(), hangup.on_signal():
+        config = load_config(args.config)
         service = import_module("daemon.service.main")
-        service.serve(config.result(), args.config, stop, hangup)
+        service.serve(config, args.config, stop, hangup)
     return 0

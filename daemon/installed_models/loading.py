@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from models.bundle import load_bundle
 from models.decision_spec import LabelRule
-from models.exposure import ExposureSettings
 from models.nose import Nose, NoseSettings
 
 if TYPE_CHECKING:
@@ -65,10 +64,7 @@ def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
 
 def nose_settings(config: Config) -> NoseSettings:
     """Return the nose's settings from the configuration."""
-    return NoseSettings(
-        live_stride_s=config.live_stride_s,
-        exposure=ExposureSettings(**config.exposure.overrides()),
-    )
+    return NoseSettings(live_stride_s=config.live_stride_s, exposure=config.exposure)
 
 
 def live_nose(config: Config, bundles: Sequence[Bundle]) -> Nose:

@@ -1,8 +1,7 @@
-"""Daemon: reading the configuration and the models again beside the running recognition.
+"""Daemon: loading the models again, and applying a new configuration, while recognition runs.
 
-Every function here is work in steps (`daemon.system.background.Steps`): it yields while something
-is read, and nothing of the running service has changed when it fails. The configuration is read by
-a child, as at the start: pydantic would stay in this process's memory.
+Long functions here are work in steps (`daemon.system.background.Steps`): they yield while something
+is read, and nothing of the running service has changed when they fail.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from daemon.installed_models.loading import load_models, with_decision
 from daemon.installed_models.store import ModelStore
-from daemon.system.background import Task, in_process, in_thread
+from daemon.system.background import Task, in_thread
 from hardware.errors import ScentdError
 from models.bundle import verify_bundle
 
@@ -31,20 +30,6 @@ NEEDS_A_RESTART = ("state_dir", "outbox")
 
 class ReloadError(ScentdError):
     """The configuration cannot be taken on while the service runs; the one in force stays."""
-
-
-def config_again(path: Path) -> Generator[Data, None, Config]:
-    """Read a configuration; yields while a child does it.
-
-    Raises
-    ------
-    ConfigError
-        As `daemon.config.loading.load_config` does.
-    """
-    config: Config = yield from in_process(
-        "daemon.config.loading:load_config", path.resolve(), doing="read the configuration"
-    )
-    return config
 
 
 def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, None, list[Bundle]]:

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -33,11 +34,11 @@ import yaml
 from hardware.channels import CHANNEL_NAMES, CHANNELS, GROVE_FULL_SCALE, Part, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.mq_curves import LEAST_PPM, MQ_CURVES, MqCurve
-from hardware.safe_yaml import read_yaml
 from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
+from hardware.typed_yaml import TypedYamlError, YamlMapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -100,7 +101,7 @@ class OtherPart:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """How far parts of one type differ: standard deviations of what `OtherRig.random` draws.
+    """How far parts of one type differ: standard deviations of what `drawn` draws.
 
     The makers leave their parts much room: an MQ-135's resistance lies within 30 to 200 kOhm and
     its slope anywhere below 0.65 (Winsen's sheet), the MEMS parts' clean-air resistances differ
@@ -151,7 +152,7 @@ class OtherRig:
             )
 
     @classmethod
-    def random(cls, seed: int, strength: float = 1.0) -> OtherRig:
+    def drawn(cls, seed: int, strength: float = 1.0) -> OtherRig:
         """Draw a rig by chance.
 
         Parameters
@@ -163,15 +164,15 @@ class OtherRig:
         if not 0 <= strength < np.inf:
             raise UsageError(f"A rig's strength must not be negative, got {strength:g}.")
         rng = np.random.default_rng(seed)
-        parts = tuple(_random_part(CHANNELS[index].part, rng, strength) for index in GAS_SENSORS)
+        parts = tuple(_drawn_part(CHANNELS[index].part, rng, strength) for index in GAS_SENSORS)
         temperature, pressure, humidity = (
             round(float(strength * _ENVIRONMENT_SPREAD[name] * rng.standard_normal()), 2)
             for name in _ENVIRONMENT
         )
         return cls(f"drawn-{seed}", parts, (temperature, pressure, humidity), seed)
 
-    def transform(
-        self, values: NDArray[np.float32], rate_hz: float, *, drift_seed: int | None = None
+    def heard(
+        self, values: NDArray[np.float32], rate_hz: float, *, take: int | None = None
     ) -> NDArray[np.float32]:
         """Return a whole recording as this rig would have sent it.
 
@@ -179,19 +180,18 @@ class OtherRig:
         ----------
         values: float32[n, 12], as the training rig sent them; NaN where unusable stays NaN.
         rate_hz: readings per second.
-        drift_seed: of the random walk of the drift; None derives one from the recording, by its
+        take: chooses the drift's walk; None takes another one for every recording, by its
             readings.
 
         Returns
         -------
         float32[n, 12], rounded and clipped as boards send.
         """
-        if drift_seed is None:
-            drift_seed = zlib.crc32(np.ascontiguousarray(values).tobytes())
-        return _RigState(self, 1.0 / rate_hz, drift_seed).transform(values)
+        chosen = zlib.crc32(np.ascontiguousarray(values).tobytes()) if take is None else take
+        return _Ears(self, 1.0 / rate_hz, chosen).hear(values)
 
 
-def _random_part(part: Part, rng: np.random.Generator, strength: float) -> OtherPart:
+def _drawn_part(part: Part, rng: np.random.Generator, strength: float) -> OtherPart:
     spread = _SPREADS[part]
     draws = strength * rng.standard_normal(6)
     return OtherPart(
@@ -259,15 +259,15 @@ class OtherRigSignal:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield float32[12] rows from the beginning; every iteration is the same."""
-        state = _RigState(self._rig, 1.0 / self.rate_hz, drift_seed=0)
+        ears = _Ears(self._rig, 1.0 / self.rate_hz, take=0)
         for values in self._signal:
-            yield state.transform(values[np.newaxis])[0]
+            yield ears.hear(values[np.newaxis])[0]
 
 
-class _RigState:
+class _Ears:
     """A rig listening: the state that its lags and its drift keep from reading to reading."""
 
-    def __init__(self, rig: OtherRig, dt_s: float, drift_seed: int) -> None:
+    def __init__(self, rig: OtherRig, dt_s: float, take: int) -> None:
         columns = np.array([dataclasses.astuple(part) for part in rig.parts]).T
         gain, r0, self._gamma, response_s, self._humidity, drift, self._offset = columns
         self._shift = np.log(gain) - np.log(r0)
@@ -275,13 +275,13 @@ class _RigState:
         with np.errstate(divide="ignore"):
             self._follow = np.where(response_s > 0, -np.expm1(-dt_s / response_s), 1.0)
         self._kick = drift * np.sqrt(dt_s / 3600.0)
-        self._rng = np.random.default_rng([rig.seed, drift_seed])
+        self._rng = np.random.default_rng([rig.seed, take])
         self._air = _ln_conductance_in_air()
         self._level = np.full(N_GAS, np.nan)
         self._walk = np.zeros(N_GAS)
         self._humid = 0.0
 
-    def transform(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def hear(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the next readings, float32[n, 12], as this rig sends them."""
         heard = values.astype(np.float64)
         gases = heard[:, _GAS]
@@ -430,42 +430,38 @@ def read_rig(path: Path) -> OtherRig:
     OtherRigError: no such file, no YAML, an unknown key, or a figure that is none.
     """
     try:
-        plain = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        file = YamlMapping(path.read_bytes()).build(_RigFile)
+        parts = tuple(file.channels.get(name, OtherPart()) for name in _NAMES)
+        temperature, pressure, humidity = (file.environment.get(name, 0.0) for name in _ENVIRONMENT)
+        return OtherRig(file.name, parts, (temperature, pressure, humidity), file.seed)
+    except OSError as error:
         raise OtherRigError(
             f"Expected another rig's description (YAML) in {path}, which cannot be read: {error}. "
             "docs/simulator.md shows one."
         ) from error
-    try:
-        return _rig_from(plain)
-    except (UsageError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except TypedYamlError as error:
         raise OtherRigError(
-            f"{path} describes no rig: {error}. It needs `version: {FORMAT_VERSION}` and under "
+            f"{path} describes no rig: {error} It needs `version: {FORMAT_VERSION}` and under "
             f"`channels` some of {', '.join(_NAMES)}, each with some of "
             f"{', '.join(_FIGURES)}; docs/simulator.md shows one."
         ) from error
 
 
-_FIGURES = tuple(field.name for field in dataclasses.fields(OtherPart))
+_FIGURES = tuple(item.name for item in dataclasses.fields(OtherPart))
 
 
-def _rig_from(plain: Mapping[str, Any]) -> OtherRig:
-    if plain["version"] != FORMAT_VERSION:
-        raise ValueError(f"its version is {plain['version']!r}")
-    channels: Mapping[str, Mapping[str, float]] = plain.get("channels", {})
-    environment: Mapping[str, float] = plain.get("environment", {})
-    unknown = {*plain} - {"version", "name", "seed", "channels", "environment"}
-    unknown |= ({*channels} - {*_NAMES}) | ({*environment} - {*_ENVIRONMENT})
-    if unknown:
-        raise ValueError(f"nothing is called {', '.join(sorted(map(str, unknown)))} there")
-    parts = tuple(
-        OtherPart(**{key: float(number) for key, number in channels.get(name, {}).items()})
-        for name in _NAMES
-    )
-    temperature, pressure, humidity = (float(environment.get(name, 0.0)) for name in _ENVIRONMENT)
-    return OtherRig(
-        str(plain.get("name", "other")),
-        parts,
-        (temperature, pressure, humidity),
-        int(plain.get("seed", 0)),
-    )
+@dataclass(frozen=True, slots=True)
+class _RigFile:
+    """A rig's file; what it leaves out is as on the training rig."""
+
+    version: int
+    name: str = "other"
+    seed: int = 0
+    channels: Mapping[str, OtherPart] = dataclasses.field(default_factory=dict)
+    environment: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.version != FORMAT_VERSION:
+            raise ValueError(f"its version is {self.version}, not {FORMAT_VERSION}")
+        if unknown := {*self.channels, *self.environment} - {*_NAMES, *_ENVIRONMENT}:
+            raise ValueError(f"nothing is called {', '.join(sorted(unknown))} there")

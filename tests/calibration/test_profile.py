@@ -68,7 +68,7 @@ def test_a_loaded_profile_corrects_as_the_made_one(tmp_path: Path, *, full: bool
     profile, path = _profile(matrix), tmp_path / "calibration.yaml"
     save_profile(profile, path)
     values = frames(odour(1, seconds=80))
-    made, loaded = profile.correction(), load_profile(path).correction()
+    made, loaded = profile.rig_correction(), load_profile(path).rig_correction()
     assert made is not None
     assert loaded is not None
     assert loaded.id == profile.id
@@ -80,7 +80,7 @@ def test_a_profile_without_a_correction_corrects_nothing(tmp_path: Path) -> None
         date="2026-11-21", board="b", baseline=measure_baseline(clean_air(120), 1.0)
     )
     save_profile(profile, tmp_path / "p.yaml")
-    assert load_profile(tmp_path / "p.yaml").correction() is None
+    assert load_profile(tmp_path / "p.yaml").rig_correction() is None
 
 
 def test_profiles_of_other_content_have_other_ids() -> None:

@@ -126,9 +126,9 @@ def test_every_problem_of_a_manifest_is_listed_at_once() -> None:
     with pytest.raises(ManifestError) as caught:
         Manifest.from_yaml(signed(data.rsplit(b"manifest_sha256", 1)[0]))
     text = str(caught.value)
-    assert "task must be one of 'substance', 'mixture', got 'smell'" in text
-    assert "decision.temperature must be float, got 'hot'" in text
-    assert "requirements.min_chanels is not known" in text
+    assert "line 4: task must be 'substance' or 'mixture', and 'smell' came" in text
+    assert "decision.temperature must be a number, and 'hot' came" in text
+    assert "requirements.min_chanels is not a key; did you mean requirements.min_channels?" in text
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_every_problem_of_a_manifest_is_listed_at_once() -> None:
         (b"rate_ratio: [0.7, 1.5]", b"rate_ratio: [0.7]", "rate_ratio must be a list"),
         (b"presence_thresholds: []", b"presence_thresholds: [0.5]", "must have 0 numbers"),
         (b"name: toy-substance\n", b"", "name is missing"),
-        (b"max_hold: 3", b"max_hold: .nan", "max_hold must be int"),
+        (b"max_hold: 3", b"max_hold: .nan", "max_hold must be a whole number"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(old: bytes, new: bytes, message: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
-from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
+from models.exposure import Change, ExposureDetector, Phase
+from models.exposure_settings import ExposureSettings
 
 CLEAN_AIR = np.array([100.0, 300.0, 470.0, 820.0, 3.0, 31.0])
 SETTINGS = ExposureSettings()

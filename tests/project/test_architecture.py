@@ -97,8 +97,13 @@ def test_no_module_of_the_daemon_loads_torch() -> None:
 def test_the_service_loads_nothing_that_only_other_commands_need() -> None:
     loaded = loaded_by("daemon.cli", "daemon.commands.run", "daemon.service.main")
     assert {"daemon", "numpy", "onnxruntime"} <= loaded
-    needless = {"torch", "scipy", "rich", "asyncio", "pydantic", "amqtt", "onnx", "http", "email"}
+    needless = {"torch", "scipy", "rich", "asyncio", "amqtt", "onnx", "http", "email"}
     assert loaded & needless == set()
+
+
+def test_a_configuration_is_read_without_numpy() -> None:
+    """Processes that recognise nothing read it too, and numpy costs 20 MB."""
+    assert loaded_by("daemon.config.loading") & {"numpy", "onnxruntime"} == set()
 
 
 def test_judging_a_bundle_needs_no_torch() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from hardware.errors import ScentdError, UsageError
-from models.dataclass_yaml import build
+from hardware.typed_yaml import TypedYamlError, YamlMapping, build
 from training.config import TrainConfig, config_as_dict
 from training.experiments.crossval import folds_of
 
@@ -109,12 +109,12 @@ def load_space(path: Path, config: TrainConfig) -> Space:
     UsageError: the file is missing or has problems, all of which are listed.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = YamlMapping(path.read_bytes()).values
     except OSError as error:
         raise UsageError(f"Expected a search space at {path}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("fields"), dict) or not raw["fields"]:
+    except TypedYamlError as error:
+        raise UsageError(f"{path} cannot be used: {error}") from error
+    if not isinstance(raw.get("fields"), dict) or not raw["fields"]:
         raise UsageError(
             f"Expected {path} to hold `fields:`, a mapping of a configuration's fields to what "
             "they may be. training/configs/search-space.yaml is an example."
@@ -365,7 +365,10 @@ def _changed(
             place[last] = value
         else:
             problems.append(f"{name} is no field of a configuration")
-    return build(TrainConfig, raw, "", problems), problems
+    try:
+        return build(TrainConfig, raw), problems
+    except TypedYamlError as error:
+        return None, [*problems, *(problem.text.rstrip(".") for problem in error.problems)]
 
 
 def _range(config: TrainConfig, name: str, entry: Any, problems: list[str]) -> Range | None:

@@ -15,13 +15,14 @@ from scipy.special import gammaincinv
 
 from hardware.channels import CHANNELS, Part
 from hardware.frames import SensorFrame
-from hardware.protocol import range_quality
+from hardware.protocol import judge_range
 from hardware.simulator.other_rig import FIXED_RIG, OtherPart, OtherRig
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, N_GAS, SUBSTANCE_BOARD, load_board
 from models.decision_spec import State
-from models.exposure import Change, ExposureDetector, ExposureSettings, Phase
+from models.exposure import Change, ExposureDetector, Phase
+from models.exposure_settings import ExposureSettings
 from models.nose import Nose
 from models.preprocess import Lineariser, PreprocessSpec
 from models.results import EventType
@@ -166,7 +167,7 @@ def clean_air(settings: ExposureSettings, hours: float) -> dict[str, dict[str, f
         found["simulated"] += watch(air, settings)
         if number < max(1.0, RESTLESS_SHARE * len(lengths)):
             for name, rig in RESTLESS.items():
-                heard = replace(rig, seed=seed).transform(air, 1.0, drift_seed=0)
+                heard = replace(rig, seed=seed).heard(air, 1.0, take=0)
                 found[name] += watch(heard, settings)
     return {name: watched.plain() for name, watched in found.items()}
 
@@ -230,7 +231,7 @@ def ask_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
     states = dict.fromkeys(State, 0)
     for row, values in enumerate(signal):
         frame = SensorFrame(
-            row, round(row * 1000 / signal.rate_hz), values, range_quality(values).copy()
+            row, round(row * 1000 / signal.rate_hz), values, judge_range(values).copy()
         )
         step = nose.process(frame)
         for prediction in step.predictions:

@@ -147,8 +147,8 @@ def test_relative_paths_start_at_the_configurations_folder(load: Load, tmp_path:
         ("", "is empty"),
         ("rig_id: [a", "line 2: this is not YAML"),
         ("rig_id: a\n\tsource: x", "line 2: this is not YAML"),
-        ("- a\n- b", "holds a list"),
-        ("just words", "holds a str"),
+        ("- a\n- b", "must be a section of `name: value` lines"),
+        ("just words", "must be a section of `name: value` lines"),
     ],
 )
 def test_text_that_is_no_configuration_is_explained(load: Load, text: str, said: str) -> None:

@@ -10,7 +10,7 @@ from scipy.stats import poisson
 
 from hardware.channels import N_CHANNELS
 from models.bundle import load_bundle
-from models.exposure import ExposureSettings
+from models.exposure_settings import ExposureSettings
 from training.data.dataset import load_substances
 from training.trust import clean_air
 
