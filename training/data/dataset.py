@@ -1,8 +1,8 @@
-"""training/: recordings with what they hold, their groups, and every oddity counted.
+"""training/: labelled recordings with their groups and folds, and every oddity counted.
 
-Reads folders of recordings through the same decoder as the daemon. Needs no
-torch: `scent-train evaluate` runs on a machine without it. Never looks at a
-timestamp, a file's order or an environment channel as something to learn from.
+Reads folders of recordings with the daemon's decoder. Needs no torch: `scent-train evaluate` runs
+on a machine without it. Timestamps, the order of files and environment channels are never
+something to learn from.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ N_FOLDS = 5
 """The base data has five recordings of each substance: one of each per fold."""
 
 OUT_OF_ORDER = 0.9
-"""Neighbours this different, in standard deviations, are no neighbours in time."""
+"""Mean difference of neighbouring rows, in standard deviations, from which on the rows of a
+recording are not in the order of time."""
 MIN_ROWS_TO_JUDGE = 50
 
+_GROVE = [index for index, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
 _INDEX_NAME = "mixture_index.csv"
 _COMPONENT = re.compile(r"([A-Za-z]+)_?(\d+(?:\.\d+)?)?(?=_|$)")
 _MIXTURE_NAME = re.compile(r"[A-Za-z]+_?(\d+(\.\d+)?)?(_[A-Za-z]+_?\d+(\.\d+)?)*")
-"""Substances with their percent; a lone substance may go without."""
+"""Substances with their percent, which a lone substance may omit."""
 
 _INDEX_KEYS = frozenset({"file", "recording", "in_seen_split"})
 
@@ -57,9 +59,9 @@ class Sample:
     sha256: of the file's bytes.
     values: float32[n, 12] in the channel table's order, NaN where unusable.
     target: float32[labels], proportions summing to 1 (one-hot for a single substance).
-    in_order: whether its rows are in the order of time, as far as they can tell (`is_in_order`).
     group: recordings with the same group must not be split across folds.
     rate_hz: nominal rate of the recording.
+    in_order: whether its rows are in the order of time, by `is_in_order`.
     """
 
     name: str
@@ -73,14 +75,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Labelled recordings and what was odd about them.
+    """Labelled recordings.
 
     Attributes
     ----------
     task: "substance" or "mixture".
     labels: the order of every sample's target.
     samples: the recordings, sorted by name.
-    oddities: how often each oddity of the data was met, for the log and the model card.
+    oddities: how often each oddity of the data was found, for the log and the model card.
     folder: where the recordings were read; tables about the substances lie in it or above it.
     """
 
@@ -92,7 +94,7 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole data: of every file's hash and name, sorted."""
+        """Hash of every file's hash and name, sorted."""
         lines = sorted(f"{sample.sha256}  {sample.name}\n" for sample in self.samples)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -108,21 +110,28 @@ class Dataset:
     def subset(self, keep: NDArray[np.bool_]) -> Dataset:
         """Return the data set of the samples where `keep` bool[recordings] is true."""
         samples = tuple(s for s, kept in zip(self.samples, keep, strict=True) if kept)
-        return Dataset(self.task, self.labels, samples, self.oddities, self.folder)
+        return dataclasses.replace(self, samples=samples)
 
     def select_labels(self, chosen: NDArray[np.bool_]) -> Dataset:
-        """Return the recordings of the chosen labels bool[labels], with those labels alone."""
+        """Return the recordings of the chosen labels bool[labels], with only those labels."""
         kept = self.subset(chosen[self.targets.argmax(axis=1)])
         return dataclasses.replace(
             kept,
-            labels=tuple(name for name, there in zip(self.labels, chosen, strict=True) if there),
-            samples=tuple(
-                dataclasses.replace(sample, target=sample.target[chosen]) for sample in kept.samples
-            ),
+            labels=tuple(np.array(self.labels)[chosen].tolist()),
+            samples=tuple(dataclasses.replace(s, target=s.target[chosen]) for s in kept.samples),
         )
 
 
 FileProgress = Callable[[Iterable[Path]], Iterable[Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A file to load: its path below the data folder, its group and its shares by label."""
+
+    file: str
+    group: str
+    proportions: dict[str, float]
 
 
 def load_substances(
@@ -149,21 +158,14 @@ def load_substances(
         )
     found = sorted({label_name(file.parent.name) for file in files})
     order = tuple(labels or found)
-    column = {label_name(label): number for number, label in enumerate(order)}
-    unknown = sorted(set(found) - set(column))
-    if unknown:
-        raise UsageError(
-            f"{folder} has folders that are no label of the model: {', '.join(unknown)}. "
-            f"Its labels are: {', '.join(order)}."
-        )
-    oddities: Counter[str] = Counter()
-    samples = []
-    for file in progress(files):
-        target = np.zeros(len(order), dtype=np.float32)
-        target[column[label_name(file.parent.name)]] = 1.0
-        name = file.relative_to(folder).as_posix()
-        samples.append(_load(file, name, target, group=name, oddities=oddities))
-    return Dataset("substance", order, tuple(samples), dict(sorted(oddities.items())), folder)
+    spelt = {label_name(label): label for label in order}
+    _refuse_unknown(folder, "folders", set(found) - set(spelt), order)
+    names = [file.relative_to(folder).as_posix() for file in files]
+    entries = [
+        _Entry(name, name, {spelt[label_name(file.parent.name)]: 1.0})
+        for name, file in zip(names, files, strict=True)
+    ]
+    return _load("substance", folder, entries, order, progress)
 
 
 def load_mixtures(
@@ -187,22 +189,51 @@ def load_mixtures(
         (p for p in (folder / _INDEX_NAME, folder.parent / _INDEX_NAME) if p.is_file()), None
     )
     entries = _read_index(path, folder) if path else _parse_names(folder)
-    names = tuple(sorted({label for entry in entries for label in entry.proportions}))
+    names = sorted({label for entry in entries for label in entry.proportions})
     order = tuple(labels or (_index_labels(path) if path else names))
-    unknown = sorted(set(names) - set(order))
+    _refuse_unknown(folder, "components", set(names) - set(order), order)
+    by_file = {folder / entry.file: entry for entry in entries}
+    return _load("mixture", folder, [by_file[file] for file in sorted(by_file)], order, progress)
+
+
+def _refuse_unknown(folder: Path, what: str, unknown: set[str], labels: Sequence[str]) -> None:
     if unknown:
         raise UsageError(
-            f"{folder} has components that are no label of the model: {', '.join(unknown)}. "
-            f"Its labels are: {', '.join(order)}."
+            f"{folder} has {what} that are no label of the model: {', '.join(sorted(unknown))}. "
+            f"Its labels are: {', '.join(labels)}."
         )
+
+
+def _load(
+    task: str,
+    folder: Path,
+    entries: Sequence[_Entry],
+    labels: tuple[str, ...],
+    progress: FileProgress,
+) -> Dataset:
+    """Read the entries' files, which `progress` gets in the same order."""
     oddities: Counter[str] = Counter()
-    by_file = {folder / entry.file: entry for entry in entries}
     samples = []
-    for file in progress(sorted(by_file)):
-        entry = by_file[file]
-        target = np.array([entry.proportions.get(label, 0.0) for label in order], dtype=np.float32)
-        samples.append(_load(file, entry.file, target, entry.recording, oddities))
-    return Dataset("mixture", order, tuple(samples), dict(sorted(oddities.items())), folder)
+    files = progress([folder / entry.file for entry in entries])
+    for file, entry in zip(files, entries, strict=True):
+        recording = read_recording(file)
+        usable = np.where(recording.quality == Quality.OK, recording.values, np.float32(np.nan))
+        in_order = is_in_order(usable)
+        _count_oddities(recording, oddities)
+        oddities["recordings_out_of_time_order"] += int(not in_order)
+        target = [entry.proportions.get(label, 0.0) for label in labels]
+        samples.append(
+            Sample(
+                entry.file,
+                hashlib.sha256(file.read_bytes()).hexdigest(),
+                usable,
+                np.array(target, dtype=np.float32),
+                entry.group,
+                recording.nominal_rate_hz,
+                in_order,
+            )
+        )
+    return Dataset(task, labels, tuple(samples), dict(sorted(oddities.items())), folder)
 
 
 def substance_folds(data: Dataset) -> NDArray[np.int64]:
@@ -227,10 +258,9 @@ def component_sets(data: Dataset) -> list[tuple[str, ...]]:
 def component_set_folds(data: Dataset, seed: int = 0) -> NDArray[np.int64]:
     """Fold of each sample by its component set; -1 for single substances, which always train.
 
-    Holding out a composition while its neighbour with other proportions stays in
-    would leak the answer, so a set of components is in one fold with all its
-    proportions. Sets are dealt out, largest first, to the fold with the fewest
-    recordings in time order; `seed` breaks ties.
+    A set of components is in one fold with all its proportions: to train on a neighbouring
+    composition of a held-out one would leak the answer. Sets are assigned, largest first, to the
+    fold with the fewest recordings in time order; `seed` breaks ties.
     """
     sets = component_sets(data)
     sizes: Counter[tuple[str, ...]] = Counter()
@@ -245,13 +275,6 @@ def component_set_folds(data: Dataset, seed: int = 0) -> NDArray[np.int64]:
         fold_of[present] = int(np.argmin(load))
         load[fold_of[present]] += sizes[present]
     return np.array([fold_of.get(present, -1) for present in sets], dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    file: str
-    recording: str
-    proportions: dict[str, float]
 
 
 def _index_labels(path: Path) -> list[str]:
@@ -298,56 +321,39 @@ def _parse_names(folder: Path) -> list[_Entry]:
     return entries
 
 
-def _load(
-    file: Path, name: str, target: NDArray[np.float32], group: str, oddities: Counter[str]
-) -> Sample:
-    recording = read_recording(file)
-    _count_oddities(recording, oddities)
-    usable = np.where(recording.quality == Quality.OK, recording.values, np.float32(np.nan))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    in_order = is_in_order(usable)
-    oddities["recordings_out_of_time_order"] += int(not in_order)
-    return Sample(name, digest, usable, target, group, recording.nominal_rate_hz, in_order)
-
-
 def is_in_order(values: NDArray[np.float32]) -> bool:
     """Tell whether consecutive readings float32[n, 12] resemble each other more than random pairs.
 
-    The mean absolute difference of neighbours over the standard deviation, averaged over the
-    Grove channels that move: 2/sqrt(pi) = 1.128 for rows in random order (Gaussian readings),
-    below 0.9 for every recording that a plot shows as smooth. Of the published mixtures, those
-    with tenths lie at 1.0 to 1.2: their rows were permuted, and no difference over time means
-    anything in them.
+    Measures the mean absolute difference of neighbours over the standard deviation, averaged over
+    the Grove channels that move: 2/sqrt(pi) = 1.128 for rows in random order (Gaussian readings),
+    below 0.9 for every recording that a plot shows as smooth. The published mixtures with tenths
+    lie at 1.0 to 1.2: their rows were permuted, and differences over time in them mean nothing.
     """
-    grove = [i for i, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
-    there = [column for column in grove if np.isfinite(values[:, column]).any()]
+    there = [column for column in _GROVE if np.isfinite(values[:, column]).any()]
     readings = values[:, there].astype(np.float64)
     readings = readings[np.isfinite(readings).all(axis=1)]
     if len(readings) < MIN_ROWS_TO_JUDGE or not there:
         return True
     spread = readings.std(axis=0)
     jumps = np.abs(np.diff(readings, axis=0)).mean(axis=0)
-    lively = spread > 0
-    return not lively.any() or float((jumps[lively] / spread[lively]).mean()) < OUT_OF_ORDER
+    moving = spread > 0
+    return not moving.any() or float((jumps[moving] / spread[moving]).mean()) < OUT_OF_ORDER
 
 
 def _count_oddities(recording: Recording, oddities: Counter[str]) -> None:
-    """Count what the published recordings are known to suffer from, by recording and by row."""
+    """Count the known faults of the published recordings, by recording and by row."""
     values, quality = recording.values, recording.quality
-    grove = [i for i, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
     oddities["recordings"] += 1
     oddities["rows"] += len(values)
     for kind in (Quality.SATURATED, Quality.OUT_OF_RANGE):
-        hit = quality == kind
-        for column in np.flatnonzero(hit.any(axis=0)):
-            oddities[f"rows_{CHANNEL_NAMES[column]}_{kind.name.lower()}"] += int(
-                hit[:, column].sum()
-            )
-    start = quality[:3][:, grove]
+        hits = (quality == kind).sum(axis=0)
+        for column in np.flatnonzero(hits):
+            oddities[f"rows_{CHANNEL_NAMES[column]}_{kind.name.lower()}"] += int(hits[column])
+    start = quality[:3, _GROVE]
     oddities["recordings_with_startup_garbage"] += int(
         ((start == Quality.OUT_OF_RANGE) | (start == Quality.SATURATED)).any()
     )
     resistance = values[:, channel_index("Gas_Resistance")]
     oddities["recordings_with_hung_bme680"] += int((resistance == 0).mean() > 0.5)  # noqa: PLR2004
-    present = np.nan_to_num(values[:, grove])
+    present = np.nan_to_num(values[:, _GROVE])
     oddities["recordings_with_tenths"] += int((present != np.rint(present)).any())

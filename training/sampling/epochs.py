@@ -1,8 +1,8 @@
 """training/: epochs over the published protocol's windows, in torch.
 
-The published way to train: every window (100 rows, stride 50) once per epoch, in
-an order drawn anew, as it is. `training.sampling.windows` is the other way, random
-augmented windows. Knows data sets and preprocessing; nothing of networks.
+The published way to train: every window (100 rows, stride 50) once per epoch, unchanged, in
+random order. `training.sampling.windows` is the other way: random augmented windows. Knows data
+sets and preprocessing; nothing of networks.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class EpochSampler:
-    """Deals out the protocol's windows, batch after batch, epoch after epoch.
+    """Gives the protocol's windows, batch after batch, epoch after epoch.
 
-    The order of an epoch follows from the seed and the epoch's number alone, so
-    that `seek` comes back to any step without a history.
+    The order of an epoch follows from the seed and the epoch's number alone, so that `seek`
+    reaches any step directly.
 
     Parameters
     ----------
@@ -69,19 +69,19 @@ class EpochSampler:
         return math.ceil(len(self) / self._batch)
 
     def seek(self, step: int) -> None:
-        """Go to where `step` batches have been dealt out."""
+        """Continue as after `step` batches."""
         self._step = step
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Deal out x [size, window, feature], mask [size, window] and targets [size, labels].
+        """Return x [size, window, feature], mask [size, window] and targets [size, labels].
 
-        `size` is that of construction: every sampler of the training loop is asked alike.
+        `size` must be that of construction; it is an argument for the sake of `WindowSampler`.
         """
         if size != self._batch:
-            raise ValueError(f"this sampler deals out batches of {self._batch}, not {size}")
+            raise ValueError(f"this sampler gives batches of {self._batch}, not {size}")
         epoch, number = divmod(self._step, self.batches)
         if epoch != self._epoch:
-            # Two numbers in one seed: neighbouring seeds of a run share no epoch's order.
+            # A seed from both numbers: runs with neighbouring seeds share no epoch's order.
             mixed = int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0])
             self._order = torch.randperm(len(self), generator=self.generator.manual_seed(mixed))
             self._epoch = epoch

@@ -1,15 +1,16 @@
 """training/: how two or three recordings become the recording of their mixture.
 
-Two ways, a switch of `fit` (`augment.mix_kind`). `average` is the published one: the windows'
-features are averaged. `power_law` mixes where the sensor does. A metal-oxide sensor's conductance
-is a power of the summed concentrations of reducing gases, G = G0 (sum_i a_i c_i)^beta (Clifford &
-Tuma, Sensors and Actuators 3, 1982). Substance i alone shows G_i = G0 (a_i C_i)^beta, so that
-shares p_i of the parts give
+Two ways, chosen by `augment.mix_kind`. `average` is the published one: the windows' features are
+averaged. `power_law` mixes concentrations, which the sensor responds to. A metal-oxide sensor's
+conductance is a power of the summed concentrations of reducing gases, G = G0 (sum_i a_i c_i)^beta
+(Clifford & Tuma, Sensors and Actuators 3, 1982). Substance i alone shows G_i = G0 (a_i C_i)^beta,
+so that shares p_i of the parts give
 
     ln G = beta ln sum_i p_i exp(ln G_i / beta)
 
-whatever G0 is, if it is one board's. The channel then hears mostly the part that it answers to
-most, not their mean. May import torch; knows nothing of data sets or training loops.
+whatever G0 is, if all parts were recorded on one board. A channel of the mixture then follows the
+part that it responds to most, not the mean. Imports torch; knows nothing of data sets or training
+loops.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EXPONENT_RANGE = (0.3, 0.7)
-"""Exponents of tin-oxide parts for reducing gases; which one a part has is drawn anew for each
-window and channel, as parts differ and their exponents are not in the data."""
+"""Of tin-oxide sensors for reducing gases. Each window and channel draws its own: sensors differ,
+and their exponents are not in the data."""
 
 
 def power_law_mixture(parts: Tensor, weights: Tensor, beta: Tensor) -> Tensor:
@@ -37,15 +38,15 @@ def power_law_mixture(parts: Tensor, weights: Tensor, beta: Tensor) -> Tensor:
 
     Returns
     -------
-    float32[batch, time, channel]; NaN where any part with a share above 0 is.
+    float32[batch, time, channel]; NaN where any part with a share above 0 is NaN.
     """
     share = weights.T[:, :, None, None]
-    # A part without a share is not there, whatever it reads: not even its missing channels.
+    # A part without a share has no effect, not even by its missing channels.
     terms = torch.where(share > 0, share.log() + parts / beta, -torch.inf)
     return beta * terms.logsumexp(dim=0)
 
 
 def draw_exponents(size: int, channels: int, generator: torch.Generator) -> Tensor:
-    """Draw an exponent per window and channel: float32[size, 1, channels] within EXPONENT_RANGE."""
+    """Draw float32[size, 1, channels] within EXPONENT_RANGE."""
     low, high = EXPONENT_RANGE
     return low + (high - low) * torch.rand(size, 1, channels, generator=generator)

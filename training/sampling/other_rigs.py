@@ -1,10 +1,10 @@
 """training/: recorded signals as another rig would have sent them, in torch.
 
-A difference of log-conductances cancels a rig's gain, but not what the gain does to the
-numbers that the board sends: whole counts and whole ppm. A reading of 100 counts moves in
-steps of 1 %, one of 400 in steps of 0.25 %, so the least step of a window tells the level,
-and the level tells the session. Training on signals that were scaled, shifted and rounded
-anew leaves no such step to rely on. Knows the channel table; nothing of data sets.
+A difference of log-conductances is free of a rig's gain, but not of the rounding, which depends
+on the gain: boards send whole counts and whole ppm. A reading of 100 counts moves in steps of 1 %,
+one of 400 in steps of 0.25 %, so the least step of a window reveals the level, and the level
+reveals the session. Signals that were scaled, shifted and rounded anew have no such step. Knows
+the channel table; nothing of data sets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def channel_parts(channels: Sequence[str]) -> tuple[Part, ...]:
-    """Return the part behind each named channel."""
+    """Return the sensor part of each named channel."""
     return tuple(CHANNELS[channel_index(name)].part for name in channels)
 
 
@@ -46,7 +46,7 @@ def simulate_other_rig(
     for column, part in enumerate(parts):
         reading, reference = _reading(moved[..., column], part), _reading(level[:, column], part)
         shifted = reading + (offset[:, column] * reference)[:, None]
-        columns.append(_linearised(shifted, part))
+        columns.append(_linearise(shifted, part))
     return torch.stack(columns, dim=-1)
 
 
@@ -57,8 +57,8 @@ def _reading(signal: Tensor, part: Part) -> Tensor:
     return torch.exp(-signal) if part is not Part.MQ else torch.exp(signal)
 
 
-def _linearised(reading: Tensor, part: Part) -> Tensor:
-    """Linearise what the board would send: whole counts and ppm; the BME680's kOhm are fine."""
+def _linearise(reading: Tensor, part: Part) -> Tensor:
+    """Linearise the reading as sent: counts and ppm are rounded, the BME680's kOhm are not."""
     if part is Part.GROVE:
         return torch.logit(reading.round().clamp(1.0, GROVE_FULL_SCALE - 1.0) / GROVE_FULL_SCALE)
     if part is Part.MQ:
