@@ -131,7 +131,7 @@ def prepare_readings(
     for number, frame in enumerate(recording.frames()):
         now_ms = timeline.stamp(frame, number * 1000.0 / recording.nominal_rate_hz)
         step_ms = now_ms - t_ms[-1] if t_ms else 0
-        judged = health.judge(frame, now_ms)
+        judged = health.assess(frame, now_ms)
         row = np.where(judged == Quality.OK, frame.values, np.float32(np.nan))
         values.append(row if correction is None else correction(row, step_ms / 1000.0))
         quality.append(judged)

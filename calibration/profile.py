@@ -22,7 +22,7 @@ import yaml
 from calibration.baseline import Baseline  # noqa: TC001 - read by get_type_hints
 from calibration.correction import GAS_NAMES, N_GAS, Compensation, CorrectionSpec, RigCorrection
 from hardware.errors import ScentdError
-from hardware.files import write_whole
+from hardware.files import write_atomically
 from hardware.safe_yaml import shown
 from hardware.typed_yaml import TypedYamlError, YamlMapping, build, plain
 
@@ -225,7 +225,7 @@ def save_profile(profile: Profile, path: Path) -> None:
     """
     text = yaml.safe_dump(_plain(profile), sort_keys=False, default_flow_style=None, width=100)
     try:
-        write_whole(path, text.encode())
+        write_atomically(path, text.encode())
     except OSError as error:
         raise ProfileError(
             f"The calibration profile cannot be written to {path} ({error.strerror}). Check that "

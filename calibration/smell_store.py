@@ -37,7 +37,7 @@ from calibration.enrolment import (
 )
 from calibration.smell_set import Exposure, Smell, SmellError, SmellSet, StoreDamagedError
 from hardware.errors import ScentdError, UsageError
-from hardware.files import write_whole
+from hardware.files import write_atomically
 from hardware.recording import RecordingError, RecordingWriter, read_recording
 from models.correction import correction_for
 from models.taught_head import TaughtHead, TaughtSmell
@@ -181,7 +181,7 @@ class SmellStore:
         readings = prepare_readings(self.recording(exposure), self._correction_of(exposure))
         start = int(np.searchsorted(readings.t_ms, exposure.start_ms))
         lesson = learn(self._bundle, readings, start)
-        write_whole(path, _npz(lesson))
+        write_atomically(path, _npz(lesson))
         return lesson
 
     def recording(self, exposure: Exposure) -> Recording:
@@ -305,11 +305,11 @@ class SmellStore:
                     before = SmellSet.from_yaml(data, str(self._version(number)))
                 except (OSError, StoreDamagedError):
                     continue
-                write_whole(self.folder / INDEX, data)
+                write_atomically(self.folder / INDEX, data)
                 return before
             if now is not None and now.version > 0:
                 empty = SmellSet(self.model, change="rolled back to the beginning")
-                write_whole(self.folder / INDEX, empty.to_yaml())
+                write_atomically(self.folder / INDEX, empty.to_yaml())
                 return empty
         raise SmellError(
             f"Nothing was changed on {self.model} yet, so there is nothing to go back to."
@@ -340,7 +340,7 @@ class SmellStore:
                 smells, smells=tuple(packed), hidden=(), renamed={}, change=self._model_key
             )
             archive.writestr(INDEX, packed_set.to_yaml())
-        write_whole(path, target.getvalue())
+        write_atomically(path, target.getvalue())
         return smells
 
     def import_(self, path: Path, *, promote: bool = False) -> SmellSet:
@@ -404,10 +404,10 @@ class SmellStore:
                 f"The readings of exposure {exposure.id} are missing from the file or damaged. "
                 "Export it again on the other rig."
             )
-        write_whole(self._readings(exposure.id), readings)
+        write_atomically(self._readings(exposure.id), readings)
         embeddings = files.get(f"{EXPOSURES}/{exposure.id}.npz")
         if same and embeddings is not None:
-            write_whole(self._cache(exposure), embeddings)
+            write_atomically(self._cache(exposure), embeddings)
         lesson = self.learned_exposure(exposure)
         return dataclasses.replace(exposure, windows=len(lesson), as_trained=True)
 
@@ -432,7 +432,7 @@ class SmellStore:
         """Keep an exposure's readings, and learn from what is kept and nothing else."""
         data, start_ms = _kept_readings(recording, start_ms)
         name = _digest(data)
-        write_whole(self._readings(name), data)
+        write_atomically(self._readings(name), data)
         exposure = Exposure(name, _now(), source, start_ms, 0.0, 0)
         try:
             lesson = self.learned_exposure(exposure)
@@ -497,8 +497,8 @@ class SmellStore:
         made = dataclasses.replace(smells, version=max(numbers) + 1, date=_now(), change=change)
         self._check(made)
         data = made.to_yaml()
-        write_whole(self._version(made.version), data)
-        write_whole(self.folder / INDEX, data)
+        write_atomically(self._version(made.version), data)
+        write_atomically(self.folder / INDEX, data)
         self._throw_away()
         return made
 

@@ -1,33 +1,33 @@
-"""Daemon: teaching smells to a running rig: what `request/enroll` asks, and the heads of the nose.
+"""Daemon: teaching smells to a rig: what `request/enroll` does, and the heads that the nose uses.
 
-Joins the history, the store of taught smells (`calibration.smell_store`) and the nose; lives in the
-pipeline's thread. Knows no broker. `scentd enroll` without a service runs this very object.
+Joins the history, the store of taught smells (`calibration.smell_store`) and the nose; belongs to
+the pipeline's thread. Knows no broker. `scentd enroll` uses the same object where no service runs.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from calibration.smell_preview import MAX_LISTED, compare_replay, preview_smell
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from daemon.board.capture import capture_from_history
-from daemon.requests import RequestError, number_of, only, text_of
+from daemon.request_fields import Action, Actions, RequestError, flag, number, text
 from daemon.system.background import describe_progress
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
-from hardware.recording import read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from calibration.enrolment import LearnedExposure
     from calibration.smell_preview import Preview, ReplayComparison
     from calibration.smell_set import SmellSet
-    from daemon.board.history import History, ReadingSpan
+    from daemon.board.history import History
+    from daemon.request_fields import Field
     from daemon.system.background import Data, Steps
     from hardware.recording import Recording
     from models.bundle import Bundle
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from models.taught_head import TaughtHead
 
 ENROLL = "enroll"
-"""The request's name."""
+"""Name of the request."""
 
 TEACH_S = 120.0
-"""Seconds of a smell that are learnt unless said otherwise."""
+"""Default seconds of an exposure that is taught."""
 
 LEAST_S, MOST_S = 5.0, 600.0
 
 
-def stores_of(
+def smell_stores(
     bundles: Iterable[Bundle], state_dir: Path, correction: Correction | None = None
 ) -> dict[str, SmellStore]:
-    """Return the store of every model that can be taught, by its name.
+    """Return the store of every model that can be taught, by the model's name.
 
     Parameters
     ----------
     bundles : iterable of Bundle
         The rig's models.
     state_dir : Path
-        The rig's.
+        The rig's state folder.
     correction : Correction, optional
-        Of the rig's readings; an instance of its own, apart from the running nose's.
+        Of the rig's readings; not the instance that the running nose uses.
     """
     return {
         bundle.manifest.name: SmellStore(state_dir, bundle, correction)
@@ -65,34 +65,38 @@ def stores_of(
     }
 
 
-def heads_of(stores: Mapping[str, SmellStore]) -> tuple[dict[str, TaughtHead], list[str]]:
+def taught_heads(stores: Mapping[str, SmellStore]) -> tuple[dict[str, TaughtHead], list[str]]:
     """Return every model's head, and sentences about what could not be used.
 
-    A store that cannot be read costs its head and no more: the rig goes on with what is shipped.
+    A store that cannot be read costs only its head: the model then works as shipped.
     """
     heads, problems = {}, []
     for model, store in stores.items():
         try:
-            heads[model], told = store.head()
-            problems += told
+            heads[model], partial_problems = store.head()
+            problems += partial_problems
         except (ScentdError, OSError) as error:
             problems.append(f"The smells taught to {model} are left out: {error}")
     return heads, problems
 
 
 class Enrolment:
-    """Does what is asked of the taught smells, and lets the nose know at once.
+    """Changes what a rig was taught, and gives the nose the new heads at once.
 
     Parameters
     ----------
     stores : mapping
-        By model, of those that can be taught.
+        Of the models that can be taught, by name.
     apply : callable
-        Takes a model and its new head.
+        Takes a model's name and its new head.
     history : History, optional
         The last minutes of a running service's readings.
     settings : NoseSettings, optional
-        The rig owner's, for hearing the past again.
+        The rig owner's, for processing earlier readings again.
+
+    Attributes
+    ----------
+    handle: does what `request/enroll` asks for.
     """
 
     def __init__(
@@ -104,67 +108,62 @@ class Enrolment:
         settings: NoseSettings | None = None,
     ) -> None:
         self._stores = stores
-        self._apply = apply
+        self._apply_head = apply
         self._history = history
         self._settings = settings
         self._log = get_logger("teaching")
-        # A nose that was never told anything needs no empty head: it would drop its evidence.
         self._changed: set[str] = set()
-        self._actions: dict[str, Callable[[Data], Data | Steps]] = {
-            "teach": self._teach_live,
-            "list": self._list,
-            "forget": lambda data: self._change(data, ("label",), SmellStore.forget),
-            "rename": lambda data: self._change(data, ("label", "name"), SmellStore.rename),
-            "hide": lambda data: self._change(data, ("label",), SmellStore.hide),
-            "unhide": lambda data: self._change(data, ("label",), SmellStore.unhide),
-            "promote": lambda data: self._change(data, ("label",), SmellStore.promote),
-            "rollback": lambda data: self._change(data, (), SmellStore.rollback),
-            "reload": lambda data: self._change(data, (), SmellStore.smells),
-        }
+        model, label, seconds = text(None), text(), partial(number, LEAST_S, MOST_S)
 
-    def begin(self) -> None:
-        """Give the nose what was taught before this start, and log what cannot be used."""
-        heads, problems = heads_of(self._stores)
+        def change(method: Callable[..., Any], **fields: Field) -> Action:
+            return Action(partial(self._change, method), model=model, **fields)
+
+        self.handle = Actions(
+            "teach",
+            teach=Action(
+                self._teach_live,
+                ("last_s", "seconds"),
+                label=label,
+                last_s=seconds(None),
+                seconds=seconds(TEACH_S),
+                promote=flag(default=False),
+                past=flag(default=True),
+                model=model,
+            ),
+            list=Action(lambda model: list_smells(self.store(model)), model=model),
+            forget=change(SmellStore.forget, label=label),
+            rename=change(SmellStore.rename, label=label, name=text()),
+            hide=change(SmellStore.hide, label=label),
+            unhide=change(SmellStore.unhide, label=label),
+            promote=change(SmellStore.promote, label=label),
+            rollback=change(SmellStore.rollback),
+            reload=change(SmellStore.smells),
+        )
+
+    def load(self) -> None:
+        """Give the nose what was taught before, and log what cannot be used."""
+        heads, problems = taught_heads(self._stores)
         for problem in problems:
             self._log.error(problem)
         for model, head in heads.items():
+            # An empty head would drop the evidence of a nose that needs none.
             if not head.empty or model in self._changed:
-                self._let_know(model, head)
+                self._apply(model, head)
 
-    def calibrate(self, correction: Correction | None) -> None:
-        """Hear what was taught through another calibration of the rig.
+    def set_correction(self, correction: Correction | None) -> None:
+        """Process the taught exposures through another correction of the rig's readings.
 
         Parameters
         ----------
         correction : Correction, optional
-            An instance of its own, apart from the running nose's; None for none.
+            Not the instance that the running nose uses; None for none.
         """
         for store in self._stores.values():
             store.use_correction(correction)
-        self.begin()
-
-    def handle(self, payload: Data) -> Data | Steps:
-        """Do what `request/enroll` asks.
-
-        Parameters
-        ----------
-        payload : dict
-            `action` (teach unless said otherwise) and its fields.
-
-        Raises
-        ------
-        ScentdError
-            If it cannot be done.
-        """
-        action = text_of(payload, "action", "teach")
-        if action not in self._actions:
-            raise RequestError(
-                f"action must be one of {', '.join(self._actions)}, and {action!r} came."
-            )
-        return self._actions[action]({k: v for k, v in payload.items() if k != "action"})
+        self.load()
 
     def store(self, model: str | None = None) -> SmellStore:
-        """Return a model's store, or the only or first one.
+        """Return a model's store, by default the first one.
 
         Raises
         ------
@@ -196,7 +195,7 @@ class Enrolment:
         promote: bool = False,
         past: Sequence[tuple[str, Recording, bool]] = (),
     ) -> Steps:
-        """Teach one exposure, let the nose know, then tell what it would have said.
+        """Teach one exposure, give the nose the new head, then say what it changes.
 
         Parameters
         ----------
@@ -205,58 +204,58 @@ class Enrolment:
         label, recording, source, start_ms, promote
             As `SmellStore.enroll` takes them.
         past : sequence of (name, recording, whether it lies within one exposure)
-            Recordings to hear again, without the smell and with it.
+            Recordings to process without the smell and with it.
         """
-        began_s = time.perf_counter()
-        smells, lesson = store.enroll(
+        started_s = time.perf_counter()
+        smells, learned = store.enroll(
             label, recording, source=source, start_ms=start_ms, promote=promote
         )
         label = label.strip()
-        self._renew(store)
-        effect_ms = (time.perf_counter() - began_s) * 1000.0
+        effect_ms = self._renew_head(store, started_s)
         self._log.info("taught", model=store.model, label=label, effect_ms=round(effect_ms))
         yield {"doing": "rehearsing", "share": 0.0}
-        told = _rehearsal(preview_smell(store, label))
-        heard = []
+        rehearsal = _rehearsal(preview_smell(store, label))
+        compared = []
         for name, earlier, exposed in past:
             steps = compare_replay(
                 store, label, earlier, settings=self._settings, assume_exposed=exposed
             )
-            heard.append((yield from _heard_again(steps, name)))
+            compared.append((yield from _compare(steps, name)))
         return {
-            **_taught(smells, label, lesson),
-            "effect_ms": round(effect_ms, 1),
-            "rehearsal": told,
-            "past": heard,
+            **_taught(smells, label, learned),
+            "effect_ms": effect_ms,
+            "rehearsal": rehearsal,
+            "past": compared,
         }
 
-    def _teach_live(self, payload: Data) -> Steps:
+    def _teach_live(
+        self,
+        *,
+        label: str,
+        last_s: float | None,
+        seconds: float,
+        promote: bool,
+        past: bool,
+        model: str | None,
+    ) -> Steps:
         """Teach the last seconds, or the coming ones."""
-        only(payload, ("label", "last_s", "seconds", "promote", "model", "past"))
-        store = self.store(_model(payload))
-        label, promote = text_of(payload, "label"), _flag(payload, "promote", default=False)
-        if "last_s" in payload and "seconds" in payload:
-            raise RequestError("Give last_s (what has been) or seconds (what comes), not both.")
-        if self._history is None:
-            raise RequestError("No service listens to the board, so name recordings to learn from.")
-        history = self._history
-        if "last_s" in payload:
-            seconds = number_of(payload, "last_s", low=LEAST_S, high=MOST_S)
-            history.last(seconds)  # refuses at once what is not there
-        else:
-            seconds = number_of(payload, "seconds", TEACH_S, low=LEAST_S, high=MOST_S)
-        again = _flag(payload, "past", default=True)
+        store, history = self.store(model), self._history
+        if history is None:
+            raise RequestError("No service reads the board, so name recordings to learn from.")
+        if last_s is not None:
+            history.last(last_s)  # raises an error if there are fewer
+        wanted_s = seconds if last_s is None else last_s
 
         def steps() -> Steps:
-            if "last_s" not in payload:
+            if last_s is None:
                 yield from describe_progress(
-                    capture_from_history(history, seconds),
-                    lambda taken: {"doing": "smelling", "share": taken.seconds / seconds},
+                    capture_from_history(history, wanted_s),
+                    lambda capture: {"doing": "smelling", "share": capture.seconds / wanted_s},
                 )
-            # All that is known of the air before goes along: the onset stands out against it.
+            # All earlier readings are passed on too: the onset stands out against their air.
             whole = history.since(-1)
-            start_ms = int(whole.t_ms[-1] - whole.t_ms[0] - seconds * 1000.0)
-            recording = recording_of(whole)
+            start_ms = int(whole.t_ms[-1] - whole.t_ms[0] - wanted_s * 1000.0)
+            recording = whole.recording()
             minutes = f"the last {whole.seconds / 60:.0f} min"
             return (
                 yield from self.teach(
@@ -266,46 +265,34 @@ class Enrolment:
                     source="live",
                     start_ms=max(0, start_ms),
                     promote=promote,
-                    past=[(minutes, recording, False)] if again else [],
+                    past=[(minutes, recording, False)] if past else [],
                 )
             )
 
         return steps()
 
-    def _list(self, payload: Data) -> Data:
-        only(payload, ("model",))
-        return described(self.store(_model(payload)))
+    def _change(self, method: Callable[..., Any], *, model: str | None, **fields: str) -> Data:
+        """Change a store, give the nose the new head, and say what is taught now."""
+        store = self.store(model)
+        started_s = time.perf_counter()
+        method(store, **fields)
+        effect_ms = self._renew_head(store, started_s)
+        return {**list_smells(store), "effect_ms": effect_ms}
 
-    def _change(self, payload: Data, fields: tuple[str, ...], change: Callable[..., Any]) -> Data:
-        """Do one change of a store, let the nose know, and say what there is now."""
-        only(payload, (*fields, "model"))
-        store = self.store(_model(payload))
-        began_s = time.perf_counter()
-        change(store, *(text_of(payload, name) for name in fields))
-        self._renew(store)
-        effect_ms = (time.perf_counter() - began_s) * 1000.0
-        return {**described(store), "effect_ms": round(effect_ms, 1)}
-
-    def _renew(self, store: SmellStore) -> None:
+    def _renew_head(self, store: SmellStore, started_s: float) -> float:
+        """Give the nose a store's head; return the milliseconds since `started_s`."""
         head, problems = store.head()
         for problem in problems:
             self._log.warning(problem)
-        self._let_know(store.model, head)
+        self._apply(store.model, head)
+        return round((time.perf_counter() - started_s) * 1000.0, 1)
 
-    def _let_know(self, model: str, head: TaughtHead) -> None:
+    def _apply(self, model: str, head: TaughtHead) -> None:
         self._changed.add(model)
-        self._apply(model, head)
+        self._apply_head(model, head)
 
 
-def recording_of(stretch: ReadingSpan) -> Recording:
-    """Return a stretch of the history as a recording, judged as one is."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "history.csv"
-        stretch.write(path)
-        return read_recording(path)
-
-
-def described(store: SmellStore) -> Data:
+def list_smells(store: SmellStore) -> Data:
     """Return what is taught, in shadow, hidden and renamed."""
     smells = store.smells()
     return {
@@ -328,7 +315,7 @@ def described(store: SmellStore) -> Data:
     }
 
 
-def _taught(smells: SmellSet, label: str, lesson: LearnedExposure) -> Data:
+def _taught(smells: SmellSet, label: str, learned: LearnedExposure) -> Data:
     smell = smells.smell(label)
     return {
         "model": smells.model,
@@ -336,38 +323,28 @@ def _taught(smells: SmellSet, label: str, lesson: LearnedExposure) -> Data:
         "version": smells.version,
         "shadow": smell.shadow,
         "exposures": len(smell.exposures),
-        "windows": len(lesson),
-        "seconds": round(lesson.seconds, 1),
-        "channels_missing": list(lesson.channels_missing),
+        "windows": len(learned),
+        "seconds": round(learned.seconds, 1),
+        "channels_missing": list(learned.channels_missing),
     }
 
 
-def _rehearsal(told: Preview) -> Data:
+def _rehearsal(preview: Preview) -> Data:
     return {
-        "before": _shares(told.before.shares[:MAX_LISTED]),
-        "held_out": round(told.held_out.share(told.label), 3),
-        "held_out_by": "exposure" if told.by_exposures else "half",
-        "confused_with": _shares(told.held_out.others(told.label)),
-        "taken_from": _shares(told.taken_from),
+        "before": _shares(preview.before.shares[:MAX_LISTED]),
+        "held_out": round(preview.held_out.share(preview.label), 3),
+        "held_out_by": "exposure" if preview.by_exposures else "half",
+        "confused_with": _shares(preview.held_out.others(preview.label)),
+        "taken_from": _shares(preview.taken_from),
     }
 
 
-def _heard_again(steps: Generator[float, None, ReplayComparison], name: str) -> Steps:
+def _compare(steps: Generator[float, None, ReplayComparison], name: str) -> Steps:
+    """Do the steps of a comparison, and return it as plain data."""
     doing = f"hearing {name} again"
-    told = yield from describe_progress(steps, lambda share: {"doing": doing, "share": share})
-    return {"recording": name, "without_s": dict(told.without_s), "with_s": dict(told.with_s)}
+    result = yield from describe_progress(steps, lambda share: {"doing": doing, "share": share})
+    return {"recording": name, "without_s": dict(result.without_s), "with_s": dict(result.with_s)}
 
 
 def _shares(pairs: Iterable[tuple[str, float]]) -> list[Data]:
     return [{"label": label, "share": round(share, 3)} for label, share in pairs]
-
-
-def _model(payload: Data) -> str | None:
-    return text_of(payload, "model") if "model" in payload else None
-
-
-def _flag(payload: Data, name: str, *, default: bool) -> bool:
-    value = payload.get(name, default)
-    if isinstance(value, bool):
-        return value
-    raise RequestError(f"{name} must be true or false, and {value!r} came.")

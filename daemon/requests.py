@@ -1,9 +1,9 @@
-"""Daemon: what others ask of a running rig: judged at the door, done in the pipeline's thread.
+"""Daemon: requests to a running rig: received in the broker's thread, done in the pipeline's.
 
-Knows JSON, and nothing of brokers, smells or calibration. `Inbox` belongs to the broker's
-thread, which only leaves requests in it; `Requests` to the pipeline's, where handlers may
-touch everything that lives there without a lock. What takes long is done in steps between
-two readings.
+Knows JSON, and nothing of brokers, smells or calibration. The broker's thread only puts requests
+into an `Inbox`. The pipeline's thread does them by `Requests`: what it calls may use everything
+that lives in this thread without a lock, and long work is done in steps between two readings.
+`daemon.request_fields` checks what a request asks for before it calls the function.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ import math
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from daemon.request_fields import RequestError
 from daemon.system.background import Data, Steps, Task
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Iterator, Mapping
 
 
 Handler = Callable[[Data], "Data | Steps"]
-"""Takes the request as parsed, without its transaction; raises `ScentdError` to refuse it."""
+"""Does a request, given its fields without `transaction` and `progress`; raises `ScentdError` to
+refuse it. Mostly an `Action` or `Actions` of `daemon.request_fields`."""
+
+Reply = Callable[[str, Data], None]
+"""Publishes an answer, given the command and the payload of `response/COMMAND`."""
 
 Transaction = str | int | None
 
@@ -41,18 +47,14 @@ QUEUE_LIMIT = 16
 
 BURST = 20
 PER_SECOND = 5.0
-"""At most BURST requests at once and PER_SECOND in the long run. People and automations stay
-far below; a loop that answers its own answer must not starve the recognition."""
+"""At most BURST requests at once and PER_SECOND in the long run. People and automations stay far
+below it; a client that answers its own answers must not slow down the recognition."""
 
 TRANSACTION_LIMIT = 128
 JOBS_LIMIT = 4
-"""Long works at a time."""
+"""Requests whose long work is under way at a time."""
 
 PROGRESS_EVERY_S = 1.0
-
-
-class RequestError(ScentdError):
-    """A request cannot be understood, or not be done as it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,15 @@ class Request:
 
     Attributes
     ----------
-    command: what is asked, the last level of its topic.
+    command: the last level of its topic.
     payload: the parsed object without `transaction` and `progress`.
-    transaction: given back in the answer, None where none came.
-    progress: whether the asker wants to hear of the work's progress.
-    fault: why it cannot be done, None where it may be tried.
+    transaction: returned in the answer, None if there was none.
+    progress: whether the sender wants to be informed of the work's progress.
+    fault: why it cannot be done, None if it may be tried.
     """
 
     command: str
-    payload: Data
+    payload: Data = field(default_factory=dict)
     transaction: Transaction = None
     progress: bool = False
     fault: str | None = None
@@ -77,14 +79,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RequestCounts:
-    """What came in since the start.
+    """Requests received since the start.
 
     Attributes
     ----------
-    taken: requests that the pipeline was given, faulty ones included.
-    retained: ignored because the broker had kept them: an old order is not repeated at every
-        start.
-    dropped: too many at once, or more than the pipeline could take.
+    taken: given to the pipeline, faulty ones included.
+    retained: ignored because the broker had retained them: an old order must not be repeated at
+        every start.
+    dropped: too many at once, or more than the pipeline could do.
     """
 
     taken: int = 0
@@ -92,12 +94,11 @@ class RequestCounts:
     dropped: int = 0
 
 
-def parsed(command: str, payload: bytes) -> Request:
-    """Read one request; whatever is wrong with it becomes its `fault`."""
+def parse(command: str, payload: bytes) -> Request:
+    """Parse one request; whatever is wrong with it becomes its `fault`."""
     if len(payload) > PAYLOAD_LIMIT:
         return Request(
             command,
-            {},
             fault=f"A request holds at most {PAYLOAD_LIMIT} bytes, and {len(payload)} came. "
             "Send files by their path on the rig.",
         )
@@ -108,7 +109,6 @@ def parsed(command: str, payload: bytes) -> Request:
     if not isinstance(data, dict):
         return Request(
             command,
-            {},
             fault='A request is a JSON object, for example {"transaction": "1"}; something else '
             "came.",
         )
@@ -132,12 +132,12 @@ def _is_transaction(value: object) -> bool:
 
 
 class Inbox:
-    """The door: takes what the broker's thread brings, never blocks, never grows.
+    """A bounded queue of requests from the broker's thread to the pipeline's; never blocks.
 
     Parameters
     ----------
     wake : callable
-        Called after every request that was taken, to wake the pipeline's thread.
+        Called after every request that was queued, to wake the pipeline's thread.
     clock : callable
         Seconds of a steady clock.
     """
@@ -152,26 +152,26 @@ class Inbox:
         self._clock = clock
         self._queue: queue.Queue[Request] = queue.Queue(QUEUE_LIMIT)
         self._tokens = float(BURST)
-        self._counted_s = clock()
+        self._refilled_s = clock()
         self._log = get_logger("requests")
         self._taken = self._retained = self._dropped = 0
 
     @property
     def counts(self) -> RequestCounts:
-        """What came in so far."""
+        """The requests received so far."""
         return RequestCounts(self._taken, self._retained, self._dropped)
 
-    def take_in(self, command: str, payload: bytes, retained: bool) -> None:
-        """Judge one message below `request/` and keep it for the pipeline."""
+    def receive(self, command: str, payload: bytes, retained: bool) -> None:
+        """Queue a message below `request/` for the pipeline."""
         if retained:
             self._retained += 1
             self._log.warning("a retained request is ignored", command=command)
             return
-        if not self._may_enter():
+        if not self._within_rate():
             self._drop(command, "too many in a short time")
             return
         try:
-            self._queue.put_nowait(parsed(command, payload))
+            self._queue.put_nowait(parse(command, payload))
         except queue.Full:
             self._drop(command, "the pipeline is behind")
             return
@@ -185,38 +185,34 @@ class Inbox:
         except queue.Empty:
             return None
 
-    def _may_enter(self) -> bool:
-        """Count by a token bucket."""
+    def _within_rate(self) -> bool:
+        """Take a token from the bucket, which is refilled with time; return whether there was."""
         now_s = self._clock()
-        self._tokens = min(BURST, self._tokens + PER_SECOND * (now_s - self._counted_s))
-        self._counted_s = now_s
+        self._tokens = min(BURST, self._tokens + PER_SECOND * (now_s - self._refilled_s))
+        self._refilled_s = now_s
         if self._tokens < 1:
             return False
         self._tokens -= 1
         return True
 
     def _drop(self, command: str, reason: str) -> None:
-        # The first says it; a flood must not fill the log.
-        tell = self._log.debug if self._dropped else self._log.warning
+        # Only the first is a warning: a flood of requests must not fill the log.
+        log = self._log.debug if self._dropped else self._log.warning
         self._dropped += 1
-        tell("a request is dropped", command=command, reason=reason)
+        log("a request is dropped", command=command, reason=reason)
 
 
 @dataclass(slots=True)
 class _Job:
-    """Work under way: its request, the steps left, and when its progress was last told."""
+    """Long work under way: its request, its steps, and when its progress was last published."""
 
     request: Request
-    steps: Task[Data, Data]
-    told_s: float
-
-
-Reply = Callable[[str, Data], None]
-"""Publishes an answer: the command and the payload of `response/COMMAND`."""
+    task: Task[Data, Data]
+    published_s: float = -math.inf
 
 
 class Requests:
-    """Does what was asked, one step at a time, and answers every request once.
+    """Does requests, long ones step by step, and answers each of them once.
 
     Parameters
     ----------
@@ -243,149 +239,91 @@ class Requests:
         """Whether long work is under way."""
         return bool(self._jobs)
 
-    def at_work_on(self, *commands: str) -> bool:
-        """Whether long work for one of these commands is under way."""
+    def works_on(self, *commands: str) -> bool:
+        """Whether long work of one of these commands is under way."""
         return any(job.request.command in commands for job in self._jobs)
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """What may be asked, sorted."""
+        """The commands that there are, sorted."""
         return tuple(sorted(self._handlers))
 
-    def register(self, command: str, handler: Handler) -> None:
-        """Let `handler` do what `request/COMMAND` asks."""
-        if command in self._handlers:
-            raise ValueError(f"request/{command} has a handler already")
-        self._handlers[command] = handler
+    def register(self, handlers: Mapping[str, Handler]) -> None:
+        """Let requests be done by these handlers, which replace earlier ones of the commands."""
+        self._handlers |= handlers
 
     def work(self) -> None:
-        """Begin what is new and do one step of everything under way."""
+        """Begin all new requests and do one step of everything under way."""
         while (request := self._inbox.next()) is not None:
             self._begin(request)
         for job in tuple(self._jobs):
             self._step(job)
 
     def close(self) -> None:
-        """Give up what is under way, and tell whoever asked."""
+        """Give up what is under way, and answer that."""
         for job in self._jobs:
-            job.steps.close()
-            self._fail(job.request, "The service is stopping; ask again when it is back.")
+            job.task.close()
+            self._refuse(job.request, "The service is stopping; ask again when it is back.")
         self._jobs.clear()
 
     def _begin(self, request: Request) -> None:
-        if request.fault is not None:
-            self._fail(request, request.fault)
-            return
-        handler = self._handlers.get(request.command)
-        if handler is None:
-            self._fail(
-                request,
-                f"There is no request/{request.command}. This rig knows: "
-                f"{', '.join(self.commands)}.",
-            )
-            return
-        self._log.info("request", command=request.command, transaction=request.transaction)
-        answer = self._guarded(request, lambda: handler(request.payload))
-        if isinstance(answer, dict):
-            self._answer(request, OK, data=answer)
-        elif answer is not None and len(self._jobs) >= JOBS_LIMIT:
-            answer.close()
-            self._fail(request, f"{JOBS_LIMIT} works are under way already. Wait for one to end.")
-        elif answer is not None:
-            self._jobs.append(_Job(request, Task(answer), -math.inf))
+        with self._errors_answered(request):
+            if request.fault is not None:
+                raise RequestError(request.fault)
+            handler = self._handlers.get(request.command)
+            if handler is None:
+                raise RequestError(
+                    f"There is no request/{request.command}. This rig knows: "
+                    f"{', '.join(self.commands)}."
+                )
+            self._log.info("request", command=request.command, transaction=request.transaction)
+            answer = handler(request.payload)
+            if isinstance(answer, dict):
+                self._answer(request, OK, data=answer)
+                return
+            if len(self._jobs) >= JOBS_LIMIT:
+                answer.close()
+                raise RequestError(
+                    f"{JOBS_LIMIT} requests are under way already. Wait for one to end."
+                )
+            self._jobs.append(_Job(request, Task(answer)))
 
     def _step(self, job: _Job) -> None:
-        """Go on with a job by one step, and answer when that was the last."""
-
-        def step() -> Data:
-            progress = job.steps.step()
-            return {"data": job.steps.result} if progress is None else {"progress": progress}
-
-        outcome = self._guarded(job.request, step)
-        if outcome is not None and "progress" in outcome:
-            self._tell_progress(job, outcome["progress"])
+        """Do one step of a job, and answer if it was the last one."""
+        progress = None
+        with self._errors_answered(job.request):
+            progress = job.task.step()
+            if progress is None:
+                self._answer(job.request, OK, data=job.task.result)
+        if progress is None:
+            self._jobs.remove(job)
             return
-        self._jobs.remove(job)
-        if outcome is not None:
-            self._answer(job.request, OK, data=outcome["data"])
-
-    def _tell_progress(self, job: _Job, progress: Data) -> None:
         now_s = self._clock()
-        if job.request.progress and now_s - job.told_s >= PROGRESS_EVERY_S:
-            job.told_s = now_s
+        if job.request.progress and now_s - job.published_s >= PROGRESS_EVERY_S:
+            job.published_s = now_s
             self._answer(job.request, WORKING, data=progress)
 
-    def _guarded(self, request: Request, work: Callable[[], Any]) -> Any:
-        """Do `work`; answer with the error if it fails, and return None then."""
+    @contextmanager
+    def _errors_answered(self, request: Request) -> Iterator[None]:
+        """Answer with the error that the block raises, if it does."""
         try:
-            return work()
+            yield
         except (ScentdError, OSError) as error:
-            self._fail(request, str(error))
-        except Exception:  # noqa: BLE001 - asked from outside: a bug here must not end recognition
+            self._refuse(request, str(error))
+        except Exception:  # noqa: BLE001 - a bug in one request must not end the recognition
             self._log.exception("a request failed", command=request.command)
-            self._fail(request, "scentd failed at this, which is a bug; its log has the traceback.")
-        return None
+            self._refuse(
+                request, "scentd failed at this, which is a bug; its log has the traceback."
+            )
 
-    def _fail(self, request: Request, reason: str) -> None:
+    def _refuse(self, request: Request, reason: str) -> None:
         self._log.warning("request refused", command=request.command, reason=reason)
         self._answer(request, ERROR, error=reason)
 
     def _answer(
         self, request: Request, status: str, *, data: Data | None = None, error: str | None = None
     ) -> None:
-        answer = {
-            "status": status,
-            "data": data,
-            "error": error,
-            "transaction": request.transaction,
-        }
-        self._reply(request.command, answer)
-
-
-def only(payload: Data, names: Collection[str]) -> None:
-    """Refuse a request with a field that nobody reads: most often a misspelt one.
-
-    Raises
-    ------
-    RequestError
-        Naming the fields there are.
-    """
-    unknown = sorted(set(payload) - set(names))
-    if unknown:
-        raise RequestError(
-            f"{', '.join(unknown)} is nothing this request knows. Its fields are: "
-            f"{', '.join(sorted(names))}."
+        self._reply(
+            request.command,
+            {"status": status, "data": data, "error": error, "transaction": request.transaction},
         )
-
-
-def text_of(payload: Data, name: str, default: str | None = None) -> str:
-    """Return a text field.
-
-    Raises
-    ------
-    RequestError
-        If it is missing without a default, empty, or no text.
-    """
-    value = payload.get(name, default)
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    raise RequestError(f"{name} must be text, and {json.dumps(value)} came. Add it.")
-
-
-def number_of(
-    payload: Data, name: str, default: float | None = None, *, low: float, high: float
-) -> float:
-    """Return a number field between two limits, both allowed.
-
-    Raises
-    ------
-    RequestError
-        If it is missing without a default, no number, or beyond a limit.
-    """
-    value = payload.get(name, default)
-    usable = isinstance(value, int | float) and not isinstance(value, bool)
-    if usable and low <= value <= high:  # type: ignore[operator]
-        return float(value)  # type: ignore[arg-type]
-    raise RequestError(
-        f"{name} must be a number from {low:g} to {high:g}, and {json.dumps(value)} came."
-    )

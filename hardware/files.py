@@ -12,7 +12,7 @@ from pathlib import Path
 FILE_MODE = 0o644
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under another name, let the disk have it, and rename it.
 
     Folders on the way to it are made.

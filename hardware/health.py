@@ -137,7 +137,7 @@ class ChannelHealth:
     >>> for second in range(25):
     ...     row = [216 + second % 3, *hung[1:]]
     ...     [frame] = LineDecoder().feed(encode_scent(second, second * 1000, row))
-    ...     quality = health.judge(frame, second * 1000)
+    ...     quality = health.assess(frame, second * 1000)
     >>> quality.tolist()
     [0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4]
     """
@@ -158,7 +158,7 @@ class ChannelHealth:
         self._bme_run = _Repetition()
         self._bme_row = b""
 
-    def judge(self, frame: SensorFrame, t_ms: int) -> NDArray[np.uint8]:
+    def assess(self, frame: SensorFrame, t_ms: int) -> NDArray[np.uint8]:
         """Return the frame's quality with STUCK and SPIKE added.
 
         Parameters

@@ -33,7 +33,7 @@ from hardware.encoding import (
 )
 from hardware.errors import UsageError
 from hardware.frames import SensorFrame
-from hardware.readings import float32_row, judge_range, parse_number, parse_numbers, parse_uint32
+from hardware.readings import float32_row, parse_number, parse_numbers, parse_uint32, range_quality
 from hardware.sequence import FrameSequence
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
     "encode_labelled",
     "encode_scent",
     "format_number",
-    "judge_range",
+    "range_quality",
 ]
 
 MAX_LINE_BYTES = 4096
@@ -178,7 +178,7 @@ class LineDecoder:
         self._after_cr = False
         return frames
 
-    def forget_line(self) -> None:
+    def drop_partial_line(self) -> None:
         """Drop a last line that has no end: what it holds is known to be torn."""
         self._pending = b""
         self._overlong = False
@@ -265,22 +265,22 @@ class LineDecoder:
 
     def _scent_frame(self, seq: int, device_ms: int, numbers: list[float]) -> SensorFrame | None:
         changed = self._speaks("scent")
-        place = self._sequence.place(seq, device_ms)
-        if place is None:
+        step = self._sequence.advance(seq, device_ms)
+        if step is None:
             self._count_line("duplicates")
             return None
         self._count_line("frames")
-        self._tally["lost"] += place.lost
-        self._tally["restarts"] += place.restarted
+        self._tally["lost"] += step.lost
+        self._tally["restarts"] += step.restarted
         volts = numbers[N_CHANNELS:]
         values = float32_row(numbers[:N_CHANNELS])
         return SensorFrame(
             seq,
             device_ms,
             values,
-            judge_range(values),
-            place.lost,
-            place.restarted or changed,
+            range_quality(values),
+            step.lost,
+            step.restarted or changed,
             (volts[0], volts[1], volts[2]) if volts else None,
         )
 
@@ -384,7 +384,9 @@ class LineDecoder:
         changed = self._speaks(dialect)
         self._count_line("frames")
         values = float32_row(numbers)
-        frame = SensorFrame(self._unnumbered, device_ms, values, judge_range(values), None, changed)
+        frame = SensorFrame(
+            self._unnumbered, device_ms, values, range_quality(values), None, changed
+        )
         self._unnumbered += 1
         return frame
 

@@ -87,7 +87,7 @@ def parse_uint32(field: bytes) -> int | None:
     return number if number < _UINT32 else None
 
 
-def judge_range(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def range_quality(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return what each channel's number is worth by itself.
 
     Parameters

@@ -131,7 +131,7 @@ def read_recordings(paths: Sequence[Path]) -> Recording:
             tail = data[-1:]
             frames += decoder.feed(data)
         if own and tail != b"\n":
-            decoder.forget_line()
+            decoder.drop_partial_line()
             torn = True
         frames += decoder.finish()
     path = Path(paths[0])

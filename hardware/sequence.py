@@ -18,14 +18,14 @@ _RECENT_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SequenceStep:
     """Where a frame stands in the board's sequence."""
 
     lost: int
     restarted: bool
 
 
-_NEXT = Place(lost=0, restarted=False)
+_NEXT = SequenceStep(lost=0, restarted=False)
 
 
 class FrameSequence:
@@ -42,7 +42,7 @@ class FrameSequence:
         self._last_ms = 0
         self._recent: deque[tuple[int, int]] = deque(maxlen=_RECENT_FRAMES)
 
-    def place(self, seq: int, device_ms: int) -> Place | None:
+    def advance(self, seq: int, device_ms: int) -> SequenceStep | None:
         """Return the frame's place, or None for a repeat of a frame already seen."""
         place = self._judge(seq, device_ms)
         if place is not None:
@@ -53,7 +53,7 @@ class FrameSequence:
             self._recent.append((seq, device_ms))
         return place
 
-    def _judge(self, seq: int, device_ms: int) -> Place | None:
+    def _judge(self, seq: int, device_ms: int) -> SequenceStep | None:
         if self._last_seq is None:
             return _NEXT
         step = (seq - self._last_seq) % _UINT32
@@ -65,10 +65,10 @@ class FrameSequence:
             # its last start.
             if (seq, device_ms) in self._recent:
                 return None
-            return Place(lost=0, restarted=True)
+            return SequenceStep(lost=0, restarted=True)
         if seq < _NEAR_BOOT_FRAMES and self._looks_rebooted(step, device_ms):
-            return Place(lost=0, restarted=True)
-        return Place(lost=step - 1, restarted=False)
+            return SequenceStep(lost=0, restarted=True)
+        return SequenceStep(lost=step - 1, restarted=False)
 
     def _looks_rebooted(self, step: int, device_ms: int) -> bool:
         """Whether a small number ahead of the last one is a new boot rather than a gap.

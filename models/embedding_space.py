@@ -62,7 +62,7 @@ class EmbeddingSpace:
             )
 
     @classmethod
-    def measured(
+    def fit(
         cls,
         embedding: NDArray[np.float32],
         label: NDArray[np.int64],
@@ -135,7 +135,7 @@ class EmbeddingSpace:
         return distances
 
 
-def unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def unit_rows(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return x[n, D] with every row of length 1; what is all but nothing stays so."""
     length: NDArray[np.float64] = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.maximum(length, 1e-12)

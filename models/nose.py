@@ -194,7 +194,7 @@ class Nose:
         self._started_s = self._timer()
         if t_ms is None:
             t_ms = self._timeline.stamp(frame, arrival_ms)
-        quality = self._health.judge(frame, t_ms)
+        quality = self._health.assess(frame, t_ms)
         self._events = []
         return Step(frame, t_ms, quality, self._predictions(frame, quality, t_ms), self._events)
 

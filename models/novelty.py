@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from models.embedding_space import unit
-from models.taught_head import known
+from models.embedding_space import unit_rows
+from models.taught_head import known_means
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,8 +66,8 @@ def cosine(
     Nearest class mean by angle (Wang et al., SimpleShot, 2019): how strong an odour is moves an
     embedding towards or away from the middle, and says nothing of whether it is known.
     """
-    means, variances = known(space, taught)
-    angles = unit(space.whiten(embedding)) @ unit(means).T
+    means, variances = known_means(space, taught)
+    angles = unit_rows(space.whiten(embedding)) @ unit_rows(means).T
     least: NDArray[np.float64] = ((1.0 - angles) / variances).min(axis=1)
     return least
 
@@ -79,7 +79,7 @@ def distance(
     taught: Sequence[TaughtSmell],
 ) -> NDArray[np.float64]:
     """Squared Mahalanobis distance to the nearest mean (Lee et al., NeurIPS 2018)."""
-    means, variances = known(space, taught)
+    means, variances = known_means(space, taught)
     distances = space.squared_distances(space.whiten(embedding), means) / variances
     nearest: NDArray[np.float64] = distances.min(axis=1)
     return nearest
@@ -141,7 +141,7 @@ def neighbours(
     embedding: float32[windows, D].
     exemplars: float32[known windows, D].
     """
-    nearest = unit(space.whiten(embedding)) @ unit(space.whiten(exemplars)).T
+    nearest = unit_rows(space.whiten(embedding)) @ unit_rows(space.whiten(exemplars)).T
     least: NDArray[np.float64] = 1.0 - nearest.max(axis=1)
     return least
 

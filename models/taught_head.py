@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from models.embedding_space import EmbeddingSpace
 
-NEVER = -1e4
+HIDDEN_LOG_PROBABILITY = -1e4
 """Log-probability of a hidden label. Finite, so that the evidence's means and products stay so."""
 
 HIDDEN_SUFFIX = " (hidden)"
@@ -187,16 +187,16 @@ class TaughtHead:
         if not self.taught:
             return shipped
         z = space.whiten(embedding)
-        means, variance = known(space, self.taught)
+        means, variance = known_means(space, self.taught)
         nearness = -space.squared_distances(z, means) / (2.0 * head_temperature * variance)
         nearness[:, : len(there)][:, ~there] = -np.inf
         belief = _log_shares(nearness)
         taught = belief[:, len(there) :]
         rest = np.logaddexp.reduce(belief[:, : len(there)], axis=1, keepdims=True)
-        return np.concatenate([np.maximum(shipped + rest, NEVER), taught], axis=1)
+        return np.concatenate([np.maximum(shipped + rest, HIDDEN_LOG_PROBABILITY), taught], axis=1)
 
 
-def known(
+def known_means(
     space: EmbeddingSpace, taught: Sequence[TaughtSmell]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the means of all that is known, float64[k, D], and the variance about each.
@@ -209,6 +209,6 @@ def known(
 
 
 def _log_shares(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the log-softmax of scores[windows, labels], `NEVER` where one is hidden."""
-    shares: NDArray[np.float64] = np.maximum(log_softmax(scores.astype(np.float64)), NEVER)
-    return shares
+    """Return the log-softmax of scores[windows, labels], never below `HIDDEN_LOG_PROBABILITY`."""
+    shares = log_softmax(scores.astype(np.float64))
+    return np.maximum(shares, HIDDEN_LOG_PROBABILITY)

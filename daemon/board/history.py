@@ -6,19 +6,21 @@ Whatever is made of them goes the way of a recording.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
-from hardware.recording import RecordingWriter
+from hardware.recording import RecordingWriter, read_recording
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
+
+    from hardware.recording import Recording
 
 HISTORY_S = 600.0
 """Ten minutes: a reference odour, its clean air before and its recovery after."""
@@ -69,6 +71,13 @@ class ReadingSpan:
         with RecordingWriter(path) as recording:
             for t_ms, values in zip(self.t_ms.tolist(), self.values, strict=True):
                 recording.write(t_ms, values)
+
+    def recording(self) -> Recording:
+        """Return the readings as a recording, checked as one is that is read from disk."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "history.csv"
+            self.write(path)
+            return read_recording(path)
 
 
 class History:

@@ -1,14 +1,13 @@
-"""Daemon: what `calibrate` does to a rig's state, whoever asks: a command, a request, a child.
+"""Daemon: what `calibrate` does to a rig's state, for the command, the request and their child.
 
-Joins the captures on disk, `calibration`'s fits and the models' scores. Knows no port, broker
-or terminal: readings come in as stretches or recordings, every answer is plain data.
+Joins the captures on disk, the fits of `calibration` and the models' scores. Knows no port, broker
+or terminal: readings are given as spans or recordings, every answer is plain data.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,31 +29,29 @@ from daemon.calibrate.captures import BASELINE, Captures, CapturesError, Kind
 from daemon.calibrate.evaluation import SUBSTANCE, report, score
 from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.store import ModelStore
-from daemon.requests import only, text_of
 from hardware.errors import ScentdError, UsageError
-from hardware.files import write_whole
+from hardware.files import write_atomically
 from hardware.recording import read_recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from calibration.baseline import Baseline
     from calibration.enrolment import Readings
     from daemon.board.history import ReadingSpan
     from daemon.calibrate.captures import Captured
     from daemon.config.settings import Config
+    from daemon.system.background import Data
     from hardware.recording import Recording
     from models.bundle import Bundle
 
-IN_CHILD = frozenset({"fit", "score"})
-"""Actions that take a core for seconds, or load models: the service has a child do them."""
-
 SAME_RATE = 0.05
-"""Captures of one board differ by less in their measured rates."""
+"""Relative difference of measured rates; captures of one board differ by less."""
 
 
 class NoReferenceError(ScentdError):
-    """No model of this rig says what the rig that it was trained on measured."""
+    """The model's bundle does not say what its training rig measured."""
 
 
 class CalibrationActions:
@@ -65,20 +62,13 @@ class CalibrationActions:
     config : Config
         The rig's.
     bundles : sequence of Bundle, optional
-        Its models where they are loaded already; loaded when first needed otherwise.
+        Its models if they are loaded already; otherwise they are loaded when first needed.
     """
 
     def __init__(self, config: Config, bundles: Sequence[Bundle] | None = None) -> None:
         self._config = config
         self._loaded = bundles
         self.captures = Captures(config.calibration_dir)
-        self.actions: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-            "fit": self._fit,
-            "show": self._show,
-            "score": self._score,
-            "forget": self._forget,
-            "undo": self._undo,
-        }
 
     @property
     def bundle(self) -> Bundle:
@@ -101,23 +91,13 @@ class CalibrationActions:
             f"rig runs {', '.join(self._config.models)}. Add one, for example substances-50."
         )
 
-    def do(self, action: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Do an action and return what came of it.
-
-        Raises
-        ------
-        ScentdError
-            If it cannot be done.
-        """
-        return self.actions[action](payload)
-
-    def known_label(self, label: str) -> str:
+    def check_label(self, label: str) -> str:
         """Return `label` if the model knows it: only then is known what it should look like.
 
         Raises
         ------
         UsageError
-            With the closest names there are.
+            With the labels that there are.
         """
         labels = self.bundle.manifest.labels
         if label in labels:
@@ -127,27 +107,20 @@ class CalibrationActions:
             f"no {label!r}. Take one or more of: {', '.join(labels)}."
         )
 
-    def keep(self, kind: Kind, label: str | None, stretch: ReadingSpan) -> dict[str, Any]:
-        """Check readings that were just captured, and keep them if they are of use.
+    def keep(self, kind: Kind, label: str | None, span: ReadingSpan) -> Data:
+        """Check readings that were just captured, and keep them if they can be used.
 
         Raises
         ------
         ScentdError
             If they are no clean air, or no reference: which channel, and why.
         """
-        path = self.captures.folder / ".capture.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        stretch.write(path)
-        try:
-            return self._keep(kind, label, read_recording(path), path.rename)
-        finally:
-            path.unlink(missing_ok=True)
+        return self._keep(kind, label, span.recording(), span.write)
 
-    def keep_recording(self, kind: Kind, label: str | None, path: Path) -> dict[str, Any]:
+    def keep_recording(self, kind: Kind, label: str | None, path: Path) -> Data:
         """Do the same with a recording, which stays where it is."""
         return self._keep(
-            kind, label, read_recording(path), lambda to: to.write_bytes(path.read_bytes())
+            kind, label, read_recording(path), lambda copy: copy.write_bytes(path.read_bytes())
         )
 
     def _keep(
@@ -156,24 +129,24 @@ class CalibrationActions:
         label: str | None,
         recording: Recording,
         write: Callable[[Path], object],
-    ) -> dict[str, Any]:
+    ) -> Data:
         readings = prepare_readings(recording)
         seconds = len(readings) / readings.rate_hz
         if kind == BASELINE:
             baseline = measure_baseline(readings.values, readings.rate_hz)
-            kept = self.captures.keep(lambda to: _done(write(to)), kind, None, seconds)
-            return {**described(kept), "channels": _channels(baseline)}
+            kept = self.captures.keep(write, kind, None, seconds)
+            return {**capture_summary(kept), "channels": _channels(baseline)}
+        # Raises an error if the readings hold no response.
         ResponseExcerpt.from_readings(str(label), readings.values, readings.rate_hz)
         self._refuse_clean_air(str(label), readings)
-        kept = self.captures.keep(lambda to: _done(write(to)), kind, label, seconds)
-        return described(kept)
+        return capture_summary(self.captures.keep(write, kind, label, seconds))
 
     def _refuse_clean_air(self, label: str, readings: Readings) -> None:
         """Refuse a reference without an odour: it would tilt every later fit."""
         clean = self.captures.baselines()
         if not clean:
             return
-        known = self._heard(clean[-1])
+        known = self._readings(clean[-1])
         if is_clean_air(readings.values, measure_baseline(known.values, known.rate_hz)):
             raise CapturesError(
                 f"Expected {label}, but every channel reads what it read in clean air on "
@@ -181,10 +154,9 @@ class CalibrationActions:
                 "again."
             )
 
-    def _fit(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+    def fit(self) -> Data:
         """Fit a profile to the captures there are and make it the active one."""
-        only(dict(payload), ())
-        clean = [self._heard(item) for item in self.captures.baselines()]
+        clean = [self._readings(item) for item in self.captures.baselines()]
         references = self.captures.references()
         if not clean and not references:
             raise CapturesError(
@@ -212,15 +184,15 @@ class CalibrationActions:
                 Evidence(str(item.label), item.seconds, item.file) for item in references
             ),
         )
-        self._put_in_force(profile)
+        self._activate(profile)
         return {"profile": profile_summary(profile)}
 
-    def _heard(self, captured: Captured) -> Readings:
+    def _readings(self, captured: Captured) -> Readings:
         """Return a capture's readings, NaN where a channel could not be used."""
         return prepare_readings(self.captures.recording(captured))
 
     def _exposure(self, captured: Captured, compensation: Compensation) -> ResponseExcerpt:
-        readings = self._heard(captured)
+        readings = self._readings(captured)
         return ResponseExcerpt.from_readings(
             str(captured.label), readings.values, readings.rate_hz, compensation
         )
@@ -236,50 +208,52 @@ class CalibrationActions:
             )
         return reference
 
-    def _put_in_force(self, profile: Profile) -> None:
-        """Write the profile; the one before, if it was of any use, can be gone back to."""
+    def _activate(self, profile: Profile) -> None:
+        """Write the profile; `undo` returns to the one before if that could be used."""
         path = self._config.profile_path
         before, _ = active_profile(self._config)
         if before is not None:
-            write_whole(_previous(path), path.read_bytes())
+            write_atomically(_previous(path), path.read_bytes())
         save_profile(profile, path)
 
-    def _undo(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Change places with the profile before; done twice, nothing has changed."""
-        only(dict(payload), ())
+    def undo(self) -> Data:
+        """Exchange the profile for the one before; done twice, nothing has changed."""
         path = self._config.profile_path
-        now, before = _content(path), _content(_previous(path))
+        now, before = _read(path), _read(_previous(path))
         if now is None and before is None:
             raise CapturesError("There is no profile, and none to go back to. Fit one first.")
         for place, content in ((path, before), (_previous(path), now)):
             if content is None:
                 place.unlink(missing_ok=True)
             else:
-                write_whole(place, content)
-        return self._show({})
+                write_atomically(place, content)
+        return self.show()
 
-    def _show(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Tell what was captured, and the active profile or what is wrong with it."""
-        only(dict(payload), ())
+    def show(self) -> Data:
+        """Return what was captured, and the active profile or what is wrong with it."""
         profile, trouble = active_profile(self._config)
         return {
-            "captures": [described(item) for item in self.captures.all()],
+            "captures": [capture_summary(item) for item in self.captures.all()],
             "profile": None if profile is None else profile_summary(profile),
             "trouble": trouble,
         }
 
-    def _forget(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        only(dict(payload), ("label",))
-        label = text_of(dict(payload), "label") if "label" in payload else None
-        return {"forgotten": [described(item) for item in self.captures.forget(label)]}
+    def forget(self, label: str | None = None) -> Data:
+        """Remove the captures of one reference odour, or all there are."""
+        return {"forgotten": [capture_summary(item) for item in self.captures.forget(label)]}
 
-    def _score(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Score the profile on the captured references, or on recordings named by their path."""
-        only(dict(payload), ("files", "label"))
-        named = [Path(name) for name in payload.get("files", ())]
-        label = payload.get("label")
-        if named:
-            recordings = [(label or path.parent.name, read_recording(path)) for path in named]
+    def score(self, files: Sequence[Path] = (), label: str | None = None) -> Data:
+        """Score the profile on the captured references, or on recordings.
+
+        Parameters
+        ----------
+        files : sequence of Path
+            The recordings; the captured references if there are none.
+        label : str, optional
+            Of all files; otherwise the name of each file's folder is its label.
+        """
+        if files:
+            recordings = [(label or path.parent.name, read_recording(path)) for path in files]
         else:
             recordings = [
                 (str(item.label), self.captures.recording(item))
@@ -302,27 +276,28 @@ class CalibrationActions:
         return {
             "model": self.bundle.manifest.name,
             "profile": None if profile is None else profile.id,
-            "of": "recordings" if named else "references",
+            "of": "recordings" if files else "references",
             **report(scored, self.bundle.manifest.decision),
         }
 
 
-def run_action(config: Config, action: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Do one action in a process of its own."""
-    return CalibrationActions(config).do(action, payload)
+def fit(config: Config) -> Data:
+    """Fit a rig's profile, in a process that does only this."""
+    return CalibrationActions(config).fit()
 
 
-def _done(_result: object) -> None:
-    """Take what a write returns, which nobody needs."""
+def score_recordings(config: Config, files: Sequence[Path], label: str | None) -> Data:
+    """Score a rig's profile, in a process that does only this."""
+    return CalibrationActions(config).score(files, label)
 
 
 def active_profile(config: Config) -> tuple[Profile | None, str | None]:
-    """Return the rig's profile, or None and, where there is one that cannot be used, why."""
-    return profile_at(config.profile_path, config.board)
+    """Return the rig's profile, or None and, if there is one that cannot be used, why."""
+    return read_profile(config.profile_path, config.board)
 
 
-def profile_at(path: Path, board: str | None = None) -> tuple[Profile | None, str | None]:
-    """Return a profile, or None and, where there is one that cannot be used, why."""
+def read_profile(path: Path, board: str | None = None) -> tuple[Profile | None, str | None]:
+    """Return a profile, or None and, if there is one that cannot be used, why."""
     try:
         return load_profile(path, board), None
     except ProfileMissingError:
@@ -335,8 +310,7 @@ def _previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def _content(path: Path) -> bytes | None:
-    """Return what a file holds, None where there is none."""
+def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
@@ -344,8 +318,8 @@ def _same_rate(one_hz: float, other_hz: float) -> bool:
     return abs(one_hz / other_hz - 1.0) <= SAME_RATE
 
 
-def profile_summary(profile: Profile) -> dict[str, Any]:
-    """Return what people want to know of a profile, as plain data."""
+def profile_summary(profile: Profile) -> Data:
+    """Return a profile for people, as plain data."""
     return {
         "id": profile.id,
         "date": profile.date,
@@ -360,8 +334,8 @@ def profile_summary(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _corrections(profile: Profile) -> dict[str, dict[str, float]]:
-    """Return, per channel, what the correction does to it."""
+def _corrections(profile: Profile) -> Data:
+    """Return what the correction does to each channel."""
     channels = {} if profile.correction is None else profile.correction.channels
     return {
         name: {
@@ -373,23 +347,23 @@ def _corrections(profile: Profile) -> dict[str, dict[str, float]]:
     }
 
 
-def settling_of(stretch: ReadingSpan) -> Settling:
-    """Return how settled a stretch ends, judged once a second."""
+def settling_summary(span: ReadingSpan) -> Data:
+    """Return whether readings have settled at their end, judged once a second, and which have not.
+
+    Returns
+    -------
+    settled: whether all have; unsettled: names of the channels that still move.
+    """
     settling = Settling()
-    factor = max(1, round(stretch.rate_hz))
-    signals = log_signals(stretch.values[::factor])
-    steps_s = np.diff(stretch.t_ms[::factor], prepend=stretch.t_ms[:1]) / 1000.0
+    factor = max(1, round(span.rate_hz))
+    signals = log_signals(span.values[::factor])
+    steps_s = np.diff(span.t_ms[::factor], prepend=span.t_ms[:1]) / 1000.0
     for signal, step_s in zip(signals.tolist(), steps_s.tolist(), strict=True):
         settling.update(signal, step_s)
-    return settling
-
-
-def settling_summary(settling: Settling) -> dict[str, Any]:
-    """Return it as plain data: settled or not, and which channels still move."""
     return {"settled": settling.settled, "unsettled": list(settling.unsettled)}
 
 
-def described(captured: Captured) -> dict[str, Any]:
+def capture_summary(captured: Captured) -> Data:
     """Return a capture as plain data."""
     return {
         "kind": captured.kind,
@@ -399,7 +373,7 @@ def described(captured: Captured) -> dict[str, Any]:
     }
 
 
-def _channels(baseline: Baseline) -> dict[str, Any]:
+def _channels(baseline: Baseline) -> Data:
     return {
         name: {
             "log_conductance": round(channel.log_conductance, 4),

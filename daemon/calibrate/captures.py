@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from hardware.errors import ScentdError
-from hardware.files import write_whole
+from hardware.files import write_atomically
 from hardware.recording import RecordingError, read_recording
 from hardware.typed_yaml import TypedYamlError, YamlMapping
 
@@ -129,7 +129,7 @@ class Captures:
             ) from error
 
     def keep(
-        self, write: Callable[[Path], None], kind: Kind, label: str | None, seconds: float
+        self, write: Callable[[Path], object], kind: Kind, label: str | None, seconds: float
     ) -> Captured:
         """Keep one more capture.
 
@@ -187,7 +187,7 @@ class Captures:
             sort_keys=False,
             allow_unicode=True,
         )
-        write_whole(self.folder / INDEX, text.encode())
+        write_atomically(self.folder / INDEX, text.encode())
 
     def _remove(self, captures: Iterable[Captured]) -> None:
         for item in captures:

@@ -1,26 +1,21 @@
-"""Daemon: the rig's calibration in the running service: the profile in force, and its drift.
+"""Daemon: the rig's calibration in the running service: the active profile, and its drift.
 
-Joins the profile on disk, the nose and the history, and does what `request/calibrate` asks; lives
-in the pipeline's thread. Knows no broker. A profile that cannot be used never stops the rig: it
-goes on uncalibrated, and says so.
+Joins the profile on disk, the nose and the history, and does what `request/calibrate` asks for;
+belongs to the pipeline's thread. Knows no broker. A profile that cannot be used never stops the
+rig: it continues uncalibrated, and reports that.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from calibration.correction import log_signals
 from calibration.drift import BaselineTracker, ControlChart
 from daemon.board.capture import MAX_CAPTURE_S, capture_from_history
-from daemon.calibrate.actions import (
-    IN_CHILD,
-    CalibrationActions,
-    active_profile,
-    settling_of,
-    settling_summary,
-)
+from daemon.calibrate.actions import CalibrationActions, active_profile, settling_summary
 from daemon.calibrate.captures import BASELINE, REFERENCE
-from daemon.requests import RequestError, number_of, only, text_of
+from daemon.request_fields import Action, Actions, number, paths_below, text
 from daemon.system.background import describe_progress, in_process
 from daemon.system.logs import get_logger
 from hardware.frames import Quality
@@ -28,11 +23,14 @@ from models.exposure import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from calibration.profile import Profile
     from daemon.board.capture import CaptureProgress
     from daemon.board.history import History
+    from daemon.calibrate.captures import Kind
     from daemon.config.settings import Config
+    from daemon.request_fields import Field
     from daemon.system.background import Data, Steps
     from models.bundle import Bundle
     from models.correction import Correction
@@ -40,21 +38,19 @@ if TYPE_CHECKING:
     from models.results import Step
 
 CALIBRATE = "calibrate"
-"""The request's name."""
+"""Name of the request."""
 
-RELOAD = "reload"
+CAPTURE_S: dict[Kind, float] = {BASELINE: 120.0, REFERENCE: 150.0}
+"""Default seconds of a capture."""
 
-CAPTURE_S = {BASELINE: 120.0, REFERENCE: 150.0}
-"""Seconds of a capture unless said otherwise."""
-
-SHORTEST_S = 10.0
+MIN_CAPTURE_S = 10.0
 
 DRIFT_EVERY_S = 1.0
-"""Clean air changes over hours: a sample a second is more than enough to follow it."""
+"""Clean air changes over hours: one sample a second is more than enough to follow it."""
 
 
 class LiveCalibration:
-    """What the service knows of its rig's calibration.
+    """The calibration of a running service's rig.
 
     Parameters
     ----------
@@ -63,11 +59,16 @@ class LiveCalibration:
     bundles : sequence of Bundle
         The models that run.
     nose : Nose
-        Takes the profile's correction.
+        Gets the profile's correction.
     history : History
         The last minutes of readings, for captures.
     changed : callable
-        Called when another profile, or none, is in force.
+        Called when another profile, or none, has become the active one.
+
+    Attributes
+    ----------
+    handle: does what `request/calibrate` asks for.
+    profile: the active one, None without one.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class LiveCalibration:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
-        self._workbench = CalibrationActions(config, bundles)
+        self._actions = CalibrationActions(config, bundles)
         self._nose = nose
         self._history = history
         self._changed = changed
@@ -89,18 +90,43 @@ class LiveCalibration:
         self._chart: ControlChart | None = None
         self._sampled_ms: int | None = None
         self.profile: Profile | None = None
+        seconds = partial(number, MIN_CAPTURE_S, MAX_CAPTURE_S)
+
+        def capture(kind: Kind, **fields: Field) -> Action:
+            return Action(
+                partial(self._capture, kind),
+                ("last_s", "seconds"),
+                last_s=seconds(None),
+                seconds=seconds(CAPTURE_S[kind]),
+                **fields,
+            )
+
+        def change(function: Callable[..., Data], **fields: Field) -> Action:
+            return Action(lambda **values: self._apply(function(**values)), **fields)
+
+        self.handle = Actions(
+            "show",
+            baseline=capture(BASELINE),
+            reference=capture(REFERENCE, label=text()),
+            fit=Action(self._fit),
+            show=change(self._actions.show),
+            score=Action(self._score, files=paths_below(config.state_dir), label=text(None)),
+            forget=change(self._actions.forget, label=text(None)),
+            undo=change(self._actions.undo),
+            reload=change(dict),
+        )
 
     @property
     def profile_id(self) -> str | None:
-        """Of the profile in force, None without one."""
+        """Of the active profile, None without one."""
         return None if self.profile is None else self.profile.id
 
     def correction(self) -> Correction | None:
-        """Return a correction of one's own, apart from the running nose's; None without one."""
+        """Return another instance than the running nose's, None without a correction."""
         return None if self.profile is None else self.profile.rig_correction()
 
     def load(self) -> None:
-        """Put the profile on disk in force; without a usable one the rig runs uncalibrated."""
+        """Apply the profile on disk; without a usable one the rig runs uncalibrated."""
         before = self.profile_id
         self.profile, self._trouble = active_profile(self._config)
         if self._trouble is not None:
@@ -117,7 +143,7 @@ class LiveCalibration:
         self._changed()
 
     def observe(self, step: Step) -> None:
-        """Follow clean air with the readings as they came, uncorrected."""
+        """Follow the drift of clean air by a reading as it was received, uncorrected."""
         if self._tracker is None or self._chart is None or self._nose.phase is not Phase.AMBIENT:
             self._sampled_ms = None
             return
@@ -131,12 +157,12 @@ class LiveCalibration:
         values[step.quality != Quality.OK] = float("nan")
         signal = log_signals(values[None])[0].tolist()
         self._tracker.update(signal, passed_s)
-        said = self._chart.verdict.recalibrate
-        if self._chart.update(signal, passed_s) and self._chart.verdict.recalibrate > said:
+        before = self._chart.verdict.recalibrate
+        if self._chart.update(signal, passed_s) and self._chart.verdict.recalibrate > before:
             self._log.warning("recalibrate", why=self._chart.verdict.reason)
 
     def report(self) -> Data:
-        """Return what `health` says of the calibration."""
+        """Return the calibration's part of `health`."""
         verdict = None if self._chart is None else self._chart.verdict
         if self._trouble is not None:
             state, why = "unusable", self._trouble
@@ -154,89 +180,47 @@ class LiveCalibration:
             "drift": {name: round(value, 4) for name, value in drift.items()},
         }
 
-    def handle(self, payload: Data) -> Data | Steps:
-        """Do what `request/calibrate` asks.
-
-        Raises
-        ------
-        ScentdError
-            If it cannot be done.
-        """
-        action = text_of(payload, "action", "show")
-        rest = {name: value for name, value in payload.items() if name != "action"}
-        if action in {BASELINE, REFERENCE}:
-            return self._capture(action, rest)
-        if action == RELOAD:
-            only(rest, ())
-            return self._reloaded({})
-        if action in IN_CHILD:
-            return self._apart(action, rest)
-        if action in self._workbench.actions:
-            return self._reloaded(self._workbench.do(action, rest))
-        raise RequestError(f"action must be one of {', '.join(self.actions)}, and {action!r} came.")
-
-    def _reloaded(self, answer: Data) -> Data:
-        """Put into force what an action may have changed on disk."""
+    def _apply(self, answer: Data) -> Data:
+        """Apply what an action may have changed on disk, and add the report to its answer."""
         profile, trouble = active_profile(self._config)
         if (profile and profile.id, trouble) != (self.profile_id, self._trouble):
             self.load()
         return {**answer, "in_force": self.report()}
 
-    @property
-    def actions(self) -> tuple[str, ...]:
-        """What may be asked, sorted."""
-        return tuple(sorted({*self._workbench.actions, BASELINE, REFERENCE, RELOAD}))
+    # A fit takes seconds of a core, and a score loads every model once more.
 
-    def _apart(self, action: str, payload: Data) -> Steps:
-        payload = {**payload, "files": self._own_files(payload)} if "files" in payload else payload
+    def _fit(self) -> Steps:
+        answer = yield from in_process("daemon.calibrate.actions:fit", self._config, doing="fit")
+        return self._apply(answer)
+
+    def _score(self, files: Sequence[Path], label: str | None) -> Steps:
         answer = yield from in_process(
-            "daemon.calibrate.actions:run_action", self._config, action, payload, doing=action
+            "daemon.calibrate.actions:score_recordings", self._config, files, label, doing="score"
         )
-        return self._reloaded(answer)
+        return self._apply(answer)
 
-    def _own_files(self, payload: Data) -> list[str]:
-        """Return the files of a request, below the state folder: a broker may read no others."""
-        files = payload["files"]
-        root = self._config.state_dir.resolve()
-        if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-            raise RequestError("files must be a list of paths below the rig's state_dir.")
-        paths = [(root / name).resolve() for name in files]
-        for name, path in zip(files, paths, strict=True):
-            if not path.is_relative_to(root):
-                raise RequestError(
-                    f"files must lie below the rig's state_dir, and {name} does not. Copy it "
-                    "there, or score it on the rig: scentd calibrate score FILE."
-                )
-        return [str(path) for path in paths]
-
-    def _capture(self, kind: Any, payload: Data) -> Steps:
-        """Take the coming seconds, or the last ones, and keep them."""
-        label = None
-        if kind == REFERENCE:
-            label = self._workbench.known_label(text_of(payload, "label"))
-            payload = {name: value for name, value in payload.items() if name != "label"}
-        only(payload, ("seconds", "last_s"))
-        if len(payload) > 1:
-            raise RequestError("Give last_s (what has been) or seconds (what comes), not both.")
-        limits = {"low": SHORTEST_S, "high": MAX_CAPTURE_S}
-        seconds = number_of(payload, "seconds", CAPTURE_S[kind], **limits)
-        if "last_s" in payload:
-            last = self._history.last(number_of(payload, "last_s", **limits))
-            return self._workbench.keep(kind, label, last)  # type: ignore[return-value]
+    def _capture(
+        self, kind: Kind, *, last_s: float | None, seconds: float, label: str | None = None
+    ) -> Data | Steps:
+        """Keep the last seconds, or the coming ones."""
+        if label is not None:
+            label = self._actions.check_label(label)
+        if last_s is not None:
+            return self._actions.keep(kind, label, self._history.last(last_s))
 
         def steps() -> Steps:
             capture = capture_from_history(self._history, seconds)
-            captured = yield from describe_progress(capture, progress)
-            return self._workbench.keep(kind, label, captured)
+            span = yield from describe_progress(capture, describe_capture)
+            return self._actions.keep(kind, label, span)
 
         return steps()
 
 
-def progress(taken: CaptureProgress) -> dict[str, Any]:
+def describe_capture(capture: CaptureProgress) -> Data:
     """Return how far a capture is, and whether the sensors have settled."""
     return {
         "doing": "capturing",
-        "seconds": round(taken.seconds, 1),
-        "of_s": taken.wanted_s,
-        **settling_summary(settling_of(taken.span)),
+        "seconds": round(capture.seconds, 1),
+        "of_s": capture.wanted_s,
+        **settling_summary(capture.span),
     }

@@ -16,7 +16,7 @@ from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import CalibrationActions
 from daemon.calibrate.captures import BASELINE, REFERENCE
 from daemon.calibrate.evaluation import sets_summary, table
-from daemon.calibrate.live import CALIBRATE, CAPTURE_S, progress
+from daemon.calibrate.live import CALIBRATE, CAPTURE_S, describe_capture
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig
@@ -131,8 +131,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.action == "score":
         answer = _score(config, args)
     else:
-        payload = _given(args, "label") if args.action == "forget" else {}
-        answer = _act(config, args.action, payload)
+        label = getattr(args, "label", None)
+        answer = _act(config, args.action, {} if label is None else {"label": label})
     if args.json:
         print(json.dumps(answer, allow_nan=False))
     else:
@@ -140,15 +140,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    values = {name: getattr(args, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _act(config: Config, action: str, payload: dict[str, Any]) -> dict[str, Any]:
     """Let the service do it, or do it here where none runs."""
     if not service_is_online(config):
-        return CalibrationActions(config).do(action, payload)
+        actions = CalibrationActions(config)
+        function: Callable[..., dict[str, Any]] = {
+            "fit": actions.fit,
+            "show": actions.show,
+            "forget": actions.forget,
+            "undo": actions.undo,
+        }[action]
+        return function(**payload)
     with Progress() as bar:
         return send_request(
             config,
@@ -164,7 +166,7 @@ def _capture(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     label = getattr(args, "label", None)
     bench = CalibrationActions(config)
     if label is not None:
-        label = bench.known_label(label)
+        label = bench.check_label(label)
     if args.recording is not None:
         return bench.keep_recording(args.action, label, args.recording)
     seconds = args.seconds or CAPTURE_S[args.action]
@@ -187,7 +189,7 @@ def _capture(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         stop = Stop(after_s=BOARD_PATIENCE * seconds + 60.0)
         with stop.on_signals():
             stretch = capture_from_port(
-                config.source, seconds, stop, lambda taken: _show(bar, progress(taken))
+                config.source, seconds, stop, lambda taken: _show(bar, describe_capture(taken))
             )
     return bench.keep(args.action, label, stretch)
 
@@ -205,8 +207,7 @@ def _score(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Score recordings here, whoever holds the port: only files are read."""
     if args.label is not None and not args.files:
         raise UsageError("--label says what recordings are of: name them, or leave it out.")
-    files = [str(path) for path in args.files]
-    return CalibrationActions(config).do("score", {"files": files, **_given(args, "label")})
+    return CalibrationActions(config).score(args.files, args.label)
 
 
 def _capture_summary(answer: dict[str, Any]) -> list[str]:

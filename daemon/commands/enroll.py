@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from calibration.profile import PROFILE
 from calibration.smell_set import SmellError
 from daemon.board.capture import capture_from_port
-from daemon.calibrate.actions import profile_at
+from daemon.calibrate.actions import read_profile
 from daemon.commands.record import positive_seconds
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig, default_state_dir
-from daemon.enroll import ENROLL, TEACH_S, Enrolment, recording_of, stores_of
+from daemon.enroll import ENROLL, TEACH_S, Enrolment, smell_stores
 from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.service_client import send_request, service_is_online
@@ -163,7 +163,7 @@ class _Rig:
         if self._teaching is None:
             state = self._state if self.config is None else self.config.state_dir
             settings = None if self.config is None else nose_settings(self.config)
-            stores = stores_of(self._bundles(), state, self._correction(state))
+            stores = smell_stores(self._bundles(), state, self._correction(state))
             self._teaching = Enrolment(stores, settings=settings)
         return self._teaching
 
@@ -176,7 +176,7 @@ class _Rig:
             that is none.
         """
         board = None if self.config is None else self.config.board
-        profile, trouble = profile_at(state / PROFILE, board)
+        profile, trouble = read_profile(state / PROFILE, board)
         if trouble is not None:
             raise SmellError(trouble)
         return None if profile is None else profile.rig_correction()
@@ -268,7 +268,7 @@ def _from_board(
     steps = rig.teaching.teach(
         rig.store,
         label,
-        recording_of(stretch),
+        stretch.recording(),
         source="live",
         promote=args.promote is True,
         past=[_past(path) for path in args.past or ()],

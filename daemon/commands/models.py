@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig
-from daemon.installed_models.requests import MODELS, listed, switched_model, version_of
+from daemon.installed_models.requests import MODELS, list_models, parse_version, switched_model
 from daemon.installed_models.store import SHIPPED, ModelStore
 from daemon.mqtt.service_client import send_request, service_is_online
 from daemon.system.logs import configure_logs
@@ -128,7 +128,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def _list_of_rig(config: Config, *, as_json: bool) -> int:
-    told = listed(ModelStore(config.state_dir), config.models)
+    told = list_models(ModelStore(config.state_dir), config.models)
     if as_json:
         print(json.dumps(told["models"]))
         return 0
@@ -188,7 +188,7 @@ def run_install(args: argparse.Namespace) -> int:
     # Here and not in the service: that may read no files of this user.
     manifest = ModelStore(config.state_dir).install(args.path)
     if args.no_switch:
-        return _tell(args, ModelStore(config.state_dir).described(manifest.name), config)
+        return _tell(args, ModelStore(config.state_dir).describe(manifest.name), config)
     return _switch(args, config, manifest.name, manifest.version)
 
 
@@ -205,7 +205,7 @@ def run_rollback(args: argparse.Namespace) -> int:
     if service_is_online(config):
         return _tell(args, _asked(config, {"action": "rollback", "name": name}), config)
     store.rollback(name)
-    return _tell(args, store.described(name), config)
+    return _tell(args, store.describe(name), config)
 
 
 def _switch(args: argparse.Namespace, config: Config, name: str, version: str) -> int:
@@ -213,8 +213,8 @@ def _switch(args: argparse.Namespace, config: Config, name: str, version: str) -
         answer = _asked(config, {"action": "switch", "name": name, "version": version})
         return _tell(args, answer, config)
     store = ModelStore(config.state_dir)
-    store.switch(name, version_of(version))
-    return _tell(args, store.described(name), config)
+    store.switch(name, parse_version(version))
+    return _tell(args, store.describe(name), config)
 
 
 def _asked(config: Config, payload: dict[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.profile import PROFILE
 from daemon.board.diagnosis import rejected_lines
-from daemon.calibrate.actions import profile_at
+from daemon.calibrate.actions import read_profile
 from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig, LogConfig
-from daemon.enroll import heads_of, stores_of
+from daemon.enroll import smell_stores, taught_heads
 from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
@@ -187,7 +187,7 @@ def _correction(state_dir: Path | None, config: Config | None) -> Correction | N
     if state_dir is None:
         return None
     board = None if config is None else config.board
-    profile, trouble = profile_at(state_dir / PROFILE, board)
+    profile, trouble = read_profile(state_dir / PROFILE, board)
     if trouble is not None:
         print(f"scentd: {trouble} Replayed uncalibrated.", file=sys.stderr)
     return None if profile is None else profile.rig_correction()
@@ -199,7 +199,7 @@ def _heads(
     """Return what the rig was taught beside the model, of a rig that is known."""
     if state_dir is None:
         return {}
-    heads, problems = heads_of(stores_of([bundle], state_dir, correction))
+    heads, problems = taught_heads(smell_stores([bundle], state_dir, correction))
     for problem in problems:
         print(f"scentd: {problem}", file=sys.stderr)
     return {model: head for model, head in heads.items() if not head.empty}

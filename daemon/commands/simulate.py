@@ -139,7 +139,7 @@ def _rig(text: str) -> OtherRig:
     """Return the rig of a seed, of a name, or of a file."""
     if text == FIXED_RIG.name:
         return FIXED_RIG
-    return OtherRig.drawn(int(text)) if text.isdecimal() else read_rig(Path(text))
+    return OtherRig.random(int(text)) if text.isdecimal() else read_rig(Path(text))
 
 
 def _training_rigs_signal(args: argparse.Namespace) -> Signal:
@@ -164,7 +164,7 @@ def _summary(report: BoardReport) -> str:
     counts = {
         "readings": report.readings,
         "bytes sent": report.sent_bytes,
-        "lines unheard": report.unheard_lines,
+        "lines unheard": report.lines_without_listener,
         "bytes overrun": report.overrun_bytes,
         "readings missed": report.missed_readings,
         "boots": report.boots,

@@ -128,7 +128,7 @@ def choose_programme(rig: DemoRig, seed: int) -> DemoSchedule:
     scenario = ",".join(
         f"air:{rig.air_s:g},{member.odour}:{rig.odour_s:g}" for member in (first, *others)
     )
-    return DemoSchedule(rig, parse_scenario(scenario, load_board(rig.board).takes))
+    return DemoSchedule(rig, parse_scenario(scenario, load_board(rig.board).fingerprints))
 
 
 def _cast(board: str) -> tuple[PlayableSubstance, ...]:

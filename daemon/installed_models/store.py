@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
-from hardware.files import sync_folder, write_whole
+from hardware.files import sync_folder, write_atomically
 from models.bundle import bundle_folder, load_bundle, shipped_bundles
 from models.manifest import MANIFEST, BundleError, BundleMissingError, read_manifest
 
@@ -160,7 +160,7 @@ class ModelStore:
             return bundle
         raise first or BundleMissingError(f"There is no model called {name!r}.")
 
-    def described(self, name: str) -> dict[str, Any]:
+    def describe(self, name: str) -> dict[str, Any]:
         """Return what there is of a model, as plain data."""
         choice = self.choice(name)
         versions = []
@@ -309,7 +309,7 @@ class ModelStore:
 
     def _choose(self, name: str, choice: Choice) -> None:
         data = {"active": choice.active, "before": list(choice.before)}
-        write_whole(self.root / name / ACTIVE, json.dumps(data).encode())
+        write_atomically(self.root / name / ACTIVE, json.dumps(data).encode())
         self._give_to_owner()
         self._log.info("in force", model=name, version=choice.active or SHIPPED)
 

@@ -16,7 +16,7 @@ from daemon.mqtt.home_assistant import AnnouncedModel, birth_topic, config_topic
 from daemon.mqtt.payloads import encode
 from daemon.mqtt.topics import ONLINE
 from daemon.system.logs import get_logger
-from hardware.files import write_whole
+from hardware.files import write_atomically
 from models.taught_head import HIDDEN_SUFFIX
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Discovery:
             if self._told.topic is None:
                 self._path.unlink(missing_ok=True)
             else:
-                write_whole(self._path, json.dumps(data).encode())
+                write_atomically(self._path, json.dumps(data).encode())
         except OSError as error:
             self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
 

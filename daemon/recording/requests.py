@@ -1,7 +1,7 @@
-"""Daemon: `request/record`: start and stop the continuous recording, say what it did and kept.
+"""Daemon: `request/record`: start and stop the continuous recording, report on it, list segments.
 
-Done in the pipeline's thread. Knows the recorder; must never read or hand out what was recorded:
-files leave the rig by other ways than its broker.
+Belongs to the pipeline's thread. Must never read or publish what was recorded: recordings leave
+the rig by other ways than its broker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from daemon.recording.segments import segments_in
-from daemon.requests import RequestError, only, text_of
+from daemon.request_fields import Action, Actions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,56 +19,36 @@ if TYPE_CHECKING:
     from daemon.system.background import Data
 
 RECORD = "record"
-"""The request's name."""
+"""Name of the request."""
 
 LISTED = 200
 """Segments that `list` names at most, the newest: an answer of some 20 KB."""
 
 
-class RecordingRequests:
-    """Answers `request/record`.
+def recording_actions(recorder: Recorder, folder: Path) -> Actions:
+    """Return what `request/record` can ask of a recorder that writes into `folder`."""
 
-    Parameters
-    ----------
-    recorder : Recorder
-        The rig's.
-    folder : Path
-        Where it writes.
-    """
+    def report() -> Data:
+        values = recorder.report
+        return {"recording": {**asdict(values), "state": values.state.value}}
 
-    def __init__(self, recorder: Recorder, folder: Path) -> None:
-        self._recorder = recorder
-        self._folder = folder
+    def start() -> Data:
+        recorder.start()
+        return report()
 
-    def handle(self, payload: Data) -> Data:
-        """Do what is asked.
+    def stop() -> Data:
+        recorder.stop()
+        return report()
 
-        Raises
-        ------
-        RequestError
-            It asks for something else than there is.
-        """
-        only(payload, ("action",))
-        action = text_of(payload, "action", "status")
-        if action == "start":
-            self._recorder.start()
-        elif action == "stop":
-            self._recorder.stop()
-        elif action == "list":
-            return {"recording": self._report(), "segments": self._segments()}
-        elif action != "status":
-            raise RequestError(
-                f"action must be status, start, stop or list, and {action!r} came. Send one of "
-                "these."
-            )
-        return {"recording": self._report()}
+    def list_segments() -> Data:
+        newest = segments_in(folder)[-LISTED:]
+        segments = [{"file": segment.path.name, "bytes": segment.size} for segment in newest]
+        return {**report(), "segments": segments}
 
-    def _report(self) -> Data:
-        report = self._recorder.report
-        return {**asdict(report), "state": report.state.value}
-
-    def _segments(self) -> list[Data]:
-        return [
-            {"file": segment.path.name, "bytes": segment.size}
-            for segment in segments_in(self._folder)[-LISTED:]
-        ]
+    return Actions(
+        "status",
+        status=Action(report),
+        start=Action(start),
+        stop=Action(stop),
+        list=Action(list_segments),
+    )

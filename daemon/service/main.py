@@ -33,8 +33,9 @@ from daemon.mqtt.payloads import Gauges, RigEvent, RigEventType
 from daemon.mqtt.publisher import BrokerState, Publisher
 from daemon.mqtt.topics import OFFLINE, ONLINE
 from daemon.recording.recorder import Recorder
-from daemon.recording.requests import RECORD, RecordingRequests
-from daemon.requests import Inbox, Requests, only
+from daemon.recording.requests import RECORD, recording_actions
+from daemon.request_fields import Action
+from daemon.requests import Inbox, Requests
 from daemon.service.reload import (
     ReloadError,
     ReloadTask,
@@ -161,18 +162,17 @@ class Service:
         self._latest: dict[str, Prediction] = {}
         self._faults: dict[str, str] = {}
         self._inference_ms: dict[str, deque[float]] = {}
+        self._requests = Requests(self._inbox, self._announcer.publish_response)
         self._take_on(Runtime.made(config, bundles, self._history))
         self._reloading = ReloadTask()
         self._trouble: str | None = None
-        self._requests = Requests(self._inbox, self._announcer.publish_response)
-        self._requests.register(STATUS, self._status)
-        self._requests.register(CALIBRATE, self._asked_to_calibrate)
-        self._requests.register(ENROLL, self._asked_to_teach)
-        self._requests.register(RELOAD, self._asked_to_reload)
-        self._installing = ModelRequests(lambda: self._config, self._begin_reload)
-        self._requests.register(MODELS, self._installing.handle)
         self._requests.register(
-            RECORD, RecordingRequests(self._recorder, config.recordings_dir).handle
+            {
+                STATUS: Action(self._status),
+                RELOAD: Action(self._begin_reload),
+                MODELS: ModelRequests(lambda: self._config, self._begin_reload).handle,
+                RECORD: recording_actions(self._recorder, config.recordings_dir),
+            }
         )
         self._started_s = time.monotonic()
         self._board = BoardMonitor(config.source.baud)
@@ -191,7 +191,7 @@ class Service:
             rig_id=config.rig_id,
             config=config.mqtt,
             outbox=self._outbox,
-            on_request=self._inbox.take_in if config.mqtt.requests else None,
+            on_request=self._inbox.receive if config.mqtt.requests else None,
             listeners={} if birth is None else {birth: discovery.on_birth},
         )
         discovery.begin(publisher)
@@ -201,7 +201,8 @@ class Service:
         """Recognise with `mind` from now on."""
         self._mind = mind
         self._bundles, self._nose = mind.bundles, mind.nose
-        self._calibrating, self._teaching = mind.calibrating, mind.teaching
+        self._calibrating = mind.calibrating
+        self._requests.register({CALIBRATE: mind.calibrating.handle, ENROLL: mind.teaching.handle})
         names = [bundle.manifest.name for bundle in mind.bundles]
         self._latest = {name: said for name, said in self._latest.items() if name in names}
         self._faults = {name: why for name, why in self._faults.items() if name in names}
@@ -375,12 +376,6 @@ class Service:
     def _wake(self) -> None:
         self._reader.wake()
 
-    def _asked_to_calibrate(self, payload: Data) -> Data | Steps:
-        return self._calibrating.handle(payload)
-
-    def _asked_to_teach(self, payload: Data) -> Data | Steps:
-        return self._teaching.handle(payload)
-
     def _hung_up(self) -> None:
         """Do what SIGHUP asks for."""
         self._log.info("the configuration is read again", file=str(self._path))
@@ -388,11 +383,6 @@ class Service:
             self._reloading.begin(self._reload())
         except ReloadError as error:
             self._log.warning(str(error))
-
-    def _asked_to_reload(self, payload: Data) -> Steps:
-        """Do what `request/reload` asks for."""
-        only(payload, ())
-        return self._begin_reload()
 
     def _begin_reload(self) -> Steps:
         self._reloading.begin(self._reload())
@@ -450,7 +440,7 @@ class Service:
 
     def _check_idle(self) -> None:
         """Refuse to change what is being calibrated or taught this moment."""
-        if self._requests.at_work_on(CALIBRATE, ENROLL):
+        if self._requests.works_on(CALIBRATE, ENROLL):
             raise ReloadError(
                 "The rig is being calibrated or taught a smell this moment. Let that end, then "
                 "reload."
@@ -488,9 +478,8 @@ class Service:
         self._reader = Reader(SerialSource(config.source))
         self._reader.__enter__()
 
-    def _status(self, payload: Data) -> Data:
+    def _status(self) -> Data:
         """Answer `request/status`: the rig in one look."""
-        only(payload, ())
         return {
             "rig_id": self._config.rig_id,
             "scentd_version": self._version,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from daemon.calibrate.live import LiveCalibration
-from daemon.enroll import Enrolment, stores_of
+from daemon.enroll import Enrolment, smell_stores
 from daemon.installed_models.loading import live_nose, nose_settings
 from hardware.frames import SensorFrame
-from hardware.readings import judge_range
+from hardware.readings import range_quality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,14 +76,18 @@ class Runtime:
             heads[model] = head
 
         teaching = Enrolment(
-            stores_of(bundles, config.state_dir),
+            smell_stores(bundles, config.state_dir),
             speak_with,
             history=history,
             settings=nose_settings(config),
         )
         # What was taught is heard through the correction in force.
         calibrating = LiveCalibration(
-            config, bundles, nose, history, lambda: teaching.calibrate(calibrating.correction())
+            config,
+            bundles,
+            nose,
+            history,
+            lambda: teaching.set_correction(calibrating.correction()),
         )
         return cls(tuple(bundles), nose, calibrating, teaching, heads)
 
@@ -101,7 +105,7 @@ class Runtime:
         while len(stretch := history.since(newest_ms)):
             times = stretch.t_ms[:READINGS_A_STEP].tolist()
             for values, t_ms in zip(stretch.values, times, strict=False):
-                self.nose.process(SensorFrame(0, None, values, judge_range(values)), t_ms=t_ms)
+                self.nose.process(SensorFrame(0, None, values, range_quality(values)), t_ms=t_ms)
             newest_ms = times[-1]
             yield {"doing": "hearing the last minutes", "seconds": round(stretch.seconds, 1)}
         return {}

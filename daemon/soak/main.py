@@ -331,7 +331,7 @@ def storm(
             balance=balance(
                 rig.boots,
                 tuple(consumer.heard),
-                sent=board_report.readings - board_report.unheard_lines,
+                sent=board_report.readings - board_report.lines_without_listener,
             ),
             recovery_s=dict(under.recovery_s),
             broker=broker.name,

@@ -92,7 +92,7 @@ class BoardReport:
     ----------
     readings: rows taken from the signal and sent, or lost on the way.
     sent_bytes: bytes that the pseudo-terminal took.
-    unheard_lines: lines nobody had the port open for.
+    lines_without_listener: lines nobody had the port open for.
     overrun_bytes: bytes lost because the listener did not read in time.
     missed_readings: readings that fell into a pause or an unplugged time.
     boots: times the board started, the first one included.
@@ -102,7 +102,7 @@ class BoardReport:
 
     readings: int = 0
     sent_bytes: int = 0
-    unheard_lines: int = 0
+    lines_without_listener: int = 0
     overrun_bytes: int = 0
     missed_readings: int = 0
     boots: int = 0
@@ -135,7 +135,7 @@ class _PseudoTerminal:
                 os.close(self._master)
                 raise
 
-    def heard(self) -> bool:
+    def has_listener(self) -> bool:
         """Whether somebody has the port open."""
         return not any(event & select.POLLHUP for _, event in self._poll.poll(0))
 
@@ -492,8 +492,8 @@ class SimulatedBoard:
 
     def _transmit(self, terminal: _PseudoTerminal, data: bytes) -> None:
         terminal.discard_input()
-        if not terminal.heard():
-            self._count(readings=1, unheard_lines=1)
+        if not terminal.has_listener():
+            self._count(readings=1, lines_without_listener=1)
             return
         sent = terminal.send(data)
         self._count(readings=1, sent_bytes=sent, overrun_bytes=len(data) - sent)
@@ -513,7 +513,7 @@ class SimulatedBoard:
 
     def _await_listener(self) -> None:
         terminal = self._terminal
-        while terminal is not None and not self._stop.is_set() and not terminal.heard():
+        while terminal is not None and not self._stop.is_set() and not terminal.has_listener():
             self._stop.wait(_POLL_S)
         self._stop.wait(self._SETTLE_S)
 
@@ -524,7 +524,7 @@ class SimulatedBoard:
         empty = 0
         # The kernel hands bytes over in the background, so "nothing unread" counts when it stays.
         while terminal is not None and empty < _EMPTY_POLLS and time.monotonic() < give_up:
-            if not terminal.heard() or self._stop.wait(_POLL_S):
+            if not terminal.has_listener() or self._stop.wait(_POLL_S):
                 return
             empty = empty + 1 if terminal.unread_bytes() == 0 else 0
 

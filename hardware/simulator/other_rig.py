@@ -101,7 +101,7 @@ class OtherPart:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """How far parts of one type differ: standard deviations of what `drawn` draws.
+    """How far parts of one type differ: standard deviations of what `OtherRig.random` draws.
 
     The makers leave their parts much room: an MQ-135's resistance lies within 30 to 200 kOhm and
     its slope anywhere below 0.65 (Winsen's sheet), the MEMS parts' clean-air resistances differ
@@ -152,7 +152,7 @@ class OtherRig:
             )
 
     @classmethod
-    def drawn(cls, seed: int, strength: float = 1.0) -> OtherRig:
+    def random(cls, seed: int, strength: float = 1.0) -> OtherRig:
         """Draw a rig by chance.
 
         Parameters
@@ -164,15 +164,15 @@ class OtherRig:
         if not 0 <= strength < np.inf:
             raise UsageError(f"A rig's strength must not be negative, got {strength:g}.")
         rng = np.random.default_rng(seed)
-        parts = tuple(_drawn_part(CHANNELS[index].part, rng, strength) for index in GAS_SENSORS)
+        parts = tuple(_random_part(CHANNELS[index].part, rng, strength) for index in GAS_SENSORS)
         temperature, pressure, humidity = (
             round(float(strength * _ENVIRONMENT_SPREAD[name] * rng.standard_normal()), 2)
             for name in _ENVIRONMENT
         )
         return cls(f"drawn-{seed}", parts, (temperature, pressure, humidity), seed)
 
-    def heard(
-        self, values: NDArray[np.float32], rate_hz: float, *, take: int | None = None
+    def transform(
+        self, values: NDArray[np.float32], rate_hz: float, *, drift_seed: int | None = None
     ) -> NDArray[np.float32]:
         """Return a whole recording as this rig would have sent it.
 
@@ -180,18 +180,19 @@ class OtherRig:
         ----------
         values: float32[n, 12], as the training rig sent them; NaN where unusable stays NaN.
         rate_hz: readings per second.
-        take: chooses the drift's walk; None takes another one for every recording, by its
+        drift_seed: of the random walk of the drift; None derives one from the recording, by its
             readings.
 
         Returns
         -------
         float32[n, 12], rounded and clipped as boards send.
         """
-        chosen = zlib.crc32(np.ascontiguousarray(values).tobytes()) if take is None else take
-        return _Ears(self, 1.0 / rate_hz, chosen).hear(values)
+        if drift_seed is None:
+            drift_seed = zlib.crc32(np.ascontiguousarray(values).tobytes())
+        return _RigState(self, 1.0 / rate_hz, drift_seed).transform(values)
 
 
-def _drawn_part(part: Part, rng: np.random.Generator, strength: float) -> OtherPart:
+def _random_part(part: Part, rng: np.random.Generator, strength: float) -> OtherPart:
     spread = _SPREADS[part]
     draws = strength * rng.standard_normal(6)
     return OtherPart(
@@ -259,15 +260,15 @@ class OtherRigSignal:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield float32[12] rows from the beginning; every iteration is the same."""
-        ears = _Ears(self._rig, 1.0 / self.rate_hz, take=0)
+        state = _RigState(self._rig, 1.0 / self.rate_hz, drift_seed=0)
         for values in self._signal:
-            yield ears.hear(values[np.newaxis])[0]
+            yield state.transform(values[np.newaxis])[0]
 
 
-class _Ears:
+class _RigState:
     """A rig listening: the state that its lags and its drift keep from reading to reading."""
 
-    def __init__(self, rig: OtherRig, dt_s: float, take: int) -> None:
+    def __init__(self, rig: OtherRig, dt_s: float, drift_seed: int) -> None:
         columns = np.array([dataclasses.astuple(part) for part in rig.parts]).T
         gain, r0, self._gamma, response_s, self._humidity, drift, self._offset = columns
         self._shift = np.log(gain) - np.log(r0)
@@ -275,13 +276,13 @@ class _Ears:
         with np.errstate(divide="ignore"):
             self._follow = np.where(response_s > 0, -np.expm1(-dt_s / response_s), 1.0)
         self._kick = drift * np.sqrt(dt_s / 3600.0)
-        self._rng = np.random.default_rng([rig.seed, take])
+        self._rng = np.random.default_rng([rig.seed, drift_seed])
         self._air = _ln_conductance_in_air()
         self._level = np.full(N_GAS, np.nan)
         self._walk = np.zeros(N_GAS)
         self._humid = 0.0
 
-    def hear(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def transform(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the next readings, float32[n, 12], as this rig sends them."""
         heard = values.astype(np.float64)
         gases = heard[:, _GAS]

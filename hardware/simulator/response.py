@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hardware.simulator.tables import BoardModel, Take
+    from hardware.simulator.tables import BoardModel, Fingerprint
 
 _MAX_LOG_DOSE = 60.0
 """exp(60) is beyond any sensor's range and still far from overflow."""
@@ -41,10 +41,10 @@ _IS_GROVE = np.array([CHANNELS[index].part is Part.GROVE for index in GAS_SENSOR
 _IS_MQ = np.array([CHANNELS[index].part is Part.MQ for index in GAS_SENSORS])
 
 
-def relaxed_response(take: Take, t_s: float, middle_s: float) -> NDArray[np.float64]:
+def relaxed_response(fingerprint: Fingerprint, t_s: float, middle_s: float) -> NDArray[np.float64]:
     """Return ln(G / G_air), float64[8], `t_s` seconds into an exposure at full concentration."""
     decay = np.exp(-t_s / _RELAXATION_TIMES_S) - np.exp(-middle_s / _RELAXATION_TIMES_S)
-    response: NDArray[np.float64] = take.response + take.relaxation @ decay
+    response: NDArray[np.float64] = fingerprint.response + fingerprint.relaxation @ decay
     return response
 
 

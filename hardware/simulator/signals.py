@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from hardware.recording import Recording
     from hardware.simulator.scenario import Episode
-    from hardware.simulator.tables import BoardModel, Take
+    from hardware.simulator.tables import BoardModel, Fingerprint
 
 MIN_RATE_HZ = 0.1
 MAX_RATE_HZ = 100.0
@@ -104,8 +104,8 @@ class SyntheticSignal:
     ----------
     scenario: episodes, or their text, such as ``almond:60,air:30,banana=.5+mango=.5:60``.
     rate_hz: readings per second, by default that of the board's own recordings.
-    seed: chooses the takes, the noise and the weather.
-    loop: begin again at the end, for ever, with fresh takes and noise.
+    seed: chooses the fingerprints, the noise and the weather.
+    loop: begin again at the end, for ever, with fresh fingerprints and noise.
     board: the board whose tables are played, or its name.
 
     Raises
@@ -126,7 +126,9 @@ class SyntheticSignal:
         self._board = load_board(board) if isinstance(board, str) else board
         self.rate_hz = _checked_rate(self._board.rate_hz if rate_hz is None else rate_hz)
         self.episodes = (
-            parse_scenario(scenario, self._board.takes) if isinstance(scenario, str) else scenario
+            parse_scenario(scenario, self._board.fingerprints)
+            if isinstance(scenario, str)
+            else scenario
         )
         self._seed = seed
         self._loop = loop
@@ -151,10 +153,10 @@ class SyntheticSignal:
 
 
 class _Exposure:
-    """One episode with the takes that chance chose for its substances."""
+    """One episode with randomly chosen fingerprints for its substances."""
 
     _SIZE_SPREAD = 0.03
-    """Between two exposures to the same sample, beyond what the takes already differ by."""
+    """Between two exposures to the same sample, beyond what the fingerprints already differ by."""
 
     def __init__(self, board: BoardModel, episode: Episode, rng: np.random.Generator) -> None:
         self._board = board
@@ -163,19 +165,25 @@ class _Exposure:
             concentration * float(np.exp(self._SIZE_SPREAD * rng.standard_normal()))
             for _, concentration in episode.components
         ]
-        self._takes: list[Take] = [
-            board.takes[name][int(rng.integers(len(board.takes[name])))] for name in names
+        self._fingerprints: list[Fingerprint] = [
+            board.fingerprints[name][int(rng.integers(len(board.fingerprints[name])))]
+            for name in names
         ]
         self.loadings = (
             mixed_loadings(board, names, self._concentrations) if names else board.loadings[AIR]
         )
         self.rise_s: NDArray[np.float64] = (
-            np.mean([take.rise_s for take in self._takes], axis=0) if names else board.recovery_s
+            np.mean([fingerprint.rise_s for fingerprint in self._fingerprints], axis=0)
+            if names
+            else board.recovery_s
         )
 
     def target(self, t_s: float) -> NDArray[np.float64]:
         """Return ln(G / G_air), float64[8], that the sensors are heading for."""
-        responses = [relaxed_response(take, t_s, self._board.middle_s) for take in self._takes]
+        responses = [
+            relaxed_response(fingerprint, t_s, self._board.middle_s)
+            for fingerprint in self._fingerprints
+        ]
         return mixed_response(responses, self._concentrations, self._board.exponent)
 
 

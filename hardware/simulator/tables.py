@@ -45,7 +45,7 @@ MIXTURE_BOARD = "mixtures"
 BOARDS_FILE = "boards.csv"
 FINGERPRINTS_FILE = "fingerprints.csv"
 FLUCTUATIONS_FILE = "fluctuations.csv"
-CAST_FILE = "cast.csv"
+PLAYABLE_FILE = "playable.csv"
 
 RELAXATION_TIMES_S: tuple[float, ...] = (10.0, 30.0, 90.0, 270.0, 900.0)
 """Time constants that a slow transient is made of. Oxide layers relax over a spread of times; a
@@ -75,7 +75,7 @@ class TableError(ScentdError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Take:
+class Fingerprint:
     """How one exposure moved the channels; arrays are in the order of `GAS_SENSORS`.
 
     Attributes
@@ -98,13 +98,13 @@ class BoardModel:
     ----------
     name: the board's name in the tables.
     rate_hz: the rate of the recordings it was fitted to.
-    middle_s: time into an exposure at which `Take.response` holds.
+    middle_s: time into an exposure at which `Fingerprint.response` holds.
     clean_air: float64[8], log-conductance in clean air (of an MQ part, ln ppm).
     exponent: float64[8], beta of G = G0 (1 + a c)^beta.
     recovery_s: float64[8], time constant with which the sensor follows a falling gas.
     humidity: float64[8], change of log-conductance per 10 %RH.
     band_times_s: float64[bands], correlation time of each band of fluctuations.
-    takes: exposures per substance.
+    fingerprints: by substance, one per recorded exposure.
     loadings: float64[bands + 1, 8, 8] per substance and for `air`: each band's fluctuation is
         loadings @ independent unit processes; the last is fresh in every reading.
     """
@@ -117,13 +117,13 @@ class BoardModel:
     recovery_s: NDArray[np.float64]
     humidity: NDArray[np.float64]
     band_times_s: NDArray[np.float64]
-    takes: dict[str, tuple[Take, ...]]
+    fingerprints: dict[str, tuple[Fingerprint, ...]]
     loadings: dict[str, NDArray[np.float64]]
 
     @property
     def substances(self) -> tuple[str, ...]:
         """Names that a scenario may use, sorted."""
-        return tuple(sorted(self.takes))
+        return tuple(sorted(self.fingerprints))
 
 
 def board_names() -> tuple[str, ...]:
@@ -181,7 +181,7 @@ def load_playable(
             int(row["right"]),
             float(row["right_after_s"]) if row["right_after_s"] else None,
         )
-        for row in _rows(where, CAST_FILE)
+        for row in _rows(where, PLAYABLE_FILE)
         if row["board"] == board
     )
     return tuple(member for member in members if member.right >= least_right * member.trials)
@@ -212,8 +212,8 @@ def _assemble(
         for column, array in parts.items():
             array[_sensor(row["channel"])] = float(row[column])
     band_times_s, loadings = _loadings(fluctuations)
-    takes = _takes(fingerprints)
-    missing = sorted({*takes, AIR} - set(loadings))
+    by_substance = _fingerprints(fingerprints)
+    missing = sorted({*by_substance, AIR} - set(loadings))
     if missing:
         raise ValueError(f"no fluctuations of {', '.join(missing)}")
     return BoardModel(
@@ -225,25 +225,26 @@ def _assemble(
         recovery_s=parts["recovery_s"],
         humidity=parts["humidity_per_10rh"],
         band_times_s=band_times_s,
-        takes=takes,
+        fingerprints=by_substance,
         loadings=loadings,
     )
 
 
-def _takes(rows: list[dict[str, str]]) -> dict[str, tuple[Take, ...]]:
-    """Gather one `Take` from the rows of its channels; a channel without a row did not move."""
-    takes: dict[str, dict[str, Take]] = {}
+def _fingerprints(rows: list[dict[str, str]]) -> dict[str, tuple[Fingerprint, ...]]:
+    """Return one `Fingerprint` per exposure; a channel without a row did not respond."""
+    found: dict[str, dict[str, Fingerprint]] = {}
     for row in rows:
-        of_substance = takes.setdefault(row["substance"], {})
-        take = of_substance.get(row["take"])
-        if take is None:
-            take = Take(np.zeros(N_GAS), np.zeros((N_GAS, len(RELAXATION_TIMES_S))), np.ones(N_GAS))
-            of_substance[row["take"]] = take
+        exposures = found.setdefault(row["substance"], {})
+        if row["take"] not in exposures:
+            exposures[row["take"]] = Fingerprint(
+                np.zeros(N_GAS), np.zeros((N_GAS, len(RELAXATION_TIMES_S))), np.ones(N_GAS)
+            )
+        one = exposures[row["take"]]
         sensor = _sensor(row["channel"])
-        take.response[sensor] = float(row["response"])
-        take.rise_s[sensor] = float(row["rise_s"])
-        take.relaxation[sensor] = [float(row[f"relax_{tau:g}s"]) for tau in RELAXATION_TIMES_S]
-    return {name: tuple(of_substance.values()) for name, of_substance in takes.items()}
+        one.response[sensor] = float(row["response"])
+        one.rise_s[sensor] = float(row["rise_s"])
+        one.relaxation[sensor] = [float(row[f"relax_{tau:g}s"]) for tau in RELAXATION_TIMES_S]
+    return {substance: tuple(exposures.values()) for substance, exposures in found.items()}
 
 
 def _loadings(

@@ -13,9 +13,9 @@ from calibration.smell_set import SmellError
 from daemon.board.history import History, NoHistoryError
 from daemon.cli import main
 from daemon.config.loading import load_config
-from daemon.enroll import Enrolment, heads_of, stores_of
+from daemon.enroll import Enrolment, smell_stores, taught_heads
 from daemon.mqtt.service_client import send_request
-from daemon.requests import RequestError
+from daemon.request_fields import RequestError
 from daemon.system.background import finish
 from hardware.frames import SensorFrame
 from hardware.simulator.board import SimulatedBoard
@@ -51,7 +51,7 @@ class Rig:
         self.nose = Nose([bundle], NoseSettings(live_stride_s=2), skip_warm_up=True)
         self.history = History()
         self.teaching = Enrolment(
-            stores_of([bundle], state), self.nose.set_head, history=self.history
+            smell_stores([bundle], state), self.nose.set_head, history=self.history
         )
         self.frames = 0
 
@@ -143,7 +143,7 @@ def test_what_was_taught_outlives_a_restart(rig: Rig, bundle: Bundle, tmp_path: 
     rig.smell(readings(PETROL, 60))
     rig.ask(label="petrol", last_s=50, promote=True)
     again = Rig(bundle, tmp_path / "state")
-    again.teaching.begin()
+    again.teaching.load()
     assert again.smell(readings(PETROL, 60, seed=4))[-1].label == "petrol"
 
 
@@ -165,10 +165,10 @@ def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
         def reset(self) -> None:
             """Nothing is remembered."""
 
-    rig.teaching.calibrate(Still())
+    rig.teaching.set_correction(Still())
     assert before > 1.0
     assert store.head()[0].taught[0].mean[CO] == pytest.approx(0.0, abs=1e-6)
-    rig.teaching.calibrate(None)
+    rig.teaching.set_correction(None)
     assert store.head()[0].taught[0].mean[CO] == pytest.approx(before)
 
 
@@ -179,18 +179,19 @@ def test_a_smell_whose_readings_are_lost_is_not_said_after_a_new_calibration(rig
     assert rig.smell(values[60:75])[-1].label == "petrol"
     for path in (rig.teaching.store().folder / "exposures").iterdir():
         path.unlink()
-    rig.teaching.calibrate(None)
+    rig.teaching.set_correction(None)
     assert "petrol" not in dict(rig.smell(values[75:])[-1].top)
 
 
 def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: Path) -> None:
     rig.ask(action="hide", label="lemon")
     rig.teaching.store().folder.joinpath("index.yaml").write_text("][")
-    heads, (problem,) = heads_of(stores_of([rig.teaching.store().bundle], tmp_path / "state"))
+    stores = smell_stores([rig.teaching.store().bundle], tmp_path / "state")
+    heads, (problem,) = taught_heads(stores)
     assert heads == {}
     assert "--rollback" in problem
     again = Rig(rig.teaching.store().bundle, tmp_path / "state")
-    again.teaching.begin()
+    again.teaching.load()
     assert again.smell(readings(LEMON, 60))[-1].label == "lemon"
 
 
@@ -199,7 +200,7 @@ def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: P
     [
         ({"action": "sniff"}, "teach, list"),
         ({"label": "petrol", "last_s": 30, "seconds": 30}, "not both"),
-        ({"label": "petrol", "last": 30}, "last is nothing"),
+        ({"label": "petrol", "last": 30}, "no field last"),
         ({"label": "petrol", "last_s": "30"}, "last_s must be a number"),
         ({"last_s": 30}, "label must be text"),
         ({"label": "petrol", "last_s": 30, "promote": "yes"}, "true or false"),

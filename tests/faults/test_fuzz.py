@@ -388,7 +388,7 @@ class Desk:
         self.answers.clear()
         inbox, requests = self.service._inbox, self.service._requests
         inbox._tokens = math.inf  # the rate is limited elsewhere
-        inbox.take_in(command, payload, False)
+        inbox.receive(command, payload, False)
         for _ in range(3):
             requests.work()
         requests.close()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hardware.frames import Quality
-from hardware.protocol import LineDecoder, encode_scent, judge_range
+from hardware.protocol import LineDecoder, encode_scent, range_quality
 from tests.hardware.protocol_lines import GOOD
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def test_the_decoder_reads_back_the_very_bits_that_the_board_sent(
         assert frame.values.tobytes() == row[:12].tobytes()
         assert frame.mq_volts is not None
         assert np.array(frame.mq_volts, np.float32).tobytes() == row[12:].tobytes()
-        assert np.array_equal(frame.quality, judge_range(row[:12]))
+        assert np.array_equal(frame.quality, range_quality(row[:12]))
 
 
 def test_no_line_is_longer_than_the_board_provides_for(
@@ -159,7 +159,7 @@ def test_an_mq_part_at_its_rails_or_absent_is_said_so(
 ) -> None:
     sent = ppm(run_host, volts)
     assert sent == expected or (math.isnan(sent) and math.isnan(expected))
-    verdict = judge_range(np.array([*GOOD[:4], sent, *GOOD[5:]], np.float32))[4]
+    verdict = range_quality(np.array([*GOOD[:4], sent, *GOOD[5:]], np.float32))[4]
     wanted = {0.0: Quality.OK, 5.0: Quality.SATURATED, 5.2: Quality.SATURATED}
     assert verdict == wanted.get(volts, Quality.MISSING)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hardware.channels import CHANNEL_NAMES, GAS_CHANNELS, N_CHANNELS, channel_index
 from hardware.frames import Quality, SensorFrame
 from hardware.health import ChannelHealth, HealthSettings
-from hardware.protocol import judge_range
+from hardware.protocol import range_quality
 from hardware.recording import read_recording
 from tests.hardware.protocol_lines import GOOD
 
@@ -48,7 +48,7 @@ def judge_all(
     health = health or ChannelHealth()
     return np.array(
         [
-            health.judge(frame_of(row, seq), round(seq * period_s * 1000))
+            health.assess(frame_of(row, seq), round(seq * period_s * 1000))
             for seq, row in enumerate(rows)
         ]
     )
@@ -56,7 +56,7 @@ def judge_all(
 
 def frame_of(row: NDArray[np.float32], seq: int, *, restarted: bool = False) -> SensorFrame:
     values = np.array(row, np.float32)
-    return SensorFrame(seq, None, values, judge_range(values), None, restarted)
+    return SensorFrame(seq, None, values, range_quality(values), None, restarted)
 
 
 def flagged(verdicts: NDArray[np.uint8], quality: Quality) -> set[str]:
@@ -127,7 +127,7 @@ def test_siblings_that_only_woke_up_later_convict_nobody() -> None:
     rows = living_rows(60)
     rows[:5, :2] = 0
     rows[:, channel_index("CO")] = 830
-    decoded = np.array([judge_range(row) for row in rows])
+    decoded = np.array([range_quality(row) for row in rows])
     assert np.array_equal(judge_all(rows), decoded)
 
 
@@ -206,7 +206,7 @@ def test_what_was_before_a_gap_or_a_restart_convicts_nobody(how: str) -> None:
     later_s = 300 if how == "gap" else 14
     judge_all(before, health=health)
     verdicts = [
-        health.judge(
+        health.assess(
             frame_of(row, seq, restarted=how == "restart" and seq == 0), (later_s + seq) * 1000
         )
         for seq, row in enumerate(after)
@@ -265,7 +265,7 @@ def test_what_the_decoder_said_stays_said() -> None:
     rows[::2, channel_index("CO")] = 0
     rows[1::3, channel_index("LPG")] = math.inf
     rows[5::7, channel_index("VOC")] = math.nan
-    decoded = np.array([judge_range(row) for row in rows])
+    decoded = np.array([range_quality(row) for row in rows])
     assert np.array_equal(judge_all(rows), decoded)
 
 
@@ -287,7 +287,7 @@ def test_anything_is_judged_without_error_and_no_verdict_of_the_decoder_is_lifte
     for seq, row in enumerate(rows):
         t_ms += steps_ms[seq]
         frame = frame_of(np.array(row, np.float32), seq)
-        verdict = health.judge(frame, t_ms)
+        verdict = health.assess(frame, t_ms)
         assert verdict.dtype == np.uint8
         assert verdict.shape == (N_CHANNELS,)
         bad = frame.quality != Quality.OK
@@ -300,7 +300,7 @@ def test_verdicts_cannot_be_written_to() -> None:
     rows[4, 0] = 1022
     health = ChannelHealth()
     for seq, row in enumerate(rows):
-        verdict = health.judge(frame_of(row, seq), seq * 1000)
+        verdict = health.assess(frame_of(row, seq), seq * 1000)
         with pytest.raises(ValueError, match="read-only"):
             verdict[0] = 0
 
@@ -329,7 +329,7 @@ def test_no_gas_channel_of_a_good_recording_is_doubted(smellnet: Path, layout: s
         period_ms = 1000 / recording.nominal_rate_hz
         verdicts = np.array(
             [
-                health.judge(frame, round(row * period_ms))
+                health.assess(frame, round(row * period_ms))
                 for row, frame in enumerate(recording.frames())
             ]
         )

@@ -23,7 +23,7 @@ from hardware.protocol import (
     encode_labelled,
     encode_scent,
     format_number,
-    judge_range,
+    range_quality,
 )
 from tests.hardware.protocol_lines import (
     GOOD,
@@ -411,7 +411,7 @@ def test_a_number_beyond_float32_is_infinite() -> None:
 @pytest.mark.parametrize("name", CHANNEL_NAMES)
 def test_absence_is_missing_and_infinity_saturates_every_channel(name: str) -> None:
     for value, expected in ((math.nan, Quality.MISSING), (math.inf, Quality.SATURATED)):
-        verdict = judge_range(np.array(changed(**{name: value}), np.float32))
+        verdict = range_quality(np.array(changed(**{name: value}), np.float32))
         assert verdict[channel_index(name)] == expected
         assert np.count_nonzero(verdict) == 1
 
@@ -433,7 +433,7 @@ def test_absence_is_missing_and_infinity_saturates_every_channel(name: str) -> N
 def test_ends_of_scale_are_judged_as_the_channel_table_says(
     name: str, value: float, expected: Quality
 ) -> None:
-    verdict = judge_range(np.array(changed(**{name: value}), np.float32))
+    verdict = range_quality(np.array(changed(**{name: value}), np.float32))
     assert verdict[channel_index(name)] == expected
 
 
@@ -569,7 +569,7 @@ def test_every_dialect_returns_the_very_bits_that_were_encoded(row: list[float])
     for line in (encode_scent(1, 2, values), encode_labelled(values), encode_csv(values)):
         [frame] = decode(line)[0]
         assert same_bits(frame.values, values)
-        assert frame.quality.tobytes() == judge_range(values).tobytes()
+        assert frame.quality.tobytes() == range_quality(values).tobytes()
 
 
 @given(FLOAT32)

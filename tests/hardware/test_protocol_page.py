@@ -56,6 +56,6 @@ def test_the_table_of_values_is_the_channel_table() -> None:
 
 def test_limits_and_kinds_of_damage_are_those_of_the_decoder() -> None:
     assert f"{MAX_LINE_BYTES} bytes" in PAGE
-    table = PAGE.partition("## What damage is called")[2]
+    table = PAGE.partition("## Kinds of damage")[2]
     named = set(re.findall(r"`(\w+)`", table))
     assert {field.name for field in fields(LineCounts)} - {"lines"} <= named

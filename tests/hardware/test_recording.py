@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.frames import Quality
-from hardware.protocol import LineDecoder, encode_csv, encode_csv_header, encode_scent, judge_range
+from hardware.protocol import (
+    LineDecoder,
+    encode_csv,
+    encode_csv_header,
+    encode_scent,
+    range_quality,
+)
 from hardware.recording import (
     RecordingError,
     RecordingWriter,
@@ -159,7 +165,7 @@ def test_what_was_written_is_read_back_bit_for_bit(
     written = np.array([values for _, values in rows], np.float32)
     written[np.isnan(written)] = np.nan  # one NaN: payload bits do not travel
     assert back.values.tobytes() == written.tobytes()
-    assert back.quality.tobytes() == b"".join(judge_range(row).tobytes() for row in written)
+    assert back.quality.tobytes() == b"".join(range_quality(row).tobytes() for row in written)
     assert back.timestamp_ms is not None
     assert back.timestamp_ms.tolist() == [t_ms for t_ms, _ in rows]
 

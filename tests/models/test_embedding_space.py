@@ -28,7 +28,7 @@ def drawn(centres: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def measured(shrinkage: float = 0.1) -> EmbeddingSpace:
-    return EmbeddingSpace.measured(
+    return EmbeddingSpace.fit(
         drawn(CENTRES, 500, 1), np.repeat(np.arange(3), 500), LABELS, shrinkage
     )
 
@@ -72,7 +72,7 @@ def test_arrays_of_other_labels_are_refused() -> None:
 
 def test_a_label_without_windows_is_named() -> None:
     with pytest.raises(UsageError, match="none of c"):
-        EmbeddingSpace.measured(drawn(CENTRES[:2], 5, 1), np.repeat([0, 1], 5), LABELS)
+        EmbeddingSpace.fit(drawn(CENTRES[:2], 5, 1), np.repeat([0, 1], 5), LABELS)
 
 
 def scores_of(name: NoveltyName, x: np.ndarray, **given: list[TaughtSmell]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.embedding_space import EmbeddingSpace
-from models.taught_head import NEVER, HeadError, TaughtHead, TaughtSmell
+from models.taught_head import HIDDEN_LOG_PROBABILITY, HeadError, TaughtHead, TaughtSmell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def test_a_hidden_label_is_never_said_and_its_share_goes_to_the_others(
     head = TaughtHead((soap(),), hidden=frozenset({"lemon"}))
     for embedding in (at(0), at(0, 1000.0)):
         said = head.log_probabilities(space, LOGITS, embedding, 1.0, 1.0)
-        assert said[0] == NEVER
+        assert said[0] == HIDDEN_LOG_PROBABILITY
         assert np.isfinite(said).all()
         assert np.exp(said).sum() == pytest.approx(1.0)
 

@@ -279,7 +279,7 @@ def test_student_learns_what_its_teachers_agree_on(data: Dataset, tmp_path: Path
         "cpu",
         [train_network(CONFIG, wrong).network],
     )
-    misled = fitting._run(trainer, None, lambda _step, _loss: None).network
+    misled = trainer.run().network
     x, mask, target = WindowSampler(data, trainer.spec, PLAIN, seed=6).batch(64)
 
     def hits(network: torch.nn.Module, shift: int) -> float:
@@ -406,7 +406,7 @@ def test_bundle_of_a_fitted_network_agrees_with_torch(data: Dataset, tmp_path: P
 
 
 def test_partial_window_ignores_what_lies_beyond_its_mask() -> None:
-    network = build_network("substance", CONFIG.network, window=20, n_features=4, n_labels=3).eval()
+    network = build_network("substance", CONFIG.network, SPEC, 3).eval()
     x = torch.randn(2, 20, 4)
     x[1, 13:] = 1e6
     x[0, :13] = x[1, :13]
@@ -417,7 +417,7 @@ def test_partial_window_ignores_what_lies_beyond_its_mask() -> None:
 
 
 def test_mixture_graph_ends_in_probabilities_and_integer_products() -> None:
-    network = build_network("mixture", CONFIG.network, window=20, n_features=4, n_labels=3)
+    network = build_network("mixture", CONFIG.network, SPEC, 3)
     small = quantise(to_onnx(network, SPEC))
     assert integer_matmuls(small) >= 6
 

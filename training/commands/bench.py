@@ -117,14 +117,7 @@ def _times(args: argparse.Namespace) -> int:
     spec = config.preprocessing
     torch.manual_seed(config.seed)
     torch.set_num_threads(1)
-    network = build_network(
-        config.task,
-        config.network,
-        window=spec.window,
-        n_features=spec.n_features,
-        n_lags=len(spec.lags),
-        n_labels=args.labels,
-    ).eval()
+    network = build_network(config.task, config.network, spec, args.labels).eval()
     model = to_onnx(network, spec)
     small = quantise(model)
     x = np.random.default_rng(0).standard_normal((1, spec.window, spec.n_features), np.float32)

@@ -1,13 +1,14 @@
-"""training/crossmodal: what is known of the substances, from tables that lie beside the data.
+"""training/: what is known of the substances, from tables that lie beside the data.
 
 Element counts by GC-MS, odour descriptions, odour descriptors. numpy and the standard
-library; scikit-learn only where a text is encoded. Never sees a sensor's reading.
+library; scikit-learn only where a text is encoded. Never reads a sensor's readings.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -32,23 +33,23 @@ TEXT_FILE = "text_description.json"
 DESCRIPTORS_FILE = "descriptors.csv"
 
 TEXT_WIDTH = 32
-"""Dimensions left of a text by the truncated SVD, fewer where there are fewer texts."""
+"""Dimensions of an encoded text, fewer where there are fewer texts."""
 MIN_TEXTS = 3
 
 _NAMED = 5
-"""Substances that an error names before it leaves off."""
+"""Substances that an error names at most."""
 
 _NOT_OF_ODOUR = re.compile(r"\b(sensors?|sensing|signals?|classification)\b", re.IGNORECASE)
-"""Sentences that say what a sensor is thought to give are claims about our input, not odours."""
+"""Sentences about sensors describe our input, not the odour."""
 
 
 class SubstanceTableError(UsageError):
-    """A table about the substances is missing or cannot be read; the message says which."""
+    """A table about the substances is missing or cannot be read; the message names it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SubstanceTable:
-    """One view of the substances.
+    """What one source says of the substances, in numbers.
 
     Attributes
     ----------
@@ -62,16 +63,16 @@ class SubstanceTable:
     known: NDArray[np.bool_]
 
     def restrict_to(self, keep: NDArray[np.bool_]) -> SubstanceTable:
-        """Return the table in which none but the substances of `keep` bool[labels] are known."""
+        """Return the table in which only substances of `keep` bool[labels] are known."""
         known = self.known & keep
         return SubstanceTable(self.names, self.values * known[:, None], known)
 
-    def standardise(self) -> SubstanceTable:
-        """Return the table with mean 0 and deviation 1 of every column over known substances."""
-        rows = self.values[self.known]
+    def standardise(self, reference: NDArray[np.bool_]) -> SubstanceTable:
+        """Scale every column to mean 0, deviation 1 over the known substances of `reference`."""
+        rows = self.values[self.known & reference]
         spread = rows.std(axis=0)
-        spread[spread == 0] = 1.0  # a column that says the same of all
-        values = (self.values - rows.mean(axis=0)) / spread * self.known[:, None]
+        spread[spread == 0] = 1.0  # a constant column
+        values = (self.values - rows.mean(axis=0)) / spread
         return SubstanceTable(self.names, values.astype(np.float32), self.known)
 
 
@@ -81,9 +82,9 @@ class SubstanceTables:
 
     Attributes
     ----------
-    elements: ln(1 + count) per chemical element, not standardised; None where not asked for.
-    texts: odour descriptions, empty where there is none; None where not asked for.
-    descriptors: 1 where a descriptor fits; None where not asked for.
+    elements: ln(1 + count) per chemical element, not standardised; None where not needed.
+    texts: odour descriptions, empty where there is none; None where not needed.
+    descriptors: 1 where a descriptor fits; None where not needed.
     """
 
     elements: SubstanceTable | None = None
@@ -92,7 +93,7 @@ class SubstanceTables:
 
     @property
     def sha256(self) -> str:
-        """Hash of all of it: it decides what a training comes to."""
+        """Hash of all tables: they decide the result of a training."""
         digest = hashlib.sha256(json.dumps(self.texts).encode())
         for table in (self.elements, self.descriptors):
             if table is not None:
@@ -101,55 +102,50 @@ class SubstanceTables:
         return digest.hexdigest()
 
 
-def read_substance_tables(config: CrossModalConfig, data: Dataset) -> SubstanceTables:
-    """Read the tables that a configuration's switches need.
+def read_substance_tables(config: CrossModalConfig | None, data: Dataset) -> SubstanceTables:
+    """Read the tables that a configuration's switches need; None needs none.
 
     Signed pairs need the descriptions; they use element counts too where there are any.
 
     Raises
     ------
-    SubstanceTableError: a table is missing, cannot be read, or knows none of the substances.
+    SubstanceTableError: a table is missing, cannot be read, or holds none of the substances.
     """
+    if config is None:
+        return SubstanceTables()
     elements = texts = descriptors = None
-    wants_elements = config.gcms or config.similarity or config.masked or config.pretrain
-    path = _found(config.gcms_file, ELEMENTS_FILE, data.folder)
-    if wants_elements or (config.signed and path):
+    path = _find(config.gcms_file, ELEMENTS_FILE, data.folder)
+    if (
+        config.gcms
+        or config.similarity
+        or config.masked
+        or config.pretrain
+        or (config.signed and path)
+    ):
         elements = read_element_counts(
-            _required(path, ELEMENTS_FILE, "cross_modal.gcms_file", data.folder), data.labels
+            _require(path, ELEMENTS_FILE, "cross_modal.gcms_file", data.folder), data.labels
         )
     if config.signed:
-        path = _found(config.text_file, TEXT_FILE, data.folder)
+        path = _find(config.text_file, TEXT_FILE, data.folder)
         texts = read_descriptions(
-            _required(path, TEXT_FILE, "cross_modal.text_file", data.folder), data.labels
+            _require(path, TEXT_FILE, "cross_modal.text_file", data.folder), data.labels
         )
     if config.signed or config.descriptors:
-        descriptors = read_configured_descriptors(config, data.labels)
+        descriptors = read_descriptors(data.labels, config)
     return SubstanceTables(elements, texts, descriptors)
 
 
-def read_configured_descriptors(
-    config: CrossModalConfig | None, labels: Sequence[str]
-) -> SubstanceTable:
-    """Read the descriptors from the configuration's table, or from the one of scentd."""
-    named = config.descriptors_file if config else ""
-    return read_descriptors(labels, Path(named) if named else None)
-
-
 def read_element_counts(path: Path, labels: Sequence[str]) -> SubstanceTable:
-    """Read ln(1 + count) of the elements of `labels` from a CSV: name, then a column an element.
+    """Read ln(1 + count) of the elements of `labels` from a CSV: name, then a column per element.
 
     Counts span six orders of magnitude, and trace elements are 0 for most substances.
     """
     header, rows = _csv_rows(path)
     known = np.array([label in rows for label in labels])
     _check_any(known, path, labels)
+    absent = ["0"] * (len(header) - 1)
     try:
-        values = np.array(
-            [
-                [float(cell) for cell in rows.get(label, ["0"] * (len(header) - 1))]
-                for label in labels
-            ]
-        )
+        values = np.array([[float(cell) for cell in rows.get(label, absent)] for label in labels])
     except ValueError as error:
         raise SubstanceTableError(f"{path} must hold numbers after the name: {error}.") from error
     if values.min() < 0 or not np.isfinite(values).all():
@@ -160,8 +156,8 @@ def read_element_counts(path: Path, labels: Sequence[str]) -> SubstanceTable:
 def read_descriptions(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
     """Read the odour description of each label from a JSON object; empty where it has none.
 
-    Sentences about sensors are left out, and so are the words of the substance's own name:
-    what is to be matched is an odour, not a name.
+    Sentences about sensors and the substance's own name are removed: windows are matched with an
+    odour, not with a name.
     """
     raw = _json_object(path)
     texts = tuple(_odour_part(str(raw.get(label, "")), label) for label in labels)
@@ -169,20 +165,23 @@ def read_descriptions(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
     return texts
 
 
-def read_descriptors(labels: Sequence[str], path: Path | None = None) -> SubstanceTable:
-    """Read the odour descriptors of `labels`; None reads the table that comes with scentd.
+def read_descriptors(
+    labels: Sequence[str], config: CrossModalConfig | None = None
+) -> SubstanceTable:
+    """Read the odour descriptors of `labels`, from the configuration's table if it names one.
 
     The table is a CSV of substance and space-separated descriptors. The shipped one was
     written from the published descriptions and from what the odours are commonly called.
     """
-    place = path or Path(str(resources.files("training.data"))) / DESCRIPTORS_FILE
-    _, rows = _csv_rows(place)
+    shipped = Path(str(resources.files("training.data"))) / DESCRIPTORS_FILE
+    path = Path(config.descriptors_file) if config and config.descriptors_file else shipped
+    _, rows = _csv_rows(path)
     words = {name: set(cells[0].split()) for name, cells in rows.items()}
     names = tuple(sorted(set().union(*words.values())))
     known = np.array([label in words for label in labels])
     _check_any(
         known,
-        place,
+        path,
         labels,
         " Describe your own with cross_modal.descriptors_file, a CSV of substance and "
         "space-separated descriptors, or set cross_modal.descriptors to 0.",
@@ -195,7 +194,7 @@ class TextEncoder:
     """Texts to vectors: TF-IDF over words and over character n-grams, each reduced by an SVD.
 
     Latent semantic analysis (Deerwester et al., JASIS 41, 1990): no language model, nothing
-    to download, and a vocabulary that only the given texts set.
+    to download, and a vocabulary from the given texts alone.
 
     Parameters
     ----------
@@ -210,7 +209,7 @@ class TextEncoder:
 
         if len(texts) < MIN_TEXTS:
             raise SubstanceTableError(
-                f"Matching with descriptions needs {MIN_TEXTS} described substances at least, "
+                f"Matching with descriptions needs at least {MIN_TEXTS} described substances, "
                 f"got {len(texts)}. Describe more of them in {TEXT_FILE}."
             )
         kinds = {
@@ -252,12 +251,12 @@ def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
 
 def _odour_part(text: str, label: str) -> str:
     sentences = re.split(r"(?<=[.!?])\s+", text)
-    kept = " ".join(s for s in sentences if not _NOT_OF_ODOUR.search(s)) or text
+    about = " ".join(s for s in sentences if not _NOT_OF_ODOUR.search(s)) or text
     own = "|".join(re.escape(word.rstrip("s")) for word in label.lower().split("_"))
-    return re.sub(rf"\b(?:{own})s?\b", "", kept.lower()).strip()
+    return re.sub(rf"\b(?:{own})s?\b", "", about.lower()).strip()
 
 
-def _found(named: str, name: str, folder: Path | None) -> Path | None:
+def _find(named: str, name: str, folder: Path | None) -> Path | None:
     """Return the named file, else the file `name` in the data folder or in the two above it."""
     if named:
         return Path(named)
@@ -267,7 +266,7 @@ def _found(named: str, name: str, folder: Path | None) -> Path | None:
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
-def _required(path: Path | None, name: str, option: str, folder: Path | None) -> Path:
+def _require(path: Path | None, name: str, option: str, folder: Path | None) -> Path:
     if path is None:
         raise SubstanceTableError(
             f"Expected {name} in the data folder {folder or ''} or in one of the two above it, "
@@ -278,11 +277,7 @@ def _required(path: Path | None, name: str, option: str, folder: Path | None) ->
 
 def _csv_rows(path: Path) -> tuple[list[str], Mapping[str, list[str]]]:
     """Return the header, and the other cells of each row by its first."""
-    try:
-        with path.open(newline="") as stream:
-            rows = [row for row in csv.reader(stream) if row]
-    except OSError as error:
-        raise SubstanceTableError(f"{path} cannot be read: {error.strerror or error}.") from error
+    rows = [row for row in csv.reader(io.StringIO(_read(path))) if row]
     if len(rows) < 2 or any(len(row) != len(rows[0]) or len(row) < 2 for row in rows):  # noqa: PLR2004
         raise SubstanceTableError(
             f"{path} must be a CSV with a header, a name in its first column and as many cells in "
@@ -293,9 +288,7 @@ def _csv_rows(path: Path) -> tuple[list[str], Mapping[str, list[str]]]:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SubstanceTableError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raw = json.loads(_read(path))
     except ValueError as error:
         raise SubstanceTableError(f"{path} is not JSON: {error}.") from error
     if not isinstance(raw, dict):
@@ -305,12 +298,19 @@ def _json_object(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SubstanceTableError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
 def _check_any(
     known: NDArray[np.bool_], path: Path, labels: Sequence[str], advice: str = ""
 ) -> None:
     if not known.any():
         named = ", ".join(labels[:_NAMED]) + (", ..." if len(labels) > _NAMED else "")
         raise SubstanceTableError(
-            f"{path} knows none of the substances {named}. Its names must be those of the data's "
+            f"{path} holds none of the substances {named}. Its names must be those of the data's "
             f"folders.{advice}"
         )

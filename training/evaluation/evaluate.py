@@ -80,7 +80,7 @@ def measured_space(bundle: Bundle, train: Dataset) -> EmbeddingSpace:
     """Return the space of a bundle's embeddings, measured on the recordings it was trained on."""
     answers = ask(bundle, train)
     label = train.targets.argmax(axis=1)[answers.owner]
-    return EmbeddingSpace.measured(answers.embedding, label, train.labels)
+    return EmbeddingSpace.fit(answers.embedding, label, train.labels)
 
 
 def score(bundle: Bundle, data: Dataset, answers: Answers) -> dict[str, float | int]:

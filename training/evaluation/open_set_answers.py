@@ -114,7 +114,7 @@ def _read(path: Path, key: str | None = None) -> OpenFold | None:
     number = {name: k for k, name in enumerate(labels)}
     truth = np.array([number.get(name, UNKNOWN) for name in substance], dtype=np.int64)
     exemplars, exemplar_label = arrays["exemplars"], arrays["exemplar_label"]
-    space = EmbeddingSpace.measured(exemplars, exemplar_label, labels)
+    space = EmbeddingSpace.fit(exemplars, exemplar_label, labels)
     return OpenFold(
         fold=int(arrays["fold"]),
         labels=labels,

@@ -21,7 +21,7 @@ import numpy as np
 from hardware.errors import UsageError
 from training.config import CrossModalConfig, TrainConfig, config_as_dict
 from training.data.dataset import N_FOLDS, substance_folds
-from training.data.substance_tables import read_configured_descriptors, read_substance_tables
+from training.data.substance_tables import read_descriptors, read_substance_tables
 from training.evaluation.auroc import Area, column_areas, mean_area
 from training.evaluation.intervals import DRAWS, intervals, percentiles, pooled, resampled
 from training.evaluation.scoring import cut_windows, substance_tally, values
@@ -308,7 +308,7 @@ def row(
     result["settings"] = config_as_dict(settings) if settings else {}
     extras: dict[str, Any] = {}
     if settings and settings.descriptors:
-        table = read_configured_descriptors(config.cross_modal, data.labels)
+        table = read_descriptors(data.labels, config.cross_modal)
         extras |= _descriptor_extras(table, data, seen, unseen)
     if settings and settings.signed:
         extras |= _matching_extras(data, seen, unseen)

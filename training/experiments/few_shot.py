@@ -15,7 +15,7 @@ import numpy as np
 from hardware.errors import ScentdError
 from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec
-from models.embedding_space import unit
+from models.embedding_space import unit_rows
 from training.data.dataset import substance_folds
 from training.evaluation.evaluate import ask, measured_space
 from training.evaluation.intervals import intervals, pooled
@@ -134,7 +134,7 @@ def comparable(
     if method == "mahalanobis":
         return space.whiten(embedding)
     x = embedding.astype(np.float64) - space.middle
-    return unit(x) if method == "cosine" else x
+    return unit_rows(x) if method == "cosine" else x
 
 
 def taught(

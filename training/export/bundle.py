@@ -222,7 +222,7 @@ def _shares(output: NDArray[np.float32], task: str, temperature: float) -> NDArr
 
 
 def _descriptors(fitted: TrainedNetwork) -> tuple[str, ...]:
-    table = fitted.knowledge.descriptors
+    table = fitted.tables.descriptors
     return table.names if table and "descriptors" in fitted.network.output_names else ()
 
 

@@ -1,8 +1,7 @@
-"""training/crossmodal: a substance network with what its switches add to what is exported.
+"""training/: a substance network with a descriptor head, a second view of the window, or both.
 
-An output of odour descriptors, and a second view of the window whose answers are averaged
-with the first's. torch only. The second modality itself never enters here: the exported
-network takes a window and its mask, as any other.
+torch only. The second modality itself is no input: the exported network takes a window and its
+mask, as any other.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from training.network.scentformer import SubstanceNet
 
 if TYPE_CHECKING:
+    from models.preprocess import PreprocessSpec
     from training.config import NetworkConfig
     from training.network.stem import Blend
 
@@ -27,41 +27,29 @@ which the boards' readings are mostly noise."""
 
 
 class SpectrumView(nn.Module):
-    """The frequency view of a window: log power at the lowest frequencies, to an embedding.
-
-    Parameters
-    ----------
-    window, n_features: shape of a window.
-    width: of the embedding, D.
-    dropout: share dropped in training.
-    """
+    """The frequency view of a window: log power at the lowest frequencies, to an embedding."""
 
     waves: Tensor
 
-    def __init__(self, *, window: int, n_features: int, width: int, dropout: float) -> None:
+    def __init__(self, config: NetworkConfig, spec: PreprocessSpec) -> None:
         super().__init__()
-        self.window = window
-        self.frequencies = min(FREQUENCIES, window // 2 + 1)
-        angle = (
-            2
-            * math.pi
-            / window
-            * torch.outer(
-                torch.arange(self.frequencies, dtype=torch.float32),
-                torch.arange(window, dtype=torch.float32),
-            )
-        )
+        self.window = spec.window
+        self.frequencies = min(FREQUENCIES, spec.window // 2 + 1)
+        frequency, row = torch.arange(self.frequencies), torch.arange(spec.window)
+        angle = 2 * math.pi / spec.window * torch.outer(frequency.float(), row.float())
         waves = torch.cat([angle.cos(), angle.sin()])[:, None]
         self.register_buffer("waves", waves, persistent=False)
         self.encode = nn.Sequential(
-            nn.Linear(n_features * self.frequencies, width), nn.GELU(), nn.Dropout(dropout)
+            nn.Linear(spec.n_features * self.frequencies, config.d_model),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
         )
 
     def forward(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> Tensor:
         """Embed x float32[batch, window, feature] with mask [batch, window]: [batch, D]."""
         rows = (x * mask.unsqueeze(-1)).transpose(1, 2)
-        # A convolution, although it is a matrix product: those are quantised at export, and a
-        # spectrum of integers would be one of rounding.
+        # A convolution, not the equal matrix product: export quantises matrix products, and a
+        # spectrum computed in integers would be dominated by rounding.
         parts = F.conv1d(rows.reshape(-1, 1, self.window), self.waves)
         power = parts.reshape(-1, x.shape[2], 2, self.frequencies).square().sum(dim=2)
         level = torch.log1p(power / mask.sum(dim=1).clamp(min=1)[:, None, None])
@@ -72,7 +60,7 @@ class SpectrumView(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadOutputs:
-    """What a cross-modal network says of windows before its views are fused.
+    """What every head of a cross-modal network gives, before the views are averaged.
 
     Attributes
     ----------
@@ -98,23 +86,15 @@ class CrossModalNet(SubstanceNet):
     def __init__(
         self,
         config: NetworkConfig,
-        *,
-        window: int,
-        n_features: int,
+        spec: PreprocessSpec,
         n_labels: int,
-        n_lags: int = 1,
+        *,
         n_descriptors: int = 0,
         two_views: bool = False,
     ) -> None:
-        super().__init__(
-            config, window=window, n_features=n_features, n_labels=n_labels, n_lags=n_lags
-        )
-        width, dropout = config.d_model, config.dropout
-        self.spectrum = (
-            SpectrumView(window=window, n_features=n_features, width=width, dropout=dropout)
-            if two_views
-            else None
-        )
+        super().__init__(config, spec, n_labels)
+        width = config.d_model
+        self.spectrum = SpectrumView(config, spec) if two_views else None
         self.spectrum_head = nn.Linear(width, n_labels) if two_views else None
         self.descriptor_heads = nn.ModuleList(
             nn.Linear(width, n_descriptors) for _ in range((1 + two_views) * bool(n_descriptors))
@@ -122,26 +102,24 @@ class CrossModalNet(SubstanceNet):
         if n_descriptors:
             self.output_names = (*SubstanceNet.output_names, "descriptors")
 
-    def heads(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> HeadOutputs:
-        """Return what every head says of windows, for training; `blend` as in `SubstanceNet`."""
+    def head_outputs(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> HeadOutputs:
+        """Return what every head gives, for training; the arguments are those of `forward`."""
         embedding = self.trunk(x, mask, blend)
         views, logits = [embedding], [self.head(embedding)]
         if self.spectrum is not None and self.spectrum_head is not None:
             views.append(self.spectrum(x, mask, blend))
             logits.append(self.spectrum_head(views[1]))
-        described = [head(view) for head, view in zip(self.descriptor_heads, views, strict=False)]
-        return HeadOutputs(embedding, tuple(logits), tuple(described))
+        descriptors = [head(view) for head, view in zip(self.descriptor_heads, views, strict=False)]
+        return HeadOutputs(embedding, tuple(logits), tuple(descriptors))
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, mask: Tensor, blend: Blend | None = None
-    ) -> tuple[Tensor, ...]:
-        """Return logits, embedding and, where there is its head, descriptor probabilities.
+    def forward(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> tuple[Tensor, ...]:
+        """Return logits, embedding and, with descriptors, their probabilities.
 
         Views are fused by the mean of their logits.
         """
-        said = self.heads(x, mask, blend)
-        fused = (_mean(said.logits), said.embedding)
-        return (*fused, _mean(said.descriptors).sigmoid()) if said.descriptors else fused
+        heads = self.head_outputs(x, mask, blend)
+        fused = (_mean(heads.logits), heads.embedding)
+        return (*fused, _mean(heads.descriptors).sigmoid()) if heads.descriptors else fused
 
 
 def _mean(views: tuple[Tensor, ...]) -> Tensor:

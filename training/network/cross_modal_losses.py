@@ -1,4 +1,4 @@
-"""training/crossmodal: the losses between windows and what is known of their substances.
+"""training/: the losses between windows and what is known of their substances.
 
 Pure functions of tensors; torch only. Shapes: B windows of a batch, L labels, D dimensions.
 Targets are soft, float32[B, L] with rows summing to 1, because windows may be mixed.
@@ -14,8 +14,13 @@ MIN_PURITY = 0.5
 """A mixed window stands for a substance only if more than this share of it is the substance."""
 
 
+def all_known(target: Tensor, known: Tensor) -> Tensor:
+    """Return bool[B]: windows of `target` [B, L] that hold known substances bool[L] only."""
+    return (target * known).sum(dim=1) > 1 - 1e-4
+
+
 def purest_windows(target: Tensor, kind: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose one window, the purest, for every distinct vector of a batch.
+    """Choose the purest window for every distinct vector of a batch.
 
     With one vector twice in a batch InfoNCE would push a window away from its own vector:
     the published training keeps the vectors of a batch unique (SmellNet, arXiv 2506.00239).
@@ -40,40 +45,42 @@ def purest_windows(target: Tensor, kind: Tensor, known: Tensor) -> tuple[Tensor,
     return rows, substance[rows]
 
 
-def symmetric_info_nce(sensed: Tensor, known: Tensor, temperature: float) -> Tensor:
-    """InfoNCE in both directions over pairs; `sensed` and `known` float32[U, D] pair by row.
+def symmetric_info_nce(embeddings: Tensor, vectors: Tensor, temperature: float) -> Tensor:
+    """InfoNCE in both directions; row k of `embeddings` [U, D] belongs to row k of `vectors`.
 
     Mean of the cross-entropies of finding the vector of a window and the window of a vector
     (CLIP: Radford et al., ICML 2021; for smells SmellNet, arXiv 2506.00239).
     """
-    scores = F.normalize(sensed, dim=1) @ F.normalize(known, dim=1).T / temperature
+    scores = F.normalize(embeddings, dim=1) @ F.normalize(vectors, dim=1).T / temperature
     own = torch.arange(len(scores), device=scores.device)
     return 0.5 * (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own))
 
 
-def similarity_loss(sensed: Tensor, target: Tensor, similarity: Tensor, known: Tensor) -> Tensor:
+def similarity_loss(
+    embeddings: Tensor, target: Tensor, similarity: Tensor, known: Tensor
+) -> Tensor:
     """Mean squared error between windows' cosine similarities and those of their substances.
 
-    Continuous targets instead of binary pairs, as MolFusion's MolSim has with the similarity
+    Continuous targets instead of binary pairs, as MolFusion's MolSim uses for the similarity
     of fingerprints. A mixed window is as similar as its parts are on average.
 
     Parameters
     ----------
-    sensed: float32[B, D], embeddings of windows.
+    embeddings: float32[B, D], of windows.
     target: float32[B, L].
     similarity: float32[L, L], chemical similarity of the substances.
     known: bool[L]; pairs with a window of unknown substances do not count.
     """
-    unit = F.normalize(sensed, dim=1)
+    unit = F.normalize(embeddings, dim=1)
     wanted = target @ similarity @ target.T
-    row = ((target * known).sum(dim=1) > 1 - 1e-4).float()
-    # A window resembles itself whatever it is: the diagonal teaches nothing.
+    row = all_known(target, known).float()
+    # The diagonal teaches nothing: every window resembles itself.
     weight = row[:, None] * row[None] * (1 - torch.eye(len(row), device=row.device))
     return ((unit @ unit.T - wanted).square() * weight).sum() / weight.sum().clamp(min=1)
 
 
 def signed_pair_loss(scores: Tensor, positive: Tensor) -> Tensor:
-    """Binary cross-entropy over all pairs, positives and negatives weighing the same.
+    """Binary cross-entropy over all pairs; positives and negatives have the same total weight.
 
     One description in fifty is right: without rebalancing, "no" would be the best answer to
     all. Sigmoid of scaled cosines with explicit negatives, as in the matching of smells with
@@ -122,8 +129,8 @@ def choose_hidden(
 def masked_prediction_loss(predicted: Tensor, x: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
     """Smooth L1 of the prediction where `x` was hidden and measured; all [B, window, feature].
 
-    Not squared: differences of log-conductances are heavy-tailed, and a few bursts would be
-    all that is learned. `mask` is float32[B, window].
+    Not squared: differences of log-conductances are heavy-tailed, and a few bursts would
+    dominate the loss. `mask` is float32[B, window].
     """
     weight = hidden * mask[:, :, None]
     error = F.smooth_l1_loss(predicted, x, reduction="none")
@@ -131,7 +138,7 @@ def masked_prediction_loss(predicted: Tensor, x: Tensor, hidden: Tensor, mask: T
 
 
 def balanced_bce(logits: Tensor, wanted: Tensor, rarity: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy over descriptors, a rare one's presence weighing more.
+    """Binary cross-entropy over descriptors, the presence of a rare one weighing more.
 
     Parameters
     ----------
@@ -146,7 +153,7 @@ def balanced_bce(logits: Tensor, wanted: Tensor, rarity: Tensor, weight: Tensor)
 def split_cross_entropy(
     views: tuple[Tensor, Tensor], target: Tensor, half: Tensor, label_smoothing: float
 ) -> Tensor:
-    """Cross-entropy of which the first view pays for the labels of `half`, the second the rest.
+    """Cross-entropy of the first view for the labels of `half`, of the second for the others.
 
     The label balancer (Shin, Pei, Kumari & Besold, 2023, "Optimizing learning across multimodal
     transfer features for modeling olfactory perception"): in each step each view learns a random

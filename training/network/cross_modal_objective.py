@@ -1,13 +1,12 @@
-"""training/crossmodal: the losses of the switches that are on, with the modules only they need.
+"""training/: the losses of a configuration's cross-modal switches, with the modules they need.
 
-What is made here is trained with the network and thrown away after it: projections, decoders,
-embeddings of the other modality. May import torch; the loop that steps is in `training.fit`.
+The modules here (projections, decoders, embeddings of the other modality) are trained with the
+network and not exported. May import torch; the training loop is in `training.fit`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from training.data.substance_tables import (
+    SubstanceTable,
     SubstanceTables,
     TextEncoder,
     cosine_similarities,
@@ -22,6 +22,7 @@ from training.data.substance_tables import (
 )
 from training.network.cross_modal import CrossModalNet
 from training.network.cross_modal_losses import (
+    all_known,
     balanced_bce,
     choose_hidden,
     masked_prediction_loss,
@@ -38,13 +39,12 @@ if TYPE_CHECKING:
 
     from models.preprocess import PreprocessSpec
     from training.config import CrossModalConfig, TrainConfig
-    from training.network.cross_modal import HeadOutputs
     from training.network.stem import Blend
 
 HIDDEN_WIDTH, SHARED_WIDTH = 512, 256
 """Of the published GC-MS encoder, an MLP 512-256-256 (SmellNet, arXiv 2506.00239)."""
 VIEW_WIDTH = 64
-"""Of the space in which a window meets one view of a description."""
+"""Of the space in which windows are compared with one view of the descriptions."""
 START_SCALE, START_BIAS = 10.0, 0.0
 """Of a view's scaled cosine; both are learned. Rebalanced pairs need no bias against "yes"."""
 MAX_RARITY = 20.0
@@ -52,38 +52,36 @@ MAX_RARITY = 20.0
 DECODER_HEADS, QUERY_ROWS = 4, 5
 """Of the masked prediction's decoder; rows predicted by one query, fewer if 5 do not divide."""
 WITH_ELEMENTS = 0.5
-"""Share of masked windows whose prediction is helped by the GC-MS vector. The others must do
-without, so that the trunk cannot leave all to the vector."""
+"""Share of masked windows whose prediction is given the GC-MS vector. The others are predicted
+without it, so that the trunk has to learn as well."""
 
 
 def build_cross_modal_network(
-    config: TrainConfig, spec: PreprocessSpec, knowledge: SubstanceTables, n_labels: int
+    config: TrainConfig, spec: PreprocessSpec, tables: SubstanceTables, n_labels: int
 ) -> CrossModalNet:
-    """Build the network that a configuration's switches ask for, freshly initialised."""
+    """Build the network that a configuration's switches need, freshly initialised."""
     settings = config.cross_modal
-    named = knowledge.descriptors.names if knowledge.descriptors else ()
+    named = tables.descriptors.names if tables.descriptors else ()
     return CrossModalNet(
         config.network,
-        window=spec.window,
-        n_features=spec.n_features,
-        n_labels=n_labels,
-        n_lags=len(spec.lags),
+        spec,
+        n_labels,
         n_descriptors=len(named) if settings and settings.descriptors else 0,
         two_views=bool(settings and settings.balancer),
     )
 
 
 class CrossModalObjective(nn.Module):
-    """All that a cross-modal training minimises.
+    """The loss of a cross-modal training.
 
-    Substances without a recording in the training data are unknown to it, whatever the tables
-    say of them: neither their vectors nor their descriptions serve as negatives.
+    Substances without a recording in the training data count as unknown, whatever the tables
+    hold: neither their vectors nor their descriptions serve as negatives.
 
     Parameters
     ----------
     config: with `cross_modal`.
     spec: the preprocessing.
-    knowledge: of all labels, as `read_substance_tables` reads it.
+    tables: of all labels.
     trained: bool[labels], the substances with a recording in the training data.
     """
 
@@ -91,14 +89,13 @@ class CrossModalObjective(nn.Module):
         self,
         config: TrainConfig,
         spec: PreprocessSpec,
-        knowledge: SubstanceTables,
+        tables: SubstanceTables,
         trained: NDArray[np.bool_],
     ) -> None:
         super().__init__()
         if config.cross_modal is None:
             raise ValueError("an objective needs a configuration with cross_modal")
         self.settings: CrossModalConfig = config.cross_modal
-        self.label_smoothing = config.optimiser.label_smoothing
         width = config.network.d_model
         self.generator = torch.Generator().manual_seed(config.seed + 1)
         self.gcms: GcmsAlignment | None = None
@@ -107,19 +104,18 @@ class CrossModalObjective(nn.Module):
         self.decoder: MaskedDecoder | None = None
         self.describer: DescriptorTargets | None = None
         elements = (
-            knowledge.elements.restrict_to(trained).standardise() if knowledge.elements else None
+            tables.elements.standardise(trained).restrict_to(trained) if tables.elements else None
         )
         if self.settings.gcms and elements:
-            self.gcms = GcmsAlignment(width, elements.values, elements.known)
+            self.gcms = GcmsAlignment(width, elements)
         if self.settings.similarity and elements:
-            self.similarity = ChemicalSimilarity(width, elements.values, elements.known)
+            self.similarity = ChemicalSimilarity(width, elements)
         if self.settings.signed:
-            self.matcher = DescriptionMatcher(width, description_views(knowledge, trained))
+            self.matcher = DescriptionMatcher(width, description_views(tables, trained))
         if (self.settings.masked or self.settings.pretrain) and elements:
-            self.decoder = MaskedDecoder(config, spec, elements.values)
-        if self.settings.descriptors and knowledge.descriptors:
-            table = knowledge.descriptors.restrict_to(trained)
-            self.describer = DescriptorTargets(table.values, table.known)
+            self.decoder = MaskedDecoder(config, spec, elements)
+        if self.settings.descriptors and tables.descriptors:
+            self.describer = DescriptorTargets(tables.descriptors.restrict_to(trained))
 
     def forward(
         self,
@@ -129,8 +125,9 @@ class CrossModalObjective(nn.Module):
         target: Tensor,
         progress: float,
         *,
+        label_target: Tensor,
+        label_smoothing: float,
         blend: Blend | None = None,
-        taught: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of a batch.
 
@@ -141,109 +138,95 @@ class CrossModalObjective(nn.Module):
         mask: float32[batch, window].
         target: float32[batch, labels].
         progress: share of the steps that are done, 0..1.
+        label_target: float32[batch, labels], what the logits learn: `target`, or the teachers'
+            probabilities.
+        label_smoothing: share of `label_target` spread over all labels.
         blend: how the windows are mixed within the network; `target` is mixed already.
-        taught: float32[batch, labels], what teachers say; learned instead of `target` as labels.
         """
-        if self.decoder is not None and progress < self.settings.pretrain:
+        settings = self.settings
+        if self.decoder is not None and progress < settings.pretrain:
             alone: Tensor = self.decoder(network, x, mask, target, self.generator)
             return alone
-        said = network.heads(x, mask, blend)
-        halves = self._halves(said)
-        loss = (
-            self._task_loss(said, target, halves, self.label_smoothing)
-            if taught is None
-            else self._task_loss(said, taught, halves, 0.0)
-        )
+        heads = network.head_outputs(x, mask, blend)
+        descriptor_half = None
+        if settings.balancer:
+            label_half = self._draw_half(heads.logits[0])
+            if heads.descriptors:
+                descriptor_half = self._draw_half(heads.descriptors[0])
+            first, second = (logits.float() for logits in heads.logits)
+            loss = split_cross_entropy((first, second), label_target, label_half, label_smoothing)
+        else:
+            logits = heads.logits[0].float()
+            loss = substance_loss(logits, label_target, label_smoothing=label_smoothing)
         if self.gcms is not None:
-            loss = loss + self.settings.gcms * self.gcms(
-                said.embedding, target, self.settings.temperature
-            )
+            loss = loss + settings.gcms * self.gcms(heads.embedding, target, settings.temperature)
         if self.similarity is not None:
-            loss = loss + self.settings.similarity * self.similarity(said.embedding, target)
+            loss = loss + settings.similarity * self.similarity(heads.embedding, target)
         if self.matcher is not None:
-            loss = loss + self.settings.signed * self.matcher(said.embedding, target)
+            loss = loss + settings.signed * self.matcher(heads.embedding, target)
         if self.describer is not None:
-            half = halves.descriptors if halves else None
-            loss = loss + self.settings.descriptors * self.describer(said.descriptors, target, half)
-        if self.decoder is not None and self.settings.masked:
-            loss = loss + self.settings.masked * self.decoder(
-                network, x, mask, target, self.generator
-            )
+            described = self.describer(heads.descriptors, target, descriptor_half)
+            loss = loss + settings.descriptors * described
+        if self.decoder is not None and settings.masked:
+            masked = self.decoder(network, x, mask, target, self.generator)
+            loss = loss + settings.masked * masked
         return loss
 
-    def _task_loss(
-        self, said: HeadOutputs, target: Tensor, halves: _Halves | None, label_smoothing: float
-    ) -> Tensor:
-        if halves is None:
-            return substance_loss(said.logits[0].float(), target, label_smoothing=label_smoothing)
-        first, second = (logits.float() for logits in said.logits)
-        return split_cross_entropy((first, second), target, halves.labels, label_smoothing)
-
-    def _halves(self, said: HeadOutputs) -> _Halves | None:
-        """Draw the labels and descriptors that the first view learns in this step."""
-        if not self.settings.balancer:
-            return None
-        device = said.embedding.device
-        labels = self._half(said.logits[0].shape[1]).to(device)
-        count = said.descriptors[0].shape[1] if said.descriptors else 0
-        return _Halves(labels, self._half(count).to(device))
-
-    def _half(self, count: int) -> Tensor:
-        return torch.randperm(count, generator=self.generator) < count // 2
+    def _draw_half(self, outputs: Tensor) -> Tensor:
+        """Draw bool[columns], which half of the outputs' columns the first view learns."""
+        count = outputs.shape[1]
+        half = torch.randperm(count, generator=self.generator) < count // 2
+        return half.to(outputs.device)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Halves:
-    """bool[labels] and bool[descriptors], the first view's in this step."""
+class _WithConstants(nn.Module):
+    """A module with arrays that move with it to a device and are not saved with its state."""
 
-    labels: Tensor
-    descriptors: Tensor
+    def hold(self, **arrays: NDArray[Any]) -> None:
+        for name, values in arrays.items():
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
 
-class GcmsAlignment(nn.Module):
-    """Windows and GC-MS vectors in one space, drawn together by InfoNCE."""
+class GcmsAlignment(_WithConstants):
+    """Windows and GC-MS vectors in one space, aligned by InfoNCE."""
 
     vectors: Tensor
     known: Tensor
     kind: Tensor
 
-    def __init__(self, width: int, vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
+    def __init__(self, width: int, elements: SubstanceTable) -> None:
         super().__init__()
         self.window_side = nn.Linear(width, SHARED_WIDTH)
         self.vector_side = nn.Sequential(
-            nn.Linear(vectors.shape[1], HIDDEN_WIDTH),
+            nn.Linear(elements.values.shape[1], HIDDEN_WIDTH),
             nn.GELU(),
             nn.Linear(HIDDEN_WIDTH, SHARED_WIDTH),
             nn.GELU(),
             nn.Linear(SHARED_WIDTH, SHARED_WIDTH),
         )
-        self.register_buffer("vectors", torch.from_numpy(vectors), persistent=False)
-        self.register_buffer("known", torch.from_numpy(known), persistent=False)
-        kind = torch.from_numpy(number_distinct_rows(vectors))
-        self.register_buffer("kind", kind, persistent=False)
+        kind = number_distinct_rows(elements.values)
+        self.hold(vectors=elements.values, known=elements.known, kind=kind)
 
     def forward(self, embedding: Tensor, target: Tensor, temperature: float) -> Tensor:
         """Return the loss of embeddings [batch, D] of windows that are `target` [batch, labels]."""
         rows, substances = purest_windows(target, self.kind, self.known)
-        if len(rows) < 2:  # noqa: PLR2004 - one pair has nothing to be told from
+        if len(rows) < 2:  # noqa: PLR2004 - InfoNCE needs a negative
             return embedding.sum() * 0
         sensed = self.window_side(embedding[rows]).float()
         vectors = self.vector_side(self.vectors[substances]).float()
         return symmetric_info_nce(sensed, vectors, temperature)
 
 
-class ChemicalSimilarity(nn.Module):
-    """Windows as similar as their substances are chemically."""
+class ChemicalSimilarity(_WithConstants):
+    """Windows as similar to each other as their substances are chemically."""
 
     similarity: Tensor
     known: Tensor
 
-    def __init__(self, width: int, vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
+    def __init__(self, width: int, elements: SubstanceTable) -> None:
         super().__init__()
         self.window_side = nn.Linear(width, SHARED_WIDTH)
-        similarity = torch.from_numpy(cosine_similarities(vectors))
-        self.register_buffer("similarity", similarity, persistent=False)
-        self.register_buffer("known", torch.from_numpy(known), persistent=False)
+        self.hold(similarity=cosine_similarities(elements.values), known=elements.known)
 
     def forward(self, embedding: Tensor, target: Tensor) -> Tensor:
         """Return the loss of embeddings [batch, D] of windows that are `target` [batch, labels]."""
@@ -251,36 +234,33 @@ class ChemicalSimilarity(nn.Module):
         return similarity_loss(sensed, target, self.similarity, self.known)
 
 
-class DescriptionMatcher(nn.Module):
-    """Windows and odour descriptions, met in several views, each with a learned cosine.
+class DescriptionMatcher(_WithConstants):
+    """Windows and odour descriptions, compared in several views by a learned cosine each.
 
     Parameters
     ----------
     width: of the windows' embedding.
-    tables: per view, float32[labels, columns] and bool[labels], as `description_views` makes them.
+    tables: one per view, as `description_views` makes them.
     """
 
-    def __init__(
-        self, width: int, tables: dict[str, tuple[NDArray[np.float32], NDArray[np.bool_]]]
-    ) -> None:
+    def __init__(self, width: int, tables: dict[str, SubstanceTable]) -> None:
         super().__init__()
         self.views = tuple(tables)
         self.window_sides = nn.ModuleDict({v: nn.Linear(width, VIEW_WIDTH) for v in tables})
         self.view_sides = nn.ModuleDict(
-            {v: nn.Linear(values.shape[1], VIEW_WIDTH) for v, (values, _) in tables.items()}
+            {v: nn.Linear(table.values.shape[1], VIEW_WIDTH) for v, table in tables.items()}
         )
         self.scale = nn.Parameter(torch.full((len(tables),), START_SCALE))
         self.bias = nn.Parameter(torch.full((len(tables),), START_BIAS))
-        for view, (values, known) in tables.items():
-            self.register_buffer(f"{view}_values", torch.from_numpy(values), persistent=False)
-            self.register_buffer(f"{view}_known", torch.from_numpy(known), persistent=False)
+        for view, table in tables.items():
+            self.hold(**{f"{view}_values": table.values, f"{view}_known": table.known})
 
     def forward(self, embedding: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of the views; windows are `target` [batch, labels]."""
         losses = []
         for number, view in enumerate(self.views):
             known = self.get_buffer(f"{view}_known")
-            row = (target * known).sum(dim=1) > 1 - 1e-4
+            row = all_known(target, known)
             if not bool(row.any()):
                 continue
             cosine = self.cosine(view, embedding[row], self.get_buffer(f"{view}_values")[known])
@@ -295,51 +275,46 @@ class DescriptionMatcher(nn.Module):
 
 
 def description_views(
-    knowledge: SubstanceTables, trained: NDArray[np.bool_]
-) -> dict[str, tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Return the views of every substance's description, and who has one *and* was trained.
+    tables: SubstanceTables, trained: NDArray[np.bool_]
+) -> dict[str, SubstanceTable]:
+    """Return every substance's description in each view; only trained substances are known.
 
-    Vocabularies, directions and scales are set by the trained substances alone; the values of
-    the others are there for judging how far it carries.
+    Vocabularies, directions and scales are those of the trained substances alone. The values of
+    the others serve to measure how well matching generalises to them.
     """
-    tables: dict[str, tuple[NDArray[np.float32], NDArray[np.bool_]]] = {}
-    if knowledge.texts:
-        described = np.array([bool(text) for text in knowledge.texts]) & trained
-        encoder = TextEncoder([t for t, d in zip(knowledge.texts, described, strict=True) if d])
-        for view, values in encoder(knowledge.texts).items():
-            tables[view] = values, described
-    if knowledge.descriptors:
-        tables["descriptors"] = (
-            knowledge.descriptors.values,
-            knowledge.descriptors.known & trained,
-        )
-    if knowledge.elements:
-        own = knowledge.elements.values[knowledge.elements.known & trained]
-        spread = np.where(own.std(axis=0) > 0, own.std(axis=0), 1.0)
-        scaled = ((knowledge.elements.values - own.mean(axis=0)) / spread).clip(-5, 5)
-        tables["elements"] = scaled.astype(np.float32), knowledge.elements.known & trained
-    return tables
+    views: dict[str, SubstanceTable] = {}
+    if tables.texts:
+        described = np.array([bool(text) for text in tables.texts]) & trained
+        encoder = TextEncoder([t for t, d in zip(tables.texts, described, strict=True) if d])
+        for view, values in encoder(tables.texts).items():
+            views[view] = SubstanceTable((), values, described)
+    if tables.descriptors:
+        known = tables.descriptors.known & trained
+        views["descriptors"] = SubstanceTable((), tables.descriptors.values, known)
+    if tables.elements:
+        known = tables.elements.known & trained
+        values = tables.elements.standardise(trained).values.clip(-5, 5)
+        views["elements"] = SubstanceTable((), values, known)
+    return views
 
 
-class MaskedDecoder(nn.Module):
+class MaskedDecoder(_WithConstants):
     """Predicts what is hidden of a window from the rest, with or without the GC-MS vector.
 
     As MolFusion's AtomAlign (arXiv 2406.18020) predicts masked atoms of one modality with the
-    other's help. The vector is one more token that this decoder reads and never reaches the
-    trunk, which therefore sees no label. Queries, one for a few rows each, attend to the trunk's
-    tokens, whatever a token stands for.
+    other's help. The vector is one more token that only this decoder reads: the trunk sees no
+    label. Queries, one for a few rows each, attend to the trunk's tokens, whatever a token
+    stands for.
     """
 
     vectors: Tensor
 
-    def __init__(
-        self, config: TrainConfig, spec: PreprocessSpec, vectors: NDArray[np.float32]
-    ) -> None:
+    def __init__(self, config: TrainConfig, spec: PreprocessSpec, elements: SubstanceTable) -> None:
         super().__init__()
         width = config.network.d_model
         rows = next(n for n in range(QUERY_ROWS, 0, -1) if spec.window % n == 0)
         self.channels = len(spec.channels)
-        self.vector_token = nn.Linear(vectors.shape[1], width)
+        self.vector_token = nn.Linear(elements.values.shape[1], width)
         self.no_vector = nn.Parameter(torch.zeros(width))
         self.queries = nn.Parameter(0.02 * torch.randn(spec.window // rows, width))
         heads = DECODER_HEADS if width % DECODER_HEADS == 0 else 1
@@ -347,7 +322,7 @@ class MaskedDecoder(nn.Module):
             width, heads, 2 * width, 0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.rows = nn.Linear(width, rows * spec.n_features)
-        self.register_buffer("vectors", torch.from_numpy(vectors), persistent=False)
+        self.hold(vectors=elements.values)
 
     def forward(
         self,
@@ -364,9 +339,9 @@ class MaskedDecoder(nn.Module):
         """
         hidden = choose_hidden(x, self.channels, generator)
         seen = mask * ~hidden.all(dim=2)
-        # A short window may lie in the hidden span whole: it is then shown, as zeros.
+        # The hidden span may cover a short window: its rows are then shown, as zeros.
         seen = torch.where(seen.sum(dim=1, keepdim=True) > 0, seen, mask)
-        tokens, weight = network.trunk.encoded(x.masked_fill(hidden, 0.0), seen)
+        tokens, weight = network.trunk.encode(x.masked_fill(hidden, 0.0), seen)
         helped = (torch.rand(len(x), generator=generator) < WITH_ELEMENTS).to(x.device)
         vector = self.vector_token(target @ self.vectors)
         extra = torch.where(helped[:, None], vector, self.no_vector)[:, None]
@@ -379,7 +354,7 @@ class MaskedDecoder(nn.Module):
         return masked_prediction_loss(self.rows(read).reshape(x.shape).float(), x, hidden, mask)
 
 
-class DescriptorTargets(nn.Module):
+class DescriptorTargets(_WithConstants):
     """The descriptors of substances as targets of the descriptor heads."""
 
     rarity: Tensor
@@ -387,17 +362,17 @@ class DescriptorTargets(nn.Module):
     values: Tensor
     known: Tensor
 
-    def __init__(self, values: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
+    def __init__(self, table: SubstanceTable) -> None:
         super().__init__()
-        present = values[known].sum(axis=0)
-        rarity = (known.sum() - present) / np.maximum(present, 1)
-        limited = torch.from_numpy(rarity.clip(1 / MAX_RARITY, MAX_RARITY).astype(np.float32))
-        self.register_buffer("rarity", limited, persistent=False)
-        # A descriptor that no trained substance has can only be learned as "never".
-        learnable = torch.from_numpy((present > 0).astype(np.float32))
-        self.register_buffer("learnable", learnable, persistent=False)
-        self.register_buffer("values", torch.from_numpy(values), persistent=False)
-        self.register_buffer("known", torch.from_numpy(known), persistent=False)
+        present = table.values[table.known].sum(axis=0)
+        rarity = (table.known.sum() - present) / np.maximum(present, 1)
+        self.hold(
+            rarity=rarity.clip(1 / MAX_RARITY, MAX_RARITY).astype(np.float32),
+            # A descriptor that no trained substance has could only be learned as "never".
+            learnable=(present > 0).astype(np.float32),
+            values=table.values,
+            known=table.known,
+        )
 
     def forward(self, views: tuple[Tensor, ...], target: Tensor, half: Tensor | None) -> Tensor:
         """Return the loss of the views' logits [batch, descriptors].
@@ -405,14 +380,11 @@ class DescriptorTargets(nn.Module):
         With `half` bool[descriptors] the first view learns these and the second the others.
         """
         wanted = target @ self.values
-        row = ((target * self.known).sum(dim=1) > 1 - 1e-4).float()
-        weight = row[:, None] * self.learnable
-        rarity = self.rarity
+        weight = all_known(target, self.known).float()[:, None] * self.learnable
         if half is None:
-            return balanced_bce(views[0].float(), wanted, rarity, weight)
-        parts = (weight * half, weight * ~half)
-        losses = [
-            balanced_bce(view.float(), wanted, rarity, part)
-            for view, part in zip(views, parts, strict=True)
-        ]
-        return 0.5 * (losses[0] + losses[1])
+            return balanced_bce(views[0].float(), wanted, self.rarity, weight)
+        first, second = (
+            balanced_bce(view.float(), wanted, self.rarity, weight * share)
+            for view, share in zip(views, (half, ~half), strict=True)
+        )
+        return 0.5 * (first + second)

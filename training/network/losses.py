@@ -1,12 +1,11 @@
 """training/: the published losses of the two tasks.
 
 Substances: cross-entropy. Mixtures: Kullback-Leibler divergence of the proportions, plus half an
-epsilon-insensitive L1 over the present components, plus half a focal binary
-cross-entropy of the presences (SmellNet, arXiv 2506.00239; focal loss: Lin et
-al., ICCV 2017). One term of our own can be added, off by default: the share of
-present components that are *not* within 0.1, softened. Without it an unsure
-network answers with the mean of what may be there, which is near none of it.
-May import torch; knows nothing of data or training loops.
+epsilon-insensitive L1 over the present components, plus half a focal binary cross-entropy of the
+presences (SmellNet, arXiv 2506.00239; focal loss: Lin et al., ICCV 2017). One term is not
+published and off by default: the softened share of present components that are more than 0.1 off.
+Without it an uncertain network predicts the mean of the possible compositions, which is near none
+of them. torch only; knows nothing of data or training loops.
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from training.evaluation.scoring import WITHIN
+
 EPSILON = 0.2
 """Width of the insensitive zone of the L1 term, in proportion."""
 FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 2.0
 L1_WEIGHT = FOCAL_WEIGHT = 0.5
-WITHIN, WITHIN_SOFTNESS = 0.1, 0.03
-"""A share counts as right within 0.1 (the published score); the softness gives it a slope."""
+WITHIN_SOFTNESS = 0.03
+"""Gives a slope to the score that counts a proportion as right WITHIN 0.1."""
 
 
 def substance_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
@@ -36,16 +37,15 @@ def mixture_loss(
 ) -> Tensor:
     """Return the composite loss; all three are [batch, labels], target rows sum to 1.
 
-    `miss_weight` is that of the softened share of misses; 0 is the published loss.
+    `miss_weight` is the weight of the softened share of misses; 0 is the published loss.
     """
     log_proportions = proportion_logits.log_softmax(dim=1)
     divergence = F.kl_div(log_proportions, target, reduction="batchmean")
     present = (target > 0).float()
-    miss = ((log_proportions.exp() - target).abs() - EPSILON).clamp(min=0) * present
-    insensitive_l1 = miss.sum() / present.sum().clamp(min=1)
-    loss = (
-        divergence + L1_WEIGHT * insensitive_l1 + FOCAL_WEIGHT * focal_bce(presence_logits, present)
-    )
+    excess = ((log_proportions.exp() - target).abs() - EPSILON).clamp(min=0) * present
+    insensitive_l1 = excess.sum() / present.sum().clamp(min=1)
+    focal = focal_bce(presence_logits, present)
+    loss = divergence + L1_WEIGHT * insensitive_l1 + FOCAL_WEIGHT * focal
     if miss_weight:
         loss = loss + miss_weight * soft_miss_share(log_proportions.exp(), target)
     return loss
@@ -59,7 +59,7 @@ def soft_miss_share(proportions: Tensor, target: Tensor) -> Tensor:
 
 
 def focal_bce(logits: Tensor, present: Tensor) -> Tensor:
-    """Binary cross-entropy that attends to what is still wrong; both are [batch, labels]."""
+    """Binary cross-entropy that weighs wrong answers more; both are [batch, labels]."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, present, reduction="none")
     probability = logits.sigmoid()
     right = present * probability + (1 - present) * (1 - probability)

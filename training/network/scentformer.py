@@ -1,8 +1,8 @@
 """training/: ScentFormer in torch, as published, with its size and stem configurable.
 
-A stem that makes tokens of a window (`training.network.stem`), a pre-norm Transformer encoder,
-masked mean pooling, and a head per task (SmellNet, arXiv 2506.00239). May import torch
-and `models`; never `daemon`.
+A stem turns a window into tokens (`training.network.stem`); a pre-norm Transformer encoder, masked
+mean pooling and a head per task follow (SmellNet, arXiv 2506.00239). May import torch and
+`models`; never `daemon`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from training.network.stem import PatchStem, StatisticsStem, Stem
 
 if TYPE_CHECKING:
+    from models.preprocess import PreprocessSpec
     from training.config import NetworkConfig
     from training.network.stem import Blend
 
@@ -21,15 +22,10 @@ if TYPE_CHECKING:
 class ScentFormerTrunk(nn.Module):
     """Windows to embeddings: x [batch, window, feature], mask [batch, window] -> [batch, D]."""
 
-    def __init__(
-        self, config: NetworkConfig, *, window: int, n_features: int, n_lags: int = 1
-    ) -> None:
+    def __init__(self, config: NetworkConfig, spec: PreprocessSpec) -> None:
         super().__init__()
-        self.stem: Stem
-        if config.stem == "statistics":
-            self.stem = StatisticsStem(config, n_features=n_features, n_lags=n_lags)
-        else:
-            self.stem = PatchStem(config, window=window, n_features=n_features)
+        kind = StatisticsStem if config.stem == "statistics" else PatchStem
+        self.stem: Stem = kind(config, spec)
         layer = nn.TransformerEncoderLayer(
             config.d_model,
             config.heads,
@@ -55,18 +51,18 @@ class ScentFormerTrunk(nn.Module):
         ----------
         x: float32[batch, window, feature]; rows beyond a partial window are anything finite.
         mask: float32[batch, window], 1 for measured rows.
-        blend: mixes the batch's windows between the stem's fixed and its learned half; training.
+        blend: in training, mixes windows of the batch between the stem's `encode` and `embed`.
 
         Returns
         -------
-        float32[batch, D], the mean of the tokens weighted by what was measured of them.
+        float32[batch, D], the mean of the tokens, weighted by the measured share of each.
         """
-        tokens, weight = self.encoded(x, mask, blend)
+        tokens, weight = self.encode(x, mask, blend)
         pooled: Tensor = (tokens * weight.unsqueeze(-1)).sum(dim=1)
         return pooled / weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
-    def encoded(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> tuple[Tensor, Tensor]:
-        """Return the encoded tokens [batch, tokens, D] and their weights [batch, tokens]."""
+    def encode(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> tuple[Tensor, Tensor]:
+        """Return the encoder's tokens [batch, tokens, D] and their weights [batch, tokens]."""
         values, weight = self.stem.encode(x, mask)
         if blend is not None:
             values, weight = blend.mean(values), blend.maximum(weight)
@@ -74,57 +70,49 @@ class ScentFormerTrunk(nn.Module):
         return self.encoder(tokens, src_key_padding_mask=weight == 0), weight
 
 
-def _head(width: int, outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(width, width // 2), nn.GELU(), nn.Dropout(dropout), nn.Linear(width // 2, outputs)
-    )
+class ScentFormer(nn.Module):
+    """A trunk; the network of each task adds its heads.
+
+    Parameters
+    ----------
+    config: the network's size.
+    spec: preprocessing, which decides the shape of a window.
+    """
+
+    output_names: tuple[str, ...]
+
+    def __init__(self, config: NetworkConfig, spec: PreprocessSpec) -> None:
+        super().__init__()
+        self.trunk = ScentFormerTrunk(config, spec)
 
 
-class SubstanceNet(nn.Module):
+class SubstanceNet(ScentFormer):
     """ScentFormer with the substance head."""
 
     output_names: tuple[str, ...] = ("logits", "embedding")
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        *,
-        window: int,
-        n_features: int,
-        n_labels: int,
-        n_lags: int = 1,
-    ) -> None:
-        super().__init__()
-        self.trunk = ScentFormerTrunk(config, window=window, n_features=n_features, n_lags=n_lags)
-        self.head = _head(config.d_model, n_labels, config.dropout)
+    def __init__(self, config: NetworkConfig, spec: PreprocessSpec, n_labels: int) -> None:
+        super().__init__(config, spec)
+        self.head = _head(config, n_labels)
 
-    def forward(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mask: Tensor, blend: Blend | None = None) -> tuple[Tensor, ...]:
         """Return logits [batch, labels] and the embedding [batch, D]."""
         embedding = self.trunk(x, mask, blend)
         return self.head(embedding), embedding
 
 
-class MixtureNet(nn.Module):
+class MixtureNet(ScentFormer):
     """ScentFormer with the mixture heads.
 
-    In training it returns the heads' logits; exported it ends in their softmax and sigmoid.
+    Training uses the `logits` of the heads; the exported network ends in softmax and sigmoid.
     """
 
     output_names = ("proportions", "presence", "embedding")
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        *,
-        window: int,
-        n_features: int,
-        n_labels: int,
-        n_lags: int = 1,
-    ) -> None:
-        super().__init__()
-        self.trunk = ScentFormerTrunk(config, window=window, n_features=n_features, n_lags=n_lags)
-        self.proportion_head = _head(config.d_model, n_labels, config.dropout)
-        self.presence_head = _head(config.d_model, n_labels, config.dropout)
+    def __init__(self, config: NetworkConfig, spec: PreprocessSpec, n_labels: int) -> None:
+        super().__init__(config, spec)
+        self.proportion_head = _head(config, n_labels)
+        self.presence_head = _head(config, n_labels)
 
     def logits(
         self, x: Tensor, mask: Tensor, blend: Blend | None = None
@@ -139,18 +127,18 @@ class MixtureNet(nn.Module):
         return proportions.softmax(dim=1), presence.sigmoid(), embedding
 
 
-ScentFormer = SubstanceNet | MixtureNet
-
-
 def build_network(
-    task: str,
-    config: NetworkConfig,
-    *,
-    window: int,
-    n_features: int,
-    n_labels: int,
-    n_lags: int = 1,
+    task: str, config: NetworkConfig, spec: PreprocessSpec, n_labels: int
 ) -> ScentFormer:
     """Build the network of a task ("substance" or "mixture"), freshly initialised."""
-    kind: type[ScentFormer] = MixtureNet if task == "mixture" else SubstanceNet
-    return kind(config, window=window, n_features=n_features, n_labels=n_labels, n_lags=n_lags)
+    return (MixtureNet if task == "mixture" else SubstanceNet)(config, spec, n_labels)
+
+
+def _head(config: NetworkConfig, outputs: int) -> nn.Sequential:
+    half = config.d_model // 2
+    return nn.Sequential(
+        nn.Linear(config.d_model, half),
+        nn.GELU(),
+        nn.Dropout(config.dropout),
+        nn.Linear(half, outputs),
+    )

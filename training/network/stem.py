@@ -1,10 +1,9 @@
-"""training/: the stems of ScentFormer, from a window's rows to the tokens that the encoder reads.
+"""training/: the two stems of ScentFormer, which turn a window's rows into the encoder's tokens.
 
-Two of them, one shape: `encode` turns a window into fixed numbers per token, `embed`
-learns to read those. Between the two is where windows are mixed in training, because
-a mean of two windows' *statistics* is no statistic of any window, while a mean of two
-windows' encodings is a label-preserving blend (manifold mixup: Verma et al., ICML 2019).
-May import torch; knows nothing of data or of training.
+`encode` computes fixed numbers per token, `embed` is the learned part. In training, windows are
+mixed between the two: the mean of two windows' statistics is the statistic of no window, but the
+mean of two encodings is a valid blend with the mean label (manifold mixup: Verma et al.,
+ICML 2019). May import torch; knows nothing of data or of training.
 """
 
 from __future__ import annotations
@@ -17,19 +16,20 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from models.preprocess import PreprocessSpec
     from training.config import NetworkConfig
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
-"""Quantiles of a feature over a window, from its least to its greatest value."""
+"""Of a feature over a window, from its least to its greatest value."""
 SPANS = 4
-"""Equal spans of time of which a window's mean is taken: the coarse shape of a response."""
+"""Equal spans of time whose means describe the coarse shape of a response."""
 N_STATISTICS = len(QUANTILES) + SPANS + 4
-"""Per feature: quantiles, means of the parts, mean, standard deviation, slope, mean step."""
+"""Per feature: mean, standard deviation, slope, mean step, means of the spans, quantiles."""
 MIN_BIN_WIDTH = 5e-3
 """In standardised units. Quantiles of a channel that sends few different counts coincide; a
 narrower ramp would amplify the rounding of a sum into a visible difference."""
 _BEYOND = 1e4
-"""Sorts after every standardised value, which preprocessing clips far below."""
+"""Sorts after every standardised value: preprocessing clips far below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,28 +55,25 @@ class Blend:
         return torch.stack(parts).sum(dim=0)
 
     def maximum(self, weight: Tensor) -> Tensor:
-        """Return the largest of each window's parts: a token counts that any part has."""
+        """Return the largest `weight` [batch, tokens] of each window's parts.
+
+        A token counts if any part has it.
+        """
         return torch.stack([weight[other] for other in self.others]).amax(dim=0)
 
 
 class PatchStem(nn.Module):
-    """The published stem: consecutive rows become a token by Linear, LayerNorm and a position.
-
-    Parameters
-    ----------
-    config: `patch` rows a token (1 is the published network), `d_model` wide.
-    window, n_features: shape of a window.
-    """
+    """The published stem: Linear, LayerNorm and a position turn `patch` rows into a token."""
 
     positions: Tensor
 
-    def __init__(self, config: NetworkConfig, *, window: int, n_features: int) -> None:
+    def __init__(self, config: NetworkConfig, spec: PreprocessSpec) -> None:
         super().__init__()
-        if window % config.patch:
-            raise ValueError(f"patch ({config.patch}) must divide the window ({window})")
+        if spec.window % config.patch:
+            raise ValueError(f"patch ({config.patch}) must divide the window ({spec.window})")
         self.patch = config.patch
-        self.tokens = window // config.patch
-        self.linear = nn.Linear(n_features * config.patch, config.d_model)
+        self.tokens = spec.window // config.patch
+        self.linear = nn.Linear(spec.n_features * config.patch, config.d_model)
         self.norm = nn.LayerNorm(config.d_model)
         # As long as the window: a table of 10,000 rows would weigh 10 MB in the bundle.
         positions = sinusoidal_positions(self.tokens, config.d_model)
@@ -98,34 +95,29 @@ class PatchStem(nn.Module):
 class StatisticsStem(nn.Module):
     """One token per lag: statistics of the window's differences over that lag, in soft bins.
 
-    Log-ratio differences are heavy-tailed: most of a window is quiet, and what tells odorants
-    apart is how far, how often and how unevenly each channel moves. Statistics over the window
-    say that, whatever the moment; bins at the training data's quantiles put every statistic on
-    one scale without choosing a unit (piecewise-linear encoding: Gorishniy et al., NeurIPS 2022,
+    Log-ratio differences are heavy-tailed: most of a window is quiet, and odorants differ in how
+    far, how often and how unevenly each channel moves. Statistics over the window describe that
+    independently of the moment; bins at the training data's quantiles put every statistic on
+    one scale without a choice of unit (piecewise-linear encoding: Gorishniy et al., NeurIPS 2022,
     "On embeddings for numerical features in tabular deep learning").
 
-    A feature that does not move at all in the window, as of a lost channel, is encoded as zeros.
-
-    Parameters
-    ----------
-    config: `bins` per statistic, `d_model` wide.
-    n_features: of a row, lag-major.
-    n_lags: how many lags, which is how many tokens.
+    A feature that does not move in the window, such as that of a lost channel, is encoded as zeros.
     """
 
     lower: Tensor
     steepness: Tensor
 
-    def __init__(self, config: NetworkConfig, *, n_features: int, n_lags: int) -> None:
+    def __init__(self, config: NetworkConfig, spec: PreprocessSpec) -> None:
         super().__init__()
-        self.tokens, self.bins = n_lags, config.bins
-        self.n_channels = n_features // n_lags
-        self.register_buffer("lower", torch.zeros(config.bins, N_STATISTICS * n_features))
-        self.register_buffer("steepness", torch.ones(config.bins, N_STATISTICS * n_features))
+        self.tokens, self.bins = len(spec.lags), config.bins
+        self.n_channels = len(spec.channels)
+        shape = (config.bins, N_STATISTICS * spec.n_features)
+        self.register_buffer("lower", torch.zeros(shape))
+        self.register_buffer("steepness", torch.ones(shape))
         inputs = config.bins * N_STATISTICS * self.n_channels
-        self.linears = nn.ModuleList(nn.Linear(inputs, config.d_model) for _ in range(n_lags))
+        self.linears = nn.ModuleList(nn.Linear(inputs, config.d_model) for _ in spec.lags)
         self.norm = nn.LayerNorm(config.d_model)
-        self.kind = nn.Parameter(0.02 * torch.randn(n_lags, config.d_model))
+        self.kind = nn.Parameter(0.02 * torch.randn(self.tokens, config.d_model))
 
     def measure(self, x: Tensor, mask: Tensor) -> None:
         """Put the bins at the quantiles of the statistics of training windows (as `encode`)."""
@@ -171,7 +163,7 @@ def feature_statistics(x: Tensor, mask: Tensor) -> Tensor:
     Returns
     -------
     float32[batch, N_STATISTICS, feature]: mean, standard deviation, slope (covariance with time
-    from -1 to 1), mean absolute step, the means of four equal spans of time, nine quantiles.
+    from -1 to 1), mean absolute step, the means of the SPANS, the QUANTILES.
     """
     counted = mask.unsqueeze(-1)
     rows = counted.sum(dim=1).clamp(min=1)
@@ -182,16 +174,16 @@ def feature_statistics(x: Tensor, mask: Tensor) -> Tensor:
     slope = (x * time.unsqueeze(-1)).sum(dim=1) / rows
     both = (mask[:, 1:] * mask[:, :-1]).unsqueeze(-1)
     step = ((x[:, 1:] - x[:, :-1]).abs() * both).sum(dim=1) / both.sum(dim=1).clamp(min=1)
-    part = ((time + 1) / 2 * SPANS).floor().clamp(0, SPANS - 1)
-    spans = []
+    span = ((time + 1) / 2 * SPANS).floor().clamp(0, SPANS - 1)
+    means = []
     for number in range(SPANS):
-        chosen = ((part == number).float() * mask).unsqueeze(-1)
-        spans.append((x * chosen).sum(dim=1) / chosen.sum(dim=1).clamp(min=1))
+        chosen = ((span == number).float() * mask).unsqueeze(-1)
+        means.append((x * chosen).sum(dim=1) / chosen.sum(dim=1).clamp(min=1))
     ordered = (x + _BEYOND * (1 - counted)).sort(dim=1).values
     level = torch.tensor(QUANTILES, device=x.device)[None, :, None]
     place = (level * (rows.unsqueeze(1) - 1)).round().long().expand(-1, -1, x.shape[2])
     quantiles = ordered.gather(1, place)
-    return torch.cat([torch.stack([mean, spread, slope, step, *spans], dim=1), quantiles], dim=1)
+    return torch.cat([torch.stack([mean, spread, slope, step, *means], dim=1), quantiles], dim=1)
 
 
 def sinusoidal_positions(length: int, width: int) -> Tensor:

@@ -18,10 +18,10 @@ import numpy as np
 
 from hardware.errors import UsageError
 from hardware.frames import SensorFrame
-from hardware.protocol import judge_range
+from hardware.protocol import range_quality
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import CAST_FILE, MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
+from hardware.simulator.tables import MIXTURE_BOARD, PLAYABLE_FILE, SUBSTANCE_BOARD, load_board
 from models.nose import Nose
 from models.substance_decision import log_probabilities
 from training.data.dataset import Dataset, Sample
@@ -96,7 +96,7 @@ def fingerprinted_labels(bundle: Bundle) -> tuple[str, ...]:
     UsageError
         There are none.
     """
-    known = board_for(bundle).takes
+    known = board_for(bundle).fingerprints
     labels = tuple(label for label in bundle.manifest.labels if label in known)
     if not labels:
         raise UsageError(
@@ -166,7 +166,7 @@ def _smell(bundle: Bundle, scenario: str, seed: int) -> list[Prediction]:
     nose = Nose([bundle], rate_hz=signal.rate_hz)
     said: list[Prediction] = []
     for row, values in enumerate(signal):
-        quality = judge_range(values)
+        quality = range_quality(values)
         frame = SensorFrame(row, round(row * 1000 / signal.rate_hz), values, quality.copy())
         said += nose.process(frame).predictions
     return said
@@ -186,7 +186,7 @@ def _named(prediction: Prediction, n_present: int) -> str:
 
 def write_cast(results: Sequence[LiveResult], board: str, folder: Path) -> Path:
     """Put a board's live results into the cast table, leaving the other board's as they are."""
-    path = folder / CAST_FILE
+    path = folder / PLAYABLE_FILE
     kept: list[dict[str, str]] = []
     if path.is_file():
         rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())

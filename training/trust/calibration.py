@@ -209,7 +209,7 @@ def _one_fold(
     seed: int,
 ) -> _Part:
     held_out = data.subset(folds == fold)
-    skewed = _changed(held_out, rig.heard)
+    skewed = _changed(held_out, rig.transform)
     truth = held_out.targets.argmax(axis=1)
     bench = _Bench(bundle, rig_reference(data.subset(folds != fold)), skewed, truth)
     lessons: list[tuple[int, int | None]] = [(number, None) for number in references]

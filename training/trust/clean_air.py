@@ -15,7 +15,7 @@ from scipy.special import gammaincinv
 
 from hardware.channels import CHANNELS, Part
 from hardware.frames import SensorFrame
-from hardware.protocol import judge_range
+from hardware.protocol import range_quality
 from hardware.simulator.other_rig import FIXED_RIG, OtherPart, OtherRig
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
@@ -167,7 +167,7 @@ def clean_air(settings: ExposureSettings, hours: float) -> dict[str, dict[str, f
         found["simulated"] += watch(air, settings)
         if number < max(1.0, RESTLESS_SHARE * len(lengths)):
             for name, rig in RESTLESS.items():
-                heard = replace(rig, seed=seed).heard(air, 1.0, take=0)
+                heard = replace(rig, seed=seed).transform(air, 1.0, drift_seed=0)
                 found[name] += watch(heard, settings)
     return {name: watched.plain() for name, watched in found.items()}
 
@@ -231,7 +231,7 @@ def ask_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
     states = dict.fromkeys(State, 0)
     for row, values in enumerate(signal):
         frame = SensorFrame(
-            row, round(row * 1000 / signal.rate_hz), values, judge_range(values).copy()
+            row, round(row * 1000 / signal.rate_hz), values, range_quality(values).copy()
         )
         step = nose.process(frame)
         for prediction in step.predictions:

@@ -276,7 +276,7 @@ def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
             send_request(config, "calibrate", {"action": "dance"})
         with pytest.raises(RequestRefusedError, match="not both"):
             send_request(config, "calibrate", {"action": "baseline", "seconds": 90, "last_s": 90})
-        with pytest.raises(RequestRefusedError, match=r"must lie below the rig's state_dir"):
+        with pytest.raises(RequestRefusedError, match="paths below the rig's state_dir"):
             send_request(config, "calibrate", {"action": "score", "files": ["../../etc/passwd"]})
         own = [str(path.relative_to(live.folder)) for path in [live.exposure("mint", take=12)]]
         (live.folder / "state" / "mint").mkdir()
@@ -371,7 +371,7 @@ def test_the_schema_of_requests_knows_the_actions_there_are(rig: Rig) -> None:
     schema = json.loads(
         (ROOT / "daemon/schemas/request_calibrate.json").read_text(encoding="utf-8")
     )
-    assert tuple(sorted(schema["properties"]["action"]["enum"])) == calibrating.actions
+    assert set(schema["properties"]["action"]["enum"]) == set(calibrating.handle.actions)
     jsonschema.validate({"action": "reference", "label": "mint", "seconds": 90}, schema)
     for wrong in ({"action": "reference"}, {"seconds": 9}, {"seconds": 20, "last_s": 20}):
         with pytest.raises(jsonschema.ValidationError):

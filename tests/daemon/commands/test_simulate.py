@@ -70,7 +70,7 @@ def test_a_recording_is_played_as_another_rig_would_send_it(tmp_path: Path, by: 
     frames = LineDecoder().feed(_read_to_the_end(str(link)))
     process.communicate(timeout=20)
     heard = np.array([frame.values for frame in frames])
-    assert np.array_equal(heard, FIXED_RIG.heard(played, 1.0, take=0))
+    assert np.array_equal(heard, FIXED_RIG.transform(played, 1.0, drift_seed=0))
     assert not np.array_equal(heard, played)
 
 

@@ -125,9 +125,11 @@ def test_a_cast_is_of_odours_that_the_simulator_found_recognisable(rig: Any) -> 
     programme = choose_programme(rig, seed=3)
     known = {member.odour for member in load_playable(rig.board, least_right=0.0)}
     odours = [episode for episode in programme.episodes if episode.components]
-    takes = load_board(rig.board).takes
+    fingerprints = load_board(rig.board).fingerprints
     assert len(odours) >= 3
-    assert set(odours) <= {parse_scenario(f"{name}:{rig.odour_s}", takes)[0] for name in known}
+    assert set(odours) <= {
+        parse_scenario(f"{name}:{rig.odour_s}", fingerprints)[0] for name in known
+    }
     assert [bool(episode.components) for episode in programme.episodes[:2]] == [False, True]
     assert programme.episodes == choose_programme(rig, seed=3).episodes
 

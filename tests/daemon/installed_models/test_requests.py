@@ -127,7 +127,7 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
         )
         # Over MQTT: a path below the state folder, and nothing else.
         third = made(tmp_path / "state" / "incoming", "3.0")
-        with pytest.raises(RequestRefusedError, match=r"must lie below the rig's state_dir"):
+        with pytest.raises(RequestRefusedError, match=r"must be a path below the rig's state_dir"):
             asked(daemon.config, action="install", path=str(second))
         with pytest.raises(RequestRefusedError, match="There is no bundle at"):
             asked(daemon.config, action="install", path="incoming/none.zip")

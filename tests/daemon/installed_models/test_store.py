@@ -110,7 +110,7 @@ def test_a_shipped_model_can_be_replaced_and_taken_back(store: ModelStore, tmp_p
     assert store.folder(name) == shipped
     store.switch(name, "9.9")
     assert store.folder(name) == store.root / name / "9.9"
-    told = store.described(name)
+    told = store.describe(name)
     assert (told["active"], told["previous"]) == ("9.9", "shipped")
     store.switch(name, None)
     assert store.folder(name) == shipped

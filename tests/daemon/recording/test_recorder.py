@@ -15,9 +15,10 @@ from structlog.testing import capture_logs
 
 from daemon.config.settings import RecordingConfig
 from daemon.recording.recorder import Recorder, RecorderState
-from daemon.recording.requests import RecordingRequests
+from daemon.recording.requests import recording_actions
 from daemon.recording.segments import compress, make_room, mend, segment_name, segments_in
-from daemon.requests import RequestError
+from daemon.request_fields import RequestError
+from daemon.system.background import Data
 from hardware.recording import read_recording, read_recordings
 from tests.sandbox import wait_until
 
@@ -225,12 +226,18 @@ def test_other_bounds_hold_from_the_next_frame_on(tmp_path: Path) -> None:
 
 def test_requests_start_stop_and_list_it(tmp_path: Path) -> None:
     with Recorder(tmp_path, plain(), wanted=False) as recorder:
-        requests = RecordingRequests(recorder, tmp_path)
-        assert requests.handle({})["recording"]["state"] == "off"
-        assert requests.handle({"action": "start"})["recording"]["state"] == "waiting"
+        handle = recording_actions(recorder, tmp_path)
+
+        def answer(**payload: str) -> Data:
+            data = handle(dict(payload))
+            assert isinstance(data, dict)
+            return data
+
+        assert answer()["recording"]["state"] == "off"
+        assert answer(action="start")["recording"]["state"] == "waiting"
         fill(recorder, 5)
-        listed = requests.handle({"action": "list"})
-        assert requests.handle({"action": "stop"})["recording"]["state"] == "off"
+        listed = answer(action="list")
+        assert answer(action="stop")["recording"]["state"] == "off"
     (segment,) = segments_in(tmp_path)
     assert listed["recording"]["segment"] == segment.name
     assert listed["segments"] == [{"file": segment.name, "bytes": segment.size}]
@@ -239,7 +246,7 @@ def test_requests_start_stop_and_list_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("payload", [{"action": "erase"}, {"action": 1}, {"file": "../x"}])
 def test_a_request_for_anything_else_is_refused(tmp_path: Path, payload: dict[str, object]) -> None:
     with Recorder(tmp_path, plain(), wanted=False) as recorder, pytest.raises(RequestError):
-        RecordingRequests(recorder, tmp_path).handle(payload)
+        recording_actions(recorder, tmp_path)(payload)
 
 
 def some_segment(folder: Path, rows: int = 20) -> Path:

@@ -293,7 +293,7 @@ def test_nobody_reading_never_blocks_the_board() -> None:
     with SimulatedBoard(signal, speed=2000) as board:
         assert board.wait(10)
         report = board.report
-    assert (report.readings, report.unheard_lines, report.sent_bytes) == (200, 200, 0)
+    assert (report.readings, report.lines_without_listener, report.sent_bytes) == (200, 200, 0)
 
 
 def test_a_listener_that_does_not_read_loses_bytes_and_they_are_counted() -> None:

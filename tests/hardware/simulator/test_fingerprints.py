@@ -35,9 +35,9 @@ def _play(scenario: str, seed: int, board: str) -> np.ndarray:
 
 def test_a_fit_gives_back_the_level_of_what_was_played() -> None:
     board = load_board()
-    take = fit_fingerprint(_play("nutmeg:600", 3, "substances"), SUBSTANCE_KIND)
-    levels = [one.response + board.clean_air for one in board.takes["nutmeg"]]
-    nearest = min(np.abs(level - take.level)[:4].max() for level in levels)
+    fitted = fit_fingerprint(_play("nutmeg:600", 3, "substances"), SUBSTANCE_KIND)
+    levels = [one.response + board.clean_air for one in board.fingerprints["nutmeg"]]
+    nearest = min(np.abs(level - fitted.level)[:4].max() for level in levels)
     assert nearest < 0.3
 
 
@@ -46,11 +46,11 @@ def test_a_known_transient_is_found_again() -> None:
     level = -1 + 1.5 * (1 - np.exp(-t_s / RELAXATION_TIMES_S[1]))
     values = np.full((600, 8), np.nan)
     values[:, 0] = 1023 / (1 + np.exp(-level))
-    take = fit_fingerprint(values, SUBSTANCE_KIND)
-    assert take.level[0] == pytest.approx(0.5, abs=0.05)
-    assert take.rise_s[0] == pytest.approx(20, abs=4), "63 % of the first 40 s of a 30 s rise"
-    assert np.abs(take.residual[:, 0]).max() < 0.15, "ridge leaves a little of a steep rise"
-    assert np.isnan(take.level[1:]).all(), "what was not measured has no level"
+    fitted = fit_fingerprint(values, SUBSTANCE_KIND)
+    assert fitted.level[0] == pytest.approx(0.5, abs=0.05)
+    assert fitted.rise_s[0] == pytest.approx(20, abs=4), "63 % of the first 40 s of a 30 s rise"
+    assert np.abs(fitted.residual[:, 0]).max() < 0.15, "ridge leaves a little of a steep rise"
+    assert np.isnan(fitted.level[1:]).all(), "what was not measured has no level"
 
 
 def test_the_trembling_of_what_was_played_is_found_again() -> None:
@@ -70,25 +70,25 @@ def test_a_hung_part_and_a_short_hole_are_no_obstacle() -> None:
     values = _play("almond:600", 1, "substances")
     values[:, 7] = np.nan
     values[100:110, 0] = np.nan
-    take = fit_fingerprint(values, SUBSTANCE_KIND)
-    assert np.isnan(take.level[7])
-    assert np.isfinite(take.level[:7]).all()
+    fitted = fit_fingerprint(values, SUBSTANCE_KIND)
+    assert np.isnan(fitted.level[7])
+    assert np.isfinite(fitted.level[:7]).all()
 
 
 def test_the_mixture_kind_reads_four_channels_at_ten_hertz() -> None:
-    take = fit_fingerprint(_play("orange:60", 1, "mixtures")[:, :4], MIXTURE_KIND)
-    assert take.level.shape == (4,)
-    assert np.isfinite(take.level).all()
+    fitted = fit_fingerprint(_play("orange:60", 1, "mixtures")[:, :4], MIXTURE_KIND)
+    assert fitted.level.shape == (4,)
+    assert np.isfinite(fitted.level).all()
 
 
 @pytest.mark.parametrize("name", ["substances", "mixtures"])
 def test_the_shipped_tables_are_whole(name: str) -> None:
     board = load_board(name)
-    assert set(board.takes) | {AIR} == set(board.loadings)
+    assert set(board.fingerprints) | {AIR} == set(board.loadings)
     assert (board.recovery_s > 0).all()
     assert (board.exponent > 0).all()
-    for takes in board.takes.values():
-        assert all((take.rise_s > 0).all() for take in takes)
+    for fingerprints in board.fingerprints.values():
+        assert all((one.rise_s > 0).all() for one in fingerprints)
 
 
 @pytest.mark.parametrize("name", ["substances", "mixtures"])
@@ -121,6 +121,6 @@ def test_the_shipped_tables_are_what_the_command_fits(tmp_path: Path) -> None:
     write_tables(fit_tables(folder), tmp_path)
     fitted, shipped = load_board("substances", tmp_path), load_board("substances")
     np.testing.assert_allclose(fitted.clean_air, shipped.clean_air, rtol=1e-3)
-    for substance, takes in shipped.takes.items():
-        for one, other in zip(takes, fitted.takes[substance], strict=True):
+    for substance, fingerprints in shipped.fingerprints.items():
+        for one, other in zip(fingerprints, fitted.fingerprints[substance], strict=True):
             np.testing.assert_allclose(one.response, other.response, rtol=1e-2, atol=1e-3)

@@ -54,13 +54,15 @@ def ln_ratio(counts: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def test_rig_without_differences_hears_what_the_training_rig_heard() -> None:
     values = recording()
-    assert np.array_equal(of_parts().heard(values, 1.0), values)
+    assert np.array_equal(of_parts().transform(values, 1.0), values)
 
 
 def test_same_seed_is_the_same_rig_and_another_seed_another() -> None:
-    assert OtherRig.drawn(3) == OtherRig.drawn(3)
-    assert OtherRig.drawn(3) != OtherRig.drawn(4)
-    assert OtherRig.drawn(3, strength=0.0).heard(recording(), 1.0) == pytest.approx(recording())
+    assert OtherRig.random(3) == OtherRig.random(3)
+    assert OtherRig.random(3) != OtherRig.random(4)
+    assert OtherRig.random(3, strength=0.0).transform(recording(), 1.0) == pytest.approx(
+        recording()
+    )
 
 
 @pytest.mark.parametrize(("figures", "shift"), [({"gain": 1.5}, LN_1_5), ({"r0": 1.5}, -LN_1_5)])
@@ -68,7 +70,7 @@ def test_gain_and_resistance_shift_the_logarithm_of_a_conductance(
     figures: dict[str, float], shift: float
 ) -> None:
     still = np.tile(STILL_AIR, (5, 1))
-    heard = of_parts(**figures).heard(still, 1.0)
+    heard = of_parts(**figures).transform(still, 1.0)
     moved = ln_ratio(heard[:, C2H5OH]) - ln_ratio(still[:, C2H5OH])
     assert moved == pytest.approx(np.full(5, shift), abs=0.003)
     resistance = heard[:, channel_index("Gas_Resistance")]
@@ -80,7 +82,7 @@ def test_gain_and_resistance_shift_the_logarithm_of_a_conductance(
 def test_sensitivity_scales_what_a_gas_does_around_clean_air() -> None:
     clean = load_board().clean_air[GAS_SENSORS.index(C2H5OH)]
     still = np.tile(STILL_AIR, (5, 1))
-    heard = ln_ratio(of_parts(gamma=1.4).heard(still, 1.0)[:, C2H5OH])
+    heard = ln_ratio(of_parts(gamma=1.4).transform(still, 1.0)[:, C2H5OH])
     expected = clean + 1.4 * (ln_ratio(still[:, C2H5OH]) - clean)
     assert heard == pytest.approx(expected, abs=0.005)
 
@@ -90,7 +92,7 @@ def test_slower_part_is_behind_by_its_response_time(rate_hz: float) -> None:
     rows = round(60 * rate_hz)
     step = np.tile(STILL_AIR, (rows, 1))
     step[rows // 2 :, C2H5OH] = 700.0
-    heard = ln_ratio(of_parts(response_s=5.0).heard(step, rate_hz)[:, C2H5OH])
+    heard = ln_ratio(of_parts(response_s=5.0).transform(step, rate_hz)[:, C2H5OH])
     low, high = ln_ratio(step[[0, -1], C2H5OH])
     after = rows // 2 + round(5 * rate_hz) - 1
     assert heard[rows // 2 - 1] == pytest.approx(low, abs=0.005)
@@ -101,27 +103,27 @@ def test_humid_air_moves_the_channels_but_not_those_of_a_hung_weather_part() -> 
     humid = np.tile(STILL_AIR, (5, 1))
     humid[:, HUMIDITY] = 48.5
     rig = of_parts(humidity=0.1)
-    moved = ln_ratio(rig.heard(humid, 1.0)[:, C2H5OH]) - ln_ratio(humid[:, C2H5OH])
+    moved = ln_ratio(rig.transform(humid, 1.0)[:, C2H5OH]) - ln_ratio(humid[:, C2H5OH])
     assert moved == pytest.approx(np.full(5, 0.2), abs=0.005)
     hung = humid.copy()
     hung[:, HUMIDITY], hung[:, channel_index("Gas_Resistance")] = 100.0, 0.0
-    assert np.array_equal(rig.heard(hung, 1.0), hung)
+    assert np.array_equal(rig.transform(hung, 1.0), hung)
 
 
 def test_drift_walks_as_far_in_an_hour_as_it_says_and_otherwise_for_every_recording() -> None:
     still = np.tile(STILL_AIR, (3601, 1))
     rig = of_parts(drift=0.2)
-    ends = np.array([rig.heard(still, 1.0, take=take)[-1, C2H5OH] for take in range(40)])
+    ends = np.array([rig.transform(still, 1.0, drift_seed=seed)[-1, C2H5OH] for seed in range(40)])
     walked = ln_ratio(ends) - ln_ratio(STILL_AIR[[C2H5OH]])
     assert walked.std() == pytest.approx(0.2, rel=0.35)
-    again = rig.heard(still, 1.0)
-    assert np.array_equal(again, rig.heard(still, 1.0))
-    assert not np.array_equal(again[:-1], rig.heard(still[:-1], 1.0))
+    again = rig.transform(still, 1.0)
+    assert np.array_equal(again, rig.transform(still, 1.0))
+    assert not np.array_equal(again[:-1], rig.transform(still[:-1], 1.0))
 
 
 def test_readings_are_rounded_and_stay_what_a_board_can_send() -> None:
     for seed in range(5):
-        heard = OtherRig.drawn(seed, strength=4.0).heard(recording(), 1.0)
+        heard = OtherRig.random(seed, strength=4.0).transform(recording(), 1.0)
         grove, mq = heard[:, :4], heard[:, 4:7]
         assert np.array_equal(grove, np.rint(grove))
         assert np.array_equal(mq, np.rint(mq))
@@ -137,7 +139,7 @@ def test_what_is_no_measurement_stays_as_it_was() -> None:
     values[1, C2H5OH] = np.nan
     values[2, LPG] = UINT32_INFINITY
     values[3, 0] = 0.0
-    heard = FIXED_RIG.heard(values, 1.0)
+    heard = FIXED_RIG.transform(values, 1.0)
     assert np.isnan(heard[1, C2H5OH])
     assert heard[2, LPG] == np.float32(UINT32_INFINITY)
     assert heard[3, 0] == 0.0
@@ -146,20 +148,20 @@ def test_what_is_no_measurement_stays_as_it_was() -> None:
 
 def test_played_live_and_heard_whole_are_the_same() -> None:
     signal = SyntheticSignal("air:60,banana:60", seed=2)
-    whole = FIXED_RIG.heard(np.array(list(signal)), signal.rate_hz, take=0)
+    whole = FIXED_RIG.transform(np.array(list(signal)), signal.rate_hz, drift_seed=0)
     live = OtherRigSignal(signal, FIXED_RIG)
     assert np.array_equal(np.array(list(live)), whole)
     assert np.array_equal(np.array(list(live)), whole)  # every iteration begins anew
 
 
 def test_fixed_rig_differs_on_every_gas_channel() -> None:
-    heard = FIXED_RIG.heard(recording(), 1.0)
+    heard = FIXED_RIG.transform(recording(), 1.0)
     moved = np.abs(heard - recording()).max(axis=0)
     assert (moved[list(GAS_SENSORS[:6])] > 0).all()
 
 
 def test_rig_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    for rig in (FIXED_RIG, OtherRig.drawn(11)):
+    for rig in (FIXED_RIG, OtherRig.random(11)):
         write_rig(rig, tmp_path / "rig.yaml")
         assert read_rig(tmp_path / "rig.yaml") == rig
 
@@ -223,7 +225,7 @@ def test_fixed_rig_costs_the_shipped_model_a_good_part_of_its_score(smellnet: Pa
     elsewhere = dataclasses.replace(
         data,
         samples=tuple(
-            dataclasses.replace(sample, values=FIXED_RIG.heard(sample.values, sample.rate_hz))
+            dataclasses.replace(sample, values=FIXED_RIG.transform(sample.values, sample.rate_hz))
             for sample in data.samples
         ),
     )

@@ -17,7 +17,7 @@ from hardware.simulator.response import (
     mixed_response,
     relaxed_response,
 )
-from hardware.simulator.tables import N_GAS, RELAXATION_TIMES_S, Take, load_board
+from hardware.simulator.tables import N_GAS, RELAXATION_TIMES_S, Fingerprint, load_board
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,11 +67,11 @@ def test_nothing_in_the_air_is_no_response() -> None:
 
 
 def test_a_take_holds_its_response_in_the_middle_of_an_exposure() -> None:
-    take = Take(np.linspace(-1, 2, N_GAS), np.full((N_GAS, 5), -0.5), np.ones(N_GAS))
-    np.testing.assert_allclose(relaxed_response(take, 300.0, 300.0), take.response)
-    early = relaxed_response(take, 0.0, 300.0)
-    assert np.all(early < take.response)
-    assert np.all(np.abs(early - take.response) <= 0.5 * len(RELAXATION_TIMES_S))
+    fingerprint = Fingerprint(np.linspace(-1, 2, N_GAS), np.full((N_GAS, 5), -0.5), np.ones(N_GAS))
+    np.testing.assert_allclose(relaxed_response(fingerprint, 300.0, 300.0), fingerprint.response)
+    early = relaxed_response(fingerprint, 0.0, 300.0)
+    assert np.all(early < fingerprint.response)
+    assert np.all(np.abs(early - fingerprint.response) <= 0.5 * len(RELAXATION_TIMES_S))
 
 
 def test_sensors_rise_and_recover_monotonically_at_their_own_pace() -> None:

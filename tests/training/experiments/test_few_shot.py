@@ -66,7 +66,7 @@ def test_whitening_takes_the_spread_within_substances_to_a_sphere() -> None:
     rng = np.random.default_rng(2)
     label = np.repeat([0, 1], 3000)
     x = rng.normal(0, [1.0, 5.0, 0.2], (6000, 3)) + 4 * label[:, None]
-    measured = EmbeddingSpace.measured(x.astype(np.float32), label, ("a", "b"))
+    measured = EmbeddingSpace.fit(x.astype(np.float32), label, ("a", "b"))
     space = comparable(measured, x.astype(np.float32), "mahalanobis")
     inside = np.concatenate([space[label == k] - space[label == k].mean(axis=0) for k in (0, 1)])
     spreads = np.sqrt(np.linalg.eigvalsh(np.cov(inside.T)))
@@ -76,7 +76,7 @@ def test_whitening_takes_the_spread_within_substances_to_a_sphere() -> None:
 
 def test_cosine_sees_directions_alone() -> None:
     x = np.random.default_rng(1).normal(0, 1, (50, 4)).astype(np.float32)
-    measured = EmbeddingSpace.measured(x, np.arange(50) % 2, ("a", "b"))
+    measured = EmbeddingSpace.fit(x, np.arange(50) % 2, ("a", "b"))
     space = dataclasses.replace(measured, middle=np.zeros(4))
     near, far = (comparable(space, scale * x, "cosine") for scale in (1, 3))
     np.testing.assert_allclose(far, near, rtol=1e-5)

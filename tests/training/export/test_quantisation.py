@@ -57,9 +57,7 @@ def windows(seed: int, count: int = 30, size: float = 1.0) -> Windows:
 @pytest.fixture(scope="module")
 def model() -> bytes:
     torch.manual_seed(5)
-    network = build_network(
-        "substance", CONFIG.network, window=20, n_features=4, n_lags=2, n_labels=5
-    )
+    network = build_network("substance", CONFIG.network, SPEC, 5)
     return to_onnx(network, SPEC)
 
 

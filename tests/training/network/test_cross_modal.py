@@ -42,7 +42,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`
 pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
 
 from training.export.bundle import Provenance, export_bundle  # noqa: E402
-from training.fit import train_network  # noqa: E402
+from training.fit import non_default_settings, train_network, training_identity  # noqa: E402
 from training.network.cross_modal import CrossModalNet  # noqa: E402
 from training.network.cross_modal_losses import (  # noqa: E402
     balanced_bce,
@@ -209,7 +209,7 @@ def test_substances_without_descriptors_are_told_how_to_get_some(tmp_path: Path)
         read_descriptors(["my_socks", "my_shoes"])
     own = tmp_path / "own.csv"
     own.write_text("substance,descriptors\nmy_socks,cheesy sour\nmy_hat,sour woolly\n")
-    table = read_descriptors(["my_socks", "my_shoes"], own)
+    table = read_descriptors(["my_socks", "my_shoes"], CrossModalConfig(descriptors_file=str(own)))
     assert table.names == ("cheesy", "sour", "woolly")
     assert table.values.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert table.known.tolist() == [True, False]
@@ -355,9 +355,7 @@ def test_loss_reaches_the_trunk_and_falls_when_trained(name: str, data: Dataset)
     torch.manual_seed(0)
     knowledge = read_substance_tables(SWITCHES[name], data)
     n_descriptors = len(knowledge.descriptors.names) if SWITCHES[name].descriptors else 0
-    network = CrossModalNet(
-        config.network, window=20, n_features=4, n_labels=6, n_descriptors=n_descriptors
-    )
+    network = CrossModalNet(config.network, SPEC, 6, n_descriptors=n_descriptors)
     objective = CrossModalObjective(config, SPEC, knowledge, np.ones(6, dtype=bool))
     x, mask, target = batch_of(data)
     start = objective.generator.get_state()
@@ -366,7 +364,8 @@ def test_loss_reaches_the_trunk_and_falls_when_trained(name: str, data: Dataset)
     def own_loss() -> torch.Tensor:
         objective.generator.set_state(start)
         labels = substance_loss(network(x, mask)[0], target, label_smoothing=0.1)
-        return objective(network, x, mask, target, 0.5) - labels
+        whole = objective(network, x, mask, target, 0.5, label_target=target, label_smoothing=0.1)
+        return whole - labels
 
     optimiser = torch.optim.Adam([*network.parameters(), *objective.parameters()], lr=5e-3)
     first = own_loss()
@@ -389,19 +388,18 @@ def test_every_switch_off_trains_the_very_same_weights(data: Dataset) -> None:
 
 
 def test_configuration_without_cross_modal_keeps_its_checkpoints_identity(data: Dataset) -> None:
-    import training.fit as module
-
-    settings = module.non_default_settings(switched(None))
+    settings = non_default_settings(switched(None))
     assert "cross_modal" not in settings
-    assert module.non_default_settings(switched(CrossModalConfig(gcms=0.5)))["cross_modal"] == {
+    assert non_default_settings(switched(CrossModalConfig(gcms=0.5)))["cross_modal"] == {
         "gcms": 0.5
     }
     less = dataclasses.replace(data, folder=None)
     knowledge = read_substance_tables(CrossModalConfig(gcms=0.5), data)
     config = switched(CrossModalConfig(gcms=0.5))
-    assert module._identity(config, data, knowledge) == module._identity(config, less, knowledge)
-    other = SubstanceTables(elements=knowledge.elements.standardise())
-    assert module._identity(config, data, knowledge) != module._identity(config, data, other)
+    identity = training_identity(config, data, knowledge)
+    assert identity == training_identity(config, less, knowledge)
+    other = SubstanceTables(elements=knowledge.elements.standardise(np.ones(6, dtype=bool)))
+    assert identity != training_identity(config, data, other)
 
 
 def test_resumed_cross_modal_training_equals_an_uninterrupted_one(
@@ -454,11 +452,9 @@ def test_substances_without_a_recording_are_no_negatives(data: Dataset) -> None:
 
 
 def test_two_views_are_fused_into_one_answer(data: Dataset) -> None:
-    network = CrossModalNet(
-        CONFIG.network, window=20, n_features=4, n_labels=6, n_descriptors=3, two_views=True
-    ).eval()
+    network = CrossModalNet(CONFIG.network, SPEC, 6, n_descriptors=3, two_views=True).eval()
     x, mask, _ = batch_of(data)
-    said = network.heads(x, mask)
+    said = network.head_outputs(x, mask)
     logits, embedding, descriptors = network(x, mask)
     torch.testing.assert_close(logits, (said.logits[0] + said.logits[1]) / 2)
     torch.testing.assert_close(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.preprocess import PreprocessSpec
+
 torch = pytest.importorskip("torch", reason="the trainer needs torch")
 
 from training.config import NetworkConfig  # noqa: E402
@@ -20,6 +22,10 @@ from training.network.stem import (  # noqa: E402
 CONFIG = NetworkConfig(d_model=16, layers=1, heads=2, stem="statistics", bins=4)
 WINDOW, LAGS, CHANNELS = 20, 2, 3
 FEATURES = LAGS * CHANNELS
+SPEC = PreprocessSpec(
+    channels=("NO2", "VOC", "CO"), rate_hz=1.0, lags=(3, 6), first_step=3, window=WINDOW,
+    stride=10, min_steps=4,
+)  # fmt: skip
 
 torch.set_num_threads(1)
 
@@ -38,9 +44,7 @@ def windows() -> tuple[torch.Tensor, torch.Tensor]:
 def network(windows: tuple[torch.Tensor, torch.Tensor]) -> SubstanceNet:
     """Return a small network whose bins are measured."""
     torch.manual_seed(0)
-    net = build_network(
-        "substance", CONFIG, window=WINDOW, n_features=FEATURES, n_labels=4, n_lags=LAGS
-    )
+    net = build_network("substance", CONFIG, SPEC, 4)
     assert isinstance(net, SubstanceNet)
     assert isinstance(net.trunk.stem, StatisticsStem)
     net.trunk.stem.measure(*windows)

@@ -1,0 +1,183 @@
+"""Daemon: the fields of a request, checked before the function is called that does it.
+
+Pure: knows JSON values and the rig's state folder, nothing of brokers and threads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hardware.errors import ScentdError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from daemon.system.background import Data, Steps
+
+REQUIRED: Any = object()
+"""Default of a field that a request must have."""
+
+COPY_IT = " Copy the file there, or let the scentd command on the rig do it."
+
+
+class RequestError(ScentdError):
+    """A request cannot be understood, or cannot be done as requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a request.
+
+    Attributes
+    ----------
+    kind: what its value must be, for error messages: "text".
+    parse: returns what the function gets, None for a value of another kind.
+    default: what the function gets if the request lacks the field.
+    advice: what to do about a wrong value.
+    """
+
+    kind: str
+    parse: Callable[[Any], Any]
+    default: Any = REQUIRED
+    advice: str = ""
+
+    def value(self, name: str, payload: Data) -> Any:
+        """Return the field's value.
+
+        Raises
+        ------
+        RequestError
+            If it is required and missing, or of another kind.
+        """
+        if name not in payload and self.default is not REQUIRED:
+            return self.default
+        value = self.parse(payload.get(name))
+        if value is None:
+            sent = json.dumps(payload[name]) if name in payload else "nothing"
+            raise RequestError(f"{name} must be {self.kind}, and {sent} came.{self.advice}")
+        return value
+
+
+def text(default: str | None = REQUIRED) -> Field:
+    """Return a field of text, of more than spaces."""
+    return Field("text", lambda v: v.strip() or None if isinstance(v, str) else None, default)
+
+
+def flag(*, default: bool) -> Field:
+    """Return a field that is true or false."""
+    return Field("true or false", lambda v: v if isinstance(v, bool) else None, default)
+
+
+def number(low: float, high: float, default: float | None = REQUIRED) -> Field:
+    """Return a field of a number between two limits, both included."""
+
+    def parse(value: Any) -> float | None:
+        usable = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if usable and low <= value <= high else None
+
+    return Field(f"a number from {low:g} to {high:g}", parse, default)
+
+
+def path_below(folder: Path) -> Field:
+    """Return a field of a path below the rig's state folder: a broker may have no others read."""
+    kind = "a path below the rig's state_dir"
+    return Field(kind, lambda value: _below(folder.resolve(), value), advice=COPY_IT)
+
+
+def paths_below(folder: Path) -> Field:
+    """Return a field of a list of such paths, empty by default."""
+
+    def parse(values: Any) -> tuple[Path | None, ...] | None:
+        if not isinstance(values, list):
+            return None
+        paths = tuple(_below(folder.resolve(), value) for value in values)
+        return None if None in paths else paths
+
+    return Field("a list of paths below the rig's state_dir", parse, (), COPY_IT)
+
+
+def _below(root: Path, value: Any) -> Path | None:
+    try:
+        path = (root / value).resolve()
+    except (TypeError, ValueError):  # no text, or not that of a path
+        return None
+    return path if path.is_relative_to(root) else None
+
+
+class Action:
+    """One thing that a request can ask for.
+
+    Parameters
+    ----------
+    function : callable
+        Does it, given the values of the fields by their names.
+    exclusive : tuple of str
+        Fields of which a request may have only one.
+    fields : Field
+        All that a request may have.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Data | Steps],
+        exclusive: tuple[str, ...] = (),
+        /,
+        **fields: Field,
+    ) -> None:
+        self._function = function
+        self._exclusive = exclusive
+        self.fields = fields
+
+    def __call__(self, payload: Data) -> Data | Steps:
+        """Check the fields of a request and do it.
+
+        Raises
+        ------
+        RequestError
+            If a field is unknown (most often misspelt), missing or wrong.
+        """
+        unknown = sorted(payload.keys() - self.fields.keys())
+        if unknown:
+            raise RequestError(
+                f"This request has no field {', '.join(unknown)}. Its fields are: "
+                f"{', '.join(sorted(self.fields)) or 'none'}."
+            )
+        if len(payload.keys() & set(self._exclusive)) > 1:
+            raise RequestError(f"Give {' or '.join(self._exclusive)}, not both.")
+        return self._function(
+            **{name: field.value(name, payload) for name, field in self.fields.items()}
+        )
+
+
+class Actions:
+    """The actions of one command; a request names one of them in its field `action`.
+
+    Parameters
+    ----------
+    default : str
+        The action of a request that names none.
+    actions : Action
+        By their names.
+    """
+
+    def __init__(self, default: str, /, **actions: Action) -> None:
+        self._name = text(default)
+        self.actions = actions
+
+    def __call__(self, payload: Data) -> Data | Steps:
+        """Do the action that a request names.
+
+        Raises
+        ------
+        ScentdError
+            If there is no such action, or it cannot be done.
+        """
+        name = self._name.value("action", payload)
+        if name not in self.actions:
+            raise RequestError(
+                f"action must be one of {', '.join(self.actions)}, and {json.dumps(name)} came."
+            )
+        return self.actions[name]({key: payload[key] for key in payload if key != "action"})
