@@ -22,6 +22,7 @@ SCENTD = CommandLine(
     commands={
         "run": "recognise smells and publish them until stopped",
         "check": "test configuration, port, broker and models, and say how to mend what fails",
+        "config": "explain every setting, or print the JSON Schema of the configuration",
         "demo": "watch a simulated board being smelled, with no set-up",
         "simulate": "put a simulated board behind a serial port",
         "record": "write a board's readings to a CSV",

@@ -36,7 +36,7 @@ class SourceConfig:
     """Where the board is: exactly one of `port` and `usb`."""
 
     port: (
-        Annotated[str, Rule("name the port, for example /dev/ttyUSB0", pattern=r"(?s).*\S.*")]
+        Annotated[str, Rule("name the port, for example /dev/ttyUSB0", pattern=r"[\s\S]*\S[\s\S]*")]
         | None
     ) = None
     """Path of the serial port; a stable link below /dev/serial/by-id as well."""
@@ -99,7 +99,7 @@ class TlsConfig:
 class MqttConfig:
     """The broker, and what is published beyond the results."""
 
-    host: Annotated[str, Rule("name the broker's host", pattern=r"(?s).*\S.*")] = "localhost"
+    host: Annotated[str, Rule("name the broker's host", pattern=r"[\s\S]*\S[\s\S]*")] = "localhost"
     """Name or address of the broker."""
 
     port: Annotated[
@@ -196,24 +196,25 @@ class RecordingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxConfig:
-    """How much may wait on disk for the broker; docs/mqtt.md tells what is dropped first."""
+    """How much may wait on disk for the broker; docs/mqtt.md says what is dropped first."""
 
     max_messages: Annotated[
         int,
         Rule("the outbox may hold {minimum} to {maximum} messages", minimum=10, maximum=10_000_000),
     ] = 50_000
-    """A day and a half of outage with two models and a 5 s stride, before anything is thinned."""
+    """Messages that may wait: a day and a half of two models at a 5 s stride, all kept."""
 
     max_mb: Annotated[
         float,
         Rule("the outbox may hold {minimum} to {maximum} megabytes", minimum=0.01, maximum=100000),
     ] = 64.0
-    """Of payloads; the file is an eighth larger, and does not shrink again."""
+    """Size of the payloads; the file is an eighth larger, and does not shrink again."""
 
     max_age_days: Annotated[
         float, Rule("messages may wait {minimum} to {maximum} days", minimum=0.001, maximum=3650)
     ] = 7.0
-    """Counted while scentd runs: without a clock chip a rig does not know how long it was off."""
+    """Age of a message, counted while scentd runs: without a clock chip the rig does not know how
+    long it was off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +256,7 @@ class DecisionConfig:
         ]
         | None
     ) = None
-    """Novelty from which on a smell is none of the labels; never if large."""
+    """Novelty from which on a smell is none of the labels; a large number switches that off."""
 
     unknown_after: Amount | None = None
     """Full windows of evidence before `unrecognised` may be published."""
@@ -311,7 +312,6 @@ class Config:
     """Short name of the rig, part of every MQTT topic."""
 
     source: Annotated[SourceConfig, Example("{port: /dev/ttyUSB0}")]
-    """Where the board is."""
 
     models: Annotated[
         tuple[str, ...],
@@ -322,7 +322,6 @@ class Config:
     """Names of shipped or installed models, or folders of bundles."""
 
     mqtt: MqttConfig = field(default_factory=MqttConfig)
-    """The broker."""
 
     live_stride_s: Annotated[
         float,
@@ -334,22 +333,16 @@ class Config:
     """Write every frame to CSV files below `state_dir`/recordings."""
 
     recording: RecordingConfig = field(default_factory=RecordingConfig)
-    """Limits of that recording."""
-
     outbox: OutboxConfig = field(default_factory=OutboxConfig)
-    """How much may wait on disk for the broker."""
 
     state_dir: Path = field(default_factory=default_state_dir)
     """Folder of all that scentd keeps: STATE_DIRECTORY, or else ~/.local/state/scentd."""
 
     decision: DecisionConfig = field(default_factory=DecisionConfig)
-    """Overrides of how every model decides."""
 
     exposure: ExposureSettings = field(default_factory=ExposureSettings)
-    """When an odour begins and ends."""
 
     log: LogConfig = field(default_factory=LogConfig)
-    """What is logged."""
 
     @property
     def recordings_dir(self) -> Path:
