@@ -1,15 +1,16 @@
-"""Calibration: from readings of a smell to what a model makes of them, or why they cannot teach.
+"""Calibration: what a model learns from readings of a smell, or why it can learn nothing.
 
 May import hardware, models and numpy. Must never know where taught smells are kept
 (`calibration.smell_store`), nor a port, a broker or a clock.
 
-Readings go the way that live ones go: channel health, the rig's correction, the model's rate and
-preprocessing, windows that grow from the onset as the daemon's do, and from later on. What is
-taught is the network's embedding of these windows.
+Readings are processed as live ones are: channel health, the rig's correction, the model's rate and
+preprocessing, and windows that grow from the onset, as the daemon's do, and from later starts. The
+network's embeddings of these windows are what is learnt.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from models.timing import RateMeter, Timeline, lost_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -37,13 +39,16 @@ if TYPE_CHECKING:
     from models.correction import Correction
     from models.embedding_space import EmbeddingSpace
 
+    Window = tuple[NDArray[np.float32], NDArray[np.float32]]
+
 GROWTH_S = 10.0
 """Seconds by which each window is longer than the one before."""
 
 RESTART_S = 30.0
-"""Seconds after which windows begin anew. The next exposure will be heard at other moments of its
-course, too: of ten smells taught for two minutes, .75 of other recordings were named rightly, and
-.73 with windows from the onset alone (five networks that never met the smells; none was worse)."""
+"""Seconds between the starts of windows: the next exposure will be recognised at other moments of
+its course, too. Of ten smells taught for two minutes, .75 of other recordings were named rightly,
+and .73 with windows from the onset alone (five networks trained without the smells; none was
+worse)."""
 
 MIN_USABLE_SHARE = 0.5
 """A channel that could be used for a smaller share of the exposure counts as missing."""
@@ -53,12 +58,12 @@ BATCH_SIZE = 32
 
 
 class EnrolmentError(ScentdError):
-    """These readings cannot teach a smell; the message says why and what to do."""
+    """Nothing can be learnt from these readings; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Readings:
-    """A recording as the models hear it.
+    """A recording as the models receive it.
 
     Attributes
     ----------
@@ -83,22 +88,17 @@ class Readings:
         steps = np.diff(self.t_ms, prepend=self.t_ms[:1]).tolist()
         return np.array([lost_samples(step, period_ms) for step in steps], np.int64)
 
-    def rows(self, start: int, end: int) -> Readings:
-        """Return the rows from `start` to before `end`."""
-        rows = slice(start, end)
-        return Readings(self.values[rows], self.quality[rows], self.t_ms[rows], self.rate_hz)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LearnedExposure:
-    """What a model made of one exposure.
+    """What a model learnt from one exposure.
 
     Attributes
     ----------
     embedding: float32[windows, D].
     logits: float32[windows, labels].
     seconds: of the exposure, from the onset where one was found.
-    channels_missing: channels of the model that it had to do without.
+    channels_missing: channels of the model that could not be used.
     """
 
     embedding: NDArray[np.float32]
@@ -109,32 +109,45 @@ class LearnedExposure:
     def __len__(self) -> int:
         return len(self.embedding)
 
+    def to_bytes(self) -> bytes:
+        """Return the content of a file for `load`."""
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            embedding=self.embedding,
+            logits=self.logits,
+            seconds=np.float64(self.seconds),
+            channels_missing=np.array(self.channels_missing, dtype=str),
+        )
+        return stream.getvalue()
 
-def prepare_readings(
-    recording: Recording, correction: Correction | None = None, *, rate_hz: float | None = None
-) -> Readings:
-    """Return a recording as the models hear it.
+    @classmethod
+    def load(cls, path: Path) -> LearnedExposure:
+        """Read a file; what numpy raises of a damaged one is passed on."""
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = tuple(str(name) for name in arrays["channels_missing"])
+            return cls(arrays["embedding"], arrays["logits"], float(arrays["seconds"]), missing)
 
-    Parameters
-    ----------
-    recording: as read.
-    correction: of the rig that made it, reset before and after; None for none.
-    rate_hz: the board's rate where it is known; measured otherwise.
+
+def prepare_readings(recording: Recording, correction: Correction | None = None) -> Readings:
+    """Return a recording as the models receive it.
+
+    `correction` is that of the rig that made it; it is reset before and after.
     """
-    nominal_hz = rate_hz or (recording.nominal_rate_hz if recording.timestamp_ms is None else None)
+    nominal_hz = recording.nominal_rate_hz if recording.timestamp_ms is None else None
     timeline, meter, health = Timeline(nominal_hz), RateMeter(nominal_hz), ChannelHealth()
     if correction is not None:
         correction.reset()
     values: list[NDArray[np.float32]] = []
-    quality: list[NDArray[np.uint8]] = []
+    qualities: list[NDArray[np.uint8]] = []
     t_ms: list[int] = []
     for number, frame in enumerate(recording.frames()):
         now_ms = timeline.stamp(frame, number * 1000.0 / recording.nominal_rate_hz)
         step_ms = now_ms - t_ms[-1] if t_ms else 0
-        judged = health.assess(frame, now_ms)
-        row = np.where(judged == Quality.OK, frame.values, np.float32(np.nan))
+        quality = health.assess(frame, now_ms)
+        row = np.where(quality == Quality.OK, frame.values, np.float32(np.nan))
         values.append(row if correction is None else correction(row, step_ms / 1000.0))
-        quality.append(judged)
+        qualities.append(quality)
         t_ms.append(now_ms)
         if step_ms > 0:
             meter.observe(step_ms)
@@ -142,32 +155,25 @@ def prepare_readings(
         correction.reset()
     return Readings(
         np.array(values, np.float32),
-        np.array(quality, np.uint8),
+        np.array(qualities, np.uint8),
         np.array(t_ms, np.int64),
         meter.rate_hz or recording.nominal_rate_hz,
     )
 
 
-def find_exposure(
-    readings: Readings, start: int = 0, settings: ExposureSettings | None = None
-) -> tuple[int, int]:
-    """Return the first row of the odour and the row after its last, from row `start` on.
+def find_exposure(readings: Readings, start: int = 0) -> tuple[int, int]:
+    """Return the first row of the smell and the row after its last, from row `start` on.
 
-    Where the air changed for certain, the odour is the longest stretch from an onset to its end.
-    Where it did not, the odour was there all along: a steady one is as quiet as clean air, so
-    only air that is *known* to be clean is refused.
-
-    Parameters
-    ----------
-    readings: what lies before `start` only tells what clean air is.
-    start: the first row that may teach.
-    settings: of the detector.
+    Where onsets were detected with certainty, the smell is the longest stretch from an onset to
+    its end. Where none was, the smell was there from the beginning: a steady smell is as quiet as
+    clean air, so that only air that is *known* to be clean is refused. The readings before `start`
+    only show what clean air is.
 
     Raises
     ------
     EnrolmentError: the air was clean.
     """
-    detector = ExposureDetector(settings or ExposureSettings(), skip_warm_up=True)
+    detector = ExposureDetector(ExposureSettings(), skip_warm_up=True)
     rows = len(readings)
     stretches: list[tuple[int, int]] = []
     onset, certain, clean = 0, False, 0
@@ -196,28 +202,24 @@ def find_exposure(
     )
 
 
-def learn(
-    bundle: Bundle, readings: Readings, start: int = 0, settings: ExposureSettings | None = None
-) -> LearnedExposure:
-    """Return what the model makes of an exposure.
+def learn(bundle: Bundle, readings: Readings, start: int = 0) -> LearnedExposure:
+    """Return what the model learns from an exposure.
 
     Parameters
     ----------
     bundle: a substance model whose bundle holds the space of its embeddings.
-    readings: of the exposure, with what came before it where that is known.
-    start: the first row that may teach.
-    settings: of the detector of onset and end.
+    readings: of the exposure, with those before it where they are known.
+    start: the first row that may be learnt.
 
     Raises
     ------
-    EnrolmentError: the model cannot be taught, or these readings cannot teach it.
+    EnrolmentError: the model cannot be taught, or nothing can be learnt from these readings.
     """
     require_space(bundle)
-    first, end = find_exposure(readings, start, settings)
-    exposure = readings.rows(first, end)
-    missing = _missing_channels(bundle, exposure)
+    first, end = find_exposure(readings, start)
+    missing = _missing_channels(bundle, readings.quality[first:end])
     windows = list(_windows(bundle, readings, first, end))
-    seconds = float(exposure.t_ms[-1] - exposure.t_ms[0]) / 1000.0 if len(exposure) else 0.0
+    seconds = float(readings.t_ms[end - 1] - readings.t_ms[first]) / 1000.0 if end > first else 0.0
     if not windows:
         spec = bundle.manifest.preprocessing
         least_s = (spec.first_step + spec.min_steps) / spec.rate_hz
@@ -226,8 +228,17 @@ def learn(
             f"{least_s:.0f} s without a gap, and learns well from two minutes. Let the sample "
             "stand longer before the sensors, or name a longer recording."
         )
-    embedding, logits = _asked(bundle, windows)
-    return LearnedExposure(embedding, logits, seconds, missing)
+    batches = [windows[row : row + BATCH_SIZE] for row in range(0, len(windows), BATCH_SIZE)]
+    outputs = [
+        bundle.run(np.stack([x for x, _ in batch]), np.stack([mask for _, mask in batch]))
+        for batch in batches
+    ]
+    return LearnedExposure(
+        np.concatenate([output.embedding for output in outputs]),
+        np.concatenate([output.logits for output in outputs]),
+        seconds,
+        missing,
+    )
 
 
 def fit_smell(
@@ -236,11 +247,10 @@ def fit_smell(
     space: EmbeddingSpace,
     exposure_variance: float = EXPOSURE_VARIANCE,
 ) -> TaughtSmell:
-    """Return the class that exposures' embeddings, each float32[windows, D], make of a smell.
+    """Return the class of a smell from its exposures' embeddings, each float32[windows, D].
 
-    Each exposure counts the same, however long it was: the windows of one are alike, and what
-    tells one exposure from the next is what a mean must average out. `exposure_variance` is how
-    much that is, as the model's manifest says.
+    Each exposure counts the same, however long it was: the windows of one are alike, and the mean
+    must average out the differences between exposures, `exposure_variance` in the manifest.
     """
     means = np.stack([space.whiten(embedding).mean(axis=0) for embedding in exposures])
     windows = sum(map(len, exposures))
@@ -252,7 +262,7 @@ def require_space(bundle: Bundle) -> EmbeddingSpace:
 
     Raises
     ------
-    EnrolmentError: it is a mixture model, or was made without one.
+    EnrolmentError: it is a mixture model, or was made without such a space.
     """
     name = bundle.manifest.name
     if bundle.manifest.task != "substance":
@@ -268,59 +278,43 @@ def require_space(bundle: Bundle) -> EmbeddingSpace:
     return bundle.space
 
 
-def _missing_channels(bundle: Bundle, exposure: Readings) -> tuple[str, ...]:
+def _missing_channels(bundle: Bundle, quality: NDArray[np.uint8]) -> tuple[str, ...]:
     """Return the model's channels that hardly ever worked; refuse where it needs them."""
     channels = bundle.manifest.preprocessing.channels
     needs = bundle.manifest.requirements
-    words = {}
+    faults = {}
     for name in channels:
-        quality = exposure.quality[:, CHANNEL_NAMES.index(name)]
-        if len(quality) and (quality == Quality.OK).mean() < MIN_USABLE_SHARE:
-            counts = np.bincount(quality, minlength=len(Quality))
+        column = quality[:, CHANNEL_NAMES.index(name)]
+        if len(column) and (column == Quality.OK).mean() < MIN_USABLE_SHARE:
+            counts = np.bincount(column, minlength=len(Quality))
             counts[Quality.OK] = 0
-            words[name] = Quality(int(counts.argmax()))
-    told = ", ".join(f"{name} ({str(word.name).lower()})" for name, word in words.items())
-    saturated = [name for name, word in words.items() if word is Quality.SATURATED]
+            faults[name] = Quality(int(counts.argmax()))
+    saturated = [name for name, fault in faults.items() if fault is Quality.SATURATED]
     if saturated:
         raise EnrolmentError(
             f"{', '.join(saturated)} was at its limit for most of the exposure, so the smell "
             "would be learnt from what the sensor could not measure. Hold the sample further away."
         )
-    if set(words) & set(needs.required_channels) or len(channels) - len(words) < needs.min_channels:
+    if (
+        set(faults) & set(needs.required_channels)
+        or len(channels) - len(faults) < needs.min_channels
+    ):
+        names = ", ".join(f"{name} ({fault.name.lower()})" for name, fault in faults.items())
         raise EnrolmentError(
-            f"{bundle.manifest.name} cannot learn without {told}. Mend the sensors "
+            f"{bundle.manifest.name} cannot learn without {names}. Mend the sensors "
             "(`scentd check` tells more), and teach again."
         )
-    return tuple(words)
+    return tuple(faults)
 
 
-def _factor(bundle: Bundle, rate_hz: float) -> int:
-    """Return how many readings make one at the model's rate."""
-    wanted_hz = bundle.manifest.preprocessing.rate_hz
-    factor = max(1, round(rate_hz / wanted_hz))
-    low, high = bundle.manifest.rate_ratio
-    if not low <= rate_hz / factor / wanted_hz <= high:
-        raise EnrolmentError(
-            f"The readings come at {rate_hz:.3g} Hz, and {bundle.manifest.name} needs "
-            f"{low * wanted_hz:.3g} to {high * wanted_hz:.3g} Hz or a multiple of that. "
-            "Choose a model that fits the board."
-        )
-    return factor
-
-
-def _windows(
-    bundle: Bundle, readings: Readings, first: int, end: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield x[window, feature] and mask[window]: growing from the onset, and from later starts.
-
-    What came before the onset serves the lag differences alone, as it does live.
-    """
+def _windows(bundle: Bundle, readings: Readings, first: int, end: int) -> Iterator[Window]:
+    """Yield x[window, feature] and mask[window]: growing from the onset, and from later starts."""
     spec = bundle.manifest.preprocessing
-    grow, again = (max(1, round(s * spec.rate_hz)) for s in (GROWTH_S, RESTART_S))
+    growth, restart = (max(1, round(s * spec.rate_hz)) for s in (GROWTH_S, RESTART_S))
     for rows, mask in _feature_rows(bundle, readings, first, end):
-        for start in range(0, len(rows) - spec.min_steps + 1, again):
+        for start in range(0, len(rows) - spec.min_steps + 1, restart):
             longest = min(len(rows), start + spec.window)
-            for stop in range(start + spec.min_steps, longest + 1, grow):
+            for stop in range(start + spec.min_steps, longest + 1, growth):
                 room = spec.window - (stop - start)
                 yield (
                     np.pad(rows[start:stop], ((0, room), (0, 0))),
@@ -328,12 +322,13 @@ def _windows(
                 )
 
 
-def _feature_rows(
-    bundle: Bundle, readings: Readings, first: int, end: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield the exposure's feature rows and their mask, one unbroken stretch after the other."""
+def _feature_rows(bundle: Bundle, readings: Readings, first: int, end: int) -> Iterator[Window]:
+    """Yield the exposure's feature rows and their mask, one unbroken stretch after the other.
+
+    The readings before the onset serve the lag differences alone, as they do live.
+    """
     spec = bundle.manifest.preprocessing
-    factor = _factor(bundle, readings.rate_hz)
+    factor = _decimation(bundle, readings.rate_hz)
     lead = max(0, first - spec.lags[-1] * factor)
     decimator = Decimator(factor, (spec.max_hold + 1) * factor)
     lost = readings.lost
@@ -353,18 +348,15 @@ def _feature_rows(
         yield segment.x[skipped:], segment.mask[skipped:]
 
 
-def _asked(
-    bundle: Bundle, windows: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return embeddings float32[windows, D] and logits float32[windows, labels]."""
-    answers = [
-        bundle.run(
-            np.stack([x for x, _ in windows[start : start + BATCH_SIZE]]),
-            np.stack([mask for _, mask in windows[start : start + BATCH_SIZE]]),
+def _decimation(bundle: Bundle, rate_hz: float) -> int:
+    """Return how many readings make one at the model's rate."""
+    wanted_hz = bundle.manifest.preprocessing.rate_hz
+    factor = max(1, round(rate_hz / wanted_hz))
+    low, high = bundle.manifest.rate_ratio
+    if not low <= rate_hz / factor / wanted_hz <= high:
+        raise EnrolmentError(
+            f"The readings come at {rate_hz:.3g} Hz, and {bundle.manifest.name} needs "
+            f"{low * wanted_hz:.3g} to {high * wanted_hz:.3g} Hz or a multiple of that. "
+            "Choose a model that fits the board."
         )
-        for start in range(0, len(windows), BATCH_SIZE)
-    ]
-    return (
-        np.concatenate([answer.embedding for answer in answers]),
-        np.concatenate([answer.logits for answer in answers]),
-    )
+    return factor

@@ -1,4 +1,4 @@
-"""Calibration: what a taught smell would have said, before it is let say anything.
+"""Calibration: how well a smell was learnt, before it is announced.
 
 May import hardware, models, numpy and its neighbours. Must never change what is taught, nor know
 a port, a broker or a command.
@@ -6,44 +6,42 @@ a port, a broker or a command.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calibration.enrolment import fit_smell, require_space
+from calibration.enrolment import LearnedExposure, fit_smell, require_space
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
-from models.taught_head import TaughtHead
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from calibration.enrolment import LearnedExposure
     from calibration.smell_store import SmellStore
     from hardware.recording import Recording
     from models.bundle import Bundle
+    from models.taught_head import TaughtHead
 
 MAX_LISTED = 3
-"""Labels named in a list of confusions."""
+"""Labels in a list of confusions."""
 
 STEP_FRAMES = 50
-"""Frames heard at a time, some ten windows: a step takes about as long as two predictions."""
+"""Frames processed at a time, some ten windows: a step takes about as long as two predictions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confusions:
-    """What windows of a smell were called: the share of each label, the largest first."""
+    """The labels given to a smell's windows: the share of each, the largest first."""
 
     shares: tuple[tuple[str, float], ...]
 
     @classmethod
-    def count(cls, labels: Sequence[str]) -> Confusions:
+    def count(cls, labels: Iterable[str]) -> Confusions:
         """Count labels, one per window."""
-        total = max(1, len(labels))
-        return cls(tuple((name, n / total) for name, n in Counter(labels).most_common()))
+        counts = Counter(labels)
+        total = max(1, counts.total())
+        return cls(tuple((name, n / total) for name, n in counts.most_common()))
 
     def share(self, label: str) -> float:
         """Return the share of a label."""
@@ -61,17 +59,15 @@ class Preview:
     Attributes
     ----------
     label: of the smell.
-    exposures, windows: that taught it.
-    before: what its windows were called without it.
-    held_out: what windows were called by a head taught from the others: exposures in turn, or
-        the halves of the only one. The halves are alike, so that is a bound from above.
+    before: labels of its windows without it.
+    held_out: labels of its windows by a head that was taught the other windows: whole exposures in
+        turn, or the halves of the only one. The halves are alike, so that their share is an upper
+        bound.
     by_exposures: whether whole exposures were held out.
-    taken_from: by label of another taught smell, the share of its windows that now is called so.
+    taken_from: by label of another taught smell, the share of its windows that this one now gets.
     """
 
     label: str
-    exposures: int
-    windows: int
     before: Confusions
     held_out: Confusions
     by_exposures: bool
@@ -80,41 +76,38 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class ReplayComparison:
-    """Seconds that labels stood in a recording, without a smell and with it."""
+    """Seconds for which each label was announced in a recording, without a smell and with it."""
 
     without_s: Mapping[str, float]
     with_s: Mapping[str, float]
 
 
 def preview_smell(store: SmellStore, label: str) -> Preview:
-    """Judge a taught smell, in shadow or promoted, by the exposures that are kept.
+    """Judge a taught smell, in shadow or promoted, by its stored exposures.
 
     Raises
     ------
-    SmellError: none is called so.
+    SmellError: there is none of this label.
     RecordingError, EnrolmentError: its exposures cannot be used.
     """
     smells = store.smells()
-    smell = smells.smell(label)
+    exposures = [store.learned_exposure(each) for each in smells.smell(label).exposures]
     head, _ = store.head(shadow=label)
     without = _without(head, label)
-    bundle = store.bundle
-    lessons = [store.learned_exposure(exposure) for exposure in smell.exposures]
-    taken = []
+    taught = {smell.label for smell in without.taught}
+    taken_from = []
     for other in smells.smells:
-        if other.label != label and any(known.label == other.label for known in head.taught):
-            heard = [store.learned_exposure(exposure) for exposure in other.exposures]
-            called = Confusions.count([n for each in heard for n in _called(bundle, head, each)])
-            if called.share(label) > 0:
-                taken.append((other.label, called.share(label)))
+        if other.label in taught:
+            theirs = [store.learned_exposure(each) for each in other.exposures]
+            share = Confusions.count(_likeliest(store.bundle, head, theirs)).share(label)
+            if share > 0:
+                taken_from.append((other.label, share))
     return Preview(
         label=label,
-        exposures=len(lessons),
-        windows=sum(map(len, lessons)),
-        before=Confusions.count([n for each in lessons for n in _called(bundle, without, each)]),
-        held_out=Confusions.count(list(_held_out(bundle, without, label, lessons))),
-        by_exposures=len(lessons) > 1,
-        taken_from=tuple(sorted(taken, key=lambda pair: -pair[1])),
+        before=Confusions.count(_likeliest(store.bundle, without, exposures)),
+        held_out=Confusions.count(_held_out(store.bundle, without, label, exposures)),
+        by_exposures=len(exposures) > 1,
+        taken_from=tuple(sorted(taken_from, key=lambda pair: -pair[1])),
     )
 
 
@@ -126,7 +119,7 @@ def compare_replay(
     settings: NoseSettings | None = None,
     assume_exposed: bool = False,
 ) -> Generator[float, None, ReplayComparison]:
-    """Let the nose hear a recording without a smell and with it, in steps.
+    """Process a recording without a smell and with it, in steps.
 
     Yields the share that is done, so that a running service can do it between two readings.
 
@@ -134,13 +127,13 @@ def compare_replay(
     ----------
     store: with the smell, in shadow or promoted.
     label: of the smell.
-    recording: of the past.
+    recording: made earlier.
     settings: the rig owner's.
     assume_exposed: the recording lies within one exposure.
     """
     head, _ = store.head(shadow=label)
     seconds = []
-    for number, each in enumerate((_without(head, label), head)):
+    for done, tried in enumerate((_without(head, label), head)):
         if store.correction is not None:
             store.correction.reset()
         nose = Nose(
@@ -150,73 +143,70 @@ def compare_replay(
             skip_warm_up=True,
             assume_exposed=assume_exposed,
             correction=store.correction,
-            heads={store.model: each},
+            heads={store.model: tried},
         )
-        steps = _seconds_by_label(nose, recording)
-        while True:
-            try:
-                yield (number + next(steps)) / 2
-            except StopIteration as end:
-                seconds.append(end.value)
-                break
+        seconds.append((yield from _seconds_by_label(nose, recording, done / 2)))
     return ReplayComparison(*seconds)
 
 
 def _without(head: TaughtHead, label: str) -> TaughtHead:
     others = tuple(smell for smell in head.taught if smell.label != label)
-    return TaughtHead(others, head.hidden, head.renamed)
-
-
-def _called(bundle: Bundle, head: TaughtHead, lesson: LearnedExposure) -> list[str]:
-    """Return the likeliest label of every window."""
-    return _likeliest(bundle, head, lesson.logits, lesson.embedding)
+    return dataclasses.replace(head, taught=others)
 
 
 def _likeliest(
-    bundle: Bundle,
-    head: TaughtHead,
-    logits: NDArray[np.float32],
-    embedding: NDArray[np.float32],
-) -> list[str]:
+    bundle: Bundle, head: TaughtHead, exposures: Iterable[LearnedExposure]
+) -> Iterator[str]:
+    """Yield the likeliest label of every window."""
     decision, labels = bundle.manifest.decision, head.labels(bundle.manifest.labels)
-    said = head.log_probabilities_many(
-        require_space(bundle), logits, embedding, decision.temperature, decision.head_temperature
-    )
-    return [labels[index] for index in said.argmax(axis=1)]
+    for exposure in exposures:
+        scores = head.log_probabilities_many(
+            require_space(bundle),
+            exposure.logits,
+            exposure.embedding,
+            decision.temperature,
+            decision.head_temperature,
+        )
+        yield from (labels[index] for index in scores.argmax(axis=1))
 
 
 def _held_out(
-    bundle: Bundle, head: TaughtHead, label: str, lessons: Sequence[LearnedExposure]
+    bundle: Bundle, head: TaughtHead, label: str, exposures: Sequence[LearnedExposure]
 ) -> Iterator[str]:
-    """Yield what windows are called by a head taught from the windows held against them."""
-    parts = [(lesson.embedding, lesson.logits) for lesson in lessons]
-    if len(parts) == 1:
-        half = len(lessons[0]) // 2
-        cuts = (slice(None, half), slice(half, None))
-        parts = [(lessons[0].embedding[cut], lessons[0].logits[cut]) for cut in cuts if half]
+    """Yield the labels of windows by a head that was taught the other windows."""
+    if len(exposures) == 1:
+        (only,) = exposures
+        half = len(only) // 2
+        exposures = [
+            dataclasses.replace(only, embedding=only.embedding[cut], logits=only.logits[cut])
+            for cut in (slice(half), slice(half, None))
+            if half
+        ]
     space, variance = require_space(bundle), bundle.manifest.decision.exposure_variance
-    for number, (embedding, logits) in enumerate(parts):
-        others = [each for place, (each, _) in enumerate(parts) if place != number]
+    for number, exposure in enumerate(exposures):
+        others = [other.embedding for place, other in enumerate(exposures) if place != number]
         if others:
             smell = fit_smell(label, others, space, variance)
-            tried = TaughtHead((*head.taught, smell), head.hidden, head.renamed)
-            yield from _likeliest(bundle, tried, logits, embedding)
+            tried = dataclasses.replace(head, taught=(*head.taught, smell))
+            yield from _likeliest(bundle, tried, [exposure])
 
 
-def _seconds_by_label(nose: Nose, recording: Recording) -> Generator[float, None, dict[str, float]]:
-    """Return how long each label stood, as a live run would have said it; yield now and then."""
-    stood: Counter[str] = Counter()
+def _seconds_by_label(
+    nose: Nose, recording: Recording, share_before: float
+) -> Generator[float, None, dict[str, float]]:
+    """Return how long each label is announced in a live run; yield the share done now and then."""
+    total_ms: Counter[str] = Counter()
     label, since_ms, t_ms = None, 0, 0
     for number, frame in enumerate(recording.frames()):
         step = nose.process(frame, number * 1000.0 / recording.nominal_rate_hz)
         t_ms = step.t_ms
-        for said in step.predictions:
+        for prediction in step.predictions:
             if label is not None:
-                stood[label] += said.t_ms - since_ms
-            since_ms = said.t_ms
-            label = said.label if said.state is State.RECOGNISED else None
+                total_ms[label] += prediction.t_ms - since_ms
+            since_ms = prediction.t_ms
+            label = prediction.label if prediction.state is State.RECOGNISED else None
         if number % STEP_FRAMES == STEP_FRAMES - 1:
-            yield number / len(recording)
+            yield share_before + number / len(recording) / 2
     if label is not None:
-        stood[label] += t_ms - since_ms
-    return {name: ms / 1000.0 for name, ms in stood.most_common()}
+        total_ms[label] += t_ms - since_ms
+    return {name: ms / 1000.0 for name, ms in total_ms.most_common()}

@@ -13,14 +13,18 @@ from hardware.errors import ScentdError
 from hardware.typed_yaml import TypedYamlError, YamlMapping, plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
 
 FORMAT = 1
 
+MAX_EXPOSURES = 16
+"""Of one smell; a new exposure then replaces the oldest."""
+
 
 class SmellError(ScentdError):
-    """What is asked of the taught smells cannot be done."""
+    """The requested change of the taught smells is not possible."""
 
 
 class StoreDamagedError(ScentdError):
@@ -29,16 +33,16 @@ class StoreDamagedError(ScentdError):
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One exposure that taught.
+    """One exposure from which a smell was learnt.
 
     Attributes
     ----------
     id: of its files, from their content.
     date: UTC, when it was taught.
     source: where the readings came from.
-    start_ms: time in the kept readings from which on they teach.
-    seconds: of the smell.
-    windows: that it taught.
+    start_ms: time in the stored readings from which on they are learnt.
+    seconds: duration of the smell.
+    windows: learnt from it.
     as_trained: the readings are of another rig and were corrected by its own profile.
     """
 
@@ -53,7 +57,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Smell:
-    """One taught smell. In shadow it is never said, only tried (`calibration.smell_preview`)."""
+    """One taught smell. While in shadow it is previewed, but never announced."""
 
     label: str
     shadow: bool
@@ -62,15 +66,15 @@ class Smell:
 
 @dataclass(frozen=True, slots=True)
 class SmellSet:
-    """What an index says: one version of everything a rig adds to a model.
+    """The content of an index: one version of everything that a rig adds to a model.
 
     Attributes
     ----------
     model: the bundle's name.
     version: counts the changes.
     date: UTC, of the last change.
-    change: what it was, for people.
-    smells: taught, in the order of their teaching.
+    change: description of the last change, for people.
+    smells: in the order in which they were taught.
     hidden: shipped labels, by their shipped names.
     renamed: published name by shipped name.
     """
@@ -83,12 +87,16 @@ class SmellSet:
     hidden: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
 
+    def __contains__(self, label: str) -> bool:
+        """Whether a smell of this label was taught."""
+        return any(smell.label == label for smell in self.smells)
+
     def smell(self, label: str) -> Smell:
         """Return a taught smell.
 
         Raises
         ------
-        SmellError: none is called so.
+        SmellError: there is none of this label.
         """
         for smell in self.smells:
             if smell.label == label:
@@ -98,20 +106,39 @@ class SmellSet:
             f"Expected a smell that this rig was taught, and {label!r} is none. Taught: {names}."
         )
 
-    def with_smell(self, smell: Smell, replacing: str | None = None) -> SmellSet:
-        """Return the set with a smell added, or put in the place of the one called so."""
-        if replacing is None:
-            return dataclasses.replace(self, smells=(*self.smells, smell))
-        return dataclasses.replace(
-            self, smells=tuple(smell if s.label == replacing else s for s in self.smells)
+    def with_exposures(
+        self, label: str, exposures: tuple[Exposure, ...], *, promote: bool
+    ) -> SmellSet:
+        """Return the set with exposures added to a smell, which may be new.
+
+        A new smell is in shadow unless `promote` is set; a known one leaves the shadow if it is.
+        """
+        if label not in self:
+            new = Smell(label, not promote, exposures[-MAX_EXPOSURES:])
+            return dataclasses.replace(self, smells=(*self.smells, new))
+        known, ids = self.smell(label), {exposure.id for exposure in exposures}
+        others = tuple(exposure for exposure in known.exposures if exposure.id not in ids)
+        return self.with_change(
+            label,
+            shadow=known.shadow and not promote,
+            exposures=(*others, *exposures)[-MAX_EXPOSURES:],
         )
+
+    def with_change(self, label: str, /, **changes: object) -> SmellSet:
+        """Return the set with fields of one taught smell changed."""
+        changed = dataclasses.replace(self.smell(label), **changes)  # type: ignore[arg-type]
+        smells = tuple(changed if smell.label == label else smell for smell in self.smells)
+        return dataclasses.replace(self, smells=smells)
 
     def without_smell(self, label: str) -> SmellSet:
         """Return the set without a taught smell."""
-        self.smell(label)
-        return dataclasses.replace(
-            self, smells=tuple(smell for smell in self.smells if smell.label != label)
-        )
+        forgotten = self.smell(label)
+        return dataclasses.replace(self, smells=tuple(s for s in self.smells if s != forgotten))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read an index file, as `from_yaml` does."""
+        return cls.from_yaml(path.read_bytes(), str(path))
 
     @classmethod
     def from_yaml(cls, data: bytes, source: str) -> Self:

@@ -358,7 +358,7 @@ def settling_summary(span: ReadingSpan) -> Data:
     factor = max(1, round(span.rate_hz))
     signals = log_signals(span.values[::factor])
     steps_s = np.diff(span.t_ms[::factor], prepend=span.t_ms[:1]) / 1000.0
-    for signal, step_s in zip(signals.tolist(), steps_s.tolist(), strict=True):
+    for signal, step_s in zip(signals, steps_s.tolist(), strict=True):
         settling.update(signal, step_s)
     return {"settled": settling.settled, "unsettled": list(settling.unsettled)}
 

@@ -155,21 +155,21 @@ class LiveCalibration:
         self._sampled_ms = step.t_ms
         values = step.frame.values.copy()
         values[step.quality != Quality.OK] = float("nan")
-        signal = log_signals(values[None])[0].tolist()
+        signal = log_signals(values[None])[0]
         self._tracker.update(signal, passed_s)
-        before = self._chart.verdict.recalibrate
-        if self._chart.update(signal, passed_s) and self._chart.verdict.recalibrate > before:
-            self._log.warning("recalibrate", why=self._chart.verdict.reason)
+        reported = self._chart.reason is not None
+        if self._chart.update(signal, passed_s) and self._chart.reason and not reported:
+            self._log.warning("recalibrate", why=self._chart.reason)
 
     def report(self) -> Data:
         """Return the calibration's part of `health`."""
-        verdict = None if self._chart is None else self._chart.verdict
+        reason = None if self._chart is None else self._chart.reason
         if self._trouble is not None:
             state, why = "unusable", self._trouble
         elif self.profile is None:
             state, why = "none", None
-        elif verdict is not None and verdict.recalibrate:
-            state, why = "recalibrate", verdict.reason
+        elif reason is not None:
+            state, why = "recalibrate", reason
         else:
             state, why = "ok", None
         drift = {} if self._tracker is None else self._tracker.drift

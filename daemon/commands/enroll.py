@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.profile import PROFILE
+from calibration.smell_exchange import export_smells, import_smells
 from calibration.smell_set import SmellError
 from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import read_profile
@@ -305,11 +306,11 @@ def _manage(rig: _Rig, args: argparse.Namespace) -> Data:
     if args.recording or args.last or args.seconds:
         raise UsageError("Name the smell to teach: scentd enroll LABEL --recording FILE.")
     if args.export is not None:
-        smells = rig.store.export(args.export)
+        smells = export_smells(rig.store, args.export)
         print(f"{len(smells.smells)} smells written to {args.export}", file=sys.stderr)
         return rig.ask({"action": "list"})
     if args.import_ is not None:
-        rig.store.import_(args.import_)
+        import_smells(rig.store, args.import_)
         rig.tell()
         return rig.ask({"action": "list"})
     if args.rename is not None:

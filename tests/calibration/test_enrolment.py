@@ -20,7 +20,13 @@ from hardware.recording import read_recording
 from models.bundle import Bundle, Outputs, load_bundle
 from models.manifest import write_bundle
 from models.model_stream import Block, ModelStream
-from tests.calibration.smelling import AIR, LEMON, PETROL, readings, recorded, teachable
+from tests.calibration.smells import (
+    AIR,
+    LEMON,
+    PETROL,
+    smell_readings,
+    write_recording,
+)
 from tests.models.toys import EMBEDDING, toy_files, toy_manifest, toy_space
 
 if TYPE_CHECKING:
@@ -31,13 +37,10 @@ if TYPE_CHECKING:
 CO = 3
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return teachable(tmp_path_factory.mktemp("model"))
-
-
 def test_a_smell_lies_where_its_channel_moves(bundle: Bundle, tmp_path: Path) -> None:
-    lesson = learn(bundle, prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL))))
+    lesson = learn(
+        bundle, prepare_readings(write_recording(tmp_path / "petrol.csv", smell_readings(PETROL)))
+    )
     # A lag of 5 s at 0.02 a second, in units of 0.05.
     np.testing.assert_allclose(lesson.embedding.mean(axis=0)[:4], [0, 0, 0, 2], atol=0.2)
     assert len(lesson) == 3 + 2  # 10, 20 and 30 rows from the start, 10 and 20 from 30 s on
@@ -51,8 +54,8 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
 ) -> None:
     """Samples lost before the onset, after it, and too many to bridge."""
     path = tmp_path / "petrol.csv"
-    values = readings(PETROL, 60, before=120)
-    recorded(path, values)
+    values = smell_readings(PETROL, 60, before=120)
+    write_recording(path, values)
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for n, line in enumerate(lines) if n - 1 not in lost) + "\n")
     whole = prepare_readings(read_recording(path))
@@ -84,7 +87,9 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
 
 
 def test_clean_air_before_a_certain_onset_does_not_teach(bundle: Bundle, tmp_path: Path) -> None:
-    whole = prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
+    whole = prepare_readings(
+        write_recording(tmp_path / "petrol.csv", smell_readings(PETROL, 60, before=120))
+    )
     first, end = find_exposure(whole)
     assert 120 <= first <= 135
     assert end == 180
@@ -93,22 +98,24 @@ def test_clean_air_before_a_certain_onset_does_not_teach(bundle: Bundle, tmp_pat
 
 
 def test_only_what_comes_after_the_start_teaches(tmp_path: Path) -> None:
-    whole = prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL, 60, before=120)))
+    whole = prepare_readings(
+        write_recording(tmp_path / "petrol.csv", smell_readings(PETROL, 60, before=120))
+    )
     assert find_exposure(whole, start=150) == (150, 180)
 
 
 def test_a_smell_too_short_is_refused_with_the_seconds_it_takes(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    short = prepare_readings(recorded(tmp_path / "short.csv", readings(PETROL, 12)))
+    short = prepare_readings(write_recording(tmp_path / "short.csv", smell_readings(PETROL, 12)))
     with pytest.raises(EnrolmentError, match=r"11 s .* needs 15 s"):
         learn(bundle, short)
 
 
 def test_air_known_to_be_clean_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    gone = readings(PETROL, 40, before=120)
-    values = np.concatenate([gone, gone[159:119:-1], readings(PETROL, 0, before=200, seed=3)])
-    whole = prepare_readings(recorded(tmp_path / "gone.csv", values))
+    gone = smell_readings(PETROL, 40, before=120)
+    values = np.concatenate([gone, gone[159:119:-1], smell_readings(PETROL, 0, before=200, seed=3)])
+    whole = prepare_readings(write_recording(tmp_path / "gone.csv", values))
     with pytest.raises(EnrolmentError, match="clean"):
         learn(bundle, whole, start=300)
     assert find_exposure(whole)[0] in range(118, 135)
@@ -117,47 +124,53 @@ def test_air_known_to_be_clean_is_refused(bundle: Bundle, tmp_path: Path) -> Non
 def test_a_channel_that_died_is_learnt_without_and_one_that_is_needed_is_not(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    values = readings(LEMON)
+    values = smell_readings(LEMON)
     values[:, CO] = np.nan
-    lesson = learn(bundle, prepare_readings(recorded(tmp_path / "no_co.csv", values)))
+    lesson = learn(bundle, prepare_readings(write_recording(tmp_path / "no_co.csv", values)))
     assert lesson.channels_missing == ("CO",)
-    values = readings(LEMON)
+    values = smell_readings(LEMON)
     values[:, 2] = np.nan
     with pytest.raises(EnrolmentError, match=r"VOC \(missing\)"):
-        learn(bundle, prepare_readings(recorded(tmp_path / "no_voc.csv", values)))
+        learn(bundle, prepare_readings(write_recording(tmp_path / "no_voc.csv", values)))
 
 
 def test_a_channel_at_its_limit_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    values = readings(LEMON)
+    values = smell_readings(LEMON)
     values[:, CO] = 1023
-    readings_ = prepare_readings(recorded(tmp_path / "limit.csv", values))
+    readings_ = prepare_readings(write_recording(tmp_path / "limit.csv", values))
     assert (readings_.quality[:, CO] == Quality.SATURATED).all()
     with pytest.raises(EnrolmentError, match="CO was at its limit"):
         learn(bundle, readings_)
 
 
 def test_a_fast_board_teaches_a_slow_model(bundle: Bundle, tmp_path: Path) -> None:
-    slow = learn(bundle, prepare_readings(recorded(tmp_path / "slow.csv", readings(PETROL))))
-    values = np.repeat(readings(PETROL), 10, axis=0)
-    fast = learn(bundle, prepare_readings(recorded(tmp_path / "fast.csv", values, step_ms=100)))
+    slow = learn(
+        bundle, prepare_readings(write_recording(tmp_path / "slow.csv", smell_readings(PETROL)))
+    )
+    values = np.repeat(smell_readings(PETROL), 10, axis=0)
+    fast = learn(
+        bundle, prepare_readings(write_recording(tmp_path / "fast.csv", values, step_ms=100))
+    )
     assert len(fast) == len(slow)
     np.testing.assert_allclose(fast.embedding, slow.embedding, atol=0.05)
 
 
 def test_a_board_too_slow_for_the_model_cannot_teach_it(bundle: Bundle, tmp_path: Path) -> None:
-    slow = prepare_readings(recorded(tmp_path / "slow.csv", readings(PETROL), step_ms=5000))
+    slow = prepare_readings(
+        write_recording(tmp_path / "slow.csv", smell_readings(PETROL), step_ms=5000)
+    )
     with pytest.raises(EnrolmentError, match=r"0\.2 Hz"):
         learn(bundle, slow)
 
 
 def test_a_gap_starts_the_windows_anew(bundle: Bundle, tmp_path: Path) -> None:
-    values = readings(PETROL, 60)
+    values = smell_readings(PETROL, 60)
     path = tmp_path / "gap.csv"
-    recorded(path, values)
+    write_recording(path, values)
     rows = path.read_text().splitlines()
     path.write_text("\n".join([*rows[:31], *rows[46:]]) + "\n")
     lesson = learn(bundle, prepare_readings(read_recording(path)))
-    whole = learn(bundle, prepare_readings(recorded(tmp_path / "whole.csv", values)))
+    whole = learn(bundle, prepare_readings(write_recording(tmp_path / "whole.csv", values)))
     assert 0 < len(lesson) < len(whole)
     assert lesson.embedding[:, CO].min() > 1.0
 
@@ -177,7 +190,8 @@ def test_readings_are_corrected_before_they_teach(bundle: Bundle, tmp_path: Path
             pass
 
     lesson = learn(
-        bundle, prepare_readings(recorded(tmp_path / "petrol.csv", readings(PETROL)), Still())
+        bundle,
+        prepare_readings(write_recording(tmp_path / "petrol.csv", smell_readings(PETROL)), Still()),
     )
     np.testing.assert_allclose(lesson.embedding[:, CO], 0.0, atol=1e-6)
 

@@ -1,22 +1,29 @@
-"""The store of taught smells: versions, damage, names, and moves between rigs and models."""
+"""The store of taught smells: versions, damage, names, and other models."""
 
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from calibration.enrolment import EnrolmentError, learn, prepare_readings
-from calibration.smell_set import SmellError, StoreDamagedError
-from calibration.smell_store import MAX_EXPOSURES, SmellStore
+from calibration.enrolment import EnrolmentError
+from calibration.smell_set import MAX_EXPOSURES, SmellError, StoreDamagedError
+from calibration.smell_store import SmellStore
 from hardware.errors import UsageError
 from hardware.recording import RecordingError
 from models.decision_spec import DecisionSpec
 from models.taught_head import HeadError
-from tests.calibration.smelling import LEMON, PETROL, TAR, of, teachable
+from tests.calibration.smells import (
+    LEMON,
+    PETROL,
+    TAR,
+    likeliest,
+    record_smell,
+    teach,
+    teachable_bundle,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,38 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return teachable(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
-    return SmellStore(tmp_path / "state", bundle)
-
-
-def teach(
-    store: SmellStore,
-    folder: Path,
-    label: str = "petrol",
-    change: tuple[float, ...] = PETROL,
-    *,
-    seed: int = 0,
-    promote: bool = True,
-) -> None:
-    store.enroll(label, of(folder, change, seed), source="test", promote=promote)
-
-
-def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str:
-    """Return what most windows of another exposure of a smell are called."""
-    bundle, (head, problems) = store.bundle, store.head()
-    assert problems == []
-    assert bundle.space is not None
-    lesson = learn(bundle, prepare_readings(of(folder, change, seed=99)))
-    said = head.log_probabilities_many(bundle.space, lesson.logits, lesson.embedding, 1.0, 0.1)
-    return head.labels(bundle.manifest.labels)[int(said.mean(axis=0).argmax())]
 
 
 def test_what_was_taught_is_recognised_beside_what_was_shipped(
@@ -71,7 +46,7 @@ def test_how_much_room_a_taught_smell_is_given_stands_in_the_models_manifest(
 ) -> None:
     for stated in (0.0, 3.0):
         place = tmp_path / str(stated)
-        own = teachable(place, decision=DecisionSpec(exposure_variance=stated))
+        own = teachable_bundle(place, decision=DecisionSpec(exposure_variance=stated))
         store = SmellStore(place / "state", own)
         teach(store, place)
         (petrol,) = store.head()[0].taught
@@ -115,7 +90,7 @@ def test_exposures_of_a_smell_are_bounded_and_the_oldest_gives_way(
     kept = store.smells().smell("petrol").exposures
     assert len(kept) == MAX_EXPOSURES
     assert kept[0] == store.smells().smell("petrol").exposures[0]
-    first = of(tmp_path, PETROL, seed=0)
+    first = record_smell(tmp_path, PETROL, seed=0)
     np.testing.assert_raises(
         AssertionError,
         np.testing.assert_array_equal,
@@ -192,7 +167,7 @@ def test_another_version_of_the_model_learns_from_the_kept_readings(
 ) -> None:
     teach(store, tmp_path)
     spec = store.bundle.manifest.preprocessing
-    newer = teachable(
+    newer = teachable_bundle(
         tmp_path / "newer",
         version="2.0.0",
         preprocessing=dataclasses.replace(spec, scale=(0.1,) * 4),
@@ -230,7 +205,7 @@ def test_a_new_calibration_makes_the_embeddings_anew(
 def test_forgotten_smells_leave_no_files_once_no_version_knows_them(
     store: SmellStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calibration.smell_store.VERSIONS_KEPT", 2)
+    monkeypatch.setattr("calibration.smell_store.MAX_VERSIONS", 2)
     teach(store, tmp_path)
     store.forget("petrol")
     assert len(list((store.folder / "exposures").iterdir())) == 2
@@ -242,7 +217,7 @@ def test_forgotten_smells_leave_no_files_once_no_version_knows_them(
 
 def test_a_refused_exposure_leaves_nothing_behind(store: SmellStore, tmp_path: Path) -> None:
     with pytest.raises(EnrolmentError, match="too short"):
-        store.enroll("petrol", of(tmp_path, PETROL, seconds=10), source="test")
+        store.enroll("petrol", record_smell(tmp_path, PETROL, seconds=10), source="test")
     assert store.smells().version == 0
     assert list((store.folder / "exposures").iterdir()) == []
 
@@ -285,84 +260,3 @@ def test_shipped_labels_are_hidden_shown_and_renamed_by_either_name(store: Smell
     for change in (store.hide, store.forget, store.promote):
         with pytest.raises(SmellError, match="nobody"):
             change("nobody")
-
-
-def test_smells_move_to_another_rig(store: SmellStore, tmp_path: Path, bundle: Bundle) -> None:
-    teach(store, tmp_path)
-    teach(store, tmp_path, seed=1)
-    store.export(tmp_path / "smells.zip")
-    other = SmellStore(tmp_path / "other", bundle)
-    (smell,) = other.import_(tmp_path / "smells.zip").smells
-    assert smell.shadow
-    other.promote("petrol")
-    np.testing.assert_allclose(
-        other.head()[0].taught[0].mean, store.head()[0].taught[0].mean, rtol=1e-6
-    )
-    assert likeliest(other, tmp_path, PETROL) == "petrol"
-    other.import_(tmp_path / "smells.zip")
-    assert len(other.smells().smell("petrol").exposures) == 2
-
-
-def test_an_import_refines_what_is_taught_already(
-    store: SmellStore, tmp_path: Path, bundle: Bundle
-) -> None:
-    teach(store, tmp_path)
-    store.export(tmp_path / "smells.zip")
-    other = SmellStore(tmp_path / "other", bundle)
-    teach(other, tmp_path, seed=1)
-    (smell,) = other.import_(tmp_path / "smells.zip").smells
-    assert len(smell.exposures) == 2
-    assert not smell.shadow
-
-
-def test_what_is_no_export_is_refused_and_changes_nothing(
-    store: SmellStore, tmp_path: Path, bundle: Bundle
-) -> None:
-    teach(store, tmp_path)
-    good = tmp_path / "good.zip"
-    store.export(good)
-    other = SmellStore(tmp_path / "other", bundle)
-    (tmp_path / "text.zip").write_text("no archive")
-    with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "cut.zip", "w") as cut:
-        for name in source.namelist():
-            cut.writestr(name, source.read(name)[: 100 if name.endswith("csv") else None])
-    for name in ("text.zip", "missing.zip", "cut.zip"):
-        with pytest.raises(SmellError, match="xport it again"):
-            other.import_(tmp_path / name)
-    foreign = teachable(tmp_path / "foreign", name="toy-other")
-    with pytest.raises(SmellError, match="toy-other"):
-        SmellStore(tmp_path / "other", foreign).import_(good)
-    assert other.smells().version == 0
-
-
-def test_readings_go_out_corrected_and_are_not_corrected_again(
-    tmp_path: Path, bundle: Bundle
-) -> None:
-    class Shifted:
-        """Corrects a rig whose NO2 reads 50 counts too much."""
-
-        id = "shifted"
-        model = None
-
-        def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
-            corrected = values.copy()
-            corrected[0] -= 50
-            return corrected
-
-        def reset(self) -> None:
-            """Nothing is remembered."""
-
-    here = SmellStore(tmp_path / "here", bundle, Shifted())
-    teach(here, tmp_path)
-    here.export(tmp_path / "smells.zip")
-    there = SmellStore(tmp_path / "there", bundle, Shifted())
-    there.import_(tmp_path / "smells.zip", promote=True)
-    (own,), (imported,) = here.smells().smells[0].exposures, there.smells().smells[0].exposures
-    np.testing.assert_allclose(
-        there.recording(imported).values[:, 0], here.recording(own).values[:, 0] - 50
-    )
-    for path in (there.folder / "exposures").glob("*.npz"):
-        path.unlink()
-    np.testing.assert_allclose(
-        there.head()[0].taught[0].mean, here.head()[0].taught[0].mean, atol=0.01
-    )

@@ -21,7 +21,14 @@ from hardware.frames import SensorFrame
 from hardware.simulator.board import SimulatedBoard
 from models.nose import Nose, NoseSettings
 from models.results import Prediction
-from tests.calibration.smelling import LEMON, PETROL, TAR, readings, recorded, teachable
+from tests.calibration.smells import (
+    LEMON,
+    PETROL,
+    TAR,
+    smell_readings,
+    teachable_bundle,
+    write_recording,
+)
 from tests.sandbox import ROOT, Mosquitto, Odours, ServiceProcess, Subscriber, wait_until
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ SCHEMA = json.loads(
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return teachable(tmp_path_factory.mktemp("model"))
+    return teachable_bundle(tmp_path_factory.mktemp("model"))
 
 
 class Rig:
@@ -78,7 +85,7 @@ class Rig:
 @pytest.fixture
 def rig(bundle: Bundle, tmp_path: Path) -> Rig:
     rig = Rig(bundle, tmp_path / "state")
-    rig.smell(readings(PETROL, 0, before=60))
+    rig.smell(smell_readings(PETROL, 0, before=60))
     return rig
 
 
@@ -87,7 +94,7 @@ def labels(said: list[Prediction]) -> set[str | None]:
 
 
 def test_the_last_seconds_become_a_smell_that_the_next_look_names(rig: Rig) -> None:
-    values = readings(PETROL, 90)
+    values = smell_readings(PETROL, 90)
     assert labels(rig.smell(values[:60])) == {None}
     told = rig.ask(label="petrol", last_s=50, promote=True)
     assert told["windows"] > 3
@@ -98,7 +105,7 @@ def test_the_last_seconds_become_a_smell_that_the_next_look_names(rig: Rig) -> N
 
 
 def test_a_smell_in_shadow_is_rehearsed_and_never_said_before_it_is_promoted(rig: Rig) -> None:
-    values = readings(PETROL, 100)
+    values = smell_readings(PETROL, 100)
     rig.smell(values[:60])
     told = rig.ask(label="petrol", last_s=50)
     assert told["shadow"]
@@ -112,7 +119,7 @@ def test_a_smell_in_shadow_is_rehearsed_and_never_said_before_it_is_promoted(rig
 
 
 def test_the_coming_seconds_are_waited_for(rig: Rig) -> None:
-    values = iter(readings(PETROL, 90))
+    values = iter(smell_readings(PETROL, 90))
     steps = 0
 
     def a_second_passes() -> None:
@@ -128,7 +135,7 @@ def test_the_coming_seconds_are_waited_for(rig: Rig) -> None:
 
 
 def test_hidden_and_renamed_labels_show_at_the_next_look(rig: Rig) -> None:
-    values = readings(LEMON, 100)
+    values = smell_readings(LEMON, 100)
     assert rig.smell(values[:60])[-1].label == "lemon"
     rig.ask(action="rename", label="lemon", name="citron")
     assert rig.smell(values[60:75])[-1].label == "citron"
@@ -140,15 +147,15 @@ def test_hidden_and_renamed_labels_show_at_the_next_look(rig: Rig) -> None:
 
 
 def test_what_was_taught_outlives_a_restart(rig: Rig, bundle: Bundle, tmp_path: Path) -> None:
-    rig.smell(readings(PETROL, 60))
+    rig.smell(smell_readings(PETROL, 60))
     rig.ask(label="petrol", last_s=50, promote=True)
     again = Rig(bundle, tmp_path / "state")
     again.teaching.load()
-    assert again.smell(readings(PETROL, 60, seed=4))[-1].label == "petrol"
+    assert again.smell(smell_readings(PETROL, 60, seed=4))[-1].label == "petrol"
 
 
 def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
-    rig.smell(readings(PETROL, 60))
+    rig.smell(smell_readings(PETROL, 60))
     rig.ask(label="petrol", last_s=50, promote=True)
     store = rig.teaching.store()
     before = store.head()[0].taught[0].mean[CO]
@@ -173,7 +180,7 @@ def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
 
 
 def test_a_smell_whose_readings_are_lost_is_not_said_after_a_new_calibration(rig: Rig) -> None:
-    values = readings(PETROL, 90)
+    values = smell_readings(PETROL, 90)
     rig.smell(values[:60])
     rig.ask(label="petrol", last_s=50, promote=True)
     assert rig.smell(values[60:75])[-1].label == "petrol"
@@ -192,7 +199,7 @@ def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: P
     assert "--rollback" in problem
     again = Rig(rig.teaching.store().bundle, tmp_path / "state")
     again.teaching.load()
-    assert again.smell(readings(LEMON, 60))[-1].label == "lemon"
+    assert again.smell(smell_readings(LEMON, 60))[-1].label == "lemon"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +245,7 @@ def test_recordings_teach_without_a_service_and_replay_names_the_smell(
 ) -> None:
     state = ("--state", tmp_path / "state", "--model", bundle.folder)
     for number in range(3):
-        recorded(tmp_path / f"{number}.csv", readings(PETROL, seed=number))
+        write_recording(tmp_path / f"{number}.csv", smell_readings(PETROL, seed=number))
     files = (tmp_path / "0.csv", tmp_path / "1.csv")
     past = tmp_path / "2.csv"
     assert enroll("petrol", *state, "--json", "--past", past, "--recording", *files) == 0
@@ -260,7 +267,7 @@ def test_every_change_is_printed_for_people(
 ) -> None:
     state = ("--state", tmp_path / "state", "--model", bundle.folder)
     file = tmp_path / "tar.csv"
-    recorded(file, readings(TAR))
+    write_recording(file, smell_readings(TAR))
     assert enroll("tar", "--recording", file, "--promote", *state) == 0
     assert "The rig says it from now on" in capsys.readouterr().out
     for change, said in (
@@ -326,7 +333,7 @@ def test_a_running_rig_is_taught_over_mqtt_and_says_the_new_smell(
         assert "petrol" not in {p["label"] for p in said(ear)}
         send_request(config, "enroll", {"action": "promote", "label": "petrol"})
         wait_until(lambda: "petrol" in {p["label"] for p in said(ear)}, "the new smell")
-        recorded(tmp_path / "tar.csv", readings(TAR))
+        write_recording(tmp_path / "tar.csv", smell_readings(TAR))
         files = ("--recording", tmp_path / "tar.csv")
         assert enroll("tar", *files, "--config", daemon.config, "--promote") == 0
         listed = send_request(config, "enroll", {"action": "list"})

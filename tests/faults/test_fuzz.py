@@ -27,8 +27,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calibration.profile import load_profile, save_profile
+from calibration.smell_exchange import MAX_IMPORT_BYTES, export_smells, import_smells
 from calibration.smell_set import SmellError, SmellSet
-from calibration.smell_store import INDEX, MAX_IMPORT_BYTES, SmellStore
+from calibration.smell_store import INDEX, SmellStore
 from daemon.config.loading import load_config
 from daemon.config.settings import Config, MqttConfig, SourceConfig
 from daemon.requests import PAYLOAD_LIMIT
@@ -40,7 +41,7 @@ from hardware.errors import ScentdError
 from hardware.protocol import LineDecoder
 from hardware.recording import read_recording
 from models.manifest import Manifest
-from tests.calibration.smelling import PETROL, of, teachable
+from tests.calibration.smells import PETROL, record_smell, teachable_bundle
 from tests.calibration.test_profile import _profile
 from tests.models.toys import toy_manifest
 from tests.sandbox import QUIET_ROW, ROOT
@@ -291,15 +292,15 @@ def under_its_id(data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return teachable(tmp_path_factory.mktemp("model"))
+    return teachable_bundle(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("exported")
     store = SmellStore(folder / "state", bundle)
-    store.enroll("petrol", of(folder, PETROL), source="test", promote=True)
-    store.export(folder / "smells.zip")
+    store.enroll("petrol", record_smell(folder, PETROL), source="test", promote=True)
+    export_smells(store, folder / "smells.zip")
     with zipfile.ZipFile(folder / "smells.zip") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -323,7 +324,7 @@ def test_damaged_smells_of_another_rig_are_taken_or_refused(
     path = tmp_path / "smells.zip"
     path.write_bytes(packed.getvalue())
     inside = tmp_path / "rig" / "state"
-    read_or_refused(lambda: SmellStore(inside, bundle).import_(path, promote=True))
+    read_or_refused(lambda: import_smells(SmellStore(inside, bundle), path))
     # Nothing leaves the state folder, whatever names the file holds.
     assert {item.name for item in tmp_path.iterdir()} <= {"smells.zip", "rig"}
     assert {item.name for item in (tmp_path / "rig").glob("*")} <= {"state"}
@@ -337,7 +338,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(
         for number in range(3):
             archive.writestr(f"exposures/{number}.csv", b"0" * (MAX_IMPORT_BYTES // 2))
     with pytest.raises(SmellError, match="unpacks to 384000000 bytes"):
-        SmellStore(tmp_path, bundle).import_(path)
+        import_smells(SmellStore(tmp_path, bundle), path)
 
 
 @fuzz

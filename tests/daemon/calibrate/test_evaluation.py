@@ -18,7 +18,7 @@ from daemon.calibrate.evaluation import (
 )
 from models.decision_spec import DecisionSpec
 from models.nose import NoseSettings
-from tests.calibration.smelling import LEMON, of, teachable
+from tests.calibration.smells import LEMON, record_smell, teachable_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,10 +39,10 @@ def scored(*truths: tuple[float, ...], after: bool = False) -> list[Scored]:
 
 
 def test_every_look_is_judged_by_the_set_that_it_published(tmp_path: Path) -> None:
-    bundle = teachable(tmp_path, decision=DecisionSpec(set_threshold=0.3))
+    bundle = teachable_bundle(tmp_path, decision=DecisionSpec(set_threshold=0.3))
     settings = NoseSettings()
-    right = recording_result(bundle, of(tmp_path, LEMON), "lemon", settings, None)
-    wrong = recording_result(bundle, of(tmp_path, LEMON), "garlic", settings, None)
+    right = recording_result(bundle, record_smell(tmp_path, LEMON), "lemon", settings, None)
+    wrong = recording_result(bundle, record_smell(tmp_path, LEMON), "garlic", settings, None)
     assert right.covered_looks == right.right_looks == right.looks > 3
     assert wrong.covered_looks == 0
     assert len(right.truths) == right.looks

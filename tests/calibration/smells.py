@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.enrolment import learn, prepare_readings
 from hardware.recording import RecordingWriter, read_recording
 from models.bundle import Bundle, load_bundle
 from models.decision_spec import DecisionSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.smell_store import SmellStore
     from hardware.recording import Recording
 
 AIR = np.array([100, 300, 470, 820, 3, 31, 3, 24.5, 1013, 40, 250, 60], dtype=np.float32)
@@ -32,7 +34,7 @@ TAR = (0.0, 0.0, -0.02, 0.015)
 were learnt."""
 
 
-def teachable(folder: Path, **changes: object) -> Bundle:
+def teachable_bundle(folder: Path, **changes: object) -> Bundle:
     """Write and load a toy model whose bundle holds the space of its embeddings."""
     changes.setdefault("decision", DecisionSpec(head_temperature=0.1))
     files = {**toy_files("substance"), "arrays.npz": toy_arrays(toy_space())}
@@ -41,7 +43,7 @@ def teachable(folder: Path, **changes: object) -> Bundle:
     return load_bundle(place)
 
 
-def readings(
+def smell_readings(
     change: tuple[float, ...], seconds: int = 60, *, before: int = 0, seed: int = 0
 ) -> NDArray[np.float32]:
     """Return float32[before + seconds, 12] at 1 Hz: still air, then a smell that keeps rising."""
@@ -54,7 +56,7 @@ def readings(
     return values
 
 
-def recorded(path: Path, values: NDArray[np.float32], step_ms: int = 1000) -> Recording:
+def write_recording(path: Path, values: NDArray[np.float32], step_ms: int = 1000) -> Recording:
     """Write values as a recording and read it back."""
     with RecordingWriter(path) as recording:
         for row, each in enumerate(values):
@@ -62,9 +64,33 @@ def recorded(path: Path, values: NDArray[np.float32], step_ms: int = 1000) -> Re
     return read_recording(path)
 
 
-def of(folder: Path, change: tuple[float, ...], seed: int = 0, seconds: int = 60) -> Recording:
+def record_smell(
+    folder: Path, change: tuple[float, ...], seed: int = 0, seconds: int = 60
+) -> Recording:
     """Return a recording of a smell."""
     path = folder / f"{change}-{seed}-{seconds}.csv"
     if path.exists():
         return read_recording(path)
-    return recorded(path, readings(change, seconds, seed=seed))
+    return write_recording(path, smell_readings(change, seconds, seed=seed))
+
+
+def teach(
+    store: SmellStore,
+    folder: Path,
+    label: str = "petrol",
+    change: tuple[float, ...] = PETROL,
+    *,
+    seed: int = 0,
+    promote: bool = True,
+) -> None:
+    store.enroll(label, record_smell(folder, change, seed), source="test", promote=promote)
+
+
+def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str:
+    """Return what most windows of another exposure of a smell are called."""
+    bundle, (head, problems) = store.bundle, store.head()
+    assert problems == []
+    assert bundle.space is not None
+    lesson = learn(bundle, prepare_readings(record_smell(folder, change, seed=99)))
+    said = head.log_probabilities_many(bundle.space, lesson.logits, lesson.embedding, 1.0, 0.1)
+    return head.labels(bundle.manifest.labels)[int(said.mean(axis=0).argmax())]
