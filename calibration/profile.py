@@ -23,8 +23,8 @@ from calibration.baseline import Baseline  # noqa: TC001 - read by get_type_hint
 from calibration.correction import GAS_NAMES, N_GAS, Compensation, CorrectionSpec, RigCorrection
 from hardware.errors import ScentdError
 from hardware.files import write_atomically
-from hardware.safe_yaml import shown
-from hardware.typed_yaml import TypedYamlError, YamlMapping, build, plain
+from hardware.safe_yaml import abbreviate
+from hardware.typed_yaml import TypedYamlError, YamlMapping, build, to_plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +170,7 @@ class Profile:
             raise ValueError(f"no gas channel is called {', '.join(sorted(unknown))}")
 
     @classmethod
-    def made(
+    def create(
         cls,
         *,
         date: str,
@@ -260,7 +260,7 @@ def load_profile(path: Path, board: str | None = None) -> Profile:
         raise _damaged(path, str(error)) from error
     if version != FORMAT_VERSION:
         raise ProfileVersionError(
-            f"{path} is a calibration profile of version {shown(version)}; this scentd reads "
+            f"{path} is a calibration profile of version {abbreviate(version)}; this scentd reads "
             f"version {FORMAT_VERSION}. Fit it again with `scentd calibrate fit`: the captures "
             "that it was made from are kept."
         )
@@ -289,7 +289,7 @@ def _id_of(values: Mapping[str, Any]) -> str:
 
 def _plain(profile: Profile) -> dict[str, Any]:
     """Return a profile as what YAML can hold."""
-    return {name: _rounded(value) for name, value in plain(dataclasses.asdict(profile)).items()}
+    return {name: _rounded(value) for name, value in to_plain(profile).items()}
 
 
 def _rounded(value: Any) -> Any:

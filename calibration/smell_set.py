@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hardware.errors import ScentdError
-from hardware.typed_yaml import TypedYamlError, YamlMapping, plain
+from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +162,6 @@ class SmellSet:
 
     def to_yaml(self) -> bytes:
         """Return the index's bytes."""
-        content = {"format": FORMAT, **plain(dataclasses.asdict(self))}
+        content = {"format": FORMAT, **to_plain(self)}
         text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         return text.encode()

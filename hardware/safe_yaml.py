@@ -133,7 +133,7 @@ def _yaml_errors() -> Iterator[None]:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
 
-def shown(value: Any) -> str:
+def abbreviate(value: Any) -> str:
     """Return a value for an error message, shortened: anchors can make a few lines endless."""
     try:
         return _SHORT.repr(value)

@@ -8,7 +8,7 @@ dataclass by name.
 A field may be int, float, str, bool, Path, Literal, Any, tuple, Mapping, another dataclass, or a
 union of these. `Annotated` adds rules and an example:
 
-    port: Annotated[int, Rule("a port lies above {minimum}", minimum=1)]
+    port: Annotated[int, between(1, 65535, "a TCP port lies between {} and {}")]
 
 Text is taken for a number or a truth value where one is wanted: environment variables are text,
 and so is `1e-3` to YAML. Whatever only several fields together can break is checked in the
@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from hardware.errors import ScentdError
-from hardware.safe_yaml import Location, parse_yaml, read_yaml, shown
+from hardware.safe_yaml import Location, abbreviate, parse_yaml, read_yaml
 
 _T = TypeVar("_T")
 
@@ -61,17 +61,22 @@ class Rule:
 
     Parameters
     ----------
-    mend: shown when the rule is broken; `{minimum}` in it is the keyword of that name.
-    keywords: for example minimum=1; a pattern must match the whole text.
+    mend: shown when the rule is broken.
+    keywords: for example minItems=1; a pattern must match the whole text.
     """
 
     def __init__(self, mend: str, **keywords: Any) -> None:
-        self.mend = mend.format(**keywords)
+        self.mend = mend
         self.keywords = keywords
 
     def allows(self, value: Any) -> bool:
         """Tell whether a value of the right type keeps the rule."""
         return all(_KEYWORDS[name](value, bound) for name, bound in self.keywords.items())
+
+
+def between(low: float, high: float, mend: str) -> Rule:
+    """Return the rule for a number from `low` to `high`, which fill the `{}` of its mend."""
+    return Rule(mend.format(low, high), minimum=low, maximum=high)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ class YamlMapping:
         self._problems = [
             Problem(
                 location,
-                f"{dotted(location)} stands on line {parsed.lines[location]} already; "
+                f"{dotted_name(location)} stands on line {parsed.lines[location]} already; "
                 "keep one of the two.",
                 f"line {line}",
                 line,
@@ -252,7 +257,7 @@ class _Conversion:
         broken = [note.mend for note in notes if isinstance(note, Rule) and not note.allows(made)]
         given = f"({_repeated(location, value)} came)"
         self.problems += [
-            Problem(location, f"{dotted(location)}: {mend} {given}.") for mend in broken
+            Problem(location, f"{dotted_name(location)}: {mend} {given}.") for mend in broken
         ]
         if not broken and isinstance(made, float) and not math.isfinite(made):
             self.problems.append(_wrong_type(location, "a finite number", value))
@@ -296,29 +301,29 @@ class _Conversion:
                 made[name] = self.convert(hint, values[name], inner)
             elif is_required(item):
                 mend = f"Add it{_example(unannotated(hint)[1], name)}."
-                self.problems.append(Problem(inner, f"{dotted(inner)} is missing. {mend}"))
+                self.problems.append(Problem(inner, f"{dotted_name(inner)} is missing. {mend}"))
         if len(self.problems) == before:
             try:
                 return kind(**made)
             except (ValueError, ScentdError) as error:
-                text = ": ".join([*filter(None, [dotted(location)]), str(error).rstrip(".")])
+                text = ": ".join([*filter(None, [dotted_name(location)]), str(error).rstrip(".")])
                 self.problems.append(Problem(location, f"{text}."))
         return None
 
     def _unknown_key(self, location: Location, known: Mapping[str, Any]) -> Problem:
         """Say what was probably meant by a key that is not there."""
         *section, key = location
-        name, noun = dotted(location), self._words.noun
+        name, noun = dotted_name(location), self._words.noun
         close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
         elsewhere = next((path for path in locations_in(self._root) if path[-1] == key), None)
         if reason := self._words.refused.get(str(key)):
             text = f"{name}: {reason}"
         elif close:
-            text = f"{name} is not a {noun}; did you mean {dotted((*section, *close))}?"
+            text = f"{name} is not a {noun}; did you mean {dotted_name((*section, *close))}?"
         elif elsewhere is not None:
-            text = f"{name} is not a {noun} here; it belongs to {dotted(elsewhere)}."
+            text = f"{name} is not a {noun} here; it belongs to {dotted_name(elsewhere)}."
         else:
-            owner = f"{dotted(section)} knows" if section else f"The {noun}s are"
+            owner = f"{dotted_name(section)} knows" if section else f"The {noun}s are"
             text = f"{name} is not a {noun}. {owner}: {', '.join(known)}."
         return Problem(location, text)
 
@@ -366,7 +371,7 @@ def _example(notes: tuple[Any, ...], name: str | None = None) -> str:
 
 
 def _wrong_type(location: Location, wanted: str, value: Any) -> Problem:
-    name = dotted(location) or "the file"
+    name = dotted_name(location) or "the file"
     return Problem(location, f"{name} must be {wanted}, and {_repeated(location, value)} came.")
 
 
@@ -374,7 +379,7 @@ def _repeated(location: Location, value: Any) -> str:
     """Describe a wrong value; one that may be a secret is not repeated."""
     if value is None:
         return "nothing"
-    return "something else" if _SECRET.search(dotted(location)) else shown(value)
+    return "something else" if _SECRET.search(dotted_name(location)) else abbreviate(value)
 
 
 def _wanted(hint: Any) -> str:
@@ -415,7 +420,7 @@ def _scalar(hint: Any, value: Any) -> Any:
     raise ValueError
 
 
-def dotted(location: Sequence[str | int]) -> str:
+def dotted_name(location: Sequence[str | int]) -> str:
     """Return a location as people write it: `teachers[0].seed`."""
     text = ""
     for part in location:
@@ -423,12 +428,16 @@ def dotted(location: Sequence[str | int]) -> str:
     return text
 
 
-def plain(value: Any) -> Any:
-    """Reduce values to what any YAML reader reads: lists, dicts, plain strings and numbers."""
+def to_plain(value: Any) -> Any:
+    """Return dataclasses and numpy's scalars as what any YAML reader reads."""
+    if dataclasses.is_dataclass(value):
+        return {
+            item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_plain(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
+        return [to_plain(part) for part in value]
     if isinstance(value, str):  # a library's version may be a subclass of its own
         return str(value)
     return value.item() if hasattr(value, "item") else value  # numpy's scalars

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from hardware.errors import UsageError
-from hardware.typed_yaml import Rule
+from hardware.typed_yaml import Rule, between
 
 Seconds = Annotated[
     float,
-    Rule("a time lies between {minimum} and {maximum} seconds", minimum=0.001, maximum=1_000_000),
+    between(0.001, 1_000_000, "a time lies between {} and {} seconds"),
 ]
-Amount = Annotated[float, Rule("this must be a positive number", minimum=1e-9, maximum=1e6)]
+Amount = Annotated[float, between(1e-9, 1e6, "this must be a positive number")]
 Share = Annotated[
     float,
     Rule(
-        "a share lies between {exclusiveMinimum} and {exclusiveMaximum}, both excluded",
+        "a share lies between 0 and 1, both excluded",
         exclusiveMinimum=0,
         exclusiveMaximum=1,
     ),

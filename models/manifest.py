@@ -25,8 +25,8 @@ import yaml
 
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
-from hardware.safe_yaml import shown
-from hardware.typed_yaml import TypedYamlError, YamlMapping, plain
+from hardware.safe_yaml import abbreviate
+from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
@@ -195,7 +195,7 @@ class Manifest:
 
     def to_yaml(self) -> bytes:
         """Return the manifest's bytes, its own hash as the last line."""
-        content = {"format": FORMAT, **plain(dataclasses.asdict(self))}
+        content = {"format": FORMAT, **to_plain(self)}
         del content["sha256"]
         text: str = yaml.dump(
             content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
@@ -371,5 +371,6 @@ def _check_format(version: Any, source: str) -> None:
         else "Export the bundle anew"
     )
     raise BundleVersionError(
-        f"{source} has bundle format {shown(version)}; this scentd reads format {FORMAT}. {advice}."
+        f"{source} has bundle format {abbreviate(version)}; this scentd reads format {FORMAT}. "
+        f"{advice}."
     )

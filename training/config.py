@@ -6,12 +6,11 @@ so that `--help` and errors are quick. Every problem of a file is reported toget
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hardware.errors import UsageError
-from hardware.typed_yaml import TypedYamlError, YamlMapping, plain
+from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
 from models.manifest import Quantisation  # noqa: TC001 - read by get_type_hints
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
@@ -263,5 +262,5 @@ def load_train_config(path: Path) -> TrainConfig:
 
 def config_as_dict(config: Any) -> dict[str, Any]:
     """Return a configuration as plain dictionaries and lists that `load_train_config` reads."""
-    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    result: dict[str, Any] = to_plain(config)
     return result

@@ -174,9 +174,9 @@ class CalibrationActions:
         if references:
             exposures = [self._exposure(item, compensation) for item in references]
             transfer = fit_transfer(exposures, self._rig_reference(), compensation)
-        profile = Profile.made(
+        profile = Profile.create(
             date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            board=self._config.board,
+            board=self._config.board_id,
             baseline=baseline,
             model=None if transfer is None else self.bundle.manifest.name,
             transfer=transfer,
@@ -293,7 +293,7 @@ def score_recordings(config: Config, files: Sequence[Path], label: str | None) -
 
 def active_profile(config: Config) -> tuple[Profile | None, str | None]:
     """Return the rig's profile, or None and, if there is one that cannot be used, why."""
-    return read_profile(config.profile_path, config.board)
+    return read_profile(config.profile_path, config.board_id)
 
 
 def read_profile(path: Path, board: str | None = None) -> tuple[Profile | None, str | None]:

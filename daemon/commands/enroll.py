@@ -176,7 +176,7 @@ class _Rig:
         SmellError: there is one that cannot be used: smells taught without it would be of a rig
             that is none.
         """
-        board = None if self.config is None else self.config.board
+        board = None if self.config is None else self.config.board_id
         profile, trouble = read_profile(state / PROFILE, board)
         if trouble is not None:
             raise SmellError(trouble)

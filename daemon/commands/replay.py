@@ -186,7 +186,7 @@ def _correction(state_dir: Path | None, config: Config | None) -> Correction | N
     """Return what the rig's calibration makes of its readings, of a rig that is known."""
     if state_dir is None:
         return None
-    board = None if config is None else config.board
+    board = None if config is None else config.board_id
     profile, trouble = read_profile(state_dir / PROFILE, board)
     if trouble is not None:
         print(f"scentd: {trouble} Replayed uncalibrated.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Daemon: secrets come from files and go to the one call that needs them, nowhere else."""
+"""Daemon: secrets in files: which copy of a file to read, and its first line."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ CREDENTIALS = "credentials"
 """Folder beside the configuration for files that only root may read."""
 
 CREDENTIAL_PREFIX = "scentd_"
-"""What LoadCredential=scentd:FOLDER puts before the name of every file of the folder."""
+"""Prefix that LoadCredential=scentd:FOLDER gives to the name of every file of the folder."""
 
 
 class SecretError(ScentdError):
     """A file that should hold a secret cannot be used; the message never shows its contents."""
 
 
-def delivered(path: Path, folder: Path, environ: Mapping[str, str]) -> Path:
+def credential_path(path: Path, folder: Path, environ: Mapping[str, str]) -> Path:
     """Return the copy of a credential that systemd made for this service, if it made one.
 
     Parameters
     ----------
     path : Path
-        As configured, anchored.
+        As configured, absolute.
     folder : Path
-        The configuration's; what lies in `credentials` beside it is root's.
+        Of the configuration. Its folder `credentials` belongs to root.
     environ : mapping
-        Where systemd names the copies' folder: CREDENTIALS_DIRECTORY.
+        With CREDENTIALS_DIRECTORY, where systemd names the folder of the copies.
     """
     copies = environ.get("CREDENTIALS_DIRECTORY")
     if copies is None or path.parent != folder / CREDENTIALS:

@@ -22,10 +22,10 @@ from hardware.typed_yaml import (
     ANY_NAME,
     Example,
     Rule,
-    dotted,
+    dotted_name,
     fields_of,
     is_required,
-    plain,
+    to_plain,
     unannotated,
 )
 
@@ -58,14 +58,14 @@ def settings_of(kind: Any = Config, prefix: Location = ()) -> Iterator[Setting]:
         description = _descriptions(kind).get(name)
         default = "required" if is_required(item) else _yaml(_default(item))
         if get_origin(value) is Mapping:
-            yield Setting(dotted(location), "", "", description or "")
+            yield Setting(dotted_name(location), "", "", description or "")
             value, location = get_args(value)[1], (*location, ANY_NAME)
             description = None
         if dataclasses.is_dataclass(value):
-            yield Setting(dotted(location), "", default, description or _first_line(value))
+            yield Setting(dotted_name(location), "", default, description or _first_line(value))
             yield from settings_of(value, location)
         else:
-            yield Setting(dotted(location), _accepts(value, rules), default, description or "")
+            yield Setting(dotted_name(location), _accepts(value, rules), default, description or "")
 
 
 def json_schema() -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _is_optional(hint: Any) -> bool:
 
 def _default(item: dataclasses.Field[Any]) -> Any:
     """Return a field's default; None where it is none, or made at run time."""
-    return None if item.default is dataclasses.MISSING else plain(item.default)
+    return None if item.default is dataclasses.MISSING else to_plain(item.default)
 
 
 def _accepts(hint: Any, notes: tuple[Any, ...]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.config.credentials import delivered
+from daemon.config.credentials import credential_path
 from daemon.config.settings import Config, SourceConfig
 from hardware.errors import ScentdError, UsageError
 from hardware.typed_yaml import TypedYamlError, Words, YamlMapping, build
@@ -70,7 +70,7 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(
             f"{path} cannot be used: {counted}, and nothing was opened.\n{listed}"
         ) from None
-    return _anchored(config, path.resolve().parent, variables)
+    return _with_absolute_paths(config, path.resolve().parent, variables)
 
 
 def source_from_options(**options: Any) -> SourceConfig:
@@ -114,11 +114,13 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _anchored(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:
+def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:
     """Let relative paths start at the configuration's folder, wherever scentd was started."""
 
     def secret(path: Path | None) -> Path | None:
-        return None if path is None else delivered(folder / path.expanduser(), folder, environ)
+        return (
+            None if path is None else credential_path(folder / path.expanduser(), folder, environ)
+        )
 
     tls = config.mqtt.tls
     if tls is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from hardware.typed_yaml import Example, Rule
+from hardware.typed_yaml import Example, Rule, between
 from models.exposure_settings import Amount, ExposureSettings, Seconds, Share
 
 TOPIC_ROOT = "scent"
@@ -27,7 +27,7 @@ DISCOVERY_PREFIX = "homeassistant"
 
 _Count = Annotated[
     int,
-    Rule("this counts predictions, from {minimum} to {maximum}", minimum=1, maximum=1000),
+    between(1, 1000, "this counts predictions, from {} to {}"),
 ]
 
 
@@ -55,14 +55,14 @@ class SourceConfig:
 
     baud: Annotated[
         int,
-        Rule("a baud rate lies between {minimum} and {maximum}", minimum=300, maximum=4_000_000),
+        between(300, 4_000_000, "a baud rate lies between {} and {}"),
     ] = BOARD_BAUD
     """Bits per second on the wire."""
 
     rate_hz: (
         Annotated[
             float,
-            Rule("boards from {minimum} to {maximum} Hz are accepted", minimum=0.1, maximum=20),
+            between(0.1, 20, "boards from {} to {} Hz are accepted"),
         ]
         | None
     ) = None
@@ -102,9 +102,7 @@ class MqttConfig:
     host: Annotated[str, Rule("name the broker's host", pattern=r"[\s\S]*\S[\s\S]*")] = "localhost"
     """Name or address of the broker."""
 
-    port: Annotated[
-        int, Rule("a TCP port lies between {minimum} and {maximum}", minimum=1, maximum=65535)
-    ] = 1883
+    port: Annotated[int, between(1, 65535, "a TCP port lies between {} and {}")] = 1883
     """TCP port of the broker; 8883 is usual with TLS."""
 
     username: str | None = None
@@ -121,7 +119,7 @@ class MqttConfig:
 
     keepalive_s: Annotated[
         int,
-        Rule("a keep-alive lies between {minimum} and {maximum} seconds", minimum=5, maximum=3600),
+        between(5, 3600, "a keep-alive lies between {} and {} seconds"),
     ] = 30
     """How long the broker waits for a sign of life before it publishes the last will (x1.5)."""
 
@@ -168,25 +166,19 @@ class RecordingConfig:
 
     segment_s: Annotated[
         float,
-        Rule(
-            "a segment lasts {minimum} to {maximum} seconds of the board's time",
-            minimum=1,
-            maximum=86400,
-        ),
+        between(1, 86400, "a segment lasts {} to {} seconds of the board's time"),
     ] = 3600.0
     """Length of one file; it ends sooner where it would exceed an eighth of `max_mb`."""
 
     max_mb: Annotated[
         float,
-        Rule("recordings may take {minimum} to {maximum} megabytes", minimum=0.1, maximum=1000000),
+        between(0.1, 1000000, "recordings may take {} to {} megabytes"),
     ] = 1000.0
     """Size of all files together; the oldest are removed."""
 
     reserve_mb: Annotated[
         float,
-        Rule(
-            "a reserve lies between {minimum} and {maximum} megabytes", minimum=0, maximum=1000000
-        ),
+        between(0, 1000000, "a reserve lies between {} and {} megabytes"),
     ] = 200.0
     """The recording pauses while less than this is free on the disk: others need room too."""
 
@@ -200,19 +192,17 @@ class OutboxConfig:
 
     max_messages: Annotated[
         int,
-        Rule("the outbox may hold {minimum} to {maximum} messages", minimum=10, maximum=10_000_000),
+        between(10, 10_000_000, "the outbox may hold {} to {} messages"),
     ] = 50_000
     """Messages that may wait: a day and a half of two models at a 5 s stride, all kept."""
 
     max_mb: Annotated[
         float,
-        Rule("the outbox may hold {minimum} to {maximum} megabytes", minimum=0.01, maximum=100000),
+        between(0.01, 100000, "the outbox may hold {} to {} megabytes"),
     ] = 64.0
     """Size of the payloads; the file is an eighth larger, and does not shrink again."""
 
-    max_age_days: Annotated[
-        float, Rule("messages may wait {minimum} to {maximum} days", minimum=0.001, maximum=3650)
-    ] = 7.0
+    max_age_days: Annotated[float, between(0.001, 3650, "messages may wait {} to {} days")] = 7.0
     """Age of a message, counted while scentd runs: without a clock chip the rig does not know how
     long it was off."""
 
@@ -250,9 +240,7 @@ class DecisionConfig:
     unknown_above: (
         Annotated[
             float,
-            Rule(
-                "a novelty lies between {minimum} and {maximum}", minimum=-1000000, maximum=1000000
-            ),
+            between(-1000000, 1000000, "a novelty lies between {} and {}"),
         ]
         | None
     ) = None
@@ -325,7 +313,7 @@ class Config:
 
     live_stride_s: Annotated[
         float,
-        Rule("a stride lies between {minimum} and {maximum} seconds", minimum=0.1, maximum=600),
+        between(0.1, 600, "a stride lies between {} and {} seconds"),
     ] = 5.0
     """Seconds of the board's time between two inferences of a model."""
 
@@ -350,7 +338,7 @@ class Config:
         return self.state_dir / "recordings"
 
     @property
-    def board(self) -> str:
+    def board_id(self) -> str:
         """How a calibration profile identifies this rig's board; no other profile is accepted."""
         return self.rig_id if self.source.usb is None else f"{self.rig_id} {self.source.usb}"
 

@@ -35,7 +35,7 @@ def _profile(matrix: np.ndarray | None = None) -> Profile:
         np.full(N_GAS, 1e-4),
         Compensation(humidity=np.full(N_GAS, 0.01)),
     )
-    return Profile.made(
+    return Profile.create(
         date="2026-11-21T06:00:00Z",
         board="kitchen",
         baseline=measure_baseline(clean_air(120), 1.0),
@@ -76,7 +76,7 @@ def test_a_loaded_profile_corrects_as_the_made_one(tmp_path: Path, *, full: bool
 
 
 def test_a_profile_without_a_correction_corrects_nothing(tmp_path: Path) -> None:
-    profile = Profile.made(
+    profile = Profile.create(
         date="2026-11-21", board="b", baseline=measure_baseline(clean_air(120), 1.0)
     )
     save_profile(profile, tmp_path / "p.yaml")
