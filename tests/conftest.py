@@ -1,4 +1,4 @@
-"""What tests of every part share: where the real recordings are, and logs of their own."""
+"""Fixtures of several folders: the real recordings, a broker, a board, toy models, fresh logs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import structlog
 
+from daemon.sandbox.broker import EmbeddedBroker
+from models.manifest import write_bundle
+from tests.models.toys import toy_files, toy_manifest
+from tests.sandbox import Board, Mosquitto
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# No test asserts that an example is quick: machines are slow under load.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)
@@ -29,4 +39,49 @@ def smellnet() -> Path:
     folder = Path(data) / "smellnet"
     if not folder.is_dir():
         pytest.skip(f"SCENTD_DATA is {data}, which holds no smellnet/")
+    return folder
+
+
+@pytest.fixture
+def absent_broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Return a Mosquitto that has not been started."""
+    mosquitto = Mosquitto(tmp_path)
+    yield mosquitto
+    mosquitto.stop()
+
+
+@pytest.fixture
+def broker(absent_broker: Mosquitto) -> Mosquitto:
+    """Run a Mosquitto that accepts every client."""
+    return absent_broker.start()
+
+
+@pytest.fixture
+def old_broker() -> Iterator[int]:
+    """Return the port of an amqtt broker, which speaks MQTT 3.1.1 only."""
+    with EmbeddedBroker() as amqtt:
+        yield amqtt.port
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    """Plug in a pseudo-terminal behind a link."""
+    board = Board(tmp_path / "ttyBOARD").plug()
+    yield board
+    board.unplug()
+
+
+@pytest.fixture(scope="session")
+def toy_substances(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a real bundle, at 1 Hz, that names moving NO2 lemon, C2H5OH mint and VOC garlic."""
+    folder = tmp_path_factory.mktemp("bundles") / "toy-substance"
+    write_bundle(folder, toy_manifest("substance"), toy_files("substance"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_mixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same for mixtures, at 10 Hz."""
+    folder = tmp_path_factory.mktemp("bundles") / "toy-mixture"
+    write_bundle(folder, toy_manifest("mixture", rate_hz=10.0), toy_files("mixture"))
     return folder

@@ -1,40 +1,33 @@
-"""Real counterparts of the daemon: Mosquitto, a subscriber, a pseudo-terminal."""
+"""Real parts around a service under test: Mosquitto, a subscriber, a board, and patience."""
 
 from __future__ import annotations
 
 import os
 import pty
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import tty
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
+
+from daemon.sandbox import broker, subscriber
+from daemon.sandbox.broker import free_port
+from daemon.sandbox.service_process import ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+__all__ = ["ServiceProcess", "free_port"]
+
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(happened: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -46,82 +39,23 @@ def wait_until(happened: Callable[[], object], what: str, patience_s: float = PA
         time.sleep(0.02)
 
 
-def accepts_connections(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@dataclass
-class Mosquitto:
-    """A real broker in its own process, which a test may stop and start again."""
-
-    folder: Path
-    port: int
-    settings: str = "allow_anonymous true"
-    process: subprocess.Popen[bytes] | None = None
+class Mosquitto(broker.Mosquitto):
+    """A real broker, which a test may stop and start again; skips where it is not installed."""
 
     def start(self) -> Self:
-        config = self.folder / f"mosquitto-{self.port}.conf"
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\n{self.settings}\npersistence false\n", "utf-8"
-        )
-        self.process = subprocess.Popen(
-            [mosquitto_path(), "-c", str(config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_until(lambda: accepts_connections(self.port), "Mosquitto to listen")
-        return self
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        needs_mosquitto()
+        return super().start()
 
 
-def mosquitto_path() -> str:
-    # Debian installs it where users other than root do not look.
-    path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if path is None:
-        pytest.skip("Mosquitto is not installed: sudo apt install mosquitto")
-    return path
+def needs_mosquitto() -> str:
+    """Return the path of Mosquitto, or skip."""
+    return broker.mosquitto_program() or pytest.skip(
+        "Mosquitto is not installed: sudo apt install mosquitto"
+    )
 
 
-@dataclass(frozen=True)
-class ReceivedMessage:
-    """One message as a subscriber got it; `retained` says that it lay at the broker before."""
-
-    topic: str
-    text: str
-    retained: bool
-    qos: int
-
-
-@dataclass
-class Subscriber:
-    """A real MQTT client that notes everything below `scent/`."""
-
-    port: int
-    received: list[ReceivedMessage] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-        subscribed = threading.Event()
-        self._client.on_connect = lambda client, *_: client.subscribe("scent/#", qos=1)
-        self._client.on_subscribe = lambda *_: subscribed.set()
-        self._client.on_message = lambda _client, _data, message: self.received.append(
-            ReceivedMessage(message.topic, message.payload.decode(), message.retain, message.qos)
-        )
-        self._client.connect("127.0.0.1", self.port)
-        self._client.loop_start()
-        assert subscribed.wait(PATIENCE_S)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+class Subscriber(subscriber.Subscriber):
+    """A real MQTT client that collects everything below `scent/`."""
 
     def texts(self, topic: str) -> list[str]:
         return [message.text for message in list(self.received) if message.topic == topic]
@@ -133,15 +67,10 @@ class Subscriber:
 
 
 def retained(port: int, topic: str) -> str | None:
-    """Return what the broker keeps on a topic, None when it keeps nothing."""
-    with Subscriber(port) as late:
-        deadline_s = time.monotonic() + 0.5
-        while time.monotonic() < deadline_s and not late.texts(topic):
-            time.sleep(0.02)
-        kept = [
-            message.text for message in late.received if message.topic == topic and message.retained
-        ]
-    return kept[0] if kept else None
+    """Return what Mosquitto keeps on a topic, None when it keeps nothing."""
+    with Subscriber(port, topic=topic) as late:
+        late.catch_up()
+        return next((message.text for message in late.received if message.retained), None)
 
 
 @dataclass
@@ -216,58 +145,6 @@ class Odours:
                 yield noisy
 
 
-@dataclass
-class ServiceProcess:
-    """`scentd run` in a process of its own, as a rig runs it; `through` is a command before it."""
-
-    folder: Path
-    settings: str
-    environ: dict[str, str] = field(default_factory=dict)
-    through: tuple[str, ...] = ()
-    process: subprocess.Popen[str] | None = None
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "scentd.yaml"
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "scentd.log").read_text(encoding="utf-8")
-
-    @property
-    def recordings(self) -> list[Path]:
-        return sorted(self.folder.glob("state/recordings/*.live.csv"))
-
-    def __enter__(self) -> Self:
-        self.config.write_text(self.settings, encoding="utf-8")
-        with (self.folder / "scentd.log").open("w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                [
-                    *self.through,
-                    *(sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)),
-                ],
-                stderr=log,
-                text=True,
-                cwd=ROOT,
-                env={**os.environ, **self.environ},
-            )
-        process = self.process
-        try:
-            wait_until(lambda: '"ready"' in self.log or process.poll() is not None, "ready")
-            assert process.poll() is None, self.log
-        except BaseException:
-            self.__exit__()  # a block that is not entered is not left either
-            raise
-        return self
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+def recordings(service: ServiceProcess) -> list[Path]:
+    """Return the segments that a service with `state_dir: state` has recorded."""
+    return sorted(service.config.parent.glob("state/recordings/*.live.csv"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from daemon.mqtt.outbox import FILE_NAME, Message, Outbox
-from daemon.sandbox.service_process import ChildService
+from daemon.sandbox.service_process import ServiceProcess
 from hardware.protocol import LineDecoder, encode_scent
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
@@ -270,9 +270,9 @@ def _board(speed: float = SERVICE_SPEED) -> SimulatedBoard:
 @contextmanager
 def _service(
     board: SimulatedBoard | None = None, models: Sequence[str] = MODELS
-) -> Iterator[ChildService]:
+) -> Iterator[ServiceProcess]:
     """Run a service that finds no broker, and no board either where none is given."""
-    with socket.socket() as taken:
+    with socket.socket() as taken, tempfile.TemporaryDirectory(prefix="scentd-") as folder:
         # Bound but not listening: nobody else can become a broker there meanwhile.
         taken.bind(("127.0.0.1", 0))
         settings = {
@@ -281,7 +281,7 @@ def _service(
             "models": list(models),
             "mqtt": {"host": "127.0.0.1", "port": taken.getsockname()[1]},
         }
-        with ChildService(settings) as service:
+        with ServiceProcess(Path(folder), settings) as service:
             yield service
 
 

@@ -47,19 +47,19 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Let it storm; Ctrl-C ends it early, with the balance of what was."""
-    programme = import_module("daemon.soak.faults")
-    storm = import_module("daemon.soak.main")
-    faults = programme.programme(args.faults, args.seed)
+    drawing = import_module("daemon.soak.faults")
+    soak = import_module("daemon.soak.main")
+    faults = drawing.draw_faults(args.faults, args.seed)
     folder = Path(tempfile.mkdtemp(prefix="scentd-soak-"))
     stop = Stop()
     with stop.on_signals(), Progress() as progress:
         try:
-            report = storm.storm(
+            report = soak.run_soak(
                 faults,
                 folder,
                 stop,
                 seed=args.seed,
-                watch=lambda number, fault: progress.show(number / len(faults), str(fault)),
+                on_fault=lambda number, fault: progress.show(number / len(faults), str(fault)),
             )
         except ScentdError as error:
             raise SoakError(
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
     else:
-        print(_table(result, programme.told(report.faults)))
+        print(_table(result, drawing.summarise(report.faults)))
     return 0 if result["holds"] else 1
 
 

@@ -24,7 +24,7 @@ from daemon.demo.scenario import RIGS, choose_programme
 from daemon.demo.screen import ROWS, WIDTH, screen
 from daemon.demo.state import RigState
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
-from daemon.sandbox.service_process import ChildService
+from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
 from hardware.simulator.board import SimulatedBoard
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from daemon.demo.scenario import DemoRig, DemoSchedule
     from daemon.system.signals import Stop
+
+WAITING_LIMIT = 20_000
+"""Messages that wait for the view at most: more than a minute's."""
 
 _LOOK_EVERY_S = 0.2
 
@@ -82,11 +85,16 @@ def perform(demo: Demo, stop: Stop) -> list[RigState]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scentd-demo-")))
         broker = stack.enter_context(EmbeddedBroker())
-        ear = stack.enter_context(Subscriber(LOOPBACK, broker.port))
+        ear = stack.enter_context(Subscriber(broker.port, limit=WAITING_LIMIT))
         for programme in programmes:
             stack.enter_context(_board(programme, demo.seed, folder))
         services = [
-            stack.enter_context(ChildService(_settings(programme.rig, folder, broker.port)))
+            stack.enter_context(
+                ServiceProcess(
+                    folder / f"service-{programme.rig.rig_id}",
+                    _settings(programme.rig, folder, broker.port),
+                )
+            )
             for programme in programmes
         ]
         views = [stack.enter_context(view) for view in _views(demo, f"{LOOPBACK}:{broker.port}")]
@@ -94,7 +102,8 @@ def perform(demo: Demo, stop: Stop) -> list[RigState]:
         while not stop.wait(_LOOK_EVERY_S):
             elapsed_s = time.monotonic() - started_s
             for heard in ear.take():
-                stories[heard.rig_id].hear(heard.topic, heard.payload)
+                rig_id, topic = heard.rig_topic
+                stories[rig_id].hear(topic, heard.value)
             for view in views:
                 view.look(list(stories.values()), elapsed_s)
             if demo.seconds is not None and elapsed_s >= demo.seconds:

@@ -1,7 +1,7 @@
-"""Demo: an MQTT broker inside this process, on a free port of the loopback interface.
+"""Daemon: MQTT brokers on the loopback interface, started and ended at will: Mosquitto or amqtt.
 
-The only module that knows amqtt (MQTT 3.1.1, pure Python): the demo must work where no
-Mosquitto is installed. Knows no topic and no payload.
+amqtt (pure Python, MQTT 3.1.1 only) comes with the extra `demo`; it is imported only where
+`EmbeddedBroker` starts. Knows no topic and no payload.
 """
 
 from __future__ import annotations
@@ -9,76 +9,221 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import secrets
+import shutil
 import socket
+import subprocess
 import threading
-from typing import Self
-
-from amqtt.broker import Broker
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Protocol, Self
 
 from hardware.errors import ScentdError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 LOOPBACK = "127.0.0.1"
-_START_S = 15.0
-_SHUTDOWN_S = 1.0
-_STOP_S = 5.0
+
+_PORTS = range(20_000, 32_768)
+"""Below the range from which Linux gives ports to outgoing connections and to listeners that name
+none (32768 to 60999): only another deliberate choice can take one of these."""
+
+_START_WITHIN_S = 30.0
+_STOP_WITHIN_S = 10.0
+_EMBEDDED_SHUTDOWN_S = 1.0
+_POLL_S = 0.02
 
 
-class EmbeddedBrokerError(ScentdError):
-    """The demo's own broker does not come up."""
+class BrokerError(ScentdError):
+    """A broker does not start."""
+
+
+class Broker(Protocol):
+    """A broker that can be stopped and started again."""
+
+    name: str
+    port: int
+
+    def start(self) -> Self:
+        """Start; returns when it accepts connections."""
+
+    def stop(self, *, kill: bool = True) -> None:
+        """Stop it if it runs: as a power cut does, or in order."""
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface, drawn at random, that nothing uses now."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+
+
+def mosquitto_program() -> str | None:
+    """Return the path of Mosquitto, None where it is not installed."""
+    # Debian installs it outside the PATH of users other than root.
+    search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    return shutil.which("mosquitto", path=search)
+
+
+class Mosquitto:
+    """Mosquitto in a process of its own.
+
+    Parameters
+    ----------
+    folder: for its configuration and its log.
+    settings: lines of its configuration beyond the listener's.
+    port: to listen on; a free one by default.
+    host: address to listen on.
+    command_prefix: a command that starts it, such as `ip netns exec NAME`.
+    """
+
+    name = "Mosquitto"
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: str = "allow_anonymous true",
+        *,
+        port: int | None = None,
+        host: str = LOOPBACK,
+        command_prefix: tuple[str, ...] = (),
+    ) -> None:
+        self.port = free_port() if port is None else port
+        self._folder, self._settings, self._host = folder, settings, host
+        self._command_prefix = command_prefix
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        if self._process is None:
+            raise RuntimeError("Mosquitto has a process only between start and stop")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start it, on the same port every time; return once it accepts connections.
+
+        Raises
+        ------
+        BrokerError
+            It is not installed or does not start.
+        """
+        program = mosquitto_program()
+        if program is None:
+            raise BrokerError("Mosquitto is not installed. Install it: sudo apt install mosquitto.")
+        config = self._folder / f"mosquitto-{self.port}.conf"
+        log = config.with_suffix(".log")
+        # It keeps root's rights (elsewhere `user` has no effect) to read files of this folder.
+        config.write_text(
+            f"listener {self.port} {self._host}\nuser root\nlog_dest stderr\nlog_type error\n"
+            f"log_type information\nconnection_messages false\n{self._settings}\n",
+            encoding="utf-8",
+        )
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                [*self._command_prefix, program, "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+            )
+        give_up_s = time.monotonic() + _START_WITHIN_S
+        # Its own word that it listens: another process might answer on that port.
+        while b" running" not in log.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > give_up_s:
+                self.stop()
+                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                raise BrokerError(
+                    f"Mosquitto ({program}) did not listen on {self._host} port {self.port} "
+                    f"within {_START_WITHIN_S:.0f} s. Its log ends with: "
+                    f"{lines[-1] if lines else 'nothing'}"
+                )
+            time.sleep(_POLL_S)
+        return self
+
+    def stop(self, *, kill: bool = True) -> None:
+        """Kill it, or ask it to end; in order, it writes its sessions if its settings say so."""
+        if self._process is None:
+            return
+        if not kill:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_WITHIN_S)
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
 
 class EmbeddedBroker:
-    """A broker that everyone on this machine may use; the block it manages is its life.
+    """amqtt in a thread of this process; it needs no Mosquitto, but the extra `demo`."""
 
-    It owns one thread with an event loop of its own.
-
-    Attributes
-    ----------
-    port: TCP port on the loopback interface, once inside the block.
-
-    Raises
-    ------
-    EmbeddedBrokerError
-        It did not start.
-    """
+    name = "amqtt"
 
     def __init__(self) -> None:
-        self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._done = asyncio.Event()
-        self._started = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
+        self.port = free_port()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        # A client that leaves is no news in a demo, and amqtt warns of each.
-        logging.getLogger("amqtt").setLevel(logging.CRITICAL)
-        logging.getLogger("transitions").setLevel(logging.CRITICAL)
-        self._thread.start()
-        if not self._started.wait(_START_S) or self._failure is not None:
-            raise EmbeddedBrokerError(
-                f"The demo's own MQTT broker did not start on {LOOPBACK} "
-                f"({self._failure or 'no answer'}). The loopback interface must be usable, and "
-                "amqtt 0.11 or newer installed: pip install --upgrade 'scentd[demo]'."
-            )
-        return self
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._done.set)
-            self._thread.join(_STOP_S)
+        self.stop()
 
-    def _run(self) -> None:
+    def start(self) -> Self:
+        """Start it, on the same port every time; return once it accepts connections.
+
+        Raises
+        ------
+        BrokerError
+            It does not start.
+        """
+        # amqtt warns of every client that leaves.
+        for name in ("amqtt", "transitions"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        started = Future[None]()
+        self._thread = threading.Thread(
+            target=self._run, args=(started,), name="broker", daemon=True
+        )
+        self._thread.start()
+        try:
+            started.result(_START_WITHIN_S)
+        except Exception as failure:
+            raise BrokerError(
+                f"The embedded MQTT broker did not start on {LOOPBACK} port {self.port} "
+                f"({failure or 'no answer'}). The loopback interface must be usable, and amqtt "
+                "0.11 or newer installed: pip install --upgrade 'scentd[demo]'."
+            ) from failure
+        return self
+
+    def stop(self, *, kill: bool = True) -> None:  # noqa: ARG002 - it shares this process
+        """Stop it, always in order: there is no process to kill."""
+        if self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(_STOP_WITHIN_S)
+        self._thread = None
+
+    def _run(self, started: Future[None]) -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._serve())
-        except BaseException as failure:  # noqa: BLE001 - told by the thread that waits for the start
-            self._failure = failure
-        finally:
-            self._started.set()
+                runner.run(self._serve(started))
+        except BaseException as failure:  # noqa: BLE001 - raised again where the start is awaited
+            if not started.done():
+                started.set_exception(failure)
 
-    async def _serve(self) -> None:
-        self.port = _free_port()
+    async def _serve(self, started: Future[None]) -> None:
+        from amqtt.broker import Broker  # noqa: PLC0415 - of the extra `demo`
+
         broker = Broker(
             {
                 "listeners": {"default": {"type": "tcp", "bind": f"{LOOPBACK}:{self.port}"}},
@@ -88,18 +233,8 @@ class EmbeddedBroker:
             }
         )
         await broker.start()
-        self._started.set()
-        await self._done.wait()
-        # amqtt waits longer for messages that nobody is left to hear.
+        started.set_result(None)
+        await self._stopping.wait()
+        # amqtt would wait longer for messages that nobody is left to receive.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(broker.shutdown(), _SHUTDOWN_S)
-
-
-def _free_port() -> int:
-    """Return a port that is free now: amqtt cannot say which one the system chose for it."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-LOOPBACK = "127.0.0.1"
+            await asyncio.wait_for(broker.shutdown(), _EMBEDDED_SHUTDOWN_S)

@@ -1,20 +1,20 @@
-"""Daemon: the real service, `scentd run`, as a child process with a folder of its own.
+"""Daemon: the real service, `scentd run`, as a child process; its log is read while it runs.
 
-For the commands that show or measure it: what they see is what a rig runs. Knows the
-configuration file and the log's `ready`; nothing of boards and brokers.
+Knows the configuration file and the log's event `ready`; nothing of boards and brokers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
+from collections import deque
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from hardware.errors import ScentdError
@@ -22,88 +22,149 @@ from hardware.errors import ScentdError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-READY_WITHIN_S = 60.0
-"""A Raspberry Pi with a cold disk takes a few seconds; this is for the busiest of machines."""
+PATIENCE_S = 60.0
+"""For a start or an end. A service needs under two seconds; this is for the busiest machine."""
 
-_STOP_WITHIN_S = 5.0
-"""SIGTERM ends the service within two; then it is killed."""
-
-_POLL_S = 0.005
+_POLL_S = 0.02
+_LINES_IN_ERROR = 5
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def spawn(config: Path, log: IO[bytes] | int) -> subprocess.Popen[bytes]:
-    """Start `scentd run`; everything it says goes to `log`, as `subprocess` takes it."""
-    # The same code as this process runs, whatever the current folder holds.
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("SCENTD_")}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "daemon.cli", "run", "--config", str(config)],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**ours, "PYTHONPATH": path},
-    )
+class ServiceProcessError(ScentdError):
+    """The child process does not do what a service must."""
 
 
-class ChildServiceError(ScentdError):
-    """The service that a command started for itself does not run."""
-
-
-class ChildService:
-    """A running service; the block it manages is its life, and ends with its folder removed.
+class ServiceProcess:
+    """A service that runs while its block does; it is killed at the end of the block.
 
     Parameters
     ----------
-    settings: the configuration, as its YAML file would hold it; `state_dir` and `log` are set here.
+    folder: for its configuration, `scentd.yaml`; relative paths in `settings` start there.
+    settings: the configuration: a mapping, to which `state_dir: state` is added, or YAML text.
+    environ: variables beyond those of this process.
+    command_prefix: a command that starts it, such as `unshare -m`.
 
     Attributes
     ----------
-    ready_s: seconds from its start to its word that it is ready.
+    config: path of the configuration file.
+    ready_s: seconds from the latest start to readiness.
+    lines: the log so far. Copy it (`list(...)`) before a loop over it.
 
     Raises
     ------
-    ChildServiceError
-        It ended, or did not become ready in time; with the last line it logged.
+    ServiceProcessError
+        It ended, or was not ready in time; with the end of its log.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = dict(settings)
-        self._cleanup = contextlib.ExitStack()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log = Path()
+    lines_kept: int | None = None
+    """Lines of the log kept at most; None keeps all."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any] | str,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        command_prefix: tuple[str, ...] = (),
+    ) -> None:
+        self.config = folder / "scentd.yaml"
         self.ready_s = 0.0
+        self.lines: deque[str] = deque(maxlen=self.lines_kept)
+        self._settings, self._environ = settings, environ
+        self._command_prefix = command_prefix
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._ready = threading.Event()
 
     def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scentd-")))
-            self._log = folder / "scentd.log"
-            config = folder / "scentd.yaml"
-            # Every JSON text is YAML.
-            config.write_text(json.dumps(self._whole(folder)), encoding="utf-8")
-            started_s = time.monotonic()
-            self._process = stack.enter_context(self._spawn(config))
-            stack.callback(self._end, self._process)
-            self._await_ready(started_s + READY_WITHIN_S)
-            self.ready_s = time.monotonic() - started_s
-            self._cleanup = stack.pop_all()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cleanup.close()
+        self.close()
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The child process; it stays available after its end."""
+        if self._process is None:
+            raise RuntimeError("the service has not been started")
+        return self._process
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
-        if self._process is None:
-            raise RuntimeError("the service has a process only inside its block")
-        return self._process.pid
+        """Of the child process."""
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """The log as one text."""
+        return "".join(list(self.lines))
+
+    def start(self) -> None:
+        """Write the configuration, start, and return once the service is ready."""
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        self.configure({})
+        # The same code as this process runs, whatever the current folder holds.
+        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+        ours = {name: text for name, text in os.environ.items() if not name.startswith("SCENTD_")}
+        program = (sys.executable, "-P", "-m", "daemon.cli", "run", "--config", str(self.config))
+        self._ready.clear()
+        started_s = time.monotonic()
+        self._process = subprocess.Popen(
+            [*self._command_prefix, *program],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env={**ours, "PYTHONPATH": path, **self._environ},
+        )
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process.stdout,), name="service log", daemon=True
+        )
+        self._reader.start()
+        while not self._ready.wait(_POLL_S):
+            self.check()
+            if time.monotonic() - started_s > PATIENCE_S:
+                raise self.error(f"was not ready within {PATIENCE_S:.0f} s")
+        self.ready_s = time.monotonic() - started_s
+
+    def configure(self, changes: Mapping[str, Any]) -> None:
+        """Write the configuration with some of its settings changed."""
+        settings = self._settings
+        if not isinstance(settings, str):
+            # Every JSON text is YAML.
+            settings = json.dumps({"state_dir": "state", **settings, **changes})
+        self.config.write_text(settings, encoding="utf-8")
+
+    def check(self) -> None:
+        """Raise `ServiceProcessError` if it has ended by itself."""
+        if self.process.poll() is not None:
+            self._join()
+            raise self.error(f"ended by itself (exit code {self.process.returncode})")
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal that ends it, read the log to its end and return the exit code."""
+        self.process.send_signal(number)
+        try:
+            code = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise self.error(f"did not end within {PATIENCE_S:.0f} s of {number.name}") from None
+        self._join()
+        return code
+
+    def close(self) -> None:
+        """Kill it if it still runs."""
+        if self._process is not None and self._process.poll() is None:
+            self.end(signal.SIGKILL)
 
     def resident_mb(self) -> float:
         """Return its resident memory in megabytes (10^6 bytes)."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(kib) * 1024 / 1e6
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def processor_s(self) -> float:
         """Return the processor time that all of its threads have taken, in seconds."""
@@ -112,42 +173,22 @@ class ChildService:
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
-    def check(self) -> None:
-        """Raise `ChildServiceError` if it has ended by itself."""
-        if self._process is not None and self._process.poll() is not None:
-            raise ChildServiceError(
-                f"The service ended by itself (exit code {self._process.returncode}). "
-                f"It said last: {self._last_words()}"
-            )
+    def error(self, what: str) -> ServiceProcessError:
+        """Return an error that quotes the end of the log."""
+        quoted = "".join(f"\n  {line.rstrip()}" for line in list(self.lines)[-_LINES_IN_ERROR:])
+        return ServiceProcessError(f"The service {what}. Its log ends with:{quoted or ' nothing'}")
 
-    def _whole(self, folder: Path) -> dict[str, Any]:
-        log = {"level": "info", "format": "json"}
-        return {**self._settings, "state_dir": str(folder / "state"), "log": log}
+    def note(self, line: str) -> None:
+        """Take one line of the log; called in the thread that reads it."""
+        self.lines.append(line)
+        if '"ready"' in line:
+            self._ready.set()
 
-    def _spawn(self, config: Path) -> subprocess.Popen[bytes]:
-        with self._log.open("wb") as log:
-            return spawn(config, log)
+    def _read(self, log: IO[str]) -> None:
+        with log:
+            for line in log:
+                self.note(line)
 
-    def _await_ready(self, give_up_s: float) -> None:
-        while b'"ready"' not in self._log.read_bytes():
-            self.check()
-            if time.monotonic() > give_up_s:
-                raise ChildServiceError(
-                    f"The service was not ready within {READY_WITHIN_S:.0f} s. "
-                    f"It said last: {self._last_words()}"
-                )
-            time.sleep(_POLL_S)
-
-    def _last_words(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "nothing."
-
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    def _join(self) -> None:
+        if self._reader is not None:
+            self._reader.join()

@@ -1,102 +1,174 @@
-"""Demo: a subscriber like any other: it hears what the rigs publish, and knows nothing else.
+"""Daemon: an MQTT client that collects what a broker on this machine delivers.
 
-May import paho-mqtt. Decodes JSON; what it means is for `daemon.demo.state`.
+May import paho-mqtt. Knows no payload: what the messages mean is for its users.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
+import uuid
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from daemon.config.settings import TOPIC_ROOT
+from daemon.sandbox.broker import LOOPBACK
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WAITING_LIMIT = 20_000
-"""Messages that wait for the view at most, the oldest giving way: over a minute's worth."""
-
-
-_LISTENING_WITHIN_S = 30.0
+_ANSWER_WITHIN_S = 60.0
+_MARKER_TOPIC = "subscriber/marker"
 
 
 class SubscriptionError(ScentdError):
-    """The broker does not let the view listen."""
+    """The broker does not serve its subscriber."""
 
 
 class ReceivedMessage(NamedTuple):
-    """One message: whose, its topic below the rig's prefix, and its payload (JSON decoded)."""
+    """One message as the broker delivered it.
 
-    rig_id: str
-    topic: str
-    payload: Any
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedMessage:
-    """One message with a sequence number, as the consumer got it."""
+    Attributes
+    ----------
+    topic, payload, qos: as delivered.
+    retained: whether the broker had kept it from before the subscription.
+    at_s: when it came, on the clock of `time.monotonic`.
+    """
 
     topic: str
-    boot_id: str
-    seq: int
-    payload: dict[str, Any]
+    payload: bytes
+    qos: int
+    retained: bool
+    at_s: float
+
+    @property
+    def text(self) -> str:
+        """The payload as text."""
+        return self.payload.decode()
+
+    @property
+    def value(self) -> Any:
+        """The payload: a JSON object decoded, anything else as text."""
+        return json.loads(self.payload) if self.payload.startswith(b"{") else self.text
+
+    @property
+    def rig_topic(self) -> tuple[str, str]:
+        """The rig's id and the topic below the rig's prefix."""
+        _, rig_id, topic = self.topic.split("/", maxsplit=2)
+        return rig_id, topic
 
 
 class Subscriber:
-    """A client of the broker; inside its block it listens, and paho owns its thread.
+    """Collects messages while its block runs; paho owns its thread.
 
     Parameters
     ----------
-    host, port: of the broker.
+    port: of a broker on the loopback interface.
+    topic: filter of what it subscribes to.
+    session: name of a session that the broker keeps between two connections; empty for none.
+    limit: messages kept at most, of which the oldest give way.
+    protocol: version of MQTT.
 
-    Raises
-    ------
-    EarError
-        The broker did not take the subscription in time.
+    Attributes
+    ----------
+    received: the messages in the order of arrival. Copy it (`list(...)`) before a loop over it.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
-        self._listening = threading.Event()
-        self._waiting: deque[ReceivedMessage] = deque(maxlen=WAITING_LIMIT)
+    def __init__(
+        self,
+        port: int,
+        *,
+        topic: str = f"{TOPIC_ROOT}/#",
+        session: str = "",
+        limit: int | None = None,
+        protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
+    ) -> None:
+        self.received: deque[ReceivedMessage] = deque(maxlen=limit)
+        self._port = port
+        self._subscribed = threading.Event()
+        self._marked = threading.Event()
+        self._marker = b""
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id="scentd-demo-view",
-            protocol=MQTTProtocolVersion.MQTTv311,
+            client_id=session,
+            clean_session=False if session else None,
+            protocol=protocol,
         )
-        self._client.on_connect = lambda client, *_: client.subscribe(f"{TOPIC_ROOT}/#", qos=1)
-        self._client.on_subscribe = lambda *_: self._listening.set()
-        self._client.on_message = self._hear
+        self._client.on_connect = lambda client, *_: client.subscribe(
+            [(topic, 1), (_MARKER_TOPIC, 1)]
+        )
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._receive
 
     def __enter__(self) -> Self:
-        self._client.connect(self._host, self._port)
-        self._client.loop_start()
-        if not self._listening.wait(_LISTENING_WITHIN_S):
-            self.__exit__()
-            raise SubscriptionError(
-                f"The broker at {self._host}:{self._port} did not take the view's subscription "
-                f"within {_LISTENING_WITHIN_S:.0f} s. This machine may be too busy; try again."
-            )
-        return self
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> Self:
+        """Connect, and return once the broker has taken the subscription.
+
+        Raises
+        ------
+        SubscriptionError
+            It did not take it in time.
+        """
+        self._client.connect(LOOPBACK, self._port)
+        self._client.loop_start()
+        if not self._subscribed.wait(_ANSWER_WITHIN_S):
+            self.close()
+            raise self._error("did not take a subscription")
+        return self
+
+    def close(self) -> None:
+        """Disconnect."""
         self._client.disconnect()
         self._client.loop_stop()
 
     def take(self) -> Iterator[ReceivedMessage]:
-        """Yield what came since the last call."""
-        while self._waiting:
-            yield self._waiting.popleft()
+        """Yield the messages received since the last call, and forget them."""
+        while self.received:
+            yield self.received.popleft()
 
-    def _hear(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        _, rig_id, topic = message.topic.split("/", maxsplit=2)
-        text = message.payload.decode()
-        payload = json.loads(text) if text.startswith("{") else text
-        self._waiting.append(ReceivedMessage(rig_id, topic, payload))
+    def catch_up(self) -> None:
+        """Return once every message that the broker had for this client before now has arrived.
+
+        A broker delivers to one client in order, so this client publishes a marker to itself.
+
+        Raises
+        ------
+        SubscriptionError
+            The marker did not come back.
+        """
+        self._marked.clear()
+        self._marker = uuid.uuid4().bytes
+        self._client.publish(_MARKER_TOPIC, self._marker, qos=1)
+        if not self._marked.wait(_ANSWER_WITHIN_S):
+            raise self._error("did not return a message to its sender")
+
+    def _receive(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        if message.topic == _MARKER_TOPIC:
+            if message.payload == self._marker:
+                self._marked.set()
+            return
+        self.received.append(
+            ReceivedMessage(
+                message.topic,
+                bytes(message.payload),
+                message.qos,
+                message.retain,
+                time.monotonic(),
+            )
+        )
+
+    def _error(self, what: str) -> SubscriptionError:
+        return SubscriptionError(
+            f"The broker on port {self._port} {what} within {_ANSWER_WITHIN_S:.0f} s. "
+            "This machine may be too busy; try again."
+        )

@@ -1,33 +1,39 @@
-"""Soak: the storm itself: every part started, every fault acted out and seen to heal, all ended.
+"""Soak: starts every part, injects the faults one after the other, waits until each is repaired.
 
-The one module of the soak with a sequence of events; the faults come from
-`daemon.soak.faults`, the judgement from `daemon.soak.accounting`.
+The one module of the soak with a sequence of events. The faults are drawn in
+`daemon.soak.faults`; what was delivered is judged in `daemon.soak.delivery`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import statistics
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daemon.sandbox.broker import LOOPBACK
-from daemon.soak.accounting import balance, dropped
-from daemon.soak.brokers import storm_broker
-from daemon.soak.consumer import Consumer
-from daemon.soak.faults import BrokerFault, DiskFault, ProcessFault, Side
-from daemon.soak.relay import Mode, Relay
-from daemon.soak.rig import (
+from daemon.config.settings import TOPIC_ROOT
+from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker, Mosquitto, mosquitto_program
+from daemon.sandbox.relay import Mode, Relay
+from daemon.sandbox.subscriber import Subscriber
+from daemon.soak.delivery import (
+    DeliveredMessage,
+    count_dropped,
+    delivered_messages,
+    delivery_report,
+)
+from daemon.soak.faults import BrokerFault, DiskFault, Part, ProcessFault
+from daemon.soak.service import (
     CONNECTED,
-    DISK_BACK,
     DISK_FAILED,
-    KEPT_OLD,
+    DISK_RECOVERED,
     PORT_OPENED,
+    RELOAD_REFUSED,
     RELOADED,
     ServiceUnderTest,
 )
@@ -40,7 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from daemon.soak.accounting import DeliveryReport
+    from daemon.sandbox.broker import Broker
+    from daemon.soak.delivery import DeliveryReport
     from daemon.soak.faults import InjectedFault
     from daemon.system.signals import Stop
 
@@ -51,52 +58,59 @@ RATE_HZ = 1.0
 SPEED = 40.0
 """Board seconds per second: as many predictions a second, for the stride is one reading."""
 
-_JUNK_BYTES = 3000
+_MOSQUITTO_SETTINGS = """\
+allow_anonymous true
+persistence true
+persistence_location {folder}/
+max_inflight_messages 0
+max_queued_messages 0
+set_tcp_nodelay true"""
+"""Without bounds, the subscriber gets everything at once and in order."""
+
+_MOST_JUNK_BYTES = 3000
 _ARRIVES_WITHIN_S = 60.0
 _POLL_S = 0.02
 
 
 class SoakRunError(ScentdError):
-    """The storm itself broke down; it says nothing about the rig."""
+    """The soak run itself failed; that says nothing about the service."""
 
 
-@dataclass(slots=True)
-class Report:
-    """What a storm was.
+@dataclass(frozen=True, slots=True)
+class SoakReport:
+    """What a soak run found.
 
     Attributes
     ----------
-    faults: those that struck.
-    balance: what came through.
-    recovery_s: seconds to heal, per side: the broker's from its return to the rig's being
-        connected, the board's from its being plugged in to the port's being open, the
-        process's from its start to its being ready, the disk's from room to written again.
-    broker: whose.
-    real_s, board_s: how long it took, and how much of the board's time that was.
+    faults: those injected.
+    delivery: what became of the messages.
+    recovery_s: seconds until a part worked again: the broker's from its return to the service's
+        connection, the board's from its plugging in to the opened port, the process's from its
+        start to its readiness, the disk's from free space to the next write.
+    broker: its name.
+    real_s, board_s: how long the run took, and how much of the board's time that was.
     """
 
     faults: list[InjectedFault]
-    balance: DeliveryReport
-    recovery_s: dict[Side, list[float]]
+    delivery: DeliveryReport
+    recovery_s: Mapping[Part, list[float]]
     broker: str
     real_s: float
     board_s: float
 
     def as_json(self) -> dict[str, Any]:
         """Return it as one JSON object."""
-        sides = {side: [fault for fault in self.faults if fault.side is side] for side in Side}
+        parts = {str(part): sum(fault.part is part for fault in self.faults) for part in Part}
         return {
-            "faults": {"total": len(self.faults)}
-            | {str(side): len(faults) for side, faults in sides.items()},
-            **self.balance.as_json(),
+            "faults": {"total": len(self.faults), **parts},
+            **self.delivery.as_json(),
             "recovery_s": {
-                str(side): {
+                str(part): {
                     "count": len(times),
                     "median": round(statistics.median(times), 3),
                     "longest": round(max(times), 3),
                 }
-                for side, times in self.recovery_s.items()
-                if times
+                for part, times in self.recovery_s.items()
             },
             "broker": self.broker,
             "real_s": round(self.real_s, 1),
@@ -104,237 +118,253 @@ class Report:
         }
 
 
-@dataclass(slots=True)
 class SoakRun:
-    """Everything in it, once started.
+    """The running parts.
+
+    Parameters
+    ----------
+    board, service, relay, broker: as they are connected.
+    rng: draws the bytes that damage files.
 
     Attributes
     ----------
-    board, rig, gate, broker, consumer: the parts, as they are joined.
-    rng: for what tears files.
-    recovery_s: what healing took so far.
+    arrivals: messages received so far.
+    recovery_s: seconds until a part worked again, so far.
     """
 
-    board: SimulatedBoard
-    rig: ServiceUnderTest
-    gate: Relay
-    broker: Any
-    consumer: Consumer
-    rng: np.random.Generator
-    recovery_s: dict[Side, list[float]] = field(default_factory=lambda: defaultdict(list))
+    def __init__(
+        self,
+        board: SimulatedBoard,
+        service: ServiceUnderTest,
+        relay: Relay,
+        broker: Broker,
+        rng: np.random.Generator,
+    ) -> None:
+        self._board, self._service, self._relay = board, service, relay
+        self._broker, self._rng = broker, rng
+        self._subscriber: Subscriber | None = None
+        self.arrivals: list[DeliveredMessage] = []
+        self.recovery_s: defaultdict[Part, list[float]] = defaultdict(list)
 
-    def strike(self, fault: InjectedFault) -> None:
-        """Act a fault out, and wait until it has healed."""
-        time.sleep(fault.lull_s)
-        if self.board.wait(0):
+    def inject(self, fault: InjectedFault) -> None:
+        """Inject a fault, and wait until the service has recovered."""
+        time.sleep(fault.delay_s)
+        if self._board.wait(0):
             raise SoakRunError(
                 "The simulated board has ended by itself, which is a bug of the simulator. Note "
                 "the seed and report it."
             )
-        acts: dict[Side, Callable[[InjectedFault], None]] = {
-            Side.BOARD: self._strike_board,
-            Side.BROKER: self._strike_broker,
-            Side.PROCESS: self._strike_process,
-            Side.DISK: self._strike_disk,
-        }
-        acts[fault.side](fault)
+        {
+            Part.BOARD: self._inject_board,
+            Part.BROKER: self._inject_broker,
+            Part.PROCESS: self._inject_process,
+            Part.DISK: self._inject_disk,
+        }[fault.part](fault)
 
-    def _strike_board(self, fault: InjectedFault) -> None:
-        opened = self.rig.count(PORT_OPENED)
-        self.board.inject(fault.of_board)
-        if fault.kind != FaultKind.UNPLUG.value:
-            return  # it goes on in the board's time, while other things happen
-        self.rig.await_(lambda: not self.board.plugged, "saw no unplugged board")
-        self.rig.await_(lambda: self.board.plugged, "saw no board plugged in again")
-        self._healed(
-            Side.BOARD, lambda: self.rig.count(PORT_OPENED) > opened, "did not open the port again"
-        )
+    def _inject_board(self, fault: InjectedFault) -> None:
+        opened = self._service.count(PORT_OPENED)
+        self._board.inject(fault.board_schedule)
+        if fault.kind == FaultKind.UNPLUG.value:  # the others last while more faults follow
+            self._service.wait_until(lambda: not self._board.plugged, "met no unplugged board")
+            self._service.wait_until(lambda: self._board.plugged, "met no board plugged in again")
+            self._await_recovery(Part.BOARD, PORT_OPENED, opened)
 
-    def _strike_broker(self, fault: InjectedFault) -> None:
-        connections = self.rig.count(CONNECTED)
-        if fault.kind == BrokerFault.STALLED:
-            self.gate.set(Mode.STALLED)
-            time.sleep(fault.lasts_s)
-            self.gate.open()
-            return
-        if fault.kind == BrokerFault.CUT:
-            self.gate.set(Mode.CUTTING)
-        elif fault.kind == BrokerFault.REFUSING:
-            self.gate.drop()
-            time.sleep(fault.lasts_s)
-            self.gate.open()
-        elif fault.kind == BrokerFault.DEAF:
-            self.gate.set(Mode.DEAF)
-            time.sleep(fault.lasts_s)
-            self.gate.drop()
-            self.gate.open()
+    def _inject_broker(self, fault: InjectedFault) -> None:
+        connections = self._service.count(CONNECTED)
+        if fault.kind in {BrokerFault.KILLED, BrokerFault.RESTARTED}:
+            self.stop_broker(kill=fault.kind == BrokerFault.KILLED)
+            time.sleep(fault.duration_s)
+            self.start_broker()
+        elif fault.kind == BrokerFault.CUT:
+            self._relay.fail(Mode.CUTTING)
         else:
-            self._end_broker(kill=fault.kind == BrokerFault.KILLED)
-            time.sleep(fault.lasts_s)
-            self.begin_broker()
-        self._healed(
-            Side.BROKER, lambda: self.rig.count(CONNECTED) > connections, "did not connect again"
-        )
+            modes = {
+                BrokerFault.REFUSING: Mode.REFUSING,
+                BrokerFault.STALLED: Mode.STALLED,
+                BrokerFault.NO_ANSWERS: Mode.NO_ANSWERS,
+            }
+            self._relay.fail(modes[BrokerFault(fault.kind)])
+            time.sleep(fault.duration_s)
+            if fault.kind == BrokerFault.NO_ANSWERS:
+                self._relay.fail(Mode.REFUSING)
+            self._relay.open()
+            if fault.kind == BrokerFault.STALLED:
+                return
+        self._await_recovery(Part.BROKER, CONNECTED, connections)
 
-    def begin_broker(self) -> None:
-        """Start the broker, let the consumer in, then the rig."""
-        self.broker.start()
-        self.consumer.listen(self.broker.port)
-        self.gate.open(self.broker.port)
-
-    def _end_broker(self, *, kill: bool) -> None:
-        """End the broker in the middle of everything, as the rig sees it.
-
-        What a broker acknowledges and then forgets is no loss of the rig's: before its end the
-        consumer takes all that the rig can have been acknowledged.
-        """
-        self.gate.set(Mode.STALLED)
-        self.consumer.catch_up()
-        self.gate.drop()
-        self.consumer.leave()
-        self.broker.end(kill=kill)
-
-    def _strike_process(self, fault: InjectedFault) -> None:
+    def _inject_process(self, fault: InjectedFault) -> None:
         if fault.kind == ProcessFault.FROZEN:
-            self.rig.freeze(fault.lasts_s)
-        elif fault.kind == ProcessFault.HUNG_UP:
-            self._reload({"live_stride_s": fault.lasts_s}, RELOADED)
+            self._service.freeze(fault.duration_s)
+        elif fault.kind == ProcessFault.RELOADED:
+            self._reload({"live_stride_s": fault.duration_s}, RELOADED)
         elif fault.kind == ProcessFault.MISCONFIGURED:
-            self._reload({"live_stride_s": -1}, KEPT_OLD)
+            self._reload({"live_stride_s": -1}, RELOAD_REFUSED)
         else:
-            if fault.kind == ProcessFault.KILLED:
-                self.rig.kill()
-            else:
-                self.rig.stop()
-            self.recovery_s[Side.PROCESS].append(self.rig.start())
+            killed = fault.kind == ProcessFault.KILLED
+            self._restart(signal.SIGKILL if killed else signal.SIGTERM)
 
-    def _reload(self, changes: dict[str, Any], answer: str) -> None:
-        answers = self.rig.count(answer)
-        self.rig.configure(changes)
-        self.rig.hang_up()
-        self._healed(
-            Side.PROCESS, lambda: self.rig.count(answer) > answers, "gave SIGHUP no answer"
-        )
-        self.rig.configure({})
+    def _restart(self, number: signal.Signals, junk: bytes = b"") -> None:
+        """End the service, append `junk` to its outbox's log, and start it again."""
+        self._service.end(number)
+        self._service.tear_outbox(junk)
+        self._service.start()
+        self.recovery_s[Part.PROCESS].append(self._service.ready_s)
 
-    def _strike_disk(self, fault: InjectedFault) -> None:
+    def _reload(self, changes: Mapping[str, Any], event: str) -> None:
+        before = self._service.count(event)
+        self._service.configure(changes)
+        self._service.process.send_signal(signal.SIGHUP)
+        self._await_recovery(Part.PROCESS, event, before)
+        self._service.configure({})
+
+    def _inject_disk(self, fault: InjectedFault) -> None:
         if fault.kind == DiskFault.TORN:
-            self.rig.kill()
-            self.rig.tear(self.rng.bytes(int(self.rng.integers(1, _JUNK_BYTES))))
-            self.recovery_s[Side.PROCESS].append(self.rig.start())
+            size = int(self._rng.integers(1, _MOST_JUNK_BYTES))
+            self._restart(signal.SIGKILL, self._rng.bytes(size))
             return
-        failed, back = self.rig.count(DISK_FAILED), self.rig.count(DISK_BACK)
-        with self.rig.full_disk():
-            self.rig.await_(
-                lambda: self.rig.count(DISK_FAILED) > failed, "did not notice a full disk"
+        failures, recoveries = self._service.count(DISK_FAILED), self._service.count(DISK_RECOVERED)
+        with self._service.full_disk():
+            self._service.wait_until(
+                lambda: self._service.count(DISK_FAILED) > failures, "did not notice a full disk"
             )
-        self._healed(
-            Side.DISK, lambda: self.rig.count(DISK_BACK) > back, "did not write to disk again"
-        )
+        self._await_recovery(Part.DISK, DISK_RECOVERED, recoveries)
 
-    def _healed(self, side: Side, happened: Callable[[], bool], what: str) -> None:
-        self.recovery_s[side].append(self.rig.await_(happened, what))
+    def _await_recovery(self, part: Part, event: str, before: int) -> None:
+        """Wait until `event` has been logged more often than `before`."""
+        took_s = self._service.wait_until(
+            lambda: self._service.count(event) > before, f'did not log "{event}"'
+        )
+        self.recovery_s[part].append(took_s)
+
+    def start_broker(self) -> None:
+        """Start the broker, connect the subscriber, then let the service connect."""
+        self._broker.start()
+        self._subscriber = Subscriber(
+            self._broker.port, topic=f"{TOPIC_ROOT}/{RIG_ID}/#", session="soak-subscriber"
+        ).start()
+        self._relay.open(self._broker.port)
+
+    def stop_broker(self, *, kill: bool = True) -> None:
+        """Stop the broker at a moment that the service cannot foresee.
+
+        What a broker acknowledges and then forgets is no loss of the service's: before its end,
+        the subscriber takes everything that can have been acknowledged.
+        """
+        self._relay.fail(Mode.STALLED)
+        self.collect()
+        self._relay.fail(Mode.REFUSING)
+        self.close()
+        self._broker.stop(kill=kill)
+
+    def close(self) -> None:
+        """Disconnect the subscriber; the broker keeps its session."""
+        if self._subscriber is not None:
+            self._subscriber.close()
+            self._subscriber = None
+
+    def collect(self) -> None:
+        """Add everything that the broker has delivered by now to `arrivals`."""
+        if self._subscriber is not None:
+            self._subscriber.catch_up()
+            self.arrivals += delivered_messages(self._subscriber.take())
 
     def settle(self) -> None:
-        """Let everything arrive that was made so far, and neither killed nor dropped."""
-        made = self.rig.made
+        """Wait for what has been made so far; what a kill cost or was dropped may be missing."""
+        made = self._service.made_ids()
+        killed = {boot.boot_id for boot in self._service.boots if boot.killed_s is not None}
         deadline_s = time.monotonic() + _ARRIVES_WITHIN_S
-        killed = {boot.boot_id for boot in self.rig.boots if boot.killed_s is not None}
         while time.monotonic() < deadline_s:
-            arrivals = tuple(self.consumer.heard)
-            missing = made - {(message.boot_id, message.seq) for message in arrivals}
-            if sum(boot_id not in killed for boot_id, _ in missing) <= dropped(arrivals):
+            self.collect()
+            missing = made - {message.id for message in self.arrivals}
+            if sum(boot_id not in killed for boot_id, _ in missing) <= count_dropped(self.arrivals):
                 return
             time.sleep(_POLL_S)
 
 
-def settings(port: str, broker_port: int, *, protocol: str) -> dict[str, Any]:
-    """Return the rig's configuration."""
-    return {
-        "rig_id": RIG_ID,
-        "source": {"port": port},
-        "models": [MODEL],
-        "live_stride_s": 1.0,
-        "record": True,
-        "mqtt": {
-            "host": LOOPBACK,
-            "port": broker_port,
-            "protocol": protocol,
-            "keepalive_s": 5,
-            "sample": True,
-        },
-    }
-
-
-def storm(
+def run_soak(
     faults: Sequence[InjectedFault],
     folder: Path,
     stop: Stop,
     *,
     seed: int,
-    watch: Callable[[int, InjectedFault], None],
+    on_fault: Callable[[int, InjectedFault], None],
     changes: Mapping[str, Any] = MappingProxyType({}),
-) -> Report:
-    """Let the faults strike one after the other, and draw the balance.
+) -> SoakReport:
+    """Inject the faults one after the other, and compare what was made with what arrived.
 
     Parameters
     ----------
-    faults : sequence of Fault
-        What happens; fewer if `stop` is set meanwhile.
+    faults : sequence of InjectedFault
+        Fewer are injected if `stop` is set meanwhile.
     folder : Path
         For the parts' files.
     stop : Stop
-        Ends the storm early, in order.
+        Ends the run early, in order.
     seed : int
-        Of the board's noise and of what tears files.
-    watch : callable
-        Told of every fault before it strikes, by its number.
+        Of the board's noise and of the damage to files.
+    on_fault : callable
+        Called before every fault, with its number.
     changes : mapping
-        Of the rig's usual configuration.
+        Of the service's usual configuration.
 
     Raises
     ------
     ScentdError
-        A part does not start, or the service ended by itself or did not heal.
+        A part does not start, or the service ended by itself or did not recover.
     """
-    broker = storm_broker(folder)
-    consumer = Consumer(RIG_ID)
+    broker: Broker = (
+        EmbeddedBroker()
+        if mosquitto_program() is None
+        else Mosquitto(folder, _MOSQUITTO_SETTINGS.format(folder=folder))
+    )
     link = folder / "ttyBOARD"
-    signal = SyntheticSignal(ODOURS, rate_hz=RATE_HZ, loop=True, seed=seed)
+    odours = SyntheticSignal(ODOURS, rate_hz=RATE_HZ, loop=True, seed=seed)
     started_s = time.monotonic()
-    struck: list[InjectedFault] = []
+    injected: list[InjectedFault] = []
     with contextlib.ExitStack() as stack:
-        gate = stack.enter_context(Relay())
-        stack.callback(broker.end, kill=True)
-        stack.callback(consumer.leave)
-        board = stack.enter_context(SimulatedBoard(signal, link=link, speed=SPEED, seed=seed))
-        protocol = "auto" if broker.name == "Mosquitto" else "3.1.1"
-        usual = settings(str(link), gate.port, protocol=protocol)
-        rig = ServiceUnderTest(folder, {**usual, **changes})
-        stack.callback(rig.abandon)
-        under = SoakRun(board, rig, gate, broker, consumer, np.random.default_rng(seed))
-        under.begin_broker()
-        rig.start()
-        for number, fault in enumerate(faults):
-            if stop.is_set():
-                break
-            watch(number, fault)
-            under.strike(fault)
-            struck.append(fault)
-        under.settle()
-        rig.stop()
-        # The board sends until nobody listens any more.
+        relay = stack.enter_context(Relay())
+        board = stack.enter_context(SimulatedBoard(odours, link=link, speed=SPEED, seed=seed))
+        settings = {
+            "rig_id": RIG_ID,
+            "source": {"port": str(link)},
+            "models": [MODEL],
+            "live_stride_s": 1.0,
+            "record": True,
+            "mqtt": {
+                "host": LOOPBACK,
+                "port": relay.port,
+                "protocol": "3.1.1" if isinstance(broker, EmbeddedBroker) else "auto",
+                "keepalive_s": 5,
+                "sample": True,
+            },
+        }
+        service = ServiceUnderTest(folder, {**settings, **changes})
+        run = SoakRun(board, service, relay, broker, np.random.default_rng(seed))
+        stack.callback(broker.stop)
+        stack.callback(run.close)
+        run.start_broker()
+        with service:
+            for number, fault in enumerate(faults):
+                if stop.is_set():
+                    break
+                on_fault(number, fault)
+                run.inject(fault)
+                injected.append(fault)
+            run.settle()
+            service.end()
+        # Taken once nobody listens: the board sends until then.
         board_report, board_s = board.report, board.now_s
-        consumer.catch_up()
-        return Report(
-            faults=struck,
-            balance=balance(
-                rig.boots,
-                tuple(consumer.heard),
-                sent=board_report.readings - board_report.lines_without_listener,
-            ),
-            recovery_s=dict(under.recovery_s),
-            broker=broker.name,
-            real_s=time.monotonic() - started_s,
-            board_s=board_s,
-        )
+        sent = board_report.readings - board_report.lines_without_listener
+        run.stop_broker()
+    return SoakReport(
+        faults=injected,
+        delivery=delivery_report(
+            service.boots,
+            run.arrivals,
+            sent=board_report.readings - board_report.lines_without_listener,
+        ),
+        recovery_s=run.recovery_s,
+        broker=broker.name,
+        real_s=time.monotonic() - started_s,
+        board_s=board_s,
+    )

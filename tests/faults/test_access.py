@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from tests.sandbox import (
     Board,
     Mosquitto,
     ServiceProcess,
-    free_port,
     wait_until,
 )
 
@@ -54,9 +52,7 @@ def guarded(tmp_path: Path) -> Iterator[Mosquitto]:
     text = documented("scentd.conf")
     text = text.replace("/etc/mosquitto/passwd", str(passwords))
     text = text.replace("/etc/mosquitto/scentd.acl", str(rules))
-    # Mosquitto leaves root behind, and then could not read this test's files.
-    user = "user root" if os.getuid() == 0 else ""
-    mosquitto = Mosquitto(tmp_path, free_port(), f"{text}\n{user}").start()
+    mosquitto = Mosquitto(tmp_path, text).start()
     yield mosquitto
     mosquitto.stop()
 
@@ -221,11 +217,9 @@ def test_the_running_service_listens_on_nothing(
     with ServiceProcess(tmp_path, text) as daemon:
         wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
         wait_until(lambda: "port opened" in daemon.log, "the port")
-        assert daemon.process is not None
-        assert listening(daemon.process.pid) == []
-        # The look itself must be able to see: the broker does listen.
-        assert broker.process is not None
-        assert [one.partition(" ")[0] for one in listening(broker.process.pid)] == ["tcp"]
+        assert listening(daemon.pid) == []
+        # This search finds sockets that are there: the broker does listen.
+        assert [one.partition(" ")[0] for one in listening(broker.pid)] == ["tcp"]
 
 
 def command(*words: str | Path) -> str:
@@ -251,8 +245,7 @@ def test_no_password_is_told_anywhere(
         wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
         assert home.may_say("scent/kitchen/request/status")
         wait_until(lambda: "scent/kitchen/response/status" in home.topics(), "the answer")
-        assert daemon.process is not None
-        process = Path(f"/proc/{daemon.process.pid}")
+        process = Path(f"/proc/{daemon.pid}")
         told = process.joinpath("cmdline").read_bytes() + process.joinpath("environ").read_bytes()
         asked = command("status", "--config", daemon.config)
         daemon.end()
@@ -274,9 +267,9 @@ def test_no_password_is_told_when_things_fail(
     wrong = tmp_path / "wrong"
     wrong.write_text(f"{CANARY}-not\n", encoding="utf-8")
     refused = tmp_path / "refused.yaml"
-    refused.write_text(
-        daemon.settings.replace(str(tmp_path / "password"), str(wrong)), encoding="utf-8"
-    )
+    daemon.configure({})
+    text = daemon.config.read_text(encoding="utf-8")
+    refused.write_text(text.replace(str(tmp_path / "password"), str(wrong)), encoding="utf-8")
     said = command("check", "--config", refused, "--listen", "1", "--debug")
     assert "FAILED  broker:" in said
     assert CANARY not in said

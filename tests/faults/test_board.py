@@ -128,7 +128,7 @@ def test_a_board_known_by_its_usb_identity_comes_back_under_another_name(
     ):
         bus.plug("ttyUSB0", IDS, board.port)
         bus.plug("ttyUSB1", "1a86:7523:0001", stranger.port)
-        with ServiceProcess(tmp_path, text, through=bus.seen_by) as daemon:
+        with ServiceProcess(tmp_path, text, command_prefix=bus.seen_by) as daemon:
             await_board(ear, "online")
             board.unplug()
             wait_until(lambda: not board.plugged, "the board to be unplugged")

@@ -14,11 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,6 +25,7 @@ from daemon.config.settings import LogConfig, MqttConfig, TlsConfig
 from daemon.mqtt import publisher as publisher_module
 from daemon.mqtt.outbox import Message, Outbox, Priority
 from daemon.mqtt.publisher import BrokerState, Publisher
+from daemon.sandbox.relay import Mode, Relay
 from daemon.system.logs import configure_logs
 from daemon.system.memory import resident_mb
 from hardware.simulator.board import SimulatedBoard
@@ -36,7 +36,6 @@ from tests.sandbox import (
     ServiceProcess,
     Subscriber,
     free_port,
-    mosquitto_path,
     retained,
     wait_until,
 )
@@ -97,68 +96,6 @@ def rig_at(
         yield Rig(outbox, publisher)
 
 
-@dataclass
-class Proxy:
-    """Forwards TCP to a broker; a test closes it, or makes it slow, or deaf in one direction."""
-
-    target: int
-    bytes_per_s: float = float("inf")
-    swallow_answers: bool = False
-    closed: bool = False
-    port: int = field(default_factory=free_port)
-
-    def __enter__(self) -> Self:
-        self._stop = threading.Event()
-        self._server = socket.create_server(("127.0.0.1", self.port))
-        self._server.settimeout(0.1)
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        self._server.close()
-
-    def _accept(self) -> None:
-        while not self._stop.is_set():
-            try:
-                client, _ = self._server.accept()
-            except TimeoutError:
-                continue
-            try:
-                if self.closed:
-                    raise ConnectionRefusedError
-                broker = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                client.close()
-                continue
-            for source, sink, answers in ((client, broker, False), (broker, client, True)):
-                thread = threading.Thread(target=self._forward, args=(source, sink, answers))
-                self._threads.append(thread)
-                thread.start()
-
-    def _forward(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
-        source.settimeout(0.1)
-        with source, sink:
-            while not self._stop.is_set():
-                try:
-                    data = source.recv(512)
-                except TimeoutError:
-                    continue
-                except OSError:
-                    return
-                if not data:
-                    return
-                self._stop.wait(len(data) / self.bytes_per_s)
-                if not (answers and self.swallow_answers):
-                    try:
-                        sink.sendall(data)
-                    except OSError:
-                        return
-
-
 def test_a_broker_absent_at_start_gets_everything_once_it_is_there(
     absent_broker: Mosquitto, tmp_path: Path
 ) -> None:
@@ -179,11 +116,11 @@ def test_a_broker_killed_and_restarted_again_and_again_misses_nothing(
 ) -> None:
     """What it had not acknowledged when it died comes in its next life, in order."""
     said, waiting = 0, list[int]()
-    with Proxy(broker.port) as proxy, rig_at(tmp_path, proxy.port) as rig:
+    with Relay(broker.port) as relay, rig_at(tmp_path, relay.port) as rig:
         for _ in range(4):
             # Mosquitto forgets its subscribers with its life: the consumer must be there first.
             with Subscriber(broker.port) as ear:
-                proxy.closed = False
+                relay.open()
                 await_messages(ear, len(waiting))
                 assert consumed(ear)[: len(waiting)] == waiting
                 rig.await_state(BrokerState.CONNECTED)
@@ -191,13 +128,13 @@ def test_a_broker_killed_and_restarted_again_and_again_misses_nothing(
                 await_messages(ear, len(waiting) + 1)
                 broker.stop()
             rig.await_state(BrokerState.UNREACHABLE, BrokerState.CONNECTING)
-            proxy.closed = True
+            relay.fail(Mode.REFUSING)
             rig.say(range(said + 30, said + 60))
             said += 60
             waiting = list(range(said - rig.outbox.depth, said))
             assert len(waiting) >= 30
             broker.start()
-        proxy.closed = False
+        relay.open()
         rig.await_delivery()
     kept = retained(broker.port, TOPIC)
     assert kept is not None
@@ -219,35 +156,32 @@ def test_a_broker_that_takes_no_connections_yet_is_asked_again_soon(tmp_path: Pa
                 connection.sendall(connack_server_unavailable)
                 asked += 1
         server.close()
-        mosquitto = Mosquitto(tmp_path, port).start()
-        try:
+        with Mosquitto(tmp_path, port=port):
             rig.await_delivery()
-        finally:
-            mosquitto.stop()
 
 
 def test_a_message_too_large_for_the_broker_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    broker = Mosquitto(tmp_path, free_port(), "allow_anonymous true\nmax_packet_size 2000").start()
-    try:
-        with Subscriber(broker.port) as ear, rig_at(tmp_path, broker.port) as rig:
-            rig.say(range(3))
-            rig.publisher.publish(
-                Message("response/enroll", json.dumps({"data": "x" * 3000}), 1, False)
-            )
-            rig.say(range(3, 6))
-            rig.await_delivery()
-            wait_until(lambda: consumed(ear) == list(range(6)), "the others")
-            assert rig.publisher.report().rejected == 1
-            assert rig.publisher.report().connections == 1
-    finally:
-        broker.stop()
+    with (
+        Mosquitto(tmp_path, "allow_anonymous true\nmax_packet_size 2000") as broker,
+        Subscriber(broker.port) as ear,
+        rig_at(tmp_path, broker.port) as rig,
+    ):
+        rig.say(range(3))
+        rig.publisher.publish(
+            Message("response/enroll", json.dumps({"data": "x" * 3000}), 1, False)
+        )
+        rig.say(range(3, 6))
+        rig.await_delivery()
+        wait_until(lambda: consumed(ear) == list(range(6)), "the others")
+        assert rig.publisher.report().rejected == 1
+        assert rig.publisher.report().connections == 1
 
 
 def test_a_slow_broker_gets_everything_in_its_own_time(broker: Mosquitto, tmp_path: Path) -> None:
     with (
         Subscriber(broker.port) as ear,
-        Proxy(broker.port, bytes_per_s=8_000) as proxy,
-        rig_at(tmp_path, proxy.port) as rig,
+        Relay(broker.port, bytes_per_s=8_000) as relay,
+        rig_at(tmp_path, relay.port) as rig,
     ):
         rig.await_state(BrokerState.CONNECTED)
         rig.say(range(200))
@@ -258,7 +192,7 @@ def test_a_slow_broker_gets_everything_in_its_own_time(broker: Mosquitto, tmp_pa
 
 
 def test_samples_do_not_pile_up_before_a_slow_broker(broker: Mosquitto, tmp_path: Path) -> None:
-    with Proxy(broker.port, bytes_per_s=1_000) as proxy, rig_at(tmp_path, proxy.port) as rig:
+    with Relay(broker.port, bytes_per_s=1_000) as relay, rig_at(tmp_path, relay.port) as rig:
         rig.await_state(BrokerState.CONNECTED)
         before_mb = resident_mb()
         sample = "x" * 100_000
@@ -272,8 +206,8 @@ def test_samples_do_not_pile_up_before_a_slow_broker(broker: Mosquitto, tmp_path
 
 
 @contextmanager
-def broker_beyond(folder: Path) -> Iterator[tuple[str, Mosquitto, str]]:
-    """Run Mosquitto in a network namespace of its own; yield its address, itself, the namespace."""
+def broker_beyond(folder: Path) -> Iterator[tuple[str, str]]:
+    """Run Mosquitto in a network namespace of its own; yield its address and the namespace."""
     name, near = f"scentd{os.getpid()}", f"near{os.getpid()}"
     ours, theirs = "10.231.7.1", "10.231.7.2"
 
@@ -282,25 +216,16 @@ def broker_beyond(folder: Path) -> Iterator[tuple[str, Mosquitto, str]]:
 
     if shutil.which("ip") is None or not ip("netns", "add", name):
         pytest.skip("network namespaces are not permitted here")
-    process = None
     try:
         assert ip("link", "add", near, "type", "veth", "peer", "name", "far0", "netns", name)
         assert ip("addr", "add", f"{ours}/30", "dev", near)
         assert ip("link", "set", "dev", near, "up")
         assert ip("-n", name, "addr", "add", f"{theirs}/30", "dev", "far0")
         assert ip("-n", name, "link", "set", "dev", "far0", "up")
-        config = folder / "beyond.conf"
-        config.write_text(f"listener 1883 {theirs}\nallow_anonymous true\n", "utf-8")
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", name, mosquitto_path(), "-c", str(config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        yield theirs, Mosquitto(folder, 1883, process=process), name
+        enter = ("ip", "netns", "exec", name)
+        with Mosquitto(folder, port=1883, host=theirs, command_prefix=enter):
+            yield theirs, name
     finally:
-        if process is not None:
-            process.kill()
-            process.wait()
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
@@ -309,7 +234,7 @@ def test_a_half_open_connection_is_noticed_and_healed(
 ) -> None:
     """The packets to the rig vanish: no end of the connection, no refusal, only silence."""
     monkeypatch.setattr("daemon.mqtt.connection.TCP_USER_TIMEOUT_MS", 2000)
-    with broker_beyond(tmp_path) as (host, _, namespace):
+    with broker_beyond(tmp_path) as (host, namespace):
 
         def answers(*, lost: bool) -> None:
             action = "add" if lost else "del"
@@ -355,15 +280,15 @@ def test_what_was_sent_but_not_acknowledged_before_kill_9_comes_again_under_the_
     """A consumer that goes by `boot_id` and `seq` has everything once, in order."""
     arguments = [sys.executable, "-c", PUBLISH_AND_WAIT, str(tmp_path / "outbox.sqlite")]
     with Subscriber(broker.port) as ear:
-        with Proxy(broker.port) as proxy:
-            process = subprocess.Popen([*arguments, str(proxy.port), "0", "50"], cwd=ROOT)
+        with Relay(broker.port) as relay:
+            process = subprocess.Popen([*arguments, str(relay.port), "0", "50"], cwd=ROOT)
             wait_until(lambda: len(consumed(ear)) == 50, "the first fifty")
             process.kill()
             process.wait()
-        with Proxy(broker.port) as proxy:
-            process = subprocess.Popen([*arguments, str(proxy.port), "50", "80"], cwd=ROOT)
+        with Relay(broker.port) as relay:
+            process = subprocess.Popen([*arguments, str(relay.port), "50", "80"], cwd=ROOT)
             wait_until(lambda: len(consumed(ear)) > 50, "more")
-            proxy.swallow_answers = True
+            relay.fail(Mode.NO_ANSWERS)
             process.send_signal(signal.SIGKILL)
             process.wait()
         with rig_at(tmp_path, broker.port) as rig:
@@ -410,32 +335,28 @@ def test_a_certificate_expired_or_of_a_stranger_is_said_and_the_next_good_one_ta
     certificate(tmp_path, "home", days=2)
     broker = Mosquitto(
         tmp_path,
-        free_port(),
-        f"allow_anonymous true\nuser root\ncertfile {tmp_path / 'broker.pem'}\n"
+        f"allow_anonymous true\ncertfile {tmp_path / 'broker.pem'}\n"
         f"keyfile {tmp_path / 'broker.key'}",
-    ).start()
+    )
     tls = TlsConfig(ca=tmp_path / "home.pem")
     seq = 0
-    try:
-        with rig_at(tmp_path, broker.port, tls=tls) as rig:
-            rig.await_state(BrokerState.CONNECTED)
-            for authority, days, said in (
-                ("home", -1, "expired"),
-                ("stranger", 2, "verify failed"),
-            ):
-                certificate(tmp_path, authority, days=days)
-                broker.stop()
-                broker.start()
-                rig.say(range(seq, seq + 10))
-                wait_until(lambda said=said: said in capfd.readouterr().out, said)
-                assert rig.outbox.depth == 10
-                certificate(tmp_path, "home", days=2)
-                broker.stop()
-                broker.start()
-                rig.await_delivery()
-                seq += 10
-    finally:
-        broker.stop()
+    with broker, rig_at(tmp_path, broker.port, tls=tls) as rig:
+        rig.await_state(BrokerState.CONNECTED)
+        for authority, days, said in (
+            ("home", -1, "expired"),
+            ("stranger", 2, "verify failed"),
+        ):
+            certificate(tmp_path, authority, days=days)
+            broker.stop()
+            broker.start()
+            rig.say(range(seq, seq + 10))
+            wait_until(lambda said=said: said in capfd.readouterr().out, said)
+            assert rig.outbox.depth == 10
+            certificate(tmp_path, "home", days=2)
+            broker.stop()
+            broker.start()
+            rig.await_delivery()
+            seq += 10
 
 
 def test_recovery_is_as_loud_as_the_failure(broker: Mosquitto, tmp_path: Path) -> None:

@@ -85,7 +85,6 @@ def test_a_damaged_bundle_is_refused_by_a_reload_and_taken_once_it_is_whole_agai
         ServiceProcess(tmp_path, text) as daemon,
     ):
         await_more_predictions(ear)
-        assert daemon.process is not None
         flip_byte(bundle / INT8_MODEL)
         daemon.process.send_signal(signal.SIGHUP)
         refused = await_event(ear, "reload_refused")

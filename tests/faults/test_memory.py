@@ -114,7 +114,6 @@ def footprints(
         ServiceProcess(folder, text) as daemon,
         Chatter(board).running(),
     ):
-        assert daemon.process is not None
         readings = 0
         for more in steps:
             wait_until(
@@ -123,7 +122,7 @@ def footprints(
                 60 + more / PER_SECOND * 20,
             )
             readings = taken(ear)
-            found.append(Footprint.of(daemon.process.pid, readings))
+            found.append(Footprint.of(daemon.pid, readings))
             ear.received.clear()
     return found
 

@@ -36,20 +36,18 @@ STANDARD_STREAMS = 3
 @contextmanager
 def limited(daemon: ServiceProcess, kind: int, most: int) -> Iterator[None]:
     """Let the kernel give the running service no more than `most` of something."""
-    assert daemon.process is not None
-    before = resource.prlimit(daemon.process.pid, kind)
-    resource.prlimit(daemon.process.pid, kind, (most, before[1]))
+    before = resource.prlimit(daemon.pid, kind)
+    resource.prlimit(daemon.pid, kind, (most, before[1]))
     try:
         yield
     finally:
         if daemon.process.poll() is None:
-            resource.prlimit(daemon.process.pid, kind, before)
+            resource.prlimit(daemon.pid, kind, before)
 
 
 def address_space(daemon: ServiceProcess) -> int:
     """Return the bytes that the process has mapped."""
-    assert daemon.process is not None
-    pages = Path(f"/proc/{daemon.process.pid}/statm").read_text("ascii").split()[0]
+    pages = Path(f"/proc/{daemon.pid}/statm").read_text("ascii").split()[0]
     return int(pages) * resource.getpagesize()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
 
 from models.manifest import write_bundle
 from tests.models.toys import Task, toy_arrays, toy_files, toy_manifest
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.embedding_space import EmbeddingSpace
-
-# A busy machine is no failure: no test here asserts times, Hypothesis' deadline would.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from daemon.cli import main
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
-from daemon.sandbox.service_process import ChildService, ChildServiceError
-from daemon.sandbox.subscriber import Subscriber
+from daemon.sandbox.service_process import ServiceProcess, ServiceProcessError
+from daemon.sandbox.subscriber import ReceivedMessage, Subscriber
 from tests.sandbox import PATIENCE_S, ROOT, wait_until
 
 NAMED_WITHIN_S = 95.0
@@ -101,17 +101,17 @@ def test_demo_refuses_times_that_make_no_sense(wrong: tuple[str, str]) -> None:
 
 def test_embedded_broker_carries_messages_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    with EmbeddedBroker() as broker, Subscriber(LOOPBACK, broker.port) as ear:
+    with EmbeddedBroker() as broker, Subscriber(broker.port) as ear:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         client.connect(LOOPBACK, broker.port)
         client.loop_start()
         client.publish("scent/kitchen/sensor/status", "online", qos=1, retain=True)
         client.publish("scent/kitchen/substance", '{"state": "ambient"}', qos=1)
-        heard: list[object] = []
+        heard: list[ReceivedMessage] = []
         wait_until(lambda: heard.extend(ear.take()) or len(heard) == 2, "both messages")
         client.disconnect()
         client.loop_stop()
-    assert heard == [
+    assert [(*message.rig_topic, message.value) for message in heard] == [
         ("kitchen", "sensor/status", "online"),
         ("kitchen", "substance", {"state": "ambient"}),
     ]
@@ -120,6 +120,6 @@ def test_embedded_broker_carries_messages_and_leaves_no_thread() -> None:
 
 def test_child_service_that_cannot_start_tells_its_last_words(tmp_path: Path) -> None:
     settings = {"rig_id": "demo", "source": {"port": "/dev/null0"}, "models": ["no-such-model"]}
-    service = ChildService(settings)
-    with pytest.raises(ChildServiceError, match="no-such-model"), service:
+    service = ServiceProcess(tmp_path, settings)
+    with pytest.raises(ServiceProcessError, match="no-such-model"), service:
         pass

@@ -18,7 +18,15 @@ from hardware.simulator.board import SimulatedBoard
 from models.manifest import write_bundle
 from tests.daemon.mqtt.home_assistant import HomeAssistant
 from tests.models.toys import toy_files, toy_manifest
-from tests.sandbox import ROOT, Mosquitto, Odours, ServiceProcess, Subscriber, wait_until
+from tests.sandbox import (
+    ROOT,
+    Mosquitto,
+    Odours,
+    ServiceProcess,
+    Subscriber,
+    recordings,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +164,7 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
     assert list(dict.fromkeys(versions)) == ["1.0", "2.0", "3.0"]
     health = json.loads(ear.texts("scent/rig/health")[-1])
     assert (health["frames_lost"], health["chunks_dropped"]) == (0, 0)
-    recording = read_recordings(daemon.recordings)
+    recording = read_recordings(recordings(daemon))
     assert len(recording) == health["frames_ok"]
     assert recording.timestamp_ms is not None
     assert np.diff(recording.timestamp_ms).max() < 150  # one unbroken run at 10 Hz

@@ -25,7 +25,7 @@ from tests.sandbox import (
     Mosquitto,
     Subscriber,
     free_port,
-    mosquitto_path,
+    needs_mosquitto,
     retained,
     wait_until,
 )
@@ -62,12 +62,10 @@ def guarded_broker(tmp_path: Path) -> Iterator[Mosquitto]:
     """Run a Mosquitto that lets in only user `rig` with password `right`."""
     passwords = tmp_path / "passwords"
     passwords.touch()
-    tool = mosquitto_path().replace("sbin/mosquitto", "bin/mosquitto_passwd")
+    tool = needs_mosquitto().replace("sbin/mosquitto", "bin/mosquitto_passwd")
     subprocess.run([tool, "-b", str(passwords), "rig", "right"], check=True)
     passwords.chmod(0o644)
-    broker = Mosquitto(
-        tmp_path, free_port(), f"allow_anonymous false\npassword_file {passwords}\nuser root"
-    ).start()
+    broker = Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}").start()
     yield broker
     broker.stop()
 
@@ -256,8 +254,7 @@ def tls_broker(certificates: Path) -> Iterator[Mosquitto]:
     """Run a Mosquitto that speaks TLS only."""
     broker = Mosquitto(
         certificates,
-        free_port(),
-        f"allow_anonymous true\nuser root\ncertfile {certificates / 'broker.pem'}\n"
+        f"allow_anonymous true\ncertfile {certificates / 'broker.pem'}\n"
         f"keyfile {certificates / 'broker.key'}",
     ).start()
     yield broker

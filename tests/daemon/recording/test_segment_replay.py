@@ -14,7 +14,7 @@ from daemon.cli import main
 from daemon.recording.segments import compress, segments_in
 from hardware.simulator.board import SimulatedBoard
 from tests.daemon.service.test_main import essence, predictions, settings
-from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, free_port
+from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, recordings
 
 NO2, VOC = 0, 2
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy_substances: Path) -> Run:
     """Let the service record two odours in segments of a minute."""
     folder = tmp_path_factory.mktemp("run")
     link = folder / "ttySIM"
-    broker = Mosquitto(folder, free_port()).start()
+    broker = Mosquitto(folder).start()
     bounds = "recording: {segment_s: 60, reserve_mb: 0, compress: false}"
     text = settings(link, [toy_substances], broker.port, "record: true", bounds)
     script = Odours(((None, 70), (NO2, 50), (None, 60), (VOC, 50)))
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy_substances: Path) -> Run:
             ear.await_text("scent/rig/status", "offline")
     finally:
         broker.stop()
-    return Run(daemon.config, daemon.recordings, ear)
+    return Run(daemon.config, recordings(daemon), ear)
 
 
 def replayed(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, Any]]:

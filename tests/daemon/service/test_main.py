@@ -19,6 +19,7 @@ from tests.sandbox import (
     Odours,
     ServiceProcess,
     Subscriber,
+    recordings,
     retained,
     wait_until,
 )
@@ -128,7 +129,7 @@ def essence(said: dict[str, Any]) -> dict[str, Any]:
 
 def replayed(daemon: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """Replay what the daemon recorded, with its own configuration."""
-    (recording,) = daemon.recordings
+    (recording,) = recordings(daemon)
     assert main(["replay", str(recording), "--json", "--config", str(daemon.config)]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
@@ -162,7 +163,7 @@ def test_replay_of_the_services_recording_gives_what_the_service_said(
     assert "recognised" in {said["state"] for said in live}
     assert [essence(line) for line in lines if line.get("topic") == "substance"] == live
     live_events = [json.loads(text) for text in ear.texts("scent/rig/event")]
-    assert {event.pop("segment") for event in live_events} == {daemon.recordings[0].name}
+    assert {event.pop("segment") for event in live_events} == {recordings(daemon)[0].name}
     replayed_events = [line for line in lines if line.get("topic") == "event"]
     assert {event.pop("segment") for event in replayed_events} == {None}
     assert [*map(essence, replayed_events)] == [*map(essence, live_events)]
@@ -231,8 +232,8 @@ def test_without_a_broker_it_records_and_recognises_and_delivers_later(
         ServiceProcess(tmp_path, text) as daemon,
     ):
         assert board.wait(30)
-        wait_until(lambda: daemon.recordings, "the recording")
-        wait_until(lambda: len(daemon.recordings[0].read_bytes().splitlines()) == 151, "all rows")
+        wait_until(lambda: recordings(daemon), "the recording")
+        wait_until(lambda: len(recordings(daemon)[0].read_bytes().splitlines()) == 151, "all rows")
         assert "No MQTT broker answers" in daemon.log
         wait_until(lambda: '"label": "lemon"' in daemon.log, "the recognition")
         absent_broker.start()

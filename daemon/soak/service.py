@@ -1,0 +1,170 @@
+"""Soak: the service under test: started, killed, frozen, its disk filled, its log counted.
+
+The service logs every message that it makes, at level debug; the delivery report rests on that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import shutil
+import signal
+import time
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from daemon.mqtt.outbox import FILE_NAME
+from daemon.mqtt.outbox_database import OutboxFile
+from daemon.sandbox.service_process import PATIENCE_S, ServiceProcess
+from daemon.soak.delivery import DURABLE, Boot, MadeMessage, MessageId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from daemon.sandbox.service_process import ServiceProcessError
+
+CONNECTED = "connected to the broker"
+PORT_OPENED = "port opened"
+DISK_FAILED = "the outbox cannot be written to disk; messages wait in memory meanwhile"
+DISK_RECOVERED = "the outbox is written to disk again"
+RELOADED = "reloaded"
+RELOAD_REFUSED = "The configuration before stays in force."
+"""The end of an event that begins with the reason; the others are the whole event."""
+
+_MESSAGE_MADE = "message made"
+_POLL_S = 0.01
+
+
+class ServiceUnderTest(ServiceProcess):
+    """One service that is started again and again over the same state folder.
+
+    Parameters
+    ----------
+    folder: for its configuration and its state.
+    settings: the configuration, as its YAML file holds it.
+
+    Attributes
+    ----------
+    boots: runs of the process so far, the present one last.
+    """
+
+    lines_kept = 200
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(folder, {**settings, "log": {"level": "debug", "format": "json"}})
+        self._folder = folder
+        self._outbox = folder / "state" / FILE_NAME
+        self._events: Counter[str] = Counter()
+        self.boots: list[Boot] = []
+
+    def start(self) -> None:
+        """Start the next boot."""
+        self.boots.append(Boot())
+        super().start()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the boot and note what its outbox holds.
+
+        Raises
+        ------
+        ServiceProcessError
+            It does not end, or not in order.
+        """
+        boot = self.boots[-1]
+        if number is signal.SIGKILL:
+            boot.killed_s = time.time()
+        code = super().end(number)
+        boot.stored = stored_ids(self._outbox, self._folder / "copy of the outbox")
+        if number is not signal.SIGKILL and code != 0:
+            raise self.error(f"ended with exit code {code} after {number.name}")
+        return code
+
+    def freeze(self, duration_s: float) -> None:
+        """Stop the process for a while, as a machine that is out of memory does."""
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(duration_s)
+        self.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Let it write nothing to any file, as on a full disk, while the block runs."""
+        before = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, before)
+
+    def tear_outbox(self, junk: bytes) -> None:
+        """Append half-written bytes to the outbox's write-ahead log, as a power cut leaves them."""
+        wal = self._outbox.with_name(f"{FILE_NAME}-wal")
+        if wal.exists():
+            with wal.open("ab") as log:
+                log.write(junk)
+
+    def count(self, event: str) -> int:
+        """Return how often `event` was logged."""
+        return self._events[event]
+
+    def made_ids(self) -> set[MessageId]:
+        """Return the messages made so far that must arrive."""
+        return {(boot.boot_id, message.seq) for boot in self.boots for message in boot.durable}
+
+    def wait_until(self, happened: Callable[[], bool], failure: str) -> float:
+        """Wait until `happened()`; return the seconds it took.
+
+        Raises
+        ------
+        ServiceProcessError
+            The process ended by itself, or it never happened.
+        """
+        started_s = time.monotonic()
+        while not happened():
+            self.check()
+            if time.monotonic() - started_s > PATIENCE_S:
+                raise self.error(f"{failure} within {PATIENCE_S:.0f} s")
+            time.sleep(_POLL_S)
+        return time.monotonic() - started_s
+
+    def error(self, what: str) -> ServiceProcessError:
+        """Return an error that quotes the end of the log; leave more of it in a file."""
+        (self._folder / "scentd.log").write_text(self.log, encoding="utf-8")
+        return super().error(what)
+
+    def note(self, line: str) -> None:
+        """Count an event of the log; keep what is not at level debug."""
+        try:
+            entry = json.loads(line)
+        except ValueError:  # most likely a traceback
+            super().note(line)
+            return
+        event = entry["event"]
+        if entry["level"] != "debug":
+            super().note(line)
+        elif event == _MESSAGE_MADE:
+            boot = self.boots[-1]
+            boot.boot_id = entry["boot_id"]
+            at_s = datetime.fromisoformat(entry["ts"]).timestamp()
+            boot.made.append(MadeMessage(entry["topic"], entry["seq"], at_s))
+        self._events[RELOAD_REFUSED if event.endswith(RELOAD_REFUSED) else event] += 1
+
+
+def stored_ids(path: Path, copy: Path) -> frozenset[MessageId]:
+    """Return the messages in an outbox's file, read from a copy of what a dead process left."""
+    if not path.exists():
+        return frozenset()
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        if not file.name.endswith("-shm"):
+            shutil.copy(file, copy)
+    with contextlib.closing(OutboxFile(copy / path.name)) as database:
+        payloads = [
+            json.loads(entry.message.payload)
+            for entry in database.entries()
+            if entry.message.topic in DURABLE
+        ]
+    return frozenset((payload["boot_id"], payload["seq"]) for payload in payloads)
