@@ -353,16 +353,12 @@ def run_soak(
             run.settle()
             service.end()
         # Taken once nobody listens: the board sends until then.
-        board_report, board_s = board.report, board.now_s
-        sent = board_report.readings - board_report.lines_without_listener
+        report, board_s = board.report, board.now_s
+        sent = report.readings - report.lines_without_listener
         run.stop_broker()
     return SoakReport(
         faults=injected,
-        delivery=delivery_report(
-            service.boots,
-            run.arrivals,
-            sent=board_report.readings - board_report.lines_without_listener,
-        ),
+        delivery=delivery_report(service.boots, run.arrivals, sent=sent),
         recovery_s=run.recovery_s,
         broker=broker.name,
         real_s=time.monotonic() - started_s,
