@@ -1,13 +1,12 @@
 """Calibration: what a rig reads in clean air, from a capture that is checked first.
 
 May import `hardware`, `models`, `calibration.correction` and numpy; no file and no clock. A
-capture that is too short, still drifting or smells of something is refused, with the channel
-and the reason: everything later is measured from this.
+capture that is too short, drifts or contains an odour is refused, with the channel and the reason,
+because responses are measured from it.
 
-Resistances: an MQ part stands in a divider, Rs = Vc RL / V - RL, and its maker gives the ratio
+Resistances: an MQ part is in a voltage divider, Rs = Vc RL / V - RL, and its maker gives the ratio
 Rs / R0 in clean air, so that R0 = Rs_clean / ratio. The firmware of these boards sends
-ppm = a (Rs / R0)^b with an R0 of its own, which gives Rs back (FACTS of the boards, upstream's
-`MQUnifiedsensor` settings).
+ppm = a (Rs / R0)^b with an R0 of its own, from which Rs is computed.
 """
 
 from __future__ import annotations
@@ -37,26 +36,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_CAPTURE_S = 60.0
-"""A shorter capture cannot tell a slow drift from clean air."""
+"""In a shorter capture a slow drift looks like clean air."""
 
 MIN_CAPTURE_SHARE = 0.9
 """Share of a channel's readings that must be usable."""
 
 MAX_DRIFT_PER_MIN = 0.02
-"""ln conductance per minute. A heater just switched on moves a hundred times faster; clean air
+"""ln conductance per minute. A heater just switched on drifts a hundred times faster; clean air
 in the boards' recordings of calm rooms stays below 0.005."""
 
 MAX_RANGE = 6.0
-"""Range of the smoothed signal in units of its noise that is still no odour: the widest that four
-hours of simulated clean air showed in two minutes is 4.6; the faintest real odour shows 15."""
+"""Range of the smoothed signal, in units of its noise, in clean air: the widest within two minutes
+of four hours of simulated clean air is 4.6; the faintest real odour shows 15."""
 
-_LEAST_NOISE = 0.015
-"""As in `models.exposure`: clean air itself wanders by 1.5 % with draughts and humidity."""
+MIN_SPAN_TENS = 0.3
+"""3 %RH or 3 degC: with less variation the effect of humidity or temperature is not fitted."""
+
+_RIDGE_TENS = 0.2
+"""Ridge of the compensation: at a variation of 2 %RH or 2 degC the fitted effect is halved."""
+_BLOCK_S = 30.0
+_MIN_NOISE = 0.015
+"""As in `models.exposure`: clean air itself varies by 1.5 % with draughts and humidity."""
 _SMOOTHING_S = 5.0
 
 
 class BaselineError(ScentdError):
-    """A capture is no clean-air baseline; the message says which channel and why."""
+    """A capture is not of clean air; the message names the channel and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +70,9 @@ class ChannelBaseline:
 
     Attributes
     ----------
-    log_conductance: median, as `models.preprocess` linearises.
-    noise: standard deviation about its own slow course, never less than a converter's step / 2.
-    drift_per_min: slope of the capture in ln conductance per minute.
+    log_conductance: median, linearised as by `models.preprocess`.
+    noise: standard deviation about the smoothed signal, at least half a converter's step.
+    drift_per_min: slope in ln conductance per minute.
     rs_kohm, r0_kohm: of an MQ part, else None.
     """
 
@@ -85,8 +90,8 @@ class Baseline:
     Attributes
     ----------
     channels: by name, the gas channels that the rig has.
-    environment: medians of Temperature (degC), Pressure (hPa) and Humidity (%RH), those known.
-    seconds: length of the capture.
+    environment: medians of Temperature (degC), Pressure (hPa) and Humidity (%RH), where known.
+    seconds: duration of the capture.
     """
 
     channels: Mapping[str, ChannelBaseline]
@@ -105,16 +110,11 @@ class Baseline:
 
 
 def measure_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
-    """Measure clean air, or refuse to.
-
-    Parameters
-    ----------
-    values: float32[n, 12], NaN where unusable.
-    rate_hz: readings per second.
+    """Return the baseline of readings float32[n, 12], NaN where unusable.
 
     Raises
     ------
-    BaselineError: too short, no usable channel, or any channel drifts, moves or fails.
+    BaselineError: too short, no usable channel, or any channel drifts, varies or fails.
     """
     seconds = len(values) / rate_hz
     if seconds < MIN_CAPTURE_S:
@@ -140,9 +140,9 @@ def measure_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
 
 
 def capture_problems(values: NDArray[np.float32], rate_hz: float) -> dict[str, str]:
-    """Return why each gas channel's readings float32[n, 12] are no clean air; empty if they are.
+    """Return by gas channel why readings float32[n, 12] are not of clean air; empty if they are.
 
-    A channel without any reading is one that the rig does not have, unless it has none at all.
+    A channel without any reading counts as one that the rig does not have.
     """
     signal = log_signals(values)
     known = np.isfinite(signal)
@@ -157,34 +157,23 @@ def capture_problems(values: NDArray[np.float32], rate_hz: float) -> dict[str, s
 
 
 def is_clean_air(values: NDArray[np.float32], baseline: Baseline) -> bool:
-    """Whether no channel of readings float32[n, 12] lies off the baseline further than clean air.
-
-    As far, that is, as clean air itself moves (`MAX_RANGE`), each channel by its median.
-    """
+    """Whether every channel's median in readings float32[n, 12] lies within `MAX_RANGE` of it."""
     signal = log_signals(values)
     for k, name in enumerate(GAS_NAMES):
         if name in baseline.channels and np.isfinite(signal[:, k]).any():
             clean = baseline.channels[name]
-            unit = max(clean.noise, _step(signal[:, k], k), _LEAST_NOISE)
+            unit = max(clean.noise, _step(signal[:, k], k), _MIN_NOISE)
             if abs(np.nanmedian(signal[:, k]) - clean.log_conductance) > MAX_RANGE * unit:
                 return False
     return True
 
 
-MIN_SPAN_TENS = 0.3
-"""3 %RH or 3 degC: less variation than this says nothing of what humidity or warmth do."""
-_SURE_TENS = 0.2
-"""Ridge of the compensation: variation of 2 %RH or 2 degC halves what is believed."""
-_BLOCK_S = 30.0
-
-
 def fit_compensation(captures: Sequence[NDArray[np.float32]], rate_hz: float) -> Compensation:
-    """Fit what humidity and temperature do, on clean air alone.
+    """Fit the effect of humidity and temperature on the channels, on clean air alone.
 
-    An odour changes both the air's humidity and the channels; only where nothing smells is the
-    one the other's cause. Least squares of the log-conductances' half-minute means on both,
-    within each capture and between captures, with ridge. What did not vary by `MIN_SPAN_TENS`
-    is left out.
+    An odour changes both the humidity and the channels; without one, humidity is the cause. Ridge
+    regression of the log-conductances' half-minute means, within and between captures. A quantity
+    that did not vary by `MIN_SPAN_TENS` is left out.
 
     Parameters
     ----------
@@ -203,7 +192,7 @@ def fit_compensation(captures: Sequence[NDArray[np.float32]], rate_hz: float) ->
         y = signal[known, k] - signal[known, k].mean()
         varies = np.ptp(x, axis=0) >= MIN_SPAN_TENS
         x = x[:, varies]
-        ridge = len(x) * _SURE_TENS**2 * np.eye(x.shape[1])
+        ridge = len(x) * _RIDGE_TENS**2 * np.eye(x.shape[1])
         slopes[varies, k] = np.linalg.solve(x.T @ x + ridge, x.T @ y)
     return Compensation(slopes[0], slopes[1])
 
@@ -224,13 +213,13 @@ def _channel_problem(
         )
     drift = _slope(signal, rate_hz) * 60.0
     step = _step(signal, k)
-    # What a converter's step makes of an unmoving signal is no drift.
+    # A steady signal at the edge of a converter's step may change by that step.
     allowed = max(MAX_DRIFT_PER_MIN, 2.0 * step / (len(signal) / rate_hz / 60.0))
     if abs(drift) > allowed:
         return f"drifts by {_percent(drift)} a minute (at most {_percent(allowed)})"
     smooth = _smoothed(signal, rate_hz)
     span = float(np.nanmax(smooth) - np.nanmin(smooth))
-    unit = max(_noise(signal, rate_hz), step, _LEAST_NOISE)
+    unit = max(_noise(signal, rate_hz), step, _MIN_NOISE)
     if span > MAX_RANGE * unit:
         return f"moves by {_percent(span)} (at most {_percent(MAX_RANGE * unit)}): an odour"
     return None
@@ -255,6 +244,7 @@ def _channel(
 
 
 def _step(signal: NDArray[np.float64], k: int) -> float:
+    """Return a step of channel k's converter, in log-conductance at the signal's median."""
     levels = np.zeros(N_GAS)
     levels[k] = float(np.nanmedian(signal))
     return float(converter_step(levels)[k])
@@ -263,7 +253,7 @@ def _step(signal: NDArray[np.float64], k: int) -> float:
 def _slope(signal: NDArray[np.float64], rate_hz: float) -> float:
     """Return the slope per second, between the medians of the first and the last third.
 
-    Medians, because one glitch of a line must not tilt the whole (Tukey's resistant line, 1977).
+    Medians, so that a single outlier does not change it (Tukey's resistant line, 1977).
     """
     third = len(signal) // 3
     rise = np.nanmedian(signal[-third:]) - np.nanmedian(signal[:third])
@@ -271,7 +261,7 @@ def _slope(signal: NDArray[np.float64], rate_hz: float) -> float:
 
 
 def _smoothed(signal: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64]:
-    """Means over spans of `_SMOOTHING_S`."""
+    """Return the means over spans of `_SMOOTHING_S`."""
     width = max(1, round(_SMOOTHING_S * rate_hz))
     whole = signal[: len(signal) // width * width].reshape(-1, width)
     known = np.isfinite(whole)
@@ -282,7 +272,7 @@ def _smoothed(signal: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64
 
 
 def _noise(signal: NDArray[np.float64], rate_hz: float) -> float:
-    """Return the deviation about the smooth course: changes between neighbours, over sqrt 2."""
+    """Return the standard deviation about the smoothed signal."""
     smooth = _smoothed(signal, rate_hz)
     width = max(1, round(_SMOOTHING_S * rate_hz))
     if width == 1:
@@ -292,13 +282,12 @@ def _noise(signal: NDArray[np.float64], rate_hz: float) -> float:
 
 
 def _environment(values: NDArray[np.float32]) -> dict[str, float]:
-    names = ("Temperature", "Pressure", "Humidity")
-    columns = {name: values[:, channel_index(name)] for name in names}
-    return {
-        name: round(float(np.nanmedian(column)), 2)
-        for name, column in columns.items()
-        if np.isfinite(column).any()
-    }
+    medians = {}
+    for name in ("Temperature", "Pressure", "Humidity"):
+        column = values[:, channel_index(name)]
+        if np.isfinite(column).any():
+            medians[name] = round(float(np.nanmedian(column)), 2)
+    return medians
 
 
 def _percent(change: float) -> str:

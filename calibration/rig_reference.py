@@ -1,4 +1,10 @@
-"""Calibration: what the training rig's responses look like, as measured in its recordings."""
+"""Calibration: what exposures look like on the rig that a model was trained on.
+
+May import `hardware`, `models`, `calibration.correction` and numpy; no file and no clock.
+`ResponseExcerpt` describes one exposure by features that repeat from recording to recording of a
+label: the level of each channel, and how much it changes within 1 to 50 seconds. `RigReference`
+holds their distribution on the training rig, as the model's bundle carries it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import (
-    N_GAS,
-    Compensation,
-    log_signals,
-)
+from calibration.correction import N_GAS, Compensation, log_signals
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -23,31 +25,25 @@ if TYPE_CHECKING:
 
 LAGS_S = (1, 2, 5, 10, 25, 50)
 
-
 N_FEATURES = 1 + len(LAGS_S)
 """Of a channel in an exposure: its level, and ln of its mean change over each lag."""
 
-
 MIN_REFERENCE_S = 100
-"""Shorter exposures say too little about changes over 50 seconds."""
-
+"""Shorter exposures hold too few changes over 50 seconds."""
 
 ONSET_S = 45
-"""The first seconds of an exposure are still on their way to it, and no other resembles them; they
-are left out where `MIN_REFERENCE_S` stay. Of references of 150 s, four then close .54 and .58 of
-the gap instead of .47 and .55 (folds 0 and 1)."""
-
-
-_QUIET = 1e-3
-"""Mean changes of ln conductance below this are a converter's, not an odour's."""
-
+"""The first seconds of an exposure, in which the channels still rise, differ from exposure to
+exposure; they are left out where `MIN_REFERENCE_S` remain. Of references of 150 s, four then close
+.54 and .58 of the gap instead of .47 and .55 (folds 0 and 1)."""
 
 MIN_KNOWN_SHARE = 0.9
 """Share of usable readings that a channel needs in an exposure."""
 
-
+_QUIET = 1e-3
+"""Mean changes of ln conductance below this come from a converter, not from an odour."""
 _SHRINKAGE = 0.1
-"""Share of the diagonal in the within-label covariance: 200 recordings, 7 figures."""
+"""Share of the diagonal in the within-label covariance: 200 recordings, 7 features."""
+_MIN_VARIANCE = 1e-4
 
 
 class TransferError(ScentdError):
@@ -56,7 +52,7 @@ class TransferError(ScentdError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RigReference:
-    """What exposures of each label looked like on the rig that a model was trained on.
+    """The features of each label's exposures on the rig that a model was trained on.
 
     Attributes
     ----------
@@ -79,12 +75,7 @@ class RigReference:
         recordings: Mapping[str, Sequence[NDArray[np.float32]]],
         rate_hz: float = 1.0,
     ) -> RigReference:
-        """Measure the training rig.
-
-        Parameters
-        ----------
-        recordings: by label, float32[n, 12] with NaN where unusable.
-        rate_hz: their rate.
+        """Measure recordings of the training rig, by label, float32[n, 12] with NaN where unusable.
 
         Raises
         ------
@@ -96,7 +87,7 @@ class RigReference:
             own = np.stack([exposure.features for exposure in exposures])
             means.append(_mean(own))
             if len(own) > 1:
-                # The mean of n takes up a share 1/n of the spread about it.
+                # Deviations from the mean of n are too small by a share 1/n of their variance.
                 features.append((own - means[-1]) * math.sqrt(len(own) / (len(own) - 1)))
             wander += [exposure.wander for exposure in exposures]
         within = np.concatenate(features) if features else np.empty((0, N_GAS, N_FEATURES))
@@ -105,7 +96,7 @@ class RigReference:
         )
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return what a bundle keeps; their labels are the bundle's."""
+        """Return the arrays that a bundle holds; the labels are the bundle's."""
         return {
             "rig_mean": self.mean,
             "rig_covariance": self.covariance,
@@ -117,11 +108,10 @@ class RigReference:
         cls, labels: Sequence[str], arrays: Mapping[str, NDArray[np.float64]]
     ) -> RigReference | None:
         """Return a bundle's reference, None for a bundle that has none."""
-        if any(name not in arrays for name in ("rig_mean", "rig_covariance", "rig_wander")):
+        names = ("rig_mean", "rig_covariance", "rig_wander")
+        if any(name not in arrays for name in names):
             return None
-        return cls(
-            tuple(labels), arrays["rig_mean"], arrays["rig_covariance"], arrays["rig_wander"]
-        )
+        return cls(tuple(labels), *(arrays[name] for name in names))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,11 +135,10 @@ class ResponseExcerpt:
         rate_hz: float,
         compensation: Compensation | None = None,
     ) -> ResponseExcerpt:
-        """Make an exposure of readings float32[n, 12], faster ones averaged to one a second.
+        """Return the excerpt of an exposure float32[n, 12], averaged to one reading a second.
 
-        The first `ONSET_S` are left out, as far as the rest is long enough.
-
-        `compensation` takes off what humidity and temperature do on this rig.
+        The first `ONSET_S` are left out, as far as the rest is long enough. `compensation` removes
+        the effect of humidity and temperature on this rig.
 
         Raises
         ------
@@ -160,8 +149,8 @@ class ResponseExcerpt:
         slow = values[:whole].reshape(-1, factor, values.shape[1]).mean(axis=1)
         if rate_hz < 1 / 1.5 or len(values) / rate_hz < MIN_REFERENCE_S:
             raise TransferError(
-                f"A reference needs at least {MIN_REFERENCE_S} s at one reading a second; the "
-                f"one of {label} has {len(values)} readings at {rate_hz:.2g} Hz, which is "
+                f"A reference needs at least {MIN_REFERENCE_S} s at one reading a second; that "
+                f"of {label} has {len(values)} readings at {rate_hz:.2g} Hz, which is "
                 f"{len(values) / rate_hz:.0f} s. Record it again, two minutes or longer."
             )
         slow = slow[min(ONSET_S, max(len(slow) - MIN_REFERENCE_S, 0)) :]
@@ -170,14 +159,15 @@ class ResponseExcerpt:
 
     @property
     def features(self) -> NDArray[np.float64]:
-        """float64[8, N_FEATURES]; NaN for a channel that is unusable in a tenth of it."""
-        known = np.isfinite(self.signal).mean(axis=0) >= MIN_KNOWN_SHARE
-        signal = np.where(known, self.signal, 0.0)
-        features = np.concatenate(
-            [np.nanmedian(signal, axis=0)[:, np.newaxis], log_mean_changes(signal)], 1
-        )
-        features[~known] = np.nan
+        """float64[8, N_FEATURES]; NaN for a channel that is unusable."""
+        features = features_of(np.where(self.usable, self.signal, 0.0))
+        features[~self.usable] = np.nan
         return features
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """bool[8], whether a channel has enough usable readings."""
+        return np.asarray(np.isfinite(self.signal).mean(axis=0) >= MIN_KNOWN_SHARE)
 
     @property
     def wander(self) -> NDArray[np.float64]:
@@ -189,11 +179,11 @@ class ResponseExcerpt:
         return variance
 
 
-def log_mean_changes(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ln of the mean changes float64[channels, lags] of signals float64[n, channels]."""
+def features_of(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the features float64[channels, N_FEATURES] of signals float64[n, channels]."""
     changes = [np.nanmean(np.abs(signal[lag:] - signal[:-lag]), axis=0) for lag in LAGS_S]
-    logarithms: NDArray[np.float64] = np.log(np.stack(changes, axis=1) + _QUIET)
-    return logarithms
+    level = np.nanmedian(signal, axis=0)
+    return np.stack([level, *(np.log(change + _QUIET) for change in changes)], axis=1)
 
 
 def _mean(features: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -215,10 +205,7 @@ def _covariances(within: NDArray[np.float64]) -> NDArray[np.float64]:
     for k in range(N_GAS):
         rows = within[:, k][np.isfinite(within[:, k]).all(axis=1)]
         covariance = rows.T @ rows / max(len(rows), 1)
-        diagonal = np.maximum(np.diagonal(covariance), _LEAST_VARIANCE)
+        diagonal = np.maximum(np.diagonal(covariance), _MIN_VARIANCE)
         result[k] = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.diag(diagonal)
         result[k][np.diag_indices(N_FEATURES)] = diagonal
     return result
-
-
-_LEAST_VARIANCE = 1e-4

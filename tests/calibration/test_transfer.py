@@ -10,7 +10,7 @@ import pytest
 
 from calibration.correction import N_GAS, Compensation, CorrectionSpec, log_signals
 from calibration.rig_reference import ONSET_S, ResponseExcerpt, RigReference, TransferError
-from calibration.transfer import MIN_PAIRED, Match, Transfer, fit_transfer, mismatch
+from calibration.transfer import MIN_PAIRED, Transfer, fit_transfer, mismatch
 from tests.calibration.air import LEVELS, frames, odour
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def _skewed(number: int, take: int = 9) -> ResponseExcerpt:
 
 @pytest.fixture(scope="module")
 def fitted(reference: RigReference) -> Callable[[int], Transfer]:
-    """Fit the skewed rig from its first exposures; each is matched once for all tests."""
-    exposures = [_skewed(number) for number in range(MIN_PAIRED)]
-    matches = [Match.compute(exposure, reference) for exposure in exposures]
-    return cache(lambda count: fit_transfer(exposures[:count], reference, matches=matches[:count]))
+    """Fit the skewed rig from its first exposures, once for all tests."""
+    return cache(
+        lambda count: fit_transfer([_skewed(number) for number in range(count)], reference)
+    )
 
 
 def test_four_references_find_gain_and_shift(fitted: Callable[[int], Transfer]) -> None:
