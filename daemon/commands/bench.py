@@ -1,16 +1,19 @@
-"""Leaf: `scentd bench`: what this machine makes of scentd, measured on the real parts.
+"""Leaf: `scentd bench`: speed and memory of scentd on this machine, measured on the real parts.
 
-Needs no board, no broker and no data: the readings come from the simulator.
+Needs no board and no data: the readings come from the simulator. The time to a subscriber is
+measured where Mosquitto is installed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import statistics
 import sys
 import tempfile
 import time
+import tty
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from daemon.mqtt.outbox import FILE_NAME, Message, Outbox
+from daemon.sandbox.broker import LOOPBACK, Mosquitto, mosquitto_program
 from daemon.sandbox.service_process import ServiceProcess
+from daemon.sandbox.subscriber import Subscriber
 from hardware.protocol import LineDecoder, encode_scent
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
@@ -37,10 +42,10 @@ if TYPE_CHECKING:
     from models.bundle import Outputs
 
 MODELS = ("substances-50", "mixtures-12")
-"""The first one's inference is reported by `--json`, as is its replay."""
+"""`--json` reports inference and replay of the first."""
 
 RATE_HZ = 10.0
-"""The faster of the two rates that models run at, and so the dearer one."""
+"""The faster of the two rates that models run at, and so the more expensive one."""
 
 ODOURS = "air:60,banana:120,air:60"
 """What the board smells: air and odours cost the same, so any scenario would do."""
@@ -52,7 +57,7 @@ REPEATS = 3
 INFERENCES = 300
 OUTBOX_MESSAGES = 300
 OUTBOX_PAYLOAD_BYTES = 900
-"""What a prediction of the shipped models takes."""
+"""Size of a prediction of the shipped models."""
 
 OUTBOX_PATIENCE_S = 10.0
 IDLE_S = 60.0
@@ -62,13 +67,24 @@ SERVICE_SPEED = 20.0
 SERVICE_BOARD_S = 240.0
 """Four minutes of the board's time fill every window and buffer."""
 
+PUBLISHED = 40
+READINGS_PER_PREDICTION = 5
+"""The usual stride of five seconds, at 1 Hz."""
+
+READING_S = 0.25
+"""Four times as fast as the board; predictions stay more than a second apart, as on a rig, so that
+none waits for the disk's work on the one before."""
+
+WARM_UP_READINGS = 150
+"""Sent at once before; after them the air is known and the state stays `ambient`."""
+
 _PATIENCE = 4.0
 """How much longer than at full speed the service may take on a busy machine."""
 
 PRECISIONS: tuple[Literal["int8", "fp32"], ...] = ("int8", "fp32")
 
 RunTimes = dict[str, list[float]]
-"""Milliseconds of every run of a full window, per precision."""
+"""Milliseconds of every run, by what was timed."""
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -78,9 +94,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="measure speed and memory on this machine",
         description=(
             "Measure on this machine, with the shipped models: the cost of a sample outside "
-            "inference, inference in int8 and float32, the outbox, the service's start and memory, "
-            "the throughput of a replay, and what the service costs at the board's own pace. Takes "
-            "about two minutes."
+            "inference, inference in int8 and float32, the outbox, the time from a reading to its "
+            "prediction at a subscriber of Mosquitto (where that is installed), the service's "
+            "start and memory, the throughput of a replay, and the cost of the service at the "
+            "board's own pace. Takes about three minutes."
         ),
         epilog="Example: scentd bench --json",
     )
@@ -90,39 +107,39 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure everything and print it."""
-    _tell("the cost of a sample")
-    rows = _readings()
+    _report("the cost of a sample")
+    rows = list(SyntheticSignal(ODOURS, rate_hz=RATE_HZ, board=MIXTURE_BOARD))
     per_sample_us = measure_sample_us(rows)
-    inferences = {}
+    inference_ms = {}
     for model in MODELS:
-        _tell(f"inference of {model}")
-        inferences[model] = measure_inference(model)
-    _tell("the outbox")
-    outbox_ms = measure_outbox()
-    _tell("a replay")
+        _report(f"inference of {model}")
+        inference_ms[model] = _percentiles(measure_inference(model), digits=3)
+    _report("the outbox")
+    outbox_ms = _percentiles(measure_outbox(), digits=4)
+    _report("the way to a subscriber")
+    publish_ms = _percentiles(measure_publish(), digits=2)
+    _report("a replay")
     replay_samples_per_s = measure_replay(rows)
-    _tell("the service")
+    _report("the service")
     ready_s, rss_mb = measure_service()
-    _tell(f"the service at {RATE_HZ:g} Hz, for {IDLE_S:.0f} s")
+    _report(f"the service at {RATE_HZ:g} Hz, for {IDLE_S:.0f} s")
     idle_cpu_percent = measure_idle()
     result = {
         "per_sample_us": round(per_sample_us, 2),
-        "inference_ms": _percentiles(inferences[MODELS[0]]),
-        "outbox_ms": {name: _shares(times, digits=4) for name, times in outbox_ms.items()},
+        "inference_ms": inference_ms[MODELS[0]],
+        "outbox_ms": outbox_ms,
+        "publish_ms": publish_ms.get("whole"),
         "ready_s": round(ready_s, 3),
         "rss_mb": round(rss_mb, 1),
         "idle_cpu_percent": round(idle_cpu_percent, 2),
         "replay_samples_per_s": round(replay_samples_per_s),
     }
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(_table(result, {model: _percentiles(inferences[model]) for model in MODELS}))
+    print(json.dumps(result) if args.json else _table(result, inference_ms, publish_ms))
     return 0
 
 
 class _TimedBundle(Bundle):
-    """A model that knows how long it has run, so that the rest can be told apart."""
+    """A model that adds up how long it has run, so that the rest can be told apart."""
 
     def __init__(self, bundle: Bundle) -> None:
         vars(self).update(vars(bundle))  # the very same model, its session included
@@ -136,14 +153,10 @@ class _TimedBundle(Bundle):
         return outputs
 
 
-def _readings() -> list[NDArray[np.float32]]:
-    return list(SyntheticSignal(ODOURS, rate_hz=RATE_HZ, board=MIXTURE_BOARD))
-
-
 def measure_sample_us(rows: Sequence[NDArray[np.float32]]) -> float:
     """Return microseconds a line takes through decoder, health and nose, inference left out.
 
-    In processor time, which a busy machine blurs little. Both models listen at 10 Hz, and every
+    In processor time, which a busy machine changes little. Both models run at 10 Hz, and every
     line comes alone, as from a port. The median over stretches of `STRETCH` lines: in each, every
     model turns its samples into features once, so that a stretch is a fair mean.
     """
@@ -165,7 +178,7 @@ def measure_sample_us(rows: Sequence[NDArray[np.float32]]) -> float:
 
 
 def measure_inference(model: str) -> RunTimes:
-    """Time full windows in int8 and float32, in turn, so that a busy moment meets both."""
+    """Time full windows in int8 and float32, in turn, so that a busy moment affects both."""
     bundles = {name: load_bundle(model, name) for name in PRECISIONS}
     spec = bundles["int8"].manifest.preprocessing
     rng = np.random.default_rng(0)
@@ -180,18 +193,18 @@ def measure_inference(model: str) -> RunTimes:
     return times
 
 
-def measure_outbox() -> dict[str, list[float]]:
+def measure_outbox() -> RunTimes:
     """Time messages on their way into a durable outbox below the folder for temporary files.
 
     Returns
     -------
     dict
-        Milliseconds of every message: `put`, what the pipeline waits for; `written`, until it is
-        safe on disk and may be sent. Each is an event, which is synchronised by itself; predictions
-        share the disk's work.
+        `put`, what the pipeline waits for; `written`, until the message is safe on disk and may
+        be sent. Each is an event, which is synchronised by itself; predictions share the disk's
+        work.
     """
     payload = json.dumps({"seq": 0, "text": "x" * OUTBOX_PAYLOAD_BYTES})
-    times: dict[str, list[float]] = {"put": [], "written": []}
+    times: RunTimes = {"put": [], "written": []}
     with (
         tempfile.TemporaryDirectory(prefix="scentd-") as folder,
         Outbox(Path(folder, FILE_NAME)) as outbox,
@@ -204,6 +217,45 @@ def measure_outbox() -> dict[str, list[float]]:
             times["written"].append((time.perf_counter() - started_s) * 1000)
             if (entry := outbox.take()) is not None:
                 outbox.acknowledge(entry.id)
+    return times
+
+
+def measure_publish(predictions: int = PUBLISHED) -> RunTimes:
+    """Time readings on their way through a real `scentd run` and Mosquitto to a subscriber.
+
+    Returns
+    -------
+    dict
+        `whole`, from the last byte of a reading, written to a pseudo-terminal, to its prediction
+        at the subscriber; `beyond`, the same without `latency_ms`, the time that the service took
+        from the decoded reading to the prediction. Empty where Mosquitto is not installed.
+    """
+    if mosquitto_program() is None:
+        _report("nothing: Mosquitto is not installed (sudo apt install mosquitto)")
+        return {}
+    times: RunTimes = {"whole": [], "beyond": []}
+    written_s: list[float] = []
+    readings = WARM_UP_READINGS + (predictions + 1) * READINGS_PER_PREDICTION
+    air = SyntheticSignal(f"air:{readings}", rate_hz=1.0)
+    with (
+        tempfile.TemporaryDirectory(prefix="scentd-") as folder,
+        Mosquitto(Path(folder)) as broker,
+        Subscriber(broker.port, topic="scent/bench/substance") as subscriber,
+        _pseudo_terminal() as (master, port),
+        ServiceProcess(Path(folder), _settings(port, MODELS[:1], broker.port)) as service,
+    ):
+        for seq, row in enumerate(air):
+            time.sleep(READING_S if seq > WARM_UP_READINGS else READING_S / 50)
+            os.write(master, encode_scent(seq, seq * 1000, row))
+            written_s.append(time.monotonic())
+        service.end()
+        subscriber.catch_up()
+    for message in subscriber.take():
+        payload = message.value
+        if payload["frame_seq"] > WARM_UP_READINGS and payload["state"] == "ambient":
+            whole_ms = (message.at_s - written_s[payload["frame_seq"]]) * 1000
+            times["whole"].append(whole_ms)
+            times["beyond"].append(whole_ms - payload["latency_ms"])
     return times
 
 
@@ -262,9 +314,31 @@ def measure_idle() -> float:
         return 100.0 * (service.processor_s() - spent_s) / (time.monotonic() - began_s)
 
 
+@contextmanager
+def _pseudo_terminal() -> Iterator[tuple[int, str]]:
+    """Yield the master's file descriptor and the port's name."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    name = os.ttyname(slave)
+    os.close(slave)
+    try:
+        yield master, name
+    finally:
+        os.close(master)
+
+
 def _board(speed: float = SERVICE_SPEED) -> SimulatedBoard:
     signal = SyntheticSignal(ODOURS, rate_hz=RATE_HZ, loop=True, board=MIXTURE_BOARD)
     return SimulatedBoard(signal, speed=speed, wait_for_listener=True)
+
+
+def _settings(port: str, models: Sequence[str], broker_port: int) -> dict[str, Any]:
+    return {
+        "rig_id": "bench",
+        "source": {"port": port},
+        "models": list(models),
+        "mqtt": {"host": LOOPBACK, "port": broker_port},
+    }
 
 
 @contextmanager
@@ -272,49 +346,53 @@ def _service(
     board: SimulatedBoard | None = None, models: Sequence[str] = MODELS
 ) -> Iterator[ServiceProcess]:
     """Run a service that finds no broker, and no board either where none is given."""
+    port = "/dev/scentd-bench" if board is None else board.port
     with socket.socket() as taken, tempfile.TemporaryDirectory(prefix="scentd-") as folder:
-        # Bound but not listening: nobody else can become a broker there meanwhile.
-        taken.bind(("127.0.0.1", 0))
-        settings = {
-            "rig_id": "bench",
-            "source": {"port": "/dev/scentd-bench" if board is None else board.port},
-            "models": list(models),
-            "mqtt": {"host": "127.0.0.1", "port": taken.getsockname()[1]},
-        }
+        # Bound but not listening, so that no broker can start there meanwhile.
+        taken.bind((LOOPBACK, 0))
+        settings = _settings(port, models, taken.getsockname()[1])
         with ServiceProcess(Path(folder), settings) as service:
             yield service
 
 
-def _percentiles(times: RunTimes) -> dict[str, dict[str, float]]:
-    """Return the median and the 99th percentile of each precision, in milliseconds."""
-    return {name: _shares(runs, digits=3) for name, runs in times.items()}
+def _percentiles(times: RunTimes, *, digits: int) -> dict[str, dict[str, float]]:
+    """Return the median and the 99th percentile of each, in milliseconds."""
+    return {
+        name: {f"p{share}": round(float(np.percentile(runs, share)), digits) for share in (50, 99)}
+        for name, runs in times.items()
+    }
 
 
-def _shares(runs: list[float], *, digits: int) -> dict[str, float]:
-    return {f"p{share}": round(float(np.percentile(runs, share)), digits) for share in (50, 99)}
-
-
-def _table(result: dict[str, Any], inferences: dict[str, Any]) -> str:
+def _table(
+    result: dict[str, Any],
+    inference_ms: dict[str, dict[str, dict[str, float]]],
+    publish_ms: dict[str, dict[str, float]],
+) -> str:
     """Return the figures with their targets, for people."""
-    rows = [("cost of a sample outside inference", f"{result['per_sample_us']:.1f} us", "<= 50 us")]
-    for model, times in inferences.items():
-        for name in PRECISIONS:
-            told = f"{times[name]['p50']:.2f} ms, p99 {times[name]['p99']:.2f} ms"
-            target = "<= 1.5 ms, below fp32" if name == "int8" else ""
-            rows.append((f"{model}, inference {name}", told, target))
     put, written = result["outbox_ms"]["put"], result["outbox_ms"]["written"]
-    rows += [
+    rows = [
+        ("cost of a sample outside inference", f"{result['per_sample_us']:.1f} us", "<= 50 us"),
+        *(
+            (f"{model}, inference {name}", _both(times[name]), target)
+            for model, times in inference_ms.items()
+            for name, target in (("int8", "<= 1.5 ms, below fp32"), ("fp32", ""))
+        ),
         ("outbox: handing over a message", f"{put['p50'] * 1000:.0f} us", "<= 1 ms"),
         ("outbox: until an event is safe on disk", f"{written['p50']:.2f} ms", ""),
+        ("a reading to its prediction at a client", _both(publish_ms.get("whole")), ""),
+        ("  beyond inference", _both(publish_ms.get("beyond")), "<= 10 ms"),
         ("service: start to ready", f"{result['ready_s']:.2f} s", "<= 0.7 s"),
         ("service: resident memory, both models", f"{result['rss_mb']:.1f} MB", "<= 80 MB"),
         ("service: processor at 10 Hz", f"{result['idle_cpu_percent']:.2f} %", "<= 1 %"),
         ("replay", f"{result['replay_samples_per_s']} samples/s", ""),
     ]
-    heading = f"{'':<40} {'here':<26} target (x86 server, one core)"
-    lines = [heading, *(f"{what:<40} {here:<26} {target}" for what, here, target in rows)]
-    return "\n".join(lines)
+    heading = ("", "here", "target (x86 server, one core)")
+    return "\n".join(f"{what:<40} {here:<26} {target}" for what, here, target in (heading, *rows))
 
 
-def _tell(what: str) -> None:
+def _both(times: dict[str, float] | None) -> str:
+    return f"{times['p50']:.2f} ms, p99 {times['p99']:.2f} ms" if times else "no Mosquitto here"
+
+
+def _report(what: str) -> None:
     print(f"Measuring {what} ...", file=sys.stderr, flush=True)
