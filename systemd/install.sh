@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Install or upgrade scentd as a service of systemd. Run it again at any time: the configuration,
-# its secrets and the state are never touched. uninstall.sh undoes it.
+# Install or upgrade scentd as a systemd service. It can be run again at any time: configuration,
+# secrets and state are never changed. uninstall.sh removes what it installs.
 #
-# A release is built beside the running one and becomes current by one rename, only after it has
-# run every shipped model once; if the service does not start with it, the one before comes back.
-# The network is used by pip alone, and every file that pip fetches must have the hash that
-# requirements.txt names.
+# A new release is built beside the running one. It becomes current by one rename, after it has run
+# every shipped model once. If the service then does not start, the previous release is restored.
+# Only pip uses the network, and every file that it fetches must match a hash in requirements.txt.
 set -euo pipefail
 umask 022
 
@@ -14,13 +13,13 @@ usage() {
 usage: sudo systemd/install.sh [--rig NAME]... [--wheel FILE] [--find-links DIR] [--no-start]
 
   --rig NAME        one of several boards on this computer: /etc/scentd/NAME/scentd.yaml, run as
-                    scentd@NAME; without it the one rig is /etc/scentd/scentd.yaml, run as scentd
-  --wheel FILE      this wheel of scentd (default: one beside this script, else one built from the
-                    checkout that this script lies in)
-  --find-links DIR  no network at all: what requirements.txt names lies in DIR
-  --python FILE     the Python that the environment is made with (default: python3)
-  --no-start        enable the service, but leave starting it to you or the next boot
-  --root DIR        put everything below DIR, as for an image; starts nothing
+                    scentd@NAME; without it the only rig is /etc/scentd/scentd.yaml, run as scentd
+  --wheel FILE      the wheel of scentd to install (default: one beside this script, else one built
+                    from the checkout that contains this script)
+  --find-links DIR  use no network: DIR holds the files that requirements.txt names
+  --python FILE     the Python that creates the environment (default: python3)
+  --no-start        enable the service, but do not start it
+  --root DIR        install below DIR, for example for an image; starts nothing
 
 Example: sudo systemd/install.sh
 TEXT
@@ -44,7 +43,7 @@ root='' wheel='' links='' python=python3 start=yes rigs=()
 while (($#)); do
     case $1 in
         --rig | --wheel | --find-links | --python | --root)
-            (($# >= 2)) || misused "$1 wants a value."
+            (($# >= 2)) || misused "$1 needs a value."
             ;;&
         --rig) rigs+=("$2") && shift ;;
         --wheel) wheel=$2 && shift ;;
@@ -58,7 +57,7 @@ while (($#)); do
     shift
 done
 for rig in "${rigs[@]}"; do
-    [[ $rig =~ ^[a-z0-9_-]{1,32}$ ]] || misused "a rig's name is of a-z, 0-9, _ and -, not '$rig'."
+    [[ $rig =~ ^[a-z0-9_-]{1,32}$ ]] || misused "a rig's name consists of a-z, 0-9, _ and -; '$rig' does not."
 done
 [ -z "$wheel" ] || [ -f "$wheel" ] || misused "there is no wheel $wheel."
 if [ -n "$links" ]; then
@@ -72,42 +71,41 @@ fi
 [ "$root" != / ] || root=''
 opt=$root/opt/scentd
 [ -z "$wheel" ] || wheel=$(realpath "$wheel")
-cd /  # whatever folder this was called in may be gone, or not be ours
+cd /  # the current folder may not exist any more, or not be readable
 
 check_system() {
     case $(uname -m) in
         x86_64 | aarch64) ;;
         *)
             fail "this is a 32-bit or unknown system ($(uname -m)). scentd needs x86_64 or aarch64:" \
-                "ONNX Runtime, which runs the models, is not made for others. On a Raspberry Pi 3" \
-                "or later write the 64-bit Raspberry Pi OS onto the card."
+                "ONNX Runtime, which runs the models, does not exist for other systems. On a" \
+                "Raspberry Pi 3 or later, write the 64-bit Raspberry Pi OS to the card."
             ;;
     esac
     command -v "$python" >/dev/null || fail "there is no $python. Run: sudo apt install python3-venv"
     local bits
     bits=$("$python" -I -c 'import struct; print(8 * struct.calcsize("P"))')
     [ "$bits" = 64 ] ||
-        fail "the kernel is a 64-bit one, but $python is a $bits-bit program: the system is a" \
-            "32-bit one, for which ONNX Runtime is not made. Write the 64-bit Raspberry Pi OS onto" \
-            "the card."
+        fail "the kernel is 64-bit, but $python is a $bits-bit program: this is a 32-bit system, for" \
+            "which ONNX Runtime does not exist. Write the 64-bit Raspberry Pi OS to the card."
     "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        fail "$("$python" -V 2>&1) is too old: scentd needs 3.11 or newer, as Debian 12 and" \
-            "Raspberry Pi OS have it since 2023. Another one is named with --python."
+        fail "$("$python" -V 2>&1) is too old: scentd needs 3.11 or newer, which Debian 12 and" \
+            "Raspberry Pi OS have had since 2023. Name another one with --python."
     "$python" -I -c 'import ensurepip, venv' 2>/dev/null ||
-        fail "$python cannot make environments. Run: sudo apt install python3-venv"
+        fail "$python cannot create environments. Run: sudo apt install python3-venv"
     [ -z "$root" ] || return 0
-    [ "$(id -u)" -eq 0 ] || fail "writing to /opt and /etc is root's. Run: sudo $0"
+    [ "$(id -u)" -eq 0 ] || fail "only root can write to /opt and /etc. Run: sudo $0"
     [ -d /run/systemd/system ] ||
-        fail "systemd does not run here. In a container run 'scentd run --config FILE' by the" \
-            "container's own means; --root DIR puts the files down and starts nothing."
+        fail "systemd is not running. In a container, run 'scentd run --config FILE' by the means of" \
+            "the container; --root DIR installs the files and starts nothing."
 }
 
-# Run pip in an environment of ours; it learns nothing of the user's: neither configuration nor
-# variables nor cache, so that nobody's index or mirror can slip a package in.
+# Run pip in one of our environments. It ignores the user's configuration, variables and cache, so
+# that no index or mirror of the user can supply a package.
 run_pip() {
     local environment=$1 command=$2
     shift 2
-    # One date for every file of the wheel: what is the same again is then seen to be the same.
+    # With one date for every file, a rebuilt wheel of the same sources is identical.
     env -i PATH="$PATH" HOME="$work" LANG=C.UTF-8 PIP_CONFIG_FILE=/dev/null \
         SOURCE_DATE_EPOCH=315532800 \
         ${http_proxy:+"http_proxy=$http_proxy"} ${https_proxy:+"https_proxy=$https_proxy"} \
@@ -121,7 +119,7 @@ install_pinned() {
     run_pip "$environment" install --require-hashes --only-binary :all: "${from[@]}" -r "$file"
 }
 
-# Name the wheel to install in $wheel; build it from a copy, so that the checkout stays clean.
+# Set $wheel to the wheel to install. A checkout is built from a copy, so that it stays clean.
 find_wheel() {
     [ -z "$wheel" ] || return 0
     local beside=("$here"/scentd-*.whl)
@@ -132,8 +130,8 @@ find_wheel() {
     local checkout
     checkout=$(dirname "$here")
     [ -f "$checkout/pyproject.toml" ] ||
-        fail "there is no wheel of scentd beside this script, and this is no checkout of it." \
-            "Name one with --wheel FILE."
+        fail "there is no wheel of scentd beside this script, and this is not a checkout of scentd." \
+            "Name a wheel with --wheel FILE."
     say "Building scentd from $checkout ..."
     mkdir "$work/source"
     local part
@@ -146,7 +144,7 @@ find_wheel() {
     wheel=$(echo "$work"/scentd-*.whl)
 }
 
-# Build the release of $wheel below $opt/releases, unless it is there, and name it in $release.
+# Build the release of $wheel below $opt/releases, unless it exists, and set $release to it.
 build_release() {
     local digest version
     digest=$({ sha256sum <"$wheel" && sha256sum <"$here/requirements.txt" &&
@@ -154,11 +152,11 @@ build_release() {
     version=$(basename "$wheel" | cut -d- -f2)
     release=$opt/releases/$version-${digest:0:12}
     if [ -f "$release/whole" ]; then
-        say "scentd $version is there already."
+        say "scentd $version is already installed."
         return 0
     fi
     say "Installing scentd $version into ${release#"$root"} (minutes on a Raspberry Pi) ..."
-    rm -rf "$release"  # a try that was cut off
+    rm -rf "$release"  # left by an interrupted installation
     unfinished=$release
     mkdir -p "$opt/releases"
     "$python" -I -m venv "$release"
@@ -166,12 +164,12 @@ build_release() {
     run_pip "$release" install --no-index "$wheel"
     say "Running every model once ..."
     "$release/bin/python" -I -m daemon.cli models verify >&2 ||
-        fail "scentd $version does not run its models here; nothing was changed."
+        fail "scentd $version cannot run its models on this computer. Nothing was changed."
     touch "$release/whole"
     unfinished=''
 }
 
-# Copy a file only where there is none: what stands there is its owner's.
+# Copy a file only if the target does not exist: the owner may have changed it.
 keep_or_put() {
     [ -e "$2" ] || install -D -m 644 "$1" "$2"
 }
@@ -199,12 +197,12 @@ put_files() {
     install -D -m 644 -t "$root/etc/systemd/system" "$here/scentd.service" "$here/scentd@.service"
     install -D -m 644 -t "$root/etc/udev/rules.d" "$here/99-scentd.rules"
     install -D -m 755 "$here/uninstall.sh" "$opt/uninstall.sh"
-    # Not the script that pip writes: its first line would name a folder below --root.
+    # The script that pip writes cannot be used: its first line would name a folder below --root.
     printf '#!/bin/sh\nexec /opt/scentd/current/bin/python -I -m daemon.cli "$@"\n' >"$work/scentd"
     install -D -m 755 "$work/scentd" "$root/usr/local/bin/scentd"
 }
 
-# Let $opt/current lead to a release, in one step that a power cut cannot halve.
+# Link $opt/current to a release, by one rename that a power cut cannot interrupt.
 make_current() {
     ln -sfn "releases/$(basename "$1")" "$opt/current.new"
     mv -fT "$opt/current.new" "$opt/current"
@@ -226,12 +224,12 @@ start_units() {
     return $failed
 }
 
-# Keep the release that runs and the one before it, to go back to.
-forget_old_releases() {
+# Keep the current release and the previous one.
+remove_old_releases() {
     local folder
     for folder in "$opt"/releases/*/; do
         case $(basename "$folder") in
-            "$(basename "$release")" | "$(basename "$before")") ;;
+            "$(basename "$release")" | "$(basename "$previous")") ;;
             *) rm -rf "$folder" ;;
         esac
     done
@@ -241,8 +239,8 @@ check_system
 work=$(mktemp -d)
 unfinished=''
 trap 'rm -rf "$work" ${unfinished:+"$unfinished"}' EXIT
-before=''
-[ ! -L "$opt/current" ] || before=$opt/releases/$(basename "$(readlink "$opt/current")")
+previous=''
+[ ! -L "$opt/current" ] || previous=$opt/releases/$(basename "$(readlink "$opt/current")")
 find_wheel
 build_release
 put_configuration
@@ -251,23 +249,23 @@ make_current "$release"
 
 if [ -z "$root" ]; then
     systemctl daemon-reload
-    # Name the boards that are plugged in already; a container has no udev.
+    # Apply the rule to the boards that are plugged in; a container has no udev.
     if udevadm control --reload 2>/dev/null; then
         udevadm trigger --subsystem-match=tty --subsystem-match=usb
     fi
-    # shellcheck disable=SC2046 # the names of units hold no spaces
+    # shellcheck disable=SC2046 # unit names contain no spaces
     systemctl --quiet enable $(units)
     if [ "$start" = yes ] && ! start_units; then
         say "The service did not start:"
         journalctl --no-pager --output=cat --lines=20 --unit='scentd*' >&2 || true
-        if [ -n "$before" ] && [ "$before" != "$release" ]; then
-            make_current "$before"
+        if [ -n "$previous" ] && [ "$previous" != "$release" ]; then
+            make_current "$previous"
             start_units || true
             rm -rf "$release"
-            fail "the release before, $(basename "$before"), is back."
+            fail "the previous release, $(basename "$previous"), was restored."
         fi
-        fail "mend /etc/scentd, see the lines above; the service tries again every 5 s."
+        fail "correct /etc/scentd, see the lines above. The service tries again every 5 s."
     fi
 fi
-if [ "$before" != "$release" ]; then forget_old_releases; fi
+if [ "$previous" != "$release" ]; then remove_old_releases; fi
 say "scentd is installed. Its configuration: /etc/scentd. Its log: journalctl -u scentd"

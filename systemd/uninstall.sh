@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Undo install.sh: stop and remove the service and everything that was installed. Configuration,
-# secrets and state stay, so that installing again goes on where it ended, unless --purge says
-# otherwise. Can be run again.
+# Remove what install.sh installed, and stop the service. Configuration, secrets and state stay, so
+# that a later installation continues with them, unless --purge is given. It can be run again.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 usage: sudo /opt/scentd/uninstall.sh [--purge] [--root DIR]
 
-  --purge     remove configuration, secrets and state as well: calibration, taught smells,
-              recordings and what was not delivered yet are gone for good
-  --root DIR  what was installed below DIR
+  --purge     also remove configuration, secrets and state: calibration, taught smells, recordings
+              and undelivered messages are lost
+  --root DIR  remove what was installed below DIR
 
 Example: sudo /opt/scentd/uninstall.sh
 TEXT
@@ -36,7 +35,7 @@ done
 [ "$root" != / ] || root=''
 
 if [ -z "$root" ]; then
-    [ "$(id -u)" -eq 0 ] || { echo "uninstall.sh: this is root's. Run: sudo $0" >&2 && exit 1; }
+    [ "$(id -u)" -eq 0 ] || { echo "uninstall.sh: only root can do this. Run: sudo $0" >&2 && exit 1; }
     if [ -d /run/systemd/system ]; then
         systemctl --quiet disable --now scentd.service 'scentd@*.service' 2>/dev/null || true
         for file in /etc/systemd/system/*.wants/scentd@*.service; do
@@ -44,13 +43,13 @@ if [ -z "$root" ]; then
         done
     fi
 fi
-# Links of an image, of which no systemd knows.
+# The links of an image, where no systemd runs.
 rm -f "$root"/etc/systemd/system/*.wants/scentd.service
 rm -f "$root"/etc/systemd/system/*.wants/scentd@*.service
 rm -f "$root/etc/systemd/system/scentd.service" "$root/etc/systemd/system/scentd@.service"
 rm -f "$root/etc/udev/rules.d/99-scentd.rules" "$root/usr/local/bin/scentd"
 rm -rf "$root/opt/scentd"
-# With DynamicUser the folders lie in private/, and links lead to them.
+# With DynamicUser the folders are in private/, and links point to them.
 rm -rf "$root"/var/log/{,private/}scentd{,-*}
 if [ "$purge" = yes ]; then
     rm -rf "$root"/etc/scentd "$root"/etc/systemd/system/scentd{,@*}.service.d
@@ -62,7 +61,7 @@ if [ -z "$root" ] && [ -d /run/systemd/system ]; then
     udevadm control --reload 2>/dev/null || true
 fi
 if [ "$purge" = yes ]; then
-    echo "scentd is gone, with everything it knew." >&2
+    echo "scentd is removed, with its configuration and state." >&2
 else
     echo "scentd is removed. /etc/scentd and /var/lib/scentd* stay; --purge removes them." >&2
 fi

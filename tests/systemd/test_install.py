@@ -1,7 +1,7 @@
-"""The installer and its undo, run as an owner runs them, into a scratch root.
+"""The installer and the uninstaller, run as an owner runs them, below a scratch root.
 
-What pip fetches is fetched once, by the hashes of the lock, into a folder; every installation
-after that is made without a network. Nothing of this machine's systemd is touched.
+The pinned packages are fetched once, by their hashes, into a folder; every installation after that
+uses no network. Nothing of this machine's systemd is touched.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fetch what the lock names; skip where that cannot be had."""
+    """Fetch the pinned packages; skip if they cannot be fetched."""
     folder = tmp_path_factory.mktemp("packages")
     for name in ("requirements.txt", "build-requirements.txt"):
         done = run(
@@ -53,7 +53,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return the project's wheel, and one of a version after it."""
+    """Return the project's wheel, and one of a later version."""
     wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
     version = wheel.name.split("-")[1]
     after = f"{version}.post1"
@@ -70,6 +70,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def install(root: Path, packages: Path, wheel: Path, *more: str, **variables: str) -> str:
+    """Run the installer; return its messages."""
     done = run(
         *(SYSTEMD / "install.sh", "--root", root, "--find-links", packages),
         *("--python", sys.executable, "--wheel", wheel, *more),
@@ -90,7 +91,7 @@ def mode(path: Path) -> int:
 
 
 def files(root: Path) -> set[str]:
-    """Return what lies below `root`, releases as a whole."""
+    """Return the files below `root`, without those of releases."""
     return {
         str(path.relative_to(root))
         for path in root.rglob("*")
@@ -99,12 +100,12 @@ def files(root: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_installing_upgrading_and_removing_as_a_rigs_owner_does(
+def test_install_upgrade_and_uninstall_with_the_real_packages(
     tmp_path: Path, packages: Path, wheels: tuple[Path, Path]
 ) -> None:
     root = tmp_path / "root"
     older, newer = wheels
-    # A hostile configuration of the user's pip must be of no effect.
+    # A hostile pip configuration of the user must have no effect.
     hostile = tmp_path / "pip.conf"
     hostile.write_text("[install]\nuser = true\nindex-url = http://127.0.0.1:9/\n", "utf-8")
     hostility = {"PIP_CONFIG_FILE": str(hostile), "PIP_TARGET": str(tmp_path / "elsewhere")}
@@ -129,34 +130,34 @@ def test_installing_upgrading_and_removing_as_a_rigs_owner_does(
     config.write_text(config.read_text(encoding="utf-8") + "record: true\n", encoding="utf-8")
     outbox = root / "var/lib/scentd-kitchen/outbox.db"
     outbox.parent.mkdir(parents=True)
-    outbox.write_bytes(b"what was not delivered yet")
-    mine = config.read_bytes()
+    outbox.write_bytes(b"undelivered messages")
+    edited = config.read_bytes()
     first = (root / "opt/scentd/current").readlink()
 
-    assert "is there already" in install(root, packages, older)
+    assert "is already installed" in install(root, packages, older)
     assert (root / "opt/scentd/current").readlink() == first
 
     install(root, packages, newer)
     assert (root / "opt/scentd/current").readlink() != first
-    assert (root / "opt/scentd" / first).is_dir(), "nothing to go back to"
+    assert (root / "opt/scentd" / first).is_dir(), "the previous release is not kept"
     version = newer.name.split("-")[1]
     assert version in scentd(root, "--version").stdout
-    assert config.read_bytes() == mine
-    assert outbox.read_bytes() == b"what was not delivered yet"
-    assert not (root / "etc/scentd/scentd.yaml").exists(), "a rig that nobody asked for"
+    assert config.read_bytes() == edited
+    assert outbox.read_bytes() == b"undelivered messages"
+    assert not (root / "etc/scentd/scentd.yaml").exists(), "a rig that was not requested"
 
     for _ in range(2):
         assert run(SYSTEMD / "uninstall.sh", "--root", root).returncode == 0
         assert not (root / "opt/scentd").exists()
         kept = {"etc/scentd/kitchen/scentd.yaml", "etc/scentd/attic/scentd.yaml"}
         assert files(root) == kept | {"var/lib/scentd-kitchen/outbox.db"}
-    assert config.read_bytes() == mine
+    assert config.read_bytes() == edited
     assert run(SYSTEMD / "uninstall.sh", "--root", root, "--purge").returncode == 0
     assert files(root) == set()
 
 
 @pytest.mark.slow
-def test_a_package_with_another_hash_is_refused_and_leaves_nothing(
+def test_a_package_with_a_wrong_hash_is_refused_and_nothing_is_installed(
     tmp_path: Path, packages: Path, wheels: tuple[Path, Path]
 ) -> None:
     forged = shutil.copytree(packages, tmp_path / "forged")
@@ -177,7 +178,7 @@ def test_a_package_with_another_hash_is_refused_and_leaves_nothing(
 def test_a_32_bit_kernel_is_refused_with_the_reason(tmp_path: Path) -> None:
     other = shutil.which("setarch")
     if other is None or run(other, "linux32", "true").returncode != 0:
-        pytest.skip("this kernel plays no 32-bit one (setarch linux32)")
+        pytest.skip("this kernel cannot imitate a 32-bit one (setarch linux32)")
     done = run(other, "linux32", SYSTEMD / "install.sh", "--root", tmp_path / "root")
     assert done.returncode == REFUSED
     assert "32-bit" in done.stderr
@@ -186,7 +187,7 @@ def test_a_32_bit_kernel_is_refused_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_32_bit_system_on_a_64_bit_kernel_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """As many a Raspberry Pi runs: the interpreter tells it, the kernel does not."""
+    """As on many a Raspberry Pi: only the interpreter shows it, not the kernel."""
     python = tmp_path / "python32"
     python.write_text("#!/bin/sh\necho 32\n", encoding="utf-8")
     python.chmod(0o755)
@@ -198,7 +199,9 @@ def test_a_32_bit_system_on_a_64_bit_kernel_is_refused_with_the_reason(tmp_path:
 @pytest.mark.parametrize(
     "words", [("--rig", "../etc"), ("--wheel", "nowhere.whl"), ("--rig",), ("--colour",)]
 )
-def test_wrong_use_is_told_and_changes_nothing(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_wrong_use_prints_the_usage_and_changes_nothing(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
     done = run(SYSTEMD / "install.sh", "--root", tmp_path / "root", *words)
     assert done.returncode == MISUSED
     assert "usage:" in done.stderr
@@ -206,7 +209,7 @@ def test_wrong_use_is_told_and_changes_nothing(tmp_path: Path, words: tuple[str,
 
 
 @pytest.mark.parametrize("script", ["install.sh", "uninstall.sh"])
-def test_help_gives_an_example(script: str) -> None:
+def test_help_shows_an_example(script: str) -> None:
     done = run(SYSTEMD / script, "--help")
     assert done.returncode == 0
     assert "Example: sudo " in done.stdout

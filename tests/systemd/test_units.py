@@ -1,4 +1,4 @@
-"""The units and the udev rule say what systemd understands, and let in nothing they need not."""
+"""The units and the udev rule are valid, and allow nothing that the service does not need."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def analyze(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def settings(unit: str) -> list[str]:
-    """Return a unit's lines without comments and empty ones, in order."""
+    """Return the lines of a unit that are neither comments nor empty, in order."""
     lines = (SYSTEMD / unit).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Iterator[Path]:
-    """Yield the units as installed, with an interpreter that is really there."""
+    """Yield the units as installed, with an interpreter that exists."""
     program = tmp_path / "current" / "bin" / "python"
     program.parent.mkdir(parents=True)
     program.symlink_to(sys.executable)
@@ -51,12 +51,12 @@ def units(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_systemd_finds_nothing_to_complain_about(units: Path, unit: str) -> None:
+def test_systemd_accepts_the_unit(units: Path, unit: str) -> None:
     done = analyze("verify", str(units / unit))
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_systemd_would_have_complained_about_a_misspelt_setting(units: Path) -> None:
+def test_the_check_detects_a_misspelt_setting(units: Path) -> None:
     unit = units / "scentd.service"
     text = unit.read_text(encoding="utf-8")
     unit.write_text(text.replace("ProtectHome=", "ProtectHouse="), encoding="utf-8")
@@ -64,7 +64,7 @@ def test_systemd_would_have_complained_about_a_misspelt_setting(units: Path) -> 
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_exposure_is_low(units: Path, unit: str) -> None:
+def test_exposure_is_at_most_the_documented_one(units: Path, unit: str) -> None:
     threshold = f"--threshold={round(10 * HIGHEST_EXPOSURE)}"
     done = analyze("security", "--offline=true", threshold, str(units / unit))
     assert done.returncode == 0, done.stdout
@@ -73,7 +73,7 @@ def test_exposure_is_low(units: Path, unit: str) -> None:
     assert float(exposure[1]) <= HIGHEST_EXPOSURE
 
 
-def test_every_exemption_that_costs_exposure_is_explained(units: Path) -> None:
+def test_the_unit_explains_every_setting_that_adds_exposure(units: Path) -> None:
     done = analyze("security", "--offline=true", "--no-pager", str(units / "scentd.service"))
     costs = re.findall(r"^\N{BALLOT X} (\w+)=(?:/\w+=|~\(?(\w+)[^ ]*)?", done.stdout, re.MULTILINE)
     names = {family or setting for setting, family in costs}
@@ -87,7 +87,7 @@ def test_every_exemption_that_costs_exposure_is_explained(units: Path) -> None:
     assert not {name for name in unexplained if name != "AF_"}
 
 
-def test_the_template_is_the_unit_but_for_its_folders() -> None:
+def test_the_template_equals_the_unit_apart_from_its_folders() -> None:
     def plain(line: str) -> str:
         for name in ("/%i/", "-%i"):
             line = line.replace(name, "/" if name == "/%i/" else "")
@@ -99,17 +99,17 @@ def test_the_template_is_the_unit_but_for_its_folders() -> None:
     assert len(folders) == len([*filter(lambda line: "Directory=" in line, settings(one))]) + 3
 
 
-def test_a_board_is_allowed_by_its_class_and_not_by_a_path() -> None:
+def test_devices_are_allowed_by_class_and_not_by_path() -> None:
     allowed = [line for line in settings("scentd.service") if line.startswith("DeviceAllow=")]
     assert allowed == ["DeviceAllow=char-ttyUSB rw", "DeviceAllow=char-ttyACM rw"]
-    # A class that has no driver yet is unknown to systemd, and would stay forbidden.
+    # systemd does not know a class without a loaded driver, and would keep it forbidden.
     assert "modprobe@usbserial.service modprobe@cdc_acm.service" in "\n".join(
         line for line in settings("scentd.service") if line.startswith("Wants=")
     )
 
 
-def test_every_rule_of_udev_is_whole() -> None:
-    """Each line is matches and assignments, each GOTO leads on, and every chip is named twice."""
+def test_the_udev_rule_is_well_formed() -> None:
+    """Lines consist of matches and assignments, GOTOs lead forward, every chip is named twice."""
     part = r'[A-Z]+(?:\{[^}]+\})?(?:==|!=|\+=|=)"[^"]*"'
     labels, goals = [], []
     for number, line in enumerate(RULES.splitlines()):
@@ -128,7 +128,7 @@ def test_every_rule_of_udev_is_whole() -> None:
         assert chips >= BRIDGES, kind
 
 
-def test_udev_finds_nothing_to_complain_about() -> None:
+def test_udev_accepts_the_rule() -> None:
     tool = shutil.which("udevadm")
     if tool is None:
         pytest.skip("udevadm is not installed: sudo apt install udev")
@@ -144,7 +144,7 @@ def test_udev_finds_nothing_to_complain_about() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_modem_manager_and_brltty_are_told_to_stay_away() -> None:
+def test_modem_manager_and_brltty_ignore_the_board() -> None:
     for mark in (
         'ENV{ID_MM_DEVICE_IGNORE}="1"',
         'ENV{ID_MM_PORT_IGNORE}="1"',
@@ -154,7 +154,7 @@ def test_modem_manager_and_brltty_are_told_to_stay_away() -> None:
         assert f"\n{mark}\n" in RULES
 
 
-def test_the_configuration_that_is_installed_is_valid(tmp_path: Path) -> None:
+def test_the_installed_configuration_is_valid(tmp_path: Path) -> None:
     config = load_config(SYSTEMD / "scentd.yaml", {})
     assert config.source.port == "/dev/scent/board"
     assert 'SYMLINK+="scent/board"' in RULES
@@ -168,7 +168,7 @@ def test_the_configuration_that_is_installed_is_valid(tmp_path: Path) -> None:
     assert set(yaml.safe_load(text)) == {"rig_id", "source", "models", "mqtt", "state_dir"}
 
 
-def test_every_package_that_is_installed_has_one_version_and_hashes() -> None:
+def test_every_installed_package_is_pinned_with_hashes() -> None:
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for name in ("requirements.txt", "build-requirements.txt"):
         text = (SYSTEMD / name).read_text(encoding="utf-8")
