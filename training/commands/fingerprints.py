@@ -1,4 +1,4 @@
-"""Trainer: `scent-train fingerprints`: fit the simulator's tables, or check what they are worth.
+"""Trainer: `scent-train fingerprints`: fit the simulator's tables, or check them with a model.
 
 Needs no torch.
 """
@@ -51,20 +51,20 @@ def run(args: argparse.Namespace) -> int:
     folder = args.output or Path(str(files("hardware.simulator")))
     if args.check:
         if args.model is None or args.seeds < 1:
-            raise UsageError("--check needs --model BUNDLE, and at least one of --seeds.")
+            raise UsageError("--check needs --model BUNDLE and --seeds of at least 1.")
         return _check(args.model, args.seeds, folder)
     if args.data is None:
         raise UsageError(
-            "Say --data DIR to fit the tables to recordings, or --check --model BUNDLE to see how "
-            "well a model recognises what they play."
+            "Name recordings with --data DIR to fit the tables, or a model with --check "
+            "--model BUNDLE to see how well it recognises what they play."
         )
     return _fit(args.data, folder)
 
 
 def _fit(data: Path, folder: Path) -> int:
-    from training.simulator.fingerprints import fit_tables, write_tables  # noqa: PLC0415 - scipy is slow
+    from training.simulator import fingerprint_tables as tables  # noqa: PLC0415 - scipy is slow
 
-    for path in write_tables(fit_tables(data, progress_bar), folder):
+    for path in tables.write_tables(tables.fit_tables(data, progress_bar), folder):
         print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
     return 0
 
@@ -82,17 +82,16 @@ def _check(model: str, seeds: int, folder: Path) -> int:
         for odour in progress_bar(check.live_odours(bundle))
     ]
     print(check.confusion_table(results, steady))
-    played = sum(result.trials for result in results)
+    played = sum(len(result.answers) for result in results)
     right = sum(result.right for result in results)
     silent = sum(result.silent for result in results)
     print(f"\n{bundle.manifest.name} {bundle.manifest.version}, int8, {seeds} seeds:")
     if steady:
-        answers = [(label, answer) for label, given in steady.items() for answer in given]
-        good = sum(label == answer for label, answer in answers)
-        print(f"- steady exposures recognised: {good} of {len(answers)}")
+        answers = [label == answer for label, given in steady.items() for answer in given]
+        print(f"- steady exposures recognised: {sum(answers)} of {len(answers)}")
     print(f"- live episodes named right: {right} of {played}")
     print(f"- live episodes without a name: {silent} of {played}")
     print(f"- live episodes named wrongly: {played - right - silent} of {played}")
-    path = check.write_cast(results, check.board_for(bundle).name, folder)
-    print(f"The cast is in {path}.", file=sys.stderr)
+    path = check.write_playable(results, check.board_for(bundle).name, folder)
+    print(f"The table of playable odours is in {path}.", file=sys.stderr)
     return 0

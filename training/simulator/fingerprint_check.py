@@ -1,8 +1,8 @@
-"""Trainer: whether a shipped model truly recognises what the simulator plays.
+"""Trainer: how well a shipped model recognises what the simulator plays.
 
-May import everything below and the trainer's scoring; needs no torch. Two questions are asked of
-every substance, because they differ: whole steady exposures by the published protocol, and live
-episodes, out of clean air, through the same nose that runs on the rig.
+May import everything below and the trainer's scoring; needs no torch. Every substance is played in
+two ways, because the results differ: whole steady exposures by the published protocol, and live
+episodes, from clean air on, through the `Nose` that runs on the rig.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from models.nose import Nose
 from models.substance_decision import log_probabilities
 from training.data.dataset import Dataset, Sample
 from training.evaluation.evaluate import ask
+from training.simulator.fingerprint_tables import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from hardware.simulator.tables import BoardModel
@@ -55,27 +56,25 @@ MIXTURE_TEST = LiveTest(air_s=40.0, odour_s=60.0)
 
 @dataclass(frozen=True, slots=True)
 class LiveResult:
-    """What became of one odour's live episodes.
+    """The results of one odour's live episodes.
 
     Attributes
     ----------
     odour: as a scenario writes it, without its duration.
-    names: what is in it.
-    trials: episodes played, each with its own seed.
-    answers: what was named at the end of each: substances sorted and joined by '+', or ''.
+    name: the right answer: substances sorted and joined by '+'.
+    answers: what was announced at the end of each episode, in the same form, or ''.
     right_after_s: seconds from the onset to the right name, for each episode that ended right.
     """
 
     odour: str
-    names: tuple[str, ...]
-    trials: int
+    name: str
     answers: tuple[str, ...]
     right_after_s: tuple[float, ...]
 
     @property
     def right(self) -> int:
         """Episodes that ended with the right name."""
-        return self.answers.count("+".join(sorted(self.names)))
+        return self.answers.count(self.name)
 
     @property
     def silent(self) -> int:
@@ -93,8 +92,7 @@ def fingerprinted_labels(bundle: Bundle) -> tuple[str, ...]:
 
     Raises
     ------
-    UsageError
-        There are none.
+    UsageError: there are none.
     """
     known = board_for(bundle).fingerprints
     labels = tuple(label for label in bundle.manifest.labels if label in known)
@@ -115,8 +113,8 @@ def steady_confusion(bundle: Bundle, seeds: int, progress: Progress = iter) -> d
     board = board_for(bundle)
     confusion: dict[str, list[str]] = {}
     for label in progress(labels):
-        samples = [_synthetic(bundle, board, label, seed) for seed in range(seeds)]
-        answers = ask(bundle, Dataset("substance", labels, tuple(samples)))
+        samples = tuple(_play_steady(bundle, board, label, seed) for seed in range(seeds))
+        answers = ask(bundle, Dataset("substance", labels, samples))
         if answers.logits is None:
             raise UsageError(f"{bundle.manifest.name} gives no logits; check it by live episodes.")
         temperature = bundle.manifest.decision.temperature
@@ -128,10 +126,9 @@ def steady_confusion(bundle: Bundle, seeds: int, progress: Progress = iter) -> d
     return confusion
 
 
-def _synthetic(bundle: Bundle, board: BoardModel, label: str, seed: int) -> Sample:
+def _play_steady(bundle: Bundle, board: BoardModel, label: str, seed: int) -> Sample:
     signal = SyntheticSignal(f"{label}:{_STEADY_S}", seed=seed, board=board)
-    target = np.zeros(len(bundle.manifest.labels), dtype=np.float32)
-    target[bundle.manifest.labels.index(label)] = 1.0
+    target = np.array([one == label for one in bundle.manifest.labels], dtype=np.float32)
     name = f"{label}/{seed}"
     return Sample(name, "", np.array(list(signal)), target, name, signal.rate_hz)
 
@@ -145,38 +142,36 @@ def live_odours(bundle: Bundle) -> tuple[str, ...]:
 
 
 def run_live_episodes(bundle: Bundle, odour: str, seeds: int, test: LiveTest) -> LiveResult:
-    """Let the nose smell an odour out of clean air, once per seed."""
-    names = tuple(part.split("=")[0] for part in odour.split("+"))
-    right = "+".join(sorted(names))
+    """Play clean air and then an odour to a `Nose`, once per seed."""
+    names = sorted(part.split("=")[0] for part in odour.split("+"))
+    right = "+".join(names)
     answers, after_s = [], []
     for seed in range(seeds):
-        named = [
-            (prediction.t_ms / 1000 - test.air_s, _named(prediction, len(names)))
-            for prediction in _smell(bundle, f"{AIR}:{test.air_s},{odour}:{test.odour_s}", seed)
+        announced = [
+            (prediction.t_ms / 1000 - test.air_s, _announced(prediction, len(names)))
+            for prediction in _play(bundle, f"{AIR}:{test.air_s},{odour}:{test.odour_s}", seed)
         ]
-        last = named[-1][1] if named else ""
+        last = announced[-1][1] if announced else ""
         answers.append(last)
         if last == right:
-            after_s.append(next(t_s for t_s, name in named if name == right and t_s > 0))
-    return LiveResult(odour, names, seeds, tuple(answers), tuple(after_s))
+            after_s.append(next(t_s for t_s, name in announced if name == right and t_s > 0))
+    return LiveResult(odour, right, tuple(answers), tuple(after_s))
 
 
-def _smell(bundle: Bundle, scenario: str, seed: int) -> list[Prediction]:
+def _play(bundle: Bundle, scenario: str, seed: int) -> Iterator[Prediction]:
     signal = SyntheticSignal(scenario, seed=seed, board=board_for(bundle))
     nose = Nose([bundle], rate_hz=signal.rate_hz)
-    said: list[Prediction] = []
     for row, values in enumerate(signal):
         quality = range_quality(values)
         frame = SensorFrame(row, round(row * 1000 / signal.rate_hz), values, quality.copy())
-        said += nose.process(frame).predictions
-    return said
+        yield from nose.process(frame).predictions
 
 
-def _named(prediction: Prediction, n_present: int) -> str:
-    """Return what was announced; of a mixture the components with the largest proportions.
+def _announced(prediction: Prediction, n_present: int) -> str:
+    """Return the announced label; of a mixture the components with the largest proportions.
 
-    As many as were played, as the published top-K recall counts: a mixture model's presence
-    thresholds let through more than there is.
+    As many as were played, as in the published top-K recall: a mixture model's presence
+    thresholds let more components through than there are.
     """
     if prediction.task == "mixture":
         largest = [label for label, _ in prediction.top[:n_present]]
@@ -184,29 +179,26 @@ def _named(prediction: Prediction, n_present: int) -> str:
     return prediction.label or ""
 
 
-def write_cast(results: Sequence[LiveResult], board: str, folder: Path) -> Path:
-    """Put a board's live results into the cast table, leaving the other board's as they are."""
+def write_playable(results: Sequence[LiveResult], board: str, folder: Path) -> Path:
+    """Replace a board's rows in the table of playable odours by its live results."""
     path = folder / PLAYABLE_FILE
-    kept: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
     if path.is_file():
         rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        kept = [row for row in rows if row["board"] != board]
-    ranked = sorted(results, key=lambda result: (-result.right / result.trials, result.odour))
-    fresh = [
+        others = [row for row in rows if row["board"] != board]
+    ranked = sorted(results, key=lambda one: (-one.right / len(one.answers), one.odour))
+    own = [
         {
             "board": board,
             "odour": result.odour,
-            "trials": str(result.trials),
+            "trials": str(len(result.answers)),
             "right": str(result.right),
             "silent": str(result.silent),
             "right_after_s": f"{median(result.right_after_s):g}" if result.right_after_s else "",
         }
         for result in ranked
     ]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(fresh[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted([*kept, *fresh], key=lambda row: row["board"]))
+    write_table(path, sorted([*others, *own], key=lambda row: row["board"]))
     return path
 
 
@@ -220,25 +212,16 @@ def confusion_table(results: Sequence[LiveResult], steady: dict[str, list[str]])
     for result in results:
         answers = steady.get(result.odour, [])
         wrong = [answer for answer in answers if answer != result.odour]
+        right = f"{len(answers) - len(wrong)}/{len(answers)}" if answers else ""
+        live_wrong = [answer for answer in result.answers if answer not in ("", result.name)]
+        after = f"{median(result.right_after_s):.0f} s" if result.right_after_s else ""
         lines.append(
-            f"| {result.odour} "
-            f"| {_share(len(answers) - len(wrong), len(answers))} | {_listed(wrong)} "
-            f"| {_share(result.right, result.trials)} | {result.silent or ''} "
-            f"| {_listed(_wrong(result))} "
-            f"| {f'{median(result.right_after_s):.0f} s' if result.right_after_s else ''} |"
+            f"| {result.odour} | {right} | {_count(wrong)} | {result.right}/{len(result.answers)} "
+            f"| {result.silent or ''} | {_count(live_wrong)} | {after} |"
         )
     return "\n".join(lines)
 
 
-def _wrong(result: LiveResult) -> list[str]:
-    right = "+".join(sorted(result.names))
-    return [answer for answer in result.answers if answer not in ("", right)]
-
-
-def _share(right: int, all_of_them: int) -> str:
-    return f"{right}/{all_of_them}" if all_of_them else ""
-
-
-def _listed(names: Sequence[str]) -> str:
+def _count(names: Sequence[str]) -> str:
     counted = Counter(names).most_common()
     return ", ".join(name if n == 1 else f"{name} x{n}" for name, n in counted)

@@ -1,30 +1,23 @@
-"""Fitting the tables: what went into a recording comes out of the fit."""
+"""The fit of the simulator's tables recovers what the simulator played."""
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import (
-    GAS_SENSORS,
-    RELAXATION_TIMES_S,
-    TableError,
-    load_board,
-    load_playable,
-)
+from hardware.simulator.tables import GAS_SENSORS, RELAXATION_TIMES_S, load_board
+from models.bundle import load_bundle
+from training.simulator.fingerprint_check import LiveTest, run_live_episodes, write_playable
+from training.simulator.fingerprint_tables import fit_tables, write_tables
 from training.simulator.fingerprints import (
     MIXTURE_KIND,
     SUBSTANCE_KIND,
+    band_covariance,
     fit_fingerprint,
-    fit_loadings,
-    fit_tables,
-    write_tables,
 )
 
 
@@ -33,7 +26,7 @@ def _play(scenario: str, seed: int, board: str) -> np.ndarray:
     return np.array(list(islice(iter(signal), 600)), dtype=float)[:, list(GAS_SENSORS)]
 
 
-def test_a_fit_gives_back_the_level_of_what_was_played() -> None:
+def test_the_fit_recovers_the_level_that_was_played() -> None:
     board = load_board()
     fitted = fit_fingerprint(_play("nutmeg:600", 3, "substances"), SUBSTANCE_KIND)
     levels = [one.response + board.clean_air for one in board.fingerprints["nutmeg"]]
@@ -41,7 +34,7 @@ def test_a_fit_gives_back_the_level_of_what_was_played() -> None:
     assert nearest < 0.3
 
 
-def test_a_known_transient_is_found_again() -> None:
+def test_the_fit_recovers_a_known_transient() -> None:
     t_s = np.arange(600.0)
     level = -1 + 1.5 * (1 - np.exp(-t_s / RELAXATION_TIMES_S[1]))
     values = np.full((600, 8), np.nan)
@@ -53,20 +46,20 @@ def test_a_known_transient_is_found_again() -> None:
     assert np.isnan(fitted.level[1:]).all(), "what was not measured has no level"
 
 
-def test_the_trembling_of_what_was_played_is_found_again() -> None:
-    takes = [
+def test_the_fit_recovers_the_fluctuations_that_were_played() -> None:
+    fingerprints = [
         fit_fingerprint(_play("broccoli:600", seed, "substances"), SUBSTANCE_KIND)
         for seed in range(3)
     ]
-    fitted = fit_loadings(takes, SUBSTANCE_KIND)
+    fitted = band_covariance(fingerprints, SUBSTANCE_KIND)
     played = load_board().loadings["broccoli"]
     co = 3
-    fitted_std = np.sqrt(np.sum(fitted[:, co] ** 2))
+    fitted_std = np.sqrt(np.sum(fitted[:, co, co]))
     played_std = np.sqrt(np.sum(played[:, co] ** 2))
     assert fitted_std == pytest.approx(played_std, rel=0.5)
 
 
-def test_a_hung_part_and_a_short_hole_are_no_obstacle() -> None:
+def test_a_dead_channel_and_a_short_gap_do_not_prevent_a_fit() -> None:
     values = _play("almond:600", 1, "substances")
     values[:, 7] = np.nan
     values[100:110, 0] = np.nan
@@ -81,44 +74,21 @@ def test_the_mixture_kind_reads_four_channels_at_ten_hertz() -> None:
     assert np.isfinite(fitted.level).all()
 
 
-@pytest.mark.parametrize("name", ["substances", "mixtures"])
-def test_the_shipped_tables_are_whole(name: str) -> None:
-    board = load_board(name)
-    assert set(board.fingerprints) | {AIR} == set(board.loadings)
-    assert (board.recovery_s > 0).all()
-    assert (board.exponent > 0).all()
-    for fingerprints in board.fingerprints.values():
-        assert all((one.rise_s > 0).all() for one in fingerprints)
-
-
-@pytest.mark.parametrize("name", ["substances", "mixtures"])
-def test_every_odour_of_the_shipped_cast_can_be_played(name: str) -> None:
-    for member in load_playable(name, least_right=0.0):
-        signal = SyntheticSignal(f"{member.odour}:1", board=name)
-        assert len(list(signal)) == round(signal.rate_hz)
-        assert member.right <= member.trials
-
-
-def test_the_substance_cast_holds_odours_that_are_truly_recognised() -> None:
-    cast = load_playable()
-    assert len(cast) >= 10
-    assert all(member.right_after_s is not None for member in cast)
-
-
-def test_missing_tables_are_answered_with_the_command_that_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="scent-train fingerprints"):
-        load_board("substances", tmp_path)
+def test_the_check_names_odours_that_the_shipped_model_recognises(tmp_path: Path) -> None:
+    bundle = load_bundle("mixtures-12", precision="int8")
+    result = run_live_episodes(bundle, "almond", 1, LiveTest(air_s=40.0, odour_s=20.0))
+    assert len(result.answers) == 1
+    assert result.right + result.silent <= 1
+    path = write_playable([result], "mixtures", tmp_path)
+    write_playable([result], "substances", tmp_path)
+    assert [line.split(",")[:2] for line in path.read_text().splitlines()[1:]] == [
+        ["mixtures", "almond"], ["substances", "almond"],
+    ]  # fmt: skip
 
 
 @pytest.mark.data
-def test_the_shipped_tables_are_what_the_command_fits(tmp_path: Path) -> None:
-    data = os.environ.get("SCENTD_DATA")
-    if not data:
-        pytest.skip("SCENTD_DATA does not name the folder of real recordings")
-    folder = next((p for p in (Path(data), Path(data) / "smellnet") if (p / "base").is_dir()), None)
-    if folder is None:
-        pytest.skip(f"{data} holds no base/ folder of recordings")
-    write_tables(fit_tables(folder), tmp_path)
+def test_the_shipped_tables_are_those_that_the_command_fits(tmp_path: Path, smellnet: Path) -> None:
+    write_tables(fit_tables(smellnet), tmp_path)
     fitted, shipped = load_board("substances", tmp_path), load_board("substances")
     np.testing.assert_allclose(fitted.clean_air, shipped.clean_air, rtol=1e-3)
     for substance, fingerprints in shipped.fingerprints.items():
