@@ -68,6 +68,7 @@ class Request:
     transaction: returned in the answer, None if there was none.
     progress: whether the sender wants to be informed of the work's progress.
     fault: why it cannot be done, None if it may be tried.
+    answered: whether an answer is published; not for a request of the process itself.
     """
 
     command: str
@@ -75,6 +76,7 @@ class Request:
     transaction: Transaction = None
     progress: bool = False
     fault: str | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ class Requests:
     def work(self) -> None:
         """Begin all new requests and do one step of everything under way."""
         while (request := self._inbox.next()) is not None:
-            self._begin(request)
+            self.begin(request)
         for job in tuple(self._jobs):
             self._step(job)
 
@@ -266,7 +268,8 @@ class Requests:
             self._refuse(job.request, "The service is stopping; ask again when it is back.")
         self._jobs.clear()
 
-    def _begin(self, request: Request) -> None:
+    def begin(self, request: Request) -> None:
+        """Do a request, or begin its long work."""
         with self._errors_answered(request):
             if request.fault is not None:
                 raise RequestError(request.fault)
@@ -281,7 +284,7 @@ class Requests:
             if isinstance(answer, dict):
                 self._answer(request, OK, data=answer)
                 return
-            if len(self._jobs) >= JOBS_LIMIT:
+            if request.answered and len(self._jobs) >= JOBS_LIMIT:
                 answer.close()
                 raise RequestError(
                     f"{JOBS_LIMIT} requests are under way already. Wait for one to end."
@@ -323,7 +326,6 @@ class Requests:
     def _answer(
         self, request: Request, status: str, *, data: Data | None = None, error: str | None = None
     ) -> None:
-        self._reply(
-            request.command,
-            {"status": status, "data": data, "error": error, "transaction": request.transaction},
-        )
+        if request.answered:
+            answer = {"status": status, "data": data, "error": error}
+            self._reply(request.command, {**answer, "transaction": request.transaction})

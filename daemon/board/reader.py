@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import queue
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from daemon.board.port import Arrival, Chunk
 from daemon.system.signals import Stop
@@ -25,23 +25,31 @@ PATIENCE_S = 0.25
 
 
 class Reader:
-    """Owns the thread that reads the port; a context manager."""
+    """Reads a port in a thread of its own, from `start` to `close`; may be started again.
 
-    def __init__(self, source: SerialSource) -> None:
-        self._source = source
+    Attributes
+    ----------
+    dropped: reads that found no room in the queue.
+    """
+
+    def __init__(self) -> None:
         self._stop = Stop()
         self._queue: queue.Queue[Arrival | None] = queue.Queue(QUEUE_LIMIT)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._executor: ThreadPoolExecutor | None = None
         self._work: Future[None] | None = None
         self.dropped = 0
 
-    def __enter__(self) -> Self:
-        self._work = self._executor.submit(self._read)
-        return self
+    def start(self, source: SerialSource) -> None:
+        """Read a port from now on."""
+        self._stop = Stop()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._work = self._executor.submit(self._read, source, self._stop)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Read no more; `next` still returns what was read before."""
         self._stop.set()
-        self._executor.shutdown()
+        if self._executor is not None:
+            self._executor.shutdown()
 
     def next(self, timeout_s: float) -> Arrival | None:
         """Return the next arrival, None in vain or on `wake`; raise what ended the thread."""
@@ -57,19 +65,19 @@ class Reader:
         with contextlib.suppress(queue.Full):  # then `next` has no reason to wait
             self._queue.put_nowait(None)
 
-    def _read(self) -> None:
-        for arrival in self._source.arrivals(self._stop):
+    def _read(self, source: SerialSource, stop: Stop) -> None:
+        for arrival in source.arrivals(stop):
             if isinstance(arrival, Chunk):
                 try:
                     self._queue.put_nowait(arrival)
                 except queue.Full:
                     self.dropped += 1
             else:
-                self._put_patiently(arrival)
+                self._put_patiently(arrival, stop)
 
-    def _put_patiently(self, arrival: Arrival) -> None:
+    def _put_patiently(self, arrival: Arrival, stop: Stop) -> None:
         """Wait for room: an opening or a loss of the port must not be missed."""
-        while not self._stop.is_set():
+        while not stop.is_set():
             try:
                 self._queue.put(arrival, timeout=PATIENCE_S)
             except queue.Full:

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -74,7 +74,7 @@ FAREWELL_S = 0.7
 """With WRITE_S and FLUSH_S, what stopping may take: SIGTERM has two seconds in all."""
 
 
-class BrokerState(Enum):
+class BrokerState(StrEnum):
     """What the connection is doing, as `health` reports it."""
 
     CONNECTING = "connecting"
@@ -261,8 +261,12 @@ class Publisher:
         # than a service may take to stop: the thread must not hold the process.
         self._thread = threading.Thread(target=_serve, args=(self._desk,), name="mqtt", daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Connect, and from then on keep the connection."""
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:

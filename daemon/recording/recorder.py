@@ -106,8 +106,8 @@ class Recorder:
         The bounds.
     wanted : bool
         Whether to record from the start.
-    tell : callable
-        Hears of a pause, with the reason, and of the resumption, with None.
+    on_change : callable
+        Called with the reason of a pause, and with None when the recording resumes.
     clock : callable
         Seconds of a steady clock.
     """
@@ -118,13 +118,13 @@ class Recorder:
         config: RecordingConfig,
         *,
         wanted: bool = True,
-        tell: Callable[[str | None], None] = lambda _why: None,
+        on_change: Callable[[str | None], None] = lambda _why: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._config = config
         self._wanted = wanted
-        self._tell = tell
+        self._on_change = on_change
         self._clock = clock
         self._log = get_logger("recording")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="recorder")
@@ -323,7 +323,7 @@ class Recorder:
                 f"The recording below {self._folder} pauses: {reason}. Make room, or the folder "
                 "writable; it resumes by itself. Recognition goes on."
             )
-            self._tell(reason)
+            self._on_change(reason)
         self._why = reason
 
     def _resume(self) -> None:
@@ -331,7 +331,7 @@ class Recorder:
             return
         self._why = None
         self._log.warning("recording resumed", file=str(self._path), rows_skipped=self._skipped)
-        self._tell(None)
+        self._on_change(None)
 
     def _get_ready(self) -> None:
         """Mend what an earlier run left, and have the helper's thread before memory is short."""

@@ -1,46 +1,122 @@
-"""Daemon: loading the models again, and applying a new configuration, while recognition runs.
+"""Daemon: a reload: the configuration and the models, read again beside the running recognition.
 
-Long functions here are work in steps (`daemon.system.background.Steps`): they yield while something
-is read, and nothing of the running service has changed when they fail.
+Long functions here are work in steps (`daemon.system.background`): they yield while something is
+loaded, and nothing of the running service has changed when they fail. The service applies the
+result between two readings.
 """
 
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daemon.config.loading import load_config
 from daemon.installed_models.loading import load_models, with_decision
 from daemon.installed_models.store import ModelStore
-from daemon.system.background import Task, in_thread
+from daemon.service.runtime import Runtime
+from daemon.system.background import in_thread
 from hardware.errors import ScentdError
 from models.bundle import verify_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
+    from daemon.board.history import History
     from daemon.config.settings import Config
-    from daemon.system.background import Data, Steps
+    from daemon.system.background import Data
     from models.bundle import Bundle
 
+RELOAD = "reload"
+"""Name of the request."""
 
-NEEDS_A_RESTART = ("state_dir", "outbox")
+NEED_RESTART = ("state_dir", "outbox")
 """Settings that a running service cannot change."""
+
+NEED_RUNTIME = {"rig_id", "source", "models", "live_stride_s", "decision", "exposure"}
+"""Settings that change how smells are recognised, or that calibration and enrolment hold."""
 
 
 class ReloadError(ScentdError):
-    """The configuration cannot be taken on while the service runs; the one in force stays."""
+    """The configuration cannot be applied while the service runs; the active one stays."""
 
 
-def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, None, list[Bundle]]:
-    """Load the configured models; one that runs and is the same on disk is not loaded twice.
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedReload:
+    """Everything that another configuration needs.
+
+    Attributes
+    ----------
+    config: the configuration.
+    changed: names of the settings that differ from the active one's; `models` also if the files of
+        a model differ.
+    runtime: one that has processed the history, None if the running one can stay.
+    """
+
+    config: Config
+    changed: set[str]
+    runtime: Runtime | None
+
+
+def prepare_reload(
+    path: Path,
+    active: Config,
+    running: Sequence[Bundle],
+    history: History,
+    *,
+    teaching: Callable[[], bool],
+) -> Generator[Data, None, PreparedReload]:
+    """Read a configuration and make everything that it needs.
 
     Parameters
     ----------
-    config : Config
-        Which models, and how the rig's owner wants them to decide.
+    path : Path
+        Of the configuration.
+    active : Config
+        The active one.
     running : sequence of Bundle
-        What runs now.
+        The models that run now.
+    history : History
+        The last minutes of readings.
+    teaching : callable
+        Whether the rig is being calibrated or taught: a runtime must not be replaced meanwhile.
+
+    Raises
+    ------
+    ScentdError
+        If something cannot be used.
+    """
+
+    def check_idle() -> None:
+        if teaching():
+            raise ReloadError(
+                "The rig is being calibrated or taught a smell this moment. Let that end, then "
+                "reload."
+            )
+
+    config = load_config(path)
+    check_replaceable(active, config)
+    bundles = yield from load_bundles(config, running)
+    changed = {
+        item.name
+        for item in fields(config)
+        if getattr(config, item.name) != getattr(active, item.name)
+    }
+    if [b.manifest.sha256 for b in bundles] != [b.manifest.sha256 for b in running]:
+        changed.add("models")
+    if not changed & NEED_RUNTIME:
+        return PreparedReload(config, changed, None)
+    check_idle()
+    runtime = Runtime.build(config, bundles, history)
+    runtime.load()
+    yield from runtime.process_history(history)
+    check_idle()
+    return PreparedReload(config, changed, runtime)
+
+
+def load_bundles(config: Config, running: Sequence[Bundle]) -> Generator[Data, None, list[Bundle]]:
+    """Load the configured models; one that runs and is the same on disk is not loaded twice.
 
     Raises
     ------
@@ -50,100 +126,41 @@ def models_again(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
     bundles = []
     store = ModelStore(config.state_dir)
     for name in config.models:
-        # All of it, also of what runs already: a damaged bundle would end the next start.
+        # Running models are verified too: a damaged bundle would prevent the next start.
         manifest = yield from in_thread(
-            lambda name: verify_bundle(store.folder(name)),
-            name,
-            doing=f"checking {name}",
+            lambda name: verify_bundle(store.folder(name)), name, doing=f"checking {name}"
         )
         same = next((b for b in running if b.manifest.files == manifest.files), None)
         if same is not None:
             as_shipped = copy(same)
             as_shipped.manifest = manifest
             bundles.append(with_decision(as_shipped, config.decision))
-            continue
-        loaded = yield from in_thread(
-            load_models, [name], config.decision, store, doing=f"loading {name}"
-        )
-        bundles += loaded
+        else:
+            bundles += yield from in_thread(
+                load_models, [name], config.decision, store, doing=f"loading {name}"
+            )
     return bundles
 
 
-def check_replaceable(running: Config, wanted: Config) -> None:
-    """Refuse what a running service cannot take on, before anything of it is changed.
+def check_replaceable(active: Config, wanted: Config) -> None:
+    """Refuse what a running service cannot apply, before anything of it is changed.
 
     Raises
     ------
     ReloadError
         Naming the setting.
     """
-    for name in NEEDS_A_RESTART:
-        if getattr(wanted, name) != getattr(running, name):
+    for name in NEED_RESTART:
+        if getattr(wanted, name) != getattr(active, name):
             raise ReloadError(
-                f"{name} cannot change while scentd runs: what is not delivered yet lies there. "
+                f"{name} cannot change while scentd runs: undelivered messages lie there. "
                 "Take the change back, or restart scentd: sudo systemctl restart scentd."
             )
     port = None if wanted.source.port is None else Path(wanted.source.port)
-    if wanted.source != running.source and port is not None and port.exists():
-        if port.is_char_device():
-            return
+    if wanted.source == active.source or port is None or not port.exists():
+        return
+    if not port.is_char_device():
         raise ReloadError(
             f"source.port is {port}, which is no serial port. Name the board's port, for example "
             "/dev/ttyUSB0."
         )
-
-
-class ReloadTask:
-    """One reload at a time, whoever asked for it; worked on between two readings."""
-
-    def __init__(self) -> None:
-        self._steps: Task[Data, Data] | None = None
-        self._outcome: Data | ScentdError = {}
-        self._told: Data = {}
-
-    @property
-    def under_way(self) -> bool:
-        """Whether one is."""
-        return self._steps is not None
-
-    def begin(self, steps: Steps) -> None:
-        """Take one on; `work` does it.
-
-        Raises
-        ------
-        ReloadError
-            One is under way already.
-        """
-        if self.under_way:
-            raise ReloadError("The configuration is being read again already. Wait for it to end.")
-        self._steps, self._told = Task(steps), {}
-
-    def work(self) -> Data | ScentdError | None:
-        """Do one step; return how it ended when that was the last one, the error included."""
-        if self._steps is None:
-            return None
-        try:
-            progress = self._steps.step()
-            if progress is not None:
-                self._told = progress
-                return None
-            self._outcome = self._steps.result
-        except (ScentdError, OSError) as error:
-            self._outcome = error if isinstance(error, ScentdError) else ReloadError(str(error))
-        self._steps = None
-        return self._outcome
-
-    def followed(self) -> Steps:
-        """Wait for the one under way as the work of a request, and answer as it ends."""
-        while self.under_way:
-            yield self._told
-        if isinstance(self._outcome, ScentdError):
-            raise self._outcome
-        return self._outcome
-
-    def close(self) -> None:
-        """Give up what is under way; nothing has changed."""
-        if self._steps is not None:
-            self._steps.close()
-            self._steps = None
-            self._outcome = ReloadError("The service is stopping; nothing was changed.")

@@ -1,4 +1,4 @@
-"""Daemon: the rig in one look: the answer to `request/status`.
+"""Daemon: how a rig is: the answer to `request/status`, and a line for `systemctl status`.
 
 Pure: from what the service knows to plain data. Knows no broker and no clock.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daemon.board.monitor import BoardState
 from daemon.mqtt.payloads import quality_names, rounded
+from daemon.mqtt.publisher import BrokerState
 from hardware.frames import Quality
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from models.results import Prediction
 
 STATUS = "status"
-"""The request's name."""
+"""Name of the request."""
 
 _NO_TROUBLE = (Quality.OK, Quality.MISSING, Quality.SPIKE)
 """Of a channel: a board may lack it, and a spike is over with the next reading."""
@@ -37,9 +39,9 @@ def status_summary(
     bundles : iterable of Bundle
         The models that run.
     latest : mapping
-        By model, what it last said.
+        The latest prediction of every model, by its name.
     trouble : str, optional
-        Of the configuration: a reload that was refused.
+        Of the configuration: a reload was refused.
     """
     return {
         "uptime_s": rounded(gauges.uptime_s, 1),
@@ -56,33 +58,62 @@ def status_summary(
         "recording": dict(gauges.recording),
         "calibration": dict(gauges.calibration),
         "models": {
-            bundle.manifest.name: _told_model(bundle, latest.get(bundle.manifest.name))
+            bundle.manifest.name: _model_summary(bundle, latest.get(bundle.manifest.name))
             for bundle in bundles
         },
         "troubles": list(_troubles(gauges, latest.values(), trouble)),
     }
 
 
-def _told_model(bundle: Bundle, said: Prediction | None) -> Data:
-    """Return which version runs and what it last said; nulls before its first word."""
+def status_line(gauges: Gauges, latest: Iterable[Prediction], trouble: str | None) -> str:
+    """Return how the rig is in one line, from what `status_summary` takes."""
+    sentences = [] if trouble is None else [trouble]
+    sentences += [_prediction_sentence(prediction) for prediction in latest]
+    if gauges.board["state"] != BoardState.ONLINE:
+        sentences.append("The board is silent or away.")
+    elif gauges.rate_hz:
+        sentences.append(f"The board sends {gauges.rate_hz:.3g} readings a second.")
+    else:
+        sentences.append("The board sends.")
+    broker, depth = gauges.broker["state"], gauges.outbox.depth
+    waiting = depth and broker != BrokerState.CONNECTED
+    sentences.append(
+        f"The broker is {broker}, {depth} messages wait for it."
+        if waiting
+        else f"The broker is {broker}."
+    )
+    return " ".join(sentences)
+
+
+def _prediction_sentence(prediction: Prediction) -> str:
+    if prediction.components:
+        smell = " + ".join(part.label for part in prediction.components)
+        return f"{prediction.model}: {smell}."
+    if prediction.label is not None and prediction.probability is not None:
+        return f"{prediction.model}: {prediction.label} ({prediction.probability:.0%})."
+    return f"{prediction.model}: {prediction.state}."
+
+
+def _model_summary(bundle: Bundle, latest: Prediction | None) -> Data:
+    """Return a model's version and its latest prediction; nulls before the first one."""
     return {
         "version": bundle.manifest.version,
-        "state": said and str(said.state),
-        "label": said and said.label,
-        "probability": said and rounded(said.probability, 4),
+        "state": latest and str(latest.state),
+        "label": latest and latest.label,
+        "probability": latest and rounded(latest.probability, 4),
         "components": [
             {"label": part.label, "proportion": rounded(part.proportion, 4)}
-            for part in (said.components if said else ())
+            for part in (latest.components if latest else ())
         ],
-        "reason": said and said.reason,
+        "reason": latest and latest.reason,
     }
 
 
-def _troubles(gauges: Gauges, said: Iterable[Prediction], trouble: str | None) -> Iterator[str]:
+def _troubles(gauges: Gauges, latest: Iterable[Prediction], trouble: str | None) -> Iterator[str]:
     """Yield a sentence about everything that is wrong, the gravest first."""
     if gauges.board["why"] is not None:
         yield str(gauges.board["why"])
-    for prediction in said:
+    for prediction in latest:
         if prediction.reason is not None:
             yield f"{prediction.model} is {prediction.state}: {prediction.reason}."
     yield from _channel_troubles(gauges.quality)

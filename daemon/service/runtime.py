@@ -7,7 +7,7 @@ one; its predictions for them are dropped, since the old one made them. Knows no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from daemon.calibrate.live import LiveCalibration
@@ -27,37 +27,32 @@ if TYPE_CHECKING:
     from models.taught_head import TaughtHead
 
 READINGS_A_STEP = 100
-"""Readings of the past that are heard between two looks at the present: less than a period of the
-fastest board, on a Pi."""
+"""Readings of the history that are processed in one step: on a Raspberry Pi that takes less than a
+period of the fastest board."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runtime:
-    """What recognises; make one with `Runtime.made`.
+    """What recognises; make one with `Runtime.build`.
 
     Attributes
     ----------
-    bundles: the models, as the rig's owner wants them to decide.
+    bundles: the models, with the decision settings of the rig's owner.
     nose: from readings to predictions.
-    calibrating: the rig's profile.
-    teaching: what it was taught.
-    heads: by model, what it speaks with, where that is not as shipped.
+    calibration: the rig's profile.
+    enrolment: what the rig was taught.
+    heads: the heads of the models that were taught something, by name.
     """
 
     bundles: tuple[Bundle, ...]
     nose: Nose
-    calibrating: LiveCalibration
-    teaching: Enrolment
-    heads: dict[str, TaughtHead] = field(default_factory=dict)
+    calibration: LiveCalibration
+    enrolment: Enrolment
+    heads: dict[str, TaughtHead]
 
     @classmethod
-    def made(
-        cls,
-        config: Config,
-        bundles: Sequence[Bundle],
-        history: History,
-    ) -> Self:
-        """Return a mind with the rig's profile and what it was taught in force.
+    def build(cls, config: Config, bundles: Sequence[Bundle], history: History) -> Self:
+        """Return a runtime of the rig; `load` applies its profile and what it was taught.
 
         Parameters
         ----------
@@ -66,34 +61,33 @@ class Runtime:
         bundles : sequence of Bundle
             Its models.
         history : History
-            The last minutes, kept by the service.
+            The last minutes of readings, kept by the service.
         """
         nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}
 
-        def speak_with(model: str, head: TaughtHead) -> None:
+        def set_head(model: str, head: TaughtHead) -> None:
             nose.set_head(model, head)
             heads[model] = head
 
-        teaching = Enrolment(
+        enrolment = Enrolment(
             smell_stores(bundles, config.state_dir),
-            speak_with,
+            set_head,
             history=history,
             settings=nose_settings(config),
         )
-        # What was taught is heard through the correction in force.
-        calibrating = LiveCalibration(
+        calibration = LiveCalibration(
             config,
             bundles,
             nose,
             history,
-            lambda: teaching.set_correction(calibrating.correction()),
+            lambda: enrolment.set_correction(calibration.correction()),
         )
-        return cls(tuple(bundles), nose, calibrating, teaching, heads)
+        return cls(tuple(bundles), nose, calibration, enrolment, heads)
 
-    def begin(self) -> None:
-        """Put the profile and what was taught into force."""
-        self.calibrating.load()
+    def load(self) -> None:
+        """Apply the profile and, through its correction, what was taught."""
+        self.calibration.load()
 
     def process_history(self, history: History) -> Steps:
         """Process the readings of the history, and those that arrive meanwhile; yields between.
@@ -102,10 +96,10 @@ class Runtime:
         one at that moment has missed none.
         """
         newest_ms = -1
-        while len(stretch := history.since(newest_ms)):
-            times = stretch.t_ms[:READINGS_A_STEP].tolist()
-            for values, t_ms in zip(stretch.values, times, strict=False):
+        while len(span := history.since(newest_ms)):
+            times = span.t_ms[:READINGS_A_STEP].tolist()
+            for values, t_ms in zip(span.values, times, strict=False):
                 self.nose.process(SensorFrame(0, None, values, range_quality(values)), t_ms=t_ms)
             newest_ms = times[-1]
-            yield {"doing": "hearing the last minutes", "seconds": round(stretch.seconds, 1)}
+            yield {"doing": "hearing the last minutes", "seconds": round(span.seconds, 1)}
         return {}

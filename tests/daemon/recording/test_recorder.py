@@ -134,7 +134,7 @@ def test_closed_segments_are_packed_and_read_the_same(tmp_path: Path) -> None:
 def test_a_full_disk_pauses_it_and_it_resumes_by_itself(tmp_path: Path) -> None:
     told: list[str | None] = []
     clock = Clock()
-    with Recorder(tmp_path, plain(), tell=told.append, clock=clock) as recorder:
+    with Recorder(tmp_path, plain(), on_change=told.append, clock=clock) as recorder:
         fill(recorder, 10)
         with no_byte_more():
             for number in range(10, 20):
@@ -177,7 +177,7 @@ def test_a_segment_that_somebody_removed_is_followed_by_another(tmp_path: Path) 
 
 def test_a_reserve_that_is_not_free_pauses_it(tmp_path: Path) -> None:
     told: list[str | None] = []
-    with Recorder(tmp_path, plain(reserve_mb=1e6), tell=told.append) as recorder:
+    with Recorder(tmp_path, plain(reserve_mb=1e6), on_change=told.append) as recorder:
         fill(recorder, 5)
         assert recorder.report.state is RecorderState.PAUSED
     assert len(told) == 1

@@ -24,8 +24,7 @@ from daemon.config.loading import load_config
 from daemon.config.settings import Config
 from daemon.mqtt.service_client import RequestRefusedError, send_request
 from daemon.sandbox.service_process import ServiceProcessError
-from daemon.service.main import NEEDS_A_MIND
-from daemon.service.reload import NEEDS_A_RESTART
+from daemon.service.reload import NEED_RESTART, NEED_RUNTIME
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import CARD, write_bundle
 from tests.daemon.service.test_main import NO2, predictions, settings
@@ -281,7 +280,7 @@ def test_a_port_that_is_none_is_refused_before_the_one_in_use_is_left(
 
 def test_a_reload_knows_what_to_do_about_every_setting() -> None:
     replaced = {"mqtt", "record", "recording", "log"}
-    known = [*NEEDS_A_MIND, *NEEDS_A_RESTART, *replaced]
+    known = [*NEED_RUNTIME, *NEED_RESTART, *replaced]
     assert sorted(known) == sorted(item.name for item in fields(Config))
 
 
