@@ -20,13 +20,14 @@ import numpy as np
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
-from hardware.health import ChannelHealth
-from models.decimator import Decimator
+from models.conditioning import Conditioner
+from models.decimator import Decimator, decimation_factor
 from models.exposure import Change, ExposureDetector, Phase
 from models.exposure_settings import ExposureSettings
 from models.preprocess import batch_features
+from models.requirements import channel_problem, rate_problem
 from models.taught_head import EXPOSURE_VARIANCE, TaughtSmell
-from models.timing import RateMeter, Timeline, lost_samples
+from models.timing import lost_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,29 +136,21 @@ def prepare_readings(recording: Recording, correction: Correction | None = None)
     `correction` is that of the rig that made it; it is reset before and after.
     """
     nominal_hz = recording.nominal_rate_hz if recording.timestamp_ms is None else None
-    timeline, meter, health = Timeline(nominal_hz), RateMeter(nominal_hz), ChannelHealth()
+    conditioner = Conditioner(nominal_hz, correction, ExposureSettings().forget_after_s)
     if correction is not None:
         correction.reset()
-    values: list[NDArray[np.float32]] = []
-    qualities: list[NDArray[np.uint8]] = []
-    t_ms: list[int] = []
-    for number, frame in enumerate(recording.frames()):
-        now_ms = timeline.stamp(frame, number * 1000.0 / recording.nominal_rate_hz)
-        step_ms = now_ms - t_ms[-1] if t_ms else 0
-        quality = health.assess(frame, now_ms)
-        row = np.where(quality == Quality.OK, frame.values, np.float32(np.nan))
-        values.append(row if correction is None else correction(row, step_ms / 1000.0))
-        qualities.append(quality)
-        t_ms.append(now_ms)
-        if step_ms > 0:
-            meter.observe(step_ms)
+    period_ms = 1000.0 / recording.nominal_rate_hz
+    readings = [
+        conditioner.process(frame, number * period_ms)
+        for number, frame in enumerate(recording.frames())
+    ]
     if correction is not None:
         correction.reset()
     return Readings(
-        np.array(values, np.float32),
-        np.array(qualities, np.uint8),
-        np.array(t_ms, np.int64),
-        meter.rate_hz or recording.nominal_rate_hz,
+        np.array([reading.values for reading in readings], np.float32),
+        np.array([reading.quality for reading in readings], np.uint8),
+        np.array([reading.t_ms for reading in readings], np.int64),
+        conditioner.meter.rate_hz or recording.nominal_rate_hz,
     )
 
 
@@ -281,7 +274,6 @@ def require_space(bundle: Bundle) -> EmbeddingSpace:
 def _missing_channels(bundle: Bundle, quality: NDArray[np.uint8]) -> tuple[str, ...]:
     """Return the model's channels that hardly ever worked; refuse where it needs them."""
     channels = bundle.manifest.preprocessing.channels
-    needs = bundle.manifest.requirements
     faults = {}
     for name in channels:
         column = quality[:, CHANNEL_NAMES.index(name)]
@@ -295,10 +287,7 @@ def _missing_channels(bundle: Bundle, quality: NDArray[np.uint8]) -> tuple[str, 
             f"{', '.join(saturated)} was at its limit for most of the exposure, so the smell "
             "would be learnt from what the sensor could not measure. Hold the sample further away."
         )
-    if (
-        set(faults) & set(needs.required_channels)
-        or len(channels) - len(faults) < needs.min_channels
-    ):
+    if channel_problem(bundle.manifest, faults) is not None:
         names = ", ".join(f"{name} ({fault.name.lower()})" for name, fault in faults.items())
         raise EnrolmentError(
             f"{bundle.manifest.name} cannot learn without {names}. Mend the sensors "
@@ -350,13 +339,10 @@ def _feature_rows(bundle: Bundle, readings: Readings, first: int, end: int) -> I
 
 def _decimation(bundle: Bundle, rate_hz: float) -> int:
     """Return how many readings make one at the model's rate."""
-    wanted_hz = bundle.manifest.preprocessing.rate_hz
-    factor = max(1, round(rate_hz / wanted_hz))
-    low, high = bundle.manifest.rate_ratio
-    if not low <= rate_hz / factor / wanted_hz <= high:
+    problem = rate_problem(bundle.manifest, rate_hz)
+    if problem is not None:
         raise EnrolmentError(
-            f"The readings come at {rate_hz:.3g} Hz, and {bundle.manifest.name} needs "
-            f"{low * wanted_hz:.3g} to {high * wanted_hz:.3g} Hz or a multiple of that. "
+            f"The readings cannot feed {bundle.manifest.name}: {problem}. "
             "Choose a model that fits the board."
         )
-    return factor
+    return decimation_factor(rate_hz, bundle.manifest.preprocessing.rate_hz)

@@ -160,7 +160,7 @@ def _likeliest(
     """Yield the likeliest label of every window."""
     decision, labels = bundle.manifest.decision, head.labels(bundle.manifest.labels)
     for exposure in exposures:
-        scores = head.log_probabilities_many(
+        scores = head.log_probabilities(
             require_space(bundle),
             exposure.logits,
             exposure.embedding,

@@ -1,30 +1,29 @@
-"""Ground floor: which channels of a frame can be believed, beyond what one line can tell.
+"""Ground floor: which channels of a reading are plausible, beyond what one line can show.
 
-May import the channel table, frames and numpy. Pure and incremental: no clock but the
-times it is given, no I/O. Must never know of models or of what a smell is.
+May import the channel table, frames and numpy. Pure and incremental: no clock but the times it is
+given, no I/O. Must know nothing of models or smells.
 
-Quiet is not stuck. In 260 good recordings at 1 Hz and 942 at 10 Hz a Grove channel repeats
-one count for up to 180 s (C2H5OH in clean air), and an MQ part's rounded ppm for a whole
-recording (733 s). So repetition alone convicts nobody; what else the board shows meanwhile
-does:
+Repeated values alone are not a fault. In 260 good recordings at 1 Hz and 942 at 10 Hz a Grove
+channel repeats one count for up to 180 s (C2H5OH in clean air), and an MQ part's rounded ppm for a
+whole recording (733 s). Therefore what the other channels do meanwhile decides:
 
 - A Grove channel is stuck when it repeats while *two* of its three siblings move away: for
   15 s and by 0.25 in log-conductance, for 30 s and by 0.12, or for 60 s and by 0.09. Over
   every constant stretch in those recordings the second-largest movement among the siblings
   was at most 0.14 after 15 s (3,275 stretches), 0.07 after 30 s (528) and 0.05 after 60 s (48).
-  In return a channel frozen in the middle of a recording's steady odour is found within ten
-  minutes in half (NO2, VOC) to three quarters (C2H5OH, CO) of them; at an onset, within 25 s.
-- A Grove channel is stuck when it repeats for half an hour, ten times the longest quiet.
+  A channel that freezes during a steady odour is found within ten minutes in half (NO2, VOC) to
+  three quarters (C2H5OH, CO) of those recordings; at an onset, within 25 s.
+- A Grove channel is stuck when it repeats for half an hour, ten times the longest real stretch.
 - All four Grove channels are stuck when they repeat together for 5 minutes: they share one
   bus and one microcontroller. The longest such stretch in good recordings is 21 s.
 - All BME680 channels are stuck when they repeat together for 20 s: a part that has hung
-  repeats its row for ever, one that lives repeats it for at most 4 s.
-- An MQ part is never called stuck: two counts of ppm resolution leave nothing to judge by.
-- A Grove channel or the BME680's gas resistance has a spike when it leaves both the last
-  believed level and the previous sample by more than 3.5 in its logarithm (a factor of 33).
+  repeats its row for ever, a working one for at most 4 s.
+- An MQ part is never called stuck: two counts of ppm resolution are too coarse to tell.
+- A Grove channel or the BME680's gas resistance has a spike when it differs from both the last
+  plausible level and the previous sample by more than 3.5 in its logarithm (a factor of 33).
   The largest real step is 3.3, in one 10 Hz recording with a loose contact; at 1 Hz it is
-  0.3. Nothing is delayed for it: a jump that stays is believed from its second sample on, so
-  a real step costs one sample. MQ ppm are left out: the MQ-3 steps from 0 to 30 and back.
+  0.3. A jump that stays is accepted from its second sample on, so a real step costs one
+  sample. MQ ppm are left out: the MQ-3 steps from 0 to 30 and back.
 """
 
 from __future__ import annotations
@@ -48,18 +47,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HealthSettings:
-    """When a channel stops being believed; the module's docstring gives the figures' reasons.
+    """Thresholds; the module's docstring gives their reasons.
 
     Attributes
     ----------
     stuck: pairs of seconds of repetition and movement of two siblings meanwhile (as a difference
-        of log-conductances) that convict a Grove channel together, shortest first.
-    stuck_alone_s: repetition that convicts by itself.
-    grove_hung_s: joint repetition of all Grove channels that convicts them all.
-    bme_hung_s: joint repetition of all BME680 channels that convicts them all.
+        of log-conductances) that together show a stuck Grove channel, shortest first.
+    stuck_alone_s: repetition that is enough by itself.
+    grove_hung_s: joint repetition of all Grove channels that shows a hung Grove board.
+    bme_hung_s: joint repetition of all BME680 channels that shows a hung BME680.
     min_repeats: samples that any repetition must have, for slow boards.
-    spike_step: difference of logarithms within one sample that no gas makes.
-    spike_after: believed samples before a spike is judged; boards start with garbage.
+    spike_step: difference of logarithms within one sample that no gas causes.
+    spike_after: plausible samples before a spike can be found; boards start with garbage.
     max_gap_s: a longer silence between frames ends every repetition and forgets every level.
     """
 
@@ -112,7 +111,7 @@ class _Repetition:
         self.restart(0, ())
         self.samples = 0
 
-    def restart(self, t_ms: int, levels: tuple[float, ...]) -> None:
+    def restart(self, t_ms: int, levels: tuple[float, ...] = ()) -> None:
         self.since_ms = t_ms
         self.samples = 1
         self.levels = levels
@@ -123,7 +122,7 @@ class _Repetition:
 
 
 class ChannelHealth:
-    """Judge frames one by one, in constant time.
+    """Assess frames one by one, in constant time.
 
     Parameters
     ----------
@@ -152,7 +151,7 @@ class ChannelHealth:
         self._values: list[float] = [math.nan] * N_CHANNELS
         self._sent_level: list[float] = [math.nan] * N_CHANNELS
         self._level: list[float] = [math.nan] * N_CHANNELS
-        self._believed: list[int] = [0] * N_CHANNELS
+        self._plausible: list[int] = [0] * N_CHANNELS
         self._run = [_Repetition() for _ in _GROVE]
         self._grove_run = _Repetition()
         self._bme_run = _Repetition()
@@ -168,60 +167,54 @@ class ChannelHealth:
 
         Returns
         -------
-        uint8[12], read-only. Verdicts of the decoder stay; only OK channels are judged further.
+        uint8[12], read-only. Only channels that the decoder marked OK are assessed further.
         """
         if frame.restarted or self._after_gap(t_ms):
             self.reset()
         self._last_ms = t_ms
         numbers = frame.values.tolist()
         decoded = frame.quality.tobytes()
-        verdict = bytearray(decoded)
-        moved = self._follow_levels(numbers, verdict)
-        self._find_stuck_grove(moved, verdict, t_ms)
-        self._find_hung_bme(frame, verdict, t_ms)
+        quality = bytearray(decoded)
+        moved = self._find_spikes(numbers, quality)
+        self._find_stuck_grove(moved, quality, t_ms)
+        self._find_hung_bme(frame, quality, t_ms)
         self._values = numbers
-        if verdict == decoded:
+        if quality == decoded:
             return frame.quality
-        return np.frombuffer(bytes(verdict), np.uint8)
+        return np.frombuffer(bytes(quality), np.uint8)
 
     def _after_gap(self, t_ms: int) -> bool:
         last_ms = self._last_ms
         return last_ms is not None and t_ms - last_ms > 1000.0 * self._settings.max_gap_s
 
-    def _follow_levels(self, numbers: list[float], verdict: bytearray) -> set[int]:
-        """Mark spikes, keep every gas channel's level; return the Grove channels that moved."""
+    def _find_spikes(self, numbers: list[float], quality: bytearray) -> set[int]:
+        """Mark spikes and update the levels; return the Grove channels that moved."""
         moved = set()
-        last = self._values
+        last, level, sent = self._values, self._level, self._sent_level
+        step, after = self._settings.spike_step, self._settings.spike_after
         for channel, is_grove, logarithm in _LOGARITHMIC:
+            if quality[channel]:
+                continue
             number = numbers[channel]
-            if verdict[channel]:
-                continue
             if number == last[channel]:
-                self._believe(channel, self._sent_level[channel])
-                continue
-            level = logarithm(number)
-            if self._is_spike(channel, level):
-                verdict[channel] = _SPIKE
+                new = sent[channel]
             else:
-                self._believe(channel, level)
-            self._sent_level[channel] = level
-            if is_grove:
-                moved.add(channel)
+                new = logarithm(number)
+                if is_grove:
+                    moved.add(channel)
+                before, sent[channel] = sent[channel], new
+                if (
+                    abs(new - level[channel]) > step
+                    and abs(new - before) > step
+                    and self._plausible[channel] >= after
+                ):
+                    quality[channel] = _SPIKE
+                    continue
+            level[channel] = new
+            self._plausible[channel] += 1
         return moved
 
-    def _believe(self, channel: int, level: float) -> None:
-        self._level[channel] = level
-        self._believed[channel] += 1
-
-    def _is_spike(self, channel: int, level: float) -> bool:
-        step = self._settings.spike_step
-        return (
-            self._believed[channel] >= self._settings.spike_after
-            and abs(level - self._level[channel]) > step
-            and abs(level - self._sent_level[channel]) > step
-        )
-
-    def _find_stuck_grove(self, moved: set[int], verdict: bytearray, t_ms: int) -> None:
+    def _find_stuck_grove(self, moved: set[int], quality: bytearray, t_ms: int) -> None:
         settings = self._settings
         levels = tuple([self._level[channel] for channel in _GROVE])
         for place, (channel, run) in enumerate(zip(_GROVE, self._run, strict=True)):
@@ -229,45 +222,46 @@ class ChannelHealth:
                 run.restart(t_ms, levels)
                 continue
             run.samples += 1
-            run.stuck = run.stuck or self._convicts(run, levels, place, t_ms)
+            if not run.stuck and run.samples >= settings.min_repeats:
+                run.stuck = self._is_stuck(run, levels, place, t_ms)
             if run.stuck:
-                _mark(verdict, (channel,))
+                _mark(quality, (channel,))
         if moved or not self._grove_run.samples:
-            self._grove_run.restart(t_ms, ())
+            self._grove_run.restart(t_ms)
         else:
             self._grove_run.samples += 1
             if self._grove_run.lasts(t_ms, settings.grove_hung_s, settings.min_repeats):
-                _mark(verdict, _GROVE)
+                _mark(quality, _GROVE)
 
-    def _convicts(self, run: _Repetition, levels: tuple[float, ...], place: int, t_ms: int) -> bool:
+    def _is_stuck(self, run: _Repetition, levels: tuple[float, ...], place: int, t_ms: int) -> bool:
         """Whether a repetition is long enough for what the siblings did meanwhile."""
         settings = self._settings
         lasted_s = (t_ms - run.since_ms) / 1000.0
-        if run.samples < settings.min_repeats or lasted_s < settings.stuck[0][0]:
+        if lasted_s < settings.stuck[0][0]:
             return False
         if lasted_s >= settings.stuck_alone_s:
             return True
-        movement = _siblings_moved(run.levels, levels, place)
+        movement = _sibling_movement(run.levels, levels, place)
         return any(lasted_s >= least_s and movement >= least for least_s, least in settings.stuck)
 
-    def _find_hung_bme(self, frame: SensorFrame, verdict: bytearray, t_ms: int) -> None:
+    def _find_hung_bme(self, frame: SensorFrame, quality: bytearray, t_ms: int) -> None:
         # Compared as bytes: NaN is equal to nothing, yet an absent column repeats.
         row = frame.values.tobytes()[_BME_BYTES]
         if row != self._bme_row:
             self._bme_row = row
-            self._bme_run.restart(t_ms, ())
+            self._bme_run.restart(t_ms)
             return
         self._bme_run.samples += 1
         if self._bme_run.lasts(t_ms, self._settings.bme_hung_s, self._settings.min_repeats):
             present = np.count_nonzero(~np.isnan(np.frombuffer(row, np.float32)))
             if present >= _MIN_BME_CHANNELS:
-                _mark(verdict, _BME)
+                _mark(quality, _BME)
 
 
-def _siblings_moved(before: tuple[float, ...], now: tuple[float, ...], place: int) -> float:
+def _sibling_movement(before: tuple[float, ...], now: tuple[float, ...], place: int) -> float:
     """Return the second-largest movement among the other Grove channels.
 
-    A sibling that had no believable level yet at the beginning counts as one that stayed.
+    A sibling without a plausible level at the beginning counts as one that did not move.
     """
     movements = sorted(
         0.0 if math.isnan(before[i]) else abs(now[i] - before[i])
@@ -277,7 +271,7 @@ def _siblings_moved(before: tuple[float, ...], now: tuple[float, ...], place: in
     return movements[-2]
 
 
-def _mark(verdict: bytearray, channels: tuple[int, ...]) -> None:
+def _mark(quality: bytearray, channels: tuple[int, ...]) -> None:
     for channel in channels:
-        if verdict[channel] == _OK:
-            verdict[channel] = _STUCK
+        if quality[channel] == _OK:
+            quality[channel] = _STUCK

@@ -75,7 +75,7 @@ class Outputs:
         manifest fit; empty where it names none.
     """
 
-    embedding: NDArray[np.float32]
+    embedding: NDArray[np.float32] = field(default_factory=_nothing)
     logits: NDArray[np.float32] = field(default_factory=_nothing)
     proportions: NDArray[np.float32] = field(default_factory=_nothing)
     presence: NDArray[np.float32] = field(default_factory=_nothing)

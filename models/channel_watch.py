@@ -1,14 +1,14 @@
 """Models: which channels can be used, over time.
 
-May import hardware and numpy. Judges nothing itself: quality comes from the decoder and
-from channel health; here it only gains patience, so that one bad line is no fault.
+May import hardware and numpy. Quality comes from the decoder and from channel health; here a
+channel must be unusable for a while before that is a fault.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hardware.channels import CHANNEL_NAMES, N_CHANNELS
+from hardware.channels import CHANNEL_NAMES
 from hardware.frames import Quality
 
 if TYPE_CHECKING:
@@ -16,62 +16,62 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FAULT_AFTER_MS = 3000
-"""A channel unusable for so long is out; shorter is a spike, a lost line or a flicker."""
+"""A channel unusable for this long is a fault; a shorter time is a spike or a damaged line."""
 
 
 class ChannelWatch:
-    """Follows each channel's quality and says which are out, and which the board never had."""
+    """Follows the quality of each channel.
 
-    __slots__ = ("_bad_since", "_last", "_unusable", "out", "seen")
+    Attributes
+    ----------
+    failed: channels of the board that have been unusable for `FAULT_AFTER_MS`.
+    present: channels that have ever sent a number.
+    """
+
+    __slots__ = ("_bad_since", "_quality", "_unusable", "failed", "present")
 
     def __init__(self) -> None:
-        self.out: frozenset[int] = frozenset()
-        """Channels of the board that have been unusable for `FAULT_AFTER_MS`."""
-        self.seen: frozenset[int] = frozenset()
-        """Channels that have ever sent a number."""
-        self._last = b""
+        self.failed: frozenset[str] = frozenset()
+        self.present: frozenset[str] = frozenset()
+        self._quality = b""
         self._unusable: list[int] = []
-        self._bad_since: dict[int, int] = {}
+        self._bad_since: dict[str, int] = {}
 
     def update(self, quality: NDArray[np.uint8], t_ms: int) -> list[int]:
-        """Take a frame's quality; return the indices that are unusable in this very frame."""
+        """Add a reading's quality; return the indices of its unusable channels."""
         now = quality.tobytes()
-        if now != self._last:
-            self._last = now
-            self._unusable = [index for index in range(N_CHANNELS) if now[index] != Quality.OK]
-            self.seen |= {index for index in range(N_CHANNELS) if now[index] != Quality.MISSING}
+        if now != self._quality:
+            self._quality = now
+            self._unusable = [index for index, value in enumerate(now) if value != Quality.OK]
+            self.present |= {
+                name
+                for name, value in zip(CHANNEL_NAMES, now, strict=True)
+                if value != Quality.MISSING
+            }
+            names = [CHANNEL_NAMES[index] for index in self._unusable]
             self._bad_since = {
-                index: self._bad_since.get(index, t_ms)
-                for index in self._unusable
-                if index in self.seen
+                name: self._bad_since.get(name, t_ms) for name in names if name in self.present
             }
         return self._unusable
 
-    def changes(self, t_ms: int) -> tuple[list[int], list[int]]:
-        """Return the channels that went out, and those that came back, since the last call."""
-        if not self._bad_since and not self.out:
+    def changes(self, t_ms: int) -> tuple[list[str], list[str]]:
+        """Return the channels that failed, and those that recovered, since the last call."""
+        if not self._bad_since and not self.failed:
             return [], []
-        out = frozenset(
-            index
-            for index, since_ms in self._bad_since.items()
-            if t_ms - since_ms >= FAULT_AFTER_MS
+        before = self.failed
+        self.failed = frozenset(
+            name for name, since_ms in self._bad_since.items() if t_ms - since_ms >= FAULT_AFTER_MS
         )
-        failed, recovered = sorted(out - self.out), sorted(self.out - out)
-        self.out = out
-        return failed, recovered
+        changed = sorted(before ^ self.failed, key=CHANNEL_NAMES.index)
+        return (
+            [name for name in changed if name in self.failed],
+            [name for name in changed if name in before],
+        )
 
-    def word(self, index: int) -> str:
-        """Return what the channel's number is worth in the newest frame, as one word."""
-        return Quality(self._last[index]).name.lower()
-
-    def absent(self, channels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of `channels` that the board never sent a number of."""
-        return tuple(name for name in channels if CHANNEL_NAMES.index(name) not in self.seen)
+    def quality_name(self, channel: str) -> str:
+        """Return the channel's quality in the newest reading, as a word."""
+        return Quality(self._quality[CHANNEL_NAMES.index(channel)]).name.lower()
 
     def unusable(self, channels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of `channels` that are out, or that the board never had."""
-        return tuple(
-            name
-            for name in channels
-            if (index := CHANNEL_NAMES.index(name)) in self.out or index not in self.seen
-        )
+        """Return those of `channels` that have failed, or that the board never had."""
+        return tuple(name for name in channels if name in self.failed or name not in self.present)

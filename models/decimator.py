@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def decimation_factor(board_hz: float, wanted_hz: float) -> int:
+    """Return how many readings of the board are averaged into one at the wanted rate."""
+    return max(1, round(board_hz / wanted_hz))
+
+
 class Decimator:
     """Averages `factor` consecutive samples into one, NaN-aware, whatever the chunking.
 

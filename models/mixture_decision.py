@@ -15,6 +15,7 @@ from models.substance_decision import N_TOP, Component, FadingMean
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from models.bundle import Outputs
     from models.decision_spec import DecisionSpec
     from models.substance_decision import EvidenceShare
 
@@ -51,11 +52,9 @@ class MixtureDecision:
         best = self._listed(np.arange(len(self._labels)))[:N_TOP]
         return tuple((component.label, component.proportion) for component in best)
 
-    def add(
-        self, proportions: NDArray[np.float32], presence: NDArray[np.float32], share: EvidenceShare
-    ) -> None:
-        """Take one window's proportions[labels] (sum 1) and presence[labels] (0..1)."""
-        both = np.concatenate([proportions, presence]).astype(np.float64)
+    def add(self, outputs: Outputs, share: EvidenceShare) -> None:
+        """Add the model's proportions and presences of one window."""
+        both = np.concatenate([outputs.proportions[0], outputs.presence[0]]).astype(np.float64)
         mean = self._mean.add(both, share)
         self._proportions, self._presences = np.split(mean, 2)
         keep = self._present & (self._presences >= self._thresholds * self._spec.presence_release)

@@ -13,45 +13,40 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
-from hardware.channels import CHANNEL_NAMES
 from hardware.errors import UsageError
-from hardware.health import ChannelHealth
-from models.channel_watch import ChannelWatch
+from models.conditioning import ConditionedReading, Conditioner
 from models.correction import Correction, correction_for
 from models.decision_spec import State
 from models.exposure import Change, ExposureDetector, Phase
 from models.exposure_settings import ExposureSettings
 from models.model_stream import BLOCK_SAMPLES, Block, BlockReader, ModelStream
+from models.requirements import channel_problem, feeding_problem
 from models.results import Event, EventType, Prediction, Step
 from models.substance_decision import state_of
-from models.timing import RateMeter, Timeline, lost_samples
+from models.timing import lost_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
     from models.taught_head import TaughtHead
 
-_EXPOSURE_HZ = 1.0
-"""Rate at which the air is judged: an odour takes seconds, and averaging lowers the noise."""
+_DETECTOR_HZ = 1.0
+"""Rate of the exposure detector: an odour takes seconds, and averaging lowers the noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoseSettings:
-    """What the rig's owner may set.
+    """Settings of the rig's owner.
 
     Attributes
     ----------
     live_stride_s: seconds of stream time between two inferences of a model.
     exposure: when an odour begins and ends.
-    window_from_onset: look only at rows since the onset, so that clean air does not blur it.
+    window_from_onset: use only rows since the onset, without the clean air before it.
     """
 
     live_stride_s: float = 5.0
@@ -67,15 +62,15 @@ class Nose:
 
     Parameters
     ----------
-    bundles: the models, at most one line of predictions each.
-    settings: the owner's.
-    rate_hz: the board's rate where it is given; measured otherwise, from eight differences,
-        while frames wait.
+    bundles: the models.
+    settings: of the rig's owner.
+    rate_hz: the board's rate where it is given; otherwise it is measured from eight time steps,
+        while the readings wait.
     skip_warm_up: the sensors are warm (a recording of a warm board).
     assume_exposed: the recording lies within one exposure, whole (the published layouts).
     timer: seconds of any steady clock, for latencies.
-    correction: of this rig's readings; None takes them as they are.
-    heads: by model, what the rig's owner taught it, hid and renamed.
+    correction: of this rig's readings, or None.
+    heads: by model, the labels that the owner taught, hid and renamed.
     """
 
     def __init__(
@@ -91,49 +86,45 @@ class Nose:
         heads: Mapping[str, TaughtHead] | None = None,
     ) -> None:
         self._bundles = tuple(bundles)
-        self._correction = correction
         self._heads: dict[str, TaughtHead | None] = {}
-        self._renew = False
         self._settings = settings or NoseSettings()
         self._timer = timer
-        self._timeline = Timeline(rate_hz)
-        self._health = ChannelHealth()
-        self._meter = RateMeter(rate_hz)
-        self._watch = ChannelWatch()
-        self._air = ExposureDetector(
+        self._conditioner = Conditioner(rate_hz, correction, self._settings.exposure.forget_after_s)
+        self._watch = self._conditioner.watch
+        self._detector = ExposureDetector(
             self._settings.exposure, skip_warm_up=skip_warm_up, assume_exposed=assume_exposed
         )
-        self._listeners: list[ModelStream] = []
+        self._streams: list[ModelStream] = []
+        self._streams_outdated = True
         self._block = Block()
-        self._air_tap: BlockReader | None = None
-        self._air_awaits = 0
-        self._fed_ms: int | None = None
+        self._detector_reader: BlockReader | None = None
+        self._detector_due = 0
         self._t_ms = 0
         self._frame_seq = 0
-        self._waiting: list[tuple[NDArray[np.float32], NDArray[np.float32], int, int]] = []
+        self._waiting: list[ConditionedReading] = []
         self._events: list[Event] = []
-        self._named = False
+        self._announcing = False
         self._started_s = 0.0
-        self._seen_channels: frozenset[int] = frozenset()
+        self._checked_channels: frozenset[str] = frozenset()
         for model, head in (heads or {}).items():
             self.set_head(model, head)
 
     @property
     def rate_hz(self) -> float | None:
         """The board's rate, None until known."""
-        return self._meter.rate_hz
+        return self._conditioner.meter.rate_hz
 
     @property
     def phase(self) -> Phase:
-        """What is known of the air."""
-        return self._air.phase
+        """The phase of the exposure."""
+        return self._detector.phase
 
     def set_head(self, model: str, head: TaughtHead | None) -> None:
-        """Let a model decide with another head from its next look on, which is at once.
+        """Let a model decide with another head from its next prediction on, which is due at once.
 
         Raises
         ------
-        UsageError: no such model here, or it knows nothing of its embeddings.
+        UsageError: there is no such model here, or it cannot compare its embeddings.
         HeadError: the head does not fit the model's labels.
         """
         bundles = {bundle.manifest.name: bundle for bundle in self._bundles}
@@ -150,24 +141,24 @@ class Nose:
                 )
             head.labels(bundles[model].manifest.labels)
         self._heads[model] = head
-        for listener in self._listeners:
-            if listener.bundle.manifest.name == model:
-                listener.set_head(head)
-                listener.due_ms = self._t_ms
-        self._named = any(listener.announces for listener in self._listeners)
+        for stream in self._streams:
+            if stream.bundle.manifest.name == model:
+                stream.set_head(head)
+                stream.due_ms = self._t_ms
+        self._announcing = any(stream.announces for stream in self._streams)
 
     def set_correction(self, correction: Correction | None) -> None:
-        """Correct readings in another way from the next frame on.
+        """Correct readings in another way from the next one on.
 
-        Features, evidence and what is known of the air start anew, as the same air now has other
-        numbers; sensors that were warm stay so.
+        Features, evidence and the exposure start anew, since the same air now gives other
+        numbers; the sensors stay warm.
         """
         if correction is not None:
             correction.reset()
-        self._correction = correction
+        self._conditioner.correction = correction
         self._waiting.clear()
-        self._air.restart()
-        self._renew = True
+        self._detector.restart()
+        self._streams_outdated = True
 
     def take_over(self, other: Self) -> None:
         """Replace another nose between two readings of its board.
@@ -175,10 +166,9 @@ class Nose:
         Takes over its clock, its channel health and, where the settings are equal, its exposure
         detector. The models of this nose know the board from the readings it processed before.
         """
-        self._timeline = other._timeline
-        self._health = other._health
+        self._conditioner.take_over(other._conditioner)
         if self._settings.exposure == other._settings.exposure:
-            self._air = other._air
+            self._detector = other._detector
 
     def process(
         self, frame: SensorFrame, arrival_ms: float = 0.0, *, t_ms: int | None = None
@@ -192,297 +182,241 @@ class Nose:
         t_ms: the reading's time where it is already known, as in a history; always increasing.
         """
         self._started_s = self._timer()
-        if t_ms is None:
-            t_ms = self._timeline.stamp(frame, arrival_ms)
-        quality = self._health.assess(frame, t_ms)
         self._events = []
-        return Step(frame, t_ms, quality, self._predictions(frame, quality, t_ms), self._events)
-
-    def _predictions(
-        self, frame: SensorFrame, quality: NDArray[np.uint8], t_ms: int
-    ) -> list[Prediction]:
-        """Return the predictions that a reading leads to."""
-        step_ms = 0 if self._fed_ms is None else t_ms - self._fed_ms
-        self._fed_ms = t_ms
-        unusable = self._watch.update(quality, t_ms)
-        measured = frame.values
-        if unusable:
-            measured = measured.copy()
-            measured[unusable] = np.nan
-        values = measured
-        if self._correction is not None:
-            values = self._corrected(self._correction, measured, step_ms / 1000.0)
-        turned = step_ms > 0 and self._meter.observe(step_ms)
-        period_ms = self._meter.period_ms
-        if period_ms is None:
-            self._waiting.append((values, measured, t_ms, frame.frame_seq))
-            return []
-        said: list[Prediction] = []
-        if turned or self._air_tap is None or self._renew:
-            said += self._begin()
-            said += self._catch_up(period_ms)
-        lost = lost_samples(step_ms, period_ms)
-        return said + self._take(values, measured, lost, t_ms, frame.frame_seq)
-
-    def _corrected(
-        self, correction: Correction, values: NDArray[np.float32], step_s: float
-    ) -> NDArray[np.float32]:
-        """Return a frame corrected; what a correction remembers ends with a gap, as all does."""
-        if step_s >= self._settings.exposure.forget_after_s:
-            correction.reset()
-            step_s = 0.0
-        return correction(values, step_s)
+        reading = self._conditioner.process(frame, arrival_ms, t_ms)
+        predictions = self._predictions(reading)
+        return Step(frame, reading.t_ms, reading.quality, predictions, self._events)
 
     def finish(self) -> list[Prediction]:
-        """End the stream; say why nothing could be said of one too short to know its rate."""
+        """End the stream; one too short to measure its rate gives disabled predictions."""
         if not self._waiting:
             return []
         reason = f"{len(self._waiting)} readings are too few to measure the board's rate"
-        *_, self._t_ms, self._frame_seq = self._waiting[-1]
-        return [self._empty(bundle, State.DISABLED, reason) for bundle in self._bundles]
+        self._t_ms, self._frame_seq = self._waiting[-1][:2]
+        return [self._prediction(bundle, State.DISABLED, reason=reason) for bundle in self._bundles]
 
-    def _begin(self) -> list[Prediction]:
-        """Start listening at the rate that is now known."""
-        board_hz = self._meter.rate_hz or _EXPOSURE_HZ
-        self._renew = False
+    def _predictions(self, reading: ConditionedReading) -> list[Prediction]:
+        """Return the predictions that a reading leads to."""
+        period_ms = self._conditioner.meter.period_ms
+        if period_ms is None:
+            self._waiting.append(reading)
+            return []
+        predictions: list[Prediction] = []
+        if reading.rate_changed or self._streams_outdated:
+            predictions += self._start_streams(1000.0 / period_ms)
+            for number, waiting in enumerate(self._waiting):
+                step_ms = waiting.step_ms if number else 0
+                predictions += self._add_sample(waiting, step_ms, period_ms)
+            self._waiting.clear()
+        return predictions + self._add_sample(reading, reading.step_ms, period_ms)
+
+    def _start_streams(self, board_hz: float) -> list[Prediction]:
+        """Start the models' streams at the rate that is now known."""
+        self._streams_outdated = False
         self._block.count = 0
-        self._air_tap = BlockReader(board_hz, _EXPOSURE_HZ, max_hold=3)
-        self._air_awaits = self._air_tap.factor
-        self._named = False
-        self._listeners = [
+        self._detector_reader = BlockReader(board_hz, _DETECTOR_HZ, max_hold=3)
+        self._detector_due = self._detector_reader.factor
+        self._announcing = False
+        self._streams = [
             ModelStream(
                 bundle,
                 board_hz,
                 self._heads.get(bundle.manifest.name),
-                as_measured=self._calibration_of(bundle) is None,
+                as_measured=self._calibration_id(bundle) is None,
             )
             for bundle in self._bundles
         ]
-        said = self._check_channels(anew=True)
-        if self._air.phase is Phase.WARMING_UP:
-            said += self._say_state()
-        return said
+        predictions = self._check_channels(always=True)
+        if self._detector.phase is Phase.WARMING_UP:
+            predictions += self._state_predictions()
+        return predictions
 
-    def _catch_up(self, period_ms: float) -> list[Prediction]:
-        """Take the frames that waited for the rate to be known."""
-        said: list[Prediction] = []
-        before_ms: int | None = None
-        for values, measured, t_ms, frame_seq in self._waiting:
-            lost = 0 if before_ms is None else lost_samples(t_ms - before_ms, period_ms)
-            said += self._take(values, measured, lost, t_ms, frame_seq)
-            before_ms = t_ms
-        self._waiting.clear()
-        return said
-
-    def _take(
-        self,
-        values: NDArray[np.float32],
-        measured: NDArray[np.float32],
-        lost: int,
-        t_ms: int,
-        frame_seq: int,
+    def _add_sample(
+        self, reading: ConditionedReading, step_ms: int, period_ms: float
     ) -> list[Prediction]:
-        """Take one sample of known loss."""
-        self._t_ms, self._frame_seq = t_ms, frame_seq
+        """Add a reading to the block; return the predictions that it leads to."""
+        self._t_ms, self._frame_seq = reading.t_ms, reading.frame_seq
+        lost = lost_samples(step_ms, period_ms)
         block = self._block
-        block.values[block.count] = values
-        block.measured[block.count] = measured
+        block.values[block.count] = reading.values
+        block.measured[block.count] = reading.measured
         block.lost[block.count] = lost
         block.count += 1
-        said: list[Prediction] = []
-        period_ms = self._meter.period_ms or 1.0
+        predictions: list[Prediction] = []
         if lost * period_ms >= self._settings.exposure.forget_after_s * 1000.0:
-            said += self._start_anew()
-        self._air_awaits -= 1 + lost
-        if self._air_awaits <= 0:
-            said += self._judge_air()
-        said += self._check_channels()
+            predictions += self._forget_air()
+        self._detector_due -= 1 + lost
+        if self._detector_due <= 0:
+            predictions += self._detect_exposure()
+        predictions += self._check_channels()
         # Half a period early is on time: the next sample would be later than that.
-        on_time_ms = t_ms + period_ms / 2
-        for listener in self._listeners:
-            if self._is_due(listener, 1 + lost, on_time_ms):
-                said.append(self._speak(listener))
+        on_time_ms = reading.t_ms + period_ms / 2
+        for stream in self._streams:
+            stream.missing_samples -= 1 + lost
+            if self._is_due(stream, on_time_ms):
+                predictions.append(self._predict(stream))
         if block.count == BLOCK_SAMPLES:
             self._empty_block()
-        return said
+        return predictions
 
     def _empty_block(self) -> None:
-        for listener in self._listeners:
-            listener.drain(self._block)
-            listener.rewind()
-        if self._air_tap is not None:
-            self._air_tap.rewind()
+        for stream in self._streams:
+            stream.extend(self._block)
+            stream.rewind()
+        if self._detector_reader is not None:
+            self._detector_reader.rewind()
         self._block.count = 0
 
-    def _is_due(self, listener: ModelStream, samples: int, on_time_ms: float) -> bool:
-        """Whether a model must speak now; its features are up to date then."""
-        awaits = listener.awaits(samples)
-        if listener.disabled or on_time_ms < listener.due_ms:
+    def _is_due(self, stream: ModelStream, on_time_ms: float) -> bool:
+        """Whether a model must predict now; its features are up to date then."""
+        if stream.disabled or on_time_ms < stream.due_ms:
             return False
-        if listener.fault:
+        if stream.fault:
             return True
-        if awaits:
+        if stream.missing_samples > 0:
             return False
-        listener.drain(self._block)
-        return listener.ready
+        stream.extend(self._block)
+        return stream.ready
 
-    def _speak(self, listener: ModelStream) -> Prediction:
-        """Look at a model's window and say what it is now."""
-        listener.due_ms = self._t_ms + round(self._settings.live_stride_s * 1000.0)
-        if listener.fault:
-            return self._empty(listener.bundle, State.FAULT, listener.fault)
-        phase = self._air.phase
-        doubtful = phase is Phase.AMBIENT and not self._air.air_known
+    def _predict(self, stream: ModelStream) -> Prediction:
+        """Return a model's prediction from its window."""
+        bundle = stream.bundle
+        stream.due_ms = self._t_ms + round(self._settings.live_stride_s * 1000.0)
+        if stream.fault:
+            return self._prediction(bundle, State.FAULT, reason=stream.fault)
+        phase = self._detector.phase
+        # Air that only seems clean may be a steady odour older than the start.
+        doubtful = phase is Phase.AMBIENT and not self._detector.air_known
         accumulate = doubtful or phase in (Phase.UNKNOWN, Phase.EXPOSED)
-        window_s = listener.look(self._t_ms, accumulate=accumulate)
-        decision = listener.decision
-        if doubtful and decision.belief >= listener.bundle.manifest.decision.overrule:
-            self._air.presume_odour()
+        window_s = stream.predict(self._t_ms, accumulate=accumulate)
+        decision, spec = stream.decision, bundle.manifest.decision
+        if doubtful and decision.belief >= spec.overrule:
+            self._detector.presume_odour()
         state = state_of(
-            self._air.phase,
-            named=listener.announces,
+            self._detector.phase,
+            named=stream.announces,
             fault=False,
             unrecognised=decision.unrecognised,
         )
         recognised = state is State.RECOGNISED
         label, probability = (recognised and decision.named) or (None, None)
-        self._named = any(item.announces for item in self._listeners)
-        news, turned = listener.news(), listener.turned_unrecognised()
-        if recognised and news is not None:
-            self._note(
-                EventType.RECOGNISED,
-                model=listener.bundle.manifest.name,
-                label=news,
-                probability=probability,
+        self._announcing = any(item.announces for item in self._streams)
+        announced, turned = stream.newly_announced(), stream.newly_unrecognised()
+        model = bundle.manifest.name
+        if recognised and announced is not None:
+            self._add_event(
+                EventType.RECOGNISED, model=model, label=announced, probability=probability
             )
         if state is State.UNRECOGNISED and turned:
-            self._note(EventType.UNRECOGNISED, model=listener.bundle.manifest.name)
+            self._add_event(EventType.UNRECOGNISED, model=model)
         label_set = decision.label_set
-        return Prediction(
-            task=listener.bundle.manifest.task,
-            model=listener.bundle.manifest.name,
-            t_ms=self._t_ms,
-            frame_seq=self._frame_seq,
-            state=state,
+        return self._prediction(
+            bundle,
+            state,
             label=label,
             probability=probability,
             top=decision.top,
             components=decision.components if recognised else (),
             window_s=window_s,
-            channels_missing=self._watch.unusable(listener.spec.channels),
-            latency_ms=(self._timer() - self._started_s) * 1000.0,
-            calibration=self._calibration_of(listener.bundle),
             label_set=label_set,
-            set_coverage=listener.bundle.manifest.decision.set_coverage if label_set else None,
+            set_coverage=spec.set_coverage if label_set else None,
             novelty=decision.novelty,
             descriptors=decision.descriptors if state is State.UNRECOGNISED else (),
         )
 
-    def _calibration_of(self, bundle: Bundle) -> str | None:
-        """Return the id of the profile by which a model's readings are corrected, or None."""
-        correction = correction_for(bundle.manifest.name, self._correction)
-        return None if correction is None else correction.id
-
-    def _judge_air(self) -> list[Prediction]:
-        """Hand the air's samples to the exposure detector and act on what they change."""
-        if self._air_tap is None:
+    def _detect_exposure(self) -> list[Prediction]:
+        """Give the block's new samples to the exposure detector and apply the changes."""
+        if self._detector_reader is None:
             return []
-        self._air_awaits = self._air_tap.factor
-        values, lost = self._air_tap.drain(self._block)
-        said: list[Prediction] = []
+        self._detector_due = self._detector_reader.factor
+        values, lost = self._detector_reader.read(self._block)
+        predictions: list[Prediction] = []
         longest_s = self._settings.exposure.longest_step_s
         for row, gap in zip(values.tolist(), lost.tolist(), strict=True):
-            step_s = min((1 + gap) / self._air_tap.rate_hz, longest_s)
-            change = self._air.update(row, step_s, named=self._named)
+            step_s = min((1 + gap) / self._detector_reader.rate_hz, longest_s)
+            change = self._detector.update(row, step_s, named=self._announcing)
             if change is not None:
-                said += self._turn(change)
-        return said
+                predictions += self._apply_change(change)
+        return predictions
 
-    def _turn(self, change: Change) -> list[Prediction]:
-        """Let a change of the air take effect on evidence and windows, and say it at once."""
+    def _apply_change(self, change: Change) -> list[Prediction]:
+        """Apply a change of the air to evidence and windows; predictions are due at once."""
         if change is Change.ONSET:
-            self._note(EventType.ONSET)
+            self._add_event(EventType.ONSET)
         elif change is Change.ENDED:
-            self._note(EventType.ENDED)
-        cuts = change is Change.SETTLED or (
+            self._add_event(EventType.ENDED)
+        starts_evidence = change is Change.SETTLED or (
             change is Change.ONSET and self._settings.window_from_onset
         )
-        # Air that only seems clean may yet be an odour older than the start.
-        keeps_evidence = not self._air.air_known and change in (Change.CLEAN, Change.ENDED)
-        self._named &= keeps_evidence
-        for listener in self._listeners:
-            listener.drain(self._block)
-            listener.due_ms = self._t_ms
-            if cuts:
-                listener.cut()
+        # Air that only seems clean may be a steady odour older than the start.
+        keeps_evidence = not self._detector.air_known and change in (Change.CLEAN, Change.ENDED)
+        self._announcing &= keeps_evidence
+        for stream in self._streams:
+            stream.extend(self._block)
+            stream.due_ms = self._t_ms
+            if starts_evidence:
+                stream.start_evidence()
             if not keeps_evidence:
-                listener.forget()
-        return self._say_state()
+                stream.discard_evidence()
+        return self._state_predictions()
 
-    def _start_anew(self) -> list[Prediction]:
-        """After a long gap nothing is known of the air."""
-        self._air.reset()
-        self._named = False
-        for listener in self._listeners:
-            listener.forget()
-        return self._say_state()
+    def _forget_air(self) -> list[Prediction]:
+        """After a long gap the air, and all evidence, are unknown."""
+        self._detector.reset()
+        self._announcing = False
+        for stream in self._streams:
+            stream.discard_evidence()
+        return self._state_predictions()
 
-    def _say_state(self) -> list[Prediction]:
-        """Say the state for the models whose window is still too short to be looked at.
+    def _state_predictions(self) -> list[Prediction]:
+        """Return the state for the models whose window is still too short for a prediction.
 
         `sensing` waits for the first window: there is nothing to show for it before.
         """
-        state = state_of(self._air.phase, named=False, fault=False)
+        state = state_of(self._detector.phase, named=False, fault=False)
         if state is State.SENSING:
             return []
         return [
-            self._empty(listener.bundle, state, None)
-            for listener in self._listeners
-            if not listener.ready and not listener.disabled and not listener.fault
+            self._prediction(stream.bundle, state)
+            for stream in self._streams
+            if not stream.ready and not stream.disabled and not stream.fault
         ]
 
-    def _check_channels(self, *, anew: bool = False) -> list[Prediction]:
-        """Follow channels that fail or come back: events, faults and disabled models."""
-        failed, recovered = self._watch.changes(self._t_ms)
-        if not (anew or failed or recovered or self._watch.seen != self._seen_channels):
+    def _check_channels(self, *, always: bool = False) -> list[Prediction]:
+        """Follow channels that fail or recover: events, faults and disabled models."""
+        watch = self._watch
+        failed, recovered = watch.changes(self._t_ms)
+        if not (always or failed or recovered or watch.present != self._checked_channels):
             return []
-        self._seen_channels = self._watch.seen
-        for index in failed:
-            self._note(
-                EventType.CHANNEL_FAULT,
-                channel=CHANNEL_NAMES[index],
-                detail=self._watch.word(index),
-            )
-        for index in recovered:
-            self._note(EventType.CHANNEL_RECOVERED, channel=CHANNEL_NAMES[index])
-        said = []
-        for listener in self._listeners:
-            disabled = listener.rate_problem() or listener.absence_problem(self._watch)
-            if disabled is not None and disabled != listener.disabled:
-                said.append(self._empty(listener.bundle, State.DISABLED, disabled))
-            listener.disabled = disabled
-            fault = listener.fault_problem(self._watch)
-            if fault != listener.fault:
-                listener.fault = fault
-                listener.due_ms = self._t_ms
-        return said
+        self._checked_channels = watch.present
+        for name in failed:
+            self._add_event(EventType.CHANNEL_FAULT, channel=name, detail=watch.quality_name(name))
+        for name in recovered:
+            self._add_event(EventType.CHANNEL_RECOVERED, channel=name)
+        predictions = []
+        for stream in self._streams:
+            manifest = stream.bundle.manifest
+            disabled = feeding_problem(manifest, watch.present, self.rate_hz)
+            if disabled is not None and disabled != stream.disabled:
+                predictions.append(self._prediction(stream.bundle, State.DISABLED, reason=disabled))
+            stream.disabled = disabled
+            unusable = watch.unusable(manifest.preprocessing.channels)
+            fault = channel_problem(manifest, unusable, "cannot use")
+            if fault != stream.fault:
+                stream.fault = fault
+                stream.due_ms = self._t_ms
+        return predictions
 
-    def _note(
-        self,
-        kind: EventType,
-        *,
-        model: str | None = None,
-        label: str | None = None,
-        probability: float | None = None,
-        channel: str | None = None,
-        detail: str | None = None,
-    ) -> None:
-        self._events.append(
-            Event(kind, self._t_ms, self._frame_seq, model, label, probability, channel, detail)
-        )
+    def _calibration_id(self, bundle: Bundle) -> str | None:
+        """Return the id of the profile that corrects a model's readings, or None."""
+        correction = correction_for(bundle.manifest.name, self._conditioner.correction)
+        return None if correction is None else correction.id
 
-    def _empty(self, bundle: Bundle, state: State, reason: str | None) -> Prediction:
-        """Return a prediction of a model that has no window to speak of."""
+    def _add_event(self, kind: EventType, **details: Any) -> None:
+        self._events.append(Event(kind, self._t_ms, self._frame_seq, **details))
+
+    def _prediction(self, bundle: Bundle, state: State, **details: Any) -> Prediction:
+        """Return a prediction of the newest reading."""
         return Prediction(
             task=bundle.manifest.task,
             model=bundle.manifest.name,
@@ -491,6 +425,6 @@ class Nose:
             state=state,
             channels_missing=self._watch.unusable(bundle.manifest.preprocessing.channels),
             latency_ms=(self._timer() - self._started_s) * 1000.0,
-            reason=reason,
-            calibration=self._calibration_of(bundle),
+            calibration=self._calibration_id(bundle),
+            **details,
         )

@@ -1,7 +1,7 @@
 """Models: whether a board, or a recording of one, can feed a model.
 
-Pure. The nose decides the same live, frame by frame; here it is asked beforehand,
-to choose a model or to explain a refusal.
+Pure. The one rule for the running nose, `scentd check`, `scentd replay` and enrolment. A problem
+is half a sentence that ends "... cannot feed the model: PROBLEM."
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hardware.errors import ScentdError
+from models.decimator import decimation_factor
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CannotFeedError(ScentdError):
-    """The board lacks channels that the model needs, or sends too slowly for it."""
+    """The board lacks channels that the model needs, or its rate does not suit the model."""
 
 
 def missing_channels(manifest: Manifest, present: Collection[str]) -> tuple[str, ...]:
@@ -25,37 +26,53 @@ def missing_channels(manifest: Manifest, present: Collection[str]) -> tuple[str,
     return tuple(name for name in manifest.preprocessing.channels if name not in present)
 
 
-def shortfall(manifest: Manifest, present: Collection[str], rate_hz: float | None) -> str | None:
-    """Return why a board cannot feed a model, as half a sentence; None if it can.
+def feeding_problem(
+    manifest: Manifest, present: Collection[str], rate_hz: float | None
+) -> str | None:
+    """Return why a board cannot feed a model, None if it can.
 
     Parameters
     ----------
-    manifest : Manifest
-        The model's.
-    present : collection of str
-        Channels that the board sends.
-    rate_hz : float or None
-        The board's rate; None skips that question.
+    manifest: of the model.
+    present: channels that the board sends.
+    rate_hz: readings per second; None leaves the rate out.
     """
-    needs = manifest.requirements
-    missing = missing_channels(manifest, present)
-    required = [name for name in missing if name in needs.required_channels]
-    if required:
-        return f"the board has no {', '.join(required)}, which the model cannot do without"
-    left = len(manifest.preprocessing.channels) - len(missing)
-    if left < needs.min_channels:
-        return (
-            f"the board has no {', '.join(missing)}; with {left} channels the model has fewer "
-            f"than the {needs.min_channels} it needs"
-        )
-    if rate_hz is None:
-        return None
+    problem = None if rate_hz is None else rate_problem(manifest, rate_hz)
+    return problem or channel_problem(manifest, missing_channels(manifest, present))
+
+
+def rate_problem(manifest: Manifest, rate_hz: float) -> str | None:
+    """Return why a board's rate cannot feed a model, None if it can."""
     wanted_hz = manifest.preprocessing.rate_hz
     low, high = manifest.rate_ratio
-    after_hz = rate_hz / max(1, round(rate_hz / wanted_hz))
-    if low <= after_hz / wanted_hz <= high:
+    if low <= rate_hz / decimation_factor(rate_hz, wanted_hz) / wanted_hz <= high:
         return None
     return (
         f"the board sends {rate_hz:.3g} readings a second, the model needs {low * wanted_hz:.3g} "
         f"to {high * wanted_hz:.3g} or a multiple of that"
+    )
+
+
+def channel_problem(
+    manifest: Manifest, missing: Collection[str], reason: str = "the board has no"
+) -> str | None:
+    """Return why a model cannot do without its channels in `missing`, None if it can.
+
+    Parameters
+    ----------
+    manifest: of the model.
+    missing: its channels that are not there, or cannot be used.
+    reason: what the names of the channels follow.
+    """
+    needs = manifest.requirements
+    required = [name for name in missing if name in needs.required_channels]
+    if required:
+        return f"{reason} {', '.join(required)}, which the model cannot do without"
+    total = len(manifest.preprocessing.channels)
+    left = total - len(missing)
+    if left >= needs.min_channels:
+        return None
+    return (
+        f"{reason} {', '.join(missing)}, and with {left} of {total} channels the model has fewer "
+        f"than the {needs.min_channels} it needs"
     )

@@ -8,7 +8,7 @@ manifest or the rig's configuration (`DecisionSpec`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from models.softmax import log_softmax
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from models.bundle import Outputs
     from models.embedding_space import EmbeddingSpace
     from models.taught_head import TaughtHead
 
@@ -58,11 +59,6 @@ class Component(NamedTuple):
     high: float | None = None
 
 
-def log_probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """Return the log-softmax of logits[labels] / temperature."""
-    return log_softmax(logits.astype(np.float64) / temperature)
-
-
 class FadingMean:
     """A mean over windows that forgets, and how many independent windows it is worth.
 
@@ -94,26 +90,6 @@ class FadingMean:
         self._sum = np.zeros_like(self._sum)
         self._weight = 0.0
         self.independent = 0.0
-
-
-def _nothing() -> NDArray[np.float32]:
-    return np.empty(0, dtype=np.float32)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ModelOutput:
-    """What a substance model gives of one window, beside its logits.
-
-    Attributes
-    ----------
-    logits: float32[labels].
-    embedding: float32[D]; needed where the decision has a space.
-    descriptors: float32[descriptors], empty where the model has none.
-    """
-
-    logits: NDArray[np.float32]
-    embedding: NDArray[np.float32] = field(default_factory=_nothing)
-    descriptors: NDArray[np.float32] = field(default_factory=_nothing)
 
 
 class SubstanceDecision:
@@ -198,7 +174,7 @@ class SubstanceDecision:
     @property
     def unrecognised(self) -> bool:
         """Whether the evidence is for none of the labels."""
-        return self._strange
+        return self._unrecognised
 
     @property
     def descriptors(self) -> tuple[tuple[str, float], ...]:
@@ -208,15 +184,16 @@ class SubstanceDecision:
         best = np.argsort(-self._fitting, kind="stable")[:N_TOP]
         return tuple((self._descriptor_names[index], float(self._fitting[index])) for index in best)
 
-    def add(self, heard: ModelOutput, share: EvidenceShare) -> NDArray[np.float64]:
-        """Take what the model gives of one window; return the posterior[labels] with it."""
-        mean = self._mean.add(self._log_probabilities(heard), share)
+    def add(self, outputs: Outputs, share: EvidenceShare) -> NDArray[np.float64]:
+        """Add the model's outputs of one window; return the posterior[labels] with it."""
+        mean = self._mean.add(self._log_probabilities(outputs)[0], share)
         spec = self._spec
         effective = spec.evidence_floor + spec.evidence_factor * self._mean.independent
-        self._posterior = np.exp(log_probabilities((mean * effective).astype(np.float32), 1.0))
-        self._judge_novelty(heard, share)
+        self._posterior = np.exp(log_softmax((mean * effective).astype(np.float32)))
+        self._update_novelty(outputs, share)
         if self._descriptor_names:
-            self._fitting = self._descriptor_mean.add(heard.descriptors.astype(np.float64), share)
+            fit = outputs.descriptors[0].astype(np.float64)
+            self._fitting = self._descriptor_mean.add(fit, share)
         self._announce(self._posterior)
         return self._posterior
 
@@ -232,8 +209,8 @@ class SubstanceDecision:
         self._named: int | None = None
         self._candidate: int | None = None
         self._run = 0
-        self._strange = False
-        self._strange_run = 0
+        self._unrecognised = False
+        self._turning_run = 0
 
     @property
     def belief(self) -> float:
@@ -258,39 +235,31 @@ class SubstanceDecision:
         pairs = [(self._labels[index], float(self._posterior[index])) for index in order]
         return [pair for pair in pairs if pair[1] >= least and pair[1] > 0]
 
-    def _log_probabilities(self, heard: ModelOutput) -> NDArray[np.float64]:
-        temperature = self._spec.temperature
+    def _log_probabilities(self, outputs: Outputs) -> NDArray[np.float64]:
+        spec = self._spec
         if self._head is None or self._space is None:
-            return log_probabilities(heard.logits, temperature)
+            return log_softmax(outputs.logits, spec.temperature)
         return self._head.log_probabilities(
-            self._space,
-            heard.logits,
-            heard.embedding,
-            temperature,
-            self._spec.head_temperature,
+            self._space, outputs.logits, outputs.embedding, spec.temperature, spec.head_temperature
         )
 
-    def _judge_novelty(self, heard: ModelOutput, share: EvidenceShare) -> None:
-        """Follow the novelty, and whether it has lasted long enough to be said."""
+    def _update_novelty(self, outputs: Outputs, share: EvidenceShare) -> None:
+        """Update the novelty, and whether it has lasted long enough for `unrecognised`."""
         spec = self._spec
         if self._space is None or spec.novelty is None:
             return
         taught = () if self._head is None else self._head.taught
         value = novelty.score(
-            spec.novelty,
-            self._space,
-            heard.embedding[np.newaxis],
-            heard.logits[np.newaxis],
-            taught=taught,
+            spec.novelty, self._space, outputs.embedding, outputs.logits, taught=taught
         )
         self._novelty = float(self._novelty_mean.add(value, share)[0])
         ripe = self._novelty_mean.independent >= spec.unknown_after
-        turns = (self._is_novel() and ripe) != self._strange
-        self._strange_run = self._strange_run + 1 if turns else 0
-        if self._strange_run >= spec.unknown_confirm:
-            self._strange = not self._strange
-            self._strange_run = 0
-            if self._strange:
+        turns = (self._is_novel() and ripe) != self._unrecognised
+        self._turning_run = self._turning_run + 1 if turns else 0
+        if self._turning_run >= spec.unknown_confirm:
+            self._unrecognised = not self._unrecognised
+            self._turning_run = 0
+            if self._unrecognised:
                 self._named = self._candidate = None
                 self._run = 0
 
@@ -301,7 +270,7 @@ class SubstanceDecision:
     def _announce(self, posterior: NDArray[np.float64]) -> None:
         best = int(posterior.argmax())
         sure = posterior[best] >= self._announce_at[best]
-        sure = bool(sure and not self._is_novel() and not self._strange)
+        sure = bool(sure and not self._is_novel() and not self._unrecognised)
         named = self._named
         if named is not None:
             overtaken = sure and best != named

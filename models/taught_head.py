@@ -149,24 +149,6 @@ class TaughtHead:
         temperature: float,
         head_temperature: float,
     ) -> NDArray[np.float64]:
-        """Return the log-probabilities float64[labels + taught] of one window, summing to 1.
-
-        As `log_probabilities_many`, for logits[labels] and embedding[D].
-        """
-        rows = self.log_probabilities_many(
-            space, logits[np.newaxis], embedding[np.newaxis], temperature, head_temperature
-        )
-        one: NDArray[np.float64] = rows[0]
-        return one
-
-    def log_probabilities_many(
-        self,
-        space: EmbeddingSpace,
-        logits: NDArray[np.float32],
-        embedding: NDArray[np.float32],
-        temperature: float,
-        head_temperature: float,
-    ) -> NDArray[np.float64]:
         """Return the log-probabilities float64[windows, labels + taught], each row summing to 1.
 
         Taught label k has the probability of a linear discriminant over the means of all labels,

@@ -23,7 +23,7 @@ from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
 from hardware.protocol import LineDecoder
-from models.requirements import CannotFeedError, shortfall
+from models.requirements import CannotFeedError, feeding_problem
 
 if TYPE_CHECKING:
     import argparse
@@ -185,7 +185,7 @@ def _model(name: str, config: Config, board: _Heard | None) -> str:
     )
     if board is None:
         return told
-    problem = shortfall(manifest, board.channels, board.rate_hz)
+    problem = feeding_problem(manifest, board.channels, board.rate_hz)
     if problem is not None:
         raise CannotFeedError(
             f"{told}, but this board cannot feed it: {problem}. Leave it out of models, or set "

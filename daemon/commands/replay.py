@@ -36,7 +36,7 @@ from hardware.recording import (
 from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
-from models.requirements import CannotFeedError, missing_channels, shortfall
+from models.requirements import CannotFeedError, feeding_problem, missing_channels
 
 if TYPE_CHECKING:
     import argparse
@@ -236,7 +236,7 @@ def _chosen(file: str, recording: Recording, model: str | None, config: Config |
     bundles = [with_decision(_loaded(name), decision) for name in names]
     present = present_channels(recording)
     problems = [
-        shortfall(bundle.manifest, present, recording.nominal_rate_hz) for bundle in bundles
+        feeding_problem(bundle.manifest, present, recording.nominal_rate_hz) for bundle in bundles
     ]
     fed = [bundle for bundle, problem in zip(bundles, problems, strict=True) if problem is None]
     if not fed:

@@ -92,5 +92,5 @@ def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str
     assert problems == []
     assert bundle.space is not None
     lesson = learn(bundle, prepare_readings(record_smell(folder, change, seed=99)))
-    said = head.log_probabilities_many(bundle.space, lesson.logits, lesson.embedding, 1.0, 0.1)
+    said = head.log_probabilities(bundle.space, lesson.logits, lesson.embedding, 1.0, 0.1)
     return head.labels(bundle.manifest.labels)[int(said.mean(axis=0).argmax())]

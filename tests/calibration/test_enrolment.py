@@ -70,17 +70,17 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
         return seen[-1]
 
     monkeypatch.setattr(bundle, "run", overheard)
-    listener, block = ModelStream(bundle, 1.0), Block()
+    stream, block = ModelStream(bundle, 1.0), Block()
     rows = 0
     for row, sample in enumerate(whole.values):
         block.values[row], block.lost[row] = sample, whole.lost[row]
         if row == first:
-            listener.cut()
+            stream.start_evidence()
         block.count = row + 1
-        listener.drain(block)
+        stream.extend(block)
         rows += 1 + int(whole.lost[row]) if row >= first else 0
         if rows in (10, 20, 30):
-            listener.look(row * 1000, accumulate=True)
+            stream.predict(row * 1000, accumulate=True)
     np.testing.assert_allclose(
         lesson.embedding[:3], np.concatenate([outputs.embedding for outputs in seen]), atol=0.01
     )
@@ -159,7 +159,7 @@ def test_a_board_too_slow_for_the_model_cannot_teach_it(bundle: Bundle, tmp_path
     slow = prepare_readings(
         write_recording(tmp_path / "slow.csv", smell_readings(PETROL), step_ms=5000)
     )
-    with pytest.raises(EnrolmentError, match=r"0\.2 Hz"):
+    with pytest.raises(EnrolmentError, match=r"0\.2 readings a second"):
         learn(bundle, slow)
 
 

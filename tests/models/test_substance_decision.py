@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.bundle import Outputs
 from models.decision_spec import DecisionSpec, LabelRule, State
 from models.embedding_space import EmbeddingSpace
 from models.exposure import Phase
 from models.mixture_decision import MixtureDecision
+from models.softmax import log_softmax
 from models.substance_decision import (
     EvidenceShare,
-    ModelOutput,
     SubstanceDecision,
-    log_probabilities,
     state_of,
 )
 from models.taught_head import TaughtHead, TaughtSmell
@@ -36,12 +37,13 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum()
 
 
-def window(logits: list[float]) -> np.ndarray:
+def window(logits: Any) -> np.ndarray:
     return np.array(logits, dtype=np.float32)
 
 
-def heard(logits: list[float]) -> ModelOutput:
-    return ModelOutput(window(logits))
+def outputs(logits: Any, embedding: Any = ()) -> Outputs:
+    """Return what a substance model gives of one window."""
+    return Outputs(window([embedding]), window([logits]))
 
 
 @given(
@@ -77,7 +79,7 @@ def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mea
         share = EvidenceShare(
             0.0 if number == 0 else stride_s, filled, filled if number == 0 else fresh
         )
-        posterior = decision.add(heard(logits), share)
+        posterior = decision.add(outputs(logits), share)
     ages = stride_s * np.arange(len(windows))[::-1]
     fade = np.exp(-ages / memory_s)
     log_p = np.array([np.log(softmax(window(w).astype(float) / temperature)) for w in windows])
@@ -93,8 +95,8 @@ def test_a_full_window_outweighs_the_half_filled_one_that_it_holds() -> None:
     spec = dataclasses.replace(spec, evidence_floor=1.0, evidence_factor=0.0)
     decision = SubstanceDecision(LABELS, spec)
     half, full = window([1, 0, 0, 0, 0, 0, 0]), window([0, 1, 0, 0, 0, 0, 0])
-    decision.add(ModelOutput(half), EvidenceShare(0, 0.5, 0.5))
-    posterior = decision.add(ModelOutput(full), EvidenceShare(0, 1, 0.5))
+    decision.add(outputs(half), EvidenceShare(0, 0.5, 0.5))
+    posterior = decision.add(outputs(full), EvidenceShare(0, 1, 0.5))
     weight = 0.5**4
     expected = softmax((weight * half + full) / (weight + 1))
     np.testing.assert_allclose(posterior, expected, atol=1e-6)
@@ -103,14 +105,14 @@ def test_a_full_window_outweighs_the_half_filled_one_that_it_holds() -> None:
 def test_a_full_window_may_be_taken_at_its_word() -> None:
     spec = dataclasses.replace(SPEC, temperature=2.0, evidence_floor=0.4, evidence_factor=0.6)
     decision = SubstanceDecision(LABELS, spec)
-    posterior = decision.add(heard([2, 1, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
+    posterior = decision.add(outputs([2, 1, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
     np.testing.assert_allclose(posterior, softmax(np.array([1, 0.5, 0, 0, 0, 0, 0])), atol=1e-6)
 
 
 def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
     beliefs = [
         SubstanceDecision(LABELS, SPEC).add(
-            heard([3, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, part, part)
+            outputs([3, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, part, part)
         )[0]
         for part in (0.2, 0.5, 1.0)
     ]
@@ -120,8 +122,8 @@ def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
 
 def test_the_same_samples_again_add_nothing() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
-    first = decision.add(heard([1, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1)).copy()
-    again = decision.add(heard([1, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 0))
+    first = decision.add(outputs([1, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1)).copy()
+    again = decision.add(outputs([1, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 0))
     np.testing.assert_allclose(again, first, atol=1e-9)
 
 
@@ -129,7 +131,7 @@ def test_fresh_samples_that_agree_make_it_surer() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     beliefs = [
         decision.add(
-            heard([1, 0, 0, 0, 0, 0, 0]),
+            outputs([1, 0, 0, 0, 0, 0, 0]),
             EvidenceShare(0 if n == 0 else 50, 1, 1 if n == 0 else 0.5),
         )[0]
         for n in range(6)
@@ -141,7 +143,9 @@ def test_a_label_is_announced_after_confirming_and_not_before() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, confirm=3))
     named = []
     for number in range(4):
-        decision.add(heard([6, 0, 0, 0, 0, 0, 0]), EvidenceShare(0 if number == 0 else 5, 1, 0.05))
+        decision.add(
+            outputs([6, 0, 0, 0, 0, 0, 0]), EvidenceShare(0 if number == 0 else 5, 1, 0.05)
+        )
         named.append(decision.named and decision.named[0])
     assert named == [None, None, "a", "a"]
 
@@ -161,7 +165,7 @@ def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
     for probability in (0.7, 0.5, 0.45, 0.3, 0.5):
         rest = (1 - probability) / 6
         logits = np.log([probability, *[rest] * 6])
-        decision.add(heard(list(logits)), EvidenceShare(5, 1, 0.05))
+        decision.add(outputs(list(logits)), EvidenceShare(5, 1, 0.05))
         names.append(decision.announced)
     assert names == ["a", "a", "a", None, None]
 
@@ -169,11 +173,13 @@ def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
 def test_another_label_takes_over_once_it_is_sure() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, memory_s=20.0))
     for number in range(6):
-        decision.add(heard([6, 0, 0, 0, 0, 0, 0]), EvidenceShare(0 if number == 0 else 5, 1, 0.05))
+        decision.add(
+            outputs([6, 0, 0, 0, 0, 0, 0]), EvidenceShare(0 if number == 0 else 5, 1, 0.05)
+        )
     assert decision.announced == "a"
     seen = set()
     for _ in range(20):
-        decision.add(heard([0, 6, 0, 0, 0, 0, 0]), EvidenceShare(5, 1, 0.05))
+        decision.add(outputs([0, 6, 0, 0, 0, 0, 0]), EvidenceShare(5, 1, 0.05))
         seen.add(decision.announced)
     assert decision.announced == "b"
     assert seen <= {"a", "b", None}
@@ -182,24 +188,24 @@ def test_another_label_takes_over_once_it_is_sure() -> None:
 def test_top_lists_five_in_order_and_nothing_before_a_window() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     assert decision.top == ()
-    decision.add(heard([0, 5, 1, 2, 3, 4, -1]), EvidenceShare(0, 1, 1))
+    decision.add(outputs([0, 5, 1, 2, 3, 4, -1]), EvidenceShare(0, 1, 1))
     assert [label for label, _ in decision.top] == ["b", "f", "e", "d", "c"]
 
 
 def test_clearing_forgets_evidence_and_label() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, confirm=1))
-    decision.add(heard([9, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
+    decision.add(outputs([9, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
     decision.clear()
     assert decision.announced is None
     assert decision.top == ()
-    posterior = decision.add(heard([0, 1, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
+    posterior = decision.add(outputs([0, 1, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
     effective = SPEC.evidence_floor + SPEC.evidence_factor
     expected = softmax(effective * np.array([0.0, 1, 0, 0, 0, 0, 0]))
     np.testing.assert_allclose(posterior, expected, atol=1e-6)
 
 
-def test_log_probabilities_survive_large_logits() -> None:
-    result = log_probabilities(np.array([1e4, 0.0], dtype=np.float32), 1.0)
+def test_log_softmax_survives_large_scores() -> None:
+    result = log_softmax(np.array([1e4, 0.0], dtype=np.float32))
     assert result.tolist() == [0.0, -1e4]
 
 
@@ -209,11 +215,16 @@ MIXED = dataclasses.replace(
 )
 
 
+def mixture(proportions: list[float], presence: list[float]) -> Outputs:
+    """Return what a mixture model gives of one window."""
+    return Outputs(proportions=window([proportions]), presence=window([presence]))
+
+
 def mixture_after(presences: list[list[float]], memory_s: float = 0.01) -> list[list[str]]:
     decision = MixtureDecision(("a", "b", "c"), dataclasses.replace(MIXED, memory_s=memory_s))
     listed = []
     for presence in presences:
-        decision.add(window([0.2, 0.5, 0.3]), window(presence), EvidenceShare(5, 1, 0.05))
+        decision.add(mixture([0.2, 0.5, 0.3], presence), EvidenceShare(5, 1, 0.05))
         listed.append([component.label for component in decision.components])
     return listed
 
@@ -231,26 +242,26 @@ def test_a_component_is_dropped_only_below_its_released_threshold() -> None:
 def test_proportions_spread_over_everything_name_nothing() -> None:
     spec = dataclasses.replace(MIXED, announce=0.5, withdraw=0.3, memory_s=0.01)
     decision = MixtureDecision(("a", "b", "c"), spec)
-    decision.add(window([0.4, 0.35, 0.25]), window([0.9, 0.1, 0.1]), EvidenceShare(0, 1, 1))
+    decision.add(mixture([0.4, 0.35, 0.25], [0.9, 0.1, 0.1]), EvidenceShare(0, 1, 1))
     assert decision.announced is None
-    decision.add(window([0.6, 0.2, 0.2]), window([0.9, 0.1, 0.1]), EvidenceShare(5, 1, 1))
+    decision.add(mixture([0.6, 0.2, 0.2], [0.9, 0.1, 0.1]), EvidenceShare(5, 1, 1))
     assert decision.announced == "a"
-    decision.add(window([0.4, 0.35, 0.25]), window([0.9, 0.1, 0.1]), EvidenceShare(5, 1, 1))
+    decision.add(mixture([0.4, 0.35, 0.25], [0.9, 0.1, 0.1]), EvidenceShare(5, 1, 1))
     assert decision.announced == "a"
-    decision.add(window([0.2, 0.5, 0.3]), window([0.9, 0.1, 0.1]), EvidenceShare(5, 1, 1))
+    decision.add(mixture([0.2, 0.5, 0.3], [0.9, 0.1, 0.1]), EvidenceShare(5, 1, 1))
     assert decision.announced is None
 
 
 def test_a_part_too_small_to_have_been_trained_on_is_not_named() -> None:
     decision = MixtureDecision(("a", "b", "c"), MIXED)
-    decision.add(window([0.05, 0.55, 0.4]), window([0.9, 0.9, 0.9]), EvidenceShare(0, 1, 1))
+    decision.add(mixture([0.05, 0.55, 0.4], [0.9, 0.9, 0.9]), EvidenceShare(0, 1, 1))
     assert decision.announced == "b + c"
 
 
 def test_proportions_are_the_mean_over_windows_and_sum_to_one() -> None:
     decision = MixtureDecision(("a", "b", "c"), dataclasses.replace(MIXED, memory_s=1e9))
-    decision.add(window([1, 0, 0]), window([0.9, 0.9, 0.9]), EvidenceShare(0, 1, 1))
-    decision.add(window([0, 0.5, 0.5]), window([0.9, 0.9, 0.9]), EvidenceShare(5, 1, 0.05))
+    decision.add(mixture([1, 0, 0], [0.9, 0.9, 0.9]), EvidenceShare(0, 1, 1))
+    decision.add(mixture([0, 0.5, 0.5], [0.9, 0.9, 0.9]), EvidenceShare(5, 1, 0.05))
     assert {c.label: c.proportion for c in decision.components} == pytest.approx(
         {"a": 0.5, "b": 0.25, "c": 0.25}
     )
@@ -293,7 +304,7 @@ def test_evidence_for_none_is_said_after_enough_of_it_and_bars_every_name() -> N
     decision = SubstanceDecision(LABELS, spec, SPACE)
     said = []
     for number in range(6):
-        decision.add(ModelOutput(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
         said.append(decision.unrecognised)
         assert decision.announced is None
         assert decision.novelty == pytest.approx(1.0)
@@ -305,13 +316,13 @@ def test_a_name_is_taken_back_once_the_evidence_is_for_none() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(WARY, memory_s=5.0), SPACE)
     names = []
     for embedding in [KNOWN] * 4 + [STRANGE] * 8:
-        decision.add(ModelOutput(SURE_OF_A, embedding), EvidenceShare(5, 1, 1))
+        decision.add(outputs(SURE_OF_A, embedding), EvidenceShare(5, 1, 1))
         names.append(decision.announced)
     assert names[:4] == [None, "a", "a", "a"]
     assert decision.unrecognised
     assert names[-1] is None
     for _ in range(12):
-        decision.add(ModelOutput(SURE_OF_A, KNOWN), EvidenceShare(5, 1, 1))
+        decision.add(outputs(SURE_OF_A, KNOWN), EvidenceShare(5, 1, 1))
     assert not decision.unrecognised
     assert decision.announced == "a"
 
@@ -329,8 +340,8 @@ def test_novelty_fades_and_weighs_as_the_evidence_does(
     decision = SubstanceDecision(LABELS, spec, SPACE)
     filled = np.linspace(0.2, 1, len(strange))
     for number, (odd, part) in enumerate(zip(strange, filled, strict=True)):
-        heard_now = ModelOutput(SURE_OF_A, STRANGE if odd else KNOWN)
-        decision.add(heard_now, EvidenceShare(5.0 if number else 0.0, part, fresh))
+        found = outputs(SURE_OF_A, STRANGE if odd else KNOWN)
+        decision.add(found, EvidenceShare(5.0 if number else 0.0, part, fresh))
     ages = 5.0 * np.arange(len(strange))[::-1]
     weight = np.exp(-ages / memory_s) * filled**fullness
     expected = (weight * np.array(strange)).sum() / weight.sum()
@@ -340,7 +351,7 @@ def test_novelty_fades_and_weighs_as_the_evidence_does(
 def test_clearing_forgets_that_the_odour_was_none() -> None:
     decision = SubstanceDecision(LABELS, WARY, SPACE)
     for number in range(4):
-        decision.add(ModelOutput(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
     assert decision.unrecognised
     decision.clear()
     assert not decision.unrecognised
@@ -353,7 +364,7 @@ def test_clearing_forgets_that_the_odour_was_none() -> None:
 def test_without_a_bound_nothing_is_unrecognised(spec: DecisionSpec) -> None:
     decision = SubstanceDecision(LABELS, spec, SPACE)
     for number in range(9):
-        decision.add(ModelOutput(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
     assert not decision.unrecognised
     assert decision.announced == "a"
 
@@ -363,7 +374,7 @@ def test_a_taught_smell_joins_the_labels_and_is_no_stranger() -> None:
     spec = dataclasses.replace(WARY, head_temperature=0.01)
     decision = SubstanceDecision(LABELS, spec, SPACE, TaughtHead(taught=(petrol,)))
     for number in range(4):
-        posterior = decision.add(ModelOutput(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        posterior = decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
     assert posterior.shape == (8,)
     assert decision.announced == "petrol"
     assert decision.novelty == pytest.approx(0.0)
@@ -377,7 +388,7 @@ def test_a_set_holds_every_label_over_the_threshold_and_always_the_likeliest(
     decision = SubstanceDecision(LABELS, spec)
     assert decision.label_set == ()
     for logits in windows:
-        posterior = decision.add(heard(logits), FIRST)
+        posterior = decision.add(outputs(logits), FIRST)
     expected = {label for label, p in zip(LABELS, posterior, strict=True) if p >= threshold}
     best = decision.top[0][0]
     assert set(decision.label_set) == expected | {best}
@@ -386,7 +397,7 @@ def test_a_set_holds_every_label_over_the_threshold_and_always_the_likeliest(
 
 def test_no_set_is_said_where_none_was_fitted() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
-    decision.add(heard([9, 0, 0, 0, 0, 0, 0]), FIRST)
+    decision.add(outputs([9, 0, 0, 0, 0, 0, 0]), FIRST)
     assert decision.label_set == ()
 
 
@@ -397,7 +408,7 @@ def test_a_label_may_be_asked_for_more_belief_and_more_patience() -> None:
     for label in "abc":
         decision = SubstanceDecision(LABELS, spec)
         for number in range(9):
-            decision.add(ModelOutput(9 * np.eye(7, dtype=np.float32)["abc".index(label)]), LATER)
+            decision.add(outputs(9 * np.eye(7, dtype=np.float32)["abc".index(label)]), LATER)
             if decision.announced == label:
                 first.setdefault(label, number)
     assert first["b"] == first["c"] + 4
@@ -408,7 +419,7 @@ def test_a_label_that_needs_less_belief_than_a_withdrawal_is_kept_at_its_own() -
     spec = dataclasses.replace(SPEC, confirm=1, labels={"a": LabelRule(announce=0.2)})
     decision = SubstanceDecision(LABELS, spec)
     for _ in range(3):
-        decision.add(heard([math.log(5), 0, 0, 0, 0, 0, 0]), EvidenceShare(5, 1, 1e-9))
+        decision.add(outputs([math.log(5), 0, 0, 0, 0, 0, 0]), EvidenceShare(5, 1, 1e-9))
     assert decision.top[0][1] < spec.withdraw
     assert decision.announced == "a"
 
@@ -436,7 +447,7 @@ def test_announcements_are_wrong_no_more_often_than_stated() -> None:
         for _ in range(60):
             # Each look is at independent normal readings, one a label, whose mean tells the truth.
             reading = rng.normal(0, 1, 7) + 0.8 * (np.arange(7) == truth)
-            decision.add(ModelOutput((0.8 * reading).astype(np.float32)), EvidenceShare(0.0, 1, 1))
+            decision.add(outputs((0.8 * reading).astype(np.float32)), EvidenceShare(0.0, 1, 1))
             if decision.announced is not None:
                 announced += 1
                 wrong += decision.announced != LABELS[truth]
@@ -448,7 +459,7 @@ def test_announcements_are_wrong_no_more_often_than_stated() -> None:
 
 def test_components_lie_in_intervals_inside_0_and_1() -> None:
     decision = MixtureDecision(("a", "b", "c"), dataclasses.replace(MIXED, proportion_margin=0.3))
-    decision.add(window([0.8, 0.1, 0.1]), window([0.9, 0.9, 0.1]), FIRST)
+    decision.add(mixture([0.8, 0.1, 0.1], [0.9, 0.9, 0.1]), FIRST)
     assert [(part.label, part.low, part.high) for part in decision.components] == [
         ("a", pytest.approx(0.5), 1.0),
         ("b", 0.0, pytest.approx(0.4)),

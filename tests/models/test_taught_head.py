@@ -35,21 +35,29 @@ def soap(axis: int = 4, exposures: int = 1) -> TaughtSmell:
 LOGITS = np.array([2.0, 1.0, 0.0], dtype=np.float32)
 
 
+def log_probabilities(
+    head: TaughtHead, space: EmbeddingSpace, embedding: NDArray[np.float32], temperature: float = 1
+) -> NDArray[np.float64]:
+    """Return the log-probabilities of one window with `LOGITS`."""
+    logits = LOGITS[np.newaxis]
+    return head.log_probabilities(space, logits, embedding[np.newaxis], temperature, 1.0)[0]
+
+
 def test_without_a_taught_smell_the_network_decides(space: EmbeddingSpace) -> None:
-    said = TaughtHead().log_probabilities(space, LOGITS, at(0), 2.0, 1.0)
+    said = log_probabilities(TaughtHead(), space, at(0), 2.0)
     expected = LOGITS / 2.0 - np.log(np.exp(LOGITS / 2.0).sum())
     np.testing.assert_allclose(said, expected, rtol=1e-6)
 
 
 def test_a_window_at_a_taught_mean_is_named_by_it(space: EmbeddingSpace) -> None:
     head = TaughtHead((soap(),))
-    p = np.exp(head.log_probabilities(space, LOGITS, at(4), 1.0, 1.0))
+    p = np.exp(log_probabilities(head, space, at(4)))
     assert head.labels(LABELS)[p.argmax()] == "soap"
     assert p.sum() == pytest.approx(1.0)
 
 
 def test_a_window_of_a_shipped_label_is_shared_out_by_the_network(space: EmbeddingSpace) -> None:
-    p = np.exp(TaughtHead((soap(),)).log_probabilities(space, LOGITS, at(0), 1.0, 1.0))
+    p = np.exp(log_probabilities(TaughtHead((soap(),)), space, at(0)))
     assert p[3] < 0.01
     np.testing.assert_allclose(p[:3] / p[:3].sum(), np.exp(LOGITS) / np.exp(LOGITS).sum())
 
@@ -59,9 +67,7 @@ def test_halfway_a_smell_taught_once_is_given_more_room_than_one_taught_often(
 ) -> None:
     between = (at(0) + at(4)) / 2
     share = [
-        np.exp(
-            TaughtHead((soap(exposures=n),)).log_probabilities(space, LOGITS, between, 1.0, 1.0)
-        )[3]
+        np.exp(log_probabilities(TaughtHead((soap(exposures=n),)), space, between))[3]
         for n in (1, 2, 100)
     ]
     assert share[0] > share[1] > share[2]
@@ -72,7 +78,7 @@ def test_a_hidden_label_is_never_said_and_its_share_goes_to_the_others(
 ) -> None:
     head = TaughtHead((soap(),), hidden=frozenset({"lemon"}))
     for embedding in (at(0), at(0, 1000.0)):
-        said = head.log_probabilities(space, LOGITS, embedding, 1.0, 1.0)
+        said = log_probabilities(head, space, embedding)
         assert said[0] == HIDDEN_LOG_PROBABILITY
         assert np.isfinite(said).all()
         assert np.exp(said).sum() == pytest.approx(1.0)
@@ -83,10 +89,10 @@ def test_many_windows_are_judged_as_each_alone(space: EmbeddingSpace) -> None:
     logits = rng.normal(0, 2, (7, 3)).astype(np.float32)
     embedding = rng.normal(0, 4, (7, WIDTH)).astype(np.float32)
     head = TaughtHead((soap(), TaughtSmell("tar", at(5).astype(float), 40, 3)), frozenset({"mint"}))
-    many = head.log_probabilities_many(space, logits, embedding, 1.3, 2.0)
+    many = head.log_probabilities(space, logits, embedding, 1.3, 2.0)
     for row in range(7):
-        one = head.log_probabilities(space, logits[row], embedding[row], 1.3, 2.0)
-        np.testing.assert_allclose(many[row], one, rtol=1e-12)
+        one = head.log_probabilities(space, logits[[row]], embedding[[row]], 1.3, 2.0)
+        np.testing.assert_allclose(many[[row]], one, rtol=1e-12)
 
 
 def test_labels_are_published_renamed_then_taught() -> None:

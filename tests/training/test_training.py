@@ -13,10 +13,10 @@ import yaml
 from hardware.channels import N_CHANNELS, channel_index
 from hardware.errors import UsageError
 from hardware.recording import RecordingWriter
-from models.bundle import integer_matmuls, load_bundle
+from models.bundle import Outputs, integer_matmuls, load_bundle
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec, batch_features
-from models.substance_decision import EvidenceShare, ModelOutput, SubstanceDecision
+from models.substance_decision import EvidenceShare, SubstanceDecision
 from training.cli import main
 from training.config import (
     AugmentConfig,
@@ -517,7 +517,7 @@ def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
     for recording in range(2):
         decision = SubstanceDecision(("a", "b", "c", "d"), spec)
         for k, share in enumerate(shares):
-            posterior = decision.add(ModelOutput(logits[recording, k]), share)
+            posterior = decision.add(Outputs(logits=logits[recording, [k]]), share)
             scaled = means[recording, k] * (0.4 + 0.8 * independent[k])
             expected = np.exp(scaled - scaled.max())
             np.testing.assert_allclose(posterior, expected / expected.sum(), rtol=1e-5)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.bundle import Outputs
 from models.conformal import margin, set_threshold
 from models.decision_spec import DecisionSpec
 from models.mixture_decision import MixtureDecision
@@ -208,9 +209,9 @@ def published_errors(
     for recording in np.unique(owner):
         decision = MixtureDecision(labels, spec)
         for window in np.flatnonzero(owner == recording):
-            decision.add(
-                proportions[window], presence[window], EvidenceShare(LIVE_STRIDE_S, 1.0, 1.0)
-            )
+            row = slice(window, window + 1)
+            outputs = Outputs(proportions=proportions[row], presence=presence[row])
+            decision.add(outputs, EvidenceShare(LIVE_STRIDE_S, 1.0, 1.0))
             errors += [
                 abs(part.proportion - float(target[recording, int(part.label)]))
                 for part in decision.components

@@ -23,7 +23,7 @@ from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, PLAYABLE_FILE, SUBSTANCE_BOARD, load_board
 from models.nose import Nose
-from models.substance_decision import log_probabilities
+from models.softmax import log_softmax
 from training.data.dataset import Dataset, Sample
 from training.evaluation.evaluate import ask
 from training.simulator.fingerprint_tables import write_table
@@ -117,8 +117,7 @@ def steady_confusion(bundle: Bundle, seeds: int, progress: Progress = iter) -> d
         answers = ask(bundle, Dataset("substance", labels, samples))
         if answers.logits is None:
             raise UsageError(f"{bundle.manifest.name} gives no logits; check it by live episodes.")
-        temperature = bundle.manifest.decision.temperature
-        log_p = np.stack([log_probabilities(row, temperature) for row in answers.logits])
+        log_p = log_softmax(answers.logits, bundle.manifest.decision.temperature)
         confusion[label] = [
             bundle.manifest.labels[int(log_p[answers.owner == seed].mean(axis=0).argmax())]
             for seed in range(seeds)

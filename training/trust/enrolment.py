@@ -126,7 +126,7 @@ def _told(
     streams = fold.streams
     if streams.embedding is None:
         raise ValueError("lessons need the embeddings of the streams")
-    return head.log_probabilities_many(
+    return head.log_probabilities(
         fold.space,
         streams.logits[rows][tested],
         streams.embedding[rows][tested],

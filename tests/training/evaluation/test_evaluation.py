@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from hardware.channels import N_CHANNELS
 from hardware.frames import SensorFrame
 from hardware.recording import RecordingWriter
-from models.bundle import Bundle, load_bundle
+from models.bundle import Bundle, Outputs, load_bundle
 from models.decision_spec import DecisionSpec
 from models.embedding_space import EmbeddingSpace
 from models.manifest import write_bundle
 from models.nose import Nose
 from models.novelty import NoveltyName
 from models.preprocess import PreprocessSpec, batch_features
-from models.substance_decision import EvidenceShare, ModelOutput, SubstanceDecision
+from models.substance_decision import EvidenceShare, SubstanceDecision
 from tests.models.toys import LABELS, toy_files, toy_manifest
 from training.cli import main
 from training.data.dataset import Dataset, Sample
@@ -171,8 +171,8 @@ def test_announcements_are_those_of_the_decision_layer(
     for row, logits in enumerate(streams.logits):
         decision = SubstanceDecision(tuple("abcd"), spec, space)
         for k, share in enumerate(streams.shares):
-            heard = ModelOutput(logits[k], embedding[row, k].astype(np.float32))
-            belief = decision.add(heard, share)
+            outputs = Outputs(embedding[row, [k]].astype(np.float32), logits[[k]])
+            belief = decision.add(outputs, share)
             label = decision.announced
             expected = -1 if label is None else "abcd".index(label)
             assert course.named[row, k] == expected
