@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.house import ROOT
+from tests.project.source_tree import ROOT
 
 PROGRAM = """
 import os

@@ -1,8 +1,8 @@
-"""An environment of its own for the wheel: built here, installed where nothing of the checkout is.
+"""The wheel, built and installed into a virtual environment outside the checkout.
 
-The dependencies are those that the wheel's metadata names, no others, linked from the
-environment that runs the tests: quick, without a network, and a dependency that is used but
-not declared is missing as it would be for a user.
+It holds only the dependencies that the wheel's metadata declares, linked from the environment that
+runs the tests. That is quick and needs no network, and a dependency that is used but not declared
+is missing, as it would be for a user.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.project.house import NOT_OURS, ROOT
+from tests.project.source_tree import NOT_OURS, ROOT
 
 _INSTALL = ("install", "--quiet", "--no-index", "--no-deps")
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the project's wheel from a copy, so that no leftover of a build gets in."""
+    """Build the project's wheel from a copy, so that no file of an earlier build is included."""
     source = folder / "source"
     shutil.copytree(
         ROOT, source, ignore=shutil.ignore_patterns(*NOT_OURS, ".*_cache", "*.egg-info", ".cache")
@@ -41,13 +41,13 @@ def build_wheel(folder: Path) -> Path:
 
 
 class Environment:
-    """A virtual environment that holds one wheel and what it declares to need.
+    """A virtual environment that holds one wheel and its declared dependencies.
 
     Parameters
     ----------
-    folder: where it is made.
-    wheel: what is installed.
-    extras: of the wheel, whose dependencies are there as well.
+    folder: where it is created.
+    wheel: the wheel to install.
+    extras: extras of the wheel whose dependencies are included.
     """
 
     def __init__(self, folder: Path, wheel: Path, extras: Iterable[str] = ()) -> None:
@@ -76,7 +76,7 @@ class Environment:
         return [str(self.bin / words[0]), *words[1:]]
 
     def variables(self) -> dict[str, str]:
-        """Return this process's variables without those that lead Python astray."""
+        """Return this process's variables without those that change how Python finds modules."""
         return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
 
     def _link_requirements(self, of: Distribution, extras: set[str]) -> None:

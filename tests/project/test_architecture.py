@@ -1,4 +1,4 @@
-"""The house keeps its rules: imports run one way, rooms are named, leaves stay light."""
+"""Imports run one way, docstrings name the layer, and no command loads what it does not need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from tests.project.house import MAY_IMPORT, ROOT, Module, modules, project_files
+from tests.project.source_tree import MAY_IMPORT, ROOT, Module, modules, project_files
 
 NAMED = {
     "hardware": ("Ground floor", "Simulator"),
@@ -20,14 +20,14 @@ NAMED = {
     "daemon": ("Daemon", "Leaf", "Demo", "Soak"),
     "training": ("training/", "Trainer"),
 }
-"""How the docstring of a room's module begins."""
+"""How the docstring of a layer's module begins."""
 
 DEVELOPERS_PATH = re.compile(r"(?<![\w.~-])/(?:home|Users|root|work|workspace|mnt)/[\w.-]+")
-"""An absolute path that exists only where somebody works."""
+"""An absolute path that exists on one developer's machine only."""
 
 
-def trespasses(module: Module) -> list[str]:
-    allowed = MAY_IMPORT[module.room] | {module.room}
+def forbidden_imports(module: Module) -> list[str]:
+    allowed = MAY_IMPORT[module.layer] | {module.layer}
     return [
         f"{module.path.relative_to(ROOT)}:{line} imports {name}"
         for line, name in module.imports()
@@ -35,8 +35,8 @@ def trespasses(module: Module) -> list[str]:
     ]
 
 
-def test_every_room_is_searched() -> None:
-    found = Counter(module.room for module in modules())
+def test_every_layer_is_searched() -> None:
+    found = Counter(module.layer for module in modules())
     assert found.keys() == MAY_IMPORT.keys()
     assert found["hardware"] >= 15
     assert found["models"] >= 11
@@ -46,7 +46,7 @@ def test_every_room_is_searched() -> None:
 
 
 def test_imports_run_one_way() -> None:
-    assert [line for module in modules() for line in trespasses(module)] == []
+    assert [line for module in modules() for line in forbidden_imports(module)] == []
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,16 @@ def test_imports_run_one_way() -> None:
         "from ..training import data",
     ],
 )
-def test_an_import_that_is_hidden_is_still_seen(text: str) -> None:
+def test_imports_inside_functions_and_blocks_are_found(text: str) -> None:
     module = Module("daemon.commands.x", ROOT / "daemon/commands/x.py", ast.parse(text))
     if ".." in text:  # two levels up from daemon.commands.x is daemon, not the checkout
         module = Module("daemon.x", ROOT / "daemon/x.py", ast.parse(text))
-    assert len(trespasses(module)) == 1
+    assert len(forbidden_imports(module)) == 1
 
 
 def test_only_the_trainer_imports_torch() -> None:
     importing = {
-        module.room
+        module.layer
         for module in modules()
         for _, name in module.imports()
         if name.split(".")[0] in {"torch", "onnx", "onnxscript"}
@@ -88,7 +88,7 @@ def loaded_by(*names: str) -> set[str]:
 
 
 def test_no_module_of_the_daemon_loads_torch() -> None:
-    names = [module.name for module in modules() if module.room == "daemon"]
+    names = [module.name for module in modules() if module.layer == "daemon"]
     loaded = loaded_by(*names)
     assert {"daemon", "numpy", "onnxruntime"} <= loaded
     assert loaded & {"torch", "onnx", "training"} == set()
@@ -113,14 +113,14 @@ def test_judging_a_bundle_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
-def test_every_module_says_in_which_room_it_is(module: Module) -> None:
+def test_the_docstring_of_every_module_names_its_layer(module: Module) -> None:
     text = ast.get_docstring(module.tree)
     assert text, "it has no docstring"
     if module.path.name != "__init__.py":
-        assert text.startswith(NAMED[module.room])
+        assert text.startswith(NAMED[module.layer])
 
 
-def test_no_file_holds_a_path_of_somebodys_machine() -> None:
+def test_no_file_holds_a_path_of_a_developers_machine() -> None:
     found, read = [], 0
     for path in project_files():
         try:

@@ -1,4 +1,4 @@
-"""Both programs explain themselves, and what they show as an example can be typed."""
+"""Both programs have a `--help` for every command, and its examples can be typed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROGRAMS = (SCENTD, SCENT_TRAIN)
 
 @cache
 def parser_of(program_name: str) -> argparse.ArgumentParser:
-    """Return a parser that holds every command of a program, which only `main` puts off."""
+    """Return a parser with every command of a program; `main` imports only the one called."""
     (program,) = (program for program in PROGRAMS if program.program == program_name)
     parser = argparse.ArgumentParser(prog=program.program)
     subparsers = parser.add_subparsers()
@@ -50,7 +50,7 @@ ALL = [
 
 
 def examples(program: CommandLine, parser: argparse.ArgumentParser) -> list[str]:
-    """Return the command lines that a `--help` shows, the program's name first."""
+    """Return the example command lines of a `--help`."""
     text = (parser.epilog or "").replace("\\\n", " ")
     shown = re.compile(
         rf"^\s*(?:Examples?:)?\s*({program.program} .+)$", re.MULTILINE | re.IGNORECASE
@@ -59,7 +59,7 @@ def examples(program: CommandLine, parser: argparse.ArgumentParser) -> list[str]
 
 
 def printed(program: CommandLine, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Return what a program prints and is done with, as for `--help`."""
+    """Return what a program prints before it exits, as with `--help`."""
     with pytest.raises(SystemExit) as ended:
         program.main(words)
     assert ended.value.code == 0
@@ -67,7 +67,7 @@ def printed(program: CommandLine, *words: str, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.program)
-def test_every_command_is_listed_and_every_listed_one_is_there(program: CommandLine) -> None:
+def test_the_listed_commands_are_the_existing_ones(program: CommandLine) -> None:
     package = import_module(program.package)
     there = {module.name for module in pkgutil.iter_modules(package.__path__)}
     listed = {name.replace("-", "_") for name in program.commands}
@@ -76,7 +76,7 @@ def test_every_command_is_listed_and_every_listed_one_is_there(program: CommandL
 
 
 @pytest.mark.parametrize(("program", "words", "parser"), ALL)
-def test_help_explains_with_an_example_that_can_be_typed(
+def test_the_example_of_help_can_be_typed(
     program: CommandLine,
     words: tuple[str, ...],
     parser: argparse.ArgumentParser,
@@ -85,9 +85,9 @@ def test_help_explains_with_an_example_that_can_be_typed(
     assert f"{program.program} {' '.join(words)}" in printed(
         program, *words, "--help", capsys=capsys
     )
-    shown = examples(program, parser)
-    assert shown, "its --help shows no example"
-    for example in shown:
+    found = examples(program, parser)
+    assert found, "its --help shows no example"
+    for example in found:
         name, *arguments = shlex.split(example.split(" | ")[0], comments=True)
         assert name == program.program
         parsed = parser_of(program.program).parse_args(arguments)
@@ -103,7 +103,7 @@ def test_a_program_lists_its_commands(
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.program)
-def test_a_program_says_its_version(
+def test_a_program_prints_its_version(
     program: CommandLine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, version = printed(program, "--version", capsys=capsys).split()

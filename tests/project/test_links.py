@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.project.house import MAY_IMPORT, ROOT, project_files
+from tests.project.source_tree import MAY_IMPORT, ROOT, project_files
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""The wheel installs and works where there is no checkout, with only what it declares."""
+"""The wheel installs and works without a checkout, with its declared dependencies only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.project.environment import Environment, build_wheel
-from tests.project.house import ROOT, modules
+from tests.project.source_tree import ROOT, modules
 
 SHIPPED = ("mixtures-12", "paper-50", "substances-50")
 LARGEST_SHIPPED = 24_000_000
@@ -29,14 +29,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environm
     return Environment(tmp_path_factory.mktemp("environment"), wheel, extras=("demo",))
 
 
-def test_the_models_are_shipped_and_small() -> None:
+def test_all_models_are_shipped_within_the_size_limit() -> None:
     folders = [path for path in (ROOT / "models/bundles").iterdir() if path.is_dir()]
     assert sorted(p.name for p in folders if not p.name.startswith("_")) == list(SHIPPED)
     sizes = [path.stat().st_size for folder in folders for path in folder.rglob("*")]
     assert sum(sizes) <= LARGEST_SHIPPED
 
 
-def test_the_wheel_holds_every_module_and_every_file_beside_one(wheel: Path) -> None:
+def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = {str(module.path.relative_to(ROOT)) for module in modules()}
     for pattern in ("hardware/simulator/*.csv", "daemon/schemas/*.json", "training/configs/*.yaml"):
@@ -49,7 +49,7 @@ def test_the_wheel_holds_every_module_and_every_file_beside_one(wheel: Path) -> 
     assert not any(name.startswith("tests/") for name in held)
 
 
-def test_the_checkout_cannot_be_imported_there(installed: Environment, tmp_path: Path) -> None:
+def test_the_checkout_is_not_imported(installed: Environment, tmp_path: Path) -> None:
     program = "import daemon, models, sys; print(daemon.__file__, models.__file__, *sys.path)"
     done = subprocess.run(
         installed.command("python", "-c", program),
@@ -62,7 +62,7 @@ def test_the_checkout_cannot_be_imported_there(installed: Environment, tmp_path:
     assert str(ROOT) not in done.stdout.replace(str(installed.bin.parent), "")
 
 
-def test_installed_models_are_whole(installed: Environment, tmp_path: Path) -> None:
+def test_installed_models_pass_verification(installed: Environment, tmp_path: Path) -> None:
     done = subprocess.run(
         installed.command("scentd", "models", "verify", *SHIPPED, "--json"),
         cwd=tmp_path,
@@ -80,7 +80,7 @@ def test_the_installed_demo_names_a_smell_and_ends_on_ctrl_c(
     installed: Environment, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(
-        # Ends by itself on a machine too slow to name anything, and then fails here.
+        # --seconds ends it on a machine that is too slow to name anything; the test then fails.
         installed.command("scentd", "demo", "--plain", "--seed", "1", "--seconds", "300"),
         cwd=tmp_path,
         env=installed.variables(),
@@ -95,8 +95,8 @@ def test_the_installed_demo_names_a_smell_and_ends_on_ctrl_c(
         if NAMED_RIGHT.search(line):
             process.send_signal(signal.SIGINT)
             break
-    rest, complaints = process.communicate(timeout=60)
-    said = "".join([*lines, rest])
-    assert process.returncode == 0, said + complaints
-    assert NAMED_RIGHT.search(said), said + complaints
-    assert "Traceback" not in complaints
+    rest, errors = process.communicate(timeout=60)
+    output = "".join([*lines, rest])
+    assert process.returncode == 0, output + errors
+    assert NAMED_RIGHT.search(output), output + errors
+    assert "Traceback" not in errors

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.project.environment import build_wheel
-from tests.project.house import ROOT
+from tests.project.source_tree import ROOT
 
 SYSTEMD = ROOT / "systemd"
 REFUSED, MISUSED = 1, 2

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from daemon.config.loading import load_config
-from tests.project.house import ROOT
+from tests.project.source_tree import ROOT
 
 SYSTEMD = ROOT / "systemd"
 UNITS = ("scentd.service", "scentd@.service")

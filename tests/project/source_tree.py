@@ -1,4 +1,4 @@
-"""The project as the tests of this folder see it: its rooms, modules and files."""
+"""The layers, modules and files of the project, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "daemon": frozenset({"hardware", "models", "calibration"}),
     "training": frozenset({"hardware", "models", "calibration"}),
 }
-"""Every room with the rooms below it: hardware <- models <- calibration <- the two leaves."""
+"""Every layer with those that it may import: hardware <- models <- calibration <- the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One module of a room, parsed but not run."""
+    """One module of a layer, parsed but not imported."""
 
     name: str
     path: Path
     tree: ast.Module
 
     @property
-    def room(self) -> str:
+    def layer(self) -> str:
         return self.name.split(".", maxsplit=1)[0]
 
     def imports(self) -> Iterator[tuple[int, str]]:
@@ -46,10 +46,10 @@ class Module:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """Return every module of every room."""
+    """Return every module of every layer."""
     found = []
-    for room in MAY_IMPORT:
-        for path in sorted((ROOT / room).rglob("*.py")):
+    for layer in MAY_IMPORT:
+        for path in sorted((ROOT / layer).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             found.append(Module(name, path, ast.parse(path.read_text(encoding="utf-8"))))
@@ -57,23 +57,22 @@ def modules() -> tuple[Module, ...]:
 
 
 NOT_OURS = frozenset({".git", ".venv", "runs", "build", "dist", "__pycache__"})
-"""What holds nothing of the project; `.git` is a file in a worktree. Caches begin with a dot and
-end with `_cache`."""
+"""Ignored files and folders; `.git` is a file in a worktree. Caches are named `.*_cache`."""
 
 
 @cache
 def project_files() -> tuple[Path, ...]:
-    """Return every file of the project, ignored folders left out."""
+    """Return every file of the project, without ignored ones."""
     found: list[Path] = []
     waiting = [ROOT]
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
-            if _left_out(path.name):
+            if _is_ignored(path.name):
                 continue
             (waiting if path.is_dir() else found).append(path)
     return tuple(found)
 
 
-def _left_out(name: str) -> bool:
+def _is_ignored(name: str) -> bool:
     cache_folder = name in {".cache", ".hypothesis"} or name.endswith("_cache")
     return name in NOT_OURS or cache_folder or name.endswith(".egg-info")

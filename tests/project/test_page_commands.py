@@ -1,0 +1,64 @@
+"""Every command line of scentd and scent-train in the documentation can be typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.project.house import ROOT
+from tests.project.test_command_lines import PROGRAMS, parser_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = {program.program for program in PROGRAMS}
+
+SHELL = {"", "sh", "console"}
+
+_BLOCK = re.compile(r"^ *```([\w-]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def lines_typed(block: str) -> Iterator[str]:
+    """Yield what is typed in a code block: without prompts and, where there are any, output."""
+    joined = block.replace("\\\n", " ")
+    prompted = re.findall(r"^ *[$>] (.*)$", joined, re.MULTILINE)
+    yield from prompted or (line.strip() for line in joined.splitlines())
+
+
+def commands(line: str) -> Iterator[list[str]]:
+    """Yield the words of each of our commands in a line of shell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for token in [*lexer, ";"]:
+        if set(token) <= set("();<>|&"):
+            if len(words) > 1 and words[0] in NAMES:
+                yield words
+            words = []
+        else:
+            words.append(token)
+
+
+SHOWN = [
+    pytest.param(words, id=f"{page.name}: {' '.join(words)}")
+    for page in PAGES
+    for language, block in _BLOCK.findall(page.read_text(encoding="utf-8"))
+    if language in SHELL
+    for line in lines_typed(block)
+    if any(name in line for name in NAMES)
+    for words in commands(line)
+]
+
+
+def test_commands_are_found() -> None:
+    assert len(SHOWN) > 50
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_a_command_of_a_page_can_be_typed(words: list[str]) -> None:
+    program, *arguments = words
+    assert callable(parser_of(program).parse_args(arguments).run)
