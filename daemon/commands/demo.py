@@ -1,6 +1,6 @@
 """Leaf: `scentd demo`: simulated boards, a broker, the real service, and a view, with no set-up.
 
-Everything heavy is in `daemon.demo` and needs the extra `demo`; what is missing is said here.
+The demo itself is in `daemon.demo` and needs the extra `demo`; missing packages are reported here.
 """
 
 from __future__ import annotations
@@ -42,29 +42,30 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "demo",
         help="watch a simulated board being smelled, with no set-up",
         description=(
-            "Plug in two simulated boards, start an MQTT broker and one real scentd service per "
-            "board, and watch over MQTT what they make of a changing cast of odours. Faster than "
-            "life; needs no root, no Mosquitto and no data. At the end: what was played against "
-            "what was said."
+            "Start two simulated boards, an MQTT broker and one real scentd service per board, and "
+            "show over MQTT which odours are played and which are recognised, faster than real "
+            "time. Needs no root, no Mosquitto and no data. At the end it prints a table of what "
+            "was played and what was recognised."
         ),
         epilog="Example: scentd demo --plain --seconds 60",
     )
     parser.add_argument("--plain", action="store_true", help="print lines, for pipes")
+    parser.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
     parser.add_argument(
-        "--seconds", type=_positive, metavar="N", help="end by itself after so many seconds of play"
-    )
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="repeat a cast (default: another one every time)"
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed of the choice of odours (default: a random one)",
     )
     parser.add_argument(
         "--pace",
         type=_positive,
         default=1.0,
         metavar="X",
-        help=f"let the boards run X times as fast as usual, {_LEAST_PACE:g} to {_LARGEST_PACE:g}",
+        help=f"run the boards X times as fast as usual, {_LEAST_PACE:g} to {_LARGEST_PACE:g}",
     )
     parser.add_argument(
-        "--svg", type=Path, metavar="FILE", help="leave a picture of the screen's best moment"
+        "--svg", type=Path, metavar="FILE", help="save a picture of the screen at its best moment"
     )
     parser.set_defaults(run=run)
 
@@ -81,19 +82,18 @@ def run(args: argparse.Namespace) -> int:
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     stop = Stop()
     with stop.on_signals(), _on_hang_up(stop):
-        _say("Starting the boards, the broker and the services ...")
-        performance = import_module("daemon.demo.main")
-        demo = performance.Demo(plain, seed, args.seconds, args.pace, args.svg)
-        stories = performance.perform(demo, stop)
-    summary = import_module("daemon.demo.plain").summary
-    print(summary(stories))
-    _say(f"The same cast again: scentd demo --seed {seed}")
+        _report("Starting the boards, the broker and the services ...")
+        rigs = import_module("daemon.demo.main").run_demo(
+            stop, plain=plain, seed=seed, seconds=args.seconds, pace=args.pace, picture=args.svg
+        )
+    print(import_module("daemon.demo.plain").summary(rigs))
+    _report(f"To play the same odours again: scentd demo --seed {seed}")
     return 0
 
 
 @contextmanager
 def _on_hang_up(stop: Stop) -> Iterator[None]:
-    """Let the closing of the terminal's window set `stop`, unless it is to be ignored (nohup)."""
+    """Set `stop` when the terminal's window is closed, unless that is ignored (nohup)."""
     before = signal.getsignal(signal.SIGHUP)
     if before != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: stop.set())
@@ -107,28 +107,27 @@ def _check_installed() -> None:
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         raise DemoNotInstalledError(
-            f"The demo needs {' and '.join(missing)}, which this installation of scentd came "
-            "without: a rig does not need them. Install the demo's extra with: "
-            "pip install 'scentd[demo]'."
+            f"The demo needs {' and '.join(missing)}, which are not installed, because a rig does "
+            "not need them. Install them: pip install 'scentd[demo]'."
         )
 
 
 def _must_be_plain() -> bool:
-    """Whether the output cannot be drawn on; says why."""
+    """Return whether the output cannot be drawn on, and report why."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     if not sys.stdout.isatty():
         why = "standard output is not a terminal"
     elif os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
-        why = "this terminal cannot be drawn on (TERM)"
+        why = "this terminal cannot draw (TERM)"
     elif encoding != "utf8":
         why = f"this terminal's encoding is {sys.stdout.encoding}, not UTF-8"
     else:
         return False
-    _say(f"Printing lines instead of drawing a screen, because {why}.")
+    _report(f"Printing lines instead of drawing a screen, because {why}.")
     return True
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,6 @@
-"""Daemon: the demo: a simulated board, an embedded broker, the real service, and a live view.
+"""Demo: simulated boards, an embedded broker, the real service, and a live view of its messages.
 
 May import the rest of the daemon, the simulator, amqtt and rich (the extra `demo`); only
-`scentd demo` imports it. Nothing here decides what a smell is: the view shows what the service
-published, heard over MQTT as by any other client.
+`scentd demo` imports it. Nothing here recognises an odour: the views show what the service
+published, received over MQTT as by any other client.
 """

@@ -1,8 +1,8 @@
-"""Demo: what is played: two rigs, and for each a cast of odours in an order that chance chose.
+"""Demo: what is played: two rigs, and for each some odours in a random order.
 
-May import the simulator. Pure: no clock, no port. The cast is what the simulator's own check
-(`scent-train fingerprints --check`) found the shipped models to recognise; how often they do so
-here is for the demo to show.
+May import the simulator. Pure: no clock, no port. The odours are those that the simulator's own
+check (`scent-train fingerprints --check`) found the shipped models to recognise; how often they do
+so here is for the demo to show.
 """
 
 from __future__ import annotations
@@ -11,32 +11,29 @@ import random
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from hardware.simulator.scenario import Episode, parse_scenario
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board, load_playable
 
-if TYPE_CHECKING:
-    from hardware.simulator.tables import PlayableSubstance
-
-LEAST_CAST, STAND_INS = 3, 8
-"""With fewer odours the cast would hardly change; so many of the surest stand in then."""
+FEWEST_ODOURS, SUBSTITUTES = 3, 8
+"""With fewer odours than the first the play would hardly vary; then so many of those recognised
+most often are played."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRig:
     """One simulated board with the service that reads it.
 
-    Two, because the two models come from recordings of two kinds of boards: each is shown on
-    the board that it knows.
+    There are two, because the two models come from recordings of two kinds of boards: each is
+    shown on the board that it knows.
 
     Attributes
     ----------
     rig_id: in every topic.
     model: the shipped bundle.
     board: the simulator's name of the board.
-    question: what a passer-by would ask.
+    question: the panel's title.
     rate_hz: readings per second of the board's time.
     speed: board seconds per real second.
     air_s, odour_s: how long clean air and an odour last, in the board's time.
@@ -58,7 +55,8 @@ RIGS: tuple[DemoRig, ...] = (
     ),
     DemoRig("mixtures", "mixtures-12", MIXTURE_BOARD, "What is mixed?", 10.0, 8.0, 60.0, 90.0),
 )
-"""Their times are those of the simulator's check; the speeds make an act last some 17 seconds."""
+"""The times are those of the simulator's check; the speeds make an odour with its air last some 17
+seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class DemoEpisode:
 
     Attributes
     ----------
-    number: counts from 0, over all repetitions of the programme.
+    number: counts from 0, over all repetitions of the schedule.
     odour: the names in it, sorted; empty for clean air.
     start_s, end_s: in the board's time.
     """
@@ -79,7 +77,7 @@ class DemoEpisode:
 
 
 class DemoSchedule:
-    """A rig's acts, for ever: the episodes are repeated when they have all been played.
+    """A rig's episodes, repeated without end.
 
     Parameters
     ----------
@@ -102,7 +100,7 @@ class DemoSchedule:
             board=load_board(self.rig.board),
         )
 
-    def act_at(self, board_s: float) -> DemoEpisode:
+    def episode_at(self, board_s: float) -> DemoEpisode:
         """Return what is in the air at a moment of the board's time."""
         length_s = self._ends_s[-1]
         rounds, within_s = divmod(board_s, length_s)
@@ -117,23 +115,17 @@ class DemoSchedule:
         )
 
 
-def choose_programme(rig: DemoRig, seed: int) -> DemoSchedule:
+def choose_schedule(rig: DemoRig, seed: int) -> DemoSchedule:
     """Return air and odours in turn: first one that is named quickly, then the others at random."""
-    cast = _cast(rig.board)
-    chance = random.Random(seed)
-    quick = sorted(cast, key=lambda member: member.right_after_s or rig.odour_s)[:LEAST_CAST]
-    first = chance.choice(quick)
-    others = [member for member in cast if member is not first]
-    chance.shuffle(others)
+    odours = load_playable(rig.board)
+    if len(odours) < FEWEST_ODOURS:
+        odours = load_playable(rig.board, least_right=0.0)[:SUBSTITUTES]
+    rng = random.Random(seed)
+    quickest = sorted(odours, key=lambda item: item.right_after_s or rig.odour_s)[:FEWEST_ODOURS]
+    first = rng.choice(quickest)
+    others = [item for item in odours if item is not first]
+    rng.shuffle(others)
     scenario = ",".join(
-        f"air:{rig.air_s:g},{member.odour}:{rig.odour_s:g}" for member in (first, *others)
+        f"air:{rig.air_s:g},{item.odour}:{rig.odour_s:g}" for item in (first, *others)
     )
     return DemoSchedule(rig, parse_scenario(scenario, load_board(rig.board).fingerprints))
-
-
-def _cast(board: str) -> tuple[PlayableSubstance, ...]:
-    """Return the odours that the model knows surely, and the next ones where they are too few."""
-    sure = load_playable(board)
-    if len(sure) >= LEAST_CAST:
-        return sure
-    return load_playable(board, least_right=0.0)[:STAND_INS]

@@ -1,7 +1,7 @@
 """Demo: the live screen: two rigs side by side in 80 columns and 24 rows, drawn with rich.
 
-Pure: a story in, a renderable out. The only module that knows rich's tables; which terminal
-it goes to, and how often, is for `daemon.demo.main`.
+Pure: rig states in, a renderable out. The only module that knows rich's tables; which terminal
+shows it, and how often, is decided in `daemon.demo.main`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from daemon.demo.wording import (
-    PARTLY,
-    RIGHT,
-    UNNAMED,
-    WRONG,
-    clock,
-    in_the_air,
-    judged,
-    named,
-    opinion,
-    score_line,
-)
+from daemon.demo.state import Verdict
+from daemon.demo.wording import announcement, clock, odour_text, score
 from hardware.channels import CHANNEL_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from rich.console import RenderableType
 
@@ -51,131 +41,116 @@ _VALUE_WIDTH = 6
 _LEAST_SPAN = 0.02
 _NOISE_SPAN = 6.0
 """The height of a sparkline is at least this share of the reading, and so many times the mean
-step between neighbours: what only trembles, or flips between two counts, stays low."""
+step between neighbours: noise, and a flip between two counts, stays low."""
 
 _DIM, _HEAD, _ALARM = "bright_black", "bold", "bold red"
 _MARKS = {
-    RIGHT: ("✔", "bold green"),
-    PARTLY: ("~", "bold yellow"),
-    WRONG: ("✘", _ALARM),
-    UNNAMED: ("·", _DIM),
+    Verdict.RIGHT: ("✔", "bold green"),
+    Verdict.PARTLY: ("~", "bold yellow"),
+    Verdict.WRONG: ("✘", _ALARM),
+    Verdict.UNNAMED: ("·", _DIM),
 }
 
 
 def screen(
-    stories: Sequence[RigState], *, width: int, height: int, place: str, elapsed_s: float
+    rigs: Sequence[RigState], *, width: int, height: int, address: str, elapsed_s: float
 ) -> RenderableType:
     """Return the whole screen.
 
     Parameters
     ----------
-    stories: one per rig.
+    rigs: one panel each.
     width, height: of the terminal.
-    place: where the broker is, for people who want to listen too.
+    address: of the broker, for people who want to subscribe too.
     elapsed_s: real seconds since the demo began.
     """
     tallest = len(CHANNEL_NAMES) + _ROWS_BESIDE_CHANNELS
     panel_height = min(max(height, ROWS) - _ROWS_OUTSIDE_PANELS, tallest)
-    inner_width = max(width, WIDTH) // len(stories) - 4
+    inner_width = max(width, WIDTH) // len(rigs) - 4
     panels = Table.grid(expand=True)
-    for _ in stories:
+    for _ in rigs:
         panels.add_column(ratio=1)
-    panels.add_row(*(_rig(story, panel_height, inner_width) for story in stories))
+    panels.add_row(*(_panel(rig, panel_height, inner_width) for rig in rigs))
     return Group(
-        _title(place, elapsed_s),
+        _line(
+            ("scentd demo ", _HEAD),
+            (f"simulated boards, real services, MQTT at {address}", _DIM),
+            (f"  {clock(elapsed_s)}", _HEAD),
+        ),
         panels,
-        *(_score(story) for story in stories),
-        _counters(stories),
-        Text("Ctrl-C ends the demo.", style=_DIM),
+        *(_score(rig) for rig in rigs),
+        _line((" · ".join(_counters(rigs)), _DIM)),
+        _line(("Ctrl-C ends the demo.", _DIM)),
     )
 
 
-def _title(place: str, elapsed_s: float) -> Text:
-    return Text.assemble(
-        ("scentd demo ", _HEAD),
-        (f"simulated boards, real services, MQTT at {place}", _DIM),
-        (f"  {clock(elapsed_s)}", _HEAD),
-        no_wrap=True,
-        overflow="ellipsis",
-    )
-
-
-def _rig(story: RigState, height: int, width: int) -> Panel:
-    rig = story.programme.rig
+def _panel(rig: RigState, height: int, width: int) -> Panel:
+    setup = rig.setup
     channels = min(len(CHANNEL_NAMES), height - _ROWS_BESIDE_CHANNELS)
-    rows = [
-        *_played_and_said(story),
-        *_sparklines(story, channels, width),
-        Text(),
-        *_bars(story, width),
-    ]
     return Panel(
-        Group(*rows),
-        title=Text(rig.question, style=_HEAD),
-        subtitle=Text(f"{rig.rate_hz:g} Hz board, sped up {rig.speed:g} times", style=_DIM),
+        Group(
+            *_played_and_announced(rig),
+            *(_channel(rig, name, width) for name in CHANNEL_NAMES[:channels]),
+            Text(),
+            *_bars(rig, width),
+        ),
+        title=Text(setup.question, style=_HEAD),
+        subtitle=Text(f"{setup.rate_hz:g} Hz board, sped up {setup.speed:g} times", style=_DIM),
         box=ROUNDED,
         height=height,
     )
 
 
-def _played_and_said(story: RigState) -> list[Text]:
-    act = story.act
-    lasts = clock(story.board_s - act.start_s)
-    verdict = next((item for item in reversed(story.verdicts) if not item.over), None)
-    mark, style = "", ""
-    if story.said and act.odour and verdict is not None:
-        sign, style = _MARKS[judged(verdict)]
-        mark = f"{sign} "
+def _played_and_announced(rig: RigState) -> list[Text]:
+    episode = rig.episode
+    result = next((item for item in reversed(rig.results) if not item.finished), None)
+    mark, style = "", "cyan"
+    if rig.names and episode.odour and result is not None:
+        mark, style = _MARKS[result.verdict]
     return [
-        _line(("in the air   ", _DIM), (in_the_air(act.odour), _HEAD)),
-        _line((f"             for {lasts} (board's time)", _DIM)),
-        _line(("scentd says  ", _DIM), (mark, style), (opinion(story), style or "cyan")),
+        _line(("in the air   ", _DIM), (odour_text(episode.odour), _HEAD)),
+        _line((f"             for {clock(rig.board_s - episode.start_s)} (board's time)", _DIM)),
+        _line(("scentd says  ", _DIM), (f"{mark} {announcement(rig)}".lstrip(), style)),
     ]
 
 
-def _sparklines(story: RigState, count: int, width: int) -> list[Text]:
-    lines = []
-    names = CHANNEL_NAMES[:count]
-    name_width = max(map(len, names)) + 1
-    for name in names:
-        values = story.history(name, width - name_width - _VALUE_WIDTH - 1)
-        newest = values[-1] if values else None
-        lines.append(
-            _line(
-                (f"{name:<{name_width}}", _DIM),
-                (f"{'-' if newest is None else format(newest, '.4g'):>{_VALUE_WIDTH}} ", ""),
-                (sparkline(values), "blue"),
-            )
-        )
-    return lines
+def _channel(rig: RigState, name: str, width: int) -> Text:
+    name_width = max(map(len, CHANNEL_NAMES)) + 1
+    values = rig.history(name, width - name_width - _VALUE_WIDTH - 1)
+    newest = values[-1] if values else None
+    return _line(
+        (f"{name:<{name_width}}", _DIM),
+        (f"{'-' if newest is None else format(newest, '.4g'):>{_VALUE_WIDTH}} ", ""),
+        (sparkline(values), "blue"),
+    )
 
 
 def sparkline(values: Sequence[float | None]) -> str:
     """Return one character per value, between the smallest and the largest of them."""
-    there = [value for value in values if value is not None]
-    if not there:
+    known = [value for value in values if value is not None]
+    if not known:
         return ""
-    low, high = min(there), max(there)
-    steps = [abs(after - before) for before, after in pairwise(there)]
-    trembling = sum(steps) / len(steps) if steps else 0.0
-    span = max(high - low, _NOISE_SPAN * trembling, _LEAST_SPAN * max(abs(high), 1.0))
+    low, high = min(known), max(known)
+    steps = [abs(after - before) for before, after in pairwise(known)]
+    noise = sum(steps) / len(steps) if steps else 0.0
+    span = max(high - low, _NOISE_SPAN * noise, _LEAST_SPAN * max(abs(high), 1.0))
     top = len(_LEVELS) - 1
     return "".join(
         " " if value is None else _LEVELS[round(top * (value - low) / span)] for value in values
     )
 
 
-def _bars(story: RigState, width: int) -> list[Text]:
-    if story.reason is not None:
-        return [Text(story.reason, style=_ALARM)]
-    played = story.act.odour
+def _bars(rig: RigState, width: int) -> list[Text]:
+    if rig.reason is not None:
+        return [Text(rig.reason, style=_ALARM)]
+    played = rig.episode.odour
     room = width - _NAME_WIDTH - 6
     lines = []
-    for label, share in story.bars[:_BARS]:
+    for label, share in rig.bars[:_BARS]:
         filled = round(room * share)
         lines.append(
             _line(
-                (f"{named((label,))[:_NAME_WIDTH]:<{_NAME_WIDTH}} ", ""),
+                (f"{odour_text((label,))[:_NAME_WIDTH]:<{_NAME_WIDTH}} ", ""),
                 (_BAR * filled, "green" if label in played else "yellow"),
                 (_NO_BAR * (room - filled), _DIM),
                 (f"{share:5.0%}", ""),
@@ -184,41 +159,43 @@ def _bars(story: RigState, width: int) -> list[Text]:
     return lines
 
 
-def _score(story: RigState) -> Text:
-    """Say what became of the rig's odours, the newest first as far as there is room."""
-    verdicts = [verdict for verdict in story.verdicts if verdict.over]
-    line = _line((f"{story.programme.rig.rig_id:<11}", _DIM), (f"{score_line(verdicts)}  ", ""))
-    for verdict in reversed(verdicts):
-        line.append(_told(verdict), style=_MARKS[judged(verdict)][1])
-    return line
+def _score(rig: RigState) -> Text:
+    """Return the rig's score and its odours, the newest first as far as there is room."""
+    results = [result for result in rig.results if result.finished]
+    return _line(
+        (f"{rig.setup.rig_id:<11}", _DIM),
+        (f"{score(results)}  ", ""),
+        *(_result(result) for result in reversed(results)),
+    )
 
 
-def _told(verdict: NamingResult) -> str:
-    word = judged(verdict)
-    mark = _MARKS[word][0]
-    instead = f" ({named(verdict.said)}?)" if word in {PARTLY, WRONG} else ""
-    return f"{mark} {named(verdict.played)}{instead}  "
+def _result(result: NamingResult) -> tuple[str, str]:
+    mark, style = _MARKS[result.verdict]
+    confused = result.verdict in {Verdict.PARTLY, Verdict.WRONG}
+    instead = f" ({odour_text(result.names)}?)" if confused else ""
+    return f"{mark} {odour_text(result.odour)}{instead}  ", style
 
 
-def _counters(stories: Iterable[RigState]) -> Text:
-    health = [story.health for story in stories if story.health]
-    inference = [
+def _counters(rigs: Sequence[RigState]) -> list[str]:
+    health = [rig.health for rig in rigs if rig.health]
+    inference_ms = [
         times["p50"]
         for item in health
         for times in item["inference_ms"].values()
         if times["p50"] is not None
     ]
     parts = [
-        f"{sum(story.readings for story in stories)} readings",
+        f"{sum(rig.readings for rig in rigs)} readings",
         f"{sum(item['frames_lost'] for item in health)} lost",
-        f"{sum(story.heard for story in stories)} messages",
+        f"{sum(rig.messages for rig in rigs)} messages",
     ]
-    parts += [f"inference {max(inference):.1f} ms"] if inference else []
+    parts += [f"inference {max(inference_ms):.1f} ms"] if inference_ms else []
     parts += [f"{max(item['rss_mb'] for item in health):.0f} MB a service"] if health else []
-    return Text(" · ".join(parts), style=_DIM, no_wrap=True, overflow="ellipsis")
+    return parts
 
 
 def _line(*parts: tuple[str, str]) -> Text:
+    """Return one row of styled texts, cut off where the terminal ends."""
     line = Text(no_wrap=True, overflow="ellipsis")
     for text, style in parts:
         line.append(text, style=style)

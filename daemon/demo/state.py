@@ -1,13 +1,14 @@
-"""Demo: what one rig's messages add up to: what was played, what was said, and whether it is right.
+"""Demo: what one rig has published so far: what was played, what was named, and whether rightly.
 
-Pure: messages and the programme in, values for the screen out. Whether a name is right is
-judged here and nowhere else; the service knows nothing of the programme.
+Pure: messages and the schedule in, values for the views out. Names are judged here and nowhere
+else; the service does not know the schedule.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from daemon.mqtt import topics
@@ -22,141 +23,136 @@ if TYPE_CHECKING:
 COLUMNS = 64
 """Columns of history kept per channel."""
 
-_COLUMNS_PER_ACT = 20
-"""So wide is an odour with the air before it: what an 80-column terminal has room for."""
+_COLUMNS_PER_ODOUR = 20
+"""Columns of an odour with the air before it: what an 80-column terminal has room for."""
+
+
+class Verdict(StrEnum):
+    """Whether an odour was named rightly."""
+
+    RIGHT = "right"
+    """All its names and no other."""
+    PARTLY = "partly right"
+    WRONG = "wrong"
+    UNNAMED = "without a name"
 
 
 @dataclass(frozen=True, slots=True)
 class NamingResult:
-    """One odour, and the last name it was given while it lasted.
+    """One odour, and the latest names it was given while it lasted.
 
     Attributes
     ----------
-    played: the names in it, sorted.
-    said: the names given, sorted; empty when none was.
-    after_s: seconds of the board's time from its onset to that name.
-    over: whether the odour has gone; until then the name may still change.
+    odour: the names of what was played, sorted.
+    names: the names given, sorted; empty when none was.
+    after_s: seconds of the board's time from the onset to these names.
+    finished: whether the odour has ended; until then the names may change.
     """
 
-    played: tuple[str, ...]
-    said: tuple[str, ...]
-    after_s: float
-    over: bool
+    odour: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    after_s: float = 0.0
+    finished: bool = False
 
     @property
-    def right(self) -> bool:
-        """Whether the names are those of what was played, all of them and no other."""
-        return self.said == self.played
-
-    @property
-    def partly(self) -> bool:
-        """Whether some names are right, but not all, or not only these."""
-        return not self.right and not set(self.said).isdisjoint(self.played)
+    def verdict(self) -> Verdict:
+        """Whether the names are right."""
+        if not self.names:
+            return Verdict.UNNAMED
+        if self.names == self.odour:
+            return Verdict.RIGHT
+        return Verdict.WRONG if set(self.names).isdisjoint(self.odour) else Verdict.PARTLY
 
 
 class RigState:
-    """One rig, as heard over MQTT.
+    """One rig, as a subscriber knows it.
 
     Attributes
     ----------
+    setup: the board, its model and its speed.
     state: as published, None before the first prediction.
+    names: the names announced now, sorted; empty when none is.
     bars: label and share of the newest prediction, the largest first: candidates of a substance,
         or components of a mixture.
     reason: why the state is fault or disabled.
     health: the newest `health` payload.
-    board_present: whether the board sends readings.
-    heard: messages so far.
+    messages, readings: received so far.
+    board_s: the board's time of the newest reading received.
     """
 
-    def __init__(self, programme: DemoSchedule) -> None:
-        self.programme = programme
+    def __init__(self, schedule: DemoSchedule) -> None:
+        self._schedule = schedule
+        self.setup = schedule.rig
         self.state: State | None = None
+        self.names: tuple[str, ...] = ()
         self.bars: tuple[tuple[str, float], ...] = ()
         self.reason: str | None = None
         self.health: dict[str, Any] = {}
-        self.board_present = False
-        self.heard = 0
+        self.messages = 0
         self.readings = 0
-        self._board_s = 0.0
-        self._said: tuple[str, ...] = ()
-        self._answers: dict[int, tuple[DemoEpisode, tuple[str, ...], float]] = {}
-        rig = programme.rig
-        self._column_s = (rig.air_s + rig.odour_s) / _COLUMNS_PER_ACT
+        self.board_s = 0.0
+        self._results: dict[int, NamingResult] = {}
+        self._column_s = (self.setup.air_s + self.setup.odour_s) / _COLUMNS_PER_ODOUR
         self._columns: deque[tuple[int, tuple[float | None, ...]]] = deque(maxlen=COLUMNS)
 
     @property
-    def act(self) -> DemoEpisode:
-        """What is in the air, as of the newest reading heard."""
-        return self.programme.act_at(self._board_s)
+    def episode(self) -> DemoEpisode:
+        """What is in the air at `board_s`."""
+        return self._schedule.episode_at(self.board_s)
 
     @property
-    def board_s(self) -> float:
-        """The board's time, as of the newest reading heard."""
-        return self._board_s
-
-    @property
-    def said(self) -> tuple[str, ...]:
-        """The names given now, sorted; empty when none is."""
-        return self._said
-
-    @property
-    def verdicts(self) -> list[NamingResult]:
-        """Return every odour so far, the one in the air included once it has a name."""
-        now = self.act
-        told = [
-            NamingResult(act.odour, said, after_s, over=act.number != now.number)
-            for act, said, after_s in self._answers.values()
+    def results(self) -> list[NamingResult]:
+        """Every odour so far, the present one included once it has a name."""
+        now = self.episode.number
+        results = [
+            replace(result, finished=number != now) for number, result in self._results.items()
         ]
-        return [verdict for verdict in told if verdict.over or verdict.said]
+        return [result for result in results if result.finished or result.names]
 
-    def hear(self, topic: str, payload: Any) -> None:
+    def receive(self, topic: str, payload: Any) -> None:
         """Take one message; `topic` is below the rig's prefix."""
-        self.heard += 1
+        self.messages += 1
         if topic == topics.SAMPLE:
-            self._read(payload["frame_seq"], payload["values"])
+            self._take_reading(payload["frame_seq"], payload["values"])
         elif topic in (topics.SUBSTANCE, topics.MIXTURE):
-            self._predicted(topic, payload)
+            self._take_prediction(topic, payload)
         elif topic == topics.HEALTH:
             self.health = payload
-        elif topic == topics.SENSOR_STATUS:
-            self.board_present = payload == "online"
 
     def history(self, channel: str, width: int) -> Sequence[float | None]:
         """Return up to `width` readings of a channel, evenly spaced, the newest last."""
         index = CHANNEL_NAMES.index(channel)
         return [values[index] for _, values in list(self._columns)[-width:]]
 
-    def _read(self, frame_seq: int, values: dict[str, float | None]) -> None:
-        self._at(frame_seq)
+    def _take_reading(self, frame_seq: int, values: dict[str, float | None]) -> None:
+        self._advance(frame_seq)
         self.readings += 1
-        column = int(self._board_s / self._column_s)
-        row = tuple(values[name] for name in CHANNEL_NAMES)
+        column = int(self.board_s / self._column_s)
         if self._columns and self._columns[-1][0] == column:
             self._columns.pop()
-        self._columns.append((column, row))
+        self._columns.append((column, tuple(values[name] for name in CHANNEL_NAMES)))
 
-    def _at(self, frame_seq: int) -> None:
+    def _advance(self, frame_seq: int) -> None:
         # The boards of the demo never restart, so the sequence number is their time.
-        self._board_s = max(self._board_s, frame_seq / self.programme.rig.rate_hz)
-        act = self.act
-        if act.odour:
-            self._answers.setdefault(act.number, (act, (), 0.0))
+        self.board_s = max(self.board_s, frame_seq / self.setup.rate_hz)
+        episode = self.episode
+        if episode.odour:
+            self._results.setdefault(episode.number, NamingResult(episode.odour))
 
-    def _predicted(self, topic: str, payload: dict[str, Any]) -> None:
+    def _take_prediction(self, topic: str, payload: dict[str, Any]) -> None:
         self.state = State(payload["state"])
         self.reason = payload["reason"]
         if topic == topics.SUBSTANCE:
-            self._at(payload["frame_seq"])
-            said = (payload["label"],) if payload["label"] is not None else ()
+            self._advance(payload["frame_seq"])
+            self.names = (payload["label"],) if payload["label"] is not None else ()
             self.bars = tuple((item["label"], item["probability"]) for item in payload["top"])
         else:
-            parts = payload["components"]
-            said = tuple(sorted(part["label"] for part in parts))
-            self.bars = tuple((part["label"], part["proportion"]) for part in parts)
-        self._said = said
-        act = self.act
-        if act.odour and said:
-            _, before, after_s = self._answers[act.number]
-            if said != before:
-                after_s = self._board_s - act.start_s
-            self._answers[act.number] = (act, said, after_s)
+            components = payload["components"]
+            self.names = tuple(sorted(part["label"] for part in components))
+            self.bars = tuple((part["label"], part["proportion"]) for part in components)
+        episode = self.episode
+        if episode.odour and self.names:
+            result = self._results[episode.number]
+            if self.names != result.names:
+                after_s = self.board_s - episode.start_s
+                self._results[episode.number] = replace(result, names=self.names, after_s=after_s)

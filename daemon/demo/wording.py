@@ -1,20 +1,16 @@
-"""Demo: the view's words: how odours, states, times and verdicts are said to a passer-by. Pure."""
+"""Demo: how odours, announcements, times and scores are written for people. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daemon.demo.state import Verdict
 from models.decision_spec import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from daemon.demo.state import NamingResult, RigState
-
-CLEAN_AIR = "clean air"
-
-RIGHT, PARTLY, WRONG, UNNAMED = "right", "partly right", "wrong", "without a name"
-"""The verdicts."""
 
 STATES: dict[State, str] = {
     State.WARMING_UP: "warming up",
@@ -26,24 +22,19 @@ STATES: dict[State, str] = {
     State.FAULT: "fault",
     State.DISABLED: "cannot run",
 }
-"""The published states, for people."""
+"""The published states."""
 
 
-def named(names: Sequence[str]) -> str:
-    """Return an odour's names as people write them: `brazil nut`, `apple + mango`."""
-    return " + ".join(name.replace("_", " ") for name in names)
+def odour_text(names: Sequence[str]) -> str:
+    """Return the names for people: `brazil nut`, `apple + mango`, `clean air` for none."""
+    return " + ".join(name.replace("_", " ") for name in names) or "clean air"
 
 
-def in_the_air(names: Sequence[str]) -> str:
-    """Return what is in the air."""
-    return named(names) or CLEAN_AIR
-
-
-def opinion(story: RigState) -> str:
-    """Return what a rig says now: names, or its state."""
-    if story.said:
-        return named(story.said)
-    return "(nothing yet)" if story.state is None else STATES[story.state]
+def announcement(rig: RigState) -> str:
+    """Return what a rig announces now: names, or its state."""
+    if rig.names:
+        return odour_text(rig.names)
+    return "(nothing yet)" if rig.state is None else STATES[rig.state]
 
 
 def clock(seconds: float) -> str:
@@ -52,20 +43,13 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def score_line(verdicts: Iterable[NamingResult]) -> str:
+def score(results: Iterable[NamingResult]) -> str:
     """Return how many odours were named right, partly, wrongly and not at all."""
-    words = [judged(verdict) for verdict in verdicts]
-    if not words:
+    verdicts = [result.verdict for result in results]
+    if not verdicts:
         return "no odour has passed yet"
-    others = [word for word in (PARTLY, WRONG, UNNAMED) if word in words]
+    others = [verdict for verdict in Verdict if verdict in verdicts and verdict != Verdict.RIGHT]
     return ", ".join(
-        [f"{words.count(RIGHT)} of {len(words)} named right"]
-        + [f"{words.count(word)} {word}" for word in others]
+        [f"{verdicts.count(Verdict.RIGHT)} of {len(verdicts)} named right"]
+        + [f"{verdicts.count(verdict)} {verdict}" for verdict in others]
     )
-
-
-def judged(verdict: NamingResult) -> str:
-    """Return a verdict in a word or two."""
-    if not verdict.said:
-        return UNNAMED
-    return RIGHT if verdict.right else PARTLY if verdict.partly else WRONG

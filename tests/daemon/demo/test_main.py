@@ -1,4 +1,4 @@
-"""The demo as a user types it: everything real, nothing left behind."""
+"""The demo as a user starts it, with real parts; it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daemon.sandbox.subscriber import ReceivedMessage, Subscriber
 from tests.sandbox import PATIENCE_S, ROOT, wait_until
 
 NAMED_WITHIN_S = 95.0
-"""On a free machine it takes ten seconds; this only ends a test that would hang."""
+"""Ten seconds suffice on an idle machine; this only ends a test that would hang."""
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_demo_names_a_smell_rightly_and_ends_cleanly_by_ctrl_c(tmp_path: Path) -> None:
+def test_demo_names_an_odour_rightly_and_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     with demo(tmp_path, "--seed", "1") as process:
         assert process.stdout is not None
         late = threading.Timer(NAMED_WITHIN_S, process.terminate)
@@ -81,7 +81,7 @@ def test_demo_ends_by_itself_and_leaves_a_picture(tmp_path: Path) -> None:
     assert list(folder.glob("scentd*")) == []
 
 
-def test_demo_without_its_extra_says_what_to_install(
+def test_demo_without_its_extra_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "rich", None)  # type: ignore[arg-type] - Python's own "not there"
@@ -99,26 +99,28 @@ def test_demo_refuses_times_that_make_no_sense(wrong: tuple[str, str]) -> None:
     assert wrong[0] in told
 
 
-def test_embedded_broker_carries_messages_and_leaves_no_thread() -> None:
+def test_embedded_broker_delivers_messages_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    with EmbeddedBroker() as broker, Subscriber(broker.port) as ear:
+    with EmbeddedBroker() as broker, Subscriber(broker.port) as subscriber:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         client.connect(LOOPBACK, broker.port)
         client.loop_start()
         client.publish("scent/kitchen/sensor/status", "online", qos=1, retain=True)
         client.publish("scent/kitchen/substance", '{"state": "ambient"}', qos=1)
-        heard: list[ReceivedMessage] = []
-        wait_until(lambda: heard.extend(ear.take()) or len(heard) == 2, "both messages")
+        received: list[ReceivedMessage] = []
+        wait_until(
+            lambda: received.extend(subscriber.take()) or len(received) == 2, "both messages"
+        )
         client.disconnect()
         client.loop_stop()
-    assert [(*message.rig_topic, message.value) for message in heard] == [
+    assert [(*message.rig_topic, message.value) for message in received] == [
         ("kitchen", "sensor/status", "online"),
         ("kitchen", "substance", {"state": "ambient"}),
     ]
     assert set(threading.enumerate()) == before
 
 
-def test_child_service_that_cannot_start_tells_its_last_words(tmp_path: Path) -> None:
+def test_a_service_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     settings = {"rig_id": "demo", "source": {"port": "/dev/null0"}, "models": ["no-such-model"]}
     service = ServiceProcess(tmp_path, settings)
     with pytest.raises(ServiceProcessError, match="no-such-model"), service:

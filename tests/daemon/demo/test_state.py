@@ -1,4 +1,4 @@
-"""What the demo makes of a rig's messages, and how it says so."""
+"""What the demo concludes from a rig's messages, and how the views show it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from daemon.demo.plain import PlainView, summary
-from daemon.demo.scenario import RIGS, DemoSchedule, choose_programme
+from daemon.demo.scenario import RIGS, DemoSchedule, choose_schedule
 from daemon.demo.screen import ROWS, WIDTH, screen, sparkline
-from daemon.demo.state import RigState
-from daemon.demo.wording import judged
+from daemon.demo.state import RigState, Verdict
 from hardware.channels import CHANNEL_NAMES
 from hardware.simulator.scenario import Episode, parse_scenario
 from hardware.simulator.tables import load_board, load_playable
@@ -28,69 +27,71 @@ APPLE_WITH_PEAR = DemoSchedule(
 )
 
 
-def hear_sample(story: RigState, board_s: float) -> None:
-    """Let the rig publish a raw frame of that moment."""
+def receive_sample(rig: RigState, board_s: float) -> None:
+    """Receive a raw frame of that moment."""
     values: dict[str, float | None] = dict.fromkeys(CHANNEL_NAMES, 1.0 + board_s)
-    frame_seq = round(board_s * story.programme.rig.rate_hz)
-    story.hear("sample", {"frame_seq": frame_seq, "values": values})
+    frame_seq = round(board_s * rig.setup.rate_hz)
+    rig.receive("sample", {"frame_seq": frame_seq, "values": values})
 
 
-def hear_substance(story: RigState, board_s: float, label: str | None) -> None:
-    """Let the rig publish what the substance model says at that moment."""
+def receive_substance(rig: RigState, board_s: float, label: str | None) -> None:
+    """Receive a prediction of the substance model at that moment."""
     payload: dict[str, Any] = {
-        "frame_seq": round(board_s * story.programme.rig.rate_hz),
+        "frame_seq": round(board_s * rig.setup.rate_hz),
         "state": "sensing" if label is None else "recognised",
         "label": label,
         "reason": None,
         "top": [{"label": label or "mint", "probability": 0.9}],
     }
-    story.hear("substance", payload)
+    rig.receive("substance", payload)
 
 
-def hear_mixture(story: RigState, board_s: float, labels: tuple[str, ...]) -> None:
-    hear_sample(story, board_s)
+def receive_mixture(rig: RigState, board_s: float, labels: tuple[str, ...]) -> None:
+    receive_sample(rig, board_s)
     parts = [{"label": label, "proportion": 0.5, "presence": 0.9} for label in labels]
     state = "recognised" if labels else "sensing"
-    story.hear("mixture", {"state": state, "reason": None, "components": parts})
+    rig.receive("mixture", {"state": state, "reason": None, "components": parts})
 
 
-def lemon_named_mint_missed() -> RigState:
-    """Tell a whole programme: lemon is first taken for mint, then named; mint stays unnamed."""
-    story = RigState(LEMON_AND_MINT)
+def lemon_named_mint_unnamed() -> RigState:
+    """Receive a whole schedule: lemon is first named mint, then lemon; mint stays unnamed."""
+    rig = RigState(LEMON_AND_MINT)
     for board_s, label in ((5, None), (15, "mint"), (22, "lemon"), (35, None), (55, None)):
-        hear_sample(story, board_s)
-        hear_substance(story, board_s, label)
-    hear_sample(story, 65)
-    return story
+        receive_sample(rig, board_s)
+        receive_substance(rig, board_s, label)
+    receive_sample(rig, 65)
+    return rig
 
 
-def test_the_last_name_of_an_odour_is_its_verdict() -> None:
-    lemon, mint = lemon_named_mint_missed().verdicts
-    assert (lemon.played, lemon.said, lemon.right, lemon.over) == (("lemon",),) * 2 + (True, True)
+def test_the_last_name_of_an_odour_is_its_result() -> None:
+    lemon, mint = lemon_named_mint_unnamed().results
+    assert (lemon.odour, lemon.names, lemon.verdict) == (("lemon",), ("lemon",), Verdict.RIGHT)
     assert lemon.after_s == 12
-    assert (mint.said, mint.right, mint.over) == ((), False, True)
+    assert (mint.names, mint.verdict) == ((), Verdict.UNNAMED)
+    assert lemon.finished
+    assert mint.finished
 
 
 def test_a_name_that_stays_keeps_the_moment_it_was_first_given() -> None:
-    story = RigState(LEMON_AND_MINT)
+    rig = RigState(LEMON_AND_MINT)
     for board_s in (20, 25, 29):
-        hear_substance(story, board_s, "lemon")
-    assert [verdict.after_s for verdict in story.verdicts] == [10]
+        receive_substance(rig, board_s, "lemon")
+    assert [result.after_s for result in rig.results] == [10]
 
 
 def test_a_name_given_in_clean_air_counts_for_no_odour() -> None:
-    story = RigState(LEMON_AND_MINT)
-    hear_substance(story, 5, "lemon")
-    assert story.said == ("lemon",)
-    assert story.verdicts == []
+    rig = RigState(LEMON_AND_MINT)
+    receive_substance(rig, 5, "lemon")
+    assert rig.names == ("lemon",)
+    assert rig.results == []
 
 
-def test_an_odour_in_the_air_is_judged_only_once_it_has_a_name() -> None:
-    story = RigState(LEMON_AND_MINT)
-    hear_substance(story, 15, None)
-    assert story.verdicts == []
-    hear_substance(story, 16, "mint")
-    assert [(verdict.right, verdict.over) for verdict in story.verdicts] == [(False, False)]
+def test_an_odour_in_the_air_has_a_result_only_once_it_is_named() -> None:
+    rig = RigState(LEMON_AND_MINT)
+    receive_substance(rig, 15, None)
+    assert rig.results == []
+    receive_substance(rig, 16, "mint")
+    assert [(item.verdict, item.finished) for item in rig.results] == [(Verdict.WRONG, False)]
 
 
 @pytest.mark.parametrize(
@@ -105,37 +106,36 @@ def test_an_odour_in_the_air_is_judged_only_once_it_has_a_name() -> None:
 def test_a_mixture_is_right_with_all_its_components_and_no_other(
     labels: tuple[str, ...], verdict: str
 ) -> None:
-    story = RigState(APPLE_WITH_PEAR)
-    hear_mixture(story, 20, labels)
-    assert [judged(told) for told in story.verdicts] == [verdict]
+    rig = RigState(APPLE_WITH_PEAR)
+    receive_mixture(rig, 20, labels)
+    assert [result.verdict for result in rig.results] == [verdict]
 
 
-@settings(deadline=None)  # time is not what it asserts
 @given(st.floats(0, 1e5))
-def test_every_moment_lies_in_one_act(board_s: float) -> None:
-    act = LEMON_AND_MINT.act_at(board_s)
-    assert act.start_s - 1e-6 <= board_s < act.end_s + 1e-6
-    assert act.odour == ((), ("lemon",), (), ("mint",))[act.number % 4]
-    following = LEMON_AND_MINT.act_at(act.end_s + 1e-3)
-    assert following.number == act.number + 1
+def test_every_moment_lies_in_one_episode(board_s: float) -> None:
+    episode = LEMON_AND_MINT.episode_at(board_s)
+    assert episode.start_s - 1e-6 <= board_s < episode.end_s + 1e-6
+    assert episode.odour == ((), ("lemon",), (), ("mint",))[episode.number % 4]
+    following = LEMON_AND_MINT.episode_at(episode.end_s + 1e-3)
+    assert following.number == episode.number + 1
 
 
 @pytest.mark.parametrize("rig", RIGS, ids=lambda rig: rig.rig_id)
-def test_a_cast_is_of_odours_that_the_simulator_found_recognisable(rig: Any) -> None:
-    programme = choose_programme(rig, seed=3)
-    known = {member.odour for member in load_playable(rig.board, least_right=0.0)}
-    odours = [episode for episode in programme.episodes if episode.components]
+def test_the_odours_played_are_those_that_the_simulator_found_recognisable(rig: Any) -> None:
+    schedule = choose_schedule(rig, seed=3)
+    known = {item.odour for item in load_playable(rig.board, least_right=0.0)}
+    odours = [episode for episode in schedule.episodes if episode.components]
     fingerprints = load_board(rig.board).fingerprints
     assert len(odours) >= 3
     assert set(odours) <= {
         parse_scenario(f"{name}:{rig.odour_s}", fingerprints)[0] for name in known
     }
-    assert [bool(episode.components) for episode in programme.episodes[:2]] == [False, True]
-    assert programme.episodes == choose_programme(rig, seed=3).episodes
+    assert [bool(episode.components) for episode in schedule.episodes[:2]] == [False, True]
+    assert schedule.episodes == choose_schedule(rig, seed=3).episodes
 
 
-def test_the_cast_changes_with_the_seed() -> None:
-    orders = {choose_programme(SUBSTANCES, seed).episodes for seed in range(8)}
+def test_the_order_of_the_odours_changes_with_the_seed() -> None:
+    orders = {choose_schedule(SUBSTANCES, seed).episodes for seed in range(8)}
     assert len(orders) > 1
     assert all(isinstance(episode, Episode) for order in orders for episode in order)
 
@@ -149,12 +149,12 @@ def test_a_sparkline_shows_movement_and_keeps_noise_flat() -> None:
     assert set(sparkline([10, 11, 10, 11, 11, 10])) <= set("▁▂")
 
 
-def test_the_screen_fits_the_smallest_terminal_and_says_what_matters() -> None:
-    told, untold = lemon_named_mint_missed(), RigState(APPLE_WITH_PEAR)
-    hear_substance(told, 75, "lemon")
+def test_the_screen_fits_the_smallest_terminal_and_shows_all_that_matters() -> None:
+    named, silent = lemon_named_mint_unnamed(), RigState(APPLE_WITH_PEAR)
+    receive_substance(named, 75, "lemon")
     console = Console(width=WIDTH, height=ROWS, file=io.StringIO(), record=True)
     console.print(
-        screen([told, untold], width=WIDTH, height=ROWS, place="127.0.0.1:1883", elapsed_s=75.0)
+        screen([named, silent], width=WIDTH, height=ROWS, address="127.0.0.1:1883", elapsed_s=75.0)
     )
     lines = console.export_text().splitlines()
     assert len(lines) <= ROWS
@@ -168,23 +168,23 @@ def test_the_screen_fits_the_smallest_terminal_and_says_what_matters() -> None:
 
 
 def test_the_screen_says_why_a_model_cannot_run() -> None:
-    story = RigState(APPLE_WITH_PEAR)
-    story.hear("mixture", {"state": "disabled", "reason": "too slow a board", "components": []})
+    rig = RigState(APPLE_WITH_PEAR)
+    rig.receive("mixture", {"state": "disabled", "reason": "too slow a board", "components": []})
     console = Console(width=WIDTH, height=ROWS, file=io.StringIO(), record=True)
-    console.print(screen([story], width=WIDTH, height=ROWS, place="", elapsed_s=0.0))
+    console.print(screen([rig], width=WIDTH, height=ROWS, address="", elapsed_s=0.0))
     assert "too slow a board" in console.export_text()
 
 
 def test_the_plain_view_prints_changes_and_nothing_else() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
-    story = RigState(LEMON_AND_MINT)
-    view.look([story], 0.0)
+    rig = RigState(LEMON_AND_MINT)
+    view.update([rig], 0.0)
     assert not stream.getvalue()
     for board_s, label in ((5, None), (6, None), (20, "lemon"), (22, "lemon")):
-        hear_sample(story, board_s)
-        hear_substance(story, board_s, label)
-        view.look([story], board_s)
+        receive_sample(rig, board_s)
+        receive_substance(rig, board_s, label)
+        view.update([rig], board_s)
     lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
     assert lines == [
         "0:05 substances in the air clean air",
@@ -194,21 +194,21 @@ def test_the_plain_view_prints_changes_and_nothing_else() -> None:
     ]
 
 
-def test_the_plain_view_judges_no_name_that_is_older_than_the_odour() -> None:
+def test_the_plain_view_gives_no_verdict_on_a_name_older_than_the_odour() -> None:
     stream = io.StringIO()
     view = PlainView(stream)
-    story = RigState(LEMON_AND_MINT)
-    hear_substance(story, 20, "lemon")
-    hear_sample(story, 45)
-    view.look([story], 45.0)
+    rig = RigState(LEMON_AND_MINT)
+    receive_substance(rig, 20, "lemon")
+    receive_sample(rig, 45)
+    view.update([rig], 45.0)
     assert [line.split(maxsplit=2)[2] for line in stream.getvalue().splitlines()] == [
         "in the air mint",
         "says       lemon",
     ]
 
 
-def test_the_summary_sets_what_was_played_against_what_was_said() -> None:
-    table = [" ".join(line.split()) for line in summary([lemon_named_mint_missed()]).splitlines()]
+def test_the_summary_compares_what_was_played_with_what_was_named() -> None:
+    table = [" ".join(line.split()) for line in summary([lemon_named_mint_unnamed()]).splitlines()]
     assert table == [
         "played said",
         "right lemon lemon, after 12 s",
