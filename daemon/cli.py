@@ -32,7 +32,7 @@ SCENTD = CommandLine(
         "models": "list, verify, install and switch model bundles",
         "status": "show how the running service is",
         "bench": "measure speed and memory on this machine",
-        "soak": "let a storm of faults loose on the real service, and draw the balance",
+        "soak": "inject faults into the real service and report what was delivered",
     },
 )
 

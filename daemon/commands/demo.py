@@ -5,8 +5,6 @@ The demo itself is in `daemon.demo` and needs the extra `demo`; missing packages
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
 import random
 import signal
@@ -17,10 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daemon.commands.record import positive_seconds
 from daemon.system.signals import Stop
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from hardware.command_line import Subparsers
@@ -50,7 +50,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog="Example: scentd demo --plain --seconds 60",
     )
     parser.add_argument("--plain", action="store_true", help="print lines, for pipes")
-    parser.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
+    parser.add_argument("--seconds", type=positive_seconds, metavar="N", help="end after N seconds")
     parser.add_argument(
         "--seed",
         type=int,
@@ -59,7 +59,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--pace",
-        type=_positive,
+        type=float,
         default=1.0,
         metavar="X",
         help=f"run the boards X times as fast as usual, {_LEAST_PACE:g} to {_LARGEST_PACE:g}",
@@ -129,11 +129,3 @@ def _must_be_plain() -> bool:
 
 def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _positive(text: str) -> float:
-    """Return a finite number above zero, for argparse."""
-    value = float(text)
-    if not math.isfinite(value) or value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value

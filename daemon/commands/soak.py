@@ -1,11 +1,10 @@
-"""Leaf: `scentd soak`: a scripted storm of faults against the real service, and its balance.
+"""Leaf: `scentd soak`: injects faults into the real service and reports what was delivered.
 
-Everything it does is in `daemon.soak`; loaded only when it is called.
+Everything it does is in `daemon.soak`, which is loaded only when it is called.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.system.progress import Progress
 from daemon.system.signals import Stop
-from hardware.errors import ScentdError
+from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
+    import argparse
+
     from hardware.command_line import Subparsers
 
 FAULTS = 500
@@ -27,29 +28,33 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the command's options."""
     parser = subparsers.add_parser(
         "soak",
-        help="let a storm of faults loose on the real service, and draw the balance",
+        help="inject faults into the real service and report what was delivered",
         description=(
-            "Start a simulated board, a broker (Mosquitto where it is installed, else the "
-            "demo's) and the real service; let faults of board, broker, process and disk strike "
-            "one after the other, faster than real time; and say what was made, what arrived, "
-            "what came twice and what was lost. Ends with 1 if the balance does not hold. A "
-            "fault takes about a second, so that 500 take some ten minutes."
+            "Start a simulated board, a broker (Mosquitto if it is installed, else the demo's) and "
+            "the real service; inject faults of board, broker, process and disk one after the "
+            "other, faster than real time; and report how many messages were made, delivered, "
+            "repeated and lost. Exits with 1 if a message is unaccounted for. A fault takes about "
+            "a second, so that 500 take some ten minutes."
         ),
         epilog="Example: scentd soak --faults 50 --seed 7",
     )
     parser.add_argument(
-        "--faults", type=_count, default=FAULTS, metavar="N", help="how many (%(default)s)"
+        "--faults", type=int, default=FAULTS, metavar="N", help="number of faults (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="chance's seed (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of kinds, order and lengths (0)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Let it storm; Ctrl-C ends it early, with the balance of what was."""
-    drawing = import_module("daemon.soak.faults")
+    """Inject the faults; Ctrl-C ends the run early, with a report on what was done."""
+    if args.faults < 1:
+        raise UsageError(f"--faults must be at least 1, got {args.faults}.")
+    catalogue = import_module("daemon.soak.faults")
     soak = import_module("daemon.soak.main")
-    faults = drawing.draw_faults(args.faults, args.seed)
+    faults = catalogue.draw_faults(args.faults, args.seed)
     folder = Path(tempfile.mkdtemp(prefix="scentd-soak-"))
     stop = Stop()
     with stop.on_signals(), Progress() as progress:
@@ -62,68 +67,61 @@ def run(args: argparse.Namespace) -> int:
                 on_fault=lambda number, fault: progress.show(number / len(faults), str(fault)),
             )
         except ScentdError as error:
-            raise SoakError(
-                f"{error}\nIts files are left in {folder} for you to look at."
-            ) from None
+            raise SoakError(f"{error}\nIts files are in {folder}.") from None
     shutil.rmtree(folder, ignore_errors=True)
     result = report.as_json()
     if args.json:
         print(json.dumps(result))
     else:
-        print(_table(result, drawing.summarise(report.faults)))
+        print(_table(result, catalogue.summarise(report.faults)))
     return 0 if result["holds"] else 1
 
 
 class SoakError(ScentdError):
-    """The storm was not weathered."""
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
+    """The service did not survive a fault, or a part of the run failed."""
 
 
 def _table(result: dict[str, Any], faults: str) -> str:
-    """Return the balance for people."""
+    """Return the report for people."""
     undecoded = result["sent"] - result["decoded"]
+    unwritten_s = f"{result['unwritten_s']:.2f} s"
+    board_h = f"{result['board_s'] / 3600:.1f} h"
     rows = [
-        ("faults", str(result["faults"]["total"]), faults),
-        ("frames sent", str(result["sent"]), f"{undecoded} spoilt, unread at a kill, or cut off"),
-        ("frames decoded", str(result["decoded"]), ""),
-        ("lines rejected", str(result["rejected"]), "of a killed process, as far as it had told"),
-        ("predictions and events made", str(result["made"]), f"in {result['boots']} boots"),
-        ("  delivered", str(result["delivered"]), f"{result['late']} of them late"),
+        ("faults", result["faults"]["total"], faults),
+        ("lines sent", result["sent"], f"{undecoded} damaged, or lost at the end of a process"),
+        ("readings decoded", result["decoded"], ""),
+        ("lines rejected", result["rejected"], "of a killed process, up to its last report"),
+        ("predictions and events made", result["made"], f"in {result['boots']} boots"),
+        ("  delivered", result["delivered"], f"{result['late']} of them late"),
         (
             "  unwritten",
-            str(result["unwritten"]),
-            f"made at most {result['unwritten_s']:.2f} s before one of {result['kills']} kill -9",
+            result["unwritten"],
+            f"made at most {unwritten_s} before one of {result['kills']} kill -9",
         ),
-        ("  dropped and counted", str(result["dropped"]), "for lack of room"),
-        ("  lost", str(result["lost"]), ""),
-        ("arrived once more", str(result["again"]), "told by boot_id and seq"),
-        ("duplicated after seq", str(result["duplicated"]), ""),
-        ("out of order", str(result["disordered"]), ""),
+        ("  dropped and counted", result["dropped"], "for lack of room"),
+        ("  lost", result["lost"], ""),
+        ("delivered once more", result["again"], "with the same boot_id and seq"),
+        ("duplicated after seq", result["duplicated"], ""),
+        ("out of order", result["disordered"], ""),
         *(
-            (f"recovery, {side}", f"{took['median']:.2f} s", f"longest {took['longest']:.2f} s, "
-             f"of {took['count']}")
-            for side, took in result["recovery_s"].items()
+            (
+                f"recovery, {part}",
+                f"{times['median']:.2f} s",
+                f"longest {times['longest']:.2f} s, of {times['count']}",
+            )
+            for part, times in result["recovery_s"].items()
         ),
         (
-            "took",
+            "duration",
             f"{result['real_s']:.0f} s",
-            f"for {result['board_s'] / 3600:.1f} h of the board's time, over {result['broker']}",
+            f"for {board_h} of the board's time, over {result['broker']}",
         ),
-    ]  # fmt: skip
+    ]
     indent = "\n" + " " * 42
     lines = [
-        f"{what:<30} {number:>8}   {told.replace(chr(10), indent)}".rstrip()
-        for what, number, told in rows
+        f"{what:<30} {figure:>8}   {note.replace(chr(10), indent)}".rstrip()
+        for what, figure, note in rows
     ]
-    verdict = (
-        "The balance holds."
-        if result["holds"]
-        else f"The balance does not hold: {'; '.join(result['complaints'])}."
-    )
-    return "\n".join([*lines, verdict])
+    complaints = "; ".join(result["complaints"])
+    lines.append(f"Wrong: {complaints}." if complaints else "Every message is accounted for.")
+    return "\n".join(lines)

@@ -12,15 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from daemon.cli import main
-from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
-from daemon.sandbox.service_process import ServiceProcess, ServiceProcessError
-from daemon.sandbox.subscriber import ReceivedMessage, Subscriber
-from tests.sandbox import PATIENCE_S, ROOT, wait_until
+from tests.sandbox import PATIENCE_S, ROOT
 
 NAMED_WITHIN_S = 95.0
 """Ten seconds suffice on an idle machine; this only ends a test that would hang."""
@@ -97,31 +92,3 @@ def test_demo_refuses_times_that_make_no_sense(wrong: tuple[str, str]) -> None:
         _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert wrong[0] in told
-
-
-def test_embedded_broker_delivers_messages_and_leaves_no_thread() -> None:
-    before = set(threading.enumerate())
-    with EmbeddedBroker() as broker, Subscriber(broker.port) as subscriber:
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-        client.connect(LOOPBACK, broker.port)
-        client.loop_start()
-        client.publish("scent/kitchen/sensor/status", "online", qos=1, retain=True)
-        client.publish("scent/kitchen/substance", '{"state": "ambient"}', qos=1)
-        received: list[ReceivedMessage] = []
-        wait_until(
-            lambda: received.extend(subscriber.take()) or len(received) == 2, "both messages"
-        )
-        client.disconnect()
-        client.loop_stop()
-    assert [(*message.rig_topic, message.value) for message in received] == [
-        ("kitchen", "sensor/status", "online"),
-        ("kitchen", "substance", {"state": "ambient"}),
-    ]
-    assert set(threading.enumerate()) == before
-
-
-def test_a_service_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
-    settings = {"rig_id": "demo", "source": {"port": "/dev/null0"}, "models": ["no-such-model"]}
-    service = ServiceProcess(tmp_path, settings)
-    with pytest.raises(ServiceProcessError, match="no-such-model"), service:
-        pass
