@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.project.house import ROOT
+from tests.project.source_tree import ROOT
 from tests.project.test_command_lines import PROGRAMS, parser_of
 
 if TYPE_CHECKING:
