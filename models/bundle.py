@@ -250,7 +250,7 @@ def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"])
         )
     path = str(folder / name)
     try:
-        session = _session(data)
+        session = open_session(data)
         _check_interface(session, manifest, path)
         bundle = Bundle(folder, manifest, precision, session)
         _check_outputs(bundle, path)
@@ -266,7 +266,7 @@ def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"])
     return bundle
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
+def open_session(model: bytes) -> onnxruntime.InferenceSession:
     """Return a session that runs `model` and does not keep its bytes.
 
     A session that is given bytes holds them as long as it lives (1.8 MB for substances-50), one

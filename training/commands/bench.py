@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,6 @@ from training.data.dataset import N_FOLDS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
-
-    import onnxruntime
 
     from hardware.command_line import Subparsers
 
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.accuracy:
         return _times(args)
     if args.data is None:
-        raise UsageError("--accuracy scores held-out recordings: say where they are with --data.")
+        raise UsageError("--accuracy scores held-out recordings: name their folder with --data.")
     return _accuracy(args)
 
 
@@ -109,8 +107,9 @@ def _table(rows: dict[str, dict[str, Any]], headline: str) -> list[str]:
 def _times(args: argparse.Namespace) -> int:
     import torch  # noqa: PLC0415
 
+    from models.bundle import open_session  # noqa: PLC0415
     from training.export.onnx import quantise, to_onnx  # noqa: PLC0415
-    from training.export.precision import open_session, time_interleaved  # noqa: PLC0415
+    from training.export.precision import time_interleaved  # noqa: PLC0415
     from training.network.scentformer import build_network  # noqa: PLC0415
 
     config = load_train_config(config_path(args.config))
@@ -122,7 +121,8 @@ def _times(args: argparse.Namespace) -> int:
     small = quantise(model)
     x = np.random.default_rng(0).standard_normal((1, spec.window, spec.n_features), np.float32)
     mask = np.ones((1, spec.window), dtype=np.float32)
-    tensors = torch.from_numpy(x), torch.from_numpy(mask)
+    inputs = {"x": x, "mask": mask}
+    tensors = [torch.from_numpy(value) for value in inputs.values()]
 
     def in_torch() -> None:
         with torch.inference_mode():
@@ -131,8 +131,8 @@ def _times(args: argparse.Namespace) -> int:
     times = time_interleaved(
         {
             "torch_fp32": in_torch,
-            "fp32": _runner(open_session(model), x, mask),
-            "int8": _runner(open_session(small), x, mask),
+            "fp32": partial(open_session(model).run, None, inputs),
+            "int8": partial(open_session(small).run, None, inputs),
         },
         args.runs,
     )
@@ -149,9 +149,3 @@ def _times(args: argparse.Namespace) -> int:
     for name, (p50, p99) in times.items():
         print(f"  {name:<11} p50 {p50:7.3f} ms   p99 {p99:7.3f} ms")
     return 0
-
-
-def _runner(
-    session: onnxruntime.InferenceSession, x: np.ndarray, mask: np.ndarray
-) -> Callable[[], None]:
-    return lambda: session.run(None, {"x": x, "mask": mask}) and None

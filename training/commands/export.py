@@ -13,7 +13,7 @@ from hardware.errors import UsageError
 from models.bundle import load_bundle
 from training.commands._shared import add_training_options, config_path, load_training
 from training.experiments.crossval import REPORT, fit_decision
-from training.export.model_card import collect_figures, figure_notes
+from training.export.model_card import NOTES, collect_figures, figure_notes
 from training.export.rig_arrays import bundle_arrays
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, load it again, and say what it is."""
-    from training.export.bundle import NOTES, Provenance, export_bundle  # noqa: PLC0415 - torch
+    from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
     from training.fit import train_network  # noqa: PLC0415
 
     config, data, folder = load_training(args)

@@ -1,11 +1,12 @@
-"""training/: from a fitted network to a bundle: ONNX files, manifest, model card.
+"""training/: from a trained network to a bundle: ONNX files, manifest, model card.
 
-The last step of `export` and of every fold of `crossval`, so that what is
-scored is just what would ship. Knows torch through the exporter only.
+The last step of `export` and of every fold of `crossval`, so that the scored network is the one
+that would ship. Torch enters through the exporter only.
 """
 
 from __future__ import annotations
 
+import io
 import platform
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
+import torch
 
+from models.bundle import open_session
 from models.manifest import (
     ARRAYS,
     CARD,
@@ -26,12 +29,13 @@ from models.manifest import (
     Requirements,
     write_bundle,
 )
+from models.substance_decision import log_probabilities
 from training.config import TrainConfig, config_as_dict
 from training.evaluation.scoring import cut_windows
+from training.export.model_card import render_model_card
 from training.export.onnx import ExportError, quantise, to_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,18 +45,14 @@ if TYPE_CHECKING:
     from training.fit import TrainedNetwork
 
 TORCH_TOLERANCE = 1e-4
-"""Largest difference of an output between torch and ONNX float32: other summation orders,
-nothing else. Between float32 and int8 it is the configuration's `tolerance`."""
+"""Largest difference of an output between torch and ONNX float32, from another order of summation.
+Between float32 and int8 it is the configuration's `tolerance`."""
 PARITY_WINDOWS = 200
-NOTES = "notes"
-"""The entry of a manifest's metrics that is no table: sentences for the card."""
-INTERVALS = "intervals"
-"""The entry with the 95 % intervals of the others, by protocol and score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a bundle says of how it came to be."""
+    """What a bundle records of its origin, with the figures and arrays measured on it."""
 
     command: str
     config_file: str
@@ -75,16 +75,17 @@ def export_bundle(
     ExportError: torch, float32 and int8 do not agree within the tolerances.
     """
     model = to_onnx(fitted.network, fitted.spec)
-    small = quantise(
-        model,
-        config.quantisation,
-        cut_windows(data.samples, fitted.spec, config.max_samples)
-        if config.quantisation == "static"
-        else None,
-    )
-    parity = check_parity(
-        fitted, data, model, small, decision.temperature, tolerance=config.tolerance
-    )
+    windows = None
+    if config.quantisation == "static":
+        windows = cut_windows(data.samples, fitted.spec, config.max_samples)
+    small = quantise(model, config.quantisation, windows)
+    parity = _check_parity(fitted, data, model, small, decision.temperature, config.tolerance)
+    settings = {
+        name: config_as_dict(part)
+        for name in ("augment", "optimiser", "cross_modal")
+        if (part := getattr(config, name))
+    }
+    described = "descriptors" in fitted.network.output_names and fitted.tables.descriptors
     manifest = Manifest(
         name=config.name,
         version=config.version,
@@ -99,7 +100,7 @@ def export_bundle(
         ),
         requirements=Requirements(config.required_channels, config.min_channels),
         decision=decision,
-        descriptors=_descriptors(fitted),
+        descriptors=described.names if described else (),
         runtime=PrecisionChoice(tolerance=config.tolerance, quantisation=config.quantisation),
         metrics={**provenance.metrics, "parity": parity},
         training={
@@ -111,16 +112,13 @@ def export_bundle(
             "oddities": data.oddities,
             "date": datetime.now(UTC).date().isoformat(),
             "final_loss": round(fitted.loss, 4),
-            "versions": _versions(),
-            "settings": {
-                "augment": config_as_dict(config.augment),
-                "optimiser": config_as_dict(config.optimiser),
-                **(
-                    {"cross_modal": config_as_dict(config.cross_modal)}
-                    if config.cross_modal
-                    else {}
-                ),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "onnxruntime": onnxruntime.__version__,
+                "numpy": np.__version__,
             },
+            "settings": settings,
         },
     )
     hashes = "".join(f"{sample.sha256}  {sample.name}\n" for sample in data.samples)
@@ -128,34 +126,33 @@ def export_bundle(
         INT8_MODEL: small,
         FP32_MODEL: model,
         TRAINING_FILES: hashes.encode(),
-        CARD: model_card(config, manifest).encode(),
+        CARD: render_model_card(config.description, manifest).encode(),
     }
     if provenance.arrays:
-        files[ARRAYS] = _npz(provenance.arrays)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **provenance.arrays)  # type: ignore[arg-type]  # stub wants a bool
+        files[ARRAYS] = buffer.getvalue()
     return write_bundle(folder, manifest, files)
 
 
-def check_parity(
+def _check_parity(
     fitted: TrainedNetwork,
     data: Dataset,
     model: bytes,
     small: bytes,
     temperature: float,
-    *,
     tolerance: float,
 ) -> dict[str, float]:
     """Compare torch, float32 and int8 over real windows; return the largest differences.
 
     Raises
     ------
-    ExportError: one of them is over its tolerance.
+    ExportError: one of them exceeds its tolerance.
     """
-    import torch  # noqa: PLC0415 - keeps `--help` of the commands quick
-
     windows = cut_windows(data.samples[:: max(1, len(data.samples) // 40)], fitted.spec)
     chosen = np.linspace(0, len(windows.x) - 1, min(PARITY_WINDOWS, len(windows.x))).astype(int)
     worst = {"torch_fp32": 0.0, "fp32_int8": 0.0}
-    sessions = [_session(model), _session(small)]
+    sessions = [open_session(model), open_session(small)]
     for row in chosen:
         x, mask = windows.x[row : row + 1], windows.mask[row : row + 1]
         with torch.no_grad():
@@ -173,80 +170,7 @@ def check_parity(
     return {pair: round(value, 6) for pair, value in worst.items()}
 
 
-def model_card(config: TrainConfig, manifest: Manifest) -> str:
-    """Return the card, written from the manifest's own figures."""
-    spec, network, training = manifest.preprocessing, manifest.network, manifest.training
-    lines = [
-        f"# {manifest.name} {manifest.version}",
-        "",
-        config.description,
-        "",
-        f"- Task: {manifest.task}, {len(manifest.labels)} labels: {', '.join(manifest.labels)}.",
-        f"- Inputs: {', '.join(spec.channels)} at {spec.rate_hz:g} Hz; {spec.linearise} readings, "
-        f"differences over {', '.join(map(str, spec.lags))} samples, windows of {spec.window}. "
-        "No absolute value, no environment channel, no timestamp.",
-        f"- Network: {network.architecture}, {network.parameters:,} parameters, "
-        + ", ".join(f"{key} {value}" for key, value in network.dims.items())
-        + ".",
-        f"- Trained by `{training['command']}` with seed {training['seed']} on "
-        f"{training['recordings']} recordings (data hash {training['data_sha256'][:16]}), "
-        f"{training['date']}; every file's hash is in {TRAINING_FILES}.",
-        "",
-        "## Figures",
-        "",
-        "| protocol | score | value | 95 % |",
-        "|---|---|---|---|",
-    ]
-    spread = manifest.metrics.get(INTERVALS, {})
-    lines += [
-        f"| {protocol} | {name} | {value:.4g} | {_span(spread.get(protocol, {}).get(name))} |"
-        for protocol, scores in manifest.metrics.items()
-        if protocol not in (NOTES, INTERVALS)
-        for name, value in scores.items()
-        if isinstance(value, int | float)
-    ]
-    lines += ["", *(f"- {note}" for note in manifest.metrics.get(NOTES, [])), ""]
-    return "\n".join(lines)
-
-
-def _span(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
-
-
 def _shares(output: NDArray[np.float32], task: str, temperature: float) -> NDArray[np.float64]:
     if task == "mixture":
         return output.astype(np.float64)
-    scaled = np.exp((output - output.max()) / temperature)
-    shares: NDArray[np.float64] = scaled / scaled.sum()
-    return shares
-
-
-def _descriptors(fitted: TrainedNetwork) -> tuple[str, ...]:
-    table = fitted.tables.descriptors
-    return table.names if table and "descriptors" in fitted.network.output_names else ()
-
-
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _npz(arrays: dict[str, NDArray[np.floating]]) -> bytes:
-    import io  # noqa: PLC0415
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # stub wants a bool
-    return buffer.getvalue()
-
-
-def _versions() -> dict[str, str]:
-    import torch  # noqa: PLC0415
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "numpy": np.__version__,
-    }
+    return np.exp(log_probabilities(output[0], temperature))

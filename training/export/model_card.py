@@ -1,7 +1,7 @@
-"""training/: a model card's figures and sentences, from the reports of its run folder.
+"""training/: the model card: its figures and sentences, from the reports of the run folder.
 
-Reads JSON and writes words; measures nothing, and takes no figure that no report has. Companion
-reports (few-shot, baselines, audit) are taken only where they are of the same data.
+Reads JSON and writes text; measures nothing and adds no figure that no report has. Companion
+reports (few-shot, baselines, audit) are used only where they are of the same data.
 """
 
 from __future__ import annotations
@@ -9,9 +9,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from models.manifest import TRAINING_FILES
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from models.manifest import Manifest
+
+NOTES = "notes"
+"""The entry of a manifest's metrics that holds the card's sentences."""
+INTERVALS = "intervals"
+"""The entry with the 95 % intervals of the others, by protocol and score."""
 
 PUBLISHED_FIGURES = {
     "paper-50": "Published for this recipe: window Top-1 .562, with GC-MS .586 (SmellNet, arXiv "
@@ -19,50 +28,92 @@ PUBLISHED_FIGURES = {
     "folds here: recordings held out differ, and so does what trains. Do not compare them number "
     "by number.",
 }
-"""What is published of a shipped recipe, with its source, to stand beside our own figures."""
+"""What is published of a shipped recipe, with its source, for comparison with our own figures."""
+
+
+def render_model_card(description: str, manifest: Manifest) -> str:
+    """Return the card of a bundle, written from the manifest's own figures."""
+    spec, network, training = manifest.preprocessing, manifest.network, manifest.training
+    dims = ", ".join(f"{key} {value}" for key, value in network.dims.items())
+    ends = manifest.metrics.get(INTERVALS, {})
+    figures = [
+        f"| {protocol} | {name} | {value:.4g} | {_interval(ends.get(protocol, {}).get(name))} |"
+        for protocol, scores in manifest.metrics.items()
+        if protocol not in (NOTES, INTERVALS)
+        for name, value in scores.items()
+        if isinstance(value, int | float)
+    ]
+    lines = [
+        f"# {manifest.name} {manifest.version}",
+        "",
+        description,
+        "",
+        f"- Task: {manifest.task}, {len(manifest.labels)} labels: {', '.join(manifest.labels)}.",
+        f"- Inputs: {', '.join(spec.channels)} at {spec.rate_hz:g} Hz; {spec.linearise} readings, "
+        f"differences over {', '.join(map(str, spec.lags))} samples, windows of {spec.window}. "
+        "No absolute value, no environment channel, no timestamp.",
+        f"- Network: {network.architecture}, {network.parameters:,} parameters, {dims}.",
+        f"- Trained by `{training['command']}` with seed {training['seed']} on "
+        f"{training['recordings']} recordings (data hash {training['data_sha256'][:16]}), "
+        f"{training['date']}; every file's hash is in {TRAINING_FILES}.",
+        "",
+        "## Figures",
+        "",
+        "| protocol | score | value | 95 % |",
+        "|---|---|---|---|",
+        *figures,
+        "",
+        *(f"- {note}" for note in manifest.metrics.get(NOTES, [])),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
 
 
 def collect_figures(report: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the manifest's figures by protocol, and their intervals beside them.
+    """Return the manifest's figures by protocol, and their intervals.
 
     Parameters
     ----------
     report: of the cross-validation.
-    folder: the run folder, where companions lie.
+    folder: the run folder, which may hold companion reports.
     """
     layer = "streaming" if report["task"] == "substance" else "presence"
     figures: dict[str, Any] = {"crossval": report["mean"]}
-    spread: dict[str, Any] = {"crossval": report["intervals"]}
+    intervals: dict[str, Any] = {"crossval": report["intervals"]}
     if report["decision"]:
         figures[layer] = report["decision"]["scores"]
-        spread[layer] = report["decision"]["intervals"]
+        intervals[layer] = report["decision"]["intervals"]
     if described := report.get("descriptors"):
         figures["descriptors"] = {"macro_auroc": described["macro_auroc"]}
-        spread["descriptors"] = {"macro_auroc": described["interval"]}
+        intervals["descriptors"] = {"macro_auroc": described["interval"]}
     if few := _companion(folder, "few_shot", report):
-        for part, key in ((figures, "scores"), (spread, "intervals")):
+        for part, key in ((figures, "scores"), (intervals, "intervals")):
             part["few_shot"] = {
                 f"{method}_{name}": value
                 for method, row in few["methods"].items()
                 for name, value in row[key].items()
             }
     if opened := _companion(folder, "open_set", report):
-        for name, scores, ends in _open_set(opened):
-            figures[name], spread[name] = scores, ends
-    if compare := _companion(folder, "compare", report):
-        rows = compare["rows"]
-        figures["baselines"] = {row["name"]: row["top1"] for row in rows}
-        spread["baselines"] = {row["name"]: _span(row, "top1_low", "top1_high") for row in rows}
-    if audit := _companion(folder, "audit", report):
-        rows = audit["rows"]
-        figures["audit"] = {row["control"]: row["top1"] for row in rows}
-        spread["audit"] = {row["control"]: _span(row, "low", "high") for row in rows}
-    return {**figures, "intervals": spread}
+        for name, scores, ends in _open_set_figures(opened):
+            figures[name], intervals[name] = scores, ends
+    for name, file, key, low, high in (
+        ("baselines", "compare", "name", "top1_low", "top1_high"),
+        ("audit", "audit", "control", "low", "high"),
+    ):
+        if companion := _companion(folder, file, report):
+            rows = companion["rows"]
+            figures[name] = {row[key]: row["top1"] for row in rows}
+            intervals[name] = {row[key]: [float(row[low]), float(row[high])] for row in rows}
+    return {**figures, INTERVALS: intervals}
 
 
 def figure_notes(report: dict[str, Any], folder: Path) -> list[str]:
-    """Say in sentences what the card's figures mean."""
-    said = [
+    """Explain the card's figures in sentences."""
+    notes = [
         f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
         "Intervals are 95 % bootstrap intervals over the recordings of all folds together. "
         "`robust_*`: the same recordings as in another session: per channel a gain of sigma 0.3 "
@@ -70,9 +121,9 @@ def figure_notes(report: dict[str, Any], folder: Path) -> list[str]:
         "another sensitivity (exponent) of sigma 0.3 in log. Two draws of each."
     ]
     if published := PUBLISHED_FIGURES.get(report["model"]):
-        said.append(published)
+        notes.append(published)
     if report["task"] == "mixture":
-        said += [
+        notes += [
             "`constant_*` is the best prediction that is always the same, chosen on the training "
             "folds: only what lies above it is skill. The presence F1 of `crossval` is at the "
             "neutral threshold 0.5.",
@@ -81,7 +132,7 @@ def figure_notes(report: dict[str, Any], folder: Path) -> list[str]:
             "components whose interval of stated coverage 90 % holds the true proportion.",
         ]
     elif report["decision"]:
-        said.append(
+        notes.append(
             "`streaming`: held-out recordings through their fold's network and the decision layer, "
             "from the recording's start: share whose likeliest label is right (accuracy), share "
             "announced, share of those that are right (precision), and mean belief minus accuracy "
@@ -89,42 +140,42 @@ def figure_notes(report: dict[str, Any], folder: Path) -> list[str]:
             "bundle's own come from all."
         )
     if report.get("descriptors"):
-        said.append(
+        notes.append(
             "`descriptors`: macro AUROC of the odour descriptors over held-out recordings; the "
             "interval is over substances."
         )
     if few := _companion(folder, "few_shot", report):
-        said.append(
+        notes.append(
             f"`few_shot`: {few['protocol']}; by nearest class mean in the embedding, compared in "
             f"three ways; chance {1 / len(few['substances']):.2g}."
         )
     if opened := _companion(folder, "open_set", report):
-        told = opened["unknown"]
-        said += [
-            f"`unknown`: {opened['protocol']}. AUROC of novelty by {told['best']}, and the share "
-            "of unknown recordings taken for known at a bound that keeps 95 % of the known; over "
-            "windows, after so many seconds of a recording, and over whole recordings.",
+        unknown = opened["unknown"]
+        notes += [
+            f"`unknown`: {opened['protocol']}. AUROC of novelty by {unknown['best']}, and the "
+            "share of unknown recordings taken for known at a bound that keeps 95 % of the known; "
+            "over windows, after so many seconds of a recording, and over whole recordings.",
             f"`lessons`: the same networks taught those ten substances, "
             f"{opened['lessons']['lesson_s']:g} s an exposure, and tested on their other "
             "recordings; all_labels is the choice among the ten and the forty that they know.",
         ]
     if _companion(folder, "compare", report):
-        said.append("`baselines`: window Top-1 of other kinds of model on the same folds.")
+        notes.append("`baselines`: window Top-1 of other kinds of model on the same folds.")
     if audit := _companion(folder, "audit", report):
-        said.append(
+        notes.append(
             "`audit`: window Top-1 of controls that smell nothing, or not the odour, on the same "
             "folds; what they reach tells sessions apart and not smells."
         )
-        said += [str(row["sentence"]) for row in audit["rows"] if row.get("sentence")]
-    return said
+        notes += [str(row["sentence"]) for row in audit["rows"] if row.get("sentence")]
+    return notes
 
 
-def _open_set(
+def _open_set_figures(
     report: dict[str, Any],
 ) -> Iterator[tuple[str, dict[str, float], dict[str, list[float]]]]:
     """Yield protocol, figures and intervals of the open-set networks' answers."""
-    told = report["unknown"]
-    places = told["scores"][told["best"]]
+    unknown = report["unknown"]
+    places = unknown["scores"][unknown["best"]]
     yield (
         "unknown",
         {f"auroc_{place}": row["auroc"] for place, row in places.items()}
@@ -151,7 +202,3 @@ def _companion(folder: Path, name: str, report: dict[str, Any]) -> dict[str, Any
         return None
     content: dict[str, Any] = json.loads(path.read_text())
     return content if content.get("data_sha256") == report["data_sha256"] else None
-
-
-def _span(row: dict[str, Any], low: str, high: str) -> list[float]:
-    return [float(row[low]), float(row[high])]

@@ -1,8 +1,7 @@
 """training/: a trained network as ONNX, in float32 and with integer matrix products.
 
-The graph's time axis is the window (shorter windows are padded and masked by
-whoever runs it), its batch axis is free. Knows torch and ONNX, nothing of recordings
-or manifests.
+The graph's time axis is the window (the caller pads and masks shorter windows), its batch axis is
+free. Knows torch and ONNX, nothing of recordings or manifests.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ if TYPE_CHECKING:
 
 OPSET = 18
 CALIBRATION_WINDOWS = 200
-"""About one of every recording of the base data: ranges are wanted, not distributions."""
+"""About one of every recording of the base data: enough for ranges."""
 _CALIBRATION_BATCH = 10
 
 
 class ExportError(ScentdError):
-    """The exported network is not what it has to be."""
+    """The exported network differs from what was trained, or was not quantised."""
 
 
 def to_onnx(network: ScentFormer, spec: PreprocessSpec) -> bytes:
@@ -61,7 +60,7 @@ def to_onnx(network: ScentFormer, spec: PreprocessSpec) -> bytes:
     spec: gives the window and the number of features.
     """
     network.eval()
-    # Two windows: a batch of one would be burnt into the graph.
+    # Two windows: a batch of one would become a constant of the graph.
     x = torch.zeros(2, spec.window, spec.n_features)
     mask = torch.ones(2, spec.window)
     fused = torch.backends.mha.get_fastpath_enabled()
@@ -69,7 +68,7 @@ def to_onnx(network: ScentFormer, spec: PreprocessSpec) -> bytes:
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            # The exporter tells of its own deprecations, not of the graph.
+            # The warnings are about the exporter's own deprecations, not about the graph.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 network,
@@ -91,8 +90,8 @@ def quantise(
 ) -> bytes:
     """Return the model with its weights in int8 and its matrix products in integers.
 
-    Products of two activations (attention) stay in float32 either way: they are few, and quantising
-    both sides costs the most.
+    Products of two activations (attention) stay in float32: they are few, and quantising both
+    sides costs the most accuracy.
 
     Parameters
     ----------
@@ -128,9 +127,9 @@ def quantise(
                 str(ready),
                 str(small),
                 _CalibrationReader(calibration),
-                # Integer operators stand in the file itself. In the other format (QDQ) only the
-                # session fuses them, so that a bundle could not be seen to be quantised; on real
-                # windows both gave the same answers and times.
+                # This format has integer operators in the file itself. In the other (QDQ) only
+                # the session fuses them, so that the file would not show that it is quantised; on
+                # real windows both gave the same answers and times.
                 quant_format=QuantFormat.QOperator,
                 # Activations in uint8: with int8 there are no fast kernels on x86 (measured: 1.5
                 # against 0.6 ms a window).
@@ -149,7 +148,7 @@ def quantise(
 
 
 class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # it has no stubs
-    """Deals out evenly spread calibration windows, a few at a time."""
+    """Gives evenly spread calibration windows, a few at a time."""
 
     def __init__(self, windows: Windows) -> None:
         count = min(CALIBRATION_WINDOWS, len(windows.x))
@@ -166,7 +165,7 @@ class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # it has
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep the quantiser from recommending its own pre-processing, which has just been done."""
+    """Suppress the quantiser's advice to run its pre-processing, which has just run."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""training/: what int8 costs: float32, dynamic int8 and static int8 on held-out recordings.
+"""training/: the cost of int8: float32, dynamic int8 and static int8 on held-out recordings.
 
-Runs the float32 files of a cross-validation's fold bundles, quantised anew each way with
+Runs the float32 files of a cross-validation's fold bundles, quantised again each way with
 calibration windows of that fold's own training recordings. Needs no torch network.
 """
 
@@ -9,22 +9,16 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from hardware.errors import UsageError
-from models.bundle import Bundle
-from models.manifest import (
-    FP32_MODEL,
-    MANIFEST,
-    TRAINING_FILES,
-    read_manifest,
-    read_verified,
-)
+from models.bundle import Bundle, open_session
+from models.manifest import FP32_MODEL, MANIFEST, read_manifest, read_verified
 from training.evaluation.evaluate import ask, tally
-from training.evaluation.intervals import percentiles, pooled, resampled
+from training.evaluation.intervals import DRAWS, percentiles, pooled, resampled
 from training.evaluation.scoring import cut_windows, values
 
 if TYPE_CHECKING:
@@ -33,16 +27,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from models.manifest import Manifest
     from training.data.dataset import Dataset
     from training.evaluation.scoring import Tally
 
 LARGEST_LOSS = 0.005
-"""What int8 may lose of the headline score, as a share of 1: half a point."""
+"""Of the headline score by int8, as a share of 1: half a point."""
 HEADLINE = {"substance": "top1", "mixture": "within_01"}
 KINDS = ("fp32", "dynamic", "static")
 WARM_UP = 10
-DRAWS = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,39 +84,58 @@ def compare_precisions(
 
     tallies: dict[str, list[Tally]] = {kind: [] for kind in KINDS}
     models: dict[str, bytes] = {}
-    runners: dict[str, Callable[[], None]] = {}
+    bundles: dict[str, Bundle] = {}
     for fold in folds:
         on_fold(fold)
         train, test = data.subset(fold_of != fold), data.subset(fold_of == fold).drop_unordered()
         folder = run_folder / f"fold-{fold}" / "bundle"
-        manifest = _manifest(folder, test)
+        if not (folder / MANIFEST).is_file():
+            raise UsageError(
+                f"Expected the bundle of a cross-validation's fold in {folder}, there is none. Run "
+                "`scent-train crossval` first, and name its folder with --run."
+            )
+        manifest = read_manifest(folder)
         model = read_verified(folder, manifest, FP32_MODEL)
+        bundles = {"fp32": Bundle(folder, manifest, "fp32", open_session(model))}
+        _refuse_trained(bundles["fp32"], test)
         windows = cut_windows(train.samples, manifest.preprocessing, max_samples)
         models = {
             "fp32": model,
             "dynamic": quantise(model, "dynamic"),
             "static": quantise(model, "static", windows),
         }
-        for kind, file in models.items():
-            bundle = Bundle(
-                folder, manifest, "fp32" if kind == "fp32" else "int8", open_session(file)
-            )
+        for kind in ("dynamic", "static"):
+            bundles[kind] = Bundle(folder, manifest, "int8", open_session(models[kind]))
+        for kind, bundle in bundles.items():
             tallies[kind].append(tally(bundle, test, ask(bundle, test)))
-            runners[kind] = _runner(bundle, windows.x[:1], windows.mask[:1])
-    times = time_interleaved(runners, timed)
+    times = time_interleaved(
+        {
+            kind: partial(bundle.run, windows.x[:1], windows.mask[:1])
+            for kind, bundle in bundles.items()
+        },
+        timed,
+    )
+    sizes_mb = {kind: round(len(model) / 1e6, 3) for kind, model in models.items()}
     return {
-        kind: PrecisionScores(
-            pooled(tallies[kind]), round(len(models[kind]) / 1e6, 3), *times[kind]
-        )
-        for kind in KINDS
+        kind: PrecisionScores(pooled(tallies[kind]), sizes_mb[kind], *times[kind]) for kind in KINDS
     }
 
 
-def precision_report(compared: dict[str, PrecisionScores], task: str) -> dict[str, dict[str, Any]]:
-    """Return the scores, size and times of each kind, and what int8 lost of the headline score.
+def _refuse_trained(bundle: Bundle, test: Dataset) -> None:
+    seen = [sample.name for sample in test.samples if sample.sha256 in bundle.training_hashes]
+    if seen:
+        raise UsageError(
+            f"{bundle.folder} was trained on recordings that this fold holds out ({seen[0]}, "
+            f"{len(seen)} in all), so its figures would mean nothing. Name the --data that "
+            "`crossval` was given."
+        )
 
-    `loss` is positive where float32 is better, with its 95 % interval over recordings drawn
-    anew: both kinds are scored on the same draws, so that their common luck cancels.
+
+def precision_report(compared: dict[str, PrecisionScores], task: str) -> dict[str, dict[str, Any]]:
+    """Return the scores, size and times of each kind, and its loss of the headline score.
+
+    `loss` is positive where float32 is better, with its 95 % interval over resampled recordings:
+    both kinds are scored on the same draws, so that their common luck cancels.
     """
     name = HEADLINE[task]
     reference = compared["fp32"].tally[name]
@@ -145,22 +156,13 @@ def precision_report(compared: dict[str, PrecisionScores], task: str) -> dict[st
 
 
 def choose_precision(rows: dict[str, dict[str, Any]]) -> str:
-    """Return the fastest kind of int8 that loses no more than it may, else "fp32"."""
+    """Return the fastest kind of int8 within LARGEST_LOSS, else "fp32"."""
     good = [kind for kind in KINDS if kind != "fp32" and rows[kind]["loss"] <= LARGEST_LOSS]
     return min(good, key=lambda kind: float(rows[kind]["p50_ms"]), default="fp32")
 
 
-def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Return a session on one thread, as the daemon's."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 def time_interleaved(
-    runners: dict[str, Callable[[], None]], runs: int
+    runners: dict[str, Callable[[], object]], runs: int
 ) -> dict[str, tuple[float, float]]:
     """Return p50 and p99 in milliseconds of calls made in turns."""
     durations: dict[str, list[float]] = {name: [] for name in runners}
@@ -174,33 +176,3 @@ def time_interleaved(
         name: (round(statistics.median(taken), 3), round(float(np.quantile(taken, 0.99)), 3))
         for name, taken in durations.items()
     }
-
-
-def _manifest(folder: Path, test: Dataset) -> Manifest:
-    if not (folder / MANIFEST).is_file():
-        raise UsageError(
-            f"Expected the bundle of a cross-validation's fold in {folder}, there is none. Run "
-            "`scent-train crossval` first, and name its folder with --run."
-        )
-    manifest = read_manifest(folder)
-    known = {
-        line.split()[0]
-        for line in read_verified(folder, manifest, TRAINING_FILES).decode().splitlines()
-    }
-    seen = [sample.name for sample in test.samples if sample.sha256 in known]
-    if seen:
-        raise UsageError(
-            f"{folder} was trained on recordings that this fold holds out ({seen[0]}, "
-            f"{len(seen)} in all), so its figures would mean nothing. Name the --data that "
-            "`crossval` was given."
-        )
-    return manifest
-
-
-def _runner(
-    bundle: Bundle, x: NDArray[np.float32], mask: NDArray[np.float32]
-) -> Callable[[], None]:
-    def run() -> None:
-        bundle.run(x, mask)
-
-    return run

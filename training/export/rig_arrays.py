@@ -1,8 +1,8 @@
-"""training/: what a bundle holds so that a rig can tell, teach, calibrate and state coverage.
+"""training/: the arrays of a bundle, for novelty, teaching, calibration and stated coverage.
 
-numpy and ONNX Runtime. The space of the embedding and the training rig are measured on the
-recordings that the shipped network was trained on; out-of-fold novelties and beliefs come from
-what the run folder's other networks said of recordings that they had not seen.
+numpy and ONNX Runtime. The embedding space and the training rig are measured on the recordings
+that the shipped network was trained on. Novelties and beliefs come from the run folder's other
+networks, on recordings that they were not trained on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NOVELTY_KNOWN, NOVELTY_HIDDEN = "novelty_known", "novelty_hidden"
 """Novelty after 300 s, by the manifest's score, of held-out recordings of known substances and of
-substances that their network never met."""
+substances that their network was not trained on."""
 BELIEF = "held_out_belief"
 """float32[recordings, windows], the posterior of the truth at every prediction of held-out
 recordings, NaN after a recording's end: what conformal bounds are quantiles of."""
@@ -37,13 +37,13 @@ NOVELTY_AFTER_S = 300.0
 
 
 def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray[np.floating]]:
-    """Return the arrays of a substance model's bundle, by the names under which it keeps them.
+    """Return the arrays of a substance model's bundle by their names in it.
 
     Parameters
     ----------
     bundle: the network as it will ship, with its decision constants.
     data: the recordings that it was trained on.
-    run: holds the held-out answers, and the open-set answers where they were asked for.
+    run: holds the held-out answers, and the open-set answers if there are any.
     """
     spec = bundle.manifest.decision
     arrays: dict[str, NDArray[np.floating]] = {
@@ -69,7 +69,7 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
 
 
 def _rig(data: Dataset) -> dict[str, NDArray[np.float64]]:
-    """Return the training rig's arrays; none, and a word on it, where recordings are too short."""
+    """Return the training rig's arrays; none, with a warning, where recordings are too short."""
     try:
         return rig_reference(data).to_arrays()
     except TransferError as error:
