@@ -29,7 +29,7 @@ from models.manifest import (
     Requirements,
     write_bundle,
 )
-from models.substance_decision import log_probabilities
+from models.softmax import log_softmax
 from training.config import TrainConfig, config_as_dict
 from training.evaluation.scoring import cut_windows
 from training.export.model_card import render_model_card
@@ -173,4 +173,4 @@ def _check_parity(
 def _shares(output: NDArray[np.float32], task: str, temperature: float) -> NDArray[np.float64]:
     if task == "mixture":
         return output.astype(np.float64)
-    return np.exp(log_probabilities(output[0], temperature))
+    return np.exp(log_softmax(output, temperature))
