@@ -1,15 +1,14 @@
-"""Leaf: `scentd calibrate`: measure a rig, fit its profile, show it and score it.
+"""Daemon: `scentd calibrate`: measure a rig, fit its profile, show it and score it.
 
-Everything goes through the running service where there is one, which holds the port and takes
-a new profile at once; without one the same work is done here.
+A running service does it, because it holds the port and applies a new profile at once; without one
+the same work is done here.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibration.transfer import METHODS
 from daemon.board.capture import capture_from_port
@@ -17,11 +16,8 @@ from daemon.calibrate.actions import CalibrationActions
 from daemon.calibrate.captures import BASELINE, REFERENCE
 from daemon.calibrate.evaluation import sets_summary, table
 from daemon.calibrate.live import CALIBRATE, CAPTURE_S, describe_capture
-from daemon.commands.record import positive_seconds
-from daemon.config.loading import load_config
-from daemon.config.settings import LogConfig
-from daemon.mqtt.service_client import send_request, service_is_online
-from daemon.system.logs import configure_logs
+from daemon.commands._options import add_config_option, positive_seconds
+from daemon.commands._service import do_by_service_or_here, load_rig, print_answer, refuse_last
 from daemon.system.progress import Progress
 from daemon.system.signals import Stop
 from hardware.errors import UsageError
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemon.config.settings import Config
+    from daemon.system.background import Data
     from hardware.command_line import Subparsers
 
 EPILOG = """Examples, in the order of a calibration:
@@ -39,25 +36,12 @@ EPILOG = """Examples, in the order of a calibration:
   scentd calibrate score --config rig.yaml recordings/*/*.csv
 """
 
-EXAMPLES = {
-    "baseline": "scentd calibrate baseline --config rig.yaml",
-    "reference": "scentd calibrate reference almond --config rig.yaml --seconds 180",
-    "fit": "scentd calibrate fit --config rig.yaml",
-    "show": "scentd calibrate show --config rig.yaml --json",
-    "score": "scentd calibrate score --config rig.yaml recordings/*/*.csv",
-    "forget": "scentd calibrate forget almond --config rig.yaml",
-    "undo": "scentd calibrate undo --config rig.yaml",
-}
-
-WORK_S = 120.0
-"""Longest silence of a service that works: it tells its progress every second."""
-
 USUAL_MISMATCH = 5
 """`calibration.transfer.mismatch` of the training rig's own recordings: median 4.2, mean 5.6 of
 every tenth that substances-50 was trained on."""
 
 BOARD_PATIENCE = 3.0
-"""A board may take this many times as long as it should before a capture is given up."""
+"""A capture is given up when the board takes this many times as long as it should."""
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -66,27 +50,34 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "calibrate",
         help="measure this rig and fit its profile",
         description=(
-            "Make this rig's readings those of the rig that the models were trained on. Measure "
-            "clean air and a few odours that the model knows, then fit: the profile is in force "
-            "at once and its id stands in every prediction."
+            "Convert this rig's readings to those of the rig that the models were trained on. "
+            "Measure clean air and a few odours that the model knows, then fit: the profile is in "
+            "force at once and its id is in every prediction."
         ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
 
-    def add(name: str, summary: str) -> argparse.ArgumentParser:
-        return actions.add_parser(
-            name, help=summary, description=summary, epilog=f"Example: {EXAMPLES[name]}"
+    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"Example: scentd calibrate {name} {example}",
         )
+        add_config_option(action)
+        action.add_argument("--json", action="store_true", help="print one JSON object")
+        action.set_defaults(run=run, label=None)
+        return action
 
-    baseline = add("baseline", "measure clean air; refused while it moves")
-    reference = add("reference", "measure an odour that the model knows")
+    config = "--config rig.yaml"
+    baseline = add("baseline", "measure clean air; refused if the air is not steady", config)
+    reference = add(
+        "reference", "measure an odour that the model knows", f"almond {config} --seconds 180"
+    )
     reference.add_argument("label", metavar="LABEL", help="one of the model's labels")
-    for action, default_s in (
-        (baseline, CAPTURE_S[BASELINE]),
-        (reference, CAPTURE_S[REFERENCE]),
-    ):
+    for action, default_s in ((baseline, CAPTURE_S[BASELINE]), (reference, CAPTURE_S[REFERENCE])):
         when = action.add_mutually_exclusive_group()
         when.add_argument(
             "--seconds",
@@ -100,9 +91,13 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         when.add_argument(
             "--recording", type=Path, metavar="FILE", help="a recording instead of the board"
         )
-    fit = add("fit", "fit the profile to what was measured; in force at once")
-    show = add("show", "show what was measured and the profile in force")
-    score = add("score", "recognise recordings without and with the profile")
+    add("fit", "fit the profile to what was measured; in force at once", config)
+    add("show", "show what was measured and the profile in force", f"{config} --json")
+    score = add(
+        "score",
+        "recognise recordings without and with the profile",
+        f"{config} recordings/*/*.csv",
+    )
     score.add_argument(
         "files",
         nargs="*",
@@ -110,108 +105,75 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="recordings of one exposure each, labelled by their folder (default: the references)",
     )
-    score.add_argument("--label", metavar="LABEL", help="what all of them are of")
-    forget = add("forget", "throw away the references of an odour, or every capture")
+    score.add_argument("--label", metavar="LABEL", help="label of all of them")
+    forget = add(
+        "forget", "delete the references of an odour, or every capture", f"almond {config}"
+    )
     forget.add_argument("label", nargs="?", metavar="LABEL", help="left out: every capture")
-    undo = add("undo", "go back to the profile before, or to none")
-    for action in (baseline, reference, fit, show, score, forget, undo):
-        action.add_argument(
-            "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
-        )
-        action.add_argument("--json", action="store_true", help="print one JSON object")
-        action.set_defaults(run=run)
+    add("undo", "go back to the profile before, or to none", config)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the action, print what came of it."""
-    configure_logs(LogConfig(level="warning"))
-    config = load_config(args.config)
+    """Do the action and print the answer."""
+    config = load_rig(args.config)
+    actions = CalibrationActions(config)
     if args.action in {BASELINE, REFERENCE}:
-        answer = _capture(config, args)
+        answer = _capture(config, actions, args)
     elif args.action == "score":
-        answer = _score(config, args)
+        # Here, also while a service runs: only files are read.
+        if args.label is not None and not args.files:
+            raise UsageError("--label is the label of recordings: name them, or leave it out.")
+        answer = actions.score(args.files, args.label)
     else:
-        label = getattr(args, "label", None)
-        answer = _act(config, args.action, {} if label is None else {"label": label})
-    if args.json:
-        print(json.dumps(answer, allow_nan=False))
-    else:
-        print("\n".join(_TOLD[args.action](answer)))
+        fields = {} if args.label is None else {"label": args.label}
+        here: Callable[..., Data] = getattr(actions, args.action)
+        answer = do_by_service_or_here(
+            config,
+            CALIBRATE,
+            {"action": args.action, **fields},
+            lambda: here(**fields),
+            lambda data: (0.5, f"{args.action}: {data.get('seconds', 0):.0f} s"),
+        )
+    print_answer(answer, _SUMMARIES[args.action], as_json=args.json)
     return 0
 
 
-def _act(config: Config, action: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """Let the service do it, or do it here where none runs."""
-    if not service_is_online(config):
-        actions = CalibrationActions(config)
-        function: Callable[..., dict[str, Any]] = {
-            "fit": actions.fit,
-            "show": actions.show,
-            "forget": actions.forget,
-            "undo": actions.undo,
-        }[action]
-        return function(**payload)
-    with Progress() as bar:
-        return send_request(
-            config,
-            CALIBRATE,
-            {"action": action, **payload},
-            timeout_s=WORK_S,
-            on_progress=lambda told: bar.show(0.5, f"{action}: {told.get('seconds', 0):.0f} s"),
-        )
-
-
-def _capture(config: Config, args: argparse.Namespace) -> dict[str, Any]:
+def _capture(config: Config, actions: CalibrationActions, args: argparse.Namespace) -> Data:
     """Measure clean air or a reference: from a recording, through the service or at the port."""
-    label = getattr(args, "label", None)
-    bench = CalibrationActions(config)
-    if label is not None:
-        label = bench.check_label(label)
+    label = args.label if args.label is None else actions.check_label(args.label)
     if args.recording is not None:
-        return bench.keep_recording(args.action, label, args.recording)
+        return actions.keep_recording(args.action, label, args.recording)
     seconds = args.seconds or CAPTURE_S[args.action]
-    with Progress() as bar:
-        if service_is_online(config):
-            when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
-            named = {} if label is None else {"label": label}
-            return send_request(
-                config,
-                CALIBRATE,
-                {"action": args.action, **named, **when},
-                timeout_s=WORK_S,
-                on_progress=lambda told: _show(bar, told),
-            )
-        if args.last is not None:
-            raise UsageError(
-                "Only a running service remembers the last seconds, and none answers. Start it "
-                "(scentd run --config FILE), or leave --last out to measure now."
-            )
+
+    def at_the_port() -> Data:
+        refuse_last(args.last, "measure")
         stop = Stop(after_s=BOARD_PATIENCE * seconds + 60.0)
-        with stop.on_signals():
-            stretch = capture_from_port(
-                config.source, seconds, stop, lambda taken: _show(bar, describe_capture(taken))
+        with Progress() as progress, stop.on_signals():
+            span = capture_from_port(
+                config.source,
+                seconds,
+                stop,
+                lambda capture: progress.show(*_capture_progress(describe_capture(capture))),
             )
-    return bench.keep(args.action, label, stretch)
+        return actions.keep(args.action, label, span)
+
+    when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
+    named = {} if label is None else {"label": label}
+    request = {"action": args.action, **named, **when}
+    return do_by_service_or_here(config, CALIBRATE, request, at_the_port, _capture_progress)
 
 
-def _show(bar: Progress, told: dict[str, Any]) -> None:
-    """Show how far a capture is, and whether the sensors rest."""
-    state = "settled" if told.get("settled") else "not settled"
-    moving = told.get("unsettled") or []
-    still = f": {', '.join(moving)}" if moving else ""
-    done_s, of_s = told.get("seconds", 0.0), told.get("of_s", 1.0)
-    bar.show(done_s / of_s, f"{done_s:.0f} of {of_s:.0f} s, {state}{still}")
+def _capture_progress(data: Data) -> tuple[float, str]:
+    """Describe how far a capture is, and which sensors have not settled."""
+    state = "settled" if data.get("settled") else "not settled"
+    unsettled = data.get("unsettled") or []
+    names = f": {', '.join(unsettled)}" if unsettled else ""
+    done_s, of_s = data.get("seconds", 0.0), data.get("of_s", 1.0)
+    return done_s / of_s, f"{done_s:.0f} of {of_s:.0f} s, {state}{names}"
 
 
-def _score(config: Config, args: argparse.Namespace) -> dict[str, Any]:
-    """Score recordings here, whoever holds the port: only files are read."""
-    if args.label is not None and not args.files:
-        raise UsageError("--label says what recordings are of: name them, or leave it out.")
-    return CalibrationActions(config).score(args.files, args.label)
-
-
-def _capture_summary(answer: dict[str, Any]) -> list[str]:
-    """Return what a capture came to."""
+def _capture_summary(answer: Data) -> list[str]:
+    """Describe a capture that was kept."""
     what = "clean air" if answer["label"] is None else answer["label"]
     lines = [f"Kept {answer['seconds']:.0f} s of {what}."]
     channels = answer.get("channels")
@@ -227,7 +189,7 @@ def _capture_summary(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _profile_summary(profile: dict[str, Any]) -> list[str]:
+def _profile_summary(profile: Data) -> list[str]:
     lines = [f"profile {profile['id']}, of board {profile['board']}, made {profile['date']}"]
     if profile["baseline_s"] is not None:
         air = ", ".join(f"{name} {value:g}" for name, value in profile["environment"].items())
@@ -236,15 +198,14 @@ def _profile_summary(profile: dict[str, Any]) -> list[str]:
         lines.append("  no correction: no reference odour was measured")
         return lines
     figures = profile["figures"]
-    told = ", ".join(
+    errors = ", ".join(
         f"{name} {figures[f'error_{name}']:.2f}" for name in METHODS if f"error_{name}" in figures
     )
-    told = told or "unknown with one"
     lines += [
         f"  references  {', '.join(profile['references'])}",
         f"  correction  {profile['method']}, towards the training rig of {profile['model']}",
         f"  mismatch of references left out (some {USUAL_MISMATCH}: as on the training rig)  "
-        f"{told}",
+        f"{errors or 'unknown with one'}",
         f"  {'channel':<16}{'shift':>9}{'gain':>8}{'response':>10}",
     ]
     lines += [
@@ -254,7 +215,7 @@ def _profile_summary(profile: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _fit_summary(answer: dict[str, Any]) -> list[str]:
+def _fit_summary(answer: Data) -> list[str]:
     lines = _profile_summary(answer["profile"])
     in_force = answer.get("in_force")
     if in_force is not None:
@@ -264,7 +225,7 @@ def _fit_summary(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _show_summary(answer: dict[str, Any]) -> list[str]:
+def _show_summary(answer: Data) -> list[str]:
     lines = [
         f"{item['taken']}  {item['seconds']:5.0f} s  {item['label'] or 'clean air'}"
         for item in answer["captures"]
@@ -285,7 +246,7 @@ def _show_summary(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _score_summary(answer: dict[str, Any]) -> list[str]:
+def _score_summary(answer: Data) -> list[str]:
     profile = answer["profile"] or "no profile"
     lines = [f"{answer['model']}, before and after {profile}"]
     lines += table(answer["files"], answer) + sets_summary(answer["sets"])
@@ -297,14 +258,14 @@ def _score_summary(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _forget_summary(answer: dict[str, Any]) -> list[str]:
+def _forget_summary(answer: Data) -> list[str]:
     gone = [
         f"{item['seconds']:.0f} s of {item['label'] or 'clean air'}" for item in answer["forgotten"]
     ]
     return [f"Forgotten: {', '.join(gone) or 'nothing'}. The profile stays until the next fit."]
 
 
-_TOLD: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+_SUMMARIES: dict[str, Callable[[Data], list[str]]] = {
     "baseline": _capture_summary,
     "reference": _capture_summary,
     "fit": _fit_summary,

@@ -1,4 +1,4 @@
-"""Leaf: `scentd check`: try everything that a rig needs, and say how to mend what fails."""
+"""Daemon: `scentd check`: try everything that a rig needs, and explain how to mend what fails."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import os
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
 from daemon.board.port import monotonic_ms, open_port
-from daemon.commands.record import positive_seconds
+from daemon.commands._options import add_config_option, positive_seconds
+from daemon.commands._service import log_warnings_only
 from daemon.config.loading import load_config
-from daemon.config.settings import LogConfig
 from daemon.installed_models.loading import live_nose, load_models
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt.connection import try_broker
-from daemon.system.logs import configure_logs
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
@@ -28,6 +26,7 @@ from models.requirements import CannotFeedError, feeding_problem
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from daemon.config.settings import Config
     from hardware.command_line import Subparsers
@@ -36,7 +35,7 @@ _T = TypeVar("_T")
 
 LISTEN_S = 12.0
 ENOUGH_FRAMES = 10
-"""Readings after which the rate is known and every channel has had its chance."""
+"""Readings after which the rate is known and every channel should have been sent."""
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -45,14 +44,12 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "check",
         help="test configuration, port, broker and models, and say how to mend what fails",
         description=(
-            "Test a rig's configuration, its port and board, its broker and its models. Each is "
-            "said to be ok, or how to mend it. Stop the service first: it holds the port."
+            "Test a rig's configuration, its port and board, its broker and its models, and print "
+            "for each that it is ok, or how to mend it. Stop the service first: it holds the port."
         ),
         epilog="Example: scentd check --config /etc/scentd/scentd.yaml",
     )
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
-    )
+    add_config_option(parser)
     parser.add_argument(
         "--listen",
         type=positive_seconds,
@@ -66,11 +63,15 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Try everything; return 1 if anything fails."""
-    configure_logs(LogConfig(level="warning"))  # to standard error: the answers are ours
+    log_warnings_only()
     report = _Report(quiet=args.json)
-    config = report.attempt("config", lambda: load_config(args.config), _about_config)
+    config = report.attempt(
+        "config",
+        lambda: load_config(args.config),
+        lambda config: f"rig {config.rig_id}, models {', '.join(config.models)}",
+    )
     if config is not None:
-        board = report.attempt("board", lambda: _listen(config, args.listen), _Heard.told)
+        board = report.attempt("board", lambda: _listen(config, args.listen), _Board.describe)
         report.attempt(
             "broker",
             lambda: try_broker(config.rig_id, config.mqtt),
@@ -86,18 +87,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Report:
-    """Collects what was tried; prints each at once, for some take seconds."""
+    """Results of the attempts; each is printed at once, because some take seconds."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.results: list[dict[str, Any]] = []
         self._quiet = quiet
 
-    def attempt(self, what: str, work: Callable[[], _T], tell: Callable[[_T], str]) -> _T | None:
+    def attempt(
+        self, what: str, work: Callable[[], _T], describe: Callable[[_T], str]
+    ) -> _T | None:
         """Do one thing; return its result, or None where it failed."""
         result: _T | None = None
         try:
             result = work()
-            text, ok = tell(result), True
+            text, ok = describe(result), True
         except ScentdError as error:
             text, ok = str(error), False
         self.results.append({"what": what, "ok": ok, "detail": text})
@@ -106,13 +109,9 @@ class _Report:
         return result
 
 
-def _about_config(config: Config) -> str:
-    return f"rig {config.rig_id}, models {', '.join(config.models)}"
-
-
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """What a few seconds of a board's lines tell."""
+class _Board:
+    """A board, from a few seconds of its lines."""
 
     port: str
     dialect: str
@@ -120,7 +119,7 @@ class _Heard:
     channels: tuple[str, ...]
     rejected: int
 
-    def told(self) -> str:
+    def describe(self) -> str:
         rate = "rate not known yet" if self.rate_hz is None else f"{self.rate_hz:.3g} Hz"
         rejected = f", {self.rejected} lines rejected" if self.rejected else ""
         absent = [name for name in CHANNEL_NAMES if name not in self.channels]
@@ -131,7 +130,7 @@ class _Heard:
         )
 
 
-def _listen(config: Config, longest_s: float) -> _Heard:
+def _listen(config: Config, longest_s: float) -> _Board:
     """Open the port and listen until the board's rate and channels are known.
 
     Raises
@@ -139,7 +138,7 @@ def _listen(config: Config, longest_s: float) -> _Heard:
     SourceError
         The port cannot be opened.
     BoardError
-        Nothing, or nonsense, came from it.
+        It sent nothing, or nothing that can be decoded.
     """
     decoder, nose = LineDecoder(), live_nose(config, [])
     present: set[str] = set()
@@ -166,7 +165,7 @@ def _listen(config: Config, longest_s: float) -> _Heard:
     )
     if trouble is not None:
         raise BoardError(trouble)
-    return _Heard(
+    return _Board(
         port=path,
         dialect=str(decoder.dialect),
         rate_hz=nose.rate_hz,
@@ -175,27 +174,27 @@ def _listen(config: Config, longest_s: float) -> _Heard:
     )
 
 
-def _model(name: str, config: Config, board: _Heard | None) -> str:
-    """Load a model, and compare its wants with the board where there is one."""
+def _model(name: str, config: Config, board: _Board | None) -> str:
+    """Load a model, and compare what it needs with the board if one was found."""
     (bundle,) = load_models([name], config.decision, ModelStore(config.state_dir))
     manifest = bundle.manifest
-    told = (
+    description = (
         f"{manifest.name} {manifest.version}, {len(manifest.labels)} {manifest.task} labels, "
         f"runs as {bundle.precision}"
     )
     if board is None:
-        return told
+        return description
     problem = feeding_problem(manifest, board.channels, board.rate_hz)
     if problem is not None:
         raise CannotFeedError(
-            f"{told}, but this board cannot feed it: {problem}. Leave it out of models, or set "
-            "the board to another rate (firmware) or give it the channels."
+            f"{description}, but this board cannot feed it: {problem}. Leave it out of models, "
+            "or set the board to another rate (firmware) or give it the channels."
         )
-    return told
+    return description
 
 
 def _writable(folder: Path) -> str:
-    """Make the recordings' folder as the service would."""
+    """Make the folder for recordings as the service would."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Leaf: `scentd models`: what bundles there are, whether they are whole, and which is in force.
+"""Daemon: `scentd models`: list, verify, install and switch model bundles.
 
 A rig's own models lie below its state folder. A new one is verified and put there by this command,
-which needs the right to write there; the running service then takes it on by itself.
+which needs permission to write there; a running service then applies it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from daemon.config.loading import load_config
-from daemon.config.settings import LogConfig
+from daemon.commands._options import add_config_option
+from daemon.commands._service import do_by_service_or_here, load_rig, print_answer
 from daemon.installed_models.requests import MODELS, list_models, parse_version, switched_model
 from daemon.installed_models.store import SHIPPED, ModelStore
-from daemon.mqtt.service_client import send_request, service_is_online
-from daemon.system.logs import configure_logs
-from daemon.system.progress import Progress
 from hardware.errors import ScentdError
 from models.bundle import bundle_folder, load_bundle, shipped_bundles, verify_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from daemon.config.settings import Config
+    from daemon.system.background import Data
     from hardware.command_line import Subparsers
 
 EPILOG = """Examples:
@@ -33,9 +33,6 @@ EPILOG = """Examples:
   scentd models rollback --config rig.yaml
 """
 
-WORK_S = 120.0
-"""Longest silence of a service that takes a model on: it tells its progress every second."""
-
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the command's options."""
@@ -44,39 +41,44 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="list, verify, install and switch model bundles",
         description=(
             "List and verify model bundles; install one on a rig, switch to it and back. The "
-            "running service takes it on without losing a reading."
+            "running service applies it without losing a reading."
         ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, summary: str, example: str, run: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
         action = actions.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=f"Example: scentd models {example}",
+            epilog=f"Example: scentd models {name} {example}",
         )
         action.add_argument("--json", action="store_true", help="print JSON")
+        action.set_defaults(run=run)
         return action
 
-    listing = add("list", "list the shipped bundles, or all of a rig", "list --json")
+    listing = add("list", "list the shipped bundles, or all of a rig", "--json", run_list)
     listing.add_argument(
         "--config", type=Path, metavar="FILE", help="list what is on this rig, installed or shipped"
     )
-    listing.set_defaults(run=run_list)
     verifying = add(
-        "verify", "check every byte of bundles and run them", "verify substances-50 ./my-model"
+        "verify",
+        "check every byte of bundles and run them",
+        "substances-50 ./my-model",
+        run_verify,
     )
     verifying.add_argument(
         "bundles", nargs="*", metavar="BUNDLE", help="names or folders (default: all shipped)"
     )
-    verifying.set_defaults(run=run_verify)
     installing = add(
         "install",
         "verify a bundle, keep it on the rig and put it in force",
-        "install my-model.tar.gz --config rig.yaml",
+        "my-model.tar.gz --config rig.yaml",
+        run_install,
     )
     installing.add_argument(
         "path", type=Path, metavar="PATH", help="its folder, or a .tar.gz or .zip of it"
@@ -84,37 +86,26 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     installing.add_argument(
         "--no-switch", action="store_true", help="keep it, and leave the version in force"
     )
-    installing.set_defaults(run=run_install)
     switching = add(
-        "switch", "put a version in force", "switch substances-50 1.1.0 --config rig.yaml"
+        "switch", "put a version in force", "substances-50 1.1.0 --config rig.yaml", run_switch
     )
     switching.add_argument("name", metavar="NAME", help="of the model")
     switching.add_argument("version", metavar="VERSION", help=f"an installed one, or {SHIPPED}")
-    switching.set_defaults(run=run_switch)
     going_back = add(
-        "rollback", "go back to the version in force before", "rollback --config rig.yaml"
+        "rollback", "go back to the version in force before", "--config rig.yaml", run_rollback
     )
     going_back.add_argument(
         "name", nargs="?", metavar="NAME", help="left out: the only model that was ever switched"
     )
-    going_back.set_defaults(run=run_rollback)
     for action in (installing, switching, going_back):
-        action.add_argument(
-            "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
-        )
-
-
-def _rig(args: argparse.Namespace) -> Config:
-    """Return the rig's configuration; what is logged meanwhile is no answer."""
-    configure_logs(LogConfig(level="warning"))
-    return load_config(args.config)
+        add_config_option(action)
 
 
 def run_list(args: argparse.Namespace) -> int:
     """Print what every shipped bundle is, or what there is on a rig."""
     if args.config is not None:
-        return _list_of_rig(_rig(args), as_json=args.json)
-    rows = [_described(name) for name in shipped_bundles()]
+        return _list_of_rig(load_rig(args.config), as_json=args.json)
+    rows = [_describe_bundle(name) for name in shipped_bundles()]
     if args.json:
         print(json.dumps(rows))
         return 0
@@ -128,12 +119,12 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def _list_of_rig(config: Config, *, as_json: bool) -> int:
-    told = list_models(ModelStore(config.state_dir), config.models)
+    models = list_models(ModelStore(config.state_dir), config.models)["models"]
     if as_json:
-        print(json.dumps(told["models"]))
+        print(json.dumps(models))
         return 0
     print(f"{'NAME':<20} {'RUNS':<5} {'IN FORCE':<12} {'BEFORE':<12} {'SHIPPED':<12} INSTALLED")
-    for row in told["models"]:
+    for row in models:
         print(
             f"{row['name']:<20} {'yes' if row['configured'] else 'no':<5} "
             f"{row['active'] or '-':<12} {row['previous'] or '-':<12} {row['shipped'] or '-':<12} "
@@ -142,7 +133,7 @@ def _list_of_rig(config: Config, *, as_json: bool) -> int:
     return 0
 
 
-def _described(name: str) -> dict[str, Any]:
+def _describe_bundle(name: str) -> Data:
     folder = bundle_folder(name)
     manifest = verify_bundle(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -159,7 +150,7 @@ def _described(name: str) -> dict[str, Any]:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Check bundles; return 1 if any cannot be used."""
-    results = [_verified(name) for name in args.bundles or shipped_bundles()]
+    results = [_verify(name) for name in args.bundles or shipped_bundles()]
     if args.json:
         print(json.dumps(results))
     else:
@@ -173,7 +164,7 @@ def run_verify(args: argparse.Namespace) -> int:
     return 0 if results and all(result["ok"] for result in results) else 1
 
 
-def _verified(name: str) -> dict[str, Any]:
+def _verify(name: str) -> Data:
     try:
         bundle = load_bundle(name, "int8")
         load_bundle(name, "fp32")
@@ -184,64 +175,66 @@ def _verified(name: str) -> dict[str, Any]:
 
 def run_install(args: argparse.Namespace) -> int:
     """Keep a bundle on the rig and, unless told otherwise, put it in force."""
-    config = _rig(args)
-    # Here and not in the service: that may read no files of this user.
-    manifest = ModelStore(config.state_dir).install(args.path)
+    config = load_rig(args.config)
+    store = ModelStore(config.state_dir)
+    # Here and not in the service, which may not read this user's files.
+    manifest = store.install(args.path)
     if args.no_switch:
-        return _tell(args, ModelStore(config.state_dir).describe(manifest.name), config)
+        return _print_model(args, config, store.describe(manifest.name))
     return _switch(args, config, manifest.name, manifest.version)
 
 
 def run_switch(args: argparse.Namespace) -> int:
     """Put a version in force."""
-    return _switch(args, _rig(args), args.name, args.version)
+    return _switch(args, load_rig(args.config), args.name, args.version)
 
 
 def run_rollback(args: argparse.Namespace) -> int:
     """Put the version before in force again."""
-    config = _rig(args)
+    config = load_rig(args.config)
     store = ModelStore(config.state_dir)
     name = args.name or switched_model(store)
-    if service_is_online(config):
-        return _tell(args, _asked(config, {"action": "rollback", "name": name}), config)
-    store.rollback(name)
-    return _tell(args, store.describe(name), config)
+    request = {"action": "rollback", "name": name}
+    return _change(args, config, request, lambda: store.rollback(name))
 
 
 def _switch(args: argparse.Namespace, config: Config, name: str, version: str) -> int:
-    if service_is_online(config):
-        answer = _asked(config, {"action": "switch", "name": name, "version": version})
-        return _tell(args, answer, config)
     store = ModelStore(config.state_dir)
-    store.switch(name, parse_version(version))
-    return _tell(args, store.describe(name), config)
+    request = {"action": "switch", "name": name, "version": version}
+    return _change(args, config, request, lambda: store.switch(name, parse_version(version)))
 
 
-def _asked(config: Config, payload: dict[str, Any]) -> dict[str, Any]:
-    with Progress() as bar:
-        return send_request(
-            config,
-            MODELS,
-            payload,
-            timeout_s=WORK_S,
-            on_progress=lambda told: bar.show(0.5, str(told.get("doing", ""))),
-        )
+def _change(
+    args: argparse.Namespace, config: Config, request: Data, change: Callable[[], object]
+) -> int:
+    """Change the version in force by the service, or by `change` where none runs."""
 
+    def here() -> Data:
+        change()
+        return ModelStore(config.state_dir).describe(request["name"])
 
-def _tell(args: argparse.Namespace, told: dict[str, Any], config: Config) -> int:
-    """Print what there is of a model now, and who runs it."""
-    if args.json:
-        print(json.dumps(told))
-        return 0
-    name = told["name"]
-    print(
-        f"{name}: {told['active'] or 'no version'} in force, {told['previous'] or 'none'} before; "
-        f"installed: {', '.join(one['version'] for one in told['installed']) or 'none'}."
+    answer = do_by_service_or_here(
+        config, MODELS, request, here, lambda data: (0.5, str(data.get("doing", "")))
     )
-    if name not in config.models:
-        print(f"The configuration does not run it. Add {name} to models, and reload.")
-    elif told.get("in_force"):
-        print("The running service has taken it on.")
-    else:
-        print("The service takes it on when it starts.")
+    return _print_model(args, config, answer)
+
+
+def _print_model(args: argparse.Namespace, config: Config, model: Data) -> int:
+    """Print a model's versions, and whether the service runs it."""
+
+    def lines(model: Data) -> Iterator[str]:
+        name = model["name"]
+        yield (
+            f"{name}: {model['active'] or 'no version'} in force, {model['previous'] or 'none'} "
+            "before; installed: "
+            f"{', '.join(one['version'] for one in model['installed']) or 'none'}."
+        )
+        if name not in config.models:
+            yield f"The configuration does not run it. Add {name} to models, and reload."
+        elif model.get("in_force"):
+            yield "The running service has taken it on."
+        else:
+            yield "The service takes it on when it starts."
+
+    print_answer(model, lines, as_json=args.json)
     return 0

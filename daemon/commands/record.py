@@ -1,8 +1,7 @@
-"""Leaf: `scentd record`: a board's readings into a CSV that `replay` and the trainer read."""
+"""Daemon: `scentd record`: write a board's readings to a CSV that `replay` and the trainer read."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
 from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, SourceError
+from daemon.commands._options import positive_seconds
 from daemon.config.loading import load_config, source_from_options
 from daemon.config.settings import BOARD_BAUD
 from daemon.system.signals import Stop
@@ -18,7 +18,8 @@ from hardware.recording import RecordingWriter
 from models.timing import Timeline
 
 if TYPE_CHECKING:
-    from daemon.config.settings import SourceConfig
+    import argparse
+
     from hardware.command_line import Subparsers
 
 STANDARD_OUTPUT = "-"
@@ -29,24 +30,9 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "record",
         help="write a board's readings to a CSV",
-        description="Write a board's readings to a CSV until Ctrl-C, or for a while.",
+        description="Write a board's readings to a CSV until Ctrl-C, or for some seconds.",
         epilog="Example: scentd record --port /dev/ttyUSB0 --seconds 600 --output coffee.csv",
     )
-    add_source_options(parser)
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="the CSV to write, which must not exist yet; - for standard output",
-    )
-    parser.add_argument(
-        "--seconds", type=positive_seconds, metavar="N", help="stop by itself after N seconds"
-    )
-    parser.set_defaults(run=run)
-
-
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says where the board is."""
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", metavar="PATH", help="the serial port, for example /dev/ttyUSB0")
     where.add_argument(
@@ -56,26 +42,25 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baud", type=int, default=BOARD_BAUD, help="bits per second (default: %(default)s)"
     )
-
-
-def positive_seconds(text: str) -> float:
-    """Read a duration for argparse."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"wants a positive number of seconds, {text} came")
-    return seconds
-
-
-def source_of(args: argparse.Namespace) -> SourceConfig:
-    """Return the source that the options name."""
-    if args.config is not None:
-        return load_config(args.config).source
-    return source_from_options(port=args.port, usb=args.usb, baud=args.baud)
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the CSV to write, which must not exist yet; - for standard output",
+    )
+    parser.add_argument(
+        "--seconds", type=positive_seconds, metavar="N", help="stop after N seconds"
+    )
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record until told to stop; return 0 if anything was recorded."""
-    source = source_of(args)
+    """Record until a signal or `--seconds` ends it; return 0 if anything was recorded."""
+    source = (
+        source_from_options(port=args.port, usb=args.usb, baud=args.baud)
+        if args.config is None
+        else load_config(args.config).source
+    )
     stop = Stop(after_s=args.seconds)
     target: Path | BinaryIO = (
         sys.stdout.buffer if args.output == STANDARD_OUTPUT else Path(args.output)
@@ -105,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def _record(
     source: SerialSource, decoder: LineDecoder, recording: RecordingWriter, stop: Stop
 ) -> tuple[int, float]:
-    """Write every frame; return the bytes heard and the seconds listened."""
+    """Write every frame; return the number of bytes received and the seconds since the opening."""
     timeline = Timeline()
     received_bytes = 0
     opened_s: float | None = None

@@ -1,30 +1,30 @@
-"""Leaf: `scentd replay`: recognise the smells in recordings, as a live run would have.
+"""Daemon: `scentd replay`: recognise the smells in recordings, as a live run would have.
 
-The clock is the recording's own: a replay is as fast as the machine allows, and
-always gives the same answers.
+Time is the recording's own: a replay runs as fast as the machine allows, and always gives the same
+predictions.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibration.profile import PROFILE
 from daemon.board.diagnosis import rejected_lines
 from daemon.calibrate.actions import read_profile
+from daemon.commands._service import log_warnings_only
 from daemon.config.loading import load_config
-from daemon.config.settings import DecisionConfig, LogConfig
+from daemon.config.settings import DecisionConfig
 from daemon.enroll import smell_stores, taught_heads
 from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
 from daemon.recording.segments import LIVE_SUFFIX, place_of
-from daemon.system.logs import configure_logs
 from hardware.recording import (
     COMPRESSED_SUFFIX,
     Recording,
@@ -37,20 +37,22 @@ from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
 from models.requirements import CannotFeedError, feeding_problem, missing_channels
+from models.results import Event, Prediction
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Sequence
 
     from daemon.config.settings import Config
+    from daemon.mqtt.payloads import Payload
     from hardware.command_line import Subparsers
     from models.bundle import Bundle
     from models.correction import Correction
-    from models.results import Event, Prediction
     from models.taught_head import TaughtHead
 
 STANDARD_INPUT = "-"
 REPLAY_BOOT_ID = "0" * 16
-"""A replay is no boot: the same recording gives the same payloads, byte for byte but latency."""
+"""A replay is no boot: the same recording gives the same payloads, except for the latency."""
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -60,9 +62,9 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="recognise the smells in recordings",
         description=(
             "Recognise the smells in recordings: CSVs, or a capture of what the board sent. "
-            "A recording is taken to begin with warm sensors, a published one to lie within one "
-            f"exposure; one that the service kept (*{LIVE_SUFFIX}) begins as the service did, if "
-            "it is the first of its run."
+            "A recording is assumed to begin with warm sensors, and a published one to lie within "
+            f"one exposure; one that the service wrote (*{LIVE_SUFFIX}) begins as the service did, "
+            "if it is the first of its run."
         ),
         epilog=(
             "Examples: scentd replay coffee.csv --json | tail -n 1; one run of the service, whole: "
@@ -73,7 +75,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a recording, also packed (.gz); - is standard input",
+        help="a recording, also compressed (.gz); - is standard input",
     )
     parser.add_argument(
         "--joined",
@@ -109,16 +111,15 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay every file; return 1 if any could not be."""
-    configure_logs(LogConfig(level="warning"))  # to standard error: the answers are ours
+    log_warnings_only()
     config = None if args.config is None else load_config(args.config)
-    printer: _Printer = _JsonPrinter() if args.json else _TablePrinter()
     failed = 0
     recordings = [args.files] if args.joined else [[file] for file in args.files]
     for files in recordings:
         try:
-            _replay(files, args, config, printer)
+            _replay(files, args, config)
         except (RecordingError, CannotFeedError) as error:
-            # The other files are still worth their answers.
+            # The other files can still be replayed.
             if len(recordings) == 1:
                 raise
             failed += 1
@@ -126,13 +127,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _replay(
-    files: list[str], args: argparse.Namespace, config: Config | None, printer: _Printer
-) -> None:
+def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:
     """Replay one recording, which may lie in several files."""
     file = files[0]
-    recording = read_recordings([_found(name) for name in files])
-    bundle = _chosen(file, recording, args.model, config)
+    recording = read_recordings([_existing_path(name) for name in files])
+    bundle = _choose_bundle(file, recording, args.model, config)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
     live = args.live or _is_live(file, recording)
@@ -145,36 +144,44 @@ def _replay(
         correction=correction,
         heads=_heads(bundle, state_dir, correction),
     )
-    period_ms = 1000.0 / recording.nominal_rate_hz
-    tale = _Tale()
-    first_ms = 0 if recording.timestamp_ms is None else int(recording.timestamp_ms[0])
-    printer.begin(f"{file}  ({bundle.manifest.name})", first_ms)
-    frames = 0
-    for frames, frame in enumerate(recording.frames(), start=1):
-        step = nose.process(frame, (frames - 1) * period_ms)
-        for event in step.events:
-            printer.event(event)
-        for prediction in step.predictions:
-            tale.hear(prediction)
-            printer.prediction(prediction)
-    for prediction in nose.finish():
-        tale.hear(prediction)
-        printer.prediction(prediction)
-    printer.summary(
+    printer: _JsonPrinter | _TablePrinter
+    if args.json:
+        first_ms = 0 if recording.timestamp_ms is None else int(recording.timestamp_ms[0])
+        printer = _JsonPrinter(first_ms)
+    else:
+        printer = _TablePrinter(f"{file}  ({bundle.manifest.name})")
+    answer = _Answer()
+    for result in _results(nose, recording):
+        if isinstance(result, Event):
+            printer.print_event(result)
+        else:
+            answer.update(result)
+            printer.print_prediction(result)
+    printer.print_summary(
         payloads.summary_payload(
             file=file,
             model=bundle.manifest.name,
-            label=tale.label,
-            probability=tale.probability,
-            decided_s=tale.decided_s,
-            frames=frames,
+            label=answer.label,
+            probability=answer.probability,
+            decided_s=answer.decided_s,
+            frames=len(recording),
             rejected=sum(rejected_lines(recording.counts).values()) + recording.torn,
         )
     )
 
 
-def _found(file: str) -> Path:
-    """Return the path to read; an event names a segment as it was before it was packed."""
+def _results(nose: Nose, recording: Recording) -> Iterator[Event | Prediction]:
+    """Yield every event and prediction, in order."""
+    period_ms = 1000.0 / recording.nominal_rate_hz
+    for number, frame in enumerate(recording.frames()):
+        step = nose.process(frame, number * period_ms)
+        yield from step.events
+        yield from step.predictions
+    yield from nose.finish()
+
+
+def _existing_path(file: str) -> Path:
+    """Return the path to read; an event names a segment as it was before it was compressed."""
     if file == STANDARD_INPUT:
         return Path("/dev/stdin")
     path = Path(file)
@@ -183,7 +190,7 @@ def _found(file: str) -> Path:
 
 
 def _correction(state_dir: Path | None, config: Config | None) -> Correction | None:
-    """Return what the rig's calibration makes of its readings, of a rig that is known."""
+    """Return the correction of the rig's profile, None where no rig was named or it has none."""
     if state_dir is None:
         return None
     board = None if config is None else config.board_id
@@ -196,7 +203,7 @@ def _correction(state_dir: Path | None, config: Config | None) -> Correction | N
 def _heads(
     bundle: Bundle, state_dir: Path | None, correction: Correction | None
 ) -> dict[str, TaughtHead]:
-    """Return what the rig was taught beside the model, of a rig that is known."""
+    """Return the smells that the rig was taught, by model; none where no rig was named."""
     if state_dir is None:
         return {}
     heads, problems = taught_heads(smell_stores([bundle], state_dir, correction))
@@ -219,146 +226,116 @@ def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
     return None if recording.timestamp_ms is not None else recording.nominal_rate_hz
 
 
-@cache
-def _loaded(name: str) -> Bundle:
-    return load_bundle(name)
+_load_bundle = cache(load_bundle)
 
 
-def _chosen(file: str, recording: Recording, model: str | None, config: Config | None) -> Bundle:
-    """Return the model to run: the one asked for, else the one that the recording feeds best."""
+def _choose_bundle(
+    file: str, recording: Recording, model: str | None, config: Config | None
+) -> Bundle:
+    """Return the model that was named, or else the one that lacks the fewest channels."""
+    decision = DecisionConfig()
+    names: Sequence[str] = RIG_BUNDLES if config is None else config.models
     if model is not None:
-        names: tuple[str, ...] = (model,)
-    else:
-        names = RIG_BUNDLES if config is None else config.models
-    decision = DecisionConfig() if config is None else config.decision
+        names = [model]
     if config is not None:
-        names = tuple(str(ModelStore(config.state_dir).folder(name)) for name in names)
-    bundles = [with_decision(_loaded(name), decision) for name in names]
-    present = present_channels(recording)
-    problems = [
-        feeding_problem(bundle.manifest, present, recording.nominal_rate_hz) for bundle in bundles
-    ]
-    fed = [bundle for bundle, problem in zip(bundles, problems, strict=True) if problem is None]
-    if not fed:
-        told = "; ".join(
-            f"{bundle.manifest.name}: {problem}"
-            for bundle, problem in zip(bundles, problems, strict=True)
-        )
+        decision, store = config.decision, ModelStore(config.state_dir)
+        names = [str(store.folder(name)) for name in names]
+    bundles = [with_decision(_load_bundle(name), decision) for name in names]
+    present, rate_hz = present_channels(recording), recording.nominal_rate_hz
+    problems = [(bundle, feeding_problem(bundle.manifest, present, rate_hz)) for bundle in bundles]
+    usable = [bundle for bundle, problem in problems if problem is None]
+    if not usable:
+        reasons = "; ".join(f"{bundle.manifest.name}: {problem}" for bundle, problem in problems)
         raise CannotFeedError(
-            f"{file} cannot feed the model ({told}). It has {', '.join(present)} at "
-            f"{recording.nominal_rate_hz:.3g} Hz. Choose a model that can do with these: "
-            "scentd models list."
+            f"{file} cannot feed the model ({reasons}). It has {', '.join(present)} at "
+            f"{rate_hz:.3g} Hz. Choose a model that can do with these: scentd models list."
         )
-    return min(fed, key=lambda bundle: len(missing_channels(bundle.manifest, present)))
+    return min(usable, key=lambda bundle: len(missing_channels(bundle.manifest, present)))
 
 
 @dataclass
-class _Tale:
-    """What a recording's predictions add up to: the last label, and since when it stood."""
+class _Answer:
+    """A recording's answer: the label that was recognised last, and since when."""
 
     label: str | None = None
     probability: float | None = None
     decided_s: float | None = None
 
-    def hear(self, prediction: Prediction) -> None:
-        """Take the next prediction."""
-        if prediction.state is not State.RECOGNISED:
+    def update(self, prediction: Prediction) -> None:
+        """Take the next prediction into account."""
+        label, probability = _recognised(prediction)
+        if label is None:
             return
-        label, probability = _verdict(prediction)
         if label != self.label:
             self.decided_s = prediction.t_ms / 1000.0
         self.label, self.probability = label, probability
 
 
-def _verdict(prediction: Prediction) -> tuple[str | None, float | None]:
-    """Return the label, or a mixture's components and the weakest belief among them."""
+def _recognised(prediction: Prediction) -> tuple[str | None, float | None]:
+    """Return the label, or a mixture's components and the lowest of their presences."""
+    if prediction.state is not State.RECOGNISED:
+        return None, None
     if prediction.task == topics.SUBSTANCE:
         return prediction.label, prediction.probability
     parts = prediction.components
-    # By name: which of two equal parts is the larger one may change with every window.
+    # In order of their names: which of two equal parts is larger may change with every window.
     return "+".join(sorted(part.label for part in parts)), min(part.presence for part in parts)
 
 
-class _Printer:
-    """What both ways of printing share."""
+class _JsonPrinter:
+    """Prints one object a line: the payloads that MQTT would carry, and their topic.
 
-    def begin(self, heading: str, first_ms: int) -> None:
-        """Start a recording whose first row is of `first_ms`."""
+    Parameters
+    ----------
+    first_ms: time of the recording's first row.
+    """
 
-    def prediction(self, prediction: Prediction) -> None:
-        """Show a prediction."""
+    def __init__(self, first_ms: int) -> None:
+        self._first_ms = first_ms
+        self._seq = 0
 
-    def event(self, event: Event) -> None:
-        """Show an event."""
+    def print_prediction(self, prediction: Prediction) -> None:
+        payload = payloads.prediction_payload(prediction, self._envelope(prediction.t_ms))
+        self._print({"topic": payloads.prediction_topic(prediction), **payload})
 
-    def summary(self, summary: dict[str, Any]) -> None:
-        """End a file."""
-
-
-@dataclass
-class _JsonPrinter(_Printer):
-    """One object a line: the payloads that MQTT would carry, and their topic."""
-
-    seq: int = field(default=0)
-    first_ms: int = field(default=0)
-
-    def _envelope(self, t_ms: int) -> Envelope:
-        # The recording's time starts in 1970: it does not know its date, and says so.
-        envelope = Envelope(t_ms, clock_synced=False, boot_id=REPLAY_BOOT_ID, seq=self.seq)
-        self.seq += 1
-        return envelope
-
-    def begin(self, _heading: str, first_ms: int) -> None:
-        """Count publications anew, as a boot does."""
-        self.seq = 0
-        self.first_ms = first_ms
-
-    def prediction(self, prediction: Prediction) -> None:
-        """Print the payload."""
-        envelope = self._envelope(prediction.t_ms)
-        payload = payloads.prediction_payload(prediction, envelope)
-        self._line({"topic": payloads.prediction_topic(prediction), **payload})
-
-    def event(self, event: Event) -> None:
-        """Print the payload."""
+    def print_event(self, event: Event) -> None:
         envelope = self._envelope(event.t_ms)
         # In the file's own time, so that the row can be found there.
-        event = replace(event, t_ms=event.t_ms + self.first_ms)
-        payload = payloads.event_payload(event, None, envelope)
-        self._line({"topic": topics.EVENT, **payload})
+        event = replace(event, t_ms=event.t_ms + self._first_ms)
+        self._print({"topic": topics.EVENT, **payloads.event_payload(event, None, envelope)})
 
-    def summary(self, summary: dict[str, Any]) -> None:
-        """Print the summary as it is."""
-        self._line(summary)
+    def print_summary(self, summary: Payload) -> None:
+        self._print(summary)
 
-    def _line(self, payload: dict[str, Any]) -> None:
+    def _envelope(self, t_ms: int) -> Envelope:
+        # The recording's time starts in 1970: its date is not known, which `clock_synced` states.
+        envelope = Envelope(t_ms, clock_synced=False, boot_id=REPLAY_BOOT_ID, seq=self._seq)
+        self._seq += 1
+        return envelope
+
+    def _print(self, payload: Payload) -> None:
         print(json.dumps(payload, allow_nan=False, ensure_ascii=False))
 
 
-@dataclass
-class _TablePrinter(_Printer):
-    """A line whenever the answer changes, and one at the end."""
+class _TablePrinter:
+    """Prints a line whenever the answer changes, and one at the end."""
 
-    said: tuple[str, str | None] | None = None
-
-    def begin(self, heading: str, _first_ms: int) -> None:
-        """Print the file's heading."""
-        self.said = None
+    def __init__(self, heading: str) -> None:
+        self._printed: tuple[str, str | None] | None = None
         print(heading)
 
-    def prediction(self, prediction: Prediction) -> None:
-        """Print a line if this is news."""
-        recognised = prediction.state is State.RECOGNISED
-        label = _verdict(prediction)[0] if recognised else None
-        news = (str(prediction.state), label or prediction.reason)
-        if news == self.said:
+    def print_prediction(self, prediction: Prediction) -> None:
+        answer = (str(prediction.state), _recognised(prediction)[0] or prediction.reason)
+        if answer == self._printed:
             return
-        self.said = news
+        self._printed = answer
         best = "  ".join(f"{name} {share:.2f}" for name, share in prediction.top[:3])
-        print(f"  {prediction.t_ms / 1000:8.1f} s  {news[0]:<12} {news[1] or '-':<24} {best}")
+        print(f"  {prediction.t_ms / 1000:8.1f} s  {answer[0]:<12} {answer[1] or '-':<24} {best}")
 
-    def summary(self, summary: dict[str, Any]) -> None:
-        """Print the answer."""
+    def print_event(self, event: Event) -> None:
+        """Print nothing: the predictions show it."""
+
+    def print_summary(self, summary: Payload) -> None:
         rejected = f", {summary['rejected']} lines rejected" if summary["rejected"] else ""
         if summary["label"] is None:
             print(f"  undecided after {summary['frames']} readings{rejected}\n")

@@ -1,4 +1,4 @@
-"""Leaf: `scentd run`: the service itself.
+"""Daemon: `scentd run`: the service itself.
 
 The configuration is read before anything else is loaded, so that a mistake in it ends the start
 at once.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daemon.commands._options import add_config_option
 from daemon.config.loading import load_config
 from daemon.system.signals import Hangup, Stop
 
@@ -27,19 +27,17 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="recognise smells and publish them until stopped",
         description=(
             "Read the board, recognise what it smells and publish it, until Ctrl-C or SIGTERM. "
-            "Works without a broker, and waits for a board that is not there yet. SIGHUP lets it "
-            "read the configuration again, without losing a reading."
+            "Works without a broker, and waits for a board that is not connected yet. On SIGHUP it "
+            "reads the configuration again, without losing a reading."
         ),
         epilog="Example: scentd run --config /etc/scentd/scentd.yaml",
     )
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
-    )
+    add_config_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until told to stop."""
+    """Serve until a signal stops it."""
     # numpy does no linear algebra here; OpenBLAS would still start a thread per core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     stop, hangup = Stop(), Hangup()

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from hardware.command_line import Subparsers
     from hardware.simulator.signals import Signal
 
-LOOK_EVERY_S = 0.2
+CHECK_EVERY_S = 0.2
 _MIXTURE_RATE_HZ = 5.0
-"""From this rate on, the board of the 10 Hz mixture recordings is meant unless said otherwise."""
+"""From this rate on, the default is the board of the 10 Hz mixture recordings."""
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -60,43 +60,45 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--speed", type=float, default=1.0, metavar="X", help="board seconds per second (1)"
     )
-    parser.add_argument("--loop", action="store_true", help="begin again at the end, for ever")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="chance's seed (0)")
+    parser.add_argument("--loop", action="store_true", help="start again at the end, without limit")
     parser.add_argument(
-        "--faults", default="", metavar="SCHEDULE", help="what goes wrong, and when"
+        "--seed", type=int, default=0, metavar="N", help="seed of all that is random (0)"
+    )
+    parser.add_argument(
+        "--faults", default="", metavar="SCHEDULE", help="which faults happen, and when"
     )
     parser.add_argument(
         "--dialect",
         choices=[dialect.value for dialect in Dialect],
         default=Dialect.SCENT.value,
-        help="what the board speaks (scent: checksums, sequence and clock)",
+        help="the board's line protocol (scent: checksums, sequence and clock)",
     )
     parser.add_argument(
         "--board",
         choices=board_names(),
         help=(
-            "whose fingerprints: of the 50 substances at 1 Hz, or of the mixture recordings "
-            f" (the default from {_MIXTURE_RATE_HZ:g} Hz on)"
+            "fingerprints of the 50 substances at 1 Hz, or of the mixture recordings "
+            f"(the default from {_MIXTURE_RATE_HZ:g} Hz on)"
         ),
     )
     parser.add_argument(
         "--rig",
         metavar="FILE|SEED",
         help=(
-            "play it as another rig would send it: described in a YAML file, drawn by chance from "
-            f"a whole number, or {FIXED_RIG.name!r}, the one that the documented figures are of"
+            "play it as another rig would send it: described in a YAML file, drawn at random from "
+            f"a whole number, or {FIXED_RIG.name!r}, the one of the documented figures"
         ),
     )
     parser.add_argument("--link", type=Path, metavar="PATH", help="where to put the port's link")
     parser.add_argument(
         "--once",
         action="store_true",
-        help="end with the signal (so it is without --loop; stated for scripts)",
+        help="end with the signal (as without --loop; explicit for scripts)",
     )
     parser.add_argument(
         "--no-wait",
         action="store_true",
-        help="begin at once; otherwise a signal without --loop begins when the port is opened",
+        help="start at once; otherwise a signal without --loop starts when the port is opened",
     )
     parser.set_defaults(run=run)
 
@@ -104,7 +106,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Play until the signal has been read, Ctrl-C or SIGTERM; return the exit code.
 
-    Either way the link goes: left behind, it would soon lead to somebody else's terminal.
+    The link is removed in every case: left behind, it would soon lead to another terminal.
     """
     if args.list:
         print(_known_substances())
@@ -124,14 +126,14 @@ def run(args: argparse.Namespace) -> int:
     with stop.on_signals(), board:
         print(board.port, flush=True)
         print(_announcement(args, board), file=sys.stderr, flush=True)
-        while not (stop.is_set() or board.wait(timeout_s=LOOK_EVERY_S)):
+        while not (stop.is_set() or board.wait(timeout_s=CHECK_EVERY_S)):
             pass
     print(_summary(board.report), file=sys.stderr)
     return 0
 
 
 def _signal(args: argparse.Namespace) -> Signal:
-    signal = _training_rigs_signal(args)
+    signal = _signal_of_training_rig(args)
     return signal if args.rig is None else OtherRigSignal(signal, _rig(args.rig))
 
 
@@ -142,7 +144,7 @@ def _rig(text: str) -> OtherRig:
     return OtherRig.random(int(text)) if text.isdecimal() else read_rig(Path(text))
 
 
-def _training_rigs_signal(args: argparse.Namespace) -> Signal:
+def _signal_of_training_rig(args: argparse.Namespace) -> Signal:
     if args.replay is not None:
         if args.board is not None:
             raise UsageError("--board chooses fingerprints for --synthetic; --replay needs none.")
@@ -160,7 +162,7 @@ def _announcement(args: argparse.Namespace, board: SimulatedBoard) -> str:
 
 
 def _summary(report: BoardReport) -> str:
-    """Return one line of what happened, leaving out what did not."""
+    """Return one line with the counts that are not zero."""
     counts = {
         "readings": report.readings,
         "bytes sent": report.sent_bytes,

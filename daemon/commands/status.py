@@ -1,21 +1,21 @@
-"""Leaf: `scentd status`: a running rig in one look.
+"""Daemon: `scentd status`: the state of a running service on a few lines.
 
-Asks the service over the broker, as anybody may who is allowed to; opens no port and no file but
-the configuration.
+Requests it over the broker; opens no port and no file but the configuration.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from daemon.commands._options import add_config_option
+from daemon.commands._service import print_answer
 from daemon.config.loading import load_config
 from daemon.mqtt.service_client import send_request
 
 if TYPE_CHECKING:
     import argparse
 
+    from daemon.system.background import Data
     from hardware.command_line import Subparsers
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
@@ -32,58 +32,53 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         ),
         epilog="Example: scentd status --config /etc/scentd/scentd.yaml",
     )
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
-    )
+    add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and print; return 1 if anything is wrong."""
-    told = send_request(load_config(args.config), "status", {})
-    if args.json:
-        print(json.dumps(told))
-    else:
-        print("\n".join(lines_of(told)))
-    return 1 if told["troubles"] else 0
+    """Request the status and print it; return 1 if anything is wrong."""
+    status = send_request(load_config(args.config), "status", {})
+    print_answer(status, _lines, as_json=args.json)
+    return 1 if status["troubles"] else 0
 
 
-def lines_of(told: dict[str, Any]) -> list[str]:
-    """Return what people want to read of an answer to `request/status`."""
-    rate = "" if told["rate_hz"] is None else f" at {told['rate_hz']:.3g} Hz"
-    dialect = "" if told["dialect"] is None else f", dialect {told['dialect']}"
-    outbox, recording = told["outbox"], told["recording"]
+def _lines(status: Data) -> list[str]:
+    """Return the status for people."""
+    rate = "" if status["rate_hz"] is None else f" at {status['rate_hz']:.3g} Hz"
+    dialect = "" if status["dialect"] is None else f", dialect {status['dialect']}"
+    outbox, recording = status["outbox"], status["recording"]
     lines = [
-        f"rig {told['rig_id']}: scentd {told['scentd_version']}, up for "
-        f"{_duration(told['uptime_s'])}, {told['rss_mb']:.0f} MB",
-        f"  board        {told['board']}{rate}{dialect}; {told['frames_ok']} readings, "
-        f"{told['frames_lost']} lost",
-        f"  broker       MQTT {told['broker']['protocol']}, connection "
-        f"{told['broker']['connections']}; {outbox['depth']} messages wait, "
+        f"rig {status['rig_id']}: scentd {status['scentd_version']}, up for "
+        f"{_duration(status['uptime_s'])}, {status['rss_mb']:.0f} MB",
+        f"  board        {status['board']}{rate}{dialect}; {status['frames_ok']} readings, "
+        f"{status['frames_lost']} lost",
+        f"  broker       MQTT {status['broker']['protocol']}, connection "
+        f"{status['broker']['connections']}; {outbox['depth']} messages wait, "
         f"{outbox['dropped']} lost",
         f"  recording    {recording['state']}"
         + ("" if recording["segment"] is None else f" to {recording['segment']}"),
-        f"  calibration  {told['calibration']['state']}"
-        + _named(" ", told["calibration"]["profile"]),
+        f"  calibration  {status['calibration']['state']}"
+        + _prefix(" ", status["calibration"]["profile"]),
     ]
-    for name, model in told["models"].items():
-        said = model["state"] or "nothing yet"
-        sure = "" if model["probability"] is None else f" ({model['probability']:.0%})"
+    for name, model in status["models"].items():
+        state = model["state"] or "nothing yet"
+        probability = "" if model["probability"] is None else f" ({model['probability']:.0%})"
         lines.append(
-            f"  {name:<12} {model['version']}: {said}{_named(' ', model['label'])}{sure}"
-            f"{_named(': ', model['reason'])}"
+            f"  {name:<12} {model['version']}: {state}{_prefix(' ', model['label'])}{probability}"
+            f"{_prefix(': ', model['reason'])}"
         )
-    lines += [f"  TROUBLE      {trouble}" for trouble in told["troubles"]]
+    lines += [f"  TROUBLE      {trouble}" for trouble in status["troubles"]]
     return lines
 
 
-def _named(before: str, text: str | None) -> str:
-    return "" if text is None else f"{before}{text}"
+def _prefix(prefix: str, text: str | None) -> str:
+    return "" if text is None else f"{prefix}{text}"
 
 
 def _duration(seconds: float) -> str:
-    """Return a time as people say it, its two largest units."""
+    """Return a duration in its two largest units."""
     parts = []
     left = int(seconds)
     for unit, length_s in (("d", DAY_S), ("h", HOUR_S), ("min", MINUTE_S), ("s", 1)):

@@ -1,0 +1,86 @@
+"""Daemon: what several commands do: have work done by the running service or here, and print it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from daemon.config.loading import load_config
+from daemon.config.settings import LogConfig
+from daemon.mqtt.service_client import send_request, service_is_online
+from daemon.system.logs import configure_logs
+from daemon.system.progress import Progress
+from hardware.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from daemon.config.settings import Config
+    from daemon.system.background import Data
+
+WORK_S = 120.0
+"""Longest silence of a service that works on a request: it reports its progress every second."""
+
+
+def log_warnings_only() -> None:
+    """Log warnings and errors, to standard error: standard output holds the answer."""
+    configure_logs(LogConfig(level="warning"))
+
+
+def load_rig(path: Path) -> Config:
+    """Return a rig's configuration, for a command that logs warnings only."""
+    log_warnings_only()
+    return load_config(path)
+
+
+def do_by_service_or_here(
+    config: Config,
+    command: str,
+    payload: Data,
+    here: Callable[[], Data],
+    describe: Callable[[Data], tuple[float, str]],
+) -> Data:
+    """Send a request to the rig's running service, or do the same here if none is online.
+
+    Parameters
+    ----------
+    config : Config
+        Of the rig.
+    command, payload
+        The request.
+    here : callable
+        Does the same without a service.
+    describe : callable
+        Returns the share done and a text for the data of a progress report.
+    """
+    if not service_is_online(config):
+        return here()
+    with Progress() as progress:
+        return send_request(
+            config,
+            command,
+            payload,
+            timeout_s=WORK_S,
+            on_progress=lambda data: progress.show(*describe(data)),
+        )
+
+
+def refuse_last(last_s: float | None, instead: str) -> None:
+    """Refuse `--last` where no service runs.
+
+    Raises
+    ------
+    UsageError
+        Always, if `--last` was given.
+    """
+    if last_s is not None:
+        raise UsageError(
+            "Only a running service remembers the last seconds, and none answers. Start it "
+            f"(scentd run --config FILE), or leave --last out to {instead} now."
+        )
+
+
+def print_answer(answer: Data, describe: Callable[[Data], Iterable[str]], *, as_json: bool) -> None:
+    """Print an answer as one JSON object, or the lines that describe it."""
+    print(json.dumps(answer, allow_nan=False) if as_json else "\n".join(describe(answer)))
