@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.commands.record import positive_seconds
+from daemon.commands._options import positive_seconds
 from daemon.system.signals import Stop
 from hardware.errors import ScentdError, UsageError
 
