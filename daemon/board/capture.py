@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from daemon.board.diagnosis import BoardError, explain_no_reading
 from daemon.board.history import HISTORY_S, History, ReadingSpan
 from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, SourceError
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.protocol import LineDecoder
 from models.timing import Timeline
 
@@ -83,7 +83,7 @@ def capture_from_history(
 
 
 def capture_from_port(
-    source: SourceConfig, seconds: float, stop: Stop, show: Callable[[CaptureProgress], None]
+    source: SourceConfig, seconds: float, stop: StopEvent, show: Callable[[CaptureProgress], None]
 ) -> ReadingSpan:
     """Take the next `seconds` of the board on a port.
 
@@ -93,7 +93,7 @@ def capture_from_port(
         Where the board is.
     seconds : float
         Of the board's time.
-    stop : Stop
+    stop : StopEvent
         Ends it early, which is an error: half a capture is none.
     show : callable
         Called about twice a second with what is there.
@@ -146,10 +146,10 @@ def _went_away(history: History, seconds: float) -> CaptureEndedError:
     )
 
 
-class _Patience(Stop):
+class _Patience(StopEvent):
     """Another's stop, and one of its own once no reading came for `CAPTURE_TIMEOUT_S`."""
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: StopEvent) -> None:
         super().__init__()
         self._stop = stop
         self.renew()

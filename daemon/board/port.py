@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from daemon.config.settings import SourceConfig
-    from daemon.system.signals import Stop
+    from daemon.system.signals import StopEvent
 
 READ_TIMEOUT_S = 0.2
 """How long a read waits for a byte: also how soon a reader notices that it shall stop."""
@@ -105,7 +105,7 @@ class SerialSource:
     def __init__(self, config: SourceConfig) -> None:
         self._config = config
 
-    def arrivals(self, stop: Stop) -> Iterator[Arrival]:
+    def arrivals(self, stop: StopEvent) -> Iterator[Arrival]:
         """Yield what the port does until `stop` is set; the generator closes the port.
 
         Raises

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from daemon.board.port import Arrival, Chunk
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 
 if TYPE_CHECKING:
     from daemon.board.port import SerialSource
@@ -33,7 +33,7 @@ class Reader:
     """
 
     def __init__(self) -> None:
-        self._stop = Stop()
+        self._stop = StopEvent()
         self._queue: queue.Queue[Arrival | None] = queue.Queue(QUEUE_LIMIT)
         self._executor: ThreadPoolExecutor | None = None
         self._work: Future[None] | None = None
@@ -41,7 +41,7 @@ class Reader:
 
     def start(self, source: SerialSource) -> None:
         """Read a port from now on."""
-        self._stop = Stop()
+        self._stop = StopEvent()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._work = self._executor.submit(self._read, source, self._stop)
 
@@ -65,7 +65,7 @@ class Reader:
         with contextlib.suppress(queue.Full):  # then `next` has no reason to wait
             self._queue.put_nowait(None)
 
-    def _read(self, source: SerialSource, stop: Stop) -> None:
+    def _read(self, source: SerialSource, stop: StopEvent) -> None:
         for arrival in source.arrivals(stop):
             if isinstance(arrival, Chunk):
                 try:
@@ -75,7 +75,7 @@ class Reader:
             else:
                 self._put_patiently(arrival, stop)
 
-    def _put_patiently(self, arrival: Arrival, stop: Stop) -> None:
+    def _put_patiently(self, arrival: Arrival, stop: StopEvent) -> None:
         """Wait for room: an opening or a loss of the port must not be missed."""
         while not stop.is_set():
             try:

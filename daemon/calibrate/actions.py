@@ -26,9 +26,8 @@ from calibration.profile import (
 from calibration.rig_reference import ResponseExcerpt, RigReference
 from calibration.transfer import fit_transfer
 from daemon.calibrate.captures import BASELINE, Captures, CapturesError, Kind
-from daemon.calibrate.evaluation import SUBSTANCE, report, score
+from daemon.calibrate.evaluation import SUBSTANCE, score_recordings, score_report
 from daemon.installed_models.loading import load_models, nose_settings
-from daemon.installed_models.store import ModelStore
 from hardware.errors import ScentdError, UsageError
 from hardware.files import write_atomically
 from hardware.recording import read_recording
@@ -80,9 +79,7 @@ class CalibrationActions:
             If the rig has none.
         """
         if self._loaded is None:
-            self._loaded = load_models(
-                self._config.models, self._config.decision, ModelStore(self._config.state_dir)
-            )
+            self._loaded = load_models(self._config)
         for bundle in self._loaded:
             if bundle.manifest.task == SUBSTANCE:
                 return bundle
@@ -267,7 +264,7 @@ class CalibrationActions:
         profile, trouble = active_profile(self._config)
         if trouble is not None:
             raise ScentdError(trouble)
-        scored = score(
+        scored = score_recordings(
             self.bundle,
             recordings,
             nose_settings(self._config),
@@ -277,7 +274,7 @@ class CalibrationActions:
             "model": self.bundle.manifest.name,
             "profile": None if profile is None else profile.id,
             "of": "recordings" if files else "references",
-            **report(scored, self.bundle.manifest.decision),
+            **score_report(scored, self.bundle.manifest.decision),
         }
 
 
@@ -286,7 +283,7 @@ def fit(config: Config) -> Data:
     return CalibrationActions(config).fit()
 
 
-def score_recordings(config: Config, files: Sequence[Path], label: str | None) -> Data:
+def score(config: Config, files: Sequence[Path], label: str | None) -> Data:
     """Score a rig's profile, in a process that does only this."""
     return CalibrationActions(config).score(files, label)
 

@@ -1,7 +1,7 @@
-"""Daemon: what a calibration is worth on recordings: what the models say of them, with and without.
+"""Daemon: what a calibration is worth on labelled recordings: scores with and without it.
 
-The recordings go through the same `Nose` as the readings of a live board. Knows neither ports nor
-brokers; a correction is only something that the nose takes.
+The recordings are processed by the same `Nose` as the readings of a live board. Knows neither
+ports nor brokers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from models.nose import Nose
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from daemon.system.background import Data
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SUBSTANCE = "substance"
 ROUNDING = 1e-9
-"""0.9 / (1 - 0.9) is nine, not ten for a rounding error."""
+"""0.9 / (1 - 0.9) is 9 and must not become 10 by a rounding error."""
 
 
 class ScoreError(ScentdError):
@@ -37,15 +38,15 @@ class ScoreError(ScentdError):
 
 @dataclass(frozen=True, slots=True)
 class RecordingResult:
-    """What a model made of one recording.
+    """A model's predictions for one recording.
 
     Attributes
     ----------
-    label: the likeliest over the whole recording, None where the model never looked.
-    probability: its mean probability over all looks.
-    right_looks, looks: at how many looks the likeliest label was the right one, of how many.
-    covered_looks: at how many the right one was in the prediction set.
-    truths: probability of the right one at every look; 0 where it was not among the likeliest.
+    label: the likeliest over the whole recording, None without a prediction.
+    probability: its mean probability over all predictions.
+    right_looks, looks: predictions whose likeliest label was the right one, and all.
+    covered_looks: predictions whose set held the right label.
+    truths: probability of the right label in every prediction; 0 where it was not listed.
     """
 
     label: str | None
@@ -57,15 +58,15 @@ class RecordingResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """One recording, before and after.
+class ScoredRecording:
+    """One recording, without and with the correction.
 
     Attributes
     ----------
     file: its name.
-    label: what it truly is of.
+    label: the right one.
     before: without the correction.
-    after: with it; None where there is none.
+    after: with it; None if there is none.
     """
 
     file: str
@@ -74,14 +75,14 @@ class Scored:
     after: RecordingResult | None
 
 
-def recording_result(
+def score_recording(
     bundle: Bundle,
     recording: Recording,
     label: str,
     settings: NoseSettings,
     correction: Correction | None,
 ) -> RecordingResult:
-    """Return what a model makes of a recording that lies within one exposure.
+    """Score a model on a recording that lies within one exposure.
 
     Raises
     ------
@@ -100,10 +101,10 @@ def recording_result(
     total: dict[str, float] = defaultdict(float)
     right_looks = covered_looks = 0
     truths: list[float] = []
-    said = []
+    predictions = []
     for number, frame in enumerate(recording.frames()):
-        said += nose.process(frame, number * period_ms).predictions
-    for prediction in said + nose.finish():
+        predictions += nose.process(frame, number * period_ms).predictions
+    for prediction in predictions + nose.finish():
         if prediction.reason is not None:
             raise ScoreError(f"{recording.path}: {bundle.manifest.name} says {prediction.reason}.")
         if not prediction.top:
@@ -116,28 +117,28 @@ def recording_result(
     if not truths:
         return RecordingResult(None, None)
     best = max(total, key=lambda name: total[name])
-    share = round(total[best] / len(truths), 4)
-    return RecordingResult(best, share, right_looks, len(truths), covered_looks, tuple(truths))
+    mean = round(total[best] / len(truths), 4)
+    return RecordingResult(best, mean, right_looks, len(truths), covered_looks, tuple(truths))
 
 
-def score(
+def score_recordings(
     bundle: Bundle,
     recordings: Sequence[tuple[str, Recording]],
     settings: NoseSettings,
     correction: Callable[[], Correction | None],
-) -> list[Scored]:
-    """Judge labelled recordings with and without a correction.
+) -> list[ScoredRecording]:
+    """Score a model on labelled recordings without and with a correction.
 
     Parameters
     ----------
     bundle : Bundle
         A model of single substances.
     recordings : sequence of (label, Recording)
-        Each of one exposure to what its label says.
+        Each within one exposure to what its label says.
     settings : NoseSettings
         The rig's.
     correction : callable
-        Makes a fresh correction, or None where the rig has none.
+        Makes a fresh correction, or None if the rig has none.
 
     Raises
     ------
@@ -153,76 +154,77 @@ def score(
         )
     scored = []
     for label, recording in recordings:
-        before = recording_result(bundle, recording, label, settings, None)
-        made = correction()
-        after = None if made is None else recording_result(bundle, recording, label, settings, made)
-        scored.append(Scored(recording.path.name, label, before, after))
+        before = score_recording(bundle, recording, label, settings, None)
+        fresh = correction()
+        after = None
+        if fresh is not None:
+            after = score_recording(bundle, recording, label, settings, fresh)
+        scored.append(ScoredRecording(recording.path.name, label, before, after))
     return scored
 
 
-def totals(scored: Sequence[Scored]) -> dict[str, Any]:
-    """Return the shares of recordings and of looks that were right, before and after."""
+def score_report(scored: Sequence[ScoredRecording], spec: DecisionSpec) -> Data:
+    """Return everything as plain data."""
 
-    def shares(
-        verdicts: Sequence[RecordingResult], labels: Sequence[str]
-    ) -> dict[str, float | None]:
-        looks = sum(verdict.looks for verdict in verdicts)
-        right = sum(v.label == label for v, label in zip(verdicts, labels, strict=True))
-        return {
-            "recordings": round(right / len(verdicts), 4) if verdicts else None,
-            "looks": round(sum(v.right_looks for v in verdicts) / looks, 4) if looks else None,
-        }
+    def plain(result: RecordingResult | None) -> Data | None:
+        if result is None:
+            return None
+        return {name: value for name, value in asdict(result).items() if name != "truths"}
 
-    after = [item for item in scored if item.after is not None]
+    after = [(item.after, item.label) for item in scored if item.after is not None]
     return {
-        "before": shares([item.before for item in scored], [item.label for item in scored]),
-        "after": shares([item.after for item in after if item.after], [i.label for i in after])
-        if after
-        else None,
+        "before": _shares([(item.before, item.label) for item in scored]),
+        "after": _shares(after) if after else None,
+        "sets": check_sets(scored, spec),
+        "files": [
+            {
+                "file": item.file,
+                "label": item.label,
+                "before": plain(item.before),
+                "after": plain(item.after),
+            }
+            for item in scored
+        ],
     }
 
 
-def sets_on_rig(scored: Sequence[Scored], spec: DecisionSpec) -> dict[str, Any] | None:
-    """Return whether the prediction sets keep their word on this rig, and what would make them.
+def _shares(results: Sequence[tuple[RecordingResult, str]]) -> dict[str, float | None]:
+    """Return the shares of recordings and of predictions that are right."""
+    looks = sum(result.looks for result, _ in results)
+    right_looks = sum(result.right_looks for result, _ in results)
+    right = sum(result.label == label for result, label in results)
+    return {
+        "recordings": round(right / len(results), 4) if results else None,
+        "looks": round(right_looks / looks, 4) if looks else None,
+    }
+
+
+def check_sets(scored: Sequence[ScoredRecording], spec: DecisionSpec) -> Data | None:
+    """Return how often the prediction sets hold the right label on this rig.
 
     Returns
     -------
-    coverage: as stated; covered: share of looks whose set held the truth, each recording counting
-    the same; set_threshold: the constant that these recordings ask for, None where they are too
-    few to tell, or where the truth is too often not even among the likeliest. None in all of a
-    model without sets.
+    coverage: the stated share; covered: the measured one, every recording counting the same;
+    set_threshold: the constant by which it would be the stated one on these recordings, None if
+    they are too few, or if the right label is too often not even listed. None for a model without
+    sets.
     """
-    verdicts = [item.after or item.before for item in scored]
-    verdicts = [verdict for verdict in verdicts if verdict.looks]
-    if spec.set_threshold is None or not verdicts:
+    results = [item.after or item.before for item in scored]
+    results = [result for result in results if result.looks]
+    if spec.set_threshold is None or not results:
         return None
-    truths = np.concatenate([verdict.truths for verdict in verdicts])
-    asked = set_threshold(truths, spec.set_coverage, cases=len(verdicts))
-    covered = np.mean([verdict.covered_looks / verdict.looks for verdict in verdicts])
+    truths = np.concatenate([result.truths for result in results])
+    threshold = set_threshold(truths, spec.set_coverage, cases=len(results))
+    covered = np.mean([result.covered_looks / result.looks for result in results])
     return {
         "coverage": spec.set_coverage,
         "covered": round(float(covered), 4),
-        "set_threshold": round(asked, 5) if asked else None,
+        "set_threshold": round(threshold, 5) if threshold else None,
     }
 
 
-def report(scored: Sequence[Scored], spec: DecisionSpec) -> dict[str, Any]:
-    """Return everything as plain data."""
-
-    def plain(verdict: RecordingResult | None) -> dict[str, Any] | None:
-        if verdict is None:
-            return None
-        return {name: value for name, value in asdict(verdict).items() if name != "truths"}
-
-    files = [
-        {**asdict(item), "before": plain(item.before), "after": plain(item.after)}
-        for item in scored
-    ]
-    return {**totals(scored), "sets": sets_on_rig(scored, spec), "files": files}
-
-
-def table(files: Sequence[Mapping[str, Any]], sums: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a before/after table of what `report` returned."""
+def score_table(report: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a before/after table of what `score_report` returned."""
     rows = [("label", "before", "after", "file")]
     rows += [
         (
@@ -231,20 +233,20 @@ def table(files: Sequence[Mapping[str, Any]], sums: Mapping[str, Any]) -> list[s
             _cell(item["after"], item["label"]),
             item["file"],
         )
-        for item in files
+        for item in report["files"]
     ]
     before, after = (
         "-"
         if part is None
         else f"{part['recordings']:.0%} right, {part['looks'] or 0:.0%} of looks"
-        for part in (sums["before"], sums["after"])
+        for part in (report["before"], report["after"])
     )
-    rows.append((f"{len(files)} recordings", before, after, ""))
+    rows.append((f"{len(report['files'])} recordings", before, after, ""))
     return [f"{a:<18.18} {b:<29} {c:<29} {d}".rstrip() for a, b, c, d in rows]
 
 
 def sets_summary(sets: Mapping[str, Any] | None) -> list[str]:
-    """Return the lines about the prediction sets of what `report` returned."""
+    """Return the lines about the prediction sets of what `check_sets` returned."""
     if sets is None:
         return []
     lines = [
@@ -265,8 +267,8 @@ def sets_summary(sets: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
-def _cell(verdict: Mapping[str, Any] | None, label: str) -> str:
-    if verdict is None or verdict["label"] is None:
+def _cell(result: Mapping[str, Any] | None, label: str) -> str:
+    if result is None or result["label"] is None:
         return "-"
-    mark = "right" if verdict["label"] == label else ""
-    return f"{verdict['label']:<16.16} {verdict['probability']:4.2f} {mark}"
+    mark = "right" if result["label"] == label else ""
+    return f"{result['label']:<16.16} {result['probability']:4.2f} {mark}"

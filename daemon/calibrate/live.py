@@ -195,7 +195,7 @@ class LiveCalibration:
 
     def _score(self, files: Sequence[Path], label: str | None) -> Steps:
         answer = yield from in_process(
-            "daemon.calibrate.actions:score_recordings", self._config, files, label, doing="score"
+            "daemon.calibrate.actions:score", self._config, files, label, doing="score"
         )
         return self._apply(answer)
 

@@ -14,12 +14,12 @@ from calibration.transfer import METHODS
 from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import CalibrationActions
 from daemon.calibrate.captures import BASELINE, REFERENCE
-from daemon.calibrate.evaluation import sets_summary, table
+from daemon.calibrate.evaluation import score_table, sets_summary
 from daemon.calibrate.live import CALIBRATE, CAPTURE_S, describe_capture
 from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import do_by_service_or_here, load_rig, print_answer, refuse_last
 from daemon.system.progress import Progress
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.errors import UsageError
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _capture(config: Config, actions: CalibrationActions, args: argparse.Namespa
 
     def at_the_port() -> Data:
         refuse_last(args.last, "measure")
-        stop = Stop(after_s=BOARD_PATIENCE * seconds + 60.0)
+        stop = StopEvent(after_s=BOARD_PATIENCE * seconds + 60.0)
         with Progress() as progress, stop.on_signals():
             span = capture_from_port(
                 config.source,
@@ -249,7 +249,7 @@ def _show_summary(answer: Data) -> list[str]:
 def _score_summary(answer: Data) -> list[str]:
     profile = answer["profile"] or "no profile"
     lines = [f"{answer['model']}, before and after {profile}"]
-    lines += table(answer["files"], answer) + sets_summary(answer["sets"])
+    lines += score_table(answer) + sets_summary(answer["sets"])
     if answer["of"] == "references":
         lines.append(
             "These are the references that the profile was fitted to: recordings that it never "

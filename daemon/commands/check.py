@@ -15,7 +15,6 @@ from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import log_warnings_only
 from daemon.config.loading import load_config
 from daemon.installed_models.loading import live_nose, load_models
-from daemon.installed_models.store import ModelStore
 from daemon.mqtt.connection import try_broker
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
@@ -176,7 +175,7 @@ def _listen(config: Config, longest_s: float) -> _Board:
 
 def _model(name: str, config: Config, board: _Board | None) -> str:
     """Load a model, and compare what it needs with the board if one was found."""
-    (bundle,) = load_models([name], config.decision, ModelStore(config.state_dir))
+    (bundle,) = load_models(config, [name])
     manifest = bundle.manifest
     description = (
         f"{manifest.name} {manifest.version}, {len(manifest.labels)} {manifest.task} labels, "

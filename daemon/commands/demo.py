@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.commands._options import positive_seconds
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     _check_installed()
     plain = args.plain or _must_be_plain()
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
-    stop = Stop()
+    stop = StopEvent()
     with stop.on_signals(), _on_hang_up(stop):
         _report("Starting the boards, the broker and the services ...")
         rigs = import_module("daemon.demo.main").run_demo(
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _on_hang_up(stop: Stop) -> Iterator[None]:
+def _on_hang_up(stop: StopEvent) -> Iterator[None]:
     """Set `stop` when the terminal's window is closed, unless that is ignored (nohup)."""
     before = signal.getsignal(signal.SIGHUP)
     if before != signal.SIG_IGN:

@@ -28,11 +28,10 @@ from daemon.config.loading import load_config
 from daemon.config.settings import default_state_dir
 from daemon.enroll import ENROLL, TEACH_S, Enrolment, smell_stores
 from daemon.installed_models.loading import load_models, nose_settings
-from daemon.installed_models.store import ModelStore
 from daemon.mqtt.service_client import service_is_online
 from daemon.system.background import finish
 from daemon.system.progress import Progress
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.errors import UsageError
 from hardware.recording import is_published, read_recording
 from models.bundle import RIG_BUNDLES, load_bundle
@@ -167,9 +166,7 @@ class _Rig:
 
     def _bundles(self) -> list[Bundle]:
         if self.config is not None:
-            return load_models(
-                self.config.models, self.config.decision, ModelStore(self.config.state_dir)
-            )
+            return load_models(self.config)
         bundles = [load_bundle(name) for name in ([self._model] if self._model else RIG_BUNDLES)]
         if self._model is not None:
             self._model = bundles[0].manifest.name  # a folder was given
@@ -240,7 +237,7 @@ def _teach(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
             span = capture_from_port(
                 source,
                 seconds,
-                Stop(),
+                StopEvent(),
                 lambda capture: progress.show(capture.seconds / seconds, "smelling"),
             )
         return rig.learn(label, span.recording(), "live", args)

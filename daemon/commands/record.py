@@ -12,7 +12,7 @@ from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, Sourc
 from daemon.commands._options import positive_seconds
 from daemon.config.loading import load_config, source_from_options
 from daemon.config.settings import BOARD_BAUD
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.protocol import LineDecoder
 from hardware.recording import RecordingWriter
 from models.timing import Timeline
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         if args.config is None
         else load_config(args.config).source
     )
-    stop = Stop(after_s=args.seconds)
+    stop = StopEvent(after_s=args.seconds)
     target: Path | BinaryIO = (
         sys.stdout.buffer if args.output == STANDARD_OUTPUT else Path(args.output)
     )
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _record(
-    source: SerialSource, decoder: LineDecoder, recording: RecordingWriter, stop: Stop
+    source: SerialSource, decoder: LineDecoder, recording: RecordingWriter, stop: StopEvent
 ) -> tuple[int, float]:
     """Write every frame; return the number of bytes received and the seconds since the opening."""
     timeline = Timeline()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from daemon.commands._options import add_config_option
 from daemon.config.loading import load_config
-from daemon.system.signals import Hangup, Stop
+from daemon.system.signals import ReloadSignal, StopEvent
 
 if TYPE_CHECKING:
     import argparse
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal stops it."""
     # numpy does no linear algebra here; OpenBLAS would still start a thread per core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    stop, hangup = Stop(), Hangup()
-    with stop.on_signals(), hangup.on_signal():
+    stop, reload = StopEvent(), ReloadSignal()
+    with stop.on_signals(), reload.on_signal():
         config = load_config(args.config)
         service = import_module("daemon.service.main")
-        service.serve(config, args.config, stop, hangup)
+        service.serve(config, args.config, stop, reload)
     return 0

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.simulator.board import BoardReport, Dialect, SimulatedBoard
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         wait_for_listener=not (args.loop or args.no_wait),
     )
-    stop = Stop()
+    stop = StopEvent()
     with stop.on_signals(), board:
         print(board.port, flush=True)
         print(_announcement(args, board), file=sys.stderr, flush=True)

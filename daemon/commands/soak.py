@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.system.progress import Progress
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     soak = import_module("daemon.soak.main")
     faults = catalogue.draw_faults(args.faults, args.seed)
     folder = Path(tempfile.mkdtemp(prefix="scentd-soak-"))
-    stop = Stop()
+    stop = StopEvent()
     with stop.on_signals(), Progress() as progress:
         try:
             report = soak.run_soak(

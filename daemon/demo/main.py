@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from daemon.demo.scenario import DemoRig
-    from daemon.system.signals import Stop
+    from daemon.system.signals import StopEvent
 
 WAITING_LIMIT = 20_000
 """Messages that wait for the views at most: more than a minute's."""
@@ -48,7 +48,13 @@ class _View(Protocol):
 
 
 def run_demo(
-    stop: Stop, *, plain: bool, seed: int, seconds: float | None, pace: float, picture: Path | None
+    stop: StopEvent,
+    *,
+    plain: bool,
+    seed: int,
+    seconds: float | None,
+    pace: float,
+    picture: Path | None,
 ) -> list[RigState]:
     """Play until `stop` is set or the time is over, and return what the rigs published.
 

@@ -6,7 +6,7 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from models.bundle import load_bundle
+from daemon.installed_models.store import ModelStore
 from models.decision_spec import LabelRule
 from models.nose import Nose, NoseSettings
 
@@ -14,40 +14,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from daemon.config.settings import Config, DecisionConfig
-    from daemon.installed_models.store import ModelStore
     from models.bundle import Bundle
 
 
-def load_models(
-    names: Iterable[str], decision: DecisionConfig, store: ModelStore | None = None
-) -> list[Bundle]:
-    """Load bundles, with the rig's own decision constants where it has any.
+def load_models(config: Config, names: Iterable[str] | None = None) -> list[Bundle]:
+    """Load the rig's models, with the decision settings of its owner.
 
     Parameters
     ----------
-    names : iterable of str
-        Names or folders, as a configuration has them.
-    decision : DecisionConfig
-        The rig owner's.
-    store : ModelStore, optional
-        What is installed on the rig, in place of what is shipped.
+    config : Config
+        The rig's.
+    names : iterable of str, optional
+        Names or folders of the models; those of the configuration by default.
 
     Raises
     ------
     BundleError
         The first bundle that cannot be used, and why.
     """
-    load = load_bundle if store is None else store.load
-    return [with_decision(load(name), decision) for name in names]
+    store = ModelStore(config.state_dir)
+    names = config.models if names is None else names
+    return [with_decision(store.load(name), config.decision) for name in names]
 
 
 def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
-    """Return a bundle that decides as the rig's owner wants; the one given stays as it is.
+    """Return a copy of a bundle with the decision settings of the rig's owner.
 
     Raises
     ------
     ManifestError
-        The owner's numbers contradict those of the manifest.
+        The owner's settings contradict those of the manifest.
     """
     spec = bundle.manifest.decision
     if wanted.error_rate is not None:

@@ -24,7 +24,6 @@ from daemon.calibrate.live import CALIBRATE
 from daemon.enroll import ENROLL
 from daemon.installed_models.loading import load_models
 from daemon.installed_models.requests import MODELS, ModelRequests
-from daemon.installed_models.store import ModelStore
 from daemon.mqtt.discovery import Discovery
 from daemon.mqtt.messages import Messages
 from daemon.mqtt.outbox import FILE_NAME, Outbox, limits_from
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from daemon.config.settings import Config
     from daemon.service.reload import PreparedReload
     from daemon.system.background import Data, Steps
-    from daemon.system.signals import Hangup, Stop
+    from daemon.system.signals import ReloadSignal, StopEvent
     from models.bundle import Bundle
     from models.results import Prediction, Step
 
@@ -71,7 +70,7 @@ LAST_WRITE_S = 0.5
 LATENCIES_KEPT = 500
 
 
-def serve(config: Config, path: Path, stop: Stop, hangup: Hangup) -> None:
+def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> None:
     """Do everything that `scentd run` does once the configuration is known.
 
     Parameters
@@ -80,9 +79,9 @@ def serve(config: Config, path: Path, stop: Stop, hangup: Hangup) -> None:
         As read.
     path : Path
         Of its file, which a reload reads again.
-    stop : Stop
+    stop : StopEvent
         Ends the service.
-    hangup : Hangup
+    reload : ReloadSignal
         Requests a reload.
 
     Raises
@@ -93,9 +92,8 @@ def serve(config: Config, path: Path, stop: Stop, hangup: Hangup) -> None:
     manager = ServiceManager()
     configure_logs(config.log)
     manager.status("Loading the models.")
-    store = ModelStore(config.state_dir)
-    bundles = load_models(config.models, config.decision, store)
-    Service(config, bundles, manager, path=path, version=installed_version()).run(stop, hangup)
+    service = Service(config, load_models(config), manager, path=path, version=installed_version())
+    service.run(stop, reload)
 
 
 class Service:
@@ -190,7 +188,7 @@ class Service:
             name: self._inference_ms.get(name, deque(maxlen=LATENCIES_KEPT)) for name in names
         }
 
-    def run(self, stop: Stop, hangup: Hangup) -> None:
+    def run(self, stop: StopEvent, reload: ReloadSignal) -> None:
         """Serve until `stop` is set; everything started here has ended when this returns.
 
         Raises
@@ -215,7 +213,7 @@ class Service:
                 arrival = self._reader.next(RELOADING_TICK_S if self._reloading else TICK_S)
                 if arrival is not None:
                     self._process_arrival(arrival)
-                if hangup.taken():
+                if reload.received():
                     self._requests.begin(Request(RELOAD, answered=False))
                 self._requests.work()
                 self._tick()

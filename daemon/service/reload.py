@@ -136,9 +136,7 @@ def load_bundles(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
             as_shipped.manifest = manifest
             bundles.append(with_decision(as_shipped, config.decision))
         else:
-            bundles += yield from in_thread(
-                load_models, [name], config.decision, store, doing=f"loading {name}"
-            )
+            bundles += yield from in_thread(load_models, config, [name], doing=f"loading {name}")
     return bundles
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from daemon.sandbox.broker import Broker
     from daemon.soak.delivery import DeliveryReport
     from daemon.soak.faults import InjectedFault
-    from daemon.system.signals import Stop
+    from daemon.system.signals import StopEvent
 
 RIG_ID = "soak"
 MODEL = "substances-50"
@@ -284,7 +284,7 @@ class SoakRun:
 def run_soak(
     faults: Sequence[InjectedFault],
     folder: Path,
-    stop: Stop,
+    stop: StopEvent,
     *,
     seed: int,
     on_fault: Callable[[int, InjectedFault], None],
@@ -298,7 +298,7 @@ def run_soak(
         Fewer are injected if `stop` is set meanwhile.
     folder : Path
         For the parts' files.
-    stop : Stop
+    stop : StopEvent
         Ends the run early, in order.
     seed : int
         Of the board's noise and of the damage to files.

@@ -31,5 +31,5 @@ class Backoff:
         return wait_s * (1.0 - JITTER * self.source.random())
 
     def reset(self) -> None:
-        """Start small again, after a success."""
+        """Begin with the shortest wait again, after a success."""
         self._failures = 0

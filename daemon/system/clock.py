@@ -1,4 +1,4 @@
-"""Daemon: the time of day and whether it can be trusted; the process's memory.
+"""Daemon: the time of day, and whether it can be trusted.
 
 A Raspberry Pi has no battery-backed clock: until a time server has answered,
 its time of day is wrong, and every payload says so.
@@ -13,7 +13,7 @@ _TIME_ERROR = 5
 """adjtimex(2): the clock is not synchronised."""
 
 _TIMEX_BYTES = 256
-"""Room for struct timex (208 bytes on 64-bit Linux); with all zero it only asks."""
+"""Room for struct timex (208 bytes on 64-bit Linux); all zero, nothing is changed."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,7 +24,7 @@ def unix_ms() -> int:
 
 
 def clock_synced() -> bool:
-    """Whether the kernel calls its clock synchronised to a time server."""
+    """Whether the kernel's clock is synchronised to a time server."""
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
     state: int = _libc.adjtimex(buffer)
     return 0 <= state < _TIME_ERROR

@@ -1,8 +1,8 @@
-"""Daemon: how the process talks to its operator: human on a terminal, JSON under systemd.
+"""Daemon: the logs: text for people on a terminal, JSON elsewhere.
 
 Everything logged goes to standard error; standard output belongs to data. No
-secret may reach a log: events carry names and numbers, never a `MqttConfig`'s
-password, and values under a secretive name are masked as a second line of defence.
+secret may reach a log: no event holds a password, and values whose names suggest
+a secret are masked all the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from daemon.config.settings import LogConfig
 
-_SECRETIVE = ("password", "secret", "token", "private_key")
+_SECRET_WORDS = ("password", "secret", "token", "private_key")
 MASK = "***"
 
 
@@ -36,8 +36,8 @@ def get_logger(part: str) -> structlog.typing.FilteringBoundLogger:
     return logger
 
 
-class Unfailing:
-    """A stream for logs: a full disk, or a reader who left, costs lines and never the service."""
+class FaultTolerantStream:
+    """A stream for logs: a full disk or a closed pipe loses lines and never ends the service."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -50,20 +50,20 @@ class Unfailing:
             return 0
 
     def flush(self) -> None:
-        """Hand on what is buffered; what finds no room is lost."""
+        """Write what is buffered, as far as possible."""
         with suppress(OSError):
             self._stream.flush()
 
 
 def configure_logs(config: LogConfig, *, stream: TextIO | None = None) -> None:
-    """Set the level and the look of all logs, which go to `stream` (standard error).
+    """Set the level and the format of all logs, which go to `stream` (standard error).
 
-    Under systemd (JOURNAL_STREAM or INVOCATION_ID is set) and wherever the
+    Under systemd (JOURNAL_STREAM or INVOCATION_ID is set) and where the
     stream is not a terminal, a line is one JSON object.
     """
     stream = sys.stderr if stream is None else stream
-    human = config.format == "human" or (config.format == "auto" and _is_watched(stream))
-    last: Any = (
+    human = config.format == "human" or (config.format == "auto" and _is_terminal(stream))
+    renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=28)
         if human
         else structlog.processors.JSONRenderer(default=str)
@@ -78,17 +78,19 @@ def configure_logs(config: LogConfig, *, stream: TextIO | None = None) -> None:
             ),
             structlog.processors.format_exc_info,
             mask_secrets,
-            last,
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelName(config.level.upper())
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(stream))),
+        logger_factory=structlog.WriteLoggerFactory(
+            file=cast("TextIO", FaultTolerantStream(stream))
+        ),
         cache_logger_on_first_use=False,
     )
 
 
-def _is_watched(stream: TextIO) -> bool:
+def _is_terminal(stream: TextIO) -> bool:
     under_systemd = "JOURNAL_STREAM" in os.environ or "INVOCATION_ID" in os.environ
     return stream.isatty() and not under_systemd
 
@@ -96,8 +98,8 @@ def _is_watched(stream: TextIO) -> bool:
 def mask_secrets(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Replace every value whose name says that it is a secret."""
+    """Replace every value whose name suggests a secret."""
     for name in event:
-        if any(word in name.lower() for word in _SECRETIVE) and not name.endswith("_file"):
+        if any(word in name.lower() for word in _SECRET_WORDS) and not name.endswith("_file"):
             event[name] = MASK
     return event

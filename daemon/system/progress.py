@@ -1,7 +1,6 @@
-"""Daemon: how far something is: one changing line on a terminal, a line now and then elsewhere.
+"""Daemon: the progress of a command: a changing line on a terminal, some lines elsewhere.
 
-Knows nothing of what is being done. Writes to standard error alone, so that standard output
-stays data.
+Writes to standard error alone, so that standard output stays data.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 24
 PLAIN_EVERY_S = 10.0
-"""Into a file or a journal, a line this often says that the work still goes on."""
+"""Interval of the lines into a file or a journal."""
 
 
 class Progress:
-    """A bar with a word beside it; a context manager that leaves the cursor on a fresh line.
+    """A bar with text beside it; a context manager that ends with the cursor on a new line.
 
     Parameters
     ----------
     stream : text stream, optional
-        Standard error unless said otherwise.
+        Standard error by default.
     clock : callable
         Seconds of a steady clock.
     """
@@ -36,7 +35,7 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._live = self._stream.isatty()
-        self._told_s = -PLAIN_EVERY_S
+        self._written_s = -PLAIN_EVERY_S
         self._drawn = False
 
     def __enter__(self) -> Self:
@@ -54,10 +53,10 @@ class Progress:
             full = round(share * BAR_WIDTH)
             bar = "\u2588" * full + "\u2591" * (BAR_WIDTH - full)
             width = shutil.get_terminal_size().columns - 1
-            # Overwritten to its end: the line before may have been longer.
+            # Padded, since the line before may have been longer.
             self._stream.write("\r" + f"{bar} {share:4.0%}  {text}"[:width].ljust(width))
             self._drawn = True
-        elif share >= 1.0 or self._clock() - self._told_s >= PLAIN_EVERY_S:
-            self._told_s = self._clock()
+        elif share >= 1.0 or self._clock() - self._written_s >= PLAIN_EVERY_S:
+            self._written_s = self._clock()
             self._stream.write(f"{share:4.0%}  {text}\n")
         self._stream.flush()

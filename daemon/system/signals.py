@@ -1,7 +1,6 @@
-"""Daemon: one way to be told to stop: Ctrl-C, SIGTERM, a deadline, or another part.
+"""Daemon: one way to ask a loop to stop (Ctrl-C, SIGTERM, a deadline, another part), and SIGHUP.
 
-Knows signals and a clock, nothing else. Loops ask `is_set`, waits use `wait`. SIGHUP, which asks
-a service to read its configuration again, is caught here as well.
+Knows signals and a clock, nothing else. Loops test `is_set`, waits use `wait`.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Stop:
+class StopEvent:
     """An event that a signal or a deadline sets as well.
 
     Parameters
     ----------
     after_s : float, optional
-        Seconds from now after which it is set by itself.
+        Seconds from now until the deadline.
     """
 
     def __init__(self, after_s: float | None = None) -> None:
@@ -31,7 +30,7 @@ class Stop:
         self._deadline_s = None if after_s is None else time.monotonic() + after_s
 
     def set(self) -> None:
-        """Tell everybody who asks to stop."""
+        """Ask everybody who tests it to stop."""
         self._event.set()
 
     def is_set(self) -> bool:
@@ -48,7 +47,7 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM set this, for as long as the block runs."""
+        """Let Ctrl-C and SIGTERM set it while the block runs."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.getsignal(number) for number in numbers}
         for number in numbers:
@@ -60,32 +59,31 @@ class Stop:
                 signal.signal(number, handler)
 
 
-class Hangup:
-    """SIGHUP, counted until somebody asks.
+class ReloadSignal:
+    """SIGHUP, which asks a service to read its configuration again.
 
-    To a service it says: read the configuration again. To a program on a terminal it says that
-    the terminal is gone, which ends it as ever.
+    To a program on a terminal it means that the terminal is gone, and ends the program as usual.
     """
 
     def __init__(self) -> None:
-        self._came = False
+        self._received = False
 
-    def taken(self) -> bool:
-        """Whether it came since the last call."""
-        came, self._came = self._came, False
-        return came
+    def received(self) -> bool:
+        """Whether it was received since the last call."""
+        received, self._received = self._received, False
+        return received
 
     @contextmanager
     def on_signal(self) -> Iterator[None]:
-        """Catch it for as long as the block runs, unless a terminal would send it."""
+        """Catch it while the block runs, unless a terminal would send it."""
         if os.isatty(0):
             yield
             return
-        before = signal.signal(signal.SIGHUP, lambda _number, _frame: self._note())
+        before = signal.signal(signal.SIGHUP, lambda _number, _frame: self._set())
         try:
             yield
         finally:
             signal.signal(signal.SIGHUP, before)
 
-    def _note(self) -> None:
-        self._came = True
+    def _set(self) -> None:
+        self._received = True

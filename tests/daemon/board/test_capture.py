@@ -16,7 +16,7 @@ from daemon.board.capture import (
 from daemon.board.history import History, ReadingSpan
 from daemon.calibrate.captures import INDEX, MOST, Captures, CapturesError
 from daemon.config.settings import SourceConfig
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.simulator.board import SimulatedBoard
 from tests.sandbox import Board, Odours
 
@@ -31,7 +31,7 @@ def test_the_next_seconds_of_the_board_are_taken_from_a_port(tmp_path: Path) -> 
     link = tmp_path / "ttySIM"
     with SimulatedBoard(Odours(((None, 300),)), link=link, speed=50, wait_for_listener=True):
         stretch = capture_from_port(
-            SourceConfig(port=str(link)), 90.0, Stop(after_s=60), shown.append
+            SourceConfig(port=str(link)), 90.0, StopEvent(after_s=60), shown.append
         )
     assert stretch.seconds == pytest.approx(90.0, abs=1.5)
     assert stretch.rate_hz == pytest.approx(1.0, rel=0.02)
@@ -41,7 +41,7 @@ def test_the_next_seconds_of_the_board_are_taken_from_a_port(tmp_path: Path) -> 
 def test_a_silent_port_is_no_capture(board: Board) -> None:
     source = SourceConfig(port=str(board.link))
     with pytest.raises(CaptureEndedError, match="the board sent nothing"):
-        capture_from_port(source, 90.0, Stop(after_s=0.5), lambda _taken: None)
+        capture_from_port(source, 90.0, StopEvent(after_s=0.5), lambda _taken: None)
 
 
 def test_a_board_that_goes_away_takes_its_capture_along(tmp_path: Path) -> None:
@@ -56,14 +56,16 @@ def test_a_board_that_goes_away_takes_its_capture_along(tmp_path: Path) -> None:
         ),
         pytest.raises(CaptureEndedError, match=r"went away after \d+ s of the 90 s asked for"),
     ):
-        capture_from_port(SourceConfig(port=str(link)), 90.0, Stop(after_s=60), lambda _taken: None)
+        capture_from_port(
+            SourceConfig(port=str(link)), 90.0, StopEvent(after_s=60), lambda _taken: None
+        )
 
 
 def test_a_board_that_falls_silent_at_the_port_ends_the_capture(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.board.capture.CAPTURE_TIMEOUT_S", 1.0)
-    stop = Stop(after_s=60)
+    stop = StopEvent(after_s=60)
     with pytest.raises(CaptureEndedError, match="the board sent nothing"):
         capture_from_port(SourceConfig(port=str(board.link)), 90.0, stop, lambda _taken: None)
     assert not stop.is_set()

@@ -23,7 +23,7 @@ from daemon.board.port import (
     open_port,
 )
 from daemon.config.settings import SourceConfig
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from tests.sandbox import wait_until
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Reader:
 
     def __init__(self, source: SerialSource) -> None:
         self.seen: list[Arrival] = []
-        self._stop = Stop()
+        self._stop = StopEvent()
         self._thread = threading.Thread(target=self._read, args=(source,))
 
     def _read(self, source: SerialSource) -> None:

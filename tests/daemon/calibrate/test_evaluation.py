@@ -10,10 +10,10 @@ import pytest
 
 from daemon.calibrate.evaluation import (
     RecordingResult,
-    Scored,
-    recording_result,
-    report,
-    sets_on_rig,
+    ScoredRecording,
+    check_sets,
+    score_recording,
+    score_report,
     sets_summary,
 )
 from models.decision_spec import DecisionSpec
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STATED = DecisionSpec(set_threshold=0.5)
 
 
-def scored(*truths: tuple[float, ...], after: bool = False) -> list[Scored]:
+def scored(*truths: tuple[float, ...], after: bool = False) -> list[ScoredRecording]:
     """Recordings whose looks gave the truth these probabilities."""
     found = []
     for number, looks in enumerate(truths):
@@ -34,15 +34,15 @@ def scored(*truths: tuple[float, ...], after: bool = False) -> list[Scored]:
         verdict = RecordingResult("a", 0.6, 0, len(looks), covered, looks)
         poor = RecordingResult("b", 0.6, 0, 1, 0, (0.0,))
         pair = (poor, verdict) if after else (verdict, None)
-        found.append(Scored(f"{number}.csv", "a", *pair))
+        found.append(ScoredRecording(f"{number}.csv", "a", *pair))
     return found
 
 
 def test_every_look_is_judged_by_the_set_that_it_published(tmp_path: Path) -> None:
     bundle = teachable_bundle(tmp_path, decision=DecisionSpec(set_threshold=0.3))
     settings = NoseSettings()
-    right = recording_result(bundle, record_smell(tmp_path, LEMON), "lemon", settings, None)
-    wrong = recording_result(bundle, record_smell(tmp_path, LEMON), "garlic", settings, None)
+    right = score_recording(bundle, record_smell(tmp_path, LEMON), "lemon", settings, None)
+    wrong = score_recording(bundle, record_smell(tmp_path, LEMON), "garlic", settings, None)
     assert right.covered_looks == right.right_looks == right.looks > 3
     assert wrong.covered_looks == 0
     assert len(right.truths) == right.looks
@@ -53,7 +53,7 @@ def test_a_threshold_is_asked_for_that_makes_the_sets_hold_their_word() -> None:
     rng = np.random.default_rng(2)
     looks = rng.beta(2, 2, (40, 12))
     recordings = scored(*map(tuple, looks.tolist()))
-    found = sets_on_rig(recordings, STATED)
+    found = check_sets(recordings, STATED)
     assert found is not None
     assert found["covered"] == pytest.approx((looks >= 0.5).mean(), abs=1e-3)
     assert 0.9 <= (looks >= found["set_threshold"]).mean() <= 0.95
@@ -61,7 +61,7 @@ def test_a_threshold_is_asked_for_that_makes_the_sets_hold_their_word() -> None:
 
 
 def test_with_a_correction_its_looks_count() -> None:
-    found = sets_on_rig(scored((0.9, 0.8), (0.7, 0.2), after=True), STATED)
+    found = check_sets(scored((0.9, 0.8), (0.7, 0.2), after=True), STATED)
     assert found is not None
     assert found["covered"] == 0.75
 
@@ -70,7 +70,7 @@ def test_with_a_correction_its_looks_count() -> None:
     "truths", [[(0.9,)] * 8, [(0.9,)] * 5 + [(0.0,)] * 5], ids=["few", "not among the likeliest"]
 )
 def test_recordings_that_cannot_tell_ask_for_nothing(truths: list[tuple[float, ...]]) -> None:
-    found = sets_on_rig(scored(*truths), STATED)
+    found = check_sets(scored(*truths), STATED)
     assert found is not None
     assert found["set_threshold"] is None
     assert "9 recordings" in " ".join(sets_summary(found))
@@ -79,8 +79,8 @@ def test_recordings_that_cannot_tell_ask_for_nothing(truths: list[tuple[float, .
 def test_a_model_without_sets_is_not_asked_about_them() -> None:
     spec = dataclasses.replace(STATED, set_threshold=None)
     recordings = scored((0.9,))
-    assert sets_on_rig(recordings, spec) is None
+    assert check_sets(recordings, spec) is None
     assert sets_summary(None) == []
-    answer = report(recordings, spec)
+    answer = score_report(recordings, spec)
     assert answer["sets"] is None
     assert "truths" not in answer["files"][0]["before"]

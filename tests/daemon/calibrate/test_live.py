@@ -331,7 +331,7 @@ def test_another_rigs_profile_is_refused(live: Rig, broker: Mosquitto, board: Bo
 def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Nose]:
     """Let a rig with its profile breathe air at 1 Hz, without a service around it."""
     config = load_config(rig.config)
-    bundles = load_models(config.models, config.decision)
+    bundles = load_models(config)
     nose = live_nose(config, bundles)
     calibrating = LiveCalibration(config, bundles, nose, History())
     calibrating.load()

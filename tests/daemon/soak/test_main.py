@@ -11,7 +11,7 @@ import pytest
 from daemon.cli import main
 from daemon.soak.faults import BrokerFault, InjectedFault, Part, draw_faults, summarise
 from daemon.soak.main import run_soak
-from daemon.system.signals import Stop
+from daemon.system.signals import StopEvent
 from hardware.simulator.faults import parse_faults
 from tests.sandbox import ROOT, needs_mosquitto
 
@@ -36,7 +36,7 @@ def test_an_outage_beyond_the_outboxes_bound_loses_exactly_what_is_counted(tmp_p
     report = run_soak(
         [outage],
         tmp_path,
-        Stop(),
+        StopEvent(),
         seed=1,
         on_fault=lambda _number, _fault: None,
         changes={"outbox": {"max_messages": 30}},

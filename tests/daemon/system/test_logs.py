@@ -71,7 +71,7 @@ def test_a_full_disk_costs_lines_and_not_the_service() -> None:
             full.close()
 
 
-def test_values_with_a_secretive_name_are_masked() -> None:
+def test_values_whose_names_suggest_a_secret_are_masked() -> None:
     stream = io.StringIO()
     configure_logs(LogConfig(), stream=stream)
     get_logger("mqtt").info("connecting", password="hunter2", password_file="/etc/secret")  # noqa: S106
