@@ -1,7 +1,7 @@
-"""training/: what `scent-train fit` is told, read from one YAML file per shipped model.
+"""training/: the configuration of a training, read from one YAML file per shipped model.
 
-Small frozen dataclasses by concern. May import hardware, models and yaml, never torch,
-so that `--help` and errors are quick. Every problem of a file is reported together.
+Small frozen dataclasses by concern. May import hardware and models, never torch, so that `--help`
+and errors are quick. Every problem of a file is reported together.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class NetworkConfig:
     heads: int = 8
     """Attention heads."""
     ffn: int = 4
-    """The feed-forward layer's width, in D."""
+    """Width of the feed-forward layer, as a multiple of D."""
     dropout: float = 0.1
     """Share of activations dropped in training."""
     patch: int = 1
@@ -42,59 +42,59 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """What a training window may suffer. Gains act on log-conductance differences."""
+    """How training windows are augmented. Gains act on log-conductance differences."""
 
     gain_common: float = 0.3
     """Standard deviation of the log of a gain shared by all channels: concentration, distance."""
     gain_channel: float = 0.15
-    """The same per channel: parts differ from board to board."""
+    """The same per channel: sensors differ from board to board."""
     noise: float = 0.0
     """Standard deviation of noise on the standardised features."""
     channel_dropout: float = 0.1
     """Probability that a channel is missing from a window; at least one stays."""
     out_of_order: float = 1.0
-    """How often a recording whose rows are in no time order is drawn, as a multiple of others."""
+    """How often a recording with rows out of time order is drawn, as a multiple of others."""
     session: float = 0.0
     """Share of windows that are changed into those of another rig (`sampling.other_rigs`)."""
     session_gain: float = 0.3
-    """Standard deviation of the log of a channel's conductance there: other load resistors, R0."""
+    """Standard deviation of the log of a channel's gain there: other load resistors, R0."""
     session_offset: float = 0.02
     """Standard deviation of a channel's zero there, as a share of its reading."""
     fickle: tuple[str, ...] = ()
-    """Channels that were dead in all recordings of some label: in those windows another window's
-    readings stand in, or the dead channel would be the label's fingerprint."""
+    """Channels that were dead in all recordings of some label. In those windows another window's
+    readings replace them: otherwise the dead channel would identify the label."""
     fickle_dropout: float = 0.5
     """Probability that a fickle channel is missing from a window, whatever its label."""
     warp: float = 0.1
     """The window is replayed up to this much faster or slower."""
     partial: float = 0.3
-    """Share of windows that are short and start right after a reset, as live ones do."""
+    """Share of windows that are short and start right after a reset, as live windows do."""
     from_start: float = 0.0
-    """Share of windows that begin with the recording: the first minute after a smell arrives is
-    unlike the rest, and a uniform draw hardly ever shows it."""
+    """Share of windows that begin with the recording: the first minute of an exposure differs from
+    the rest, and a uniform draw hardly ever includes it."""
     mix: float = 0.0
     """Share of windows convexly mixed with others of the batch."""
     mix_alpha: float = 0.4
     """Dirichlet concentration of the mixing weights."""
     mix_parts: int = 2
-    """Windows mixed at most."""
+    """Largest number of windows that are mixed."""
     mix_kind: Literal["average", "power_law"] = "average"
     """Average the windows, or mix log-conductances as a sensor does (`sampling.mixing`)."""
     mix_of: Literal["any", "singles"] = "any"
-    """Which recordings are mixed: any, or those of single substances, as building blocks that make
-    every combination equally likely."""
+    """Which recordings are mixed: any, or only those of single substances, so that every
+    combination is equally likely."""
     mix_where: Literal["readings", "encoding"] = "readings"
-    """Average the windows' features, or what the stem makes of them (average only)."""
+    """Average the windows' features, or the stem's encodings of them (average only)."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
-    """How the weights are found."""
+    """How the weights are trained."""
 
     steps: int = 5000
-    """Batches in all; not read where `epochs` counts."""
+    """Number of batches; not used with `epochs`."""
     epochs: int = 0
-    """Passes over the protocol's windows, shuffled anew for each, as published; 0 draws `steps`
+    """Passes over the protocol's windows, each in another order, as published; 0 draws `steps`
     batches of random, augmented windows instead."""
     batch: int = 64
     """Windows in one batch, drawn evenly over labels (substances) or component sets (mixtures)."""
@@ -103,7 +103,7 @@ class OptimiserConfig:
     kind: Literal["adamw", "adam"] = "adamw"
     """AdamW, or Adam as published."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rate does after `warmup`."""
+    """Course of the rate after `warmup`."""
     warmup: int = 200
     """Steps of linear rise."""
     weight_decay: float = 0.05
@@ -111,23 +111,23 @@ class OptimiserConfig:
     label_smoothing: float = 0.1
     """Share of the target spread over all labels (substances only)."""
     miss_weight: float = 0.0
-    """Weight of the softened share of components that are not within 0.1 (mixtures only); 0 is the
-    published loss."""
+    """Weight of the softened share of components that are more than 0.1 off (mixtures only); 0 is
+    the published loss."""
     ema: float = 0.998
     """Decay per step of the averaged weights that are exported; 0 exports the last weights."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the matrix products in training: auto is bfloat16 on CUDA and float32 on the CPU, where
-    bfloat16 gains only on processors with instructions for it."""
+    bfloat16 is faster only on processors with instructions for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrossModalConfig:
-    """What a substance network learns beside its labels: each is off at 0 and a switch of `fit`.
+    """What a substance network learns besides its labels; each is off at 0.
 
     The second modality is GC-MS element counts, odour descriptions and odour descriptors of the
-    substances (`training.crossmodal`). None of it is an input of the network that is exported.
+    substances (`training.network.cross_modal`). None of it is an input of the exported network.
     """
 
     gcms: float = 0.0
@@ -139,19 +139,19 @@ class CrossModalConfig:
     masked: float = 0.0
     """Weight of the prediction of masked channels and spans of a window."""
     pretrain: float = 0.0
-    """Share of the steps, the first ones, that do nothing but the masked prediction."""
+    """Share of the steps, at the start, that train the masked prediction only."""
     balancer: bool = False
-    """Two views of a window, each trained on a random half of the labels per step."""
+    """Train two views of a window, each on a random half of the labels per step."""
     descriptors: float = 0.0
     """Weight of the odour descriptors; above 0 the network has an output `descriptors`."""
     temperature: float = 0.07
-    """Of the InfoNCE; published."""
+    """Of the InfoNCE; the published value."""
     gcms_file: str = ""
     """CSV of element counts; empty looks for gcms_elements.csv in the data folder or above it."""
     text_file: str = ""
     """JSON of descriptions; empty looks for text_description.json there."""
     descriptors_file: str = ""
-    """CSV of odour descriptors; empty takes the table that comes with scentd."""
+    """CSV of odour descriptors; empty uses the table that comes with scentd."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -169,23 +169,23 @@ class CrossModalConfig:
 
 @dataclass(frozen=True, slots=True)
 class TeacherConfig:
-    """A network of an ensemble that is distilled: as the one that ships, but for these."""
+    """A network of the ensemble that is distilled; other settings are those of the exported one."""
 
     seed: int
-    """Of its first weights and its windows."""
+    """Of its initial weights and its windows."""
     steps: int
-    """Batches in all."""
+    """Number of batches."""
     augment: AugmentConfig
-    """What its windows suffer."""
+    """How its windows are augmented."""
 
 
 INT8_TOLERANCE = 0.10
-"""Of a configuration that names none."""
+"""Default of `TrainConfig.tolerance`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One model, wholly: what it is called, reads, looks like and how it is trained."""
+    """A model: its name, inputs, network and training."""
 
     name: str
     task: Literal["substance", "mixture"]
@@ -194,29 +194,29 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     cross_modal: CrossModalConfig | None = None
-    """What is learned beside the labels; None (and not only all off) trains without that code."""
+    """What is learned besides the labels; None trains without that code."""
     teachers: tuple[TeacherConfig, ...] = ()
-    """Networks that are trained first; the one that ships learns what they agree on instead of the
-    labels (substances only). Empty: it learns the labels."""
+    """Networks that are trained first; the exported network then learns their agreement instead of
+    the labels (substances only). Empty: it learns the labels."""
     version: str = "0.1.0"
     seed: int = 0
     standardise: Literal["rms", "windows"] = "rms"
-    """How features are scaled: by their root mean square around 0, so that no change stays 0, or
-    by mean and standard deviation over the protocol's training windows, as published."""
+    """How features are scaled: by their root mean square around 0, so that a constant signal stays
+    0, or by mean and standard deviation over the protocol's training windows, as published."""
     max_samples: int | None = None
-    """Samples of a recording that are used, from its start; None uses all."""
+    """Samples used of a recording, from its start; None uses all."""
     in_order_only: bool = False
-    """Leave out recordings whose rows are not in the order of time: lag differences of a permuted
-    recording are noise."""
+    """Leave out recordings whose rows are not in the order of time: their lag differences are
+    noise."""
     quantisation: Quantisation = "dynamic"
     """How the int8 file is made; `scent-train bench --accuracy` compares the kinds."""
     tolerance: float = INT8_TOLERANCE
-    """Largest difference of a probability (or proportion) between int8 and float32 that is accepted
-    at export. It bounds the worst window of all; the manifest's `parity` has the figures."""
+    """Largest accepted difference of a probability (or proportion) between int8 and float32 at
+    export, over all windows compared; the manifest's `parity` has the figures."""
     required_channels: tuple[str, ...] = ()
-    """Channels without which the model says `fault`."""
+    """Channels without which the model reports `fault`."""
     min_channels: int = 1
-    """Usable channels below which the model says `fault`."""
+    """Usable channels below which the model reports `fault`."""
     description: str = ""
     """One sentence for the model card."""
 
@@ -247,7 +247,7 @@ def load_train_config(path: Path) -> TrainConfig:
 
     Raises
     ------
-    ConfigError: the file is missing, is not YAML, or has problems, all of which are listed.
+    TrainConfigError: the file is missing, is not YAML, or has problems, all of which are listed.
     """
     try:
         return YamlMapping(path.read_bytes()).build(TrainConfig)

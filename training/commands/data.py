@@ -19,16 +19,16 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "data",
         help="fetch the published data set",
-        description=f"Fetch the published recordings ({DATASET} on the Hugging Face hub) and hold "
-        "every file against the hub's checksum. A download that was cut off goes on with the same "
-        "command.",
+        description=f"Fetch the published recordings ({DATASET} on the Hugging Face hub) and "
+        "compare every file with the hub's checksum. The same command continues an interrupted "
+        "download.",
         epilog="Example: scent-train data get --output data/smellnet --subset base",
     )
     actions = parser.add_subparsers(title="actions", metavar="get", required=True, dest="action")
     get = actions.add_parser(
         "get",
         help="fetch, resume and verify",
-        description="Fetch the parts to train on; what is there already is verified, not fetched.",
+        description="Fetch the parts to train on; existing files are verified, not fetched.",
         epilog="Example: scent-train data get --output data/smellnet --subset base",
     )
     get.add_argument(
@@ -47,8 +47,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     get.add_argument(
         "--with-test-splits",
         action="store_true",
-        help="fetch the published test splits too. For the final judgement only: a model that was "
-        "trained on them or chosen by them has no figure that means anything",
+        help="fetch the published test splits too. For the final judgement only: the scores of a "
+        "model that was trained on them or chosen by them mean nothing",
     )
     get.add_argument(
         "--endpoint", metavar="URL", help="a mirror of the hub (default: HF_ENDPOINT, or the hub)"
@@ -57,7 +57,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch, verify, and say what is there."""
+    """Fetch and verify."""
     got = fetch(
         args.output,
         subset=args.subset,

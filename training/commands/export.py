@@ -29,9 +29,9 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="quantise, verify and write the bundle of a trained model",
         description="Write the bundle of the model that `fit` trained, with the decision "
         "constants and the figures of the cross-validation in the same run folder, and what a rig "
-        "needs to tell unknown smells, to be taught new ones and to be calibrated. Run `crossval "
-        "--open-set` before, and `crossval` after it: without, nothing is told to be unknown. A "
-        "training that is missing or unfinished is done first.",
+        "needs to reject unknown smells, to learn new ones and to be calibrated. Run `crossval "
+        "--open-set` and then `crossval` before: without them, the model rejects no unknown smell. "
+        "A missing or unfinished training is done first.",
         epilog="Example: scent-train export --config substances-50 --data data/smellnet/base "
         "--output my-bundles/substances-50",
     )
@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the bundle, load it again, and say what it is."""
+    """Write the bundle, load it again, and print what it is."""
     from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
     from training.fit import train_network  # noqa: PLC0415
 
@@ -58,18 +58,15 @@ def run(args: argparse.Namespace) -> int:
             ["scent-train", "fit", "--config", args.config, "--data", f"DIR/{args.data.name}"]
         ),
         config_file=config_path(args.config).name,
-        metrics={
-            **collect_figures(report, folder),
-            NOTES: figure_notes(report, folder),
-        },
+        metrics={**collect_figures(report, folder), NOTES: figure_notes(report, folder)},
     )
     if config.task == "substance":
-        # What the network makes of its own training recordings is asked of the very bytes that
-        # ship, so they are written twice: once to be asked, once with the answers.
+        # The arrays need the outputs of the int8 file that ships, so the bundle is written twice:
+        # first without arrays, to run it, then with them.
         with tempfile.TemporaryDirectory() as place:
             export_bundle(Path(place) / "bundle", config, fitted, data, decision, provenance)
-            asked = load_bundle(Path(place) / "bundle", precision="int8")
-            provenance = replace(provenance, arrays=bundle_arrays(asked, data, folder))
+            plain = load_bundle(Path(place) / "bundle", precision="int8")
+            provenance = replace(provenance, arrays=bundle_arrays(plain, data, folder))
     manifest = export_bundle(args.output, config, fitted, data, decision, provenance)
     bundle = load_bundle(args.output)
     print(

@@ -19,8 +19,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "fit",
         help="train a model on all recordings",
-        description="Train a model on all recordings under DIR. A training that was cut off "
-        "goes on from its last checkpoint; `export` writes the bundle.",
+        description="Train a model on all recordings under DIR. An interrupted training "
+        "continues from its last checkpoint; `export` writes the bundle.",
         epilog="Example: scent-train fit --config substances-50 --data data/smellnet/base",
     )
     add_training_options(parser)

@@ -1,9 +1,9 @@
 """training/: the published data set, fetched from the Hugging Face hub and verified.
 
-By default only what is there to train on: the published test splits judge models, once, at the
-very end. Every file is held against the hub's own hash (git's SHA-1 of small files, SHA-256 of
-large ones), because the client checks sizes only. May import huggingface_hub (inside functions)
-and nothing of networks or recordings.
+By default only the parts to train on: the published test splits are for the final judgement.
+Every file is compared with the hub's hash (git's SHA-1 of small files, SHA-256 of large ones),
+because the client checks sizes only. May import huggingface_hub (inside functions) and nothing of
+networks or recordings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEST_FOLDERS = {
     "mixture": ("mixture_data/test_seen/", "mixture_data/test_unseen/"),
 }
 METADATA_SUFFIXES = (".md", ".txt", ".json", ".yaml", ".csv")
-"""Of files at the root: the data set's card and licence, GC-MS tables, descriptions, an index."""
+"""Of files at the root: the data set's card, GC-MS tables, descriptions, an index."""
 WORKERS = 4
 """Files fetched at once."""
 _SHOWN = 3
@@ -40,7 +40,7 @@ _SHA256_CHARACTERS = 64
 
 
 class DownloadError(ScentdError):
-    """The data set could not be fetched whole; the message says why and what to do."""
+    """The data set could not be fetched completely; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,14 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What was fetched.
+    """A verified data set on this machine.
 
     Attributes
     ----------
     folder: the data set's root on this machine.
     revision: commit of the data set.
-    files, size: how many files and bytes are there now, verified.
-    fetched: how many of them were not there before.
+    files, size: number of files, and of bytes.
+    fetched: number of files that were not there before.
     """
 
     folder: Path
@@ -90,12 +90,10 @@ class Download:
 
 
 def subset_folders(subset: str, *, with_test_splits: bool) -> tuple[str, ...]:
-    """Return the folders of a subset ("base", "mixture" or "all"), test splits only if told so."""
+    """Return the folders of a subset ("base", "mixture" or "all"), test splits only on request."""
     names = ("base", "mixture") if subset == "all" else (subset,)
-    parts = [part for name in names for part in TRAINING_FOLDERS[name]]
-    if with_test_splits:
-        parts += [part for name in names for part in TEST_FOLDERS[name]]
-    return tuple(parts)
+    sources = (TRAINING_FOLDERS, TEST_FOLDERS) if with_test_splits else (TRAINING_FOLDERS,)
+    return tuple(folder for source in sources for name in names for folder in source[name])
 
 
 def fetch(
@@ -129,13 +127,13 @@ def fetch(
     if not any(file.path.startswith(folders) for file in wanted):
         raise DownloadError(
             f"Expected recordings of {dataset} in {', '.join(folders)}; the listing has none among "
-            f"its {len(listed)} files. The data set was laid out anew, or --endpoint is another's."
+            f"its {len(listed)} files. Its layout has changed, or --endpoint is another hub."
         )
     missing = [file for file in wanted if not file.matches(output / file.path)]
     if missing:
         _check_room(output, sum(file.size for file in missing))
         for file in missing:
-            # A damaged file would pass for a finished one: the client believes its own notes.
+            # The client records which files it has finished, so it would keep a damaged one.
             (output / file.path).unlink(missing_ok=True)
         with _explained(dataset, output):
             snapshot_download(
@@ -196,7 +194,7 @@ def _check_room(output: Path, needed: int) -> None:
     if free < needed:
         raise DownloadError(
             f"Expected {needed / 1e6:.0f} MB of free disk for {output}, there are "
-            f"{free / 1e6:.0f} MB. Make room or choose another --output; what was fetched stays."
+            f"{free / 1e6:.0f} MB. Make room or choose another --output; fetched files are kept."
         )
 
 
@@ -208,15 +206,15 @@ def _verify(files: Sequence[RemoteFile], output: Path) -> None:
         (output / path).unlink(missing_ok=True)
     shown = ", ".join(wrong[:_SHOWN]) + (" ..." if len(wrong) > _SHOWN else "")
     raise DownloadError(
-        f"Expected the hub's checksums, {len(wrong)} of {len(files)} files came otherwise: {shown}."
-        " They were removed; run the same command again. If it says so again, the mirror or a "
-        "proxy on the way changes what it passes on."
+        f"Expected the hub's checksums, {len(wrong)} of {len(files)} files have others: {shown}."
+        " They were removed; run the same command again. If this happens again, the mirror or a "
+        "proxy changes the files."
     )
 
 
 @contextmanager
 def _explained(dataset: str, output: Path | None) -> Iterator[None]:
-    """Turn the hub client's errors into ours: one paragraph, with what to do."""
+    """Turn the hub client's errors into ours, with what to do."""
     from huggingface_hub import errors  # noqa: PLC0415
 
     # The HTTP client's own base class: of httpx in 1.x of the hub's client, of httpx2 in 2.x.

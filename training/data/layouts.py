@@ -2,8 +2,8 @@
 
 Three layouts are read: the published one (`base_data/{training,testing}/LABEL/*.csv`,
 `mixture_data/{training_new,training_seen,test_seen,test_unseen}/*.csv`), its halves as
-`base/LABEL/*.csv` and `mixture/*.csv`, and anyone's own `LABEL/*.csv`. Looks at names only;
-never opens a recording. Test parts are never taken unless they are named themselves.
+`base/LABEL/*.csv` and `mixture/*.csv`, and any folder of `LABEL/*.csv`. Reads names only, never
+a recording. A test part is used only if the path names it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TRAINING_PARTS = {
-    # `training_seen` is the part of `training_new` whose compositions the seen test shares: both
-    # together would train on recordings twice and put copies of one into two folds.
+    # `training_seen` is a part of `training_new` (the compositions of the seen test): both together
+    # would train on recordings twice and put copies of one into two folds.
     "substance": ("base_data/training", "training", "base"),
     "mixture": (
         "mixture_data/training_new",
@@ -29,32 +29,29 @@ TRAINING_PARTS = {
         "mixture",
     ),
 }
-"""Where the training part lies below a root or below its half; the first one there is taken."""
+"""Where the training part lies below a root or below its half; the first that exists is used."""
 TEST_PARTS = ("base_data/testing", "test_seen", "test_unseen", "crosssession", "crosssession/*")
-"""Ends of paths whose recordings judge models and never train one."""
+"""Ends of paths whose recordings test models and never train one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPart:
-    """What was chosen of a folder.
+    """The folder of recordings in a data set.
 
-    Attributes
-    ----------
-    folder: holds the recordings.
-    passed_over: other parts of the data set, by path below the root, that were left alone.
+    `passed_over` has the other parts of the data set, by path below the root.
     """
 
     folder: Path
     passed_over: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Say what was taken and what was not."""
+        """Name the folder and the other parts."""
         left = f"; left alone: {', '.join(self.passed_over)}" if self.passed_over else ""
         return f"recordings of {self.folder}{left}"
 
 
 def label_name(text: str) -> str:
-    """Return a label as every part of scentd spells it: lower case, words joined by `_`.
+    """Return a label in scentd's spelling: lower case, words joined by `_`.
 
     `Star Anise`, `star-anise` and `star_anise` are one label.
     """
@@ -81,7 +78,7 @@ def training_part(root: Path, task: str) -> TrainingPart:
 
 
 def refuse_test_part(folder: Path) -> None:
-    """Refuse to train on, or to choose by, recordings that are there to judge.
+    """Refuse test recordings for training or for choosing settings.
 
     Raises
     ------
@@ -90,12 +87,12 @@ def refuse_test_part(folder: Path) -> None:
     path = folder.resolve()
     if any(path.match(part) for part in TEST_PARTS):
         raise UsageError(
-            f"Expected recordings to train on; those of {folder} are a test part, kept to "
-            "judge models by: what has trained on it, or was chosen by it, proves nothing. Name "
-            "the data set's root or its training part; `scent-train evaluate` scores this one."
+            f"Expected recordings to train on; {folder} is a test part. The scores of a model that "
+            "was trained on it or chosen by it would mean nothing. Name the data set's root or its "
+            "training part; `scent-train evaluate` scores this one."
         )
 
 
 def _holds_recordings(folder: Path, task: str) -> bool:
-    """Tell whether `folder` is LABEL/*.csv; the names of mixtures say all, at any depth."""
+    """Tell whether there are recordings; those of mixtures may lie at any depth."""
     return any(folder.glob("**/*.csv" if task == "mixture" else "*/*.csv"))

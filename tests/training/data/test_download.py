@@ -164,4 +164,4 @@ def test_full_disk_is_said_before_anything_is_fetched(
 def test_data_set_laid_out_anew_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(Hub(DATASET, {"v2/almond.csv": b"1"})) as anew:
         assert get(anew, tmp_path) == 1
-    assert "laid out anew" in capsys.readouterr().err
+    assert "layout has changed" in capsys.readouterr().err
