@@ -1,8 +1,8 @@
-"""Daemon: how to get into a broker: versions, credentials, certificates, and what refusals mean.
+"""Daemon: how to connect to a broker: versions, credentials, certificates, and refusals explained.
 
-May import paho-mqtt. Must never know topics or payloads: the service's publisher
-(`daemon.mqtt.publisher`), the commands that ask it (`daemon.mqtt.service_client`) and `scentd
-check` all enter here.
+May import paho-mqtt. Must never know topics or payloads. Used by the service's sessions
+(`daemon.mqtt.session`), the commands that send it requests (`daemon.mqtt.service_client`) and
+`scentd check`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import paho.mqtt.client as paho
@@ -31,16 +31,16 @@ IN_FLIGHT_LIMIT = 20
 
 CONNECT_TIMEOUT_S = 5.0
 TCP_USER_TIMEOUT_MS = 20_000
-"""A connection is dead when the other side's kernel has taken nothing for so long: a network that
-drops packets is found out sooner than by MQTT's keep-alive, which takes up to twice
+"""A connection is lost when the other side's kernel has acknowledged nothing for so long. This
+detects a network that drops packets sooner than MQTT's keep-alive, which takes up to twice
 `keepalive_s`."""
 
 CONNACK_TIMEOUT_S = 10.0
 GUESS_TIMEOUT_S = 3.0
-"""How long MQTT 5 may stay unanswered while 3.1.1 is still to be tried: amqtt, which knows only
-3.1.1, waits for more bytes when it reads the last will of a version 5 CONNECT."""
+"""Time for an answer to MQTT 5 while 3.1.1 is still to be tried: amqtt, which knows only 3.1.1,
+waits for more bytes when it reads the last will of a version 5 CONNECT."""
 
-_NOT_NOW = frozenset({"Server unavailable", "Server busy", "Server shutting down"})
+_UNAVAILABLE = frozenset({"Server unavailable", "Server busy", "Server shutting down"})
 _REFUSED = frozenset(
     {"Not authorized", "Bad user name or password", "Bad authentication method", "Banned"}
 )
@@ -52,15 +52,15 @@ class BrokerError(ScentdError):
 
 
 class BrokerUnreachableError(BrokerError):
-    """Nobody answered at host and port, or not in MQTT."""
+    """There was no answer at host and port, or none in MQTT."""
 
 
 class BrokerRefusedError(BrokerError):
-    """The broker answered and does not let this rig in."""
+    """The broker answered and refuses this rig."""
 
 
 class WrongProtocolError(BrokerRefusedError):
-    """The broker does not speak the version that was tried, or seems not to."""
+    """The broker does not seem to speak the version that was tried."""
 
 
 def make_client(
@@ -70,8 +70,7 @@ def make_client(
 
     Raises
     ------
-    ScentdError
-        If the password file or a certificate cannot be read.
+    ScentdError: the password file or a certificate cannot be read.
     """
     # A fixed client id lets the broker replace the half-open connection of a
     # rig that lost its power, last will included.
@@ -123,8 +122,7 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
 
     Raises
     ------
-    BrokerUnreachableError
-        If nobody listens there, or the certificate is not trusted.
+    BrokerUnreachableError: nothing listens there, or the certificate is not trusted.
     """
     where = f"{config.host}:{config.port}"
     try:
@@ -150,16 +148,13 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
 
 
 def check_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) -> None:
-    """Return if the broker let us in; raise the error that says why it did not.
+    """Raise the error that explains why the broker did not accept the connection, if so.
 
     Parameters
     ----------
-    reason : ReasonCode or None
-        What CONNACK said; None if the connection ended, or time did, without one.
-    config : MqttConfig
-        For the message.
-    last : bool
-        Whether no other version of the protocol is left to try.
+    reason: of CONNACK; None if none was received in time.
+    config: for the message.
+    last: whether no other version of the protocol is left to try.
     """
     where = f"{config.host}:{config.port}"
     if reason is None and not last:
@@ -175,9 +170,9 @@ def check_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) 
     name = reason.getName()
     if name == "Unsupported protocol version":
         raise _wrong_protocol(config)
-    if name in _NOT_NOW:
+    if name in _UNAVAILABLE:
         raise BrokerUnreachableError(
-            f"The broker at {where} takes no connections now: {name.lower()}. It is starting, "
+            f"The broker at {where} accepts no connections now: {name.lower()}. It is starting, "
             "stopping or full; scentd tries again every few seconds."
         )
     if name in _REFUSED:
@@ -196,13 +191,17 @@ def _wrong_protocol(config: MqttConfig) -> WrongProtocolError:
     )
 
 
+def connack_timeout_s(*, last: bool) -> float:
+    """Return how long to wait for CONNACK; `last` as for `check_connack`."""
+    return CONNACK_TIMEOUT_S if last else GUESS_TIMEOUT_S
+
+
 def try_broker(rig_id: str, config: MqttConfig) -> str:
     """Connect once, as `scentd check` does, and return the protocol's version.
 
     Raises
     ------
-    BrokerError
-        If the broker cannot be used.
+    BrokerError: the broker cannot be used.
     """
     with connected_client(rig_id, config, suffix="-check") as client:
         return PROTOCOL_NAMES[client.protocol]
@@ -210,23 +209,15 @@ def try_broker(rig_id: str, config: MqttConfig) -> str:
 
 @contextmanager
 def connected_client(rig_id: str, config: MqttConfig, *, suffix: str) -> Iterator[paho.Client]:
-    """Let a visitor in, beside the service: a connected client that the block owns.
+    """Connect a client for the block, beside the service.
 
-    Parameters
-    ----------
-    rig_id : str
-        Part of the client id.
-    config : MqttConfig
-        Where the broker is and how to enter.
-    suffix : str
-        Tells the visitor's client id from the service's, which a broker would throw out.
+    `suffix` distinguishes its client id from the service's, which the broker would disconnect.
 
     Raises
     ------
-    BrokerError
-        If the broker cannot be used.
+    BrokerError: the broker cannot be used.
     """
-    client = _enter(rig_id, config, suffix)
+    client = _connect_any_version(rig_id, config, suffix)
     try:
         yield client
     finally:
@@ -234,23 +225,22 @@ def connected_client(rig_id: str, config: MqttConfig, *, suffix: str) -> Iterato
         close_socket(client)
 
 
-def _enter(rig_id: str, config: MqttConfig, suffix: str) -> paho.Client:
-    versions = protocols(config)
-    for protocol in versions[:-1]:
-        try:
-            return _enter_as(make_client(rig_id, config, protocol, suffix=suffix), config)
-        except WrongProtocolError:
-            continue
-    last = make_client(rig_id, config, versions[-1], suffix=suffix)
-    return _enter_as(last, config, last=True)
+def _connect_any_version(rig_id: str, config: MqttConfig, suffix: str) -> paho.Client:
+    *others, last = protocols(config)
+    for protocol in others:
+        with suppress(WrongProtocolError):
+            client = make_client(rig_id, config, protocol, suffix=suffix)
+            return _connect_and_wait(client, config, last=False)
+    client = make_client(rig_id, config, last, suffix=suffix)
+    return _connect_and_wait(client, config, last=True)
 
 
-def _enter_as(client: paho.Client, config: MqttConfig, *, last: bool = False) -> paho.Client:
+def _connect_and_wait(client: paho.Client, config: MqttConfig, *, last: bool) -> paho.Client:
     reasons: list[ReasonCode] = []
     client.on_connect = lambda _client, _data, _flags, reason, _properties: reasons.append(reason)
     connect(client, config)
     try:
-        deadline_s = time.monotonic() + (CONNACK_TIMEOUT_S if last else GUESS_TIMEOUT_S)
+        deadline_s = time.monotonic() + connack_timeout_s(last=last)
         while not reasons and time.monotonic() < deadline_s:
             if client.loop(0.2) != paho.MQTT_ERR_SUCCESS:
                 break

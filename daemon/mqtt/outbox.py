@@ -1,13 +1,12 @@
-"""Daemon: what waits for the broker, in order, on disk, until the broker has it.
+"""Daemon: the messages that wait for the broker, in order, on disk, until the broker has them.
 
-The seam between the pipeline, which puts messages in, and `daemon.mqtt.publisher`, which
-takes them out and reports what the broker has acknowledged. A message can be
-taken only once it is on disk. One thread here does all the writing, so that a
-slow card holds up neither the readings nor the broker; no other may. Knows no
-MQTT client and no socket; the SQL is in `daemon.mqtt.outbox_database`.
+The pipeline puts messages in; `daemon.mqtt.session` takes them out and reports which of them the
+broker has acknowledged. A message can be taken only once it is on disk. One thread does all the
+writing, so that a slow card delays neither the readings nor the broker. Knows no MQTT client; the
+SQL is in `daemon.mqtt.outbox_database`.
 
-While the disk cannot be written the messages wait in memory, and go to disk as
-soon as it can be again.
+While the disk cannot be written the messages wait in memory, and go to disk as soon as it can be
+written again.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from daemon.config.settings import OutboxConfig
-from daemon.mqtt.outbox_database import DamagedError, Entry, Limits, Message, OutboxFile, Priority
+from daemon.mqtt.outbox_database import DamagedError, DiskUse, OutboxFile, set_aside
+from daemon.mqtt.outbox_values import LOSSES, Entry, Limits, Message, OutboxReport, Priority
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority", "limits_from"]
@@ -36,34 +35,27 @@ FILE_NAME = "outbox.sqlite"
 """Below `state_dir`."""
 
 MEMORY_LIMITS = Limits(messages=5_000, size_bytes=4 << 20, age_s=7 * 86_400)
-"""What a Pi's daemon can spare while its disk is full."""
+"""Memory that a service on a Raspberry Pi can spare while its disk is full."""
 
 COMMIT_EVERY_S = 1.0
-"""Predictions are written at once if the latest commit is older than this, else with the next:
-a card wears out by commits. Events do not wait."""
+"""Predictions are written at once if the latest commit is older than this, otherwise with the next:
+commits wear a card out. Events do not wait."""
 
 LINGER_S = 0.05
 """A prediction waits so long for those of the rig's other models, to share one commit with them."""
 
 REMOVE_WITHIN_S = 10.0
-"""An acknowledged message leaves with the next commit, at the latest after this time. Killed
-before, scentd sends it again, with the same boot_id and seq."""
+"""An acknowledged message is removed with the next commit, at the latest after this time. After a
+kill before that, it is sent again, with the same boot_id and seq."""
 
 RETRY_S = 10.0
-"""How often a disk that could not be written is tried again."""
-
-SET_ASIDE_KEPT = 3
-"""Damaged files kept for whoever wants to look; older ones are deleted."""
-
-LOSSES = ("thinned", "predictions", "events", "expired", "damaged")
-"""Why a message is lost: repeats thinned out, other predictions and events for lack of room, too
-old, or unreadable."""
+"""Time between two attempts to write a disk that failed."""
 
 _SLOWEST_COMMIT_S = 5.0
 
 
 def limits_from(config: OutboxConfig) -> Limits:
-    """Return the bounds on disk that the rig's owner set."""
+    """Return the limits on disk that the rig's owner set."""
     return Limits(
         messages=config.max_messages,
         size_bytes=round(config.max_mb * 1e6),
@@ -71,138 +63,86 @@ def limits_from(config: OutboxConfig) -> Limits:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxReport:
-    """The outbox's own numbers, for `health`.
-
-    Attributes
-    ----------
-    store: `disk`, or `memory` while the disk cannot be written.
-    why: what is wrong with the disk; None with `disk`.
-    depth: messages not yet acknowledged.
-    size_bytes: their payloads, as far as written.
-    oldest_s: how long scentd has run since the oldest was put; None when there is none.
-    dropped: messages lost, by `thinned`, `predictions`, `events`, `expired` and `damaged`.
-    fallbacks: how often the disk failed.
-    set_aside: how often a damaged file was replaced.
-    commits: transactions on disk.
-    written_bytes: what they cost the disk.
-    """
-
-    store: str
-    why: str | None
-    depth: int
-    size_bytes: int
-    oldest_s: int | None
-    dropped: Mapping[str, int]
-    fallbacks: int
-    set_aside: int
-    commits: int
-    written_bytes: int
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What other threads have left for the writing one."""
-
-    entries: list[Entry] = field(default_factory=list)
-    acknowledged: set[int] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What the files held after the latest batch."""
-
-    count: int = 0
-    size_bytes: int = 0
-    oldest_put_s: int | None = None
-    commits: int = 0
-    written_bytes: int = 0
-
-
 class Outbox:
     """Messages in order, from `put` until `acknowledge`; a context manager with a writing thread.
 
-    All of it may be called from any thread, `take` and `requeue_in_flight` from one at a time.
+    All methods may be called from any thread, `take` and `requeue_in_flight` from one at a time.
 
     Parameters
     ----------
-    path : Path or None
-        The database; None keeps everything in memory.
-    limits : Limits, optional
-        How much may wait on disk; what the configuration says when it says nothing otherwise.
-    memory_limits : Limits
-        How much may wait in memory.
+    path: of the database; None keeps everything in memory.
+    limits: how much may wait on disk; the configuration's defaults unless given.
     """
 
-    def __init__(
-        self,
-        path: Path | None,
-        limits: Limits | None = None,
-        memory_limits: Limits = MEMORY_LIMITS,
-    ) -> None:
-        self._path, self._memory_limits = path, memory_limits
+    def __init__(self, path: Path | None, limits: Limits | None = None) -> None:
+        self._path = path
         self._limits = limits_from(OutboxConfig()) if limits is None else limits
         self._log = get_logger("outbox")
-        # Two locks, taken in this order: `_shelf` is held while the disk works and guards the
-        # files and the cursor; `_desk` is held for moments only and guards all the rest.
-        self._shelf = threading.Lock()
-        self._desk = threading.Condition()
+        # Two locks, taken in this order: `_files_lock` is held while the disk works and guards the
+        # files and the cursor; `_lock` is held for moments only and guards all the rest.
+        self._files_lock = threading.Lock()
+        self._lock = threading.Condition()
         self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
-        self._wake: Callable[[], None] = _nobody
-        self._closing = self._hurry = self._urgent = False
-        self._fresh, self._writing = _Batch(), _Batch()
-        self._in_flight: set[int] = set()
-        self._newest_id = self._cursor = 0
-        self._newest_retained: dict[str, int] = {}
-        self._clock_s = -time.monotonic()
+        self._on_ready: Callable[[], None] = lambda: None
 
         self._disk: OutboxFile | None = None
+        self._disk_use = DiskUse()
         self._memory: OutboxFile | None = None
-        self._memory_from = math.inf
-        self._on_disk_done: set[int] = set()
-        self._why: str | None = None if path else "durability was not asked for"
-        self._retry_s = math.inf
-        self._committed_s = self._removable_s = self._fresh_s = -math.inf
+        self._memory_from = math.inf  # the lowest id in memory
+        self._cursor = 0  # the id of the entry taken last
 
+        self._closing = self._urgent = False
+        self._unwritten: list[Entry] = []
+        self._in_flight: set[int] = set()
+        self._acknowledged: set[int] = set()  # and not removed from the files yet
+        self._newest_id = 0
+        self._newest_retained: dict[str, int] = {}
+        self._clock_s = -time.monotonic()
+        self._unwritten_since_s = -math.inf
+        self._remove_by_s = self._retry_s = math.inf
+
+        self._why: str | None = None if path else "durability was not asked for"
+        self._count = self._size_bytes = 0
+        self._oldest_put_s: int | None = None
         self._lost: Counter[str] = Counter()
         self._fallbacks = self._replaced = 0
-        self._closed_files = (0, 0)
-        self._shape = _Shape()
-        with self._shelf:
-            if path is not None:
-                self._try_disk([])
-            self._finish_batch()
+        with self._files_lock:
+            self._write()
+        self._committed_s = -math.inf
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Start the writing thread; the caller must `close` the outbox."""
         self._thread.start()
         return self
+
+    def __enter__(self) -> Self:
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Write what is left and end the thread; a disk that hangs is not waited for."""
-        with self._desk:
+        """Write the remaining messages and end the thread; a disk that hangs is not awaited."""
+        with self._lock:
             self._closing = True
-            self._desk.notify_all()
+            self._lock.notify_all()
         if self._thread.ident is not None:
             self._thread.join(_SLOWEST_COMMIT_S)
         if self._thread.is_alive():
             self._log.error("the disk does not take the outbox's last messages", why=self._why)
             return
-        with self._shelf:
+        with self._files_lock:
             if self._memory is not None and self._memory.count and self._path is not None:
-                self._try_disk([])
+                self._write_disk([], self._acknowledged)
             if self._memory is not None and self._memory.count:
                 self._log.warning("messages only in memory are lost", count=self._memory.count)
-            for store in (self._disk, self._memory):
-                if store is not None:
-                    store.close()
+            for file in (self._disk, self._memory):
+                if file is not None:
+                    file.close()
 
-    def set_ready_callback(self, wake: Callable[[], None]) -> None:
-        """Let `wake` be called, in the writing thread, whenever there is something to take."""
-        self._wake = wake
+    def set_ready_callback(self, on_ready: Callable[[], None]) -> None:
+        """Call `on_ready`, in the writing thread, whenever there may be something to take."""
+        self._on_ready = on_ready
 
     def check(self) -> None:
         """Raise if the writing thread has died, which only a bug makes it do."""
@@ -213,197 +153,161 @@ class Outbox:
             )
 
     def put(self, message: Message) -> None:
-        """Keep `message` until `acknowledge` names its id; what gives way when full is counted."""
-        with self._desk:
+        """Keep `message` until it is acknowledged; those dropped from a full outbox are counted."""
+        with self._lock:
             self._newest_id += 1
             if message.retain:
                 self._newest_retained[message.topic] = self._newest_id
-            if not self._fresh.entries:
-                self._fresh_s = time.monotonic()
-            self._fresh.entries.append(Entry(self._newest_id, self._now_s(), message))
+            if not self._unwritten:
+                self._unwritten_since_s = time.monotonic()
+            self._unwritten.append(Entry(self._newest_id, self._now_s(), message))
             self._urgent = self._urgent or message.priority is Priority.KEPT
-            self._desk.notify_all()
+            self._lock.notify_all()
 
     def take(self) -> Entry | None:
-        """Return the oldest written entry not in flight, which then is; None when there is none."""
-        with self._shelf:
-            while (entry := self._after_cursor()) is not None:
+        """Return the oldest written entry not in flight, which then is; None if there is none."""
+        with self._files_lock:
+            while (entry := self._next_entry()) is not None:
                 self._cursor = entry.id
-                with self._desk:
-                    if not self._is_known(entry.id):
+                with self._lock:
+                    if entry.id not in self._in_flight and entry.id not in self._acknowledged:
                         self._in_flight.add(entry.id)
                         return entry
             return None
 
-    def _is_known(self, entry_id: int) -> bool:
-        """Whether an entry is in flight, or was acknowledged and is only not removed yet."""
-        return (
-            entry_id in self._in_flight
-            or entry_id in self._on_disk_done
-            or entry_id in self._fresh.acknowledged
-            or entry_id in self._writing.acknowledged
-        )
-
-    def _after_cursor(self) -> Entry | None:
-        entry = None
-        if self._disk is not None:
-            try:
-                entry = self._disk.next_after(self._cursor)
-            except DamagedError as error:
-                self._replace(error)
-                self._shape = self._measured()
-            except sqlite3.Error as error:
-                self._let_go()
-                self._fail(error)
-                self._shape = self._measured()
-        if entry is None and self._memory is not None:
-            entry = self._memory.next_after(self._cursor)
-        return entry
-
     def acknowledge(self, entry_id: int) -> None:
-        """Forget an entry: the broker has acknowledged it."""
-        with self._desk:
-            if entry_id not in self._in_flight:
-                return
-            self._in_flight.remove(entry_id)
-            if not self._fresh.acknowledged:
-                self._removable_s = time.monotonic()
-            self._fresh.acknowledged.add(entry_id)
-            self._desk.notify_all()
+        """Remove an entry: the broker has it."""
+        with self._lock:
+            if entry_id in self._in_flight:
+                self._in_flight.remove(entry_id)
+                self._acknowledged.add(entry_id)
+                self._remove_by_s = min(self._remove_by_s, time.monotonic() + REMOVE_WITHIN_S)
+                self._lock.notify_all()
 
     def requeue_in_flight(self) -> None:
-        """Let all in flight wait again: the connection ended before the acknowledgements."""
-        with self._shelf, self._desk:
+        """Let all in flight be taken again: the connection ended before they were acknowledged."""
+        with self._files_lock, self._lock:
             if self._in_flight:
                 self._cursor = min(self._cursor, min(self._in_flight) - 1)
                 self._in_flight.clear()
 
     def flush(self, timeout_s: float) -> bool:
         """Write everything now; return whether that was done in time."""
-        with self._desk:
-            if self._fresh.entries:
-                self._hurry = True
-                self._desk.notify_all()
-            return self._desk.wait_for(
-                lambda: not self._fresh.entries and not self._writing.entries, timeout_s
-            )
+        with self._lock:
+            if self._unwritten:
+                self._urgent = True
+                self._lock.notify_all()
+            return self._lock.wait_for(lambda: not self._unwritten, timeout_s)
 
     def newest_id(self) -> int:
         """Return the id of the newest message ever put, 0 before the first."""
-        with self._desk:
+        with self._lock:
             return self._newest_id
 
     def newest_retained(self) -> dict[str, int]:
         """Return, per topic, the id of the newest retained message."""
-        with self._desk:
+        with self._lock:
             return dict(self._newest_retained)
 
     @property
     def depth(self) -> int:
         """Messages not yet acknowledged."""
-        with self._desk:
-            return self._depth()
-
-    @property
-    def dropped(self) -> int:
-        """Messages lost so far, whatever the reason."""
-        with self._desk:
-            return self._lost.total()
+        with self._lock:
+            return max(0, self._count + len(self._unwritten) - len(self._acknowledged))
 
     def report(self) -> OutboxReport:
         """Return the numbers for `health`."""
-        with self._desk:
-            shape = self._shape
-            oldest_s = None if shape.oldest_put_s is None else self._now_s() - shape.oldest_put_s
+        with self._lock:
+            oldest_put_s = self._oldest_put_s
             return OutboxReport(
                 store="disk" if self._why is None else "memory",
                 why=self._why,
-                depth=self._depth(),
-                size_bytes=shape.size_bytes,
-                oldest_s=oldest_s,
+                depth=self.depth,
+                size_bytes=self._size_bytes,
+                oldest_s=None if oldest_put_s is None else self._now_s() - oldest_put_s,
                 dropped={kind: self._lost[kind] for kind in LOSSES},
                 fallbacks=self._fallbacks,
                 set_aside=self._replaced,
-                commits=shape.commits,
-                written_bytes=shape.written_bytes,
+                commits=self._disk_use.commits,
+                written_bytes=self._disk_use.written_bytes,
             )
-
-    def _depth(self) -> int:
-        new = len(self._fresh.entries) + len(self._writing.entries)
-        gone = len(self._fresh.acknowledged) + len(self._writing.acknowledged)
-        return max(0, self._shape.count + new - gone)
 
     def _now_s(self) -> int:
         return int(self._clock_s + time.monotonic())
 
-    # From here on: the writing thread, or whoever holds the shelf.
+    # From here on: the writing thread, or a caller that holds `_files_lock`.
 
     def _serve(self) -> None:
         while self._await_work():
-            with self._shelf:
-                self._write(self._writing)
-                self._finish_batch()
-            self._wake()
+            with self._files_lock:
+                self._write()
+            self._on_ready()
 
     def _await_work(self) -> bool:
-        """Sleep until something is due, and move it to `_writing`; return False at the end."""
-        with self._desk:
-            while not self._hurry and (wait_s := self._due_s() - time.monotonic()) > 0:
+        """Sleep until something is to be written; return False at the end."""
+        with self._lock:
+            while (wait_s := self._due_s() - time.monotonic()) > 0:
                 if self._closing:
-                    if self._fresh.entries or self._fresh.acknowledged:
-                        break
-                    return False
-                self._desk.wait(None if wait_s == math.inf else wait_s)
-            self._fresh, self._writing = _Batch(), self._fresh
-            self._hurry = self._urgent = False
+                    return bool(self._unwritten) or self._remove_by_s < math.inf
+                self._lock.wait(None if wait_s == math.inf else wait_s)
             return True
 
     def _due_s(self) -> float:
         """Return when to write next, on the monotonic clock."""
-        due_s = self._retry_s
-        if self._fresh.entries:
-            at_once = self._urgent or self._why is not None
-            in_turn_s = max(self._committed_s + COMMIT_EVERY_S, self._fresh_s + LINGER_S)
-            due_s = min(due_s, -math.inf if at_once else in_turn_s)
-        if self._fresh.acknowledged:
-            due_s = min(due_s, self._removable_s + REMOVE_WITHIN_S)
-        return due_s
+        due_s = min(self._retry_s, self._remove_by_s)
+        if not self._unwritten:
+            return due_s
+        if self._urgent or self._why is not None:
+            return -math.inf
+        return min(
+            due_s, max(self._committed_s + COMMIT_EVERY_S, self._unwritten_since_s + LINGER_S)
+        )
 
-    def _write(self, batch: _Batch) -> None:
-        on_disk = {entry_id for entry_id in batch.acknowledged if entry_id < self._memory_from}
-        self._on_disk_done |= on_disk
-        if self._memory is not None:
-            self._write_memory(batch.acknowledged - on_disk, [])
+    def _write(self) -> None:
+        """Write the new entries and remove the acknowledged ones, on disk or in memory."""
+        with self._lock:
+            entries, acknowledged = list(self._unwritten), set(self._acknowledged)
+            self._urgent, self._remove_by_s = False, math.inf
         may_try = self._why is None or time.monotonic() >= self._retry_s
-        if not (may_try and self._try_disk(batch.entries)) and batch.entries:
-            self._write_memory(set(), batch.entries)
-        self._committed_s = time.monotonic()
+        if may_try and self._write_disk(entries, acknowledged):
+            removed = acknowledged
+        else:
+            removed = self._write_memory(entries, acknowledged)
+        with self._lock:
+            del self._unwritten[: len(entries)]
+            self._acknowledged -= removed
+            self._committed_s = time.monotonic()
+            self._measure()
+            self._lock.notify_all()
 
-    def _write_memory(self, removed: set[int], entries: list[Entry]) -> None:
+    def _write_memory(self, entries: list[Entry], acknowledged: set[int]) -> set[int]:
+        """Return the ids removed; those on disk wait until it can be written."""
         if self._memory is None:
-            self._memory = OutboxFile(None)
-            self._memory_from = entries[0].id
-        self._lose(
+            if not entries:
+                return set()
+            self._memory, self._memory_from = OutboxFile(None), entries[0].id
+        self._count_lost(
             self._memory.write(
-                removed=removed,
+                removed=acknowledged,
                 added=entries,
-                limits=self._memory_limits,
+                limits=MEMORY_LIMITS,
                 after=self._cursor,
                 now_s=self._now_s(),
             )
         )
+        return {entry_id for entry_id in acknowledged if entry_id >= self._memory_from}
 
-    def _try_disk(self, entries: list[Entry]) -> bool:
-        """Bring the disk up to date, with what is in memory; False if it cannot be now."""
+    def _write_disk(self, entries: list[Entry], acknowledged: set[int]) -> bool:
+        """Bring the disk up to date, with what is in memory; return False if that fails."""
         if self._path is None:
             return False
-        for _ in range(2):  # a damaged file is set aside, and a new one begun at once
+        for _ in range(2):  # a damaged file is set aside, and a new one started at once
             try:
                 disk = self._opened(self._path)
-                waiting = () if self._memory is None else self._memory.entries()
+                in_memory = () if self._memory is None else self._memory.entries()
                 lost = disk.write(
-                    removed=self._on_disk_done,
-                    added=chain(waiting, entries),
+                    removed=acknowledged,
+                    added=(e for e in chain(in_memory, entries) if e.id not in acknowledged),
                     limits=self._limits,
                     after=self._cursor,
                     now_s=self._now_s(),
@@ -413,61 +317,72 @@ class Outbox:
                 if not self._replace(error):
                     return False
             except (sqlite3.Error, OSError) as error:
-                self._fail(error)
+                self._fall_back(error)
                 return False
             else:
-                self._lose(lost)
-                self._recover()
+                self._count_lost(lost)
+                self._return_to_disk()
                 return True
         return False
 
+    def _next_entry(self) -> Entry | None:
+        """Return the entry after the cursor."""
+        entry = None
+        if self._disk is not None:
+            try:
+                entry = self._disk.next_after(self._cursor)
+            except (DamagedError, sqlite3.Error) as error:
+                if isinstance(error, DamagedError):
+                    self._replace(error)
+                else:
+                    self._close_disk()
+                    self._fall_back(error)
+                with self._lock:
+                    self._measure()
+        if entry is None and self._memory is not None:
+            entry = self._memory.next_after(self._cursor)
+        return entry
+
     def _opened(self, path: Path) -> OutboxFile:
         if self._disk is None:
-            disk = OutboxFile(path)
+            disk = OutboxFile(path, self._disk_use)
             try:
-                self._join(disk)
+                self._adopt(disk)
             except BaseException:
                 disk.close()
                 raise
             self._disk = disk
         return self._disk
 
-    def _join(self, disk: OutboxFile) -> None:
-        """Bring ids and ages of a file just opened in line with what this process has put."""
+    def _adopt(self, disk: OutboxFile) -> None:
+        """Align the ids and ages in a file just opened with those of this process."""
         last_id, last_put_s, retained = disk.last_id(), disk.last_put_s(), disk.newest_retained()
-        with self._desk:
+        with self._lock:
             self._clock_s += max(0, last_put_s - self._now_s())
             if self._newest_id == 0:
                 self._newest_id, self._newest_retained = last_id, retained
-            first_new = self._first_new_id()
-        if last_id >= first_new:  # it could not be opened at the start, and is full of older ones
+            first_new = self._newest_id + 1 - len(self._unwritten)
+        if self._memory is not None and self._memory.count:
+            first_new = self._memory.first_id()
+        if last_id >= first_new:  # it could not be opened at the start: its entries are older
             disk.shift_below(first_new)
         self._cursor = min(self._cursor, disk.first_id() - 1)
-
-    def _first_new_id(self) -> int:
-        """Return the lowest id that is not on disk."""
-        if self._memory is not None and self._memory.count:
-            return self._memory.first_id()
-        entries = self._writing.entries or self._fresh.entries
-        return entries[0].id if entries else self._newest_id + 1
 
     def _replace(self, error: DamagedError) -> bool:
         """Set a damaged file aside, so that a new one can take its place."""
         if self._path is None:
             return False
-        lost = 0 if self._disk is None else self._disk.count - len(self._on_disk_done)
-        self._let_go()
-        self._on_disk_done.clear()
-        with self._desk:
+        with self._lock:
+            kept = {one for one in self._acknowledged if one >= self._memory_from}
+            lost = 0 if self._disk is None else self._disk.count - len(self._acknowledged - kept)
             self._lost["damaged"] += lost
+            self._acknowledged = kept
             self._in_flight = {one for one in self._in_flight if one >= self._memory_from}
-        aside = self._path.with_name(
-            f"{self._path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        )
+        self._close_disk()
         try:
-            _set_aside(self._path, aside)
+            aside = set_aside(self._path)
         except OSError as failure:
-            self._fail(failure)
+            self._fall_back(failure)
             return False
         self._replaced += 1
         self._log.error(
@@ -478,18 +393,13 @@ class Outbox:
         )
         return True
 
-    def _let_go(self) -> None:
+    def _close_disk(self) -> None:
         if self._disk is not None:
-            commits, written_bytes = self._closed_files
-            self._closed_files = (
-                commits + self._disk.commits,
-                written_bytes + self._disk.written_bytes,
-            )
             self._disk.close()
             self._disk = None
 
-    def _fail(self, error: Exception) -> None:
-        """Note that the disk cannot be used now."""
+    def _fall_back(self, error: Exception) -> None:
+        """Use memory until the disk can be written again."""
         if self._why is None:
             self._fallbacks += 1
             self._log.error(
@@ -497,64 +407,32 @@ class Outbox:
                 why=str(error),
                 file=str(self._path),
             )
-        with self._desk:
+        with self._lock:
             self._why = str(error)
             self._retry_s = time.monotonic() + RETRY_S
-            self._desk.notify_all()
+            self._lock.notify_all()
 
-    def _recover(self) -> None:
-        """Note that all there is lies on disk."""
-        self._on_disk_done.clear()
+    def _return_to_disk(self) -> None:
+        """Let go of the memory: all entries are on disk."""
         if self._memory is not None:
             self._memory.close()
             self._memory, self._memory_from = None, math.inf
         if self._why is not None:
-            # At the level of the failure: who was told of the one must hear of the other.
+            # At the level of the failure, so that a log filtered by level shows both.
             self._log.error("the outbox is written to disk again", file=str(self._path))
             self._why, self._retry_s = None, math.inf
 
-    def _lose(self, lost: Counter[str]) -> None:
-        with self._desk:
+    def _count_lost(self, lost: Counter[str]) -> None:
+        with self._lock:
             first = lost and not self._lost
             self._lost += lost
         if first:
             self._log.warning("the outbox is full; from now on messages give way", **lost)
 
-    def _finish_batch(self) -> None:
-        """Let the others see that all of `_writing` is stored."""
-        shape = self._measured()
-        with self._desk:
-            self._shape = shape
-            self._writing = _Batch()
-            self._desk.notify_all()
-
-    def _measured(self) -> _Shape:
-        stores = [store for store in (self._disk, self._memory) if store is not None]
-        puts = [store.oldest_put_s for store in stores if store.oldest_put_s is not None]
-        commits, written_bytes = self._closed_files
-        if self._disk is not None:
-            commits += self._disk.commits
-            written_bytes += self._disk.written_bytes
-        return _Shape(
-            count=sum(store.count for store in stores) - len(self._on_disk_done),
-            size_bytes=sum(store.size_bytes for store in stores),
-            oldest_put_s=min(puts, default=None),
-            commits=commits,
-            written_bytes=written_bytes,
-        )
-
-
-def _nobody() -> None:
-    """Wake nobody: there is no reader yet."""
-
-
-def _set_aside(path: Path, aside: Path) -> None:
-    """Rename a database and its log, and delete what was set aside long ago."""
-    wal = path.with_name(f"{path.name}-wal")
-    if wal.exists():
-        wal.replace(f"{aside}-wal")
-    path.replace(aside)
-    older = sorted(path.parent.glob(f"{path.name}.damaged-*Z"))
-    for one in older[:-SET_ASIDE_KEPT]:
-        one.unlink()
-        one.with_name(f"{one.name}-wal").unlink(missing_ok=True)
+    def _measure(self) -> None:
+        """Note what the files hold; the caller holds both locks."""
+        files = [file for file in (self._disk, self._memory) if file is not None]
+        self._count = sum(file.count for file in files)
+        self._size_bytes = sum(file.size_bytes for file in files)
+        puts = [file.oldest_put_s for file in files if file.oldest_put_s is not None]
+        self._oldest_put_s = min(puts, default=None)

@@ -1,22 +1,23 @@
 """Daemon: messages in one SQLite database, on disk or in memory: a transaction at a time.
 
-The lower half of `daemon.mqtt.outbox`. Knows SQL, limits and damage; knows no
-thread, no clock and no broker: whoever calls holds a lock and brings the time.
-On disk it is written ahead (WAL) and synchronised at every commit, so that a
-power cut at any instant leaves what one of the commits had made.
+The lower half of `daemon.mqtt.outbox`. Knows SQL, limits and damage; no thread, no clock and no
+broker: the caller holds a lock and supplies the time. On disk the database has a write-ahead log
+(WAL) that is synchronised at every commit, so that a power cut leaves the state after one of the
+commits.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import zlib
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from daemon.mqtt.outbox_values import Entry, Limits, Message, Priority
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ FORMAT = 1
 """Kept in the file's `user_version`; a file of another format is set aside like a damaged one."""
 
 CHECKPOINT_BYTES = 1 << 20
-"""The log is folded into the file at this length: some hundred commits share one such rewrite,
-and a start after a power cut has little to go through."""
+"""Length of the log at which it is written into the file: some hundred commits share one such
+rewrite, and a start after a power cut has little to read."""
+
+SET_ASIDE_KEPT = 3
+"""Damaged files kept for inspection; older ones are deleted."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
@@ -70,112 +74,54 @@ _OLDEST = "SELECT id FROM messages WHERE worth <= ? AND id > ? ORDER BY id LIMIT
 
 _DELETE = "DELETE FROM messages WHERE id = ? RETURNING length(payload)"
 
+_COLUMN_TYPES = (int, int, int, str, int, int, bytes, int)
 _WAL_HEADER_AND_FRAME = 32 + 24
 
 
-class Priority(IntEnum):
-    """What is lost with a message, and so the order in which messages give way."""
+@dataclass(slots=True)
+class DiskUse:
+    """Transactions that changed something, and the bytes that log and checkpoints wrote at most."""
 
-    REPEAT = 0
-    """A prediction that says what the one before it said."""
-
-    CHANGE = 1
-    """A prediction that says something new."""
-
-    KEPT = 2
-    """An event or an answer: said once only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One publication.
-
-    Attributes
-    ----------
-    topic: below the rig's prefix, for example `substance`.
-    payload: the text to send, a JSON object everywhere but on the status topics.
-    qos: 0 or 1.
-    retain: whether the broker keeps it for later subscribers.
-    worth: what is lost with it, should the outbox be full.
-    """
-
-    topic: str
-    payload: str
-    qos: int
-    retain: bool
-    priority: Priority = Priority.KEPT
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A message and its place in the outbox.
-
-    Attributes
-    ----------
-    id: grows with every message put.
-    put_s: when it was put, in seconds that scentd has run since the file began.
-    message: what to send.
-    """
-
-    id: int
-    put_s: int
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may wait.
-
-    Attributes
-    ----------
-    messages: at most so many.
-    size_bytes: their payloads together.
-    age_s: seconds that scentd has run since one was put. Time switched off does not count:
-        without a clock chip a rig does not know how long that was.
-    """
-
-    messages: int
-    size_bytes: int
-    age_s: int
+    commits: int = 0
+    written_bytes: int = 0
 
 
 class DamagedError(ScentdError):
     """The file is not, or no longer, an outbox; nothing more can be read from it."""
 
 
+_FAILURES = (sqlite3.Error, OSError, DamagedError)
+
+
 class OutboxFile:
-    """Waiting messages by id; every method is one transaction or one look.
+    """Waiting messages by id; every method is one transaction or one query.
 
     Parameters
     ----------
-    path : Path or None
-        The database, made where it does not exist; None keeps it in memory.
+    path: of the database, created if it does not exist; None keeps it in memory.
+    use: where its commits are counted.
 
     Attributes
     ----------
     count, size_bytes: messages held, and their payloads together.
     oldest_put_s: when the oldest was put, None when there is none.
-    commits: transactions that changed something, since it was opened.
-    written_bytes: what they cost the disk at most: log and checkpoints, without the file
-        system's own.
 
     Raises
     ------
-    DamagedError
-        The file is there and is no outbox.
-    sqlite3.Error, OSError
-        It cannot be opened now: no permission, no room, another process has it.
+    DamagedError: the file exists and is no outbox.
+    sqlite3.Error, OSError: it cannot be opened now: no permission, no room, or another process
+        holds it.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, use: DiskUse | None = None) -> None:
         self._wal = None if path is None else path.with_name(f"{path.name}-wal")
-        self.commits = self.written_bytes = self._wal_bytes = 0
-        self.count = self.size_bytes = 0
+        self._use = use or DiskUse()
+        self._wal_bytes = self.count = self.size_bytes = 0
         self.oldest_put_s: int | None = None
         self._unreadable: set[int] = set()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite gives the log the permissions of the file: what a nose smells is private.
+            # SQLite gives the log the permissions of the file: nobody else may read the messages.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._db = sqlite3.connect(
             ":memory:" if path is None else path,
@@ -184,7 +130,7 @@ class OutboxFile:
             check_same_thread=False,
         )
         try:
-            with _damage_named():
+            with _damage_recognised():
                 self._prepare()
                 self.count, self.size_bytes = self._db.execute(
                     "SELECT count(*), coalesce(sum(length(payload)), 0) FROM messages"
@@ -198,7 +144,7 @@ class OutboxFile:
     def _prepare(self) -> None:
         run = self._db.execute
         # One process, one connection: no shared-memory file, and a second scentd on the same
-        # folder is told at once that the file is locked.
+        # folder fails at once because the file is locked.
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
@@ -222,10 +168,10 @@ class OutboxFile:
             )
 
     def close(self) -> None:
-        """Fold the log into the file and let go of it."""
-        with _quietly():
+        """Write the log into the file and close it."""
+        with suppress(*_FAILURES):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with _quietly():
+        with suppress(*_FAILURES):
             self._db.close()
 
     def write(
@@ -238,40 +184,31 @@ class OutboxFile:
         now_s: int,
         touch: bool = False,
     ) -> Counter[str]:
-        """Remove, add and keep within the limits, all of it or nothing.
+        """Remove, add and keep within the limits, in one transaction.
 
         Parameters
         ----------
-        removed : iterable of int
-            Ids that need not be here any more.
-        added : iterable of Entry
-            What is new, ids ascending.
-        limits : Limits
-            How much may wait.
-        after : int
-            Entries up to this id may be in flight and do not give way.
-        now_s : int
-            On the clock of `Entry.put_s`.
-        touch : bool
-            Write to the disk even if nothing is new, to learn whether it can be.
+        removed: ids, also of entries that are not there.
+        added: new entries, ids ascending.
+        limits: how much may wait.
+        after: entries up to this id may be in flight and are not dropped.
+        now_s: on the clock of `Entry.put_s`.
+        touch: write to the disk even if nothing changes, to find out whether that works.
 
         Returns
         -------
-        Counter
-            Messages lost, by `thinned`, `predictions`, `events`, `expired` and `damaged`.
+        messages lost, by `LOSSES`.
 
         Raises
         ------
-        DamagedError
-            The file is broken.
-        sqlite3.Error, OSError
-            Nothing was written.
+        DamagedError: the file is broken.
+        sqlite3.Error, OSError: nothing was written.
         """
         count, size_bytes = self.count, self.size_bytes
         changes = self._db.total_changes
         lost: Counter[str] = Counter()
         try:
-            with _damage_named(), self._transaction():
+            with _damage_recognised(), self._transaction():
                 if touch:
                     self._db.execute(f"PRAGMA user_version = {FORMAT}")
                 lost["damaged"] = self._remove(self._unreadable)
@@ -284,7 +221,7 @@ class OutboxFile:
             raise
         self.oldest_put_s = oldest_put_s
         self._unreadable.clear()
-        self.commits += self._db.total_changes > changes
+        self._use.commits += self._db.total_changes > changes
         self._settle()
         return +lost
 
@@ -295,14 +232,14 @@ class OutboxFile:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            with _quietly():  # some failures have rolled back by themselves
+            with suppress(*_FAILURES):  # SQLite itself rolls back on some failures
                 self._db.execute("ROLLBACK")
             raise
 
     def _remove(self, ids: Iterable[int]) -> int:
-        """Remove what is there of `ids`; return how many were."""
-        # One at a time: of a statement that deletes many, SQLite keeps every page it touches in
-        # memory, to be able to take that statement back alone.
+        """Remove the messages of these ids; return how many there were."""
+        # One at a time: SQLite keeps every page that a statement changes in memory, to be able to
+        # undo that statement alone.
         found = 0
         for entry_id in ids:
             for (size_bytes,) in self._db.execute(_DELETE, (entry_id,)).fetchall():
@@ -313,7 +250,7 @@ class OutboxFile:
 
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            # A name taught over JSON may hold what UTF-8 cannot: it must not stop the others.
+            # A label taught over JSON may hold characters that UTF-8 cannot encode.
             message, payload = entry.message, entry.message.payload.encode(errors="replace")
             self._db.execute(
                 _INSERT,
@@ -326,27 +263,25 @@ class OutboxFile:
             self.size_bytes += len(payload)
 
     def _make_room(self, lost: Counter[str], limits: Limits, after: int, now_s: int) -> None:
-        """Let go of what is too old; then repeats, thinned; then predictions; then events."""
+        """Drop what is too old, then every second repeat, then predictions, then events."""
 
         def excess() -> int:
             too_large = self.size_bytes > limits.size_bytes
             return max(self.count - limits.messages, int(too_large))
 
-        lost["expired"] += self._let_go(
-            _TOO_OLD, {"after": after, "oldest_s": now_s - limits.age_s}
-        )
+        lost["expired"] += self._drop(_TOO_OLD, {"after": after, "oldest_s": now_s - limits.age_s})
         while excess() > 0:
-            # Of the older half every second one: what was said hours ago is told at ever
-            # longer steps, and no stretch of time goes silent.
+            # Every second one of the older half: the older the predictions, the longer the steps
+            # between them, but no period is without any.
             waiting = "SELECT count(*) FROM messages WHERE worth = ? AND id > ?"
             (repeats,) = self._db.execute(waiting, (Priority.REPEAT, after)).fetchone()
-            thinned = self._let_go(_EVERY_SECOND, (Priority.REPEAT, after, max(2, repeats // 2)))
+            thinned = self._drop(_EVERY_SECOND, (Priority.REPEAT, after, max(2, repeats // 2)))
             if thinned == 0:
                 break
             lost["thinned"] += thinned
         for priority, kind in ((Priority.CHANGE, "predictions"), (Priority.KEPT, "events")):
             while (over := excess()) > 0:
-                dropped = self._let_go(_OLDEST, (priority, after, over))
+                dropped = self._drop(_OLDEST, (priority, after, over))
                 if dropped == 0:
                     break
                 lost[kind] += dropped
@@ -355,24 +290,22 @@ class OutboxFile:
         row = self._db.execute("SELECT put_s FROM messages ORDER BY id LIMIT 1").fetchone()
         return None if row is None else int(row[0])
 
-    def _let_go(self, which: str, values: tuple[int, ...] | dict[str, int]) -> int:
-        """Remove the messages whose ids a query returns; return how many they were."""
+    def _drop(self, which: str, values: tuple[int, ...] | dict[str, int]) -> int:
+        """Remove the messages whose ids a query returns; return how many there were."""
         return self._remove([entry_id for (entry_id,) in self._db.execute(which, values)])
 
     def next_after(self, entry_id: int) -> Entry | None:
         """Return the entry with the next higher id, None when there is none.
 
-        A row whose checksum is wrong is passed over, and leaves with the next `write`.
+        A row whose checksum is wrong is skipped, and removed by the next `write`.
 
         Raises
         ------
-        DamagedError
-            The file is broken.
-        sqlite3.Error
-            It cannot be read now.
+        DamagedError: the file is broken.
+        sqlite3.Error: it cannot be read now.
         """
         while True:
-            with _damage_named():
+            with _damage_recognised():
                 row = self._db.execute(_NEXT, (entry_id,)).fetchone()
             if row is None:
                 return None
@@ -384,7 +317,7 @@ class OutboxFile:
             self._unreadable.add(entry_id)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield all there are, in order."""
+        """Yield all entries, in order."""
         entry_id = self.first_id() - 1
         while (entry := self.next_after(entry_id)) is not None:
             entry_id = entry.id
@@ -406,14 +339,14 @@ class OutboxFile:
 
     def newest_retained(self) -> dict[str, int]:
         """Return, per topic with retained messages, the id of the newest of them."""
-        with _damage_named():
+        with _damage_recognised():
             rows = self._db.execute(
                 "SELECT topic, max(id) FROM messages WHERE retain GROUP BY topic"
             )
             return {str(topic): int(entry_id) for topic, entry_id in rows}
 
     def _one(self, statement: str) -> int:
-        with _damage_named():
+        with _damage_recognised():
             return int(self._db.execute(statement).fetchone()[0])
 
     def shift_below(self, entry_id: int) -> None:
@@ -421,63 +354,51 @@ class OutboxFile:
         first, last = self.first_id(), self.last_id()
         # By more than the span, so that no new id is one of the old ones.
         shift = max(last - entry_id, last - first) + 1
-        with _damage_named(), self._transaction():
+        with _damage_recognised(), self._transaction():
             self._db.execute(_COPY_BELOW, (shift,))
             self._db.execute("DELETE FROM messages WHERE id >= ?", (first,))
 
     def _settle(self) -> None:
-        """Count what the log grew by, and fold it into the file when it is long."""
-        # What is written is written: that this cannot be counted or folded in now is no failure.
+        """Count the growth of the log, and write it into the file when it is long."""
         if self._wal is None:
             return
-        with _quietly():
+        with suppress(*_FAILURES):  # the messages are safe in the log
             length = self._wal.stat().st_size
-            self.written_bytes += max(0, length - self._wal_bytes)
+            self._use.written_bytes += max(0, length - self._wal_bytes)
             self._wal_bytes = length
             if length >= CHECKPOINT_BYTES:
                 page_bytes = self._one("PRAGMA page_size")
                 frames = (length - _WAL_HEADER_AND_FRAME) // (page_bytes + 24) + 1
-                self.written_bytes += page_bytes * min(frames, self._one("PRAGMA page_count"))
+                self._use.written_bytes += page_bytes * min(frames, self._one("PRAGMA page_count"))
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 self._wal_bytes = self._wal.stat().st_size
 
 
-def _entry(row: tuple[object, ...]) -> Entry | None:
-    """Return the row as an entry, None if it is not what was once written."""
-    match row:
-        case (
-            int(entry_id),
-            int(put_s),
-            int(priority),
-            str(topic),
-            int(qos),
-            int(retain),
-            bytes(payload),
-            int(crc32),
-        ):
-            try:
-                message = Message(topic, payload.decode(), qos, bool(retain), Priority(priority))
-            except ValueError:
-                return None
-            sound = _checksum(message, payload) == crc32
-            return Entry(entry_id, put_s, message) if sound else None
-        case _:
-            return None
+def _entry(row: tuple[Any, ...]) -> Entry | None:
+    """Return a row as an entry, None if it is damaged."""
+    if not all(map(isinstance, row, _COLUMN_TYPES)):
+        return None
+    entry_id, put_s, priority, topic, qos, retain, payload, crc32 = row
+    try:
+        message = Message(topic, payload.decode(), qos, bool(retain), Priority(priority))
+    except ValueError:
+        return None
+    return Entry(entry_id, put_s, message) if _checksum(message, payload) == crc32 else None
 
 
 def _checksum(message: Message, payload: bytes) -> int:
-    """Return the CRC-32 of all that is sent: SQLite checks its structure, not what it holds."""
+    """Return the CRC-32 of all that is sent: SQLite checks its structure, not its content."""
     head = f"{message.topic}\0{message.qos}\0{message.retain:d}\0".encode()
     return zlib.crc32(payload, zlib.crc32(head))
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
-    """Tell a broken file from one that cannot be used just now."""
+def _damage_recognised() -> Iterator[None]:
+    """Raise DamagedError for a broken file, and other errors of SQLite as they are."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        # The low byte is the primary result code; the rest says more about it.
+        # The low byte is the primary result code; the rest is detail.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         foreign = "no such column" in str(error) or "no such table" in str(error)
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or foreign:
@@ -485,9 +406,16 @@ def _damage_named() -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError, DamagedError):
-        return
+def set_aside(path: Path) -> Path:
+    """Rename a damaged database and its log, delete those of long ago, and return the new path."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists():
+        wal.replace(f"{aside}-wal")
+    path.replace(aside)
+    older = sorted(path.parent.glob(f"{path.name}.damaged-*Z"))
+    for one in older[:-SET_ASIDE_KEPT]:
+        one.unlink()
+        one.with_name(f"{one.name}-wal").unlink(missing_ok=True)
+    return aside

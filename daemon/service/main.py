@@ -65,7 +65,7 @@ RELOADING_TICK_S = 0.01
 HEALTH_EVERY_S = 10.0
 LAST_WRITE_S = 0.5
 """How long the end waits for the outbox: SIGTERM has two seconds in all, FLUSH_S and FAREWELL_S of
-`daemon.mqtt.publisher` among them."""
+`daemon.mqtt.session` among them."""
 
 LATENCIES_KEPT = 500
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from daemon.board.monitor import BoardState
+from daemon.mqtt.outgoing import BrokerState
 from daemon.mqtt.payloads import quality_names, rounded
-from daemon.mqtt.publisher import BrokerState
 from hardware.frames import Quality
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ import pytest
 from daemon.config.settings import LogConfig, MqttConfig, TlsConfig
 from daemon.mqtt import publisher as publisher_module
 from daemon.mqtt.outbox import Message, Outbox, Priority
-from daemon.mqtt.publisher import BrokerState, Publisher
+from daemon.mqtt.outgoing import BrokerState
+from daemon.mqtt.publisher import Publisher
 from daemon.sandbox.relay import Mode, Relay
 from daemon.system.logs import configure_logs
 from daemon.system.memory import resident_mb

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from daemon.mqtt import outbox as module
 from daemon.mqtt.outbox import Entry, Limits, Message, Outbox, Priority
-from daemon.mqtt.outbox_database import DamagedError, OutboxFile
+from daemon.mqtt.outbox_database import SET_ASIDE_KEPT, DamagedError, OutboxFile
 from tests.sandbox import ROOT, wait_until
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ def test_only_the_newest_damaged_files_are_kept(tmp_path: Path) -> None:
         (tmp_path / f"outbox.sqlite.damaged-{year}0101T000000Z").touch()
     path.write_bytes(b"x" * 5000)
     reopened(path)
-    assert len(list(tmp_path.glob("*.damaged-*"))) == module.SET_ASIDE_KEPT
+    assert len(list(tmp_path.glob("*.damaged-*"))) == SET_ASIDE_KEPT
 
 
 @contextmanager
@@ -518,7 +518,7 @@ class OutboxAgainstAList(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="scentd-outbox-"))
         self.starts = 0
         self.path = self.folder / "0" / "outbox.sqlite"
-        self.outbox = Outbox(self.path, TIGHT).__enter__()
+        self.outbox = Outbox(self.path, TIGHT).start()
         self.waiting: dict[int, Message] = {}
         self.taken: list[int] = []
         self.gone: dict[int, Message] = {}
@@ -619,7 +619,7 @@ class OutboxAgainstAList(RuleBasedStateMachine):
 
     def begin(self, path: Path) -> None:
         self.path = path
-        self.outbox = Outbox(path, TIGHT).__enter__()
+        self.outbox = Outbox(path, TIGHT).start()
 
     def after_a_start(self) -> None:
         self.taken.clear()
