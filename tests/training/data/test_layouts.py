@@ -1,4 +1,4 @@
-"""Data sets in all their layouts: the training part is found, test parts are never slipped in."""
+"""Data sets in all their layouts: the training part is found, a test part only by its name."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_test_parts_train_nothing_and_can_be_scored(published: Path, tmp_path: P
         tmp_path / "crosssession",
         tmp_path / "crosssession/nuts",
     ):
-        with pytest.raises(UsageError, match="kept to judge"):
+        with pytest.raises(UsageError, match="is a test part"):
             refuse_test_part(part)
     for allowed in (published, published / "base_data/training", tmp_path / "testing/my-smells"):
         refuse_test_part(allowed)
