@@ -1,8 +1,7 @@
-"""Ground floor: the one table of the board's channels, read by everything.
+"""Ground floor: the table of the board's channels.
 
-Units, ranges and sentinels are those of the boards in the field: a Grove
-Multichannel Gas Sensor V2, three MQ parts behind an ESP32's ADC, and a BME680.
-Nothing here knows of lines, frames or models.
+Units, ranges and sentinels are those of the boards in the field: a Grove Multichannel Gas Sensor
+V2, three MQ parts behind an ESP32's ADC, and a BME680. Must know nothing of lines or models.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from enum import Enum
 from hardware.errors import UsageError
 
 UINT32_INFINITY = 4294967295.0
-"""Infinity cast to uint32 by the upstream firmware: the channel is saturated, not large."""
+"""Infinity converted to uint32 by the upstream firmware: the channel is saturated."""
 
 GROVE_FULL_SCALE = 1023.0
 """Full scale of the 10-bit count that the Grove board sends (0 and 1023 are both unusable)."""
 
 
 class Part(Enum):
-    """What kind of part feeds a channel; decides how its number becomes a log-conductance."""
+    """Kind of a channel's part, by which its number becomes a log-conductance."""
 
     GROVE = "grove"
     MQ = "mq"
@@ -36,10 +35,10 @@ class Channel:
     ----------
     name: column name in recordings and in every payload.
     aliases: other spellings seen in firmware and in published recordings.
-    part: the kind of part, which decides linearisation.
+    part: the kind of part.
     device: the part's name, for documentation.
     unit: unit of the number as the board sends it.
-    low, high: inclusive range of believable values, in that unit.
+    low, high: inclusive range of plausible values, in that unit.
     saturates_at: value from which on the channel is saturated rather than out of range, or None.
     """
 
@@ -54,9 +53,8 @@ class Channel:
 
 
 # Grove counts: 0 means no answer on the bus, 1023 a divider at full scale.
-# MQ "ppm" come from a power law over an assumed 5 V supply, so only sign and
-# infinity can be judged; 1e6 ppm is pure gas. BME680: datasheet BST-BME680-DS001,
-# table 1 (operating range) and FACTS of hung parts for the rest.
+# MQ "ppm" come from a power law over an assumed 5 V supply, so only sign and infinity are
+# informative; 1e6 ppm is pure gas. BME680: datasheet BST-BME680-DS001, table 1 (operating range).
 CHANNELS: tuple[Channel, ...] = (
     Channel("NO2", (), Part.GROVE, "GM-102B", "count", 1, 1022, 1023),
     Channel("C2H5OH", ("C2H50H", "C2H5CH"), Part.GROVE, "GM-302B", "count", 1, 1022, 1023),

@@ -1,6 +1,6 @@
-"""Ground floor: what the columns of a CSV are, as its header names them.
+"""Ground floor: which columns of a CSV are which channels, by its header.
 
-May import the channel table and the parsing of numbers. Knows nothing of rows, frames or files.
+May import the channel table and the parsing of numbers. Must know nothing of frames or files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Columns:
     clock_is_ms: bool
 
     def without_clock(self) -> Columns:
-        """Return the columns of rows that lack the time which their header promises."""
+        """Return the columns of rows that lack the time column of their header."""
         if self.clock_field is None:
             return self
         kept = [i for i in range(len(self.names)) if i != self.clock_field]
@@ -45,12 +45,12 @@ class Columns:
 
 
 TABLE_COLUMNS = Columns(CHANNEL_NAMES, tuple(range(N_CHANNELS)), None, clock_is_ms=False)
-"""Rows without any header: the channel table's order."""
+"""Columns of rows without a header: the channel table's order."""
 
 
 def column_names(text: str) -> tuple[str, ...] | None:
-    """Return the fields of a line if they could all be columns' names, else None."""
-    # Spreadsheets begin with a byte order mark, statistics packages quote their headers.
+    """Return the fields of a line if all could be names of columns, else None."""
+    # Spreadsheets write a byte order mark first, statistics packages quote their headers.
     names = tuple(name.strip().strip('"') for name in text.removeprefix("\ufeff").split(","))
     if len(names) == 1 or any(parse_number(name.encode()) is not None for name in names if name):
         return None
@@ -58,7 +58,7 @@ def column_names(text: str) -> tuple[str, ...] | None:
 
 
 def find_columns(names: tuple[str, ...]) -> Columns | None:
-    """Return what the named columns are, None if they are not those of a board.
+    """Return the named columns, None if they are not those of a board.
 
     At least half must be channels or a time, no channel may come twice.
     """

@@ -1,8 +1,7 @@
-"""Ground floor: how both command lines find a command, run it, and turn its end into an exit code.
+"""Ground floor: how both programs find a command, run it and return an exit code.
 
-Each command is a module with `add_parser(subparsers)` and `run(args) -> int`,
-imported only when it is called. May import hardware.errors and hardware.version;
-nothing here knows what a command does.
+Each command is a module with `add_parser(subparsers)` and `run(args) -> int`, imported only when it
+is called. May import hardware.errors and hardware.version.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ class Command(Protocol):
         """Add this command's options, and `set_defaults(run=run)`."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it; return the exit code."""
+        """Run the command; return the exit code."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """One program with its commands.
+    """A program with its commands.
 
     Attributes
     ----------
-    program: its name, which starts every error.
+    program: its name, which begins every error message.
     description, epilog: of its `--help`.
     package: the package that holds one module per command.
-    commands: every command (dashes become underscores in its module's name) with the line
-        that `--help` says about it.
+    commands: every command (dashes become underscores in its module's name) with its line in
+        `--help`.
     """
 
     program: str
@@ -66,21 +65,23 @@ class CommandLine:
         except KeyboardInterrupt:
             return EXIT_OK
         except BrokenPipeError:
-            return _reader_went_away()
+            # `... | head` has read enough. Python would report it again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_OK
         except ScentdError as error:
             if debug:
                 raise
-            self._say(str(error))
+            self._print_error(str(error))
             return error.exit_code
         except OSError as error:
             if debug:
                 raise
-            self._say(_explain(error))
+            self._print_error(_explain(error))
             return EXIT_FAILED
         return code
 
-    def _say(self, text: str) -> None:
-        print(f"{self.program}: {text}", file=sys.stderr)  # noqa: T201 - the program's own voice
+    def _print_error(self, text: str) -> None:
+        print(f"{self.program}: {text}", file=sys.stderr)  # noqa: T201 - the program's output
 
     def _parse(self, arguments: list[str]) -> argparse.Namespace:
         parser = argparse.ArgumentParser(
@@ -89,7 +90,7 @@ class CommandLine:
             epilog=self.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        # Only --version is worth listing the environment's packages.
+        # Finding the version costs time, so only where it is shown.
         shown = installed_version() if "--version" in arguments else ""
         parser.add_argument("--version", action="version", version=f"{self.program} {shown}")
         parser.add_argument(
@@ -111,16 +112,9 @@ class CommandLine:
 
 
 def _explain(error: OSError) -> str:
-    """Say in a sentence what the operating system refused: a full disk, a missing permission."""
+    """Return a message for what the operating system refused: a full disk, a permission."""
     where = f" for {error.filename}" if error.filename else ""
     return (
         f"The operating system said {error.strerror or error!s}{where}. Check that the path is "
         "right, that there is room on the disk, and that this user may use it."
     )
-
-
-def _reader_went_away() -> int:
-    """Leave quietly when `... | head` has read enough."""
-    # Python would complain once more when it flushes standard output at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_OK

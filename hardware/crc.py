@@ -1,6 +1,6 @@
 """Ground floor: the checksum of our own line dialect.
 
-Knows the standard library only. The firmware computes the same function in
+May import the standard library alone. The firmware computes the same function in
 `hardware/firmware/scentboard/scent_line.h`; `docs/serial-protocol.md` lists test vectors for both.
 """
 
@@ -14,9 +14,8 @@ CRC16_START = 0xFFFF
 def crc16(data: bytes) -> int:
     """Return the CRC-16/CCITT-FALSE of `data`.
 
-    Polynomial 0x1021, start value 0xFFFF, nothing reflected, nothing inverted
-    at the end. `binascii.crc_hqx` is that polynomial in C; only its customary
-    start value (0) differs.
+    Polynomial 0x1021, start value 0xFFFF, nothing reflected or inverted: `binascii.crc_hqx` with
+    another start value than its usual 0.
 
     Examples
     --------

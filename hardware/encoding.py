@@ -1,8 +1,7 @@
-"""Ground floor: write the lines of all three dialects.
+"""Ground floor: the encoder of all three dialects of the board's lines.
 
-May import the channel table, the CRC and numpy's types. The simulator, the recorder and the
-tests write with it; a board does with `hardware/firmware/scentboard/scent_line.h`, which writes
-the same bytes. Pure; knows no port and no file.
+May import the channel table, the CRC and numpy's types. Pure. A board encodes with
+`hardware/firmware/scentboard/scent_line.h`, which writes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,9 +33,8 @@ _ONE_FLOAT = struct.Struct("=f")
 def format_number(value: float) -> str:
     """Return the shortest decimal that reads back as the same float32; integers without '.0'.
 
-    `scent_line.h` follows the same steps, so that both write the same bytes: whole numbers
-    below 1e10 in full, others with the fewest of 6 to 9 significant digits. NaN is an empty
-    string (absent), infinity 'inf' or '-inf'.
+    As in `scent_line.h`: whole numbers below 1e10 in full, others with the fewest of 6 to 9
+    significant digits. NaN is an empty string (absent), infinity 'inf' or '-inf'.
     """
     if math.isnan(value):
         return ""
@@ -72,7 +70,7 @@ def encode_scent(
 
     Parameters
     ----------
-    frame_seq, device_ms: counters of the board; both wrap at 2**32, as the board's do.
+    frame_seq, device_ms: counters of the board; both wrap at 2**32.
     values: 12 numbers in the channel table's order and units; NaN becomes an empty field.
     version: 1, or 2 to append the volts at the MQ parts' pins.
     mq_volts: three voltages (MQ-135, MQ-9, MQ-3) for version 2; absent ones are NaN.

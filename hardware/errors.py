@@ -1,14 +1,14 @@
-"""Ground floor: the root of every error that scentd raises on purpose.
+"""Ground floor: the base of every error that scentd raises on purpose.
 
-Each room derives its own types from these. A message is one paragraph: what was
-expected, what came, what to do. `exit_code` is what a command line returns.
+Each folder derives its own types from these. A message is one paragraph: what was expected, what
+was found, what to do. `exit_code` is what a command line returns.
 """
 
 from __future__ import annotations
 
 
 class ScentdError(Exception):
-    """Something failed that a user can mend; the message says how."""
+    """Something failed that a user can repair; the message says how."""
 
     exit_code = 1
 

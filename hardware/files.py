@@ -1,4 +1,4 @@
-"""Ground floor: small files written whole: after a power cut there is the old one or the new one.
+"""Ground floor: small files written so that a power cut leaves either the old or the new content.
 
 May import the standard library alone.
 """
@@ -13,14 +13,12 @@ FILE_MODE = 0o644
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under another name, let the disk have it, and rename it.
-
-    Folders on the way to it are made.
+    """Write a file under another name, flush it to the disk, and rename it; make its folders.
 
     Raises
     ------
     OSError
-        If the disk refuses; what was there before is still there.
+        If the disk refuses; the old content is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -38,7 +36,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the disk have a folder's names: a rename is durable only then."""
+    """Flush a folder's names to the disk: a rename is durable only then."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
 """Ground floor: one reading of the board, as a frozen value.
 
-Knows the channel table and numpy, nothing of bytes, ports or models.
+May import the channel table and numpy. Must know nothing of bytes, ports or models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Quality(IntEnum):
-    """What a channel's number is worth: the decoder sets the first four, channel health more."""
+    """Quality of a channel's number: the decoder sets the first four, channel health the others."""
 
     OK = 0
     MISSING = 1
@@ -40,9 +40,9 @@ class SensorFrame:
         infinite where the board said so. Read-only.
     quality: uint8[12] of `Quality`; only channels marked OK may be used. Read-only.
     lost_before: frames known to be lost just before this one, None where the dialect cannot tell.
-    restarted: the board's sequence started anew; nothing before this frame continues into it.
+    restarted: the board's sequence started anew, so nothing continues from before this frame.
     mq_volts: volts at the three MQ parts' pins in the channel table's order, NaN where absent;
-        None where the line does not carry them (only version 2 of our own dialect does).
+        None where the line lacks them (only version 2 of our own dialect has them).
     """
 
     frame_seq: int

@@ -130,7 +130,8 @@ class ChannelHealth:
 
     Examples
     --------
-    >>> from hardware.protocol import LineDecoder, encode_scent
+    >>> from hardware.encoding import encode_scent
+    >>> from hardware.protocol import LineDecoder
     >>> health = ChannelHealth()
     >>> hung = [216, 305, 494, 830, 2, 38, 3, 33.59, 688.6, 100, 5, 3170.54]
     >>> for second in range(25):

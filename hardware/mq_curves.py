@@ -1,7 +1,6 @@
-"""Ground floor: what the upstream firmware takes an MQ part's ppm to be, per channel.
+"""Ground floor: the power laws from which the upstream firmware computes the MQ parts' ppm.
 
-Imports nothing of scentd. The one copy of these constants in Python;
-the firmware in this folder holds its own.
+Imports nothing of scentd. The firmware in this folder has its own copy of these constants.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LEAST_PPM = 0.5
-"""Boards send whole ppm: a 0 says only "below a half"."""
+"""Boards send whole ppm: a 0 means "below a half"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +18,8 @@ class MqCurve:
     Attributes
     ----------
     a, b: of the firmware's power law (its `MQUnifiedsensor` settings).
-    r0_kohm: that the firmware assumes.
-    clean_air_ratio: Rs / R0 in clean air, from the maker's sheet.
+    r0_kohm: R0 that the firmware assumes.
+    clean_air_ratio: Rs / R0 in clean air, from the maker's datasheet.
     """
 
     a: float
@@ -29,7 +28,7 @@ class MqCurve:
     clean_air_ratio: float
 
     def resistance_kohm(self, ppm: float) -> float:
-        """Return Rs in kOhm of a reading; below half a ppm only its least value is known."""
+        """Return Rs in kOhm of a reading; below half a ppm, its value at half a ppm."""
         return float((max(ppm, LEAST_PPM) / self.a) ** (1.0 / self.b) * self.r0_kohm)
 
 

@@ -1,10 +1,10 @@
-"""Ground floor: the board's line protocol, decoded and encoded.
+"""Ground floor: the decoder of the board's line protocol.
 
-May import the channel table, frames, the CRC and numpy. Must never open a port or a
-file, read a clock, or raise on anything a board sends: damage is counted, by kind.
+May import the rest of this folder's line protocol and numpy. Must never open a port or a file,
+read a clock, or raise on anything that a board sends: damage is counted by kind.
 
-Three dialects are told apart line by line, so that a board which reboots into its
-banner, or comes back with other firmware, is followed:
+The dialect is recognised for every line, so that a board may reboot into its banner or return with
+other firmware:
 
 - ``scent``: ``$SCENT,<version>,<seq>,<device_ms>,<values>*<CRC-16 hex>``, see
   `docs/serial-protocol.md`;
@@ -21,39 +21,15 @@ from dataclasses import dataclass
 from hardware.channels import N_CHANNELS, find_channel
 from hardware.columns import TABLE_COLUMNS, Columns, column_names, find_columns
 from hardware.crc import crc16
-from hardware.encoding import (
-    LATEST_VERSION,
-    MQ_CHANNELS,
-    UPSTREAM_LABELS,
-    encode_csv,
-    encode_csv_header,
-    encode_labelled,
-    encode_scent,
-    format_number,
-)
+from hardware.encoding import LATEST_VERSION, MQ_CHANNELS
 from hardware.errors import UsageError
 from hardware.frames import SensorFrame
 from hardware.readings import float32_row, parse_number, parse_numbers, parse_uint32, range_quality
 from hardware.sequence import FrameSequence
 
-__all__ = [
-    "LATEST_VERSION",
-    "MAX_LINE_BYTES",
-    "MQ_CHANNELS",
-    "UPSTREAM_LABELS",
-    "LineCounts",
-    "LineDecoder",
-    "encode_csv",
-    "encode_csv_header",
-    "encode_labelled",
-    "encode_scent",
-    "format_number",
-    "range_quality",
-]
-
 MAX_LINE_BYTES = 4096
-"""A line of any dialect is below 300 bytes; 4 KiB leaves room for chatty banners and
-still bounds what a board that never sends a newline can make us hold."""
+"""A line of any dialect is below 300 bytes; 4 KiB leaves room for long banners and bounds the
+memory that a board without newlines can take."""
 
 _START = b"$SCENT,"
 _CRC_FIELD_BYTES = 5  # '*' and four hex digits
@@ -64,9 +40,9 @@ _MAX_TIMESTAMP_MS = 2.0**53  # integers above it are not exact in the float they
 
 @dataclass(frozen=True, slots=True)
 class LineCounts:
-    """What a decoder has seen so far.
+    """Counts of a decoder.
 
-    Every line is exactly one of: a frame, a duplicate, blank, a header, or one of the kinds
+    Every line is exactly one of: a frame, a duplicate, blank, a header, text, or one of the kinds
     of damage; `lost` and `restarts` count events between lines.
 
     Attributes
@@ -83,7 +59,7 @@ class LineCounts:
     binary: lines with bytes that are not printable text.
     lost: frames missing between sequence numbers.
     duplicates: repeated frames, dropped.
-    restarts: times the board's sequence, or its dialect, began anew.
+    restarts: times the board's sequence started anew, or its dialect changed.
     """
 
     lines: int = 0
@@ -107,14 +83,14 @@ class LineCounts:
 
 
 class LineDecoder:
-    r"""Turn bytes into frames, whatever their chunking and whatever is between the frames.
+    r"""Turn bytes into frames.
 
-    Lines end at ``\n``, ``\r\n`` or a lone ``\r``. How the bytes are cut into calls of `feed`
-    makes no difference to the frames or the counts. Nothing a board sends raises.
+    Lines end at ``\n``, ``\r\n`` or a lone ``\r``. How the bytes are split into calls of `feed`
+    makes no difference to the frames or the counts.
 
     Parameters
     ----------
-    max_line_bytes: a longer line is dropped and counted; no more than this is ever held.
+    max_line_bytes: a longer line is dropped and counted.
 
     Examples
     --------
@@ -145,7 +121,7 @@ class LineDecoder:
 
     @property
     def counts(self) -> LineCounts:
-        """A snapshot of what has been seen so far."""
+        """The counts so far."""
         return LineCounts(**self._tally)
 
     @property
@@ -154,7 +130,7 @@ class LineDecoder:
         return self._dialect
 
     def feed(self, data: bytes) -> list[SensorFrame]:
-        """Take any number of bytes and return the frames that they complete."""
+        """Decode any number of bytes and return the frames that they complete."""
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -164,14 +140,14 @@ class LineDecoder:
         frames: list[SensorFrame] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
-            self._hold(data[start:end])
+            self._append(data[start:end])
             self._end_line(frames)
             start = end + 1
-        self._hold(data[start:])
+        self._append(data[start:])
         return frames
 
     def finish(self) -> list[SensorFrame]:
-        """Return the frame of a last line that lacks its newline; the decoder may be fed on."""
+        """Return the frame of a last line without a newline; more bytes may follow."""
         frames: list[SensorFrame] = []
         if self._pending or self._overlong:
             self._end_line(frames)
@@ -179,14 +155,14 @@ class LineDecoder:
         return frames
 
     def drop_partial_line(self) -> None:
-        """Drop a last line that has no end: what it holds is known to be torn."""
+        """Drop a last line without a newline, which is known to be incomplete."""
         self._pending = b""
         self._overlong = False
 
     # Lines
 
-    def _hold(self, piece: bytes) -> None:
-        """Add to the line under construction, or drop it once it is too long."""
+    def _append(self, piece: bytes) -> None:
+        """Append to the pending line, or drop it once it is too long."""
         if self._overlong:
             return
         if len(self._pending) + len(piece) > self._max_line_bytes:
@@ -201,7 +177,7 @@ class LineDecoder:
         if self._overlong:
             self._overlong = False
             return
-        # A line of ours that lost its newline, or follows a half line, is still a line.
+        # A line of our dialect may follow an incomplete one without a newline between them.
         start = 0
         while (inner := line.find(_START, start + 1)) > 0:
             self._decode_into(frames, line[start:inner])
@@ -210,13 +186,10 @@ class LineDecoder:
 
     def _decode_into(self, frames: list[SensorFrame], line: bytes) -> None:
         line = line.strip()
-        if line.startswith(_START):
-            frame = self._scent(line)
-        elif line:
-            frame = self._plain(line)
-        else:
+        if not line:
             self._count_line("blank")
             return
+        frame = self._scent(line) if line.startswith(_START) else self._plain(line)
         if frame is not None:
             frames.append(frame)
 
@@ -224,8 +197,8 @@ class LineDecoder:
         self._tally["lines"] += 1
         self._tally[kind] += 1
 
-    def _speaks(self, dialect: str) -> bool:
-        """Note the dialect of a good line; return whether the board changed to it just now."""
+    def _set_dialect(self, dialect: str) -> bool:
+        """Set the dialect of an intact line; return whether the board changed to it."""
         changed = self._dialect is not None and self._dialect != dialect
         self._dialect = dialect
         if changed:
@@ -264,7 +237,7 @@ class LineDecoder:
         return self._scent_frame(seq, device_ms, numbers)
 
     def _scent_frame(self, seq: int, device_ms: int, numbers: list[float]) -> SensorFrame | None:
-        changed = self._speaks("scent")
+        changed = self._set_dialect("scent")
         step = self._sequence.advance(seq, device_ms)
         if step is None:
             self._count_line("duplicates")
@@ -292,9 +265,9 @@ class LineDecoder:
             self._count_line("binary")
             return None
         frame = self._labelled(line) if ":" in text else None
-        if frame is None:  # a row may well hold a colon, in a date
+        if frame is None:  # a row may contain a colon, in a date
             frame = self._row_of_numbers(line)
-        if frame is None and self._take_header(text):
+        if frame is None and self._read_header(text):
             self._count_line("headers")
             return None
         if frame is None:
@@ -312,24 +285,24 @@ class LineDecoder:
                 return None
             channel = find_channel(name.decode())
             if channel in seen:
-                return None  # two lines ran into each other
+                return None  # two lines without a newline between them
             if channel is not None:
                 seen.add(channel)
                 numbers[channel] = parsed
-        # A boot message may well hold "name: number"; readings name mostly channels.
+        # A boot message may contain "name: number"; a reading names mostly channels.
         if len(seen) * 2 < len(pairs) or not seen:
             return None
         return self._unnumbered_frame("labelled", numbers, None)
 
     def _row_of_numbers(self, line: bytes) -> SensorFrame | None:
         if b"_" in line:
-            return None  # Python reads '1_000'; no board writes it, damaged bytes may
+            return None  # Python reads '1_000', which only a damaged line contains
         fields = line.split(b",")
         columns = self._columns_for(len(fields))
         if columns is None:
             return None
         if columns.clock_field is not None and not columns.clock_is_ms:
-            fields[columns.clock_field] = b""  # a date, or seconds: no clock to rely on
+            fields[columns.clock_field] = b""  # a date, or seconds: not a usable clock
         numbers = parse_numbers(fields)
         if numbers is None:
             return None
@@ -349,27 +322,27 @@ class LineDecoder:
         return self._unnumbered_frame("csv", numbers, device_ms)
 
     def _columns_for(self, n_fields: int) -> Columns | None:
-        """Return what a row of `n_fields` means under the latest header, None for a misfit."""
+        """Return the columns of a row of `n_fields` under the latest header, None for a misfit."""
         if self._row is not None:
             return self._row if len(self._row.names) == n_fields else None
         if self._header is None:
             fits = self._headerless_allowed and n_fields == N_CHANNELS
             return TABLE_COLUMNS if fits else None
-        # Upstream's header promises a timestamp that its rows do not carry. The first row
-        # decides; from then on a row with another number of fields is a damaged one.
+        # Upstream's header names a timestamp that its rows lack. The first row decides; from then
+        # on a row with another number of fields is damaged.
         for columns in (self._header, self._header.without_clock()):
             if len(columns.names) == n_fields:
                 return columns
         return None
 
-    def _take_header(self, text: str) -> bool:
-        """Take a line that names columns; return whether it was one."""
+    def _read_header(self, text: str) -> bool:
+        """Read a line that names columns; return whether it was one."""
         names = column_names(text)
         if names is None:
             return False
         header = find_columns(names)
         if header is None:
-            # Numbers below a header of other columns are not ours, even if there are twelve.
+            # Numbers below a header of other columns are not readings, even if there are twelve.
             if self._header is None and len(names) >= N_CHANNELS:
                 self._headerless_allowed = False
             return False
@@ -381,7 +354,7 @@ class LineDecoder:
     def _unnumbered_frame(
         self, dialect: str, numbers: list[float], device_ms: int | None
     ) -> SensorFrame:
-        changed = self._speaks(dialect)
+        changed = self._set_dialect(dialect)
         self._count_line("frames")
         values = float32_row(numbers)
         frame = SensorFrame(
@@ -392,7 +365,7 @@ class LineDecoder:
 
 
 def _printable(line: bytes) -> str | None:
-    """Return the line as text, None if it holds bytes that text does not."""
+    """Return the line as text, None if it is not printable text."""
     try:
         text = line.decode()
     except UnicodeDecodeError:

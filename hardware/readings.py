@@ -1,7 +1,7 @@
-"""Ground floor: from a line's fields to twelve judged numbers.
+"""Ground floor: from the fields of a line to twelve numbers and their quality.
 
-May import the channel table, frames' `Quality` and numpy. The hot path of the decoder: every
-function here runs for every sample of every board. Knows nothing of dialects.
+May import the channel table, `Quality` and numpy. These functions run for every reading and are
+written for speed. Must know nothing of dialects.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HIGH = tuple(channel.high for channel in CHANNELS)
 _SATURATES_AT = tuple(
     math.inf if channel.saturates_at is None else channel.saturates_at for channel in CHANNELS
 )
-# As plain integers: converting an enumeration's member costs more than all the rest of judging.
+# As plain integers: converting members of an enumeration would take most of the time.
 _MISSING, _OUT_OF_RANGE, _SATURATED = (
     int(Quality.MISSING),
     int(Quality.OUT_OF_RANGE),
@@ -57,26 +57,17 @@ def parse_numbers(fields: Sequence[bytes]) -> list[float] | None:
     try:
         return list(map(float, fields))
     except ValueError:
-        numbers = []
-    for field in fields:
-        number = parse_number(field)
-        if number is None:
-            return None
-        numbers.append(number)
-    return numbers
+        numbers = [parse_number(field) for field in fields]
+    return None if None in numbers else [number for number in numbers if number is not None]
 
 
 def parse_number(field: bytes) -> float | None:
     """Return a field as a number, NaN where it is empty, None where it is not a number."""
     try:
-        number = float(field)
+        return float(field)
     except ValueError:
-        field = field.strip()
-        if not field:
-            return math.nan
-        # Arduino's Print writes 'ovf' for what does not fit its conversion: off the scale.
-        return math.inf if field == b"ovf" else None
-    return number
+        # Arduino's Print writes 'ovf' for a number that it cannot convert.
+        return {b"": math.nan, b"ovf": math.inf}.get(field.strip())
 
 
 def parse_uint32(field: bytes) -> int | None:
@@ -88,28 +79,18 @@ def parse_uint32(field: bytes) -> int | None:
 
 
 def range_quality(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return what each channel's number is worth by itself.
+    """Return the quality of float32[12] by each number alone, uint8[12], read-only.
 
-    Parameters
-    ----------
-    values: float32[12] in the channel table's order.
-
-    Returns
-    -------
-    uint8[12], read-only: OK, MISSING (NaN), SATURATED (at the channel's end of scale, or
-    infinite) or OUT_OF_RANGE.
+    It is OK, MISSING (NaN), SATURATED (at the channel's end of scale, or infinite) or OUT_OF_RANGE.
     """
     numbers = values.tolist()
     if all(map(le, _LOW, numbers)) and all(map(ge, _HIGH, numbers)):
         return _ALL_OK
-    verdict = bytearray(N_CHANNELS)
+    quality = bytearray(N_CHANNELS)
     for index, number in enumerate(numbers):
-        if not _LOW[index] <= number <= _HIGH[index]:
-            verdict[index] = _judge_unbelievable(number, _SATURATES_AT[index])
-    return np.frombuffer(bytes(verdict), np.uint8)
-
-
-def _judge_unbelievable(number: float, saturates_at: float) -> int:
-    if math.isnan(number):
-        return _MISSING
-    return _SATURATED if number >= saturates_at else _OUT_OF_RANGE
+        if math.isnan(number):
+            quality[index] = _MISSING
+        elif not _LOW[index] <= number <= _HIGH[index]:
+            saturated = number >= _SATURATES_AT[index]
+            quality[index] = _SATURATED if saturated else _OUT_OF_RANGE
+    return np.frombuffer(bytes(quality), np.uint8)

@@ -1,8 +1,8 @@
 """Ground floor: recordings of the board, read and written as CSV.
 
 May import the line protocol, frames, the channel table and numpy. Reading goes through
-`LineDecoder`, so that training, replay and a live port share one parser. Nothing here
-knows of models or of what a recording is labelled.
+`LineDecoder`, so that training, replay and a live port share one parser. Must know nothing of
+models or labels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 
 from hardware.channels import CHANNEL_NAMES
+from hardware.encoding import encode_csv, encode_csv_header
 from hardware.errors import ScentdError
 from hardware.frames import Quality, SensorFrame
-from hardware.protocol import LineCounts, LineDecoder, encode_csv, encode_csv_header
+from hardware.protocol import LineCounts, LineDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RATE_WITHOUT_TIMESTAMPS_HZ = 1.0
-"""The published single-substance recordings carry no time: one row per second."""
+"""The published single-substance recordings have no timestamps: one row per second."""
 
 COMPRESSED_SUFFIX = ".gz"
 
@@ -43,7 +44,7 @@ class RecordingError(ScentdError):
 
 
 class DiskRefusedError(RecordingError):
-    """The disk did not take a row: it is full, read-only or gone; `reason` is what it said."""
+    """The disk refused a row; `reason` is the operating system's."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -52,20 +53,20 @@ class DiskRefusedError(RecordingError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """A recording, whole.
+    """A whole recording.
 
     Attributes
     ----------
     path: the file it came from.
     values: float32[n, 12] in the channel table's order, exactly as sent; NaN where absent.
-    quality: uint8[n, 12] of `Quality`, as the decoder judged.
+    quality: uint8[n, 12] of `Quality`, as the decoder set it.
     timestamp_ms: int64[n], the recording's own clock, or None where any row lacks it.
     nominal_rate_hz: from the median step of the timestamps, else 1 Hz (the published layout).
-    counts: what the decoder met in the file.
+    counts: of the decoder.
     frame_seq: int64[n], the board's counter in a capture of our own dialect, else from 0.
     lost_before: int64[n], frames lost before each, -1 where the dialect cannot tell.
-    restarted: bool[n], whether the board started anew at this frame.
-    torn: whether the last line was cut short, as by a power cut, and is left out.
+    restarted: bool[n], whether the board restarted just before this frame.
+    torn: whether the last line is incomplete, as after a power cut, and left out.
     """
 
     path: Path
@@ -99,8 +100,8 @@ class Recording:
 def read_recording(path: Path) -> Recording:
     """Read a recording in any layout that the decoder knows, compressed (.gz) or not.
 
-    A recording that `RecordingWriter` wrote has whole lines only. If its last line has no end,
-    that line was torn: its last number may lack digits, so it is left out rather than believed.
+    If the last line of a recording that `RecordingWriter` wrote has no end, its last number may
+    lack digits, so that line is left out.
 
     Raises
     ------
@@ -111,7 +112,7 @@ def read_recording(path: Path) -> Recording:
 
 
 def read_recordings(paths: Sequence[Path]) -> Recording:
-    """Read the segments of one recording, in order, as the whole that they are.
+    """Read the segments of one recording, in order, as one recording.
 
     Raises
     ------
@@ -152,11 +153,14 @@ def _pieces(path: Path) -> Iterator[bytes]:
             "again from where it came, or replay the recording beside it."
         ) from error
     except OSError as error:
-        raise RecordingError(_cannot_open(path, error)) from error
+        raise RecordingError(
+            f"Expected a recording at {path}, but it cannot be read "
+            f"({error.strerror or error}). Check the path and its permissions."
+        ) from error
 
 
 def whole_lines_bytes(path: Path) -> int:
-    """Return how many bytes of a file are whole lines: up to its last line's end.
+    """Return how many bytes of a file are whole lines.
 
     Raises
     ------
@@ -202,7 +206,7 @@ def _assemble(
 
 
 def _rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:
-    """Return the rate of the median forward step; a median shrugs off pauses and clock jumps."""
+    """Return the rate of the median forward step, which pauses and clock jumps do not affect."""
     if timestamp_ms is None:
         return RATE_WITHOUT_TIMESTAMPS_HZ
     steps_ms = np.diff(timestamp_ms)
@@ -210,14 +214,6 @@ def _rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:
     if forward_ms.size == 0:
         return RATE_WITHOUT_TIMESTAMPS_HZ
     return 1000.0 / float(np.median(forward_ms))
-
-
-def _cannot_open(path: Path, error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return (
-        f"Expected a recording at {path}, but it cannot be read ({reason}). "
-        "Check the path and its permissions."
-    )
 
 
 def _why_no_frames(path: Path, first_bytes: bytes, counts: LineCounts) -> str:
@@ -238,22 +234,16 @@ def _why_no_frames(path: Path, first_bytes: bytes, counts: LineCounts) -> str:
 
 
 def _damage(counts: LineCounts) -> str:
-    kinds = {
-        "malformed": counts.malformed,
-        "checksum": counts.checksum,
-        "binary": counts.binary,
-        "overlong": counts.overlong,
-        "text": counts.text,
-    }
-    found = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
-    return found or "nothing follows it"
+    kinds = ("malformed", "checksum", "binary", "overlong", "text")
+    found = [f"{getattr(counts, kind)} {kind}" for kind in kinds if getattr(counts, kind)]
+    return ", ".join(found) or "nothing follows it"
 
 
 class RecordingWriter:
     """Write a recording: `timestamp_ms` and the twelve columns, whole lines only.
 
-    Each row is one write of the operating system, so a process that is killed leaves no half
-    line; a row that a full disk cuts short is taken back.
+    Each row is one write of the operating system, so a killed process leaves no incomplete line; a
+    row for which the disk has too little room is removed again.
 
     Parameters
     ----------
@@ -286,7 +276,7 @@ class RecordingWriter:
         try:
             self._append(_OWN_HEADER)
         except RecordingError:
-            # A block that is not entered is not left either.
+            # Without entering the block, `__exit__` is not called.
             self._close()
             if self._path is not None:
                 with suppress(OSError):
@@ -313,7 +303,7 @@ class RecordingWriter:
         return self._whole_bytes
 
     def fileno(self) -> int:
-        """Return the open file's descriptor, for whoever flushes it to the disk."""
+        """Return the open file's descriptor, to flush it to the disk."""
         return self._fd
 
     def write(self, t_ms: int, values: Sequence[float] | NDArray[np.float32]) -> None:
@@ -364,11 +354,11 @@ class RecordingWriter:
 
 
 def present_channels(recording: Recording) -> tuple[str, ...]:
-    """Return the channels that a recording has a number of anywhere."""
+    """Return the channels of which a recording has any number."""
     ever = (recording.quality != Quality.MISSING).any(axis=0)
     return tuple(name for name, there in zip(CHANNEL_NAMES, ever, strict=True) if there)
 
 
 def is_published(recording: Recording) -> bool:
-    """Whether this is one of the published layouts, which lie within one exposure, whole."""
+    """Whether this is one of the published layouts, which lie within one exposure."""
     return recording.timestamp_ms is None or len(present_channels(recording)) < len(CHANNEL_NAMES)

@@ -1,7 +1,7 @@
-"""Ground floor: which scentd this is. May import the standard library alone.
+"""Ground floor: the version of scentd. May import the standard library alone.
 
-`importlib.metadata` would say it as well, but brings the mail parser along: 3 MB of
-resident memory and 40 ms of the service's start.
+`importlib.metadata` would load the mail parser: 3 MB of resident memory and 40 ms of the service's
+start.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from daemon.mqtt.outbox import FILE_NAME, Message, Outbox
 from daemon.sandbox.broker import LOOPBACK, Mosquitto, mosquitto_program
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
-from hardware.protocol import LineDecoder, encode_scent
+from hardware.encoding import encode_scent
+from hardware.protocol import LineDecoder
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.signals import SyntheticSignal

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from daemon.system.signals import StopEvent
 from hardware.errors import UsageError
 from hardware.recording import read_recording
-from hardware.simulator.board import BoardReport, Dialect, SimulatedBoard
+from hardware.simulator.board import BoardReport, SimulatedBoard
+from hardware.simulator.board_firmware import Dialect
 from hardware.simulator.faults import describe_faults
 from hardware.simulator.other_rig import FIXED_RIG, OtherRig, OtherRigSignal, read_rig
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import ReplaySignal, SyntheticSignal
-from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, board_names, load_board
+from hardware.simulator.tables import BOARD_NAMES, MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
 
 if TYPE_CHECKING:
     from hardware.command_line import Subparsers
@@ -75,7 +76,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--board",
-        choices=board_names(),
+        choices=BOARD_NAMES,
         help=(
             "fingerprints of the 50 substances at 1 Hz, or of the mixture recordings "
             f"(the default from {_MIXTURE_RATE_HZ:g} Hz on)"
@@ -177,7 +178,7 @@ def _summary(report: BoardReport) -> str:
 
 def _known_substances() -> str:
     return "\n".join(
-        f"{name}: {', '.join((AIR, *load_board(name).substances))}" for name in board_names()
+        f"{name}: {', '.join((AIR, *load_board(name).substances))}" for name in BOARD_NAMES
     )
 
 

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hardware.encoding import encode_csv_header
 from hardware.files import sync_folder
-from hardware.protocol import encode_csv_header
 from hardware.recording import COMPRESSED_SUFFIX, whole_lines_bytes
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Simulator: what can go wrong with a board, as text becomes a schedule.
+"""Simulator: schedules of faults of a board, and their text form.
 
-Pure: knows the channel table and the error tree. How a fault is acted out lies in `board`.
+May import the channel table and errors. Pure; `board` and `board_firmware` apply the faults.
 
 A fault is ``KIND[:CHANNEL]@START[:DURATION]``, in seconds of the board's time since it was
 plugged in: ``unplug@30:5``, ``garbage@10``, ``stuck:VOC@40:20``.
@@ -17,7 +17,7 @@ from hardware.errors import UsageError
 
 
 class FaultKind(Enum):
-    """Everything that can be made to go wrong; the value is its name in a schedule."""
+    """Kinds of faults; the value is the name in a schedule."""
 
     UNPLUG = "unplug"
     GARBAGE = "garbage"
@@ -38,12 +38,15 @@ class FaultKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Traits:
-    """How a kind is written: whether it names a channel, and what it lasts without a number."""
+    """How a kind is written: whether it names a channel, and its default duration."""
 
     meaning: str
     duration_s: float
     needs_channel: bool = False
-    momentary: bool = False
+
+    @property
+    def momentary(self) -> bool:
+        return self.duration_s == 0
 
 
 _TRAITS: dict[FaultKind, _Traits] = {
@@ -59,9 +62,9 @@ _TRAITS: dict[FaultKind, _Traits] = {
     FaultKind.UINT32: _Traits("a channel reads 4294967295", 5, needs_channel=True),
     FaultKind.JITTER: _Traits("readings come up to half a period early or late", 30),
     FaultKind.PAUSE: _Traits("the board hangs and sends nothing", 5),
-    FaultKind.CLOCK_JUMP: _Traits("the device clock leaps an hour ahead", 0, momentary=True),
-    FaultKind.CLOCK_WRAP: _Traits("the device clock wraps at 2**32 ms", 0, momentary=True),
-    FaultKind.REBOOT: _Traits("the board starts anew, banner and all", 0, momentary=True),
+    FaultKind.CLOCK_JUMP: _Traits("the device clock leaps an hour ahead", 0),
+    FaultKind.CLOCK_WRAP: _Traits("the device clock wraps at 2**32 ms", 0),
+    FaultKind.REBOOT: _Traits("the board starts anew, banner and all", 0),
 }
 
 _EXAMPLE = "unplug@30:5,garbage@10,stuck:VOC@40:20"
@@ -69,14 +72,14 @@ _EXAMPLE = "unplug@30:5,garbage@10,stuck:VOC@40:20"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong.
+    """One fault.
 
     Attributes
     ----------
-    kind: what goes wrong.
+    kind: its kind.
     start_s: board time at which it begins.
-    duration_s: how long it lasts; 0 for what happens in a moment.
-    channel: index in the channel table, None for what strikes the whole board.
+    duration_s: how long it lasts; 0 for a momentary fault.
+    channel: index in the channel table, None for a fault of the whole board.
     """
 
     kind: FaultKind
@@ -89,19 +92,15 @@ class Fault:
         """Board time at which it is over."""
         return self.start_s + self.duration_s
 
-    def active(self, now_s: float) -> bool:
-        """Whether it is going on at board time `now_s`."""
-        return self.start_s <= now_s < self.end_s
-
     def __str__(self) -> str:
-        """Write the fault as a schedule does, so that it reads back as the same value."""
+        """Return the text form, which parses back to the same value."""
         where = "" if self.channel is None else f":{CHANNEL_NAMES[self.channel]}"
         lasts = "" if _TRAITS[self.kind].momentary else f":{self.duration_s!r}"
         return f"{self.kind.value}{where}@{self.start_s!r}{lasts}"
 
 
 def describe_faults() -> str:
-    """Return one line per kind of fault: how it is written, what it does, how long it lasts."""
+    """Return one line per kind of fault: its spelling, its effect and its duration."""
     lines = []
     for kind, traits in _TRAITS.items():
         spelling = f"{kind.value}:CHANNEL" if traits.needs_channel else kind.value

@@ -1,23 +1,22 @@
 """Simulator: the readings of one board as another board would have sent them.
 
-May import the channel table, this package's tables and signals, numpy and yaml. Pure, seeded,
-no clock and no port: readings go in and readings come out, whole recordings or row by row. The
-second rig that calibration is tested and shown on; a test bench, so it knows the truth and
-calibration never reads it.
+May import the channel table, this package's tables and signals, numpy and yaml. Pure and seeded: no
+clock and no port. It is the second rig on which calibration is tested and shown; calibration must
+never read its figures.
 
-What is modelled, per gas channel, on the logarithm of the part's conductance s = ln(RL / Rs):
+Modelled per gas channel, on the logarithm of the part's conductance s = ln(RL / Rs):
 
-- the part's own resistance in clean air (`r0`) and its load resistor (`gain`) shift it;
+- the part's own resistance in clean air (`r0`) and its load resistor (`gain`) shift s;
 - its sensitivity (`gamma`), the exponent of the power law G = G0 (1 + a c)^beta (Clifford &
-  Tuma, Sensors and Actuators 3, 1982), scales what a gas does, around clean air;
-- humidity beyond the room's usual one shifts it (`humidity`), and so does slow ageing and
+  Tuma, Sensors and Actuators 3, 1982), scales the change by a gas, around clean air;
+- humidity beyond the room's usual one shifts s (`humidity`), and so does slow ageing and
   poisoning (`drift`), a random walk;
-- the housing and the film's thickness delay it: first order, `response_s` later than before;
+- the housing and the film's thickness delay it by a first-order lag of `response_s`;
 - the converter's zero (`offset`) is added to the divider's voltage, and the result is rounded
   as the board sends it: whole counts, whole ppm, two decimals of a kOhm. The MQ parts' ppm are
-  the firmware's arithmetic a (Rs / R0)^b on top, which triples what happens to a conductance.
+  the firmware's a (Rs / R0)^b on top, about the third power of the conductance.
 
-What a part cannot send is kept as it was: missing, saturated or out of range stays so.
+Readings that are missing, saturated or out of range stay as they are.
 """
 
 from __future__ import annotations
@@ -52,10 +51,24 @@ USUAL_HUMIDITY = 28.5
 
 _MQ_LOAD_KOHM = 10.0
 
-_ENVIRONMENT = ("Temperature", "Pressure", "Humidity")
-
 _KOHM_FLOOR = 0.01
-"""The least that two decimals can say of a gas resistance that is there."""
+"""The smallest gas resistance above zero that two decimals can express."""
+
+_ENVIRONMENT = ("Temperature", "Pressure", "Humidity")
+_ENVIRONMENT_COLUMNS = [channel_index(name) for name in _ENVIRONMENT]
+_ENVIRONMENT_SPREAD = (1.0, 1.0, 3.0)
+"""degC, hPa and %RH: the accuracy in the BME680's datasheet (BST-BME680-DS001)."""
+
+_GAS = list(GAS_SENSORS)
+_HUMIDITY = channel_index("Humidity")
+_RESISTANCE = channel_index("Gas_Resistance")
+_NAMES = tuple(CHANNEL_NAMES[index] for index in GAS_SENSORS)
+_IS_GROVE = np.array([CHANNELS[index].part is Part.GROVE for index in GAS_SENSORS])
+_IS_MQ = np.array([CHANNELS[index].part is Part.MQ for index in GAS_SENSORS])
+_MQ_MOST_PPM = CHANNELS[channel_index("LPG")].high
+_CURVES = [MQ_CURVES.get(name, MqCurve(1.0, -1.0, 1.0, 1.0)) for name in _NAMES]
+_MQ_A, _MQ_SLOPE, _MQ_R0_KOHM = np.array([(one.a, -one.b, one.r0_kohm) for one in _CURVES]).T
+"""a, minus b and R0 in kOhm of ppm = a (Rs / R0)^b, each float64[8]."""
 
 
 class OtherRigError(ScentdError):
@@ -68,12 +81,12 @@ class OtherPart:
 
     Attributes
     ----------
-    gain: factor on the conductance as measured: the load resistor over the training rig's.
+    gain: factor on the measured conductance: the load resistor over the training rig's.
     r0: factor on the part's resistance in clean air.
     gamma: factor on its sensitivity: on every change of ln conductance from clean air.
-    response_s: seconds of a first-order lag on top of the training rig's own.
-    humidity: change of ln conductance per 10 %RH above `USUAL_HUMIDITY`, on top likewise.
-    drift: standard deviation of the walk of ln conductance after one hour.
+    response_s: seconds of a first-order lag in addition to the training rig's own.
+    humidity: additional change of ln conductance per 10 %RH above `USUAL_HUMIDITY`.
+    drift: standard deviation of the random walk of ln conductance after one hour.
     offset: of the converter, as a share of its full scale; a BME680 has none.
     """
 
@@ -99,32 +112,18 @@ class OtherPart:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    """How far parts of one type differ: standard deviations of what `OtherRig.random` draws.
-
-    The makers leave their parts much room: an MQ-135's resistance lies within 30 to 200 kOhm and
-    its slope anywhere below 0.65 (Winsen's sheet), the MEMS parts' clean-air resistances differ
-    tenfold and their sensitivities are only bounded from below. The spreads keep within that.
-    """
-
-    gain: float
-    r0: float
-    gamma: float
-    response_s: float
-    humidity: float
-    drift: float
-    offset: float
-
-
-_SPREADS: dict[Part, _Spread] = {
-    Part.GROVE: _Spread(0.2, 0.35, 0.3, 8.0, 0.02, 0.01, 0.004),
-    # Their curve's exponent is 2 to 3, so that a third of r0 is a factor of two in ppm.
-    Part.MQ: _Spread(0.1, 0.2, 0.3, 8.0, 0.02, 0.01, 0.003),
-    Part.BME_GAS: _Spread(0.0, 0.35, 0.3, 8.0, 0.02, 0.01, 0.0),
+_SPREADS: dict[Part, tuple[float, ...]] = {
+    # gain, r0, gamma, response_s, humidity, drift, offset
+    Part.GROVE: (0.2, 0.35, 0.3, 8.0, 0.02, 0.01, 0.004),
+    # The curve's exponent is 2 to 3, so that a third of r0 is a factor of two in ppm.
+    Part.MQ: (0.1, 0.2, 0.3, 8.0, 0.02, 0.01, 0.003),
+    Part.BME_GAS: (0.0, 0.35, 0.3, 8.0, 0.02, 0.01, 0.0),
 }
-_ENVIRONMENT_SPREAD: Mapping[str, float] = {"Temperature": 1.0, "Pressure": 1.0, "Humidity": 3.0}
-"""degC, hPa and %RH: the accuracy that the BME680's data sheet (BST-BME680-DS001) promises."""
+"""Standard deviations of what `OtherRig.random` draws, of factors in their logarithm.
+
+The datasheets allow more: an MQ-135's resistance lies within 30 to 200 kOhm and its slope anywhere
+below 0.65 (Winsen), the MEMS parts' clean-air resistances differ tenfold and their sensitivities
+are only bounded from below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +134,13 @@ class OtherRig:
     ----------
     name: for people and files.
     parts: one per gas channel, in the order of `GAS_SENSORS`.
-    environment: what the BME680 reads more: degC, hPa, %RH.
+    environment: offsets of the BME680's readings: degC, hPa, %RH.
     seed: of the drift.
     """
 
     name: str
     parts: tuple[OtherPart, ...] = (OtherPart(),) * N_GAS
-    environment: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    environment: tuple[float, ...] = (0.0, 0.0, 0.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -153,23 +152,23 @@ class OtherRig:
 
     @classmethod
     def random(cls, seed: int, strength: float = 1.0) -> OtherRig:
-        """Draw a rig by chance.
+        """Draw a random rig.
 
         Parameters
         ----------
-        seed: the same seed is the same rig.
+        seed: the same seed gives the same rig.
         strength: factor on all differences; 0 is the training rig, 1 two boards of one batch
-            of parts at the makers' word.
+            of parts by their datasheets.
         """
         if not 0 <= strength < np.inf:
             raise UsageError(f"A rig's strength must not be negative, got {strength:g}.")
         rng = np.random.default_rng(seed)
         parts = tuple(_random_part(CHANNELS[index].part, rng, strength) for index in GAS_SENSORS)
-        temperature, pressure, humidity = (
-            round(float(strength * _ENVIRONMENT_SPREAD[name] * rng.standard_normal()), 2)
-            for name in _ENVIRONMENT
+        environment = tuple(
+            round(float(strength * spread * rng.standard_normal()), 2)
+            for spread in _ENVIRONMENT_SPREAD
         )
-        return cls(f"drawn-{seed}", parts, (temperature, pressure, humidity), seed)
+        return cls(f"drawn-{seed}", parts, environment, seed)
 
     def transform(
         self, values: NDArray[np.float32], rate_hz: float, *, drift_seed: int | None = None
@@ -180,8 +179,7 @@ class OtherRig:
         ----------
         values: float32[n, 12], as the training rig sent them; NaN where unusable stays NaN.
         rate_hz: readings per second.
-        drift_seed: of the random walk of the drift; None derives one from the recording, by its
-            readings.
+        drift_seed: of the random walk of the drift; None derives one from the readings.
 
         Returns
         -------
@@ -193,59 +191,45 @@ class OtherRig:
 
 
 def _random_part(part: Part, rng: np.random.Generator, strength: float) -> OtherPart:
-    spread = _SPREADS[part]
-    draws = strength * rng.standard_normal(6)
+    gain, r0, gamma, response_s, humidity, drift, offset = _SPREADS[part]
+    draws = (strength * rng.standard_normal(6)).tolist()
     return OtherPart(
-        gain=round(float(np.exp(spread.gain * draws[0])), 4),
-        r0=round(float(np.exp(spread.r0 * draws[1])), 4),
-        gamma=round(float(np.exp(spread.gamma * draws[2])), 4),
-        response_s=round(float(spread.response_s * abs(draws[3])), 2),
-        humidity=round(float(spread.humidity * draws[4]), 4),
-        drift=round(strength * spread.drift, 4),
-        offset=round(float(spread.offset * draws[5]), 5),
+        gain=round(float(np.exp(gain * draws[0])), 4),
+        r0=round(float(np.exp(r0 * draws[1])), 4),
+        gamma=round(float(np.exp(gamma * draws[2])), 4),
+        response_s=round(response_s * abs(draws[3]), 2),
+        humidity=round(humidity * draws[4], 4),
+        drift=round(strength * drift, 4),
+        offset=round(offset * draws[5], 5),
     )
 
 
 FIXED_RIG = OtherRig(
     "fixed",
-    (
-        OtherPart(
-            gain=1.0, r0=0.75, gamma=0.8, response_s=1.0, humidity=0.02, drift=0.01, offset=0.004
-        ),
-        OtherPart(
-            gain=1.15, r0=0.80, gamma=1.25, response_s=0.6, humidity=0.01, drift=0.01, offset=-0.003
-        ),
-        OtherPart(
-            gain=0.85, r0=1.30, gamma=0.8, response_s=1.2, humidity=0.02, drift=0.01, offset=0.003
-        ),
-        OtherPart(
-            gain=0.95,
-            r0=1.45,
-            gamma=1.2,
-            response_s=1.5,
-            humidity=-0.01,
-            drift=0.01,
-            offset=-0.004,
-        ),
-        OtherPart(
-            gain=1.1, r0=0.85, gamma=1.15, response_s=1.0, humidity=0.02, drift=0.01, offset=0.003
-        ),
-        OtherPart(
-            gain=0.95, r0=1.1, gamma=0.85, response_s=1.2, humidity=0.02, drift=0.01, offset=-0.002
-        ),
-        OtherPart(gain=1.0, r0=1.05, gamma=1.1, response_s=1.0, humidity=0.01, drift=0.01),
-        OtherPart(gain=1.0, r0=1.4, gamma=0.85, response_s=0.8, humidity=0.03, drift=0.01),
+    tuple(
+        OtherPart(*figures)
+        for figures in (
+            # gain, r0, gamma, response_s, humidity, drift, offset
+            (1.0, 0.75, 0.8, 1.0, 0.02, 0.01, 0.004),
+            (1.15, 0.80, 1.25, 0.6, 0.01, 0.01, -0.003),
+            (0.85, 1.30, 0.8, 1.2, 0.02, 0.01, 0.003),
+            (0.95, 1.45, 1.2, 1.5, -0.01, 0.01, -0.004),
+            (1.1, 0.85, 1.15, 1.0, 0.02, 0.01, 0.003),
+            (0.95, 1.1, 0.85, 1.2, 0.02, 0.01, -0.002),
+            (1.0, 1.05, 1.1, 1.0, 0.01, 0.01, 0.0),
+            (1.0, 1.4, 0.85, 0.8, 0.03, 0.01, 0.0),
+        )
     ),
     (1.2, -0.8, 3.0),
     seed=4,
 )
-"""The one skewed rig that figures are of: resistances, sensitivities and housings as far apart as
-those of two boards from different batches of parts, all well within what the makers' sheets let
-pass (see `_SPREADS`). It leaves the folds' networks less than 0.6 of their accuracy."""
+"""The rig on which this project's figures were measured: resistances, sensitivities and housings
+differ as those of two boards from different batches of parts, well within the datasheets (see
+`_SPREADS`). The folds' networks keep less than 0.6 of their accuracy on it."""
 
 
 class OtherRigSignal:
-    """A signal as another rig would send it: what `scentd simulate --rig` plays.
+    """A signal as another rig would send it, as `scentd simulate --rig` plays it.
 
     Parameters
     ----------
@@ -266,7 +250,7 @@ class OtherRigSignal:
 
 
 class _RigState:
-    """A rig listening: the state that its lags and its drift keep from reading to reading."""
+    """The lags and the drift that a rig carries from reading to reading."""
 
     def __init__(self, rig: OtherRig, dt_s: float, drift_seed: int) -> None:
         columns = np.array([dataclasses.astuple(part) for part in rig.parts]).T
@@ -275,50 +259,50 @@ class _RigState:
         self._environment = np.array(rig.environment)
         with np.errstate(divide="ignore"):
             self._follow = np.where(response_s > 0, -np.expm1(-dt_s / response_s), 1.0)
-        self._kick = drift * np.sqrt(dt_s / 3600.0)
+        self._drift_step = drift * np.sqrt(dt_s / 3600.0)
         self._rng = np.random.default_rng([rig.seed, drift_seed])
-        self._air = _ln_conductance_in_air()
+        clean_air = load_board().clean_air
+        self._air = np.where(_IS_MQ, _mq_ln_conductance(clean_air), clean_air)
         self._level = np.full(N_GAS, np.nan)
-        self._walk = np.zeros(N_GAS)
+        self._drift = np.zeros(N_GAS)
         self._humid = 0.0
 
     def transform(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the next readings, float32[n, 12], as this rig sends them."""
-        heard = values.astype(np.float64)
-        gases = heard[:, _GAS]
+        sent = values.astype(np.float64)
+        gases = sent[:, _GAS]
         usable = _usable(gases, _GAS)
         signal = _ln_conductance(np.where(usable, gases, 1.0))
         target = self._air + self._shift + self._gamma * (signal - self._air)
-        target += self._humidity * self._humid_tens(heard)[:, np.newaxis]
-        signal = self._lagged(np.where(usable, target, np.nan)) + self._walked(len(values))
-        heard[:, _GAS] = np.where(usable, _readings(signal, self._offset), gases)
-        self._move_environment(heard)
-        return heard.astype(np.float32)
+        target += self._humidity * self._tens_of_humidity(sent)[:, np.newaxis]
+        signal = self._lagged(np.where(usable, target, np.nan)) + self._drifts(len(values))
+        sent[:, _GAS] = np.where(usable, _readings(signal, self._offset), gases)
+        self._shift_environment(sent)
+        return sent.astype(np.float32)
 
-    def _lagged(self, target: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Follow the targets, float64[n, 8], at each channel's pace; over NaN nothing moves."""
-        lagged = np.empty_like(target)
+    def _lagged(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Follow the targets, float64[n, 8], by each channel's lag; NaN leaves the level."""
+        lagged = np.empty_like(targets)
         level = self._level
-        for row, aim in enumerate(target):
-            # What comes after nothing is where the sensor has been all along.
-            moved = level + self._follow * (aim - level)
-            level = np.where(np.isnan(aim), level, np.where(np.isnan(level), aim, moved))
+        for row, target in enumerate(targets):
+            # The first target is where the sensor has been all along.
+            moved = level + self._follow * (target - level)
+            level = np.where(np.isnan(target), level, np.where(np.isnan(level), target, moved))
             lagged[row] = level
         self._level = level
         return lagged
 
-    def _walked(self, rows: int) -> NDArray[np.float64]:
-        """Return the next steps of the drift's walk, float64[n, 8]."""
-        kicks = self._kick * self._rng.standard_normal((rows, N_GAS))
-        walk = np.cumsum(np.concatenate([self._walk[np.newaxis], kicks]), axis=0)[1:]
-        if rows:
-            self._walk = walk[-1]
-        return walk
+    def _drifts(self, rows: int) -> NDArray[np.float64]:
+        """Return the next steps of the drift's random walk, float64[n, 8]."""
+        steps = self._drift_step * self._rng.standard_normal((rows, N_GAS))
+        walk = np.cumsum(np.concatenate([self._drift[np.newaxis], steps]), axis=0)
+        self._drift = walk[-1]
+        return walk[1:]
 
-    def _humid_tens(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the departure from the usual humidity, float64[n], in tens of %RH.
+    def _tens_of_humidity(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the difference to the usual humidity, float64[n], in tens of %RH.
 
-        A BME680 that hangs or is missing says nothing of the air; the last reading holds.
+        Where a BME680 hangs or is missing, its last reading holds.
         """
         tens = (values[:, _HUMIDITY] - USUAL_HUMIDITY) / 10.0
         known = _usable(values[:, [_HUMIDITY, _RESISTANCE]], [_HUMIDITY, _RESISTANCE]).all(axis=1)
@@ -328,44 +312,41 @@ class _RigState:
             self._humid = float(tens[-1])
         return tens
 
-    def _move_environment(self, heard: NDArray[np.float64]) -> None:
-        columns = [channel_index(name) for name in _ENVIRONMENT]
+    def _shift_environment(self, values: NDArray[np.float64]) -> None:
         # A hung part repeats its row on any rig.
-        alive = _usable(heard[:, [_RESISTANCE]], [_RESISTANCE])
-        moved = np.round(heard[:, columns] + self._environment, 2)
-        low = [CHANNELS[column].low for column in columns]
-        high = [CHANNELS[column].high for column in columns]
-        heard[:, columns] = np.where(alive, np.clip(moved, low, high), heard[:, columns])
+        working = _usable(values[:, [_RESISTANCE]], [_RESISTANCE])
+        before = values[:, _ENVIRONMENT_COLUMNS]
+        low, high = _range(_ENVIRONMENT_COLUMNS)
+        shifted = np.clip(np.round(before + self._environment, 2), low, high)
+        values[:, _ENVIRONMENT_COLUMNS] = np.where(working, shifted, before)
 
 
-_GAS = list(GAS_SENSORS)
-_HUMIDITY = channel_index("Humidity")
-_RESISTANCE = channel_index("Gas_Resistance")
-_PARTS = tuple(CHANNELS[index].part for index in GAS_SENSORS)
-_NAMES = tuple(CHANNEL_NAMES[index] for index in GAS_SENSORS)
-_IS_GROVE = np.array([part is Part.GROVE for part in _PARTS])
-_IS_MQ = np.array([part is Part.MQ for part in _PARTS])
-_NO_CURVE = MqCurve(1.0, -1.0, 1.0, 1.0)
-_MQ = [MQ_CURVES.get(name, _NO_CURVE) for name in _NAMES]
-_CURVES = np.array([(curve.a, -curve.b, curve.r0_kohm) for curve in _MQ]).T
-"""a, minus b and R0 in kOhm of ppm = a (Rs / R0)^b, float64[3, 8]."""
+def _range(columns: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lowest and highest plausible value of those columns."""
+    low, high = np.array([(CHANNELS[column].low, CHANNELS[column].high) for column in columns]).T
+    return low, high
 
 
 def _usable(values: NDArray[np.float64], columns: list[int]) -> NDArray[np.bool_]:
-    """Tell which readings of those columns are measurements, bool like `values`."""
-    low = np.array([CHANNELS[column].low for column in columns])
-    high = np.array([CHANNELS[column].high for column in columns])
+    """Return which readings of those columns are measurements, bool like `values`."""
+    low, high = _range(columns)
     with np.errstate(invalid="ignore"):
         usable: NDArray[np.bool_] = (values >= low) & (values <= high)
     return usable
 
 
+def _mq_ln_conductance(ln_ppm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ln(RL / Rs) of ln ppm [..., 8]; only the MQ parts' columns have a meaning."""
+    signal: NDArray[np.float64] = (
+        np.log(_MQ_LOAD_KOHM / _MQ_R0_KOHM) + (ln_ppm - np.log(_MQ_A)) / _MQ_SLOPE
+    )
+    return signal
+
+
 def _ln_conductance(readings: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ln(RL / Rs), float64[n, 8]; of the BME680, which has no divider, -ln kOhm."""
     counts = np.clip(readings, 1.0, GROVE_FULL_SCALE - 1.0)
-    a, slope, r0_kohm = _CURVES
-    ln_ppm = np.log(np.maximum(readings, LEAST_PPM))
-    from_mq = np.log(_MQ_LOAD_KOHM / r0_kohm) + (ln_ppm - np.log(a)) / slope
+    from_mq = _mq_ln_conductance(np.log(np.maximum(readings, LEAST_PPM)))
     from_grove = np.log(counts / (GROVE_FULL_SCALE - counts))
     from_bme = -np.log(np.maximum(readings, _KOHM_FLOOR))
     return np.where(_IS_GROVE, from_grove, np.where(_IS_MQ, from_mq, from_bme))
@@ -379,26 +360,14 @@ def _readings(
     share = 1.0 / (1.0 + np.exp(-ln_conductance)) + offset
     counts = np.clip(np.rint(GROVE_FULL_SCALE * share), 1.0, GROVE_FULL_SCALE - 1.0)
     share = np.clip(share, 1.0 / 4096.0, 4095.0 / 4096.0)
-    a, slope, r0_kohm = _CURVES
-    ratio_kohm = _MQ_LOAD_KOHM * (1.0 / share - 1.0) / r0_kohm
-    ppm = np.clip(np.rint(a * ratio_kohm**-slope), 0.0, CHANNELS[_GAS[_MQ_FIRST]].high)
+    rs_over_r0 = _MQ_LOAD_KOHM * (1.0 / share - 1.0) / _MQ_R0_KOHM
+    ppm = np.clip(np.rint(_MQ_A * rs_over_r0**-_MQ_SLOPE), 0.0, _MQ_MOST_PPM)
     kilohm = np.maximum(np.round(np.exp(-ln_conductance), 2), _KOHM_FLOOR)
     return np.where(_IS_GROVE, counts, np.where(_IS_MQ, ppm, kilohm))
 
 
-_MQ_FIRST = int(np.flatnonzero(_IS_MQ)[0])
-
-
-def _ln_conductance_in_air() -> NDArray[np.float64]:
-    """Return the training rig's ln(RL / Rs) in clean air, float64[8]."""
-    clean = load_board().clean_air
-    a, slope, r0_kohm = _CURVES
-    from_mq = np.log(_MQ_LOAD_KOHM / r0_kohm) + (clean - np.log(a)) / slope
-    return np.where(_IS_MQ, from_mq, clean)
-
-
 def write_rig(rig: OtherRig, path: Path) -> None:
-    """Write a rig as YAML, every figure of every part.
+    """Write a rig as YAML.
 
     Raises
     ------
@@ -424,17 +393,17 @@ def write_rig(rig: OtherRig, path: Path) -> None:
 
 
 def read_rig(path: Path) -> OtherRig:
-    """Read a rig from YAML; what a channel leaves out is as on the training rig.
+    """Read a rig from YAML; missing figures are those of the training rig.
 
     Raises
     ------
-    OtherRigError: no such file, no YAML, an unknown key, or a figure that is none.
+    OtherRigError: no such file, no YAML, an unknown key, or an invalid figure.
     """
     try:
         file = YamlMapping(path.read_bytes()).build(_RigFile)
         parts = tuple(file.channels.get(name, OtherPart()) for name in _NAMES)
-        temperature, pressure, humidity = (file.environment.get(name, 0.0) for name in _ENVIRONMENT)
-        return OtherRig(file.name, parts, (temperature, pressure, humidity), file.seed)
+        environment = tuple(file.environment.get(name, 0.0) for name in _ENVIRONMENT)
+        return OtherRig(file.name, parts, environment, file.seed)
     except OSError as error:
         raise OtherRigError(
             f"Expected another rig's description (YAML) in {path}, which cannot be read: {error}. "
@@ -444,16 +413,14 @@ def read_rig(path: Path) -> OtherRig:
         raise OtherRigError(
             f"{path} describes no rig: {error} It needs `version: {FORMAT_VERSION}` and under "
             f"`channels` some of {', '.join(_NAMES)}, each with some of "
-            f"{', '.join(_FIGURES)}; docs/simulator.md shows one."
+            f"{', '.join(item.name for item in dataclasses.fields(OtherPart))}; "
+            "docs/simulator.md shows one."
         ) from error
-
-
-_FIGURES = tuple(item.name for item in dataclasses.fields(OtherPart))
 
 
 @dataclass(frozen=True, slots=True)
 class _RigFile:
-    """A rig's file; what it leaves out is as on the training rig."""
+    """A rig's file."""
 
     version: int
     name: str = "other"

@@ -1,18 +1,18 @@
 """Simulator: the physics of metal-oxide sensors in changing air. Pure, seeded by its caller.
 
-May import the channel table, this package's tables and numpy. Knows no scenario, no clock and
-no port: every function and object takes time steps in seconds and returns arrays.
+May import the channel table, this package's tables and numpy. Must know no scenario, clock or
+port: every function and object takes time steps in seconds and returns arrays.
 
-What is modelled, and after whom:
+Modelled:
 
 - conductance is a power law of concentration, G = G0 (1 + a c)^beta, and in a mixture the
   effective concentrations add up before the power (Clifford & Tuma, Sensors and Actuators 3,
   1982); gases that oxidise lower it in the same way;
 - a sensor follows its gas with a first-order lag, quicker when the gas comes than when it goes
   (adsorption against desorption), each channel with its own times;
-- under a steady gas the oxide keeps relaxing over minutes, as fitted per recording;
-- air is never still: what a nose sees is a plume whose eddies reach all sensors at once, so
-  fluctuations are correlated between channels and smooth on the sensor's own time scale;
+- under a steady gas the oxide relaxes over minutes, as fitted per recording;
+- air moves: the eddies of a plume reach all sensors at once, so fluctuations are correlated
+  between channels and smooth on the sensor's own time scale;
 - the baseline drifts over hours, and humidity raises the conductance a little.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hardware.simulator.tables import BoardModel, Fingerprint
 
 _MAX_LOG_DOSE = 60.0
-"""exp(60) is beyond any sensor's range and still far from overflow."""
+"""exp(60) is beyond any sensor's range and far from overflow."""
 
 _RELAXATION_TIMES_S = np.array(RELAXATION_TIMES_S)
 _GAS = np.array(GAS_SENSORS)
@@ -69,7 +69,7 @@ def mixed_response(
     reducing = np.zeros_like(exponent)
     oxidising = np.zeros_like(exponent)
     for response, concentration in zip(responses, concentrations, strict=True):
-        # The dose is 'a' of the power law: what makes (1 + a)^beta the response at c = 1.
+        # 'a' of the power law, by which (1 + a)^beta is the response at c = 1, times c.
         dose = concentration * np.expm1(np.minimum(np.abs(response) / exponent, _MAX_LOG_DOSE))
         reducing += np.where(response > 0, dose, 0.0)
         oxidising += np.where(response < 0, dose, 0.0)
@@ -78,11 +78,11 @@ def mixed_response(
 
 
 class LaggedSensors:
-    """Eight first-order sensors: they follow a target, rising and recovering at their own pace.
+    """Eight first-order sensors that follow a target with their own time constants.
 
     Parameters
     ----------
-    start: float64[8], where they begin.
+    start: float64[8], initial levels.
     recovery_s: float64[8], time constant towards clean air.
     """
 
@@ -95,7 +95,7 @@ class LaggedSensors:
     def step(
         self, target: NDArray[np.float64], rise_s: NDArray[np.float64], dt_s: float
     ) -> NDArray[np.float64]:
-        """Move on by `dt_s` and return the new levels; never past the target."""
+        """Advance by `dt_s` and return the new levels; never past the target."""
         leaving_air = np.abs(target) >= np.abs(self.level)
         tau_s = np.where(leaving_air, rise_s, self._recovery_s)
         self.level = self.level + (target - self.level) * -np.expm1(-dt_s / tau_s)
@@ -105,9 +105,9 @@ class LaggedSensors:
 class SmoothNoise:
     """Independent unit-variance processes with the autocorrelation (1 + h/tau) exp(-h/tau).
 
-    An eddy seen through a sensor: white forcing through two first-order lags of the same time.
-    The plain first-order (Ornstein-Uhlenbeck) process is too rough: real readings move smoothly
-    from one second to the next, and the windows of lag differences show it.
+    An eddy through a sensor: white noise through two first-order lags of the same time. A plain
+    first-order (Ornstein-Uhlenbeck) process is rougher than real readings, which windows of lag
+    differences show.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class SmoothNoise:
         ) * rng.standard_normal(self._shape)
 
     def step(self) -> NDArray[np.float64]:
-        """Move on and return float64[bands, width]."""
+        """Advance one step and return float64[bands, width]."""
         forcing = self._scale * self._rng.standard_normal(self._shape)
         following: NDArray[np.float64] = (
             2 * self._decay * self.now - self._decay**2 * self._last + forcing
@@ -149,7 +149,7 @@ class SmoothNoise:
 
 
 class SlowWander:
-    """Ornstein-Uhlenbeck processes for what wanders over minutes to hours: drift and weather.
+    """Ornstein-Uhlenbeck processes for what changes over minutes to hours: drift and weather.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class SlowWander:
     rng: the only source of randomness; the processes begin at zero.
     """
 
-    __slots__ = ("_decay", "_kick", "_rng", "now")
+    __slots__ = ("_decay", "_rng", "_step_size", "now")
 
     def __init__(
         self,
@@ -170,12 +170,14 @@ class SlowWander:
     ) -> None:
         self._rng = rng
         self._decay = np.exp(-dt_s / times_s)
-        self._kick = spread * np.sqrt(1 - self._decay**2)
+        self._step_size = spread * np.sqrt(1 - self._decay**2)
         self.now: NDArray[np.float64] = np.zeros(len(spread))
 
     def step(self) -> NDArray[np.float64]:
-        """Move on and return float64[n]."""
-        self.now = self._decay * self.now + self._kick * self._rng.standard_normal(len(self._kick))
+        """Advance one step and return float64[n]."""
+        self.now = self._decay * self.now + self._step_size * self._rng.standard_normal(
+            len(self._step_size)
+        )
         return self.now
 
 
@@ -186,9 +188,9 @@ def mixed_loadings(
 
     Parameters
     ----------
-    board: where each substance's own loadings come from.
-    names: what is in the air.
-    weights: of each, in any unit; only their proportions matter.
+    board: with each substance's own loadings.
+    names: substances in the air.
+    weights: of each; only their proportions matter.
     """
     if len(names) == 1:
         return board.loadings[names[0]]
@@ -196,7 +198,7 @@ def mixed_loadings(
     stacked = np.stack([board.loadings[name] for name in names])
     covariance = np.einsum("s,sbij,sbkj->bik", share, stacked, stacked)
     values, vectors = np.linalg.eigh(covariance)
-    # The symmetric root changes smoothly with its matrix, so a change of air does not jump.
+    # The symmetric root changes smoothly with its matrix, so a change of air causes no jump.
     root: NDArray[np.float64] = np.einsum(
         "bij,bj,bkj->bik", vectors, np.sqrt(np.maximum(values, 0.0)), vectors
     )
@@ -215,13 +217,13 @@ def gas_readings(
     fluctuation: float64[8], added to a log-conductance; to an MQ part's ppm as a fraction,
         because its number is small and its noise is not.
     """
-    trembling = np.clip(log_conductance + fluctuation, -_MAX_LOG_DOSE, _MAX_LOG_DOSE)
-    count = np.rint(GROVE_FULL_SCALE / (1.0 + np.exp(-trembling)))
+    noisy = np.clip(log_conductance + fluctuation, -_MAX_LOG_DOSE, _MAX_LOG_DOSE)
+    count = np.rint(GROVE_FULL_SCALE / (1.0 + np.exp(-noisy)))
     ppm = np.rint(
         np.exp(np.clip(log_conductance, -_MAX_LOG_DOSE, _MAX_LOG_DOSE))
         * np.maximum(1.0 + fluctuation, 0.0)
     )
-    kilohm = np.round(np.exp(-trembling), 2)
+    kilohm = np.round(np.exp(-noisy), 2)
     readings = np.where(
         _IS_GROVE, count, np.where(_IS_MQ, np.minimum(ppm, UINT32_INFINITY), kilohm)
     )

@@ -1,6 +1,6 @@
-"""Simulator: what is in the air, and when, as one line of text becomes episodes.
+"""Simulator: what is in the air and when, and its text form.
 
-Pure text to values. Knows the error tree and nothing of boards, tables or time.
+May import errors. Pure; must know nothing of boards or tables.
 
 A scenario is a comma-separated list of episodes. An episode is what is in the air and for how
 many seconds: ``almond:60``, ``air:30``, half the usual concentration ``almond=.5:60``, several
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 AIR = "air"
-"""Clean air; it has no concentration and mixes with nothing."""
+"""Clean air; it has no concentration and is not part of a mixture."""
 
 MAX_CONCENTRATION = 100.0
-"""A hundred times what the recordings held is beyond what a power law was fitted to."""
+"""Relative to the recordings; the fitted power law does not hold for more."""
 
 _EXAMPLE = "almond:60,air:30,banana=.5+mango=.5:60"
 
@@ -42,7 +42,7 @@ class Episode:
     duration_s: float
 
     def __str__(self) -> str:
-        """Write the episode as a scenario does, so that it reads back as the same value."""
+        """Return the text form, which parses back to the same value."""
         names = [
             name if concentration == 1 else f"{name}={concentration!r}"
             for name, concentration in self.components
@@ -51,17 +51,12 @@ class Episode:
 
 
 def parse_scenario(text: str, substances: Collection[str]) -> tuple[Episode, ...]:
-    """Return the episodes that `text` lists.
-
-    Parameters
-    ----------
-    text: a scenario, such as ``almond:60,air:30,banana=.5+mango=.5:60``.
-    substances: the names that may occur, besides ``air``.
+    """Return the episodes of a scenario's text, with names from `substances` and ``air``.
 
     Raises
     ------
     UsageError
-        Anything that cannot be read, naming the episode; every substance is checked.
+        Anything that cannot be read, naming the episode.
 
     Examples
     --------

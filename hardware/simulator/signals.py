@@ -1,4 +1,4 @@
-"""Simulator: what a board would read, row after row; the sources a simulated board plays.
+"""Simulator: the readings that a simulated board plays, from a recording or a scenario.
 
 May import recordings, this package's physics and tables, and numpy. Pure generators: no clock,
 no thread, no port. A signal gives one float32[12] row per reading, in the channel table's order.
@@ -6,6 +6,7 @@ no thread, no port. A signal gives one float32[12] row per reading, in the chann
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -61,13 +62,13 @@ def _checked_rate(rate_hz: float) -> float:
 
 
 class ReplaySignal:
-    """A recording played again.
+    """The readings of a recording.
 
     Parameters
     ----------
-    recording: as `hardware.recording.read_recording` returns it, either published layout.
+    recording: as `hardware.recording.read_recording` returns it.
     rate_hz: readings per second, by default the recording's own. A faster board repeats rows
-        and a slower one skips them, so that an odour lasts as long as it did.
+        and a slower one skips them, so that an odour keeps its duration.
     loop: begin again at the end, for ever.
     """
 
@@ -84,21 +85,20 @@ class ReplaySignal:
         self._loop = loop
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        reading = 0
-        # The small excess keeps 10 Hz over 1 Hz from landing a row early by rounding.
-        while (row := int(reading * self._rows_per_reading + 1e-9)) < len(
-            self._values
-        ) or self._loop:
+        for reading in itertools.count():
+            # The small excess keeps rounding from repeating a row once too often.
+            row = int(reading * self._rows_per_reading + 1e-9)
+            if row >= len(self._values) and not self._loop:
+                return
             yield self._values[row % len(self._values)].copy()
-            reading += 1
 
 
 class SyntheticSignal:
     """Odour episodes from the physical response model, the same for the same seed.
 
-    The board has been where the first episode is before the signal begins: a scenario that opens
-    with an odour begins mid-exposure, as the published recordings do; one that opens with air
-    shows the onset of what follows.
+    The sensors have adapted to the first episode when the signal begins: a scenario that starts
+    with an odour begins within an exposure, as the published recordings do; one that starts with
+    air shows the onset of what follows.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class SyntheticSignal:
     Raises
     ------
     UsageError
-        An unreadable scenario, an unknown substance or board, or a rate that no board has.
+        An unreadable scenario, an unknown substance or board, or an impossible rate.
     """
 
     def __init__(
@@ -140,13 +140,13 @@ class SyntheticSignal:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         rng = np.random.default_rng(self._seed)
-        board = _BoardInAir(self._board, 1.0 / self.rate_hz, rng)
+        board = _SensorState(self._board, 1.0 / self.rate_hz, rng)
         first = True
         while first or self._loop:
             for episode in self.episodes:
                 exposure = _Exposure(self._board, episode, rng)
                 if first:
-                    board.settle_in(exposure)
+                    board.start_in(exposure)
                     first = False
                 for reading in range(max(1, round(episode.duration_s * self.rate_hz))):
                     yield board.read(exposure, reading / self.rate_hz)
@@ -156,7 +156,7 @@ class _Exposure:
     """One episode with randomly chosen fingerprints for its substances."""
 
     _SIZE_SPREAD = 0.03
-    """Between two exposures to the same sample, beyond what the fingerprints already differ by."""
+    """Between two exposures to the same sample, in addition to the spread of the fingerprints."""
 
     def __init__(self, board: BoardModel, episode: Episode, rng: np.random.Generator) -> None:
         self._board = board
@@ -179,7 +179,7 @@ class _Exposure:
         )
 
     def target(self, t_s: float) -> NDArray[np.float64]:
-        """Return ln(G / G_air), float64[8], that the sensors are heading for."""
+        """Return ln(G / G_air), float64[8], that the sensors approach."""
         responses = [
             relaxed_response(fingerprint, t_s, self._board.middle_s)
             for fingerprint in self._fingerprints
@@ -187,13 +187,13 @@ class _Exposure:
         return mixed_response(responses, self._concentrations, self._board.exponent)
 
 
-class _BoardInAir:
+class _SensorState:
     """The state of one board: sensors, eddies, drift and weather."""
 
     _DRIFT = 0.05
     _DRIFT_S = 4 * 3600.0
     _LOADINGS_S = 10.0
-    """How fast the trembling of one air gives way to that of another."""
+    """Time constant with which fluctuations change between two episodes."""
 
     def __init__(self, board: BoardModel, dt_s: float, rng: np.random.Generator) -> None:
         self._board = board
@@ -208,13 +208,13 @@ class _BoardInAir:
         self._loadings = board.loadings[AIR]
         self._loadings_step = -np.expm1(-dt_s / self._LOADINGS_S)
 
-    def settle_in(self, exposure: _Exposure) -> None:
-        """Let the sensors have been in this air for long."""
+    def start_in(self, exposure: _Exposure) -> None:
+        """Start with sensors that have adapted to this air."""
         self._sensors.level = exposure.target(0.0)
         self._loadings = exposure.loadings
 
     def read(self, exposure: _Exposure, t_s: float) -> NDArray[np.float32]:
-        """Return the reading, float32[12], `t_s` seconds into an exposure, and move on."""
+        """Return the reading, float32[12], `t_s` seconds into an exposure, and advance."""
         level = self._sensors.step(exposure.target(t_s), exposure.rise_s, self._dt_s)
         self._loadings = self._loadings + (exposure.loadings - self._loadings) * self._loadings_step
         fresh = self._rng.standard_normal((1, N_GAS))
@@ -228,14 +228,14 @@ class _BoardInAir:
 
 
 class Weather:
-    """What the BME680 measures besides gas: a room whose air wanders slowly."""
+    """What the BME680 measures besides gas: the slowly changing air of a room."""
 
-    _HOME = np.array([25.1, 1007.5, 28.5])
+    _USUAL = np.array([25.1, 1007.5, 28.5])
     """degC, hPa and %RH: the middle of the recordings."""
     _SPREAD = np.array([0.4, 0.8, 1.2])
     _TIMES_S = np.array([1800.0, 7200.0, 1800.0])
     _SEA_LEVEL_HPA = 1017.0
-    """What the recordings' altitudes were computed from."""
+    """Pressure from which the recordings' altitudes were computed."""
 
     def __init__(self, dt_s: float, rng: np.random.Generator) -> None:
         self._wander = SlowWander(self._SPREAD, self._TIMES_S, dt_s, rng)
@@ -246,8 +246,8 @@ class Weather:
         return float(self._wander.now[2])
 
     def step(self) -> NDArray[np.float32]:
-        """Move on and return float32[12] with the environment channels set, the others zero."""
-        temperature, pressure, humidity = self._HOME + self._wander.step()
+        """Advance and return float32[12] with the environment channels set, the others zero."""
+        temperature, pressure, humidity = self._USUAL + self._wander.step()
         # The barometric formula of the upstream firmware.
         altitude = 44330.0 * (1.0 - (pressure / self._SEA_LEVEL_HPA) ** 0.1903)
         values = np.zeros(N_CHANNELS, dtype=np.float32)

@@ -1,16 +1,15 @@
 """Simulator: the fitted tables, read from the CSVs beside this file.
 
-May import the channel table and numpy. Fits nothing: `scent-train fingerprints` writes the
-tables from real recordings. Two boards are described, one per kind of published recording; their
-raw levels differ (NO2 near 600 against 98), so they are never pooled.
+May import the channel table and numpy. `scent-train fingerprints` writes the tables from real
+recordings. They describe two boards, one per kind of published recording; their raw levels differ
+(NO2 near 600 against 98), so they are never pooled.
 
-Three files, one row per board and channel at least:
-
-- ``boards.csv``: the parts themselves: clean-air level, power-law exponent, recovery, humidity.
-- ``fingerprints.csv``: how each substance moved each channel, one *take* per real recording, so
-  that the spread between takes is the spread of reality.
-- ``fluctuations.csv``: how the readings of each substance tremble: the covariance between
+- ``boards.csv``: the parts: clean-air level, power-law exponent, recovery, humidity.
+- ``fingerprints.csv``: the response of each channel to each substance, once per real recording, so
+  that the spread between them is real.
+- ``fluctuations.csv``: the fluctuations of the readings of each substance: the covariance between
   channels in a few bands of time, as loadings on independent eddies.
+- ``playable.csv``: how reliably the shipped models recognise what the simulator plays.
 """
 
 from __future__ import annotations
@@ -35,12 +34,13 @@ if TYPE_CHECKING:
 GAS_SENSORS: tuple[int, ...] = tuple(
     index for index, channel in enumerate(CHANNELS) if channel.part is not Part.ENVIRONMENT
 )
-"""Channels that a gas moves, by index: the order of every array of this package's physics."""
+"""Indices of the channels that respond to gas: the order of every array of this package."""
 
 N_GAS = len(GAS_SENSORS)
 
 SUBSTANCE_BOARD = "substances"
 MIXTURE_BOARD = "mixtures"
+BOARD_NAMES = (SUBSTANCE_BOARD, MIXTURE_BOARD)
 
 BOARDS_FILE = "boards.csv"
 FINGERPRINTS_FILE = "fingerprints.csv"
@@ -48,18 +48,18 @@ FLUCTUATIONS_FILE = "fluctuations.csv"
 PLAYABLE_FILE = "playable.csv"
 
 RELAXATION_TIMES_S: tuple[float, ...] = (10.0, 30.0, 90.0, 270.0, 900.0)
-"""Time constants that a slow transient is made of. Oxide layers relax over a spread of times; a
-fixed ladder, three steps a decade, fits any of them linearly."""
+"""Time constants of a slow transient. Oxide layers relax over a spread of times; a fixed series of
+two per decade fits any of them linearly."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlayableSubstance:
-    """An odour that the simulator can play, and how well the shipped model knows it.
+    """An odour that the simulator can play, and how reliably the shipped model recognises it.
 
     Attributes
     ----------
     odour: as a scenario writes it, without its duration: ``almond``, ``banana=0.5+mango=0.5``.
-    trials: live episodes played when the cast was checked.
+    trials: live episodes played by `scent-train fingerprints --check`.
     right: of these, how many ended with the right name.
     right_after_s: median seconds from the onset to the right name; None where there was none.
     """
@@ -76,7 +76,7 @@ class TableError(ScentdError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprint:
-    """How one exposure moved the channels; arrays are in the order of `GAS_SENSORS`.
+    """The response of one exposure; arrays are in the order of `GAS_SENSORS`.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoardModel:
-    """One kind of board with everything it knows to smell; arrays in the order of `GAS_SENSORS`.
+    """One kind of board and the substances it can play; arrays in the order of `GAS_SENSORS`.
 
     Attributes
     ----------
@@ -126,11 +126,6 @@ class BoardModel:
         return tuple(sorted(self.fingerprints))
 
 
-def board_names() -> tuple[str, ...]:
-    """Return the names of the boards that the shipped tables describe."""
-    return (SUBSTANCE_BOARD, MIXTURE_BOARD)
-
-
 @lru_cache(maxsize=8)
 def load_board(name: str = SUBSTANCE_BOARD, folder: Traversable | None = None) -> BoardModel:
     """Return a board from the tables in `folder`, by default the shipped ones.
@@ -162,29 +157,23 @@ def load_board(name: str = SUBSTANCE_BOARD, folder: Traversable | None = None) -
 
 
 def load_playable(
-    board: str = SUBSTANCE_BOARD, *, least_right: float = 0.8, folder: Traversable | None = None
+    board: str = SUBSTANCE_BOARD, *, least_right: float = 0.8
 ) -> tuple[PlayableSubstance, ...]:
-    """Return the odours of a board that its shipped model truly recognises, the surest first.
+    """Return the odours of a board that its shipped model recognises, the most reliable first.
 
-    Parameters
-    ----------
-    board: whose odours.
-    least_right: share of live episodes that must have ended with the right name.
-    folder: holds the cast, by default the shipped one of
-        `scent-train fingerprints --check --model BUNDLE`.
+    `least_right` is the share of live episodes that must have ended with the right name.
     """
-    where = files("hardware.simulator") if folder is None else folder
-    members = (
+    odours = (
         PlayableSubstance(
             row["odour"],
             int(row["trials"]),
             int(row["right"]),
             float(row["right_after_s"]) if row["right_after_s"] else None,
         )
-        for row in _rows(where, PLAYABLE_FILE)
+        for row in _rows(files("hardware.simulator"), PLAYABLE_FILE)
         if row["board"] == board
     )
-    return tuple(member for member in members if member.right >= least_right * member.trials)
+    return tuple(odour for odour in odours if odour.right >= least_right * odour.trials)
 
 
 def _rows(folder: Traversable, name: str) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hardware.protocol import encode_scent
+from hardware.encoding import encode_scent
 from hardware.simulator.board import SimulatedBoard
 from tests.faults.rig import (
     AIR,

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from daemon.recording.segments import segments_in
-from hardware.protocol import encode_csv_header
+from hardware.encoding import encode_csv_header
 from hardware.recording import read_recording, read_recordings
 from hardware.simulator.board import SimulatedBoard
 from tests.faults.rig import (

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from hardware.encoding import encode_scent
 from hardware.frames import Quality
-from hardware.protocol import LineDecoder, encode_scent, range_quality
+from hardware.protocol import LineDecoder
+from hardware.readings import range_quality
 from tests.hardware.protocol_lines import GOOD
 
 if TYPE_CHECKING:

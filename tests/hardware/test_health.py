@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hardware.channels import CHANNEL_NAMES, GAS_CHANNELS, N_CHANNELS, channel_index
 from hardware.frames import Quality, SensorFrame
 from hardware.health import ChannelHealth, HealthSettings
-from hardware.protocol import range_quality
+from hardware.readings import range_quality
 from hardware.recording import read_recording
 from tests.hardware.protocol_lines import GOOD
 

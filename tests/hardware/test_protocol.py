@@ -13,18 +13,17 @@ from hypothesis import strategies as st
 
 from hardware.channels import CHANNEL_NAMES, channel_index
 from hardware.crc import crc16
-from hardware.errors import UsageError
-from hardware.frames import Quality
-from hardware.protocol import (
-    MAX_LINE_BYTES,
-    LineDecoder,
+from hardware.encoding import (
     encode_csv,
     encode_csv_header,
     encode_labelled,
     encode_scent,
     format_number,
-    range_quality,
 )
+from hardware.errors import UsageError
+from hardware.frames import Quality
+from hardware.protocol import MAX_LINE_BYTES, LineDecoder
+from hardware.readings import range_quality
 from tests.hardware.protocol_lines import (
     GOOD,
     UPSTREAM_BANNER,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hardware.channels import CHANNELS
-from hardware.protocol import LATEST_VERSION, MAX_LINE_BYTES, LineCounts, LineDecoder, encode_scent
+from hardware.encoding import LATEST_VERSION, encode_scent
+from hardware.protocol import MAX_LINE_BYTES, LineCounts, LineDecoder
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serial-protocol.md").read_text(encoding="utf-8")
 VECTORS = PAGE.partition("```scent-vectors\n")[2].partition("```")[0].splitlines()

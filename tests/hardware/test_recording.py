@@ -18,14 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardware.channels import CHANNEL_NAMES
+from hardware.encoding import encode_csv, encode_csv_header, encode_scent
 from hardware.frames import Quality
-from hardware.protocol import (
-    LineDecoder,
-    encode_csv,
-    encode_csv_header,
-    encode_scent,
-    range_quality,
-)
+from hardware.protocol import LineDecoder
+from hardware.readings import range_quality
 from hardware.recording import (
     RecordingError,
     RecordingWriter,

@@ -18,7 +18,7 @@ import numpy as np
 
 from hardware.errors import UsageError
 from hardware.frames import SensorFrame
-from hardware.protocol import range_quality
+from hardware.readings import range_quality
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, PLAYABLE_FILE, SUBSTANCE_BOARD, load_board

@@ -15,7 +15,7 @@ from scipy.special import gammaincinv
 
 from hardware.channels import CHANNELS, Part
 from hardware.frames import SensorFrame
-from hardware.protocol import range_quality
+from hardware.readings import range_quality
 from hardware.simulator.other_rig import FIXED_RIG, OtherPart, OtherRig
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal

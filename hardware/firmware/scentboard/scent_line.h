@@ -1,7 +1,7 @@
 // The line encoder of the scent dialect, for the board and for the host's tests.
 //
-// Plain C++11: no Arduino, no heap of its own, no globals. docs/serial-protocol.md describes the
-// line; hardware/protocol.py is the decoder and an encoder that writes the same bytes.
+// Plain C++11: no Arduino, no heap, no globals. docs/serial-protocol.md describes the line;
+// hardware/protocol.py decodes it, and hardware/encoding.py writes the same bytes.
 #ifndef SCENT_LINE_H
 #define SCENT_LINE_H
 
@@ -63,14 +63,14 @@ inline int format_number(float value, char *out, size_t size) {
     for (int digits = 6; digits <= 9; ++digits) {
       length = snprintf(out, size, "%.*g", digits, exact);
       if (length < 0 || static_cast<size_t>(length) >= size) return -1;
-      // By way of double, as the host reads it.
+      // Through double, as the host reads it.
       if (static_cast<float>(strtod(out, NULL)) == value) break;
     }
   }
   return (length < 0 || static_cast<size_t>(length) >= size) ? -1 : length;
 }
 
-// Appends to a buffer and remembers when something did not fit.
+// A text buffer that records whether everything fitted.
 class LineBuffer {
  public:
   LineBuffer(char *out, size_t size) : out_(out), size_(size), length_(0), fits_(size > 0) {}
@@ -107,9 +107,8 @@ class LineBuffer {
   bool fits_;
 };
 
-// Writes one line with its newline and a terminating zero into `out`. Returns its length
-// without the zero, or 0 if the version does not exist or `size` does not suffice;
-// kMaxLineBytes always does.
+// Writes one line with its newline and a terminating zero into `out`. Returns its length without
+// the zero, or 0 if the version does not exist or `size` is too small; kMaxLineBytes is enough.
 inline size_t encode(const Reading &reading, int version, char *out, size_t size) {
   if (version < 1 || version > kLatestVersion) return 0;
   char head[40];

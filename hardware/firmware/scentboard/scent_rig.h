@@ -1,6 +1,6 @@
-// What the sketch computes: MQ curves, altitude, when to sample, when a BME680 has hung.
+// Computations of the sketch: MQ curves, altitude, the sampling schedule, a hung BME680.
 //
-// Plain C++11 without Arduino, so that the host's tests run the very code of the board.
+// Plain C++11 without Arduino, so that the host's tests run the same code.
 #ifndef SCENT_RIG_H
 #define SCENT_RIG_H
 
@@ -35,20 +35,20 @@ inline float mq_ppm(float volts, float supply_volts, const MqCurve &curve) {
   return roundf(curve.a * powf(rs_kohm / curve.r0_kohm, curve.b));
 }
 
-// International barometric formula, as the upstream firmware's library has it.
+// International barometric formula, as in the upstream firmware's library.
 inline float altitude_m(float pressure_hpa, float sea_level_hpa) {
   return 44330.0f * (1.0f - powf(pressure_hpa / sea_level_hpa, 0.1903f));
 }
 
-// Slots at multiples of the period since the start. Being late for one delays no other, so the
-// rate is exact over any length of time; a slot missed altogether is skipped and its number with
-// it, which the host then counts as a lost frame. Right across the wrap of millis().
+// Slots at multiples of the period since the start. A late slot delays no other, so the rate is
+// exact over any length of time; a slot that is missed altogether is skipped with its number, which
+// the host counts as a lost frame. Correct across the wrap of millis().
 class Schedule {
  public:
   Schedule(uint32_t start_ms, uint32_t period_ms)
       : next_ms_(start_ms), period_ms_(period_ms), seq_(0) {}
 
-  // Whether a slot has come; if so, `seq` and `slot_ms` are its number and its nominal time.
+  // Whether a slot is due; if so, `seq` and `slot_ms` are its number and its nominal time.
   bool due(uint32_t now_ms, uint32_t *seq, uint32_t *slot_ms) {
     const int32_t late_ms = static_cast<int32_t>(now_ms - next_ms_);
     if (late_ms < 0) return false;
@@ -66,12 +66,12 @@ class Schedule {
   uint32_t seq_;
 };
 
-// A BME680 that has hung repeats its row for ever; one that lives does so a few times at most.
+// A BME680 that has hung repeats its row for ever; a working one does so a few times at most.
 class RepeatWatch {
  public:
   explicit RepeatWatch(int limit) : limit_(limit), repeats_(0) { memset(last_, 0, sizeof last_); }
 
-  // Whether `row` (temperature, pressure, humidity, gas resistance) has come `limit` times.
+  // Whether `row` (temperature, pressure, humidity, gas resistance) was given `limit` times.
   bool hung(const float (&row)[4]) {
     repeats_ = memcmp(row, last_, sizeof last_) == 0 ? repeats_ + 1 : 1;
     memcpy(last_, row, sizeof last_);

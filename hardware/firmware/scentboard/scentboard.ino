@@ -1,8 +1,8 @@
 // scentd's board: an ESP32 that reads twelve channels and prints one checksummed line a slot.
 //
 // Wiring and parts: docs/build-a-board.md. Line: docs/serial-protocol.md. Needs the ESP32 Arduino
-// core 2.0.5 or newer and the library "Adafruit BME680" 2.0 or newer. The Grove board is spoken to
-// directly: its usual library answers 0 for a part that is absent, and cannot say so.
+// core 2.0.5 or newer and the library "Adafruit BME680" 2.0 or newer. The Grove board is read
+// without its usual library, which returns 0 for an absent part.
 
 #include <Adafruit_BME680.h>
 #include <Wire.h>
@@ -10,17 +10,17 @@
 #include "scent_line.h"
 #include "scent_rig.h"
 
-// Yours to change.
+// Settings that you may change.
 
 const uint32_t kPeriodMs = 1000;   // 1000 for 1 Hz, 100 for 10 Hz
 const int kLineVersion = 2;        // 2 adds the MQ volts, 1 does without
-const float kSeaLevelHpa = 1017.0f;  // as the published recordings have it
+const float kSeaLevelHpa = 1017.0f;  // as in the published recordings
 
 // 10 kOhm on the module, with the 250 kOhm of the divider across it.
 const float kMqLoadKohm = 9.615f;
 
-// R0 = Rs in clean air / clean-air ratio (MQ-135 3.6, MQ-9 9.6, MQ-3 60). These are of the rig
-// that made the published recordings; measure your own, see docs/build-a-board.md.
+// R0 = Rs in clean air / clean-air ratio (MQ-135 3.6, MQ-9 9.6, MQ-3 60). These are those of the
+// published recordings; measure your own, see docs/build-a-board.md.
 const scent::MqCurve kMqCurves[scent::kMqParts] = {
     {77.255f, -3.18f, kMqLoadKohm, 14.29f},  // MQ-135: Alcohol
     {599.65f, -2.244f, kMqLoadKohm, 2.96f},  // MQ-9: LPG (by its CO curve, as published)
@@ -31,19 +31,19 @@ const scent::MqCurve kMqCurves[scent::kMqParts] = {
 
 const int kMqPins[scent::kMqParts] = {34, 39, 36};  // A2, A3, A4: ADC1, which Wi-Fi leaves alone
 const float kMqSupplyVolts = 5.0f;
-// 150 kOhm over 100 kOhm: 5 V become 2.0 V, inside the range where the ESP32's ADC is straight
-// (150 to 2450 mV at 11 dB). Below it every input reads alike, an open one too, which the
-// divider pulls to ground.
+// 150 kOhm over 100 kOhm: 5 V become 2.0 V, in the range where the ESP32's ADC is linear (150 to
+// 2450 mV at 11 dB). Below it all inputs read the same, also an open one, which the divider pulls
+// to ground.
 const float kMqDivider = (150.0f + 100.0f) / 100.0f;
 const float kMqAbsentVolts = 0.4f;
 const int kMqSamples = 16;  // averaged: that ADC is noisy
 
 const int kSdaPin = 23;
 const int kSclPin = 22;
-const uint32_t kI2cHz = 100000;  // long Grove cables have the capacitance to spoil 400 kHz
+const uint32_t kI2cHz = 100000;  // long Grove cables have too much capacitance for 400 kHz
 const uint16_t kI2cTimeoutMs = 20;
 const int kFailuresBeforeRecovery = 3;
-const uint32_t kRecoveryEveryMs = 10000;  // an absent part fails for ever; leave the others be
+const uint32_t kRecoveryEveryMs = 10000;  // an absent part always fails; do not disturb the others
 
 const uint8_t kGroveAddress = 0x08;
 const uint8_t kGroveWarmUp = 0xFE;
@@ -132,8 +132,8 @@ float readGrove(uint8_t command) {
   return count <= 1023 ? static_cast<float>(count) : NAN;
 }
 
-// After the first silence the rest of the slot is spared the time-outs, and
-// the board is warmed up anew, for it may have lost power.
+// After the first time-out the other parts are skipped in this slot, and the board is warmed up
+// again, since it may have lost power.
 void readGroveParts(float *values) {
   for (int part = 0; part < kGroveParts; ++part) values[part] = NAN;
   if (!grove_warmed_up) {
@@ -163,7 +163,7 @@ void readMqParts(scent::Reading *reading) {
   }
 }
 
-// BME680: measured beside the schedule, since heating takes longer than a slot at 10 Hz
+// BME680: measured independently of the schedule, since heating takes longer than a slot at 10 Hz
 
 void dropBme() {
   bme_state = BmeState::kAbsent;
@@ -181,7 +181,7 @@ bool findBme() {
   return false;
 }
 
-// Both bits: the library already takes a gas reading for good when either is set.
+// Both bits must be set; the library accepts a gas reading when either is.
 bool gasReadingIsGood() {
   if (!writeByte(bme_address, kBmeGasStatusRegister)) return false;
   if (Wire.requestFrom(bme_address, static_cast<uint8_t>(1)) != 1) return false;
@@ -237,7 +237,7 @@ void serveBme() {
 // The sketch
 
 void setup() {
-  Serial.setTxBufferSize(1024);  // a line never waits for the wire: 150 bytes take 13 ms
+  Serial.setTxBufferSize(1024);  // a line need not wait for the port: 150 bytes take 13 ms
   Serial.begin(115200);
   analogReadResolution(12);
   for (int pin : kMqPins) analogSetPinAttenuation(pin, ADC_11db);

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from daemon.cli import main
-from hardware.protocol import encode_csv, encode_csv_header
+from hardware.encoding import encode_csv, encode_csv_header
 from hardware.recording import read_recording
 from hardware.simulator.board import SimulatedBoard
 from tests.sandbox import ROOT, Board, Mosquitto, Odours, wait_until

@@ -18,7 +18,8 @@ from hardware.channels import CHANNEL_NAMES, UINT32_INFINITY, channel_index
 from hardware.errors import UsageError
 from hardware.frames import Quality
 from hardware.protocol import LineCounts, LineDecoder
-from hardware.simulator.board import BoardReport, Dialect, SimulatedBoard, SimulatorError
+from hardware.simulator.board import BoardReport, SimulatedBoard, SimulatorError
+from hardware.simulator.board_firmware import Dialect
 from hardware.simulator.signals import SyntheticSignal
 
 if TYPE_CHECKING:
