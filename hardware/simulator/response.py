@@ -175,9 +175,8 @@ class SlowWander:
 
     def step(self) -> NDArray[np.float64]:
         """Advance one step and return float64[n]."""
-        self.now = self._decay * self.now + self._step_size * self._rng.standard_normal(
-            len(self._step_size)
-        )
+        noise = self._rng.standard_normal(len(self.now))
+        self.now = self._decay * self.now + self._step_size * noise
         return self.now
 
 
