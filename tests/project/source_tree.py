@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+"""The pages of the documentation."""
+
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "hardware": frozenset(),
     "models": frozenset({"hardware"}),

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.project.source_tree import ROOT
+from tests.project.source_tree import PAGES
 from tests.project.test_command_lines import PROGRAMS, parser_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = {program.program for program in PROGRAMS}
 
 SHELL = {"", "sh", "console"}
