@@ -24,7 +24,7 @@ from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
-from daemon.recording.segments import LIVE_SUFFIX, place_of
+from daemon.recording.segments import LIVE_SUFFIX, parse_segment_name
 from hardware.recording import (
     COMPRESSED_SUFFIX,
     Recording,
@@ -214,7 +214,7 @@ def _heads(
 
 def _is_live(file: str, recording: Recording) -> bool:
     """Whether the recording begins as the service does: of its segments, only a run's first."""
-    if place_of(Path(file)) is None:
+    if parse_segment_name(Path(file)) is None:
         return file.endswith(LIVE_SUFFIX)
     # The service's time begins with its first reading; recording may have begun later.
     return recording.timestamp_ms is not None and int(recording.timestamp_ms[0]) == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from daemon.recording.segments import segments_in
+from daemon.recording.segments import list_segments
 from daemon.request_fields import Action, Actions
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ def recording_actions(recorder: Recorder, folder: Path) -> Actions:
         recorder.stop()
         return report()
 
-    def list_segments() -> Data:
-        newest = segments_in(folder)[-LISTED:]
-        segments = [{"file": segment.path.name, "bytes": segment.size} for segment in newest]
-        return {**report(), "segments": segments}
+    def segments() -> Data:
+        newest = list_segments(folder)[-LISTED:]
+        files = [{"file": segment.path.name, "bytes": segment.size} for segment in newest]
+        return {**report(), "segments": files}
 
     return Actions(
         "status",
         status=Action(report),
         start=Action(start),
         stop=Action(stop),
-        list=Action(list_segments),
+        list=Action(segments),
     )

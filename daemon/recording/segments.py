@@ -1,7 +1,7 @@
-"""Daemon: the segments of a continuous recording: their names, order, mending and bound.
+"""Daemon: the segments of a continuous recording: their names, order, repair and bound.
 
 Knows files and nothing of boards, threads or clocks. Each segment is a recording of its own
-(`hardware.recording`), and those of one run of the service, in order, are one recording cut.
+(`hardware.recording`); those of one run of the service, in order, are the parts of one recording.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIVE_SUFFIX = ".live.csv"
-"""Tells `scentd replay` that the service kept this, beginning with the sensors' warm-up and
+"""By this `scentd replay` knows a recording of the service: it begins with the sensors' warm-up and
 perhaps with clean air, unlike a recording that somebody made of one smell."""
 
 _NAME = re.compile(r"r(\d{6,})-(\d{4,})-\d{8}T\d{6}Z\.live\.csv(\.gz)?")
@@ -35,10 +35,10 @@ class Segment:
 
     Attributes
     ----------
-    path: where it lies.
-    run: of the service, counted in this folder; a rig without a clock orders by it alone.
-    number: from 1 within the run; the first begins as the service did.
-    compressed: closed, and packed since.
+    path: of the file.
+    run: of the service, counted in this folder; orders segments even on a rig without a clock.
+    number: from 1 within the run; the first begins when the service did.
+    compressed: whether it is, which only closed ones are.
     size: bytes on the disk.
     """
 
@@ -50,12 +50,12 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """What events call it: the file's name before it was compressed."""
+        """The file's name before it was compressed, which events hold."""
         return self.path.name.removesuffix(COMPRESSED_SUFFIX)
 
 
-def place_of(path: Path) -> tuple[int, int] | None:
-    """Return run and number of a segment by its name, None of any other file."""
+def parse_segment_name(path: Path) -> tuple[int, int] | None:
+    """Return run and number of a segment, None for any other file."""
     match = _NAME.fullmatch(path.name)
     return None if match is None else (int(match[1]), int(match[2]))
 
@@ -63,35 +63,35 @@ def place_of(path: Path) -> tuple[int, int] | None:
 def segment_name(run: int, number: int, utc: str) -> str:
     """Return a segment's file name; `utc` as 20260131T120000Z, for people.
 
-    The run comes first because the clock of a rig without a clock chip may be years off: names
-    must sort by age whatever it says.
+    The run comes first because the clock of a rig without a clock chip may be years off, and names
+    must sort by age all the same.
     """
     return f"r{run:06d}-{number:04d}-{utc}{LIVE_SUFFIX}"
 
 
-def segments_in(folder: Path) -> list[Segment]:
-    """Return a folder's segments, the oldest first; other files are nobody's business here."""
+def list_segments(folder: Path) -> list[Segment]:
+    """Return a folder's segments, the oldest first; other files are ignored."""
     found = []
     for path in folder.glob(f"r*{LIVE_SUFFIX}*"):
-        place = place_of(path)
+        place = parse_segment_name(path)
         if place is None:
             continue
         try:
             size = path.stat().st_size
         except FileNotFoundError:
-            continue  # compressed just now
+            continue  # replaced by a compressed one just now
         compressed = path.suffix == COMPRESSED_SUFFIX
         found.append(Segment(path, *place, compressed, size))
     return sorted(found, key=lambda item: (item.run, item.number, item.compressed))
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
-    """What a power cut had left behind.
+class RepairReport:
+    """What was repaired after a power cut.
 
     Attributes
     ----------
-    bytes_cut: of torn last lines.
+    bytes_cut: of incomplete last lines.
     removed: files without a reading, and half-written compressed ones.
     """
 
@@ -99,44 +99,44 @@ class Mended:
     removed: int = 0
 
 
-def mend(folder: Path) -> Mended:
-    """Bring a folder into order after a power cut: whole lines only, no half-written files.
+def repair_segments(folder: Path) -> RepairReport:
+    """Remove what a power cut left incomplete: last lines, and files.
 
     Raises
     ------
     OSError
-        If the disk does not let it.
+        If the disk refuses.
     """
     bytes_cut = removed = 0
     for part in folder.glob(f"r*{COMPRESSED_SUFFIX}{_PART_SUFFIX}"):
         part.unlink()
         removed += 1
-    segments = segments_in(folder)
-    packed = {segment.name for segment in segments if segment.compressed}
+    segments = list_segments(folder)
+    compressed = {segment.name for segment in segments if segment.compressed}
     for segment in segments:
         if segment.compressed:
             continue
         whole = whole_lines_bytes(segment.path)
-        if segment.name in packed or whole <= len(encode_csv_header(timestamps=True)):
+        if segment.name in compressed or whole <= len(encode_csv_header(timestamps=True)):
             segment.path.unlink()
             removed += 1
         elif whole < segment.size:
             os.truncate(segment.path, whole)
             bytes_cut += segment.size - whole
-    return Mended(bytes_cut, removed)
+    return RepairReport(bytes_cut, removed)
 
 
-def compress(path: Path, given_up: Callable[[], bool]) -> bool:
-    """Replace a closed segment by its compressed self; return False if given up half-way.
+def compress_segment(path: Path, is_cancelled: Callable[[], bool]) -> bool:
+    """Replace a closed segment by a compressed one; return False if cancelled.
 
-    At every instant either the plain or the compressed file is there, whole.
+    At every instant one of the two files is there and complete.
 
     Parameters
     ----------
     path : Path
         The segment.
-    given_up : callable
-        Asked now and then whether there is no time left.
+    is_cancelled : callable
+        Called now and then; returns whether there is no time left.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def compress(path: Path, given_up: Callable[[], bool]) -> bool:
             with gzip.GzipFile(filename=path.name, fileobj=raw, mode="wb", compresslevel=6) as out:
                 while data := plain.read(_COPY_BYTES):
                     out.write(data)
-                    if given_up():
+                    if is_cancelled():
                         return False
             raw.flush()
             os.fsync(raw.fileno())
@@ -162,18 +162,18 @@ def compress(path: Path, given_up: Callable[[], bool]) -> bool:
     return True
 
 
-def make_room(segments: Iterable[Segment], limit_bytes: int) -> list[Segment]:
-    """Remove the oldest segments until the rest fit; return those that went.
+def remove_oldest(segments: Iterable[Segment], limit_bytes: int) -> list[Segment]:
+    """Remove the oldest segments until the others fit; return those removed.
 
     Raises
     ------
     OSError
-        If the disk does not let it.
+        If the disk refuses.
     """
     kept = list(segments)
-    gone = []
+    removed = []
     while kept and sum(segment.size for segment in kept) > limit_bytes:
         oldest = kept.pop(0)
         oldest.path.unlink(missing_ok=True)
-        gone.append(oldest)
-    return gone
+        removed.append(oldest)
+    return removed

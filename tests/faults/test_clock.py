@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from daemon.recording.segments import segments_in
+from daemon.recording.segments import list_segments
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
 from tests.faults.rig import AIR, await_more_predictions, events, last_health, said, settings
@@ -95,7 +95,7 @@ def test_the_first_ntp_sync_moves_times_and_nothing_else(
     assert health["broker"]["connections"] == 1
     assert health["frames_lost"] == 0
     assert not events(ear, "board_lost")
-    recorded = read_recordings([item.path for item in segments_in(tmp_path / "state/recordings")])
+    recorded = read_recordings([item.path for item in list_segments(tmp_path / "state/recordings")])
     assert recorded.timestamp_ms is not None
     steps_ms = {int(b - a) for a, b in pairwise(recorded.timestamp_ms)}
     assert max(steps_ms) <= 1000

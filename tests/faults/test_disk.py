@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.recording.segments import segments_in
+from daemon.recording.segments import list_segments
 from hardware.encoding import encode_csv_header
 from hardware.recording import read_recording, read_recordings
 from hardware.simulator.board import SimulatedBoard
@@ -76,16 +76,16 @@ def test_a_full_disk_pauses_the_recording_and_room_resumes_it(
         SimulatedBoard(AIR, link=link, speed=SPEED),
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        wait_until(lambda: segments_in(folder), "the first segment")
+        wait_until(lambda: list_segments(folder), "the first segment")
         ballast = fill(folder)
         paused = await_event(ear, "recording_paused")
         await_more_predictions(ear)
         ballast.unlink()
         await_event(ear, "recording_resumed")
-        wait_until(lambda: len(segments_in(folder)) == 2, "the second segment")
+        wait_until(lambda: len(list_segments(folder)) == 2, "the second segment")
         await_more_predictions(ear)
         health = last_health(daemon, ear)
-        whole = read_recordings([segment.path for segment in segments_in(folder)])
+        whole = read_recordings([segment.path for segment in list_segments(folder)])
     assert "no space left" in paused["detail"].lower()
     assert health["recording"]["state"] == "recording"
     assert health["recording"]["pauses"] == 1
@@ -108,7 +108,7 @@ def test_the_reserve_of_the_disk_is_left_to_others(
         SimulatedBoard(AIR, link=link, speed=SPEED),
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        wait_until(lambda: segments_in(folder), "the first segment")
+        wait_until(lambda: list_segments(folder), "the first segment")
         others = folder / "others.bin"
         others.write_bytes(b"\0" * 700_000)
         paused = await_event(ear, "recording_paused")
@@ -131,7 +131,7 @@ def test_a_read_only_disk_pauses_the_recording_until_it_can_be_written_again(
         SimulatedBoard(AIR, link=link, speed=SPEED),
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        wait_until(lambda: segments_in(folder), "the first segment")
+        wait_until(lambda: list_segments(folder), "the first segment")
         with mounted("--bind", "-o", "ro", str(folder), on=folder):
             paused = await_event(ear, "recording_paused")
             await_more_predictions(ear)
@@ -141,7 +141,7 @@ def test_a_read_only_disk_pauses_the_recording_until_it_can_be_written_again(
     assert "Read-only file system" in paused["detail"]
     assert health["recording"]["pauses"] == 1
     assert (
-        len(read_recordings([s.path for s in segments_in(folder)])) == health["recording"]["rows"]
+        len(read_recordings([s.path for s in list_segments(folder)])) == health["recording"]["rows"]
     )
 
 
@@ -181,16 +181,16 @@ def test_kill_9_leaves_whole_lines_and_the_next_start_a_run_of_its_own(
         for run in (1, 2):
             with ServiceProcess(tmp_path, text) as daemon:
                 await_board(ear, "online")
-                wait_until(lambda run=run: len(segments_in(folder)) == run, "a segment")
+                wait_until(lambda run=run: len(list_segments(folder)) == run, "a segment")
                 await_more_predictions(ear)
                 daemon.end(signal.SIGKILL)
-            newest = segments_in(folder)[-1]
+            newest = list_segments(folder)[-1]
             assert newest.path.read_bytes().endswith(b"\n")
             assert not read_recording(newest.path).torn
-    assert [(segment.run, segment.number) for segment in segments_in(folder)] == [(1, 1), (2, 1)]
+    assert [(segment.run, segment.number) for segment in list_segments(folder)] == [(1, 1), (2, 1)]
 
 
-def test_what_a_power_cut_tore_is_mended_at_the_next_start(
+def test_what_a_power_cut_left_incomplete_is_repaired_at_the_next_start(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     folder = tmp_path / "state" / "recordings"
@@ -205,4 +205,4 @@ def test_what_a_power_cut_tore_is_mended_at_the_next_start(
         assert daemon.end() == 0
     assert torn.read_bytes() == whole
     assert not half.exists()
-    assert logged(daemon, "recordings mended")["bytes_cut"] == 30
+    assert logged(daemon, "recordings repaired")["bytes_cut"] == 30

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paho.mqtt import publish
 
-from daemon.recording.segments import segments_in
+from daemon.recording.segments import list_segments
 from daemon.system.memory import resident_mb
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
@@ -85,7 +85,7 @@ def test_without_memory_to_spare_it_goes_on(
                 "scent/rig/request/status", request, hostname="127.0.0.1", port=broker.port
             )
             wait_until(lambda: said(ear, "response/status"), "an answer")
-            wait_until(lambda: len(segments_in(tmp_path / "state/recordings")) > 2, "segments")
+            wait_until(lambda: len(list_segments(tmp_path / "state/recordings")) > 2, "segments")
             await_more_predictions(ear, 10)
         await_more_predictions(ear)
         health = last_health(daemon, ear)
@@ -113,7 +113,7 @@ def test_without_files_to_open_it_waits_for_them(
         health = last_health(daemon, ear)
     assert "Too many open files" in paused["detail"]
     assert health["recording"]["pauses"] == 1
-    rows = len(read_recordings([segment.path for segment in segments_in(folder)]))
+    rows = len(read_recordings([segment.path for segment in list_segments(folder)]))
     assert rows == health["recording"]["rows"]
     assert rows + health["recording"]["rows_skipped"] == health["frames_ok"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daemon.cli import main
-from daemon.recording.segments import compress, segments_in
+from daemon.recording.segments import compress_segment, list_segments
 from hardware.simulator.board import SimulatedBoard
 from tests.daemon.service.test_main import essence, predictions, settings
 from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, recordings
@@ -78,8 +78,8 @@ def test_an_event_leads_to_its_row_packed_or_not(
     times = [line.split(",")[0] for line in place.read_text("ascii").splitlines()[1:]]
     assert str(onset["t_ms"]) in times
     names = [folder / path.name for path in run.segments]
-    for segment in segments_in(folder):
-        assert compress(segment.path, lambda: False)
+    for segment in list_segments(folder):
+        assert compress_segment(segment.path, lambda: False)
     assert not place.exists()
     (summary,) = (line for line in replayed(capsys, str(place)) if line.get("type") == "summary")
     assert summary["frames"] == len(times)

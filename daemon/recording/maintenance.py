@@ -1,0 +1,87 @@
+"""Daemon: a thread that flushes recordings to the disk and compresses closed segments.
+
+Both may take a second on an SD card, which the pipeline's thread must not wait for. Whatever is
+not done when the service ends is done after its next start, or by the operating system.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import TYPE_CHECKING
+
+from daemon.recording.segments import compress_segment
+from daemon.system.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class SegmentMaintenance:
+    """Owns the thread, from the first task to `close`."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="recorder")
+        self._ending = Event()
+        self._compression_failed = False
+        self._log = get_logger("recording")
+
+    def start(self) -> None:
+        """Start the thread now: later there may be no memory for it."""
+        self._submit(lambda: None)
+
+    def close(self) -> None:
+        """Give up what is under way and end the thread."""
+        self._ending.set()
+        self._executor.shutdown()
+
+    def flush(self, descriptor: int) -> None:
+        """Flush an open file to the disk; the caller may close it meanwhile."""
+        if self._ending.is_set():
+            return
+        try:
+            duplicate = os.dup(descriptor)
+        except OSError as error:
+            self._log.debug("flushing is left to the system", reason=str(error))
+            return
+        if not self._submit(self._flush, duplicate):
+            os.close(duplicate)
+
+    def compress(self, path: Path) -> None:
+        """Replace a closed segment by a compressed one."""
+        self._submit(self._compress, path)
+
+    def _submit(self, task: Callable[..., None], *args: object) -> bool:
+        """Queue a task; return False if the system has no thread to spare."""
+        try:
+            self._executor.submit(task, *args)
+        except RuntimeError as error:
+            self._log.debug("the recorder's thread is missing", reason=str(error))
+            return False
+        return True
+
+    def _flush(self, descriptor: int) -> None:
+        try:
+            if not self._ending.is_set():
+                os.fdatasync(descriptor)
+        except OSError as error:
+            self._log.debug("flushing failed", reason=str(error))
+        finally:
+            os.close(descriptor)
+
+    def _compress(self, path: Path) -> None:
+        if self._ending.is_set():
+            return
+        try:
+            compress_segment(path, self._ending.is_set)
+        except FileNotFoundError:
+            return  # removed meanwhile to make room
+        except OSError as error:
+            # It is tried again with every new segment: one warning is enough.
+            log = self._log.debug if self._compression_failed else self._log.warning
+            log(f"{path} could not be compressed: {error}. It stays as it is for now.")
+            self._compression_failed = True
+        else:
+            self._compression_failed = False
