@@ -296,7 +296,7 @@ class _JsonPrinter:
 
     def print_prediction(self, prediction: Prediction) -> None:
         payload = payloads.prediction_payload(prediction, self._envelope(prediction.t_ms))
-        self._print({"topic": payloads.prediction_topic(prediction), **payload})
+        self._print({"topic": prediction.task, **payload})
 
     def print_event(self, event: Event) -> None:
         envelope = self._envelope(event.t_ms)

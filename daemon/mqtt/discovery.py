@@ -1,8 +1,8 @@
-"""Daemon: keeps Home Assistant up to date about a rig: announced, changed, removed.
+"""Daemon: announces a rig to Home Assistant, and changes or removes what was announced.
 
-Joins the payload (`daemon.mqtt.home_assistant`) and whoever publishes; remembers on disk what Home
-Assistant was told, so that what is no longer there is taken back even after a restart. Belongs to
-the pipeline's thread, but for `heard`, which the broker's thread calls.
+Joins the payload (`daemon.mqtt.home_assistant`) and the publisher. Keeps on disk what was
+announced, so that components that no longer exist are removed even after a restart. Belongs to the
+pipeline's thread, except `on_birth`, which the MQTT thread calls.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ FILE_NAME = "home_assistant.json"
 """Below `state_dir`: the topic and the components of the latest payload."""
 
 REPEAT_AFTER_S = 5.0
-"""Home Assistant is born once; whoever else writes on its topic makes the rig repeat itself no
-faster."""
+"""Shortest time between two repetitions of the payload: others may write on the birth topic too."""
 
 
 class StatePublisher(Protocol):
-    """Who publishes retained states on topics of others."""
+    """Publishes retained states on topics outside the rig's own."""
 
     def set_state_at(self, topic: str, payload: str) -> None:
         """Set a retained message by its whole topic; an empty one removes it."""
 
     def repeat(self, topic: str) -> None:
-        """Send once more what is held on a topic."""
+        """Send the state of a topic once more."""
 
 
 @dataclass(slots=True)
-class _Announcement:
-    """What Home Assistant was told: where, and the platform of every component ever."""
+class _Announced:
+    """What was announced: its topic, and the platform of every component ever."""
 
     topic: str | None = None
     components: dict[str, str] = field(default_factory=dict)
@@ -59,12 +58,9 @@ class Discovery:
 
     Parameters
     ----------
-    config : Config
-        The rig's; `mqtt.home_assistant` says whether and below which prefix.
-    version : str
-        Of scentd.
-    clock : callable
-        Seconds of a steady clock.
+    config: the rig's; `mqtt.home_assistant` gives the prefix of the topics, or disables it.
+    version: of scentd.
+    clock: seconds of a monotonic clock.
     """
 
     def __init__(
@@ -75,88 +71,79 @@ class Discovery:
         self._clock = clock
         self._prefix = config.mqtt.discovery_prefix
         self._path: Path = config.state_dir / FILE_NAME
-        self._told = self._remembered()
-        self._speakers: tuple[AnnouncedModel, ...] | None = None
-        self._holder: StatePublisher | None = None
+        self._announced = self._load()
+        self._models: tuple[AnnouncedModel, ...] | None = None
+        self._publisher: StatePublisher | None = None
         self._repeated_s = float("-inf")
         self._log = get_logger("discovery")
 
     @property
     def birth_topic(self) -> str | None:
-        """Where Home Assistant says that it is there; None where nobody asks."""
+        """The topic on which Home Assistant announces its start; None if discovery is disabled."""
         return None if self._prefix is None else birth_topic(self._prefix)
 
-    def begin(self, holder: StatePublisher) -> None:
-        """Know who publishes; take back what an earlier configuration had announced elsewhere."""
-        self._holder = holder
+    def use_publisher(self, publisher: StatePublisher) -> None:
+        """Publish through this; remove what an earlier configuration announced elsewhere."""
+        self._publisher = publisher
         topic = None if self._prefix is None else config_topic(self._prefix, self._config.rig_id)
-        if self._told.topic not in (None, topic):
-            self._log.info("taken back from Home Assistant", topic=self._told.topic)
-            holder.set_state_at(str(self._told.topic), "")
-            self._told = _Announcement()
-            self._remember()
-        self._told.topic = topic
+        if self._announced.topic not in (None, topic):
+            self._log.info("taken back from Home Assistant", topic=self._announced.topic)
+            publisher.set_state_at(str(self._announced.topic), "")
+            self._announced = _Announced()
+            self._save()
+        self._announced.topic = topic
 
     def announce(self, bundles: Iterable[Bundle], heads: Mapping[str, TaughtHead]) -> None:
-        """Tell Home Assistant of the models that run, if it was told of others.
-
-        Parameters
-        ----------
-        bundles : iterable of Bundle
-            The models.
-        heads : mapping
-            By model, what the rig's owner taught it, hid and renamed.
-        """
-        if self._holder is None or self._told.topic is None:
+        """Announce the models that run, with their taught heads by name, if they have changed."""
+        if self._publisher is None or self._announced.topic is None:
             return
-        speakers = tuple(
-            _speaker(bundle.manifest, heads.get(bundle.manifest.name)) for bundle in bundles
+        models = tuple(
+            _announced_model(bundle.manifest, heads.get(bundle.manifest.name)) for bundle in bundles
         )
-        if speakers == self._speakers:
+        if models == self._models:
             return
-        self._speakers = speakers
+        self._models = models
         payload = device_payload(
             rig_id=self._config.rig_id,
             version=self._version,
-            speakers=speakers,
+            models=models,
             live_stride_s=self._config.live_stride_s,
-            gone=self._told.components,
+            announced=self._announced.components,
         )
-        self._holder.set_state_at(self._told.topic, encode(payload))
-        # Those gone stay in the payload for good: nobody says when Home Assistant was listening.
-        self._told.components = {
+        self._publisher.set_state_at(self._announced.topic, encode(payload))
+        # Removed ones stay in the payload for good: Home Assistant may not be running now.
+        self._announced.components = {
             key: component["platform"] for key, component in payload["components"].items()
         }
-        self._remember()
+        self._save()
 
     def on_birth(self, payload: bytes) -> None:
-        """Repeat the payload when Home Assistant is born; called by the broker's thread."""
+        """Repeat the announcement when Home Assistant has started."""
         now_s = self._clock()
         if (
             payload.decode("utf-8", "replace") != ONLINE
-            or self._holder is None
-            or self._told.topic is None
+            or self._publisher is None
+            or self._announced.topic is None
             or now_s - self._repeated_s < REPEAT_AFTER_S
         ):
             return
         self._repeated_s = now_s
         self._log.info("Home Assistant is there")
-        self._holder.repeat(self._told.topic)
+        self._publisher.repeat(self._announced.topic)
 
-    def _remembered(self) -> _Announcement:
+    def _load(self) -> _Announced:
         try:
             data = json.loads(self._path.read_bytes())
-            return _Announcement(
-                str(data["topic"]), {str(k): str(v) for k, v in data["gone"].items()}
-            )
+            components = {str(key): str(platform) for key, platform in data["gone"].items()}
+            return _Announced(str(data["topic"]), components)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return _Announcement()  # nothing was told, or nobody can know any more what
+            return _Announced()  # nothing was announced, or the file is damaged
 
-    def _remember(self) -> None:
-        """Write down what was told; a disk that refuses costs no more than a later taking back."""
-        data = {"topic": self._told.topic, "gone": self._told.components}
+    def _save(self) -> None:
+        """Write what was announced; if the disk fails, it may not be removed after a restart."""
+        data = {"topic": self._announced.topic, "gone": self._announced.components}
         try:
-            if self._told.topic is None:
+            if self._announced.topic is None:
                 self._path.unlink(missing_ok=True)
             else:
                 write_atomically(self._path, json.dumps(data).encode())
@@ -164,8 +151,8 @@ class Discovery:
             self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
 
 
-def _speaker(manifest: Manifest, head: TaughtHead | None) -> AnnouncedModel:
-    """Return a model by the labels that it may announce on this rig."""
+def _announced_model(manifest: Manifest, head: TaughtHead | None) -> AnnouncedModel:
+    """Return a model with the labels that it may announce on this rig."""
     labels = manifest.labels if head is None else head.labels(manifest.labels)
-    said = tuple(label for label in labels if not label.endswith(HIDDEN_SUFFIX))
-    return AnnouncedModel(manifest.name, manifest.task, said)
+    shown = tuple(label for label in labels if not label.endswith(HIDDEN_SUFFIX))
+    return AnnouncedModel(manifest.name, manifest.task, shown)

@@ -1,11 +1,10 @@
-"""Daemon: what Home Assistant is told of a rig: one device and its entities, as documented there.
+"""Daemon: the payload that announces a rig to Home Assistant: one device and its entities.
 
 Pure: from a rig's name and its models' labels to the payload of MQTT device discovery. Knows the
-payloads that the rig publishes, whose fields the templates read; must never know a socket or a
-clock.
+payloads that the rig publishes, whose fields the templates read; no socket and no clock.
 
 The format is Home Assistant's: https://www.home-assistant.io/integrations/mqtt/ (device discovery)
-and, per platform, sensor.mqtt, binary_sensor.mqtt and event.mqtt beside it. The templates keep to
+and, per platform, sensor.mqtt, binary_sensor.mqtt and event.mqtt beside it. The templates use only
 what Jinja itself offers.
 """
 
@@ -17,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from daemon.board.monitor import BoardState
 from daemon.mqtt.payloads import RigEventType
 from daemon.mqtt.topics import (
     EVENT,
@@ -29,39 +29,44 @@ from daemon.mqtt.topics import (
     SUBSTANCE,
     topic_prefix,
 )
+from daemon.recording.recorder import RecorderState
 from models.decision_spec import State
 from models.results import EventType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Component = dict[str, Any]
 
 NOTHING = "none"
-"""Option of `substance` while no label is announced; `state` says why."""
+"""Option of `substance` while no label is announced; `state` gives the reason."""
 
 UNKNOWN = "'None'"
-"""What a template gives for Home Assistant's `unknown`."""
+"""The result of a template that Home Assistant shows as `unknown`."""
 
-LEAST_EXPIRY_S = 60
+MIN_EXPIRY_S = 60
 EXPIRY_STRIDES = 4
 HEALTH_EXPIRY_S = 60
-"""Six times the interval of `health`: a value older than that describes another situation."""
+"""Six times the interval of `health`: an older value describes another situation."""
 
 STATE_LIMIT = 250
 """Home Assistant refuses states of more than 255 characters."""
 
-HEALED_CHANNELS = ("ok", "missing", "spike")
-"""Of a channel: no fault. A board may lack it, and a spike is over with the next reading."""
+FAULTLESS = ["ok", "missing", "spike"]
+"""States of a channel that are no fault: a board may lack it, and a spike is one reading."""
 
 CALIBRATION_STATES = ("none", "ok", "recalibrate", "unusable")
-RECORDING_STATES = ("off", "waiting", "recording", "paused")
-BOARD_STATES = ("online", "absent", "silent", "nonsense")
+
+PERCENT = {
+    "unit_of_measurement": "%",
+    "state_class": "measurement",
+    "suggested_display_precision": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedModel:
-    """A model that speaks: its name, its task, and the labels that it may announce."""
+    """A running model: its name, its task, and the labels that it may announce."""
 
     name: str
     task: str
@@ -69,7 +74,7 @@ class AnnouncedModel:
 
 
 def device_id(rig_id: str) -> str:
-    """Return how Home Assistant knows the rig's device."""
+    """Return the rig's identifier in Home Assistant."""
     return f"scentd_{rig_id}"
 
 
@@ -79,7 +84,7 @@ def config_topic(prefix: str, rig_id: str) -> str:
 
 
 def birth_topic(prefix: str) -> str:
-    """Return the topic on which Home Assistant says that it is there."""
+    """Return the topic on which Home Assistant announces its start."""
     return f"{prefix}/status"
 
 
@@ -87,29 +92,26 @@ def device_payload(
     *,
     rig_id: str,
     version: str,
-    speakers: Sequence[AnnouncedModel],
+    models: Sequence[AnnouncedModel],
     live_stride_s: float,
-    gone: Mapping[str, str],
+    announced: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the discovery payload of a rig.
 
     Parameters
     ----------
-    rig_id : str
-        Names the device and begins its topics.
-    version : str
-        Of scentd.
-    speakers : sequence of AnnouncedModel
-        The models that run.
-    live_stride_s : float
-        Seconds between two predictions; a result that misses several of them has expired.
-    gone : mapping
-        Components of an earlier payload that there are no more, and their platforms. Named with
-        nothing but its platform, Home Assistant removes a component.
+    rig_id: names the device and its topics.
+    version: of scentd.
+    models: those that run.
+    live_stride_s: seconds between two predictions; a result that misses several has expired.
+    announced: platform by key of every component of earlier payloads. Home Assistant removes a
+        component of which nothing but its platform is given.
     """
-    expiry_s = max(LEAST_EXPIRY_S, math.ceil(EXPIRY_STRIDES * live_stride_s))
-    live = components(rig_id, speakers, expiry_s)
-    removed = {key: {"platform": platform} for key, platform in gone.items() if key not in live}
+    expiry_s = max(MIN_EXPIRY_S, math.ceil(EXPIRY_STRIDES * live_stride_s))
+    live = components(rig_id, models, expiry_s)
+    removed = {
+        key: {"platform": platform} for key, platform in announced.items() if key not in live
+    }
     return {
         "device": {
             "identifiers": [device_id(rig_id)],
@@ -119,7 +121,7 @@ def device_payload(
             "sw_version": version,
         },
         "origin": {"name": "scentd", "sw_version": version},
-        "availability": [_online(rig_id, STATUS), _online(rig_id, SENSOR_STATUS)],
+        "availability": [_availability(rig_id, STATUS), _availability(rig_id, SENSOR_STATUS)],
         "availability_mode": "all",
         "qos": 1,
         "components": {**removed, **live},
@@ -127,19 +129,20 @@ def device_payload(
 
 
 def components(
-    rig_id: str, speakers: Sequence[AnnouncedModel], expiry_s: int
+    rig_id: str, models: Sequence[AnnouncedModel], expiry_s: int
 ) -> dict[str, Component]:
     """Return every entity of the rig by its key."""
     found: dict[str, Component] = {}
     for task, build in ((SUBSTANCE, _substances), (MIXTURE, _mixtures)):
-        of_task = [speaker for speaker in speakers if speaker.task == task]
-        for speaker in of_task:
-            alone = len(of_task) == 1
-            for key, component in build(speaker, expiry_s).items():
-                if alone:
-                    found[key] = component
-                else:
-                    found[f"{key}_{_slug(speaker.name)}"] = _of_one(component, speaker.name)
+        of_task = [model for model in models if model.task == task]
+        for model in of_task:
+            own = build(model, expiry_s)
+            if len(of_task) > 1:
+                own = {
+                    f"{key}_{_slug(model.name)}": _of_model(component, model.name)
+                    for key, component in own.items()
+                }
+            found |= own
     found |= {EVENT: _event()} | _diagnostics(rig_id)
     prefix = topic_prefix(rig_id)
     return {
@@ -152,16 +155,15 @@ def components(
     }
 
 
-def _substances(speaker: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
-    """Return what is smelled, how sure that is, and in which state the model is."""
-    labels = [label for label in speaker.labels if label != NOTHING]
+def _substances(model: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
+    """Return the recognised substance, its probability, and the state of the model."""
+    labels = [label for label in model.labels if label != NOTHING]
     return {
         "substance": _sensor(
             "Substance",
             SUBSTANCE,
             f"{{{{ value_json.label if value_json.label is not none else '{NOTHING}' }}}}",
-            device_class="enum",
-            options=[NOTHING, *labels],
+            **_enum([NOTHING, *labels]),
             expire_after=expiry_s,
             icon="mdi:scent",
         ),
@@ -170,20 +172,18 @@ def _substances(speaker: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
             SUBSTANCE,
             "{{ (value_json.probability * 100) | round(1) "
             f"if value_json.probability is not none else {UNKNOWN} }}}}",
-            unit_of_measurement="%",
-            state_class="measurement",
-            suggested_display_precision=0,
+            **PERCENT,
             expire_after=expiry_s,
         ),
         "state": _state("State", SUBSTANCE),
     }
 
 
-def _mixtures(speaker: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
-    """Return every component's share, and in which state the model is."""
+def _mixtures(model: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
+    """Return the share of every component, and the state of the model."""
     idle = [str(State.WARMING_UP), str(State.FAULT), str(State.DISABLED)]
     found = {"mixture_state": _state("Mixture state", MIXTURE)}
-    for label in speaker.labels:
+    for label in model.labels:
         key = _free_key(f"mixture_{_slug(label)}", found)
         found[key] = _sensor(
             f"Share of {label}",
@@ -192,16 +192,14 @@ def _mixtures(speaker: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
             "| map(attribute='proportion') | list %}"
             f"{{{{ (share[0] * 100) | round(1) if share else "
             f"({UNKNOWN} if value_json.state in {idle} else 0) }}}}",
-            unit_of_measurement="%",
-            state_class="measurement",
-            suggested_display_precision=0,
+            **PERCENT,
             expire_after=expiry_s,
         )
     return found
 
 
 def _event() -> Component:
-    """Return the entity of everything that begins or ends."""
+    """Return the entity of all events."""
     return {
         "platform": "event",
         "name": "Event",
@@ -214,16 +212,36 @@ def _event() -> Component:
 
 
 def _diagnostics(rig_id: str) -> dict[str, Component]:
-    """Return what tells how the rig is; there while the service is, whatever the board does."""
-    bad = (
+    """Return the entities about the rig itself, available while the service is."""
+    faults = (
         "(value_json.channels or {}).items() "
-        f"| rejectattr(1, 'in', {list(HEALED_CHANNELS)}) | map('join', ' ') | list"
+        f"| rejectattr(1, 'in', {FAULTLESS}) | map('join', ' ') | list"
     )
-    # Every part of the rig that can fail says why; the channels say it by their names.
+    # Every part of the rig that can fail gives its reason; a channel, its name and state.
     why = (
         f"{{% set why = ([value_json.board.why, value_json.recording.why, value_json.outbox.why, "
-        f"value_json.calibration.why] | select | list) + ({bad}) %}}"
+        f"value_json.calibration.why] | select | list) + ({faults}) %}}"
     )
+    count = {"state_class": "total_increasing"}  # starts again with the process
+    measured = {"state_class": "measurement"}
+    hidden = {"enabled_by_default": False}
+    gauges: dict[str, tuple[str, str, Component]] = {
+        "fault": ("Fault", f"{why}{{{{ (why | join('; '))[:{STATE_LIMIT}] or 'none' }}}}", {}),
+        "board_state": ("Board state", _text("board.state"), _enum(BoardState)),
+        "calibration": ("Calibration", _text("calibration.state"), _enum(CALIBRATION_STATES)),
+        "recording": ("Recording", _text("recording.state"), _enum(RecorderState)),
+        "rate": (
+            "Rate",
+            _number("rate_hz"),
+            _unit("Hz", "frequency") | measured | {"suggested_display_precision": 1},
+        ),
+        "frames_lost": ("Readings lost", _number("frames_lost"), count),
+        "board_losses": ("Board lost", _number("board.losses"), count),
+        "outbox_depth": ("Waiting for the broker", _number("outbox_depth"), measured),
+        "outbox_dropped": ("Messages lost", _number("outbox_dropped"), count),
+        "memory": ("Memory", _number("rss_mb"), _unit("MB", "data_size") | measured | hidden),
+        "uptime": ("Up for", _number("uptime_s"), _unit("s", "duration") | hidden),
+    }
     found: dict[str, Component] = {
         "board": {
             "platform": "binary_sensor",
@@ -241,56 +259,10 @@ def _diagnostics(rig_id: str) -> dict[str, Component]:
             "value_template": why + "{{ 'ON' if why else 'OFF' }}",
             "expire_after": HEALTH_EXPIRY_S,
         },
-        "fault": _gauge("Fault", f"{why}{{{{ (why | join('; '))[:{STATE_LIMIT}] or 'none' }}}}"),
-        "board_state": _gauge(
-            "Board state",
-            "{{ value_json.board.state }}",
-            device_class="enum",
-            options=list(BOARD_STATES),
-        ),
-        "calibration": _gauge(
-            "Calibration",
-            "{{ value_json.calibration.state }}",
-            device_class="enum",
-            options=list(CALIBRATION_STATES),
-        ),
-        "recording": _gauge(
-            "Recording",
-            "{{ value_json.recording.state }}",
-            device_class="enum",
-            options=list(RECORDING_STATES),
-        ),
-        "rate": _gauge(
-            "Rate",
-            _number("rate_hz"),
-            device_class="frequency",
-            unit_of_measurement="Hz",
-            state_class="measurement",
-            suggested_display_precision=1,
-        ),
-        "frames_lost": _counter("Readings lost", "frames_lost"),
-        "board_losses": _counter("Board lost", "board.losses"),
-        "outbox_depth": _gauge(
-            "Waiting for the broker", _number("outbox_depth"), state_class="measurement"
-        ),
-        "outbox_dropped": _counter("Messages lost", "outbox_dropped"),
-        "memory": _gauge(
-            "Memory",
-            _number("rss_mb"),
-            device_class="data_size",
-            unit_of_measurement="MB",
-            state_class="measurement",
-            enabled_by_default=False,
-        ),
-        "uptime": _gauge(
-            "Up for",
-            _number("uptime_s"),
-            device_class="duration",
-            unit_of_measurement="s",
-            enabled_by_default=False,
-        ),
     }
-    own = {"entity_category": "diagnostic", "availability": [_online(rig_id, STATUS)]}
+    for key, (name, template, more) in gauges.items():
+        found[key] = _sensor(name, HEALTH, template, expire_after=HEALTH_EXPIRY_S, **more)
+    own = {"entity_category": "diagnostic", "availability": [_availability(rig_id, STATUS)]}
     return {key: {**component, **own} for key, component in found.items()}
 
 
@@ -304,32 +276,29 @@ def _sensor(name: str, topic: str, template: str, **more: Any) -> Component:
     }
 
 
+def _enum(options: Iterable[str]) -> Component:
+    return {"device_class": "enum", "options": [str(option) for option in options]}
+
+
+def _unit(unit: str, device_class: str) -> Component:
+    return {"unit_of_measurement": unit, "device_class": device_class}
+
+
 def _state(name: str, topic: str) -> Component:
-    """Return a model's state. It does not expire: a model that is disabled says so only once."""
-    return _sensor(
-        name,
-        topic,
-        "{{ value_json.state }}",
-        device_class="enum",
-        options=[str(state) for state in State],
-    )
+    """Return a model's state. It does not expire: a disabled model publishes it only once."""
+    return _sensor(name, topic, _text("state"), **_enum(State))
 
 
-def _gauge(name: str, template: str, **more: Any) -> Component:
-    return _sensor(name, HEALTH, template, expire_after=HEALTH_EXPIRY_S, **more)
-
-
-def _counter(name: str, field: str) -> Component:
-    """Return a count since the start of the process: Home Assistant knows that it begins anew."""
-    return _gauge(name, _number(field), state_class="total_increasing")
+def _text(field: str) -> str:
+    return f"{{{{ value_json.{field} }}}}"
 
 
 def _number(field: str) -> str:
     return f"{{{{ value_json.{field} if value_json.{field} is not none else {UNKNOWN} }}}}"
 
 
-def _of_one(component: Component, model: str) -> Component:
-    """Let an entity hear one of several models that speak on a topic; the others change nothing."""
+def _of_model(component: Component, model: str) -> Component:
+    """Return an entity that ignores the payloads of the other models on its topic."""
     template = component["value_template"]
     kept = f"{{{{ this.state if this.state not in ['unknown', 'unavailable'] else {UNKNOWN} }}}}"
     return {
@@ -340,7 +309,7 @@ def _of_one(component: Component, model: str) -> Component:
     }
 
 
-def _online(rig_id: str, topic: str) -> dict[str, str]:
+def _availability(rig_id: str, topic: str) -> dict[str, str]:
     return {
         "topic": topic_prefix(rig_id) + topic,
         "payload_available": ONLINE,
@@ -358,7 +327,7 @@ def _slug(text: str) -> str:
 
 
 def _free_key(wanted: str, taken: Mapping[str, object]) -> str:
-    """Return `wanted`, numbered where another label has it already."""
+    """Return `wanted`, with a number if another label has it already."""
     key, number = wanted, 2
     while key in taken:
         key, number = f"{wanted}_{number}", number + 1

@@ -1,7 +1,7 @@
-"""Daemon: turns what the pipeline found into messages with envelope, and hands them on.
+"""Daemon: makes messages of what the pipeline found, and hands them to the publisher.
 
-Knows payloads and topics; knows nothing of sockets. Belongs to the pipeline's
-thread: the sequence number needs no lock.
+Knows payloads and topics; no sockets. Belongs to the pipeline's thread, so that the sequence number
+needs no lock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from daemon.mqtt import payloads, topics
-from daemon.mqtt.outbox import Message, Priority
+from daemon.mqtt.outbox_values import Message, Priority
 from daemon.mqtt.payloads import Envelope, encode
 from daemon.system.clock import clock_synced, unix_ms
 from daemon.system.logs import get_logger
@@ -26,14 +26,12 @@ if TYPE_CHECKING:
 
 
 class Messages:
-    """Says things in this boot's name.
+    """Publishes under this boot's id and sequence number.
 
     Parameters
     ----------
-    publisher : Publisher
-        Where messages go.
-    version : str
-        Of scentd, for `info`.
+    publisher: of the messages.
+    version: of scentd, for `info`.
     """
 
     def __init__(self, publisher: Publisher, *, version: str) -> None:
@@ -41,23 +39,16 @@ class Messages:
         self._version = version
         self._boot_id = secrets.token_hex(8)
         self._seq = 0
-        self._last_said: dict[str, tuple[object, ...]] = {}
+        self._latest: dict[str, tuple[object, ...]] = {}
         self._log = get_logger("announcer")
 
     def use_publisher(self, publisher: Publisher) -> None:
-        """Say what follows through another publisher, in the same boot's name."""
+        """Publish through another publisher from now on."""
         self._publisher = publisher
 
-    def _envelope(self, topic: str) -> Envelope:
-        envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
-        # Said before it is handed on: whoever reads the log knows of every message there can be.
-        self._log.debug("message made", topic=topic, boot_id=self._boot_id, seq=self._seq)
-        self._seq += 1
-        return envelope
-
     def publish_prediction(self, prediction: Prediction) -> None:
-        """Publish what a model says."""
-        topic = payloads.prediction_topic(prediction)
+        """Publish a model's prediction."""
+        topic = prediction.task
         payload = payloads.prediction_payload(prediction, self._envelope(topic))
         priority = self._priority(prediction)
         self._publisher.publish(
@@ -65,24 +56,24 @@ class Messages:
         )
 
     def _priority(self, prediction: Prediction) -> Priority:
-        """Tell a prediction that says something new from one that only says it again."""
-        said = (
+        """Return whether a prediction repeats the model's latest one."""
+        content = (
             prediction.state,
             prediction.label,
             prediction.reason,
             frozenset(part.label for part in prediction.components),
         )
-        before = self._last_said.get(prediction.model)
-        self._last_said[prediction.model] = said
-        return Priority.REPEAT if said == before else Priority.CHANGE
+        before = self._latest.get(prediction.model)
+        self._latest[prediction.model] = content
+        return Priority.REPEAT if content == before else Priority.CHANGE
 
     def publish_event(self, event: Event | RigEvent, segment: str | None = None) -> None:
-        """Publish that something began or ended, and the recording that holds it."""
+        """Publish an event, and the recording that holds it."""
         payload = payloads.event_payload(event, segment, self._envelope(topics.EVENT))
         self._publisher.publish(Message(topics.EVENT, encode(payload), qos=1, retain=False))
 
     def publish_response(self, command: str, answer: Payload) -> None:
-        """Publish the answer to a request, or a word about its progress."""
+        """Publish the response to a request, or its progress."""
         self._publisher.publish(
             Message(f"{topics.RESPONSE}/{command}", encode(answer), qos=1, retain=False)
         )
@@ -105,7 +96,7 @@ class Messages:
         dialect: str | None,
         calibration: str | None,
     ) -> None:
-        """Publish what runs here."""
+        """Publish the models that run, and the board."""
         payload = payloads.info_payload(
             version=self._version,
             bundles=bundles,
@@ -117,7 +108,13 @@ class Messages:
         self._publisher.set_state(topics.INFO, encode(payload))
 
     def publish_board_status(self, *, present: bool) -> None:
-        """Publish whether the board sends readings, apart from the process."""
-        self._publisher.set_state(
-            topics.SENSOR_STATUS, topics.ONLINE if present else topics.OFFLINE
-        )
+        """Publish whether the board sends readings, independent of the service's own status."""
+        status = topics.ONLINE if present else topics.OFFLINE
+        self._publisher.set_state(topics.SENSOR_STATUS, status)
+
+    def _envelope(self, topic: str) -> Envelope:
+        envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
+        # Logged before the message is handed on, so that the log lists every message there can be.
+        self._log.debug("message made", topic=topic, boot_id=self._boot_id, seq=self._seq)
+        self._seq += 1
+        return envelope

@@ -1,15 +1,15 @@
-"""Daemon: what the rig says, as JSON: pure functions from values to payloads.
+"""Daemon: the rig's messages as JSON: pure functions from values to payloads.
 
-Knows the wire format and nothing of brokers, threads or clocks: the time, the
-boot's id and the sequence number come in as an `Envelope`. Every payload has
-its JSON Schema in `daemon/schemas/`; numbers are finite or null.
+Knows the wire format; no brokers, threads or clocks: the time, the boot's id and the sequence
+number come in as an `Envelope`. Every payload has its JSON Schema in `daemon/schemas/`; numbers are
+finite or null.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from models.manifest import FP32_MODEL, INT8_MODEL
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from daemon.mqtt.outbox import OutboxReport
+    from daemon.mqtt.outbox_values import OutboxReport
     from hardware.frames import SensorFrame
     from hardware.protocol import LineCounts
     from models.bundle import Bundle
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from models.results import Event, Prediction
 
 STEADY_AFTER_S = 600.0
-"""A day's writes are not judged by the first minutes: the start writes more."""
+"""Writes per day are estimated only after this time: the start writes more."""
 
 _FILE_OF = {"int8": INT8_MODEL, "fp32": FP32_MODEL}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,11 +41,11 @@ Payload = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What every payload begins with.
+    """The first fields of every payload.
 
     Attributes
     ----------
-    unix_ms: when it was made, milliseconds since 1970, UTC.
+    unix_ms: time of the payload, milliseconds since 1970, UTC.
     clock_synced: whether that time can be trusted.
     boot_id: 16 hex digits, new at every start of the daemon.
     seq: counts the publications of this boot.
@@ -78,27 +78,30 @@ def encode(payload: Payload) -> str:
 
 
 def rounded(value: float | None, digits: int) -> float | None:
-    """Return `value` rounded, or None where there is no finite number to say."""
+    """Return `value` rounded, None for a value that is missing or not finite."""
     return None if value is None or not math.isfinite(value) else round(float(value), digits)
 
 
-def prediction_topic(prediction: Prediction) -> str:
-    """Return the topic, below the prefix, on which a prediction goes out."""
-    return prediction.task
-
-
 def prediction_payload(prediction: Prediction, envelope: Envelope) -> Payload:
-    """Return a prediction's payload, whichever its task."""
-    build = substance_payload if prediction.task == SUBSTANCE else mixture_payload
-    return build(prediction, envelope)
-
-
-def substance_payload(prediction: Prediction, envelope: Envelope) -> Payload:
-    """Return what `substance` carries."""
+    """Return the payload of `substance` or `mixture`, by the prediction's task."""
+    build = _substance if prediction.task == SUBSTANCE else _mixture
     return {
         **envelope.fields(),
         "frame_seq": prediction.frame_seq,
         "state": str(prediction.state),
+        **build(prediction),
+        "reason": prediction.reason,
+        "window_s": rounded(prediction.window_s, 3),
+        "model": prediction.model,
+        "calibration": prediction.calibration,
+        "latency_ms": rounded(prediction.latency_ms, 3),
+        "channels_missing": list(prediction.channels_missing),
+        "buffered": False,
+    }
+
+
+def _substance(prediction: Prediction) -> Payload:
+    return {
         "label": prediction.label,
         "probability": rounded(prediction.probability, 4),
         "top": [
@@ -115,16 +118,11 @@ def substance_payload(prediction: Prediction, envelope: Envelope) -> Payload:
         "descriptors": [
             {"name": name, "fit": rounded(fit, 4)} for name, fit in prediction.descriptors
         ],
-        **_circumstances(prediction),
     }
 
 
-def mixture_payload(prediction: Prediction, envelope: Envelope) -> Payload:
-    """Return what `mixture` carries."""
+def _mixture(prediction: Prediction) -> Payload:
     return {
-        **envelope.fields(),
-        "frame_seq": prediction.frame_seq,
-        "state": str(prediction.state),
         "components": [
             {
                 "label": part.label,
@@ -135,24 +133,11 @@ def mixture_payload(prediction: Prediction, envelope: Envelope) -> Payload:
             }
             for part in prediction.components
         ],
-        **_circumstances(prediction),
-    }
-
-
-def _circumstances(prediction: Prediction) -> Payload:
-    return {
-        "reason": prediction.reason,
-        "window_s": rounded(prediction.window_s, 3),
-        "model": prediction.model,
-        "calibration": prediction.calibration,
-        "latency_ms": rounded(prediction.latency_ms, 3),
-        "channels_missing": list(prediction.channels_missing),
-        "buffered": False,
     }
 
 
 class RigEventType(StrEnum):
-    """What an event of the rig itself is about, as published beside the nose's."""
+    """The types of the rig's own events, published beside those of the air."""
 
     BOARD_LOST = "board_lost"
     BOARD_BACK = "board_back"
@@ -164,12 +149,11 @@ class RigEventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RigEvent:
-    """Something happened to the rig rather than to the air.
+    """An event of the rig itself.
 
     Attributes
     ----------
-    type: what.
-    detail: why, for people.
+    detail: the reason, for people.
     t_ms, frame_seq: of the newest reading, None before the first.
     """
 
@@ -180,7 +164,7 @@ class RigEvent:
 
 
 def event_payload(event: Event | RigEvent, segment: str | None, envelope: Envelope) -> Payload:
-    """Return what `event` carries; `segment` is the recording that holds the reading `t_ms`."""
+    """Return the payload of `event`; `segment` is the recording that holds the reading `t_ms`."""
     of_air = None if isinstance(event, RigEvent) else event
     return {
         **envelope.fields(),
@@ -198,7 +182,7 @@ def event_payload(event: Event | RigEvent, segment: str | None, envelope: Envelo
 
 
 def sample_payload(frame: SensorFrame, t_ms: int, envelope: Envelope) -> Payload:
-    """Return what `sample` carries: a raw frame, null where a channel is absent or infinite."""
+    """Return the payload of `sample`: a raw frame, null where a channel is absent or infinite."""
     return {
         **envelope.fields(),
         "frame_seq": frame.frame_seq,
@@ -211,7 +195,7 @@ def sample_payload(frame: SensorFrame, t_ms: int, envelope: Envelope) -> Payload
 
 
 def quality_names(quality: Sequence[int]) -> dict[str, str]:
-    """Return, per channel, what its number is worth: `ok`, `missing`, `stuck` ..."""
+    """Return the quality of each channel's reading by name: `ok`, `missing`, `stuck` ..."""
     return {
         name: Quality(int(code)).name.lower()
         for name, code in zip(CHANNEL_NAMES, quality, strict=True)
@@ -220,24 +204,16 @@ def quality_names(quality: Sequence[int]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
-    """The process's own numbers for `health`.
+    """The service's numbers for `health`; mappings are published as they are.
 
     Attributes
     ----------
-    counts: the decoder's, over all connections of this boot.
-    port_open: whether the port is open now.
-    port_reconnects: how often it came back.
-    board: its state, why it gives no readings, and how often it gave none.
-    recording: state, segment, rows and bounds of the continuous recording.
-    chunks_dropped: reads thrown away because the pipeline was behind.
+    counts: of the decoder, over all connections of this boot.
+    chunks_dropped: reads dropped because the pipeline was behind.
     rate_hz: the board's measured rate, None until known.
-    quality: uint8[12], the latest verdict per channel, None before the first frame.
+    quality: uint8[12], the latest per channel, None before the first frame.
     channel_faults: how often a channel failed.
-    inference_ms: recent inference times, per model name.
-    outbox: what waits for the broker, what was lost, and what that costs the disk.
-    broker: state, protocol, connections, rejected and fleeting_dropped of the connection.
-    calibration: state, profile, why and drift of the rig's calibration.
-    requests: taken, retained and dropped.
+    inference_ms: recent inference times by model.
     rss_mb: resident memory.
     uptime_s: since the start of the process.
     """
@@ -261,7 +237,7 @@ class Gauges:
 
 
 def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
-    """Return what `health` carries."""
+    """Return the payload of `health`."""
     counts = gauges.counts
     return {
         **envelope.fields(),
@@ -298,24 +274,19 @@ def health_payload(gauges: Gauges, envelope: Envelope) -> Payload:
 
 
 def _outbox(report: OutboxReport, uptime_s: float) -> Payload:
-    """Return the outbox's numbers; what the disk is written a day, as it went since the start."""
+    """Return the outbox's numbers, and the writes per day at the rate since the start."""
     days = uptime_s / 86_400 if uptime_s >= STEADY_AFTER_S else None
+    numbers = asdict(report)
+    del numbers["depth"], numbers["written_bytes"]
     return {
-        "store": report.store,
-        "why": report.why,
-        "size_bytes": report.size_bytes,
-        "oldest_s": report.oldest_s,
-        "dropped": dict(report.dropped),
-        "fallbacks": report.fallbacks,
-        "set_aside": report.set_aside,
-        "commits": report.commits,
+        **numbers,
         "commits_per_day": days and round(report.commits / days),
         "written_mb_per_day": days and rounded(report.written_bytes / days / 1e6, 1),
     }
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the nearest-rank percentile, None of nothing."""
+    """Return the nearest-rank percentile, None without values."""
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -330,7 +301,7 @@ def info_payload(
     calibration: str | None,
     envelope: Envelope,
 ) -> Payload:
-    """Return what `info` carries: what runs here, and on what."""
+    """Return the payload of `info`: the models that run, and the board."""
     return {
         **envelope.fields(),
         "scentd_version": version,
@@ -357,7 +328,7 @@ def info_payload(
 
 
 def _trust(spec: DecisionSpec) -> Payload:
-    """Return the constants by which a model's probabilities, novelty and sets are to be read."""
+    """Return the constants needed to interpret a model's probabilities, novelty and sets."""
     stated = spec.set_threshold is not None or spec.proportion_margin is not None
     return {
         "announce": spec.announce,

@@ -1,7 +1,7 @@
-"""Daemon: asking a running service, as its own commands do: one question, one answer.
+"""Daemon: sends a request to the running service, as the commands do, and waits for its response.
 
-Enters the broker as a visitor. Knows topics and the envelope of requests; nothing of what
-is asked. The service holds the port while it runs, so this is how commands reach the board.
+Connects to the broker beside the service. Knows topics and the envelope of requests, not their
+content. The service holds the port while it runs, so that commands reach the board this way.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +21,21 @@ from daemon.requests import OK, WORKING
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from daemon.config.settings import Config
 
-PRESENT_WITHIN_S = 2.0
+STATUS_WITHIN_S = 2.0
 """The retained `status` comes with the subscription; a rig that never ran has none."""
+
+ANSWER_TIMEOUT_S = 10.0
+"""The service answers, or reports progress, far more often than this."""
 
 MAYBE_DONE = "What was asked may be done all the same: see what there is before you ask again."
 
-ANSWER_TIMEOUT_S = 10.0
-"""The service answers, or tells its progress, far more often than this."""
-
 
 class NoServiceError(ScentdError):
-    """No service of this rig listens to the broker."""
+    """No service of this rig answers on the broker."""
 
 
 class RequestRefusedError(ScentdError):
@@ -43,19 +44,18 @@ class RequestRefusedError(ScentdError):
 
 @dataclass(slots=True)
 class _Conversation:
-    """What was heard of the rig since the question."""
+    """A client that has subscribed to the rig's status and to the responses to one request."""
 
+    client: paho.Client
     prefix: str
-    command: str
     transaction: str
-    present: str | None = None
+    status: str | None = None
     subscribed: bool = False
     answers: list[dict[str, Any]] = field(default_factory=list)
 
-    def hear(self, message: paho.MQTTMessage) -> None:
-        """Note the rig's status and the answers to this very question."""
+    def on_message(self, message: paho.MQTTMessage) -> None:
         if message.topic == self.prefix + STATUS:
-            self.present = bytes(message.payload).decode("utf-8", "replace")
+            self.status = bytes(message.payload).decode("utf-8", "replace")
             return
         try:
             answer = json.loads(message.payload)
@@ -63,6 +63,13 @@ class _Conversation:
             return
         if isinstance(answer, dict) and answer.get("transaction") == self.transaction:
             self.answers.append(answer)
+
+    def work(self) -> None:
+        """Let the client receive for a moment."""
+        if self.client.loop(0.1) != paho.MQTT_ERR_SUCCESS:
+            raise BrokerError(
+                f"The broker closed the connection before the answer came. {MAYBE_DONE}"
+            )
 
 
 def send_request(
@@ -73,46 +80,44 @@ def send_request(
     timeout_s: float = ANSWER_TIMEOUT_S,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Ask the rig's running service and return the answer's data.
+    """Send a request to the rig's running service and return the response's data.
 
     Parameters
     ----------
-    config : Config
-        Gives the broker and the rig.
-    command : str
-        `status`, `calibrate`, `enroll` ...
-    payload : mapping
-        What is asked, without transaction.
-    timeout_s : float
-        Longest silence before the question counts as unheard; progress is a sign of life.
-    on_progress : callable, optional
-        Called with the data of every word about progress.
+    config: of the broker and the rig.
+    command: `status`, `calibrate`, `enroll` ...
+    payload: the request, without `transaction`.
+    timeout_s: longest time without an answer or progress.
+    on_progress: called with the data of every report of progress.
 
     Raises
     ------
-    BrokerError
-        If the broker cannot be used.
-    NoServiceError
-        If no service runs, or it does not listen to requests.
-    RequestRefusedError
-        If the service answers with an error.
+    BrokerError: the broker cannot be used.
+    NoServiceError: no service runs, or it does not accept requests.
+    RequestRefusedError: the service answers with an error.
     """
-    talk = _Conversation(topic_prefix(config.rig_id), command, secrets.token_hex(8))
-    question = {**payload, "transaction": talk.transaction, "progress": on_progress is not None}
-    with connected_client(config.rig_id, config.mqtt, suffix=f"-asks-{talk.transaction}") as client:
-        _subscribe(client, talk, config)
-        client.publish(f"{talk.prefix}{REQUEST}/{command}", json.dumps(question), qos=1)
-        heard_s = time.monotonic()
-        while time.monotonic() - heard_s < timeout_s:
-            _turn(client)
+    with _conversation(config, command, "asks") as talk:
+        request = {
+            **payload,
+            "transaction": talk.transaction,
+            "progress": on_progress is not None,
+        }
+        talk.client.publish(f"{talk.prefix}{REQUEST}/{command}", json.dumps(request), qos=1)
+        answered_s = time.monotonic()
+        while time.monotonic() - answered_s < timeout_s:
+            talk.work()
             while talk.answers:
-                heard_s = time.monotonic()
+                answered_s = time.monotonic()
                 answer = talk.answers.pop(0)
+                data: dict[str, Any] = answer.get("data") or {}
+                if answer.get("status") == OK:
+                    return data
                 if answer.get("status") != WORKING:
-                    return _data(answer)
+                    reason = answer.get("error") or "The service refused without saying why."
+                    raise RequestRefusedError(str(reason))
                 if on_progress is not None:
-                    on_progress(answer.get("data") or {})
-            if talk.present == OFFLINE:
+                    on_progress(data)
+            if talk.status == OFFLINE:
                 raise NoServiceError(
                     f"The service of rig {config.rig_id!r} went offline before it answered: it "
                     f"was stopped, or lost the broker. {MAYBE_DONE}"
@@ -126,52 +131,40 @@ def send_request(
 
 def service_is_online(config: Config) -> bool:
     """Whether a service of this rig is online at the broker; False where there is no broker."""
-    talk = _Conversation(topic_prefix(config.rig_id), "status", "")
     try:
-        with connected_client(
-            config.rig_id, config.mqtt, suffix=f"-looks-{secrets.token_hex(8)}"
-        ) as client:
-            _subscribe(client, talk, config)
+        with _conversation(config, "status", "looks"):
+            return True
     except (BrokerError, NoServiceError):
         return False
-    return True
 
 
-def _subscribe(client: paho.Client, talk: _Conversation, config: Config) -> None:
-    """Listen for the answer before asking, and see that somebody is there."""
+@contextmanager
+def _conversation(config: Config, command: str, purpose: str) -> Iterator[_Conversation]:
+    """Subscribe to the responses to a command, before it is sent, and check that a service runs."""
+    transaction = secrets.token_hex(8)
+    suffix = f"-{purpose}-{transaction}"
+    with connected_client(config.rig_id, config.mqtt, suffix=suffix) as client:
+        talk = _Conversation(client, topic_prefix(config.rig_id), transaction)
 
-    def subscribed(*_: object) -> None:
-        talk.subscribed = True
+        def on_subscribe(*_: object) -> None:
+            talk.subscribed = True
 
-    client.on_message = lambda _client, _data, message: talk.hear(message)
-    client.on_subscribe = subscribed
-    topics = (f"{talk.prefix}{RESPONSE}/{talk.command}", f"{talk.prefix}{STATUS}")
-    client.subscribe([(topic, 1) for topic in topics])
-    deadline_s = time.monotonic() + PRESENT_WITHIN_S
-    while not (talk.subscribed and talk.present) and time.monotonic() < deadline_s:
-        _turn(client)
-    if talk.present is None:
-        raise NoServiceError(
-            f"No rig {config.rig_id!r} has ever been on the broker at {config.mqtt.host}:"
-            f"{config.mqtt.port}. Start it (scentd run --config FILE), or correct rig_id."
-        )
-    if talk.present == OFFLINE:
-        raise NoServiceError(_stopped(config))
-
-
-def _stopped(config: Config) -> str:
-    return (
-        f"The service of rig {config.rig_id!r} is not running: its status at "
-        f"{config.mqtt.host}:{config.mqtt.port} is offline. Start it: scentd run --config FILE."
-    )
-
-
-def _turn(client: paho.Client) -> None:
-    if client.loop(0.1) != paho.MQTT_ERR_SUCCESS:
-        raise BrokerError(f"The broker closed the connection before the answer came. {MAYBE_DONE}")
-
-
-def _data(answer: Mapping[str, Any]) -> dict[str, Any]:
-    if answer.get("status") == OK:
-        return dict(answer.get("data") or {})
-    raise RequestRefusedError(str(answer.get("error") or "The service refused without saying why."))
+        client.on_message = lambda _client, _data, message: talk.on_message(message)
+        client.on_subscribe = on_subscribe
+        topics = (f"{talk.prefix}{RESPONSE}/{command}", talk.prefix + STATUS)
+        client.subscribe([(topic, 1) for topic in topics])
+        deadline_s = time.monotonic() + STATUS_WITHIN_S
+        while not (talk.subscribed and talk.status) and time.monotonic() < deadline_s:
+            talk.work()
+        broker = f"{config.mqtt.host}:{config.mqtt.port}"
+        if talk.status is None:
+            raise NoServiceError(
+                f"No rig {config.rig_id!r} has ever been on the broker at {broker}. Start it "
+                "(scentd run --config FILE), or correct rig_id."
+            )
+        if talk.status == OFFLINE:
+            raise NoServiceError(
+                f"The service of rig {config.rig_id!r} is not running: its status at {broker} is "
+                "offline. Start it: scentd run --config FILE."
+            )
+        yield talk

@@ -173,7 +173,7 @@ class Service:
             on_request=self._inbox.receive if config.mqtt.requests else None,
             listeners={} if birth is None else {birth: discovery.on_birth},
         )
-        discovery.begin(publisher)
+        discovery.use_publisher(publisher)
         return discovery, publisher
 
     def _use_runtime(self, runtime: Runtime) -> None:

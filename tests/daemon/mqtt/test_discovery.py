@@ -32,7 +32,7 @@ MIXTURES = AnnouncedModel("blend", "mixture", LABELS)
 
 def payload(*speakers: AnnouncedModel, gone: dict[str, str] | None = None) -> dict[str, Any]:
     told = device_payload(
-        rig_id="rig", version="1", speakers=speakers, live_stride_s=5.0, gone=gone or {}
+        rig_id="rig", version="1", models=speakers, live_stride_s=5.0, announced=gone or {}
     )
     jsonschema.validate(told, SCHEMA)
     return told
@@ -119,7 +119,7 @@ def test_results_expire_after_a_few_strides_and_not_before_a_minute() -> None:
     quick = components("rig", [SUBSTANCES], 60)
     assert payload(SUBSTANCES)["components"]["substance"]["expire_after"] == 60
     slow = device_payload(
-        rig_id="rig", version="1", speakers=[SUBSTANCES], live_stride_s=100, gone={}
+        rig_id="rig", version="1", models=[SUBSTANCES], live_stride_s=100, announced={}
     )
     assert slow["components"]["substance"]["expire_after"] == 400
     assert "expire_after" not in quick["state"]  # a disabled model says so once
@@ -154,12 +154,12 @@ def test_components_that_are_gone_are_named_by_their_platform_alone(
     shelf = Shelf()
     bundle = load_bundle(toy_mixtures)
     first = Discovery(config(tmp_path), version="1")
-    first.begin(shelf)
+    first.use_publisher(shelf)
     first.announce([bundle], {})
     assert {f"mixture_{label}" for label in LABELS} < set(shelf.components())
     # Another start, which runs no mixture model any more.
     later = Discovery(config(tmp_path), version="1")
-    later.begin(shelf)
+    later.use_publisher(shelf)
     later.announce([], {})
     told = shelf.components()
     assert all(told[f"mixture_{label}"] == {"platform": "sensor"} for label in LABELS)
@@ -171,7 +171,7 @@ def test_the_payload_is_sent_when_it_changes_only(tmp_path: Path, toy_substances
     shelf = Shelf()
     bundle = load_bundle(toy_substances)
     discovery = Discovery(config(tmp_path), version="1")
-    discovery.begin(shelf)
+    discovery.use_publisher(shelf)
     for _ in range(3):
         discovery.announce([bundle], {})
     assert len(shelf.held) == 1
@@ -189,18 +189,18 @@ def test_what_was_announced_elsewhere_is_taken_back(
     bundle = load_bundle(toy_substances)
     shelf = Shelf()
     before = Discovery(config(tmp_path), version="1")
-    before.begin(shelf)
+    before.use_publisher(shelf)
     before.announce([bundle], {})
     old_topic = shelf.held[0][0]
     assert old_topic == "homeassistant/device/scentd_rig/config"
     after = Discovery(config(tmp_path, setting), version="1")
-    after.begin(shelf)
+    after.use_publisher(shelf)
     after.announce([bundle], {})
     assert shelf.held[1] == (old_topic, "")
     assert [topic for topic, _ in shelf.held[2:]] == ([] if moved_to is None else [moved_to])
     if setting is False:
         third = Shelf()
-        Discovery(config(tmp_path, False), version="1").begin(third)
+        Discovery(config(tmp_path, False), version="1").use_publisher(third)
         assert third.held == []
 
 
@@ -208,7 +208,7 @@ def test_a_damaged_memory_is_no_reason_to_be_silent(tmp_path: Path, toy_substanc
     (tmp_path / "home_assistant.json").write_text('{"topic": 3', encoding="utf-8")
     shelf = Shelf()
     discovery = Discovery(config(tmp_path), version="1")
-    discovery.begin(shelf)
+    discovery.use_publisher(shelf)
     discovery.announce([load_bundle(toy_substances)], {})
     assert "substance" in shelf.components()
 
@@ -217,7 +217,7 @@ def test_births_are_answered_and_floods_of_them_are_not(tmp_path: Path) -> None:
     now_s = 100.0
     shelf = Shelf()
     discovery = Discovery(config(tmp_path), version="1", clock=lambda: now_s)
-    discovery.begin(shelf)
+    discovery.use_publisher(shelf)
     discovery.on_birth(b"offline")
     assert shelf.repeated == []
     for _ in range(50):
