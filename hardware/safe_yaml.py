@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -32,8 +31,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A YAML document.
 
     Attributes
@@ -45,18 +43,12 @@ class Parsed:
     """
 
     data: Any
-    lines: dict[Location, int] = field(default_factory=dict)
-    repeated: list[tuple[Location, int]] = field(default_factory=list)
+    lines: dict[Location, int]
+    repeated: list[tuple[Location, int]]
 
 
 def read_yaml(text: str | bytes) -> Any:
-    """Return the plain values of a YAML document.
-
-    Raises
-    ------
-    yaml.YAMLError
-        Whatever is wrong with it.
-    """
+    """Return the plain values of a YAML document, or raise `yaml.YAMLError`."""
     return parse_yaml(text).data
 
 
@@ -68,56 +60,45 @@ def parse_yaml(text: str | bytes) -> Parsed:
     yaml.YAMLError
         Whatever is wrong with it.
     """
+    parsed = Parsed(None, {}, [])
     with _yaml_errors():
         loader = LOADER(text)
         try:
             node = loader.get_single_node()
             if node is None:
-                return Parsed(None)
-            _count_items(node, {})
-            parsed = Parsed(None)
-            _note_lines(node, (), parsed, set())
-            return Parsed(loader.construct_document(node), parsed.lines, parsed.repeated)
+                return parsed
+            _visit(node, (), parsed, {})
+            return parsed._replace(data=loader.construct_document(node))
         finally:
             loader.dispose()
 
 
-def _count_items(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Return how many items a tree holds with its anchors expanded; refuse it if too many."""
+def _visit(node: yaml.Node, location: Location, parsed: Parsed, counted: dict[int, int]) -> int:
+    """Note a tree's lines and repeated keys, and return its items with anchors expanded.
+
+    More than `MOST_ITEMS` of them are refused.
+    """
+    parsed.lines.setdefault(location, node.start_mark.line + 1)
     if (known := counted.get(id(node))) is not None:
         return known
     counted[id(node)] = MOST_ITEMS  # an anchor inside itself finds this, and is endless
-    inner: list[yaml.Node] = []
+    items = 1
     if isinstance(node, yaml.MappingNode):
-        inner = [part for pair in node.value for part in pair]
+        for key, value in node.value:
+            name = str(key.value) if isinstance(key, yaml.ScalarNode) else "?"
+            inner, line = (*location, name), key.start_mark.line + 1
+            if inner in parsed.lines:
+                parsed.repeated.append((inner, line))
+            items += _visit(key, inner, parsed, counted) + _visit(value, inner, parsed, counted)
     elif isinstance(node, yaml.SequenceNode):
-        inner = node.value
+        for index, value in enumerate(node.value):
+            items += _visit(value, (*location, index), parsed, counted)
     elif node.tag == _INT and len(node.value) > LONGEST_NUMBER:
         raise yaml.YAMLError(f"a whole number has {len(node.value)} characters")
-    items = 1 + sum(_count_items(part, counted) for part in inner)
     if items > MOST_ITEMS:
         raise yaml.YAMLError(f"its anchors stand for more than {MOST_ITEMS} items")
     counted[id(node)] = items
     return items
-
-
-def _note_lines(node: yaml.Node, location: Location, parsed: Parsed, visited: set[int]) -> None:
-    """Add the lines and the repeated keys of a tree to `parsed`."""
-    parsed.lines.setdefault(location, node.start_mark.line + 1)
-    if id(node) in visited:
-        return
-    visited.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner, line = (*location, str(key.value)), key.start_mark.line + 1
-            if inner in parsed.lines:
-                parsed.repeated.append((inner, line))
-                continue
-            parsed.lines[inner] = line
-            _note_lines(value, inner, parsed, visited)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _note_lines(value, (*location, index), parsed, visited)
 
 
 @contextmanager

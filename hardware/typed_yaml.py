@@ -81,26 +81,20 @@ def between(low: float, high: float, mend: str) -> Rule:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """What a value may look like, as YAML; shown when it is missing or of the wrong type."""
+    """A sensible value, as YAML; shown when the value is missing or of the wrong type."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, with its mend.
-
-    Attributes
-    ----------
-    location: of the value.
-    text: a sentence that begins with the value's name.
-    where: "line 3" or the name of an environment variable; empty where neither is known.
-    line: to sort by.
-    """
+    """One thing that is wrong, with its mend."""
 
     location: Location
     text: str
+    """A sentence that begins with the value's name."""
     where: str = ""
+    """ "line 3" or the name of an environment variable; empty where neither is known."""
     line: int = 0
 
     def __str__(self) -> str:
@@ -117,25 +111,16 @@ class TypedYamlError(ScentdError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Words:
-    """How the messages about one kind of file are worded.
-
-    Attributes
-    ----------
-    noun: what a key of the file is called.
-    refused: keys that people try, with the reason why they are not accepted.
-    """
+    """How the messages about one kind of file are worded."""
 
     noun: str = "key"
+    """What a key of the file is called."""
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Keys that people try, with the reason why they are not accepted."""
 
 
 class YamlMapping:
     """A YAML document that must be a mapping.
-
-    Parameters
-    ----------
-    text: of the document.
-    words: for the messages.
 
     Attributes
     ----------
@@ -147,31 +132,24 @@ class YamlMapping:
     """
 
     def __init__(self, text: str | bytes, words: Words = Words()) -> None:
-        self._words = words
-        self._variables: dict[Location, str] = {}
         try:
-            parsed = parse_yaml(text)
+            self.values, self._lines, repeated = parse_yaml(text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {1 if mark is None else mark.line + 1}"
             reason = getattr(error, "problem", None) or str(error).split("\n", 1)[0]
             mend = "Indent with spaces, write a space after each colon, and close every bracket"
-            text = f"this is not YAML ({reason}). {mend} and quote."
-            raise TypedYamlError([Problem((), text, where)]) from error
-        self.values: Any = parsed.data
-        self._lines = parsed.lines
-        self._problems = [
-            Problem(
-                location,
-                f"{dotted_name(location)} stands on line {parsed.lines[location]} already; "
-                "keep one of the two.",
-                f"line {line}",
-                line,
-            )
-            for location, line in parsed.repeated
-        ]
+            problem = Problem((), f"this is not YAML ({reason}). {mend} and quote.", where)
+            raise TypedYamlError([problem]) from error
         if not isinstance(self.values, dict):
             raise TypedYamlError([_wrong_type((), _MAPPING, self.values)])
+        self._words = words
+        self._variables: dict[Location, str] = {}
+        self._problems = []
+        for location, line in repeated:
+            before = f"{dotted_name(location)} stands on line {self._lines[location]} already"
+            text = f"{before}; keep one of the two."
+            self._problems.append(Problem(location, text, f"line {line}", line))
 
     def override(self, location: Location, text: str, variable: str) -> None:
         """Put the text of an environment variable in the place of a value.
@@ -344,19 +322,16 @@ ANY_NAME = "NAME"
 """Part of a location: whatever the owner of a mapping calls it."""
 
 
-def locations_in(kind: Any, prefix: Location = ()) -> list[Location]:
-    """Return the locations of all values of a dataclass, sections before what is inside them."""
-    bare, _ = unannotated(kind)
-    inner = get_args(bare)
+def locations_in(hint: Any, prefix: Location = ()) -> list[Location]:
+    """Return the locations of all values of a type, sections before what is inside them."""
+    bare, _ = unannotated(hint)
     if dataclasses.is_dataclass(bare):
-        return [
-            location
-            for name, (hint, _) in fields_of(bare).items()  # type: ignore[arg-type]
-            for location in [(*prefix, name), *locations_in(hint, (*prefix, name))]
-        ]
+        inner = [(part, (*prefix, name)) for name, (part, _) in fields_of(bare).items()]  # type: ignore[arg-type]
+        return [found for part, place in inner for found in (place, *locations_in(part, place))]
+    members = get_args(bare)
     if get_origin(bare) is Mapping:
-        return locations_in(inner[1], (*prefix, ANY_NAME))
-    return [location for member in inner for location in locations_in(member, prefix)]
+        members, prefix = members[1:], (*prefix, ANY_NAME)
+    return [found for member in members for found in locations_in(member, prefix)]
 
 
 def unannotated(hint: Any) -> tuple[Any, tuple[Any, ...]]:

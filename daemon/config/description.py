@@ -25,7 +25,6 @@ from hardware.typed_yaml import (
     dotted_name,
     fields_of,
     is_required,
-    to_plain,
     unannotated,
 )
 
@@ -34,15 +33,7 @@ _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path:
 
 
 class Setting(NamedTuple):
-    """One setting or section, as people read it.
-
-    Attributes
-    ----------
-    name: with its sections, "mqtt.port".
-    accepts: type and rule; empty for a section.
-    default: as YAML; "required" or empty where there is none.
-    description: what it is for.
-    """
+    """One setting, or a section, which accepts nothing itself."""
 
     name: str
     accepts: str
@@ -53,19 +44,22 @@ class Setting(NamedTuple):
 def settings_of(kind: Any = Config, prefix: Location = ()) -> Iterator[Setting]:
     """Yield every setting of the configuration, a section before what is inside it."""
     for name, (hint, item) in fields_of(kind).items():
-        value, rules = _bare(hint)
+        value, rules, _ = _resolve(hint)
         location = (*prefix, name)
         description = _descriptions(kind).get(name)
         default = "required" if is_required(item) else _yaml(_default(item))
         if get_origin(value) is Mapping:
             yield Setting(dotted_name(location), "", "", description or "")
-            value, location = get_args(value)[1], (*location, ANY_NAME)
-            description = None
-        if dataclasses.is_dataclass(value):
-            yield Setting(dotted_name(location), "", default, description or _first_line(value))
+            value, location, description = get_args(value)[1], (*location, ANY_NAME), None
+        section = dataclasses.is_dataclass(value)
+        yield Setting(
+            dotted_name(location),
+            "" if section else _accepts(value, rules),
+            default,
+            description or (_first_line(value) if section else ""),
+        )
+        if section:
             yield from settings_of(value, location)
-        else:
-            yield Setting(dotted_name(location), _accepts(value, rules), default, description or "")
 
 
 def json_schema() -> dict[str, Any]:
@@ -79,22 +73,23 @@ def json_schema() -> dict[str, Any]:
 
 
 def _schema(hint: Any) -> dict[str, Any]:
-    value, notes = _bare(hint)
-    inner = get_args(value)
+    value, notes, optional = _resolve(hint)
+    origin, inner = get_origin(value), get_args(value)
     schema: dict[str, Any]
     if dataclasses.is_dataclass(value):
+        items = fields_of(value)  # type: ignore[arg-type]
         schema = {
             "description": _first_line(value),
             "type": "object",
             "additionalProperties": False,
-            "required": [n for n, (_, item) in fields_of(value).items() if is_required(item)],  # type: ignore[arg-type]
-            "properties": {n: _property(value, n) for n in fields_of(value)},  # type: ignore[arg-type]
+            "required": [name for name, (_, item) in items.items() if is_required(item)],
+            "properties": {name: _property(value, name) for name in items},
         }
-    elif get_origin(value) is Mapping:
+    elif origin is Mapping:
         schema = {"type": "object", "additionalProperties": _schema(inner[1])}
-    elif get_origin(value) is tuple:
+    elif origin is tuple:
         schema = {"type": "array", "items": _schema(inner[0])}
-    elif get_origin(value) is Literal:
+    elif origin is Literal:
         schema = {"enum": list(inner)}
     else:
         schema = {"type": [_TYPES[member] for member in inner] if inner else _TYPES[value]}
@@ -105,7 +100,7 @@ def _schema(hint: Any) -> dict[str, Any]:
             schema["examples"] = [read_yaml(note.text)]
     if "pattern" in schema:
         schema["pattern"] = f"^(?:{schema['pattern']})$"
-    if _is_optional(hint):
+    if optional:
         schema["type"] = [schema["type"], "null"]
     return schema
 
@@ -118,28 +113,26 @@ def _property(kind: Any, name: str) -> dict[str, Any]:
     return {**schema, "description": description, **default}
 
 
-def _bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return a type hint without its annotations and without None, and the annotations."""
+def _resolve(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """Return a type without annotations and None, its annotations, and whether None is allowed."""
     value, notes = unannotated(hint)
-    if _is_optional(hint):
-        value, inner = _bare(get_args(value)[0])
-        return value, notes + inner
-    return value, notes
-
-
-def _is_optional(hint: Any) -> bool:
-    value, _ = unannotated(hint)
-    return get_origin(value) in (Union, UnionType) and NoneType in get_args(value)
+    if get_origin(value) in (Union, UnionType) and NoneType in get_args(value):
+        value, inner, _ = _resolve(get_args(value)[0])
+        return value, notes + inner, True
+    return value, notes, False
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:
     """Return a field's default; None where it is none, or made at run time."""
-    return None if item.default is dataclasses.MISSING else to_plain(item.default)
+    return None if item.default is dataclasses.MISSING else item.default
 
 
-def _accepts(hint: Any, notes: tuple[Any, ...]) -> str:
+def _yaml(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _accepts(value: Any, notes: tuple[Any, ...]) -> str:
     """Describe what a setting accepts: "whole number, 5 to 3600"."""
-    value, _ = unannotated(hint)
     origin, inner = get_origin(value), get_args(value)
     if origin is Literal:
         name = ", ".join(dict.fromkeys(map(str, inner)))
@@ -147,20 +140,16 @@ def _accepts(hint: Any, notes: tuple[Any, ...]) -> str:
         name = "list"
     else:
         name = ", or ".join(_NAMES[member] for member in inner or (value,))
-    return "".join([name, *(_rule(note) for note in notes if isinstance(note, Rule))])
+    return "".join([name, *(_describe_rule(note) for note in notes if isinstance(note, Rule))])
 
 
-def _rule(rule: Rule) -> str:
+def _describe_rule(rule: Rule) -> str:
     match rule.keywords:
         case {"minimum": low, "maximum": high}:
             return f", {low:.10g} to {high:.10g}"
         case {"exclusiveMinimum": low, "exclusiveMaximum": high}:
             return f", above {low:.10g} and below {high:.10g}"
     return f" ({rule.mend})"
-
-
-def _yaml(value: Any) -> str:
-    return {None: "", True: "true", False: "false"}.get(value, str(value))
 
 
 def _first_line(kind: Any) -> str:
@@ -170,14 +159,9 @@ def _first_line(kind: Any) -> str:
 @cache
 def _descriptions(kind: type) -> dict[str, str]:
     """Return the text below each field of a dataclass, from its source."""
-    (tree,) = ast.parse(inspect.getsource(kind)).body
-    assert isinstance(tree, ast.ClassDef)  # noqa: S101 - for mypy
+    tree: Any = ast.parse(inspect.getsource(kind)).body[0]
     return {
-        item.target.id: " ".join(text.value.value.split())
-        for item, text in pairwise(tree.body)
-        if isinstance(item, ast.AnnAssign)
-        and isinstance(item.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
