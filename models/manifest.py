@@ -31,6 +31,7 @@ from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import BufferedReader
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -165,13 +166,7 @@ class Manifest:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        problems = [
-            *self._name_problems(),
-            *self._channel_problems(),
-            *self._file_problems(),
-            *(f"decision: {problem}" for problem in self.decision.problems()),
-        ]
-        if problems:
+        if problems := list(self._problems()):
             raise ManifestError(f"The manifest {self.name} cannot be used: {'; '.join(problems)}.")
 
     @classmethod
@@ -203,49 +198,40 @@ class Manifest:
         body = text.encode()
         return body + f"manifest_sha256: {hashlib.sha256(body).hexdigest()}\n".encode()
 
-    def _name_problems(self) -> list[str]:
-        problems = []
+    def _problems(self) -> Iterator[str]:
         if not _BUNDLE_NAME.fullmatch(self.name):
-            problems.append(f"name must be of a-z, 0-9 and . _ -, got {self.name!r}")
+            yield f"name must be of a-z, 0-9 and . _ -, got {self.name!r}"
         if not self.labels or len(set(self.labels)) != len(self.labels):
-            problems.append("labels must be there, each once")
+            yield "labels must be there, each once"
         if len(set(self.descriptors)) != len(self.descriptors):
-            problems.append("descriptors must be there once each")
-        expected = len(self.labels) if self.task == "mixture" else 0
-        if len(self.decision.presence_thresholds) != expected:
-            problems.append(
-                f"decision.presence_thresholds must have {expected} numbers for a {self.task} "
-                f"model of {len(self.labels)} labels, got {len(self.decision.presence_thresholds)}"
+            yield "descriptors must be there once each"
+        expected, given = len(self.labels), len(self.decision.presence_thresholds)
+        if given != (expected if self.task == "mixture" else 0):
+            yield (
+                f"decision.presence_thresholds must have a number for each of {expected} labels in "
+                f"a mixture model and none in a substance model, got {given}"
             )
-        return problems
-
-    def _channel_problems(self) -> list[str]:
-        problems = []
-        used = self.preprocessing.channels
-        foreign = [name for name in self.requirements.required_channels if name not in used]
-        if foreign:
-            problems.append(
+        used, required = self.preprocessing.channels, self.requirements.required_channels
+        if foreign := [name for name in required if name not in used]:
+            yield (
                 f"requirements.required_channels must be among preprocessing.channels "
                 f"{list(used)}, got {foreign}; the table has {list(CHANNEL_NAMES)}"
             )
-        if not 1 <= self.requirements.min_channels <= len(used):
-            problems.append(
-                f"requirements.min_channels must lie in 1..{len(used)}, "
-                f"got {self.requirements.min_channels}"
-            )
-        ratio = self.rate_ratio
-        if not 0 < ratio[0] <= 1 <= ratio[1]:
-            problems.append(f"rate_ratio must be [low <= 1, high >= 1], got {list(ratio)}")
-        return problems
+        least = self.requirements.min_channels
+        if not 1 <= least <= len(used):
+            yield f"requirements.min_channels must lie in 1..{len(used)}, got {least}"
+        low, high = self.rate_ratio
+        if not 0 < low <= 1 <= high:
+            yield f"rate_ratio must be [low <= 1, high >= 1], got {[low, high]}"
+        yield from self._file_problems()
+        yield from (f"decision: {problem}" for problem in self.decision.problems())
 
-    def _file_problems(self) -> list[str]:
-        problems = []
+    def _file_problems(self) -> Iterator[str]:
         for name, digest in self.files.items():
-            if not _FILE_NAME.fullmatch(str(name)) or name == MANIFEST:
-                problems.append(f"files: {name!r} is not a plain file name inside the bundle")
-            elif not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-                problems.append(f"files: {name} needs a SHA-256 of 64 hex digits, got {digest!r}")
-        return problems
+            if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+                yield f"files: {name!r} is not a plain file name inside the bundle"
+            elif not _SHA256.fullmatch(digest):
+                yield f"files: {name} needs a SHA-256 of 64 hex digits, got {digest!r}"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -7,10 +7,10 @@ and errors are quick. Every problem of a file is reported together.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hardware.errors import UsageError
-from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
+from hardware.typed_yaml import Rule, TypedYamlError, YamlMapping, to_plain
 from models.manifest import Quantisation  # noqa: TC001 - read by get_type_hints
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
@@ -122,6 +122,9 @@ class OptimiserConfig:
     bfloat16 is faster only on processors with instructions for it."""
 
 
+Weight = Annotated[float, Rule("a weight must not be negative", minimum=0)]
+
+
 @dataclass(frozen=True, slots=True)
 class CrossModalConfig:
     """What a substance network learns besides its labels; each is off at 0.
@@ -130,21 +133,23 @@ class CrossModalConfig:
     substances (`training.network.cross_modal`). None of it is an input of the exported network.
     """
 
-    gcms: float = 0.0
+    gcms: Weight = 0.0
     """Weight of the symmetric InfoNCE between windows and GC-MS vectors (the published way)."""
-    similarity: float = 0.0
+    similarity: Weight = 0.0
     """Weight of the regression of embeddings' similarities onto those of the substances."""
-    signed: float = 0.0
+    signed: Weight = 0.0
     """Weight of matching windows with odour descriptions by signed pairs."""
-    masked: float = 0.0
+    masked: Weight = 0.0
     """Weight of the prediction of masked channels and spans of a window."""
-    pretrain: float = 0.0
+    pretrain: Annotated[
+        float, Rule("this must lie in 0..1 (1 left out)", minimum=0, exclusiveMaximum=1)
+    ] = 0.0
     """Share of the steps, at the start, that train the masked prediction only."""
     balancer: bool = False
     """Train two views of a window, each on a random half of the labels per step."""
-    descriptors: float = 0.0
+    descriptors: Weight = 0.0
     """Weight of the odour descriptors; above 0 the network has an output `descriptors`."""
-    temperature: float = 0.07
+    temperature: Annotated[float, Rule("this must be positive", exclusiveMinimum=0)] = 0.07
     """Of the InfoNCE; the published value."""
     gcms_file: str = ""
     """CSV of element counts; empty looks for gcms_elements.csv in the data folder or above it."""
@@ -152,19 +157,6 @@ class CrossModalConfig:
     """JSON of descriptions; empty looks for text_description.json there."""
     descriptors_file: str = ""
     """CSV of odour descriptors; empty uses the table that comes with scentd."""
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} must not be negative"
-            for name in ("gcms", "similarity", "signed", "masked", "descriptors")
-            if getattr(self, name) < 0
-        ]
-        if not 0 <= self.pretrain < 1:
-            problems.append(f"pretrain must lie in 0..1 (1 left out), got {self.pretrain}")
-        if not self.temperature > 0:
-            problems.append(f"temperature must be positive, got {self.temperature}")
-        if problems:
-            raise UsageError("; ".join(problems) + ".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,19 +213,16 @@ class TrainConfig:
     """One sentence for the model card."""
 
     def __post_init__(self) -> None:
+        window, patch = self.preprocessing.window, self.network.patch
         problems = []
-        if self.teachers and self.task != "substance":
-            problems.append(f"teachers are for substances; remove them for {self.task}")
-        if self.preprocessing.window % self.network.patch:
-            problems.append(
-                f"network.patch ({self.network.patch}) must divide preprocessing.window "
-                f"({self.preprocessing.window})"
-            )
-        if self.cross_modal and self.task != "substance":
-            problems.append(
-                f"cross_modal is about single substances; expected task: substance, got "
-                f"{self.task}. Leave cross_modal out"
-            )
+        if window % patch:
+            problems.append(f"network.patch ({patch}) must divide preprocessing.window ({window})")
+        if self.task != "substance":
+            problems += [
+                f"{name} is for single substances: leave it out, or set task: substance"
+                for name in ("teachers", "cross_modal")
+                if getattr(self, name)
+            ]
         if problems:
             raise UsageError("; ".join(problems) + ".")
 

@@ -159,9 +159,10 @@ def _first_line(kind: Any) -> str:
 @cache
 def _descriptions(kind: type) -> dict[str, str]:
     """Return the text below each field of a dataclass, from its source."""
-    tree: Any = ast.parse(inspect.getsource(kind)).body[0]
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in pairwise(tree.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    found: dict[str, str] = {}
+    (tree,) = ast.parse(inspect.getsource(kind)).body
+    for pair in pairwise(ast.iter_child_nodes(tree)):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(ast.Constant(str(text))):
+                found[name] = " ".join(text.split())
+    return found

@@ -137,7 +137,11 @@ def test_every_problem_of_a_manifest_is_listed_at_once() -> None:
         (b"channels: [NO2,", b"channels: [Smoke,", "channels must be names of the channel table"),
         (b"withdraw: 0.3", b"withdraw: 0.9", "withdraw <= announce"),
         (b"rate_ratio: [0.7, 1.5]", b"rate_ratio: [0.7]", "rate_ratio must be a list"),
-        (b"presence_thresholds: []", b"presence_thresholds: [0.5]", "must have 0 numbers"),
+        (
+            b"presence_thresholds: []",
+            b"presence_thresholds: [0.5]",
+            "none in a substance model, got 1",
+        ),
         (b"name: toy-substance\n", b"", "name is missing"),
         (b"max_hold: 3", b"max_hold: .nan", "max_hold must be a whole number"),
     ],

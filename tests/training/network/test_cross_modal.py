@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hardware.channels import N_CHANNELS
-from hardware.errors import UsageError
+from hardware.typed_yaml import TypedYamlError, build
 from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec
@@ -509,8 +509,8 @@ def test_mixture_configuration_with_a_switch_is_refused(tmp_path: Path) -> None:
         load_train_config(path)
 
 
-def test_senseless_switches_are_all_named() -> None:
-    with pytest.raises(UsageError) as caught:
-        CrossModalConfig(gcms=-1, pretrain=1.0, temperature=0)
+def test_switches_out_of_range_are_all_named() -> None:
+    with pytest.raises(TypedYamlError) as caught:
+        build(CrossModalConfig, {"gcms": -1, "pretrain": 1.0, "temperature": 0})
     for word in ("gcms", "pretrain", "temperature"):
         assert word in str(caught.value)
