@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from training.config import CrossModalConfig
     from training.data.dataset import Dataset
 
-ELEMENTS_FILE = "gcms_elements.csv"
 TEXT_FILE = "text_description.json"
 DESCRIPTORS_FILE = "descriptors.csv"
+_USUAL_FILES = {"gcms_file": "gcms_elements.csv", "text_file": TEXT_FILE}
+"""By the option of a configuration that names another one."""
 
 TEXT_WIDTH = 32
 """Dimensions of an encoded text, fewer where there are fewer texts."""
@@ -114,22 +115,11 @@ def read_substance_tables(config: CrossModalConfig | None, data: Dataset) -> Sub
     if config is None:
         return SubstanceTables()
     elements = texts = descriptors = None
-    path = _find(config.gcms_file, ELEMENTS_FILE, data.folder)
-    if (
-        config.gcms
-        or config.similarity
-        or config.masked
-        or config.pretrain
-        or (config.signed and path)
-    ):
-        elements = read_element_counts(
-            _require(path, ELEMENTS_FILE, "cross_modal.gcms_file", data.folder), data.labels
-        )
+    needed = config.gcms or config.similarity or config.masked or config.pretrain
+    if needed or (config.signed and _find(config, "gcms_file", data.folder)):
+        elements = read_element_counts(_require(config, "gcms_file", data.folder), data.labels)
     if config.signed:
-        path = _find(config.text_file, TEXT_FILE, data.folder)
-        texts = read_descriptions(
-            _require(path, TEXT_FILE, "cross_modal.text_file", data.folder), data.labels
-        )
+        texts = read_descriptions(_require(config, "text_file", data.folder), data.labels)
     if config.signed or config.descriptors:
         descriptors = read_descriptors(data.labels, config)
     return SubstanceTables(elements, texts, descriptors)
@@ -256,21 +246,24 @@ def _odour_part(text: str, label: str) -> str:
     return re.sub(rf"\b(?:{own})s?\b", "", about.lower()).strip()
 
 
-def _find(named: str, name: str, folder: Path | None) -> Path | None:
-    """Return the named file, else the file `name` in the data folder or in the two above it."""
-    if named:
+def _find(config: CrossModalConfig, option: str, folder: Path | None) -> Path | None:
+    """Return the file that `option` names, else the usual one in the data folder or above it."""
+    if named := getattr(config, option):
         return Path(named)
     if folder is None:
         return None
     places = (folder, *folder.resolve().parents[:2])
-    return next((place / name for place in places if (place / name).is_file()), None)
+    paths = (place / _USUAL_FILES[option] for place in places)
+    return next((path for path in paths if path.is_file()), None)
 
 
-def _require(path: Path | None, name: str, option: str, folder: Path | None) -> Path:
+def _require(config: CrossModalConfig, option: str, folder: Path | None) -> Path:
+    path = _find(config, option, folder)
     if path is None:
         raise SubstanceTableError(
-            f"Expected {name} in the data folder {folder or ''} or in one of the two above it, "
-            f"found none. Put it there, name it with {option}, or switch off what needs it."
+            f"Expected {_USUAL_FILES[option]} in the data folder {folder or ''} or in one of the "
+            f"two above it, found none. Put it there, name it with cross_modal.{option}, or switch "
+            "off what needs it."
         )
     return path
 
