@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import zipfile
@@ -36,13 +35,13 @@ from calibration.enrolment import (
 )
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from hardware.errors import ScentdError, UsageError
-from hardware.files import write_atomically
+from hardware.files import locked_folder, write_atomically
 from hardware.recording import RecordingError, RecordingWriter, read_recording
 from models.correction import correction_for
 from models.taught_head import TaughtHead, TaughtSmell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -184,7 +183,7 @@ class SmellStore:
         SmellError: the label cannot be used, or there are too many smells.
         EnrolmentError: nothing can be learnt from the readings.
         """
-        with self._locked():
+        with locked_folder(self.folder):
             smells = self.smells()
             label = self.checked_label(label, smells)
             exposure, learned = self._add_exposure(recording, source, start_ms)
@@ -196,7 +195,7 @@ class SmellStore:
 
         `edit` returns the new set; meanwhile no other process can change the store.
         """
-        with self._locked():
+        with locked_folder(self.folder):
             return self._commit(edit(self.smells()), change)
 
     def forget(self, label: str) -> SmellSet:
@@ -260,7 +259,7 @@ class SmellStore:
         ------
         SmellError: there is no earlier set.
         """
-        with self._locked():
+        with locked_folder(self.folder):
             versions = self._versions()
             try:
                 current = self.smells().version
@@ -338,14 +337,6 @@ class SmellStore:
             raise
         seconds = round(learned.seconds, 1)
         return dataclasses.replace(exposure, seconds=seconds, windows=len(learned)), learned
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes from changing the store: the service, or a command line."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _commit(self, smells: SmellSet, change: str) -> SmellSet:
         """Write the next version, then the index, then remove the files that no version needs."""

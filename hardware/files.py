@@ -1,13 +1,19 @@
-"""Ground floor: small files written so that a power cut leaves either the old or the new content.
+"""Ground floor: small files that a power cut leaves either old or new, and locks of folders.
 
 May import the standard library alone.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FILE_MODE = 0o644
 
@@ -42,3 +48,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Let one process at a time run the block; make the folder, and a file `.lock` in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,7 +1,7 @@
-"""Daemon: what a rig's calibration is fitted to: captures of clean air and of reference odours.
+"""Daemon: the captures of clean air and of reference odours that a calibration is fitted to.
 
-Each is a recording, as the board sent it, in state_dir/calibration, with an index beside them
-that says what it is of. Knows files; what is made of them is `calibration`'s.
+Each is a recording, as the board sent it, in state_dir/calibration; an index beside them says what
+each is of. Knows files; the fits are in `calibration`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hardware.recording import RecordingError, read_recording
 from hardware.typed_yaml import TypedYamlError, YamlMapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from hardware.recording import Recording
@@ -30,12 +30,12 @@ Kind = Literal["baseline", "reference"]
 BASELINE: Kind = "baseline"
 REFERENCE: Kind = "reference"
 
-MOST: dict[Kind, int] = {BASELINE: 10, REFERENCE: 60}
-"""Captures kept of each kind."""
+MAX_CAPTURES: dict[Kind, int] = {BASELINE: 10, REFERENCE: 60}
+"""Captures of each kind that are kept; the oldest are removed."""
 
 
 class CapturesError(ScentdError):
-    """The captures of a calibration cannot be read, or are not those that are needed."""
+    """The captures of a calibration cannot be read, or do not suffice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class Captured:
     Attributes
     ----------
     kind: clean air (`baseline`) or a reference odour.
-    label: of the odour, None of clean air.
-    file: its recording, beside the index.
-    taken: when, UTC, seconds.
-    seconds: how long it is.
+    label: of the odour, None for clean air.
+    file: name of its recording.
+    taken: date and time, UTC.
+    seconds: its length.
     """
 
     kind: Kind
@@ -96,9 +96,9 @@ class Captures:
         return index.captures
 
     @staticmethod
-    def _damaged(path: Path, told: str) -> str:
+    def _damaged(path: Path, why: str) -> str:
         return (
-            f"The index of the calibration's captures, {path}, cannot be read: {told} Move it "
+            f"The index of the calibration's captures, {path}, cannot be read: {why} Move it "
             "away and capture again, or put back what was there; the recordings beside it are "
             "whole."
         )
@@ -131,14 +131,14 @@ class Captures:
     def keep(
         self, write: Callable[[Path], object], kind: Kind, label: str | None, seconds: float
     ) -> Captured:
-        """Keep one more capture.
+        """Add a capture, and remove the oldest of its kind if there are too many.
 
-        Clean air of several days tells what humidity and warmth do; the oldest gives way.
+        Clean air of several days shows the influence of humidity and temperature.
 
         Parameters
         ----------
         write : callable
-            Writes the recording to the path it is given, which is not there yet.
+            Writes the recording to a path that does not exist yet.
         kind, label, seconds
             As in `Captured`.
         """
@@ -156,39 +156,40 @@ class Captures:
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)),
             round(seconds, 1),
         )
-        there = (*self.all(), captured)
-        too_old = [item for item in there if item.kind == kind][: -MOST[kind]]
-        self._save(tuple(item for item in there if item not in too_old))
-        self._remove(too_old)
+        captures = (*self.all(), captured)
+        self._remove(
+            captures, [item for item in captures if item.kind == kind][: -MAX_CAPTURES[kind]]
+        )
         return captured
 
     def forget(self, label: str | None = None) -> tuple[Captured, ...]:
-        """Remove the captures of one reference odour, or all there are; return what went.
+        """Remove the captures of one reference odour, or all captures; return them.
 
         Raises
         ------
         CapturesError
             If there is no reference of that label.
         """
-        there = self.all()
-        gone = tuple(item for item in there if label is None or item.label == label)
-        if label is not None and not gone:
-            known = sorted({item.label for item in there if item.label is not None})
+        captures = self.all()
+        removed = tuple(item for item in captures if label is None or item.label == label)
+        if label is not None and not removed:
+            known = sorted({item.label for item in captures if item.label is not None})
             raise CapturesError(
                 f"There is no reference of {label!r}. There are: {', '.join(known) or 'none'}."
             )
-        self._save(tuple(item for item in there if item not in gone))
-        self._remove(gone)
-        return gone
+        self._remove(captures, removed)
+        return removed
 
-    def _save(self, captures: tuple[Captured, ...]) -> None:
+    def _remove(self, captures: Iterable[Captured], removed: Collection[Captured]) -> None:
+        """Write the index without some of the captures, then remove their files."""
         text = yaml.safe_dump(
-            {"format": FORMAT, "captures": [asdict(item) for item in captures]},
+            {
+                "format": FORMAT,
+                "captures": [asdict(item) for item in captures if item not in removed],
+            },
             sort_keys=False,
             allow_unicode=True,
         )
         write_atomically(self.folder / INDEX, text.encode())
-
-    def _remove(self, captures: Iterable[Captured]) -> None:
-        for item in captures:
+        for item in removed:
             (self.folder / item.file).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Daemon: a bundle's files out of a folder or an archive, into one empty folder and nowhere else.
+"""Daemon: unpacking a bundle from a folder or an archive into one empty folder, nowhere else.
 
-Knows archives and what a bundle's files may be called; verifies nothing of what is in them. Its
-own module because only an installation pays for the archives' libraries.
+Knows archives and which names a bundle's files may have; does not verify their content. A module
+of its own because only an installation needs the archives' libraries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIZE_LIMIT = 256 << 20
-"""Bytes of a bundle, unpacked: ten times the largest shipped one."""
+"""Bytes of an unpacked bundle: ten times the largest shipped one."""
 
 FILES_LIMIT = 64
 
@@ -33,7 +33,7 @@ _UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,  # a compression of zip that nobody uses
+    NotImplementedError,  # an unusual compression of zip
     RuntimeError,  # an encrypted zip
 )
 _CHUNK = 1 << 20
@@ -41,16 +41,16 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 
 class UnpackingError(ScentdError):
-    """What was given is no bundle's folder and no archive of one."""
+    """A path is no bundle's folder and no archive of one."""
 
 
-def take_in(source: Path, fresh: Path) -> None:
+def unpack_bundle(source: Path, fresh: Path) -> None:
     """Copy a bundle's files from a folder or an archive into an empty folder.
 
     Raises
     ------
     UnpackingError
-        If it is neither, too large, or would write beside its folder.
+        If it is neither, too large, or would write outside its folder.
     """
     try:
         _copy(source, fresh)
@@ -63,7 +63,7 @@ def take_in(source: Path, fresh: Path) -> None:
 
 def _copy(source: Path, fresh: Path) -> None:
     left = SIZE_LIMIT
-    for number, (name, stream) in enumerate(_files_of(source), start=1):
+    for number, (name, stream) in enumerate(_files(source), start=1):
         if number > FILES_LIMIT:
             raise UnpackingError(
                 f"{source} holds more than {FILES_LIMIT} files; a bundle has some ten."
@@ -81,8 +81,8 @@ def _copy(source: Path, fresh: Path) -> None:
             os.fsync(target.fileno())
 
 
-def _files_of(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield every file of a bundle by its plain name."""
+def _files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield every file of a bundle with its plain name."""
     if source.is_dir():
         yield from _files_of_folder(source)
         return
@@ -111,7 +111,7 @@ def _files_of(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _files_of_folder(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    # The manifest alone says which files there are: others are nobody's business.
+    # The manifest lists all files of a bundle; others are ignored.
     for name in (MANIFEST, *read_manifest(source).files):
         try:
             descriptor = os.open(source / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,16 +1,16 @@
-"""Daemon: the model bundles that a rig was given beside the shipped ones, below its state folder.
+"""Daemon: the model bundles installed on a rig, below its state folder.
 
-    models/NAME/VERSION/     a bundle, verified and run once before it got its name
-    models/NAME/active.json  which version is in force (null: the shipped one), and those before
+    models/NAME/VERSION/     a bundle, verified and run once before it was moved there
+    models/NAME/active.json  the active version (null: the shipped one), and those before it
 
-May import hardware and models. Knows no broker and no pipeline: it says where a model lies, and
-changes that atomically. Whatever a bundle's files are called, nothing is written beside its folder.
+May import hardware and models. Knows no broker and no pipeline: it returns where a model lies, and
+changes that atomically. Whatever the names of a bundle's files, nothing is written outside its
+folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -22,25 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
-from hardware.files import sync_folder, write_atomically
+from hardware.files import locked_folder, sync_folder, write_atomically
 from models.bundle import bundle_folder, load_bundle, shipped_bundles
 from models.manifest import MANIFEST, BundleError, BundleMissingError, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from models.bundle import Bundle
     from models.manifest import Manifest
 
 FOLDER = "models"
 ACTIVE = "active.json"
-LOCK = ".lock"
 
 SHIPPED = "shipped"
-"""What the version that came with scentd is called; no bundle's version may be."""
+"""Name of the version that came with scentd; a bundle's own version must be another."""
 
 VERSIONS_KEPT = 6
-"""Of one model; the oldest that is neither in force nor the one before gives way."""
+"""Of one model; beyond that the oldest are removed, but never the active one or the one before."""
 
 HISTORY_KEPT = 16
 
@@ -49,24 +46,24 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 class StoreError(ScentdError):
-    """A model cannot be installed, or not be switched to."""
+    """A model cannot be installed, or its version not be changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which version of a model is in force.
+    """Which version of a model is active.
 
     Attributes
     ----------
     active: the version, None for the shipped one.
-    before: versions in force before, the latest last; what `rollback` goes back through.
+    before: earlier active versions, the latest last, to which `rollback` returns.
     """
 
     active: str | None = None
     before: tuple[str | None, ...] = ()
 
-    def then(self, version: str | None) -> Choice:
-        """Return the choice after a switch."""
+    def switched(self, version: str | None) -> Choice:
+        """Return the choice after a switch to another version."""
         return Choice(version, (*self.before, self.active)[-HISTORY_KEPT:])
 
 
@@ -100,7 +97,7 @@ class ModelStore:
         return tuple(path.name for path in folders)
 
     def choice(self, name: str) -> Choice:
-        """Return which version is in force; one that cannot be read is the shipped one."""
+        """Return which version is active: the shipped one if the file cannot be read."""
         if not _NAME.fullmatch(name):
             return Choice()
         try:
@@ -117,7 +114,7 @@ class ModelStore:
             return Choice()
 
     def folder(self, name: str) -> Path:
-        """Return where the model of a configuration lies: installed, shipped, or a folder's path.
+        """Return the folder of a configuration's model: installed, shipped, or a path.
 
         Raises
         ------
@@ -130,47 +127,43 @@ class ModelStore:
         return self._shipped(name)
 
     def load(self, name: str) -> Bundle:
-        """Load the version in force; where it cannot be used, the one before it, and say so.
+        """Load the active version; if it cannot be used, log that and load the one before it.
 
-        A damaged file must not keep a rig from smelling: a version that worked is better than none.
+        A damaged file must not stop the recognition: an earlier version is better than none.
 
         Raises
         ------
         BundleError
-            If none can be used: what is wrong with the one in force.
+            If none can be used: what is wrong with the active one.
         """
         choice = self.choice(name)
-        tried: list[str] = []
-        first: BundleError | None = None
-        for version in (choice.active, *reversed(choice.before), None):
-            called = SHIPPED if version is None else version
-            if called in tried or (version is not None and version not in self.versions(name)):
+        installed = self.versions(name)
+        errors: list[BundleError] = []
+        # None, the shipped one, comes last; a dictionary keeps the order and drops repetitions.
+        for version in dict.fromkeys((choice.active, *reversed(choice.before), None)):
+            if version is not None and version not in installed:
                 continue
-            tried.append(called)
             try:
                 folder = self._shipped(name) if version is None else self.root / name / version
                 bundle = load_bundle(folder)
             except BundleError as error:
-                first = first or error
+                errors.append(error)
                 continue
-            if first is not None:
-                self._log.error(
-                    f"{first} {name} runs in version {bundle.manifest.version} instead."
-                )
+            if errors:
+                runs = bundle.manifest.version
+                self._log.error(f"{errors[0]} {name} runs in version {runs} instead.")
             return bundle
-        raise first or BundleMissingError(f"There is no model called {name!r}.")
+        raise errors[0]
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return what there is of a model, as plain data."""
+        """Return a model's versions as plain data."""
         choice = self.choice(name)
         versions = []
         for version in self.versions(name):
-            with contextlib.suppress(BundleError):  # `load` says what is wrong with it
+            with contextlib.suppress(BundleError):  # `load` reports what is wrong with it
                 manifest = read_manifest(self.root / name / version)
                 versions.append({"version": version, "sha256": manifest.sha256})
-        shipped = None
-        if name in shipped_bundles():
-            shipped = read_manifest(bundle_folder(name)).version
+        shipped = read_manifest(bundle_folder(name)).version if name in shipped_bundles() else None
         return {
             "name": name,
             "active": choice.active or (SHIPPED if shipped is not None else None),
@@ -180,29 +173,29 @@ class ModelStore:
         }
 
     def install(self, source: Path) -> Manifest:
-        """Take a bundle in: a folder, or a .tar, .tar.gz or .zip of one; not yet in force.
+        """Install a bundle, a folder or a .tar, .tar.gz or .zip of one, without activating it.
 
         Raises
         ------
         UnpackingError
-            If it is no such thing, too large, or would write beside its folder.
+            If it is no such thing, too large, or would write outside its folder.
         StoreError
-            If this version is there already and is another bundle.
+            If another bundle of the same version is installed.
         BundleError
             If its files are not those of its manifest, or it does not run here.
         """
-        # Only an installation pays for the archives' libraries.
-        from daemon.installed_models.archive import take_in  # noqa: PLC0415
+        # Only an installation needs the archives' libraries.
+        from daemon.installed_models.archive import unpack_bundle  # noqa: PLC0415
 
-        with self._locked():
+        with locked_folder(self.root):
             fresh = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.root))
             try:
-                take_in(source, fresh)
+                unpack_bundle(source, fresh)
                 manifest = load_bundle(fresh).manifest
                 for path in fresh.iterdir():
                     if path.name != MANIFEST and path.name not in manifest.files:
                         path.unlink()
-                self._put(fresh, manifest)
+                self._move(fresh, manifest)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
             self._make_room(manifest.name, keep=manifest.version)
@@ -211,7 +204,7 @@ class ModelStore:
         return manifest
 
     def switch(self, name: str, version: str | None) -> Choice:
-        """Put a version in force, None for the shipped one; return the choice before.
+        """Activate a version, None for the shipped one; return the choice before.
 
         Raises
         ------
@@ -230,39 +223,39 @@ class ModelStore:
                 f"{name} {version} is not installed. Installed: {there}. Install it (scentd models "
                 f"install FILE), or name one of these, or {SHIPPED}."
             )
-        with self._locked():
+        with locked_folder(self.root):
             before = self.choice(name)
             if before.active != version:
-                self._choose(name, before.then(version))
+                self._choose(name, before.switched(version))
         return before
 
     def rollback(self, name: str) -> Choice:
-        """Put the version before in force again; return the choice that this undid.
+        """Activate the version before again; return the choice before.
 
         Raises
         ------
         StoreError
-            There is none before, or it is gone.
+            There is none before, or it is no longer installed.
         """
-        before = self.choice(name)
-        if not before.before:
-            raise StoreError(
-                f"{name} was never switched, so there is nothing to go back to. Choose a version "
-                f"instead: scentd models switch {name} VERSION."
-            )
-        version = before.before[-1]
-        if version is not None and version not in self.versions(name):
-            raise StoreError(
-                f"{name} {version}, the version before, is no longer installed. Choose another: "
-                f"{', '.join((*self.versions(name), SHIPPED))}."
-            )
-        with self._locked():
+        with locked_folder(self.root):
+            before = self.choice(name)
+            if not before.before:
+                raise StoreError(
+                    f"{name} was never switched, so there is nothing to go back to. Choose a "
+                    f"version instead: scentd models switch {name} VERSION."
+                )
+            version = before.before[-1]
+            if version is not None and version not in self.versions(name):
+                raise StoreError(
+                    f"{name} {version}, the version before, is no longer installed. Choose "
+                    f"another: {', '.join((*self.versions(name), SHIPPED))}."
+                )
             self._choose(name, Choice(version, before.before[:-1]))
-        return before
+            return before
 
     def restore(self, name: str, choice: Choice) -> None:
-        """Put back what `switch` or `rollback` returned: the change was not taken on."""
-        with self._locked():
+        """Restore what `switch` or `rollback` returned: the change could not be applied."""
+        with locked_folder(self.root):
             self._choose(name, choice)
 
     def _shipped(self, name: str) -> Path:
@@ -274,8 +267,8 @@ class ModelStore:
                 f"{error} Installed: {there}." if there else str(error)
             ) from None
 
-    def _put(self, fresh: Path, manifest: Manifest) -> None:
-        """Give a verified folder its name; a version that is there already must be the same."""
+    def _move(self, fresh: Path, manifest: Manifest) -> None:
+        """Move a verified bundle to its place; one that lies there already must be the same."""
         if not _VERSION.fullmatch(manifest.version) or manifest.version == SHIPPED:
             raise StoreError(
                 f"A version is of letters, digits and . _ + -, and not {SHIPPED!r}; this bundle's "
@@ -286,7 +279,7 @@ class ModelStore:
             try:
                 known = load_bundle(folder).manifest.sha256
             except BundleError:
-                shutil.rmtree(folder)  # damaged: the fresh one mends it
+                shutil.rmtree(folder)  # damaged: the new one replaces it
             else:
                 if known == manifest.sha256:
                     return
@@ -313,16 +306,8 @@ class ModelStore:
         self._give_to_owner()
         self._log.info("in force", model=name, version=choice.active or SHIPPED)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let the service and a command change the store one after the other."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     def _give_to_owner(self) -> None:
-        """Let the service own what root put below its state folder."""
+        """Make the owner of the state folder the owner of what root wrote below it."""
         if os.geteuid() != 0:
             return
         owner = self._state_dir.stat()

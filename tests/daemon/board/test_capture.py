@@ -14,7 +14,7 @@ from daemon.board.capture import (
     capture_from_port,
 )
 from daemon.board.history import History, ReadingSpan
-from daemon.calibrate.captures import INDEX, MOST, Captures, CapturesError
+from daemon.calibrate.captures import INDEX, MAX_CAPTURES, Captures, CapturesError
 from daemon.config.settings import SourceConfig
 from daemon.system.signals import StopEvent
 from hardware.simulator.board import SimulatedBoard
@@ -113,7 +113,7 @@ def test_a_board_that_falls_silent_ends_the_capture() -> None:
 def test_captures_are_found_again_and_the_oldest_clean_air_gives_way(tmp_path: Path) -> None:
     captures = Captures(tmp_path / "calibration")
     assert captures.all() == ()
-    for seconds in range(61, 61 + MOST["baseline"]):
+    for seconds in range(61, 61 + MAX_CAPTURES["baseline"]):
         captures.keep(readings(seconds).write, "baseline", None, seconds)
     captures.keep(readings(90).write, "reference", "mint", 89.0)
     captures.keep(readings(91).write, "reference", "mint", 90.0)
@@ -121,13 +121,13 @@ def test_captures_are_found_again_and_the_oldest_clean_air_gives_way(tmp_path: P
     found = Captures(tmp_path / "calibration")
     kept = found.baselines()
     assert kept[-1] == newest
-    assert [item.seconds for item in kept[:-1]] == [*range(62, 61 + MOST["baseline"])]
+    assert [item.seconds for item in kept[:-1]] == [*range(62, 61 + MAX_CAPTURES["baseline"])]
     assert [(item.label, item.seconds) for item in found.references()] == [
         ("mint", 89.0),
         ("mint", 90.0),
     ]
     assert len(found.recording(found.references()[1])) == 91
-    assert len(list((tmp_path / "calibration").glob("*.csv"))) == MOST["baseline"] + 2
+    assert len(list((tmp_path / "calibration").glob("*.csv"))) == MAX_CAPTURES["baseline"] + 2
 
 
 def test_references_are_forgotten_by_label_and_all_together(tmp_path: Path) -> None:

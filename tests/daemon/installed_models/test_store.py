@@ -1,4 +1,4 @@
-"""Installed models: verified before they count, switched whole, never outside their folder."""
+"""Installed models: verified first, switched atomically, never written outside their folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> ModelStore:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Path]:
+def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     def make(version: str, **changes: object) -> Path:
         folder = tmp_path / "made" / version / NAME
         write_bundle(folder, toy_manifest(version=version, **changes), FILES)
@@ -62,34 +62,36 @@ def everything_below(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("packed", [lambda folder: folder, tarred, zipped])
 def test_a_bundle_is_installed_from_a_folder_or_an_archive(
-    store: ModelStore, made: Callable[..., Path], packed: Callable[[Path], Path]
+    store: ModelStore, make_bundle: Callable[..., Path], packed: Callable[[Path], Path]
 ) -> None:
-    manifest = store.install(packed(made("2.0")))
+    manifest = store.install(packed(make_bundle("2.0")))
     assert (manifest.name, manifest.version) == (NAME, "2.0")
     assert store.names() == (NAME,)
     assert store.versions(NAME) == ("2.0",)
     with pytest.raises(BundleMissingError, match=f"Installed: {NAME}"):
-        store.folder(NAME)  # installed is not yet in force, and nothing of the name is shipped
+        store.folder(NAME)  # installed is not active yet, and no such model is shipped
     store.switch(NAME, "2.0")
     assert load_bundle(store.folder(NAME)).manifest.sha256 == manifest.sha256
 
 
-def test_files_that_the_manifest_does_not_name_stay_outside(
-    store: ModelStore, made: Callable[..., Path]
+def test_files_that_the_manifest_does_not_list_are_not_installed(
+    store: ModelStore, make_bundle: Callable[..., Path]
 ) -> None:
-    folder = made("2.0")
+    folder = make_bundle("2.0")
     (folder / "run_me.sh").write_text("#!/bin/sh\n", "utf-8")
     for source in (folder, tarred(folder)):
         store.install(source)
         assert not (store.root / NAME / "2.0" / "run_me.sh").exists()
 
 
-def test_switching_goes_forward_and_back(store: ModelStore, made: Callable[..., Path]) -> None:
+def test_switching_goes_forward_and_back(
+    store: ModelStore, make_bundle: Callable[..., Path]
+) -> None:
     for version in ("1.0", "2.0"):
-        store.install(made(version))
+        store.install(make_bundle(version))
         store.switch(NAME, version)
     assert store.choice(NAME) == Choice("2.0", (None, "1.0"))
-    store.switch(NAME, "2.0")  # again changes nothing
+    store.switch(NAME, "2.0")  # a second time changes nothing
     assert store.choice(NAME).before == (None, "1.0")
     store.rollback(NAME)
     assert store.folder(NAME).name == "1.0"
@@ -110,14 +112,16 @@ def test_a_shipped_model_can_be_replaced_and_taken_back(store: ModelStore, tmp_p
     assert store.folder(name) == shipped
     store.switch(name, "9.9")
     assert store.folder(name) == store.root / name / "9.9"
-    told = store.describe(name)
-    assert (told["active"], told["previous"]) == ("9.9", "shipped")
+    description = store.describe(name)
+    assert (description["active"], description["previous"]) == ("9.9", "shipped")
     store.switch(name, None)
     assert store.folder(name) == shipped
 
 
-def test_a_damaged_bundle_is_not_installed(store: ModelStore, made: Callable[..., Path]) -> None:
-    folder = made("2.0")
+def test_a_damaged_bundle_is_not_installed(
+    store: ModelStore, make_bundle: Callable[..., Path]
+) -> None:
+    folder = make_bundle("2.0")
     data = bytearray((folder / "model.onnx").read_bytes())
     data[100] ^= 1
     (folder / "model.onnx").write_bytes(data)
@@ -128,22 +132,23 @@ def test_a_damaged_bundle_is_not_installed(store: ModelStore, made: Callable[...
 
 
 def test_a_bundle_that_does_not_run_is_not_installed(
-    store: ModelStore, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    store: ModelStore, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FILES, "model.onnx", FILES["model.onnx"][:-50])  # hashed whole, runs not
+    # The hash will be right, but the model does not run.
+    monkeypatch.setitem(FILES, "model.onnx", FILES["model.onnx"][:-50])
     with pytest.raises(BundleError):
-        store.install(made("2.0"))
+        store.install(make_bundle("2.0"))
     assert store.names() == ()
 
 
 def test_another_bundle_of_the_same_version_is_refused(
-    store: ModelStore, made: Callable[..., Path]
+    store: ModelStore, make_bundle: Callable[..., Path]
 ) -> None:
-    folder = made("2.0")
+    folder = make_bundle("2.0")
     store.install(folder)
     store.install(folder)
     with pytest.raises(StoreError, match=r"2\.0 is installed already, and is another bundle"):
-        store.install(made("2.0", training={"seed": 8}))
+        store.install(make_bundle("2.0", training={"seed": 8}))
 
 
 @pytest.mark.parametrize("version", ["shipped", "..", "../../x", "a b", ""])
@@ -209,7 +214,9 @@ def test_archives_cannot_write_beside_their_folder(
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/b/evil", "..\\evil"])
-def test_zips_cannot_either(store: ModelStore, tmp_path: Path, name: str) -> None:
+def test_zips_cannot_write_beside_their_folder(
+    store: ModelStore, tmp_path: Path, name: str
+) -> None:
     path = tmp_path / "evil.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, b"x")
@@ -228,8 +235,8 @@ def test_a_link_in_a_zip_is_refused(store: ModelStore, tmp_path: Path) -> None:
         store.install(path)
 
 
-def test_a_folder_of_links_is_refused(store: ModelStore, made: Callable[..., Path]) -> None:
-    folder = made("2.0")
+def test_a_folder_of_links_is_refused(store: ModelStore, make_bundle: Callable[..., Path]) -> None:
+    folder = make_bundle("2.0")
     secret = folder.parent / "secret"
     (folder / "README.md").rename(secret)
     (folder / "README.md").symlink_to(secret)
@@ -266,10 +273,10 @@ def test_what_is_no_archive_is_refused(store: ModelStore, tmp_path: Path, conten
         store.install(tmp_path / "absent")
 
 
-def test_an_archive_cut_anywhere_leaves_nothing_behind(
-    store: ModelStore, made: Callable[..., Path]
+def test_an_archive_that_is_cut_leaves_no_files(
+    store: ModelStore, make_bundle: Callable[..., Path]
 ) -> None:
-    whole = tarred(made("2.0")).read_bytes()
+    whole = tarred(make_bundle("2.0")).read_bytes()
     cut = store.root.parent.parent / "cut.tar.gz"
     for part in range(1, 8):
         cut.write_bytes(whole[: len(whole) * part // 8])
@@ -278,11 +285,11 @@ def test_an_archive_cut_anywhere_leaves_nothing_behind(
         assert everything_below(store.root) == {".lock"}
 
 
-def test_a_version_that_got_damaged_gives_way_to_the_one_before(
-    store: ModelStore, made: Callable[..., Path]
+def test_a_damaged_version_is_replaced_by_the_one_before(
+    store: ModelStore, make_bundle: Callable[..., Path]
 ) -> None:
     for version in ("1.0", "2.0"):
-        store.install(made(version))
+        store.install(make_bundle(version))
         store.switch(NAME, version)
     model = store.root / NAME / "2.0" / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1])
@@ -292,27 +299,27 @@ def test_a_version_that_got_damaged_gives_way_to_the_one_before(
     shutil.rmtree(store.root / NAME / "1.0")
     with pytest.raises(BundleDamagedError, match=r"2\.0/model\.onnx"):
         store.load(NAME)
-    store.install(made("2.0"))  # the fresh one mends it
+    store.install(make_bundle("2.0"))  # the new one replaces it
     assert store.load(NAME).manifest.version == "2.0"
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"active": "../../etc", "before": []}', b'{"active": 1}']
 )
-def test_a_choice_that_cannot_be_read_is_the_shipped_one(
-    store: ModelStore, made: Callable[..., Path], content: bytes
+def test_without_a_readable_choice_the_shipped_version_is_active(
+    store: ModelStore, make_bundle: Callable[..., Path], content: bytes
 ) -> None:
-    store.install(made("1.0"))
+    store.install(make_bundle("1.0"))
     (store.root / NAME / "active.json").write_bytes(content)
     assert store.choice(NAME) == Choice()
 
 
-def test_old_versions_give_way_but_never_those_in_use(
-    store: ModelStore, made: Callable[..., Path]
+def test_old_versions_are_removed_but_never_those_in_use(
+    store: ModelStore, make_bundle: Callable[..., Path]
 ) -> None:
     for number in range(VERSIONS_KEPT + 3):
         version = f"1.{number}"
-        store.install(made(version))
+        store.install(make_bundle(version))
         if number < 2:
             store.switch(NAME, version)
     there = store.versions(NAME)
