@@ -13,7 +13,7 @@ from models.preprocess import PreprocessSpec, batch_features
 from training.commands._shared import config_path
 from training.config import TrainConfig, load_train_config
 from training.data.dataset import Dataset, Sample, load_substances, substance_folds
-from training.evaluation.scoring import cut_windows
+from training.data.protocol_windows import cut_windows
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 

@@ -10,7 +10,7 @@ import pytest
 from models.bundle import RIG_BUNDLES, integer_matmuls, load_bundle, shipped_bundles
 from models.manifest import INT8_MODEL
 from training.data.dataset import Dataset, load_mixtures, load_substances
-from training.evaluation.evaluate import ask, score
+from training.evaluation.network_outputs import run_network, score_bundle
 from training.evaluation.scoring import mixture_scores
 from training.experiments.crossval import best_constant
 
@@ -62,7 +62,7 @@ class TestOnRealRecordings:
         data = load_substances(smellnet / "base", bundle.manifest.labels)
         assert data.sha256 == bundle.manifest.training["data_sha256"]
         some = data.subset(np.arange(len(data.samples)) % 10 == 0)
-        result = score(bundle, some, ask(bundle, some))
+        result = score_bundle(bundle, some, run_network(bundle, some))
         assert result["seen_in_training"] == len(some.samples) == 25
         assert result["recording_top1"] > 0.9
 
@@ -71,8 +71,8 @@ class TestOnRealRecordings:
         data = load_mixtures(smellnet / "mixture", labels=bundle.manifest.labels)
         assert data.sha256 == bundle.manifest.training["data_sha256"]
         some = data.subset(np.arange(len(data.samples)) % 20 == 0)
-        answers = ask(bundle, some)
-        result = score(bundle, some, answers)
+        answers = run_network(bundle, some)
+        result = score_bundle(bundle, some, answers)
         assert result["seen_in_training"] == len(some.samples)
         target = some.targets[answers.owner]
         constant = np.broadcast_to(best_constant(some.targets), target.shape)
@@ -81,7 +81,9 @@ class TestOnRealRecordings:
         assert result["top_k"] > 1.1 * mixture_scores(constant, constant > 0, target)["top_k"]
 
     def test_int8_and_float32_say_the_same_of_unseen_recordings(self, nuts: Dataset) -> None:
-        answers = [ask(load_bundle("substances-50", precision=p), nuts) for p in ("int8", "fp32")]
+        answers = [
+            run_network(load_bundle("substances-50", precision=p), nuts) for p in ("int8", "fp32")
+        ]
         first, second = (answer.logits for answer in answers)
         assert first is not None
         assert second is not None

@@ -38,10 +38,12 @@ from training.data.dataset import (
     load_substances,
     substance_folds,
 )
-from training.evaluation.decision_fit import best_temperature, best_threshold, fit_evidence
-from training.evaluation.evaluate import ask, score
-from training.evaluation.scoring import cut_windows, mixture_scores, substance_scores
-from training.evaluation.streaming import Streams, fading_means, stream
+from training.data.protocol_windows import cut_windows
+from training.evaluation.decision_fit import best_temperature, fit_evidence
+from training.evaluation.mixture_fit import best_threshold
+from training.evaluation.network_outputs import run_network, score_bundle
+from training.evaluation.scoring import mixture_scores, substance_scores
+from training.evaluation.streaming import Streams, evidence_means, stream_recordings
 from training.experiments.crossval import best_constant, cross_validate
 from training.export.bundle import Provenance, export_bundle
 
@@ -393,12 +395,12 @@ def test_bundle_of_a_fitted_network_agrees_with_torch(data: Dataset, tmp_path: P
         logits = fitted.network(torch.from_numpy(windows.x), torch.from_numpy(windows.mask))[0]
     full = load_bundle(tmp_path / "tiny", precision="fp32")
     small = load_bundle(tmp_path / "tiny", precision="int8")
-    answers = [ask(bundle, data) for bundle in (full, small)]
+    answers = [run_network(bundle, data) for bundle in (full, small)]
     assert answers[0].logits is not None
     assert answers[1].logits is not None
     np.testing.assert_allclose(answers[0].logits, logits.numpy(), atol=1e-4)
     assert (answers[0].logits.argmax(1) == answers[1].logits.argmax(1)).mean() > 0.95
-    result = score(small, data, answers[1])
+    result = score_bundle(small, data, answers[1])
     assert result["seen_in_training"] == 15
     assert set(result) == {
         "windows", "recordings", "top1", "top5", "macro_f1", "recording_top1", "seen_in_training",
@@ -513,7 +515,7 @@ def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
     logits = rng.normal(0, 2, (2, 3, 4)).astype(np.float32)
     streams = Streams(logits, shares, np.array([45.0, 50.0, 55.0]), np.array([0, 3]))
     spec = DecisionSpec(temperature=0.7, evidence_floor=0.4, evidence_factor=0.8, memory_s=30.0)
-    means, independent = fading_means(streams, spec)
+    means, independent = evidence_means(streams, spec)
     for recording in range(2):
         decision = SubstanceDecision(("a", "b", "c", "d"), spec)
         for k, share in enumerate(shares):
@@ -554,7 +556,7 @@ def test_stream_asks_every_five_seconds_from_the_first_window_on(
     )
     bundle = load_bundle(tmp_path / "tiny", precision="fp32")
     long = dataclasses.replace(data.samples[0], values=np.tile(data.samples[0].values, (3, 1)))
-    streams = stream(bundle, [long])
+    streams = stream_recordings(bundle, [long])
     assert streams.ends_s.tolist() == [7.0 + 5 * k for k in range(59)]
     for k in (0, 5, 58):
         end = int(streams.ends_s[k])

@@ -1,4 +1,4 @@
-"""training/: the option that names folds, for the commands that compare on some of them."""
+"""training/: the option that names folds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.errors import UsageError
-from training.experiments.crossval import folds_of
+from training.data.dataset import folds_of
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
@@ -23,21 +23,21 @@ def chosen_folds(text: str | None, data: Dataset) -> list[int]:
 
     Raises
     ------
-    UsageError: a fold that the data has not, or data without a second recording of any label.
+    UsageError: the data does not have a fold, or no second recording of any label.
     """
-    there = [int(fold) for fold in np.unique(folds_of(data)) if fold >= 0]
-    if len(there) < 2:  # noqa: PLR2004 - one to learn from, one to judge on
+    existing = [int(fold) for fold in np.unique(folds_of(data)) if fold >= 0]
+    if len(existing) < 2:  # noqa: PLR2004 - one to train on, one to judge on
         raise UsageError(
             "Expected at least two recordings of a label, to train on one and judge on another; "
             "found one of each. Record every label again."
         )
     if text is None:
-        return there
-    wanted = words(text)
-    wrong = [word for word in wanted if not word.isdigit() or int(word) not in there]
-    if wrong or not wanted:
+        return existing
+    named = words(text)
+    wrong = [word for word in named if not word.isdigit() or int(word) not in existing]
+    if wrong or not named:
         raise UsageError(
-            f"Expected --folds among {', '.join(map(str, there))}, got {text!r}. A data set has as "
-            "many folds as the label with most recordings has recordings, five at most."
+            f"Expected --folds among {', '.join(map(str, existing))}, got {text!r}. A data set has "
+            "as many folds as the label with most recordings has recordings, five at most."
         )
-    return sorted({int(word) for word in wanted})
+    return sorted({int(word) for word in named})

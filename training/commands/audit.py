@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from training.commands._shared import add_option, load_recordings
-from training.experiments.audit.verdicts import STEPS, Audit, Reference, audit
-from training.reports.audit import write
+from training.experiments.audit.verdicts import STEPS, Audit, ModelFigures, audit
+from training.reports.audit import write_audit
 
 if TYPE_CHECKING:
     import argparse
@@ -58,16 +58,16 @@ def run(args: argparse.Namespace) -> int:
     if args.trees < 1:
         raise UsageError(f"Expected --trees of at least 1, got {args.trees}.")
     data = load_recordings(args.task, args.data)
-    reference = _reference(args.model_report, data) if args.model_report else None
+    model = _read_figures(args.model_report, data) if args.model_report else None
     with tqdm(total=len(STEPS), unit="control", dynamic_ncols=True) as bar:
 
         def on_step(name: str) -> None:
             bar.update(STEPS.index(name) - bar.n)
             bar.set_description(name)
 
-        result = audit(data, reference=reference, trees=args.trees, jobs=args.jobs, on_step=on_step)
+        result = audit(data, model=model, trees=args.trees, jobs=args.jobs, on_step=on_step)
         bar.update(len(STEPS) - bar.n)
-    paths = write(args.run_folder, result, data.sha256)
+    paths = write_audit(args.run_folder, result, data.sha256)
     print(json.dumps(dataclasses.asdict(result)) if args.json else _text(result))
     print(f"Written: {', '.join(map(str, paths))}", file=sys.stderr)
     return 0
@@ -82,14 +82,14 @@ def _text(result: Audit) -> str:
     return "\n".join([*lines, "", *result.summary])
 
 
-def _reference(path: Path, data: Dataset) -> Reference:
+def _read_figures(path: Path, data: Dataset) -> ModelFigures:
     """Read a network's figures from the report of its cross-validation."""
     try:
         report: dict[str, Any] = json.loads(path.read_text())
         mean = report["mean"]
         # Absent from the reports of versions before 0.2.
         low, high = report.get("intervals", {}).get("top1", (mean["top1"], mean["top1"]))
-        figures = Reference(
+        figures = ModelFigures(
             report["model"],
             float(mean["top1"]),
             float(mean["recording_top1"]),

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _accuracy(args: argparse.Namespace) -> int:
-    from training.experiments.crossval import folds_of  # noqa: PLC0415
+    from training.data.dataset import folds_of  # noqa: PLC0415
     from training.export import precision  # noqa: PLC0415
 
     config, data, folder = load_training(args)

@@ -1,4 +1,4 @@
-"""training/: `scent-train compare`: what other kinds of model make of the same folds."""
+"""training/: `scent-train compare`: score other kinds of model on the same folds."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from training.commands._folds import chosen_folds, words
 from training.commands._shared import add_option, load_recordings
 from training.experiments.baselines.comparison import (
-    FoldAnswers,
-    compare,
-    markdown,
-    row,
-    write_report,
+    baseline_row,
+    baseline_table,
+    compare_baselines,
+    write_baseline_report,
 )
-from training.experiments.baselines.registry import BASELINES, chosen
+from training.experiments.baselines.registry import BASELINES, select_baselines
 
 if TYPE_CHECKING:
     import argparse
 
     from hardware.command_line import Subparsers
+    from training.experiments.runner import FoldPredictions
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -31,7 +31,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="score baselines on the folds of the cross-validation",
         description="Train other kinds of model on the same folds and the same windows as "
         "`crossval`, and print their scores with 95 % intervals over recordings. The baselines: "
-        f"{', '.join(BASELINES)}. What is done already is not done again.",
+        f"{', '.join(BASELINES)}. Stored results are not computed again.",
         epilog="Example: scent-train compare --data data/smellnet/base --models trees,rocket "
         "--folds 0,1",
     )
@@ -52,7 +52,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         parser,
         "--run",
         default=Path("runs/substances-50"),
-        help="folder for the answers and compare.json (runs/substances-50)",
+        help="folder for the predictions and compare.json (runs/substances-50)",
     )
     add_option(parser, "--jobs")
     add_option(parser, "--json", help="print the rows as JSON")
@@ -60,27 +60,29 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is missing; print and write the table."""
+    """Train the missing models; print and write the table."""
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
-    entries = chosen(words(args.models))
+    entries = select_baselines(words(args.models))
     data = load_recordings("substance", args.data)
     folds = chosen_folds(args.folds, data)
-    answers: dict[str, dict[int, FoldAnswers]] = {entry.name: {} for entry in entries}
+    done: dict[str, dict[int, FoldPredictions]] = {entry.name: {} for entry in entries}
     rows: list[dict[str, Any]] = []
     slow = []
     with tqdm(total=len(entries) * len(folds), unit="fold", dynamic_ncols=True) as bar:
-        for entry, fold, part in compare(data, entries, folds, args.run_folder, jobs=args.jobs):
-            answers[entry.name][fold] = part
+        for entry, fold, part in compare_baselines(
+            data, entries, folds, args.run_folder, jobs=args.jobs
+        ):
+            done[entry.name][fold] = part
             bar.set_description(f"{entry.name} fold {fold}")
             bar.update()
             if part.seconds > args.budget_s:
                 slow.append(f"{entry.name} fold {fold}: {part.seconds:.0f} s")
-            if len(answers[entry.name]) == len(folds):
-                # Written as it grows: a comparison that is cut off leaves what is done.
-                rows.append(row(entry, answers[entry.name]))
-                path = write_report(args.run_folder, data, rows)
-    print(json.dumps(rows) if args.json else markdown(rows))
+            if len(done[entry.name]) == len(folds):
+                # Written after every baseline, so that an interrupted comparison has a report.
+                rows.append(baseline_row(entry, done[entry.name]))
+                path = write_baseline_report(args.run_folder, data, rows)
+    print(json.dumps(rows) if args.json else baseline_table(rows))
     if slow:
         print(f"Longer than --budget-s {args.budget_s:g}: {'; '.join(slow)}", file=sys.stderr)
     print(f"Report: {path}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""training/: `scent-train cross-modal`: what a second modality in training is worth."""
+"""training/: `scent-train cross-modal`: the effect of a second modality in training."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from training.data.layouts import refuse_test_part
 from training.experiments.cross_modal import (
     PLAIN,
     SWITCHES,
-    HeldOutAnswers,
-    budgeted,
-    heard,
-    markdown,
-    row,
-    tasks,
-    write_report,
+    list_trainings,
+    run_training,
+    switch_row,
+    switch_table,
+    with_budget,
+    write_switch_report,
 )
 
 if TYPE_CHECKING:
     import argparse
 
     from hardware.command_line import Subparsers
+    from training.experiments.runner import FoldPredictions
 
 DEFAULT_STEPS = 600
-"""Of substances-50 some 75 s on two cores that have nothing else to do."""
+"""Of substances-50 some 75 s on two idle cores."""
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -41,8 +41,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         description="Train the same network with and without each cross-modal switch, on the "
         "same folds, seed and number of steps, and print the scores with 95 % intervals over "
         f"recordings. The switches: {', '.join(SWITCHES)}. Those that describe a smell are "
-        "trained once more per fold without every fifth substance, and judged on these. What is "
-        "done already is not done again. GC-MS counts (gcms_elements.csv) and descriptions "
+        "trained once more per fold without every fifth substance, and scored on these. Stored "
+        "results are not computed again. GC-MS counts (gcms_elements.csv) and descriptions "
         "(text_description.json) are looked for in DIR and above it.",
         epilog="Example: scent-train cross-modal --data data/smellnet/base --folds 0,1 "
         "--only gcms,descriptors",
@@ -67,7 +67,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--no-unseen", action="store_true", help="train nothing without every fifth substance"
     )
     add_option(
-        parser, "--run", help="folder for the answers and cross_modal.json (default: runs/NAME)"
+        parser, "--run", help="folder for the predictions and cross_modal.json (default: runs/NAME)"
     )
     add_option(parser, "--device")
     add_option(parser, "--json", help="print the rows as JSON")
@@ -75,7 +75,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is missing, fold by fold; print and write the table."""
+    """Train the missing networks, fold by fold; print and write the table."""
     if args.steps < 1:
         raise UsageError(f"--steps must be at least 1, got {args.steps}.")
     config = load_train_config(config_path(args.config))
@@ -84,25 +84,28 @@ def run(args: argparse.Namespace) -> int:
             f"{config.name} is a {config.task} model; cross-modal training is about single "
             "substances. Name a substance configuration with --config."
         )
-    config = budgeted(config, args.steps)
+    config = with_budget(config, args.steps)
     names = words(args.only) if args.only else list(SWITCHES)
     # Misspelt switches are found before anything is read.
-    tasks(names, [], unseen=True)
+    list_trainings(names, [], unseen=True)
     refuse_test_part(args.data)
     data = load_recordings("substance", args.data)
-    todo = tasks(names, chosen_folds(args.folds, data), unseen=not args.no_unseen)
+    todo = list_trainings(names, chosen_folds(args.folds, data), unseen=not args.no_unseen)
     folder = args.run_folder or Path("runs") / config.name
-    seen: dict[str, dict[int, HeldOutAnswers]] = {}
-    unseen: dict[str, dict[int, HeldOutAnswers]] = {}
-    for number, task in enumerate(todo, start=1):
-        strangers = " without every fifth substance," if task.unseen else ""
-        bar = StepBar(
-            f"[{number}/{len(todo)}] {task.switch}{strangers} fold {task.fold}", args.steps
+    seen: dict[str, dict[int, FoldPredictions]] = {}
+    unseen: dict[str, dict[int, FoldPredictions]] = {}
+    for number, training in enumerate(todo, start=1):
+        without = " without every fifth substance," if training.unseen else ""
+        title = f"[{number}/{len(todo)}] {training.switch}{without} fold {training.fold}"
+        part = run_training(
+            training, config, data, folder, device=args.device, on_step=StepBar(title, args.steps)
         )
-        part = heard(task, config, data, folder, device=args.device, on_step=bar)
-        (unseen if task.unseen else seen).setdefault(task.switch, {})[task.fold] = part
-    rows = [row(name, config, data, seen[name], unseen.get(name, {}), seen[PLAIN]) for name in seen]
-    path = write_report(folder, config, data, rows)
-    print(json.dumps(rows) if args.json else markdown(rows))
+        (unseen if training.unseen else seen).setdefault(training.switch, {})[training.fold] = part
+    rows = [
+        switch_row(name, config, data, seen[name], unseen.get(name, {}), seen[PLAIN])
+        for name in seen
+    ]
+    path = write_switch_report(folder, config, data, rows)
+    print(json.dumps(rows) if args.json else switch_table(rows))
     print(f"Report: {path}", file=sys.stderr)
     return 0

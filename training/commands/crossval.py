@@ -16,11 +16,11 @@ from training.commands._shared import (
     print_scores,
     step_bars,
 )
-from training.evaluation.stored_answers import write_json
-from training.experiments.crossval import REPORT, cross_validate, folds_of
-from training.experiments.few_shot import FEW_SHOT, cross_teach, split
-from training.experiments.open_set import ask_open_set
-from training.experiments.open_set import split as hide
+from training.data.dataset import folds_of
+from training.evaluation.storage import write_json
+from training.experiments.crossval import REPORT, cross_validate
+from training.experiments.few_shot import FEW_SHOT, run_few_shot, split_few_shot
+from training.experiments.open_set import split_open_set, train_open_set
 from training.reports.trust import OPEN_SET, open_set_report
 from training.sampling.measurements import total_steps
 
@@ -43,10 +43,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "Mixtures: component sets are held out with all their proportions. The same recordings "
         "are scored as in another session (robust_*), as from another board (board_*) and through "
         "the decision layer. With --few-shot, substances are held out instead: a network that "
-        "never met every fifth substance is taught those from one recording each. With "
-        "--open-set, five networks that never met ten substances each are asked about those, and "
-        "about held-out recordings of the others: what `trust` and `export` need to know of "
-        "unknown smells.",
+        "is trained without every fifth substance is taught those from one recording each. With "
+        "--open-set, five networks that are each trained without ten substances are tested on "
+        "those, and on held-out recordings of the others: `trust` and `export` need this to "
+        "judge and recognise unknown smells.",
         epilog="Example: scent-train crossval --config substances-50 "
         "--data data/smellnet/base --json",
     )
@@ -63,7 +63,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--open-set",
         action="store_true",
-        help="hide ten substances from each of five networks, and ask those about them",
+        help="train five networks without ten substances each, and test them on those",
     )
     parser.set_defaults(run=run)
 
@@ -102,13 +102,13 @@ def run(args: argparse.Namespace) -> int:
     if layer:
         print("The decision layer, its constants fitted on the other folds:")
         print_scores(layer["scores"], layer["intervals"])
-    print(f"Report and held-out answers: {folder / REPORT}", file=sys.stderr)
+    print(f"Report and held-out predictions: {folder / REPORT}", file=sys.stderr)
     return 0
 
 
 def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
-    """Train without some substances, ask about them, and print how well they are told."""
-    folds = ask_open_set(
+    """Train without some substances, and print how well they are recognised as unknown."""
+    folds = train_open_set(
         config,
         data,
         folder,
@@ -116,7 +116,7 @@ def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
         folds=chosen_folds(args.folds, data),
         on_step=step_bars(
             lambda fold: f"{config.name} open set fold {fold}",
-            lambda fold: total_steps(config, hide(data, fold)[0]),
+            lambda fold: total_steps(config, split_open_set(data, fold)[0]),
         ),
     )
     report = open_set_report(config.name, data.sha256, folds)
@@ -124,10 +124,10 @@ def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
     if args.json:
         print(json.dumps(report))
         return 0
-    told = report["unknown"]
+    unknown = report["unknown"]
     print(f"{config.name}, {report['protocol']}, int8 [95 % over substances]:")
-    print(f"  unknown or known, by {told['best']} (the best of {', '.join(told['scores'])}):")
-    places = told["scores"][told["best"]]
+    print(f"  unknown or known, by {unknown['best']} (the best of {', '.join(unknown['scores'])}):")
+    places = unknown["scores"][unknown["best"]]
     print_scores(
         {f"auroc_{place}": row["auroc"] for place, row in places.items()},
         {f"auroc_{place}": row["interval"] for place, row in places.items()},
@@ -142,10 +142,10 @@ def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
 
 
 def _few_shot(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
-    """Train without some substances, teach them, and print how well they are told apart."""
-    known, _ = split(data)
+    """Train without some substances, teach them, and print how well they are recognised."""
+    known, _ = split_few_shot(data)
     bar = StepBar(f"{config.name} few-shot", total_steps(config, known))
-    report = cross_teach(config, data, folder, device=args.device, on_step=bar)
+    report = run_few_shot(config, data, folder, device=args.device, on_step=bar)
     if args.json:
         print(json.dumps(report))
         return 0

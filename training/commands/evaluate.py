@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from hardware.errors import UsageError
 from models.bundle import load_bundle
 from training.commands._shared import add_option, load_recordings, print_scores
-from training.evaluation.evaluate import ask, score, tally
-from training.evaluation.intervals import intervals
-from training.evaluation.scoring import values
+from training.evaluation.intervals import score_intervals
+from training.evaluation.network_outputs import run_network, score_bundle, tally_bundle
+from training.evaluation.scoring import total_scores
 from training.evaluation.streaming import (
-    decided_s,
-    follow,
-    median_decision,
-    stream,
+    first_announcement_s,
+    median_announcement_s,
+    stream_recordings,
     streaming_tally,
+    trace_decisions,
 )
 
 if TYPE_CHECKING:
@@ -71,26 +71,26 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--streaming announces substances; a mixture has no one label.")
     labels = _chosen(args.labels, manifest.labels, args.task)
     data = load_recordings(args.task, args.data, args.index, labels)
-    answers = ask(bundle, data)
-    result: dict[str, Any] = dict(score(bundle, data, answers))
+    outputs = run_network(bundle, data)
+    result: dict[str, Any] = dict(score_bundle(bundle, data, outputs))
     groups = [sample.group for sample in data.samples]
-    spread: dict[str, Interval] = intervals(tally(bundle, data, answers), groups)
+    intervals = score_intervals(tally_bundle(bundle, data, outputs), groups)
     if args.streaming:
-        announced, sureness = _streamed(bundle, data, groups)
-        result |= announced
-        spread |= sureness
+        scores, stream_intervals = _score_streams(bundle, data, groups)
+        result |= scores
+        intervals |= stream_intervals
     if args.json:
-        print(json.dumps(result | {"intervals": spread}))
+        print(json.dumps(result | {"intervals": intervals}))
         return 0
     print(
         f"{manifest.name} {manifest.version} ({bundle.precision}) on {args.data} "
         "[95 % over recordings]:"
     )
-    print_scores(result, spread)
+    print_scores(result, intervals)
     return 0
 
 
-def _streamed(
+def _score_streams(
     bundle: Bundle, data: Dataset, groups: list[str]
 ) -> tuple[dict[str, float], dict[str, Interval]]:
     """Score the announcements of the bundle's own decision layer, with intervals."""
@@ -99,13 +99,13 @@ def _streamed(
             "--streaming judges what the daemon would announce, and the daemon chooses among all "
             "labels: leave --labels out."
         )
-    streams = stream(bundle, data.samples)
-    course = follow(streams, bundle.manifest.decision)
-    announcements = streaming_tally(streams, course)
-    scores, spread = values(announcements), intervals(announcements, groups)
-    name = "median_decision_s"
-    scores[name], spread[name] = median_decision(decided_s(streams, course))
-    return scores, spread
+    streams = stream_recordings(bundle, data.samples)
+    trace = trace_decisions(streams, bundle.manifest.decision)
+    tally = streaming_tally(streams, trace)
+    scores, intervals = total_scores(tally), score_intervals(tally, groups)
+    first_s = first_announcement_s(streams, trace)
+    scores["median_decision_s"], intervals["median_decision_s"] = median_announcement_s(first_s)
+    return scores, intervals
 
 
 def _chosen(text: str | None, known: tuple[str, ...], task: str) -> tuple[str, ...]:

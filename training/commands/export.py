@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hardware.errors import UsageError
 from models.bundle import load_bundle
 from training.commands._shared import add_training_options, config_path, load_training
-from training.experiments.crossval import REPORT, fit_decision
+from training.evaluation.decision_fit import fit_decision
+from training.experiments.crossval import REPORT
 from training.export.model_card import NOTES, collect_figures, figure_notes
 from training.export.rig_arrays import bundle_arrays
 

@@ -32,8 +32,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write both files and name them."""
-    from training.reports.run import write_report  # noqa: PLC0415 - keeps --help quick
+    from training.reports.run import write_run_report  # noqa: PLC0415 - keeps --help quick
 
-    for path in write_report(args.run_folder, args.output or args.run_folder):
+    for path in write_run_report(args.run_folder, args.output or args.run_folder):
         print(path)
     return 0

@@ -54,7 +54,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, then print every trial and the best settings; Ctrl-C prints them too."""
-    from training.experiments.search import load_space, open_study, search, table  # noqa: PLC0415
+    from training.experiments.search import open_study, run_trials, trial_rows  # noqa: PLC0415
+    from training.experiments.search_space import load_space  # noqa: PLC0415
 
     config, data, folder = load_training(args)
     if config.in_order_only:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     study = open_study(folder, config, data, space, folds)
     try:
-        search(
+        run_trials(
             study,
             config,
             data,
@@ -81,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
             on_trial=lambda row: print(_line(row), file=sys.stderr),
         )
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on with this study.", file=sys.stderr)
-    _print(table(study), folder, as_json=args.json)
+        print("\nStopped. The same command resumes this study.", file=sys.stderr)
+    _print(trial_rows(study), folder, as_json=args.json)
     return 0
 
 
@@ -107,10 +108,11 @@ def _shipped_space() -> Path:
 
 
 def _print(rows: Sequence[TrialRow], folder: Path, *, as_json: bool) -> None:
-    from training.experiments.search import SearchError, as_yaml, best_of  # noqa: PLC0415
+    from training.experiments.search import SearchError, best_trial  # noqa: PLC0415
+    from training.experiments.search_space import settings_yaml  # noqa: PLC0415
 
     try:
-        best = best_of(rows)
+        best = best_trial(rows)
     except SearchError as error:
         if as_json:
             print(json.dumps({"trials": [dataclasses.asdict(row) for row in rows], "best": None}))
@@ -127,7 +129,7 @@ def _print(rows: Sequence[TrialRow], folder: Path, *, as_json: bool) -> None:
         return
     print("\n".join(_lines(rows)))
     print(f"\n# trial {best.number}, score {best.score:.4f}: paste over a configuration's own")
-    print(as_yaml(best.settings), end="")
+    print(settings_yaml(best.settings), end="")
     print(f"Study: {folder}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""training/: `scent-train trust`: print the evidence of how far a model is to be trusted."""
+"""training/: `scent-train trust`: measure how far a model can be trusted."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the command's options."""
     parser = subparsers.add_parser(
         "trust",
-        help="print the evidence of how far a model is to be trusted",
-        description="Put together what `crossval` and `crossval --open-set` left in a run folder, "
+        help="measure how far a model can be trusted",
+        description="Evaluate the results of `crossval` and `crossval --open-set` in a run folder, "
         "and measure in the simulator: unknown smells rejected, announced probabilities, "
         "prediction sets, false alarms in clean air, a skewed rig before and after calibration, "
-        "smells taught on the spot. Writes trust.json, and trust.html with plots, one file that "
+        "smells taught on the rig. Writes trust.json, and trust.html with plots, one file that "
         "needs no network. Trains nothing.",
         epilog="Example: scent-train trust --config substances-50 --data data/smellnet/base --json",
     )
@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--parts",
         metavar="A,B",
         default=",".join(PARTS),
-        help=f"only these of {', '.join(PARTS)}; what was measured before is kept",
+        help=f"only these of {', '.join(PARTS)}; earlier measurements are kept",
     )
     parser.add_argument(
         "--hours", type=float, default=120.0, metavar="H", help="of simulated clean air (120)"
@@ -49,8 +49,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure the parts, write both files, and print the targets."""
-    from training.evaluation.stored_answers import write_json  # noqa: PLC0415 - keeps --help quick
-    from training.reports.trust import PAGE, TRUST, lines, trust_page  # noqa: PLC0415
+    from training.evaluation.storage import write_json  # noqa: PLC0415 - keeps --help quick
+    from training.reports.trust import TRUST, TRUST_PAGE, target_lines, trust_page  # noqa: PLC0415
 
     parts = words(args.parts)
     if not parts or set(parts) - set(PARTS):
@@ -60,26 +60,25 @@ def run(args: argparse.Namespace) -> int:
     config, data, folder = load_training(args)
     if config.task != "substance":
         raise UsageError(
-            f"{config.name} is a model of mixtures; what is measured here is of single "
+            f"{config.name} is a model of mixtures; trust is measured on single "
             "substances. Name a substance configuration."
         )
-    report = _before(folder / TRUST, config.name, data.sha256)
+    report = _read_earlier(folder / TRUST, config.name, data.sha256)
     for part in parts:
         print(f"Measuring: {part}", file=sys.stderr)
         report[part] = _MEASURES[part](args, data, folder)
         write_json(folder / TRUST, report)
-    (folder / PAGE).write_text(trust_page(report))
+    (folder / TRUST_PAGE).write_text(trust_page(report))
     if args.json:
         print(json.dumps(report))
     else:
-        for line in lines(report):
-            print(line)
-    print(f"Report: {folder / TRUST} and {folder / PAGE}", file=sys.stderr)
+        print("\n".join(target_lines(report)))
+    print(f"Report: {folder / TRUST} and {folder / TRUST_PAGE}", file=sys.stderr)
     return 0
 
 
-def _before(path: Path, model: str, data_sha256: str) -> dict[str, Any]:
-    """Return what an earlier run measured of the same model and data."""
+def _read_earlier(path: Path, model: str, data_sha256: str) -> dict[str, Any]:
+    """Return the measurements of an earlier run with the same model and data."""
     fresh = {"model": model, "data_sha256": data_sha256}
     try:
         report: dict[str, Any] = json.loads(path.read_text())
@@ -90,34 +89,34 @@ def _before(path: Path, model: str, data_sha256: str) -> dict[str, Any]:
 
 
 def _unknown(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[str, Any]:
-    from training.evaluation.open_set_answers import read_open_set  # noqa: PLC0415 - keeps --help quick
-    from training.trust import unknown_smells  # noqa: PLC0415
+    from training.evaluation.open_set import read_open_set  # noqa: PLC0415 - keeps --help quick
+    from training.trust.unknown_smells import measure_unknown_smells  # noqa: PLC0415
 
-    return unknown_smells.measure(read_open_set(folder))
+    return measure_unknown_smells(read_open_set(folder))
 
 
 def _probabilities(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[str, Any]:
-    from training.evaluation.constants import fold_constants  # noqa: PLC0415
+    from training.evaluation.decision_fit import fit_fold_constants  # noqa: PLC0415
     from training.evaluation.held_out import HELD_OUT, read_held_out  # noqa: PLC0415
-    from training.evaluation.open_set_answers import read_open_set  # noqa: PLC0415
-    from training.trust import prediction_sets  # noqa: PLC0415
+    from training.evaluation.open_set import read_open_set  # noqa: PLC0415
+    from training.trust.prediction_sets import measure_prediction_sets  # noqa: PLC0415
 
     held_out = read_held_out(folder / HELD_OUT)
-    return prediction_sets.measure(held_out, fold_constants(held_out, read_open_set(folder)))
+    return measure_prediction_sets(held_out, fit_fold_constants(held_out, read_open_set(folder)))
 
 
 def _lessons(_args: argparse.Namespace, _data: Dataset, folder: Path) -> dict[str, Any]:
-    from training.evaluation.open_set_answers import read_open_set  # noqa: PLC0415 - keeps --help quick
-    from training.trust import enrolment  # noqa: PLC0415
+    from training.evaluation.open_set import read_open_set  # noqa: PLC0415 - keeps --help quick
+    from training.trust.enrolment import measure_enrolment  # noqa: PLC0415
 
-    return enrolment.measure(read_open_set(folder))
+    return measure_enrolment(read_open_set(folder))
 
 
 def _air(args: argparse.Namespace, data: Dataset, _folder: Path) -> dict[str, Any]:
     from models.bundle import RIG_BUNDLES, load_bundle  # noqa: PLC0415 - onnxruntime
-    from training.trust import clean_air  # noqa: PLC0415
+    from training.trust.clean_air import measure_clean_air  # noqa: PLC0415
 
-    return clean_air.measure(
+    return measure_clean_air(
         [load_bundle(name) for name in RIG_BUNDLES],
         data,
         hours=args.hours,
@@ -128,7 +127,7 @@ def _air(args: argparse.Namespace, data: Dataset, _folder: Path) -> dict[str, An
 
 def _rig(_args: argparse.Namespace, data: Dataset, folder: Path) -> dict[str, Any]:
     from models.bundle import load_bundle  # noqa: PLC0415 - onnxruntime
-    from training.trust import calibration  # noqa: PLC0415
+    from training.trust.calibration import measure_calibration  # noqa: PLC0415
 
     bundles = {
         int(path.parent.name.removeprefix("fold-")): load_bundle(path, precision="int8")
@@ -139,7 +138,7 @@ def _rig(_args: argparse.Namespace, data: Dataset, folder: Path) -> dict[str, An
             f"Expected the networks of a cross-validation in {folder}/fold-*, found none. Run "
             "`scent-train crossval` first, with the same --config, --data and --run."
         )
-    return calibration.measure(bundles, data, progress=progress_bar)
+    return measure_calibration(bundles, data, progress=progress_bar)
 
 
 _MEASURES: dict[str, Callable[[argparse.Namespace, Dataset, Path], dict[str, Any]]] = {

@@ -255,6 +255,11 @@ def component_sets(data: Dataset) -> list[tuple[str, ...]]:
     ]
 
 
+def folds_of(data: Dataset) -> NDArray[np.int64]:
+    """Fold of each recording; -1 for those that train in every fold and test in none."""
+    return substance_folds(data) if data.task == "substance" else component_set_folds(data)
+
+
 def component_set_folds(data: Dataset, seed: int = 0) -> NDArray[np.int64]:
     """Fold of each sample by its component set; -1 for single substances, which always train.
 

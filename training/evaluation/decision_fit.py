@@ -1,44 +1,52 @@
-"""training/: the decision layer's constants, fitted on held-out answers.
+"""training/: the constants of the decision layer, fitted on predictions for held-out recordings.
 
-Nothing here sees a recording that its network was trained on: the temperature
-and the thresholds come from the windows that cross-validation held out, the
-worth of evidence and the announcing belief from the same recordings streamed through
-each fold's bundle as the daemon would. numpy only.
+numpy only. No recording that a network was trained on enters a constant of it: the temperature
+and the thresholds come from the windows that cross-validation held out; the weight of evidence
+and the announcing belief from the same recordings streamed as the daemon streams them; when an
+odour is unrecognised, and the head temperature, from open-set networks about hidden substances.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.bundle import Outputs
-from models.conformal import margin, set_threshold
+from models.conformal import set_threshold
 from models.decision_spec import DecisionSpec
-from models.mixture_decision import MixtureDecision
 from models.softmax import log_softmax
-from models.substance_decision import EvidenceShare
-from training.evaluation.scoring import values
+from training.evaluation.auroc import auroc
+from training.evaluation.held_out import HELD_OUT, read_held_out
+from training.evaluation.mixture_fit import fit_mixtures
+from training.evaluation.open_set import find_open_set
+from training.evaluation.scoring import total_scores
 from training.evaluation.streaming import (
-    LIVE_STRIDE_S,
-    Streams,
-    announce,
-    fading_means,
-    fading_novelty,
-    follow,
+    NOVELTIES,
+    STREAMED_S,
+    concatenate_streams,
+    evidence_means,
+    novelty_masks,
+    novelty_means,
+    of_truth,
     posteriors,
-    stage_of,
-    strangeness_of,
     streaming_tally,
+    trace_announcements,
+    trace_decisions,
 )
+from training.evaluation.teaching import HEAD_TEMPERATURES, head_temperature_losses
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from models.novelty import NoveltyName
+    from training.evaluation.held_out import HeldOut
+    from training.evaluation.open_set import OpenSetFold
+    from training.evaluation.streaming import Streams
 
 EVIDENCE_STAGES_S = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0)
 """When belief is compared with truth, in seconds since the recording's start."""
@@ -46,27 +54,109 @@ PRECISION = 0.85
 """Announcements are to be right this often after two minutes ..."""
 ANNOUNCED = 0.82
 """... and, where that leaves room, only so many recordings announced that those are right as often
-as can be. A little over the 0.8 that is asked for: the threshold is used on other recordings."""
+as can be. A little over the required 0.8: the threshold is used on other recordings."""
 KNOWN_RECALL = 0.95
 """Share of predictions about known substances that may not be taken for unknown ones."""
 UNKNOWN_S = (120.0, 180.0, 300.0)
-"""When it is counted how many unknown substances are told."""
+"""When it is counted how many hidden substances are recognised as unknown."""
 UNKNOWN_AFTER = (0.5, 0.75, 1.0, 1.25)
 UNKNOWN_CONFIRM = (2, 3, 5)
 WITHDRAW = 0.6
-"""A name is taken back below this share of the announcing belief."""
+"""A name is withdrawn below this share of the announcing belief."""
 
-_DEFAULT_PRESENCE = 0.5
+_NEVER = -1e4
+"""A logit whose softmax is zero."""
 _FLOORS = np.round(np.arange(0.05, 1.01, 0.05), 2)
 _FACTORS = np.round(np.arange(0.0, 1.01, 0.05), 2)
 _BELIEFS = np.round(np.arange(0.1, 0.96, 0.02), 2)
+
+
+def fit_decision(folder: Path) -> DecisionSpec:
+    """Return the constants that follow from the held-out predictions in a run folder.
+
+    How they do on recordings that they were not fitted on is in the cross-validation's report.
+    """
+    held_out, open_set = read_held_out(folder / HELD_OUT), find_open_set(folder)
+    spec = fit_constants(held_out, np.ones(len(held_out.names), dtype=bool), open_set)
+    if not open_set:
+        return spec
+    return dataclasses.replace(spec, head_temperature=fit_head_temperature(open_set))
+
+
+def fit_constants(
+    held_out: HeldOut, chosen: NDArray[np.bool_], open_set: Sequence[OpenSetFold] = ()
+) -> DecisionSpec:
+    """Fit the decision constants.
+
+    Parameters
+    ----------
+    held_out: a cross-validation's predictions.
+    chosen: bool[recordings], those to fit on.
+    open_set: predictions of networks trained without some substances; without them no odour is
+        called unrecognised.
+    """
+    if held_out.streams is None:
+        return fit_mixtures(held_out, chosen)
+    streams = held_out.streams.select(chosen)
+    spec = DecisionSpec()
+    if open_set and streams.novelty:
+        # Which score, and after how much evidence, only hidden substances can show. How novel a
+        # known one looks depends on how many the network knows: all of them here, four fifths
+        # in the open set.
+        spec = fit_open_set_unknown(open_set)
+        if spec.novelty is not None:
+            bound = fit_unknown_bound(streams, spec.novelty, spec.unknown_after)
+            spec = dataclasses.replace(spec, unknown_above=bound)
+    logits = held_out.outputs.logits
+    if logits is None:
+        raise ValueError("substances have logits")
+    windows = chosen[held_out.outputs.owner]
+    return fit_substances(logits[windows], held_out.window_target[windows], streams, spec)
+
+
+def fit_fold_constants(
+    held_out: HeldOut, open_set: Sequence[OpenSetFold] = ()
+) -> dict[int, DecisionSpec]:
+    """Return each fold's constants, fitted on the other folds; empty with fewer than two.
+
+    The open-set network of the same number is left out: its known recordings are this fold's.
+    """
+    folds = [int(fold) for fold in np.unique(held_out.fold)]
+    if len(folds) < 2:  # noqa: PLR2004 - one to fit on, one to judge
+        return {}
+    return {
+        fold: fit_constants(
+            held_out, held_out.fold != fold, [part for part in open_set if part.fold != fold]
+        )
+        for fold in folds
+    }
+
+
+def fit_open_set_constants(folds: Sequence[OpenSetFold]) -> dict[int, DecisionSpec]:
+    """Return each open-set network's constants, fitted on the other networks' predictions."""
+    specs = {}
+    for fold in folds:
+        others = [other for other in folds if other is not fold]
+        width = max(len(other.labels) for other in others)
+        known = [other.known[other.outputs.owner] for other in others]
+        logits = [_pad(o.logits[rows], width) for o, rows in zip(others, known, strict=True)]
+        truth = [
+            o.streams.truth[o.outputs.owner[rows]] for o, rows in zip(others, known, strict=True)
+        ]
+        specs[fold.fold] = fit_substances(
+            np.concatenate(logits),
+            np.eye(width, dtype=np.float32)[np.concatenate(truth)],
+            _join_streams(others, known=True),
+            fit_open_set_unknown(others),
+        )
+    return specs
 
 
 def fit_substances(
     logits: NDArray[np.float32],
     target: NDArray[np.float32],
     streams: Streams,
-    unknown: Unknown | None = None,
+    spec: DecisionSpec | None = None,
 ) -> DecisionSpec:
     """Return the constants of a substance model.
 
@@ -75,158 +165,26 @@ def fit_substances(
     logits: float32[windows, labels], of held-out recordings by the published protocol.
     target: float32[windows, labels].
     streams: the same recordings, streamed.
-    unknown: when the evidence is for none; None leaves that switched off.
+    spec: holds when an odour is unrecognised (`fit_unknown`); None leaves that switched off.
     """
-    spec = DecisionSpec(temperature=best_temperature(logits, target))
+    spec = dataclasses.replace(spec or DecisionSpec(), temperature=best_temperature(logits, target))
     floor, factor = fit_evidence(streams, spec)
     spec = dataclasses.replace(spec, evidence_floor=floor, evidence_factor=factor)
-    if unknown is not None:
-        spec = unknown.put_into(spec)
-    spec = announcing(spec, fit_announce(streams, spec))
+    spec = with_announce(spec, fit_announce(streams, spec))
     spec = dataclasses.replace(spec, error_rate=fit_error_rate(streams, spec))
     return dataclasses.replace(spec, set_threshold=fit_set(streams, spec))
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """When the evidence is for none of the labels: constants of `DecisionSpec` by their names."""
+def best_temperature(logits: NDArray[np.float32], target: NDArray[np.float32]) -> float:
+    """Temperature of least negative log-likelihood (Guo et al., ICML 2017); [windows, labels]."""
+    truth = target.argmax(axis=1)
 
-    novelty: NoveltyName
-    unknown_above: float
-    unknown_after: float
-    unknown_confirm: int
+    def loss(temperature: float) -> float:
+        log_p = log_softmax(logits, temperature)
+        return -float(log_p[np.arange(len(truth)), truth].mean())
 
-    def put_into(self, spec: DecisionSpec) -> DecisionSpec:
-        """Return `spec` with these constants."""
-        return dataclasses.replace(
-            spec,
-            novelty=self.novelty,
-            unknown_above=self.unknown_above,
-            unknown_after=self.unknown_after,
-            unknown_confirm=self.unknown_confirm,
-        )
-
-
-def fit_unknown(known: Streams, hidden: Streams, name: NoveltyName) -> Unknown:
-    """Return the constants that tell most hidden recordings, at 95 % of known ones kept.
-
-    The bound is the one of `fit_unknown_bound`, so it needs known recordings alone; for how long
-    to listen is chosen by how many hidden recordings are told at 120, 180 and 300 s, on average.
-
-    Parameters
-    ----------
-    known: held-out recordings of substances that their networks were trained on.
-    hidden: recordings of substances that they never met.
-    name: of the score.
-    """
-
-    def told(unknown: Unknown) -> float:
-        course = follow(hidden, unknown.put_into(DecisionSpec()))
-        return float(np.mean([course.strange[:, stage_of(hidden, s)].mean() for s in UNKNOWN_S]))
-
-    tried = [
-        Unknown(name, fit_unknown_bound(known, name, after), after, confirm)
-        for after in UNKNOWN_AFTER
-        for confirm in UNKNOWN_CONFIRM
-    ]
-    return max(tried, key=told)
-
-
-def fit_unknown_bound(known: Streams, name: NoveltyName, after: float) -> float:
-    """Return the novelty that 95 % of known recordings stay below, whenever they are asked.
-
-    The largest such quantile of all windows from `after` independent ones on: while the first
-    windows fill, known smells look strange too, and a bound of the average moment would refuse
-    more than its share of them then.
-    """
-    means, independent = fading_novelty(known, name, DecisionSpec())
-    heard = known.heard.any(axis=0)
-    ripe = heard & (independent >= min(after, float(independent[heard].max())))
-    return round(float(np.nanquantile(means[:, ripe], KNOWN_RECALL, axis=0).max()), 4)
-
-
-def fit_error_rate(streams: Streams, spec: DecisionSpec) -> float:
-    """Return the share of announcements that are wrong, over all predictions that announce.
-
-    Rounded up to a hundredth; the stated rate is the one that held-out recordings bear out.
-    """
-    course = follow(streams, spec)
-    named = (course.named >= 0) & streams.heard
-    if not named.any():
-        return 0.5
-    wrong = float((course.named != streams.truth[:, None])[named].mean())
-    return float(np.clip(np.ceil(100 * wrong) / 100, 0.01, 0.5))
-
-
-def fit_set(streams: Streams, spec: DecisionSpec) -> float:
-    """Return the posterior from which on a label belongs to the prediction set.
-
-    Over all predictions that the daemon would have made; too few recordings to state the coverage
-    make sets of nearly everything.
-    """
-    posterior = posteriors(streams, spec)
-    of_truth = np.take_along_axis(posterior, streams.truth[:, None, None], axis=2)[:, :, 0]
-    bound = set_threshold(of_truth[streams.heard], spec.set_coverage, cases=len(of_truth))
-    return round(float(np.clip(bound or 0.0, 1e-4, 0.9999)), 5)
-
-
-def fit_margin(
-    proportions: NDArray[np.float32],
-    presence: NDArray[np.float32],
-    owner: NDArray[np.int64],
-    target: NDArray[np.float32],
-    spec: DecisionSpec,
-) -> float | None:
-    """Return half the width of the components' intervals, None of too few recordings.
-
-    The errors are those of the components that the daemon would have published, after every window.
-
-    Parameters
-    ----------
-    proportions, presence: float32[windows, labels], of held-out recordings, in order.
-    owner: int[windows], the recording of each.
-    target: float32[recordings, labels], the true proportions.
-    spec: thresholds and coverage.
-    """
-    bound = margin(
-        published_errors(proportions, presence, owner, target, spec),
-        spec.set_coverage,
-        cases=len(np.unique(owner)),
-    )
-    return None if bound is None else round(min(bound, 0.9999), 4)
-
-
-def published_errors(
-    proportions: NDArray[np.float32],
-    presence: NDArray[np.float32],
-    owner: NDArray[np.int64],
-    target: NDArray[np.float32],
-    spec: DecisionSpec,
-) -> NDArray[np.float64]:
-    """Return |proportion - truth| of every component published; parameters as of `fit_margin`."""
-    labels = tuple(map(str, range(target.shape[1])))
-    errors = []
-    for recording in np.unique(owner):
-        decision = MixtureDecision(labels, spec)
-        for window in np.flatnonzero(owner == recording):
-            row = slice(window, window + 1)
-            outputs = Outputs(proportions=proportions[row], presence=presence[row])
-            decision.add(outputs, EvidenceShare(LIVE_STRIDE_S, 1.0, 1.0))
-            errors += [
-                abs(part.proportion - float(target[recording, int(part.label)]))
-                for part in decision.components
-            ]
-    return np.array(errors)
-
-
-def announcing(spec: DecisionSpec, belief: float) -> DecisionSpec:
-    """Return `spec` with another announcing belief, and what goes with it."""
-    return dataclasses.replace(
-        spec,
-        announce=belief,
-        withdraw=round(WITHDRAW * belief, 3),
-        overrule=max(spec.overrule, belief),
-    )
+    grid = np.geomspace(0.2, 5.0, 65)
+    return round(float(grid[np.argmin([loss(temperature) for temperature in grid])]), 4)
 
 
 def fit_evidence(streams: Streams, spec: DecisionSpec) -> tuple[float, float]:
@@ -234,34 +192,34 @@ def fit_evidence(streams: Streams, spec: DecisionSpec) -> tuple[float, float]:
 
     The grids are those of the manifest's range, 0..1; `spec` gives temperature and memory.
     """
-    means, independent = fading_means(streams, spec)
-    heard = streams.heard
+    means, independent = evidence_means(streams, spec)
+    active = streams.active
     stages = sorted({int(np.abs(streams.ends_s - s).argmin()) for s in EVIDENCE_STAGES_S})
-    stages = [stage for stage in stages if heard[:, stage].any()]
+    stages = [stage for stage in stages if active[:, stage].any()]
 
-    def loss(floor: float, factor: float) -> float:
+    def loss(constants: tuple[float, float]) -> float:
+        floor, factor = constants
         total = 0.0
         for stage in stages:
-            there = heard[:, stage]
-            log_p = log_softmax(means[there, stage] * (floor + factor * independent[stage]))
-            total -= float(log_p[np.arange(there.sum()), streams.truth[there]].mean())
+            rows = active[:, stage]
+            log_p = log_softmax(means[rows, stage] * (floor + factor * independent[stage]))
+            total -= float(log_p[np.arange(rows.sum()), streams.truth[rows]].mean())
         return total
 
-    best = min(itertools.product(_FLOORS, _FACTORS), key=lambda pair: loss(*pair))
-    return float(best[0]), float(best[1])
+    return min(itertools.product(_FLOORS.tolist(), _FACTORS.tolist()), key=loss)
 
 
 def fit_announce(streams: Streams, spec: DecisionSpec) -> float:
     """Return the belief from which on a label is announced, judged after 120 s.
 
     The most precise one that announces 82 % of the recordings; where that is right less often
-    than 85 %, the one that announces the most at 85 %; where nothing is, the most precise.
+    than 85 %, the one that announces the most at 85 %; where none reaches that, the most precise.
     """
-    posterior, strangeness = posteriors(streams, spec), strangeness_of(streams, spec)
+    posterior, masks = posteriors(streams, spec), novelty_masks(streams, spec)
     tried: list[tuple[float, float, float]] = []
     for belief in map(float, _BELIEFS):
-        course = announce(posterior, announcing(spec, belief), *strangeness)
-        scores = values(streaming_tally(streams, course))
+        trace = trace_announcements(posterior, with_announce(spec, belief), *masks)
+        scores = total_scores(streaming_tally(streams, trace))
         tried.append((scores["precision_120s"], scores["announced_120s"], belief))
     wide = [row for row in tried if row[1] >= ANNOUNCED]
     if wide and max(wide)[0] >= PRECISION:
@@ -272,30 +230,137 @@ def fit_announce(streams: Streams, spec: DecisionSpec) -> float:
     return max(tried)[2]
 
 
-def best_temperature(logits: NDArray[np.float32], target: NDArray[np.float32]) -> float:
-    """Temperature of least negative log-likelihood (Guo et al., ICML 2017); [windows, labels]."""
-    truth = target.argmax(axis=1)
-
-    def loss(temperature: float) -> float:
-        log_p = log_softmax(logits.astype(np.float64) / temperature)
-        return -float(log_p[np.arange(len(truth)), truth].mean())
-
-    grid = np.geomspace(0.2, 5.0, 65)
-    return round(float(grid[int(np.argmin([loss(t) for t in grid]))]), 4)
+def with_announce(spec: DecisionSpec, belief: float) -> DecisionSpec:
+    """Return `spec` with another announcing belief, and the constants that follow from it."""
+    return dataclasses.replace(
+        spec,
+        announce=belief,
+        withdraw=round(WITHDRAW * belief, 3),
+        overrule=max(spec.overrule, belief),
+    )
 
 
-def best_threshold(presence: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
-    """Threshold of the largest geometric mean of sensitivity and specificity; arrays [windows].
+def fit_error_rate(streams: Streams, spec: DecisionSpec) -> float:
+    """Return the share of announcements that are wrong, over all predictions that announce.
 
-    Kubat & Matwin, ICML 1997. Half-way between two neighbouring presences, so that rounding and
-    another machine's last bit change nothing.
+    Rounded up to a hundredth: the stated rate is to hold on other recordings.
     """
-    if truth.all() or not truth.any():
-        return _DEFAULT_PRESENCE
-    levels = np.unique(presence)
-    candidates = (levels[:-1] + levels[1:]) / 2 if len(levels) > 1 else levels
-    # Presences at or above each candidate, among the present and among the absent.
-    sensitivity = 1 - np.searchsorted(np.sort(presence[truth]), candidates) / truth.sum()
-    specificity = np.searchsorted(np.sort(presence[~truth]), candidates) / (~truth).sum()
-    best = candidates[int(np.argmax(sensitivity * specificity))]
-    return round(float(np.clip(best, 0.01, 0.99)), 4)
+    trace = trace_decisions(streams, spec)
+    named = (trace.named >= 0) & streams.active
+    if not named.any():
+        return 0.5
+    wrong = float((trace.named != streams.truth[:, None])[named].mean())
+    return float(np.clip(np.ceil(100 * wrong) / 100, 0.01, 0.5))
+
+
+def fit_set(streams: Streams, spec: DecisionSpec) -> float:
+    """Return the posterior from which on a label belongs to the prediction set.
+
+    Over all predictions that the daemon would make; too few recordings to state the coverage
+    make sets of nearly everything.
+    """
+    belief = of_truth(posteriors(streams, spec), streams.truth)
+    bound = set_threshold(belief[streams.active], spec.set_coverage, cases=len(belief))
+    return round(float(np.clip(bound or 0.0, 1e-4, 0.9999)), 5)
+
+
+def fit_open_set_unknown(folds: Sequence[OpenSetFold]) -> DecisionSpec:
+    """Fit when an odour is unrecognised, by the score of largest AUROC on these networks."""
+    known, hidden = (_join_streams(folds, known=kind) for kind in (True, False))
+    return fit_unknown(known, hidden, _best_novelty(folds))
+
+
+def fit_unknown(known: Streams, hidden: Streams, name: NoveltyName) -> DecisionSpec:
+    """Return the constants that call most hidden recordings unrecognised, at 95 % of known kept.
+
+    The bound is the one of `fit_unknown_bound`, so it needs known recordings alone; after how much
+    evidence is chosen by how many hidden recordings are unrecognised at 120, 180 and 300 s, on
+    average.
+
+    Parameters
+    ----------
+    known: held-out recordings of substances that their networks were trained on.
+    hidden: recordings of substances that they were trained without.
+    name: of the score.
+    """
+
+    def share_unrecognised(spec: DecisionSpec) -> float:
+        unrecognised = trace_decisions(hidden, spec).unrecognised
+        return float(np.mean([unrecognised[:, hidden.window_at(s)].mean() for s in UNKNOWN_S]))
+
+    tried = [
+        DecisionSpec(
+            novelty=name,
+            unknown_above=fit_unknown_bound(known, name, after),
+            unknown_after=after,
+            unknown_confirm=confirm,
+        )
+        for after in UNKNOWN_AFTER
+        for confirm in UNKNOWN_CONFIRM
+    ]
+    return max(tried, key=share_unrecognised)
+
+
+def fit_unknown_bound(known: Streams, name: NoveltyName, after: float) -> float:
+    """Return the novelty that 95 % of known recordings stay below, whenever they are judged.
+
+    The largest such quantile of all windows from `after` independent ones on: in the first
+    windows known smells look novel too, and a bound of the average moment would refuse more than
+    its share of them then.
+    """
+    means, independent = novelty_means(known, name, DecisionSpec())
+    active = known.active.any(axis=0)
+    enough = active & (independent >= min(after, float(independent[active].max())))
+    return round(float(np.nanquantile(means[:, enough], KNOWN_RECALL, axis=0).max()), 4)
+
+
+def fit_head_temperature(folds: Sequence[OpenSetFold]) -> float:
+    """Return the head temperature of least negative log-likelihood, for one exposure a smell."""
+    return _best_head_temperature([head_temperature_losses(fold) for fold in folds])
+
+
+def fit_fold_head_temperatures(folds: Sequence[OpenSetFold]) -> dict[int, float]:
+    """Return each network's head temperature, fitted on the others; empty with fewer than two."""
+    if len(folds) < 2:  # noqa: PLR2004 - one to fit on, one to judge
+        return {}
+    losses = {fold.fold: head_temperature_losses(fold) for fold in folds}
+    return {
+        fold: _best_head_temperature([loss for other, loss in losses.items() if other != fold])
+        for fold in losses
+    }
+
+
+def _best_head_temperature(losses: Sequence[NDArray[np.float64]]) -> float:
+    return HEAD_TEMPERATURES[int(np.argmin(np.mean(losses, axis=0)))]
+
+
+def _best_novelty(folds: Sequence[OpenSetFold]) -> NoveltyName:
+    """Return the score of largest AUROC after 300 s, mean over the networks."""
+
+    def mean_auroc(name: NoveltyName) -> float:
+        areas = []
+        for fold in folds:
+            means, _ = novelty_means(fold.streams, name, DecisionSpec())
+            areas.append(auroc(fold.streams.values_at(means, STREAMED_S), ~fold.known))
+        return float(np.mean(areas))
+
+    return max(NOVELTIES, key=mean_auroc)
+
+
+def _join_streams(folds: Sequence[OpenSetFold], *, known: bool) -> Streams:
+    """Join the networks' streams of known or of hidden substances, with as many labels in each."""
+    width = max(len(fold.labels) for fold in folds)
+    return concatenate_streams(
+        [
+            dataclasses.replace(
+                fold.streams, logits=_pad(fold.streams.logits, width)
+            ).select(fold.known == known)
+            for fold in folds
+        ]
+    )  # fmt: skip
+
+
+def _pad(logits: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Add labels of probability zero; logits[..., labels]."""
+    room = [(0, 0)] * (logits.ndim - 1) + [(0, width - logits.shape[-1])]
+    return np.pad(logits, room, constant_values=_NEVER)

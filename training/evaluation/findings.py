@@ -1,7 +1,6 @@
-"""training/: what the held-out answers show beyond one number, for the report.
+"""training/: confusions, categories, calibration and accuracy over time, for the report.
 
-numpy only. Confusions, categories, calibration and the course of time, each from
-`HeldOut` and never from a network, so that a report costs seconds.
+numpy only. Computed from `HeldOut` without running a network, so that a report takes seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +15,13 @@ import yaml
 
 from models.decision_spec import DecisionSpec
 from models.softmax import log_softmax
-from training.evaluation.intervals import intervals, percentiles, resampled
-from training.evaluation.scoring import Ratio, values
-from training.evaluation.streaming import follow
+from training.evaluation.intervals import (
+    percentile_interval,
+    resample_counts,
+    score_intervals,
+)
+from training.evaluation.scoring import Ratio, sum_per_recording, total_scores
+from training.evaluation.streaming import trace_decisions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,13 +34,13 @@ if TYPE_CHECKING:
 BINS = 10
 """Bins of equal width in a reliability diagram."""
 JUDGED_S = 120.0
-"""When the decision layer's belief is held against the truth."""
+"""When the decision layer's belief is compared with the truth."""
 OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class ShareWithInterval:
-    """A share of 1 with its 95 % interval and what it is of."""
+    """A share of 1 with its 95 % interval, its name and how many items it is of."""
 
     name: str
     value: float
@@ -48,11 +51,11 @@ class ShareWithInterval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """How far a stated probability can be taken at its word.
+    """Stated probabilities compared with how often they come true.
 
     Attributes
     ----------
-    stated, hit: float[bins], mean probability and share right, of the bins that have any.
+    stated, hit: float[bins], mean probability and share right, of the bins that are not empty.
     count: int[bins].
     error: expected calibration error: the mean gap between the two, weighted by count
         (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
@@ -68,7 +71,7 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AccuracyOverTime:
-    """The course of a recording: shares of recordings, every 5 s.
+    """Shares of recordings at every 5 s of their length.
 
     Attributes
     ----------
@@ -85,7 +88,7 @@ class AccuracyOverTime:
 
 
 def categories(labels: Sequence[str]) -> dict[str, list[str]]:
-    """Return the labels by their category; those that no category lists are "other"."""
+    """Return the labels by category; those that no category lists are "other"."""
     text = (resources.files("training") / "categories.yaml").read_text()
     table: dict[str, list[str]] = yaml.safe_load(text)
     found = {name: [x for x in members if x in labels] for name, members in table.items()}
@@ -95,10 +98,9 @@ def categories(labels: Sequence[str]) -> dict[str, list[str]]:
 
 
 def confusion(held_out: HeldOut) -> NDArray[np.float64]:
-    """Return float[truth, answer]: of the windows of each substance, the share named so."""
-    truth, named, _ = _window_answers(held_out)
-    count = held_out.target.shape[1]
-    table = np.zeros((count, count))
+    """Return float[truth, prediction]: of the windows of each substance, the share named so."""
+    truth, named, _ = _window_labels(held_out)
+    table = np.zeros((held_out.target.shape[1],) * 2)
     np.add.at(table, (truth, named), 1.0)
     shares: NDArray[np.float64] = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     return shares
@@ -107,7 +109,7 @@ def confusion(held_out: HeldOut) -> NDArray[np.float64]:
 def most_confused(
     table: NDArray[np.float64], labels: Sequence[str], limit: int = 12
 ) -> list[tuple[str, str, float]]:
-    """Return the largest entries (truth, answer, share) of a confusion off its diagonal."""
+    """Return the largest entries (truth, prediction, share) off the diagonal of a confusion."""
     off = table * (1 - np.eye(len(table)))
     order = np.argsort(-off, axis=None, kind="stable")[:limit]
     return [
@@ -118,8 +120,8 @@ def most_confused(
 
 
 def by_category(held_out: HeldOut, labels: Sequence[str]) -> list[ShareWithInterval]:
-    """Return the window accuracy within each category of substances (choice among all labels)."""
-    truth, named, owner = _window_answers(held_out)
+    """Return the window accuracy of each category; the choice is among all substances."""
+    truth, named, owner = _window_labels(held_out)
     recordings = len(held_out.names)
     shares = []
     for name, members in categories(labels).items():
@@ -127,33 +129,34 @@ def by_category(held_out: HeldOut, labels: Sequence[str]) -> list[ShareWithInter
         if not inside.any():
             continue
         ratio = Ratio(
-            np.bincount(owner, (truth == named) & inside, recordings).astype(np.float64),
-            np.bincount(owner, inside, recordings).astype(np.float64),
+            sum_per_recording((truth == named) & inside, owner, recordings),
+            sum_per_recording(inside, owner, recordings),
         )
-        low, high = intervals({name: ratio}, held_out.groups)[name]
-        shares.append(ShareWithInterval(name, values({name: ratio})[name], low, high, len(members)))
+        value = total_scores({name: ratio})[name]
+        low, high = score_intervals({name: ratio}, held_out.groups)[name]
+        shares.append(ShareWithInterval(name, value, low, high, len(members)))
     return shares
 
 
 def window_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Reliability:
-    """Hold the probability of each window's likeliest label against the truth.
+    """Compare the probability of each window's likeliest label with the truth.
 
     `specs` gives each fold's temperature, fitted on the other folds.
     """
-    truth, named, owner = _window_answers(held_out)
-    logits = held_out.answers.logits
+    truth, named, owner = _window_labels(held_out)
+    logits = held_out.outputs.logits
     if logits is None:
         raise ValueError("mixtures have no window probabilities")
     default = DecisionSpec()
     temperature = np.array(
         [specs.get(int(fold), default).temperature for fold in held_out.fold[owner]]
     )
-    stated = np.exp(log_softmax(logits.astype(np.float64) / temperature[:, None]).max(axis=1))
+    stated = np.exp(log_softmax(logits, temperature[:, None]).max(axis=1))
     return reliability(stated, truth == named, owner, held_out.groups)
 
 
 def belief_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Reliability | None:
-    """Hold the decision layer's belief after 120 s against the truth; None without streams."""
+    """Compare the decision layer's belief after 120 s with the truth; None without streams."""
     if held_out.streams is None:
         return None
     stage = int(np.searchsorted(held_out.streams.ends_s, JUDGED_S, side="right")) - 1
@@ -161,14 +164,14 @@ def belief_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> 
     right = np.zeros(len(held_out.names), dtype=bool)
     for fold, spec in specs.items():
         rows = held_out.fold == fold
-        streams = held_out.streams.of(rows)
-        course = follow(streams, spec)
-        stated[rows] = course.belief[:, stage]
-        right[rows] = course.best[:, stage] == streams.truth
-    there = np.isfinite(stated)
-    if stage < 0 or not there.any():
+        streams = held_out.streams.select(rows)
+        trace = trace_decisions(streams, spec)
+        stated[rows] = trace.belief[:, stage]
+        right[rows] = trace.best[:, stage] == streams.truth
+    known = np.isfinite(stated)
+    if stage < 0 or not known.any():
         return None
-    return reliability(stated[there], right[there], np.flatnonzero(there), held_out.groups)
+    return reliability(stated[known], right[known], np.flatnonzero(known), held_out.groups)
 
 
 def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> AccuracyOverTime | None:
@@ -178,30 +181,30 @@ def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> AccuracyO
     streams = held_out.streams
     sums = np.zeros((4, len(streams.ends_s)))
     for fold, spec in specs.items():
-        part = streams.of(held_out.fold == fold)
-        course, heard = follow(part, spec), part.heard
+        part = streams.select(held_out.fold == fold)
+        trace, active = trace_decisions(part, spec), part.active
         truth = part.truth[:, None]
         for row, hits in enumerate(
-            (heard, course.best == truth, course.named >= 0, course.named == truth)
+            (active, trace.best == truth, trace.named >= 0, trace.named == truth)
         ):
-            sums[row] += (hits & heard).sum(axis=0)
+            sums[row] += (hits & active).sum(axis=0)
     some = sums[0] > 0
     accuracy, announced, right = sums[1:, some] / sums[0, some]
     return AccuracyOverTime(streams.ends_s[some], accuracy, announced, right)
 
 
 def presence_reliability(held_out: HeldOut) -> Reliability:
-    """Hold the presence of every component in every window against the truth (mixtures)."""
-    presence = held_out.answers.presence
+    """Compare the presence of every component in every window with the truth (mixtures)."""
+    presence = held_out.outputs.presence
     if presence is None:
         raise ValueError("substances have no presences")
-    owner = np.repeat(held_out.answers.owner, presence.shape[1])
+    owner = np.repeat(held_out.outputs.owner, presence.shape[1])
     truly = (held_out.window_target > 0).reshape(-1)
     return reliability(presence.reshape(-1).astype(float), truly, owner, held_out.groups)
 
 
-def fold_specs(constants: Mapping[str, Mapping[str, object]]) -> dict[int, DecisionSpec]:
-    """Return the decision constants of each fold, as a cross-validation's report has them."""
+def read_fold_constants(constants: Mapping[str, Mapping[str, object]]) -> dict[int, DecisionSpec]:
+    """Return the decision constants of each fold from a cross-validation's report."""
     names = {field.name for field in dataclasses.fields(DecisionSpec)}
     specs = {}
     for fold, values_ in constants.items():
@@ -213,14 +216,14 @@ def fold_specs(constants: Mapping[str, Mapping[str, object]]) -> dict[int, Decis
     return specs
 
 
-def _window_answers(
+def _window_labels(
     held_out: HeldOut,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
-    """Return truth, answer and recording of every window."""
-    logits = held_out.answers.logits
+    """Return truth, predicted label and recording of every window."""
+    logits = held_out.outputs.logits
     if logits is None:
         raise ValueError("mixtures have no one label")
-    return held_out.window_target.argmax(axis=1), logits.argmax(axis=1), held_out.answers.owner
+    return held_out.window_target.argmax(axis=1), logits.argmax(axis=1), held_out.outputs.owner
 
 
 def reliability(
@@ -229,14 +232,14 @@ def reliability(
     owner: NDArray[np.int64],
     groups: Sequence[str],
 ) -> Reliability:
-    """Hold stated probabilities against what came true.
+    """Compare stated probabilities with how often they come true.
 
     Parameters
     ----------
-    stated: float[answers], 0..1.
-    right: bool[answers].
-    owner: int[answers], the recording of each.
-    groups: per recording, what it is resampled with.
+    stated: float[predictions], 0..1.
+    right: bool[predictions].
+    owner: int[predictions], the recording of each.
+    groups: per recording, the group it is resampled with.
     """
     place = np.minimum((stated * BINS).astype(int), BINS - 1)
     recordings = len(groups)
@@ -250,7 +253,7 @@ def reliability(
         mean: NDArray[np.float64] = gap / np.maximum(totals[0].sum(axis=1), 1)
         return mean
 
-    weights = resampled(recordings, groups, seed=0, draws=1000).astype(float)
+    weights = resample_counts(recordings, groups, draws=1000).astype(float)
     whole = sums.sum(axis=1)
     some = whole[0] > 0
     return Reliability(
@@ -258,5 +261,5 @@ def reliability(
         whole[2, some] / whole[0, some],
         whole[0, some].astype(np.int64),
         float(error(whole[:, None])[0]),
-        percentiles(error(np.stack([weights @ part for part in sums]))),
+        percentile_interval(error(np.stack([weights @ part for part in sums]))),
     )

@@ -1,16 +1,16 @@
-"""training/: how far a score is to be trusted: bootstrap intervals over recordings.
+"""training/: bootstrap intervals of scores, over recordings or groups of them.
 
-numpy only. Windows of one recording resemble each other, so they are no independent
-witnesses: what is resampled is recordings, or groups of recordings that were cut from one.
+numpy only. Windows of one recording resemble each other and are not independent, so recordings
+are resampled, or groups of recordings that were cut from one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.evaluation.scoring import Ratio, Tally
+from training.evaluation.scoring import Ratio, Tally, total_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,48 +19,54 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 DRAWS = 2000
-"""Resamples: the ends of a 95 % interval then stand on 50 draws each."""
+"""Resamples: each end of a 95 % interval rests on 50 draws."""
 
 Interval = tuple[float, float]
 NOTHING_KNOWN: Interval = (0.0, 1.0)
 """The interval of a share of nothing."""
 
 
-def intervals(
-    tally: Tally, groups: Sequence[str] | None = None, *, seed: int = 0, draws: int = DRAWS
+def score_intervals(
+    tally: Tally, groups: Sequence[str] | None = None, *, seed: int = 0
 ) -> dict[str, Interval]:
     """Return the 95 % percentile interval of every score (Efron & Tibshirani 1993, chapter 13).
 
     Parameters
     ----------
     tally: scores as sums over recordings.
-    groups: per recording, what it is resampled with; None resamples each by itself.
+    groups: per recording, the group it is resampled with; None resamples each by itself.
     seed: of the resampling; the same for all scores, so that they can be compared.
-    draws: number of resamples.
     """
     recordings = len(next(iter(tally.values())).gained)
-    weights = resampled(recordings, groups, seed=seed, draws=draws).astype(np.float64)
-    return {name: percentiles(ratio.of(weights)) for name, ratio in tally.items()}
+    weights = resample_counts(recordings, groups, seed=seed).astype(np.float64)
+    return {name: percentile_interval(ratio.weighted(weights)) for name, ratio in tally.items()}
 
 
-def interval_of(
-    statistic: Callable[[NDArray[np.int64]], float],
-    recordings: int,
-    *,
-    seed: int = 0,
-    draws: int = DRAWS,
+def scores_with_intervals(tally: Tally, groups: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return `scores` and their `intervals` by name, rounded as reports have them."""
+    return {
+        "scores": {name: round(value, 4) for name, value in total_scores(tally).items()},
+        "intervals": {name: list(pair) for name, pair in score_intervals(tally, groups).items()},
+    }
+
+
+def statistic_interval(
+    statistic: Callable[[NDArray[np.int64]], float], recordings: int, *, seed: int = 0
 ) -> Interval:
-    """Return the interval of a statistic that is no ratio, a median say.
+    """Return the interval of a statistic that is not a ratio, such as a median.
 
-    `statistic` gets the indices of a resample's recordings; NaN says that it has none.
+    `statistic` gets the indices of a resample's recordings; NaN means that it has no value there.
     """
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, recordings, size=(draws, recordings))
-    return percentiles(np.array([statistic(row) for row in rows]))
+    rows = np.random.default_rng(seed).integers(0, recordings, size=(DRAWS, recordings))
+    return percentile_interval(np.array([statistic(row) for row in rows]))
 
 
-def resampled(
-    recordings: int, groups: Sequence[str] | None, *, seed: int, draws: int
+def resample_counts(
+    recordings: int,
+    groups: Sequence[str] | None = None,
+    *,
+    seed: int | np.random.Generator = 0,
+    draws: int = DRAWS,
 ) -> NDArray[np.int64]:
     """Return int[draws, recordings]: how often each recording is in each resample."""
     number = np.unique(list(groups), return_inverse=True)[1] if groups else np.arange(recordings)
@@ -71,7 +77,7 @@ def resampled(
     return chosen
 
 
-def percentiles(scores: NDArray[np.float64]) -> Interval:
+def percentile_interval(scores: NDArray[np.float64]) -> Interval:
     """Return the middle 95 % of bootstrapped scores, NaN left out."""
     known = scores[np.isfinite(scores)]
     if not len(known):
@@ -81,10 +87,10 @@ def percentiles(scores: NDArray[np.float64]) -> Interval:
     return round(float(low), 4), round(float(high), 4)
 
 
-def pooled(parts: Sequence[Tally]) -> Tally:
+def pool_tallies(parts: Sequence[Tally]) -> Tally:
     """Put the tallies of several folds together: one row per recording of any of them."""
 
-    def stacked(name: str) -> Ratio:
+    def stack(name: str) -> Ratio:
         ratios = [part[name] for part in parts]
         present = [ratio.present for ratio in ratios if ratio.present is not None]
         return Ratio(
@@ -93,4 +99,4 @@ def pooled(parts: Sequence[Tally]) -> Tally:
             np.concatenate(present) if present else None,
         )
 
-    return {name: stacked(name) for name in parts[0]}
+    return {name: stack(name) for name in parts[0]}

@@ -1,70 +1,27 @@
-"""training/: windows of recordings, and the field's scores of what a network says of them.
+"""training/: the scores of substances and mixtures, as sums over recordings.
 
-numpy only: `evaluate` and `crossval` score int8 networks through ONNX Runtime
-with these very functions. The protocol is the published one (window 100, stride
-50); sources of the scores: SmellNet, arXiv 2506.00239, and FACTS of this project.
+numpy only: `evaluate` and `crossval` score int8 networks through ONNX Runtime with these
+functions. The scores are those of SmellNet, arXiv 2506.00239.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.preprocess import FeatureSegment, PreprocessSpec, batch_features, protocol_windows
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
-
-    from training.data.dataset import Sample
 
 WITHIN = 0.1
 """A component counts as right when its proportion is off by less than this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Windows:
-    """The protocol's windows of some recordings.
-
-    Attributes
-    ----------
-    x: float32[windows, window, feature].
-    mask: float32[windows, window].
-    owner: int[windows], the recording each was cut from.
-    """
-
-    x: NDArray[np.float32]
-    mask: NDArray[np.float32]
-    owner: NDArray[np.int64]
-
-
-def cut_windows(
-    samples: Sequence[Sample], spec: PreprocessSpec, max_samples: int | None = None
-) -> Windows:
-    """Cut every recording by the published protocol; one too short gives one partial window.
-
-    Recordings faster than the model are averaged down to its rate first.
-    """
-    xs, masks, owner = [], [], []
-    for number, sample in enumerate(samples):
-        values = _at_rate(sample, spec)[:max_samples]
-        segment = batch_features(values, spec)[0]
-        x = protocol_windows(segment, spec)
-        mask = np.ones(x.shape[:2], dtype=np.float32)
-        if not len(x):
-            x, mask = _one_partial_window(segment, spec)
-        xs.append(x)
-        masks.append(mask)
-        owner += [number] * len(x)
-    return Windows(np.concatenate(xs), np.concatenate(masks), np.array(owner, dtype=np.int64))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Ratio:
-    """A score as sums over recordings, so that it can be had of any selection of them.
+    """A score as sums over recordings, from which that of any selection of them follows.
 
     The score is sum(gained) / sum(possible), or the mean of such ratios over columns.
 
@@ -78,7 +35,7 @@ class Ratio:
     possible: NDArray[np.float64]
     present: NDArray[np.bool_] | None = None
 
-    def of(self, weights: NDArray[np.floating]) -> NDArray[np.float64]:
+    def weighted(self, weights: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the score float[draws] of each row of weights[draws, recordings].
 
         NaN where there is nothing to score.
@@ -97,6 +54,14 @@ class Ratio:
 
 Tally = dict[str, Ratio]
 """Scores by name, all over the same recordings."""
+
+
+def total_scores(tally: Tally) -> dict[str, float]:
+    """Return every score over all recordings; 0 where there is nothing to score."""
+    return {
+        name: float(np.nan_to_num(ratio.weighted(np.ones((1, len(ratio.gained))))[0]))
+        for name, ratio in tally.items()
+    }
 
 
 def substance_tally(
@@ -118,28 +83,25 @@ def substance_tally(
     recording_top1 by mean log-probability.
     """
     labels, recordings = log_probabilities.shape[1], len(truth)
-    wanted = truth[owner]
+    expected = truth[owner]
     order = np.argsort(-log_probabilities, axis=1, kind="stable")
-
-    def by_recording(numbers: NDArray[Any]) -> NDArray[np.float64]:
-        return _by_recording(numbers, owner, recordings)
-
-    windows = by_recording(np.ones(len(owner)))
-    hits = by_recording(order[:, 0] == wanted)
-    summed = np.zeros((recordings, labels))
+    per_recording = partial(sum_per_recording, owner=owner, recordings=recordings)
+    windows = per_recording(np.ones(len(owner)))
+    hits = per_recording(order[:, 0] == expected)
+    in_top5 = per_recording((order[:, :5] == expected[:, None]).any(axis=1))
+    summed, named = np.zeros((2, recordings, labels))
     np.add.at(summed, owner, log_probabilities)
-    heard = windows > 0
-    named = np.zeros((recordings, labels))
     np.add.at(named, (owner, order[:, 0]), 1.0)
     own = np.eye(labels, dtype=bool)[truth]
+    scored = windows > 0
     return {
         "top1": Ratio(hits, windows),
-        "top5": Ratio(by_recording((order[:, :5] == wanted[:, None]).any(axis=1)), windows),
+        "top5": Ratio(in_top5, windows),
         "macro_f1": Ratio(
-            2 * own * hits[:, None], named + own * windows[:, None], own & heard[:, None]
+            2 * own * hits[:, None], named + own * windows[:, None], own & scored[:, None]
         ),
         "recording_top1": Ratio(
-            ((summed.argmax(axis=1) == truth) & heard).astype(float), heard.astype(float)
+            ((summed.argmax(axis=1) == truth) & scored).astype(float), scored.astype(float)
         ),
     }
 
@@ -155,9 +117,9 @@ def mixture_tally(
 
     Parameters
     ----------
-    proportions: predicted shares.
+    proportions: predicted proportions.
     present: predicted presence, at the manifest's thresholds.
-    target: true shares.
+    target: true proportions.
     owner: int[windows], the recording of each window.
     recordings: how many there are.
 
@@ -168,23 +130,18 @@ def mixture_tally(
     present; presence_f1 (micro); mae over all components.
     """
     truly = target > 0
-    close = (np.abs(proportions - target) < WITHIN) & truly
+    error = np.abs(proportions - target)
     count = truly.sum(axis=1)
     rank = np.argsort(np.argsort(-proportions, axis=1, kind="stable"), axis=1, kind="stable")
-    found = (rank < count[:, None]) & truly
-
-    def by_recording(numbers: NDArray[Any]) -> NDArray[np.float64]:
-        return _by_recording(numbers, owner, recordings)
-
-    windows = by_recording(np.ones(len(owner)))
+    per_recording = partial(sum_per_recording, owner=owner, recordings=recordings)
+    windows = per_recording(np.ones(len(owner)))
+    close = ((error < WITHIN) & truly).sum(axis=1) / count
+    found = ((rank < count[:, None]) & truly).sum(axis=1)
     return {
-        "within_01": Ratio(by_recording(close.sum(axis=1) / count), windows),
-        "top_k": Ratio(by_recording(found.sum(axis=1)), by_recording(count)),
+        "within_01": Ratio(per_recording(close), windows),
+        "top_k": Ratio(per_recording(found), per_recording(count)),
         "presence_f1": presence_tally(present, truly, owner, recordings)["presence_f1"],
-        "mae": Ratio(
-            by_recording(np.abs(proportions - target).sum(axis=1)),
-            windows * target.shape[1],
-        ),
+        "mae": Ratio(per_recording(error.sum(axis=1)), windows * target.shape[1]),
     }
 
 
@@ -198,26 +155,17 @@ def presence_tally(
 
     Returns
     -------
-    presence_f1; presence_sensitivity, the share of the present that are found;
-    presence_specificity, the share of the absent that are not named.
+    presence_f1; presence_sensitivity, the share of the present components that are found;
+    presence_specificity, the share of the absent components that are not named.
     """
-
-    def by_recording(numbers: NDArray[Any]) -> NDArray[np.float64]:
-        return _by_recording(numbers.sum(axis=1), owner, recordings)
-
-    hits, named, there = (by_recording(x) for x in (present & truly, present, truly))
+    hits, named, existing, rejected, absent = (
+        sum_per_recording(chosen.sum(axis=1), owner, recordings)
+        for chosen in (present & truly, present, truly, ~present & ~truly, ~truly)
+    )
     return {
-        "presence_f1": Ratio(2 * hits, named + there),
-        "presence_sensitivity": Ratio(hits, there),
-        "presence_specificity": Ratio(by_recording(~present & ~truly), by_recording(~truly)),
-    }
-
-
-def values(tally: Tally) -> dict[str, float]:
-    """Return every score over all recordings; 0 where there was nothing to score."""
-    return {
-        name: float(np.nan_to_num(ratio.of(np.ones((1, len(ratio.gained))))[0]))
-        for name, ratio in tally.items()
+        "presence_f1": Ratio(2 * hits, named + existing),
+        "presence_sensitivity": Ratio(hits, existing),
+        "presence_specificity": Ratio(rejected, absent),
     }
 
 
@@ -227,7 +175,7 @@ def substance_scores(
     truth: NDArray[np.int64],
 ) -> dict[str, float]:
     """Score substances over all recordings; see `substance_tally`."""
-    return values(substance_tally(log_probabilities, owner, truth))
+    return total_scores(substance_tally(log_probabilities, owner, truth))
 
 
 def mixture_scores(
@@ -236,37 +184,23 @@ def mixture_scores(
     target: NDArray[np.float32],
 ) -> dict[str, float]:
     """Score mixtures over all windows; see `mixture_tally`."""
-    return values(mixture_tally(proportions, present, target, np.arange(len(target)), len(target)))
+    number = len(target)
+    return total_scores(mixture_tally(proportions, present, target, np.arange(number), number))
 
 
-def _by_recording(
+def sum_per_recording(
     numbers: NDArray[Any], owner: NDArray[np.int64], recordings: int
 ) -> NDArray[np.float64]:
     """Sum numbers[windows] over each recording's windows."""
-    total: NDArray[np.float64] = np.bincount(owner, weights=numbers, minlength=recordings).astype(
-        np.float64
-    )
-    return total
+    return np.bincount(owner, weights=numbers, minlength=recordings).astype(np.float64)
 
 
-def _at_rate(sample: Sample, spec: PreprocessSpec) -> NDArray[np.float32]:
-    factor = max(1, round(sample.rate_hz / spec.rate_hz))
-    if factor == 1:
-        return sample.values
-    whole = len(sample.values) // factor * factor
-    groups = sample.values[:whole].reshape(-1, factor, sample.values.shape[1])
-    counted = np.isfinite(groups)
-    total = np.where(counted, groups, 0).sum(axis=1, dtype=np.float64)
-    number = counted.sum(axis=1)
-    return np.where(number, total / np.maximum(number, 1), np.nan).astype(np.float32)
-
-
-def _one_partial_window(
-    segment: FeatureSegment, spec: PreprocessSpec
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    rows = segment.x[-spec.window :]
-    x = np.zeros((1, spec.window, spec.n_features), dtype=np.float32)
-    mask = np.zeros((1, spec.window), dtype=np.float32)
-    x[0, : len(rows)] = rows
-    mask[0, : len(rows)] = 1.0
-    return (x, mask) if len(rows) >= spec.min_steps else (x[:0], mask[:0])
+def mean_per_recording(
+    numbers: NDArray[Any], owner: NDArray[np.int64], recordings: int
+) -> NDArray[np.float64]:
+    """Average numbers[windows, ...] over each recording's windows; 0 for one without a window."""
+    total = np.zeros((recordings, *numbers.shape[1:]))
+    np.add.at(total, owner, numbers)
+    count = np.bincount(owner, minlength=recordings).clip(min=1)
+    mean: NDArray[np.float64] = total / count.reshape(-1, *[1] * (numbers.ndim - 1))
+    return mean

@@ -1,8 +1,8 @@
-"""training/: held-out recordings as another board would have made them, on another day.
+"""training/: held-out recordings as another board would record them on another day.
 
-numpy only. The data have no second session of all substances, so robustness for choosing a
-model comes from recordings changed as parts and boards differ. Every change is made to the raw
-readings, and the result goes the whole way through the real preprocessing.
+numpy only. The data have no second session of all substances, so the robustness of a model is
+estimated on recordings that are changed as parts and boards differ. Every change is made to the
+raw readings, which then go through the real preprocessing.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class SessionSpread:
     gain: standard deviation of the log of a channel's conductance, whatever the odour: load
         resistors and R0 differ. Log-differences cancel it but for clipping and rounding.
     gamma: standard deviation of the log of a channel's sensitivity, the exponent of its power
-        law (Clifford & Tuma 1982): every change of the log-conductance is scaled by it.
-    offset: standard deviation of what is added to a channel's readings, as a share of their
+        law (Clifford & Tuma 1982): it scales every change of the log-conductance.
+    offset: standard deviation of a constant added to a channel's readings, as a share of their
         median: the converter's zero.
     lost: channels without readings.
     """
@@ -50,7 +50,7 @@ class SessionSpread:
 OTHER_SESSION = SessionSpread()
 """Other load resistors and R0 per channel, another zero, and one channel lost."""
 OTHER_BOARD = SessionSpread(gamma=0.3)
-"""The same, and parts of other sensitivities: nothing in a log-difference cancels those."""
+"""The same, and parts of other sensitivities, which log-differences do not cancel."""
 
 
 def other_sessions(
@@ -74,13 +74,13 @@ def other_sessions(
     columns = [channel_index(name) for name in channels]
     samples = []
     for sample in data.samples:
-        # The file's own hash seeds its draws, so that a fold's figure depends on no other file.
+        # Seeded by the file's own hash, so that a fold's figure depends on no other file.
         rng = np.random.default_rng([seed, int(sample.sha256[:15], 16)])
-        samples += [_elsewhere(sample, columns, spread, rng) for _ in range(draws)]
+        samples += [_other_session(sample, columns, spread, rng) for _ in range(draws)]
     return dataclasses.replace(data, samples=tuple(samples))
 
 
-def _elsewhere(
+def _other_session(
     sample: Sample, columns: list[int], spread: SessionSpread, rng: np.random.Generator
 ) -> Sample:
     values = sample.values.copy()
@@ -89,13 +89,13 @@ def _elsewhere(
         offset = rng.normal(0, spread.offset)
         if np.isfinite(values[:, column]).any():
             part = CHANNELS[column].part
-            values[:, column] = _changed(values[:, column], part, gain, gamma, offset)
+            values[:, column] = _as_other_part(values[:, column], part, gain, gamma, offset)
     for column in rng.choice(columns, size=min(spread.lost, len(columns) - 1), replace=False):
         values[:, column] = np.nan
     return dataclasses.replace(sample, values=values)
 
 
-def _changed(
+def _as_other_part(
     readings: NDArray[np.float32], part: Part, gain: float, gamma: float, offset: float
 ) -> NDArray[np.float32]:
     """Return readings float32[n] as those of another part under the same odour."""

@@ -1,16 +1,14 @@
-"""training/crossmodal: every switch with and without, on the same folds, seeds and steps.
+"""training/: trainings with and without each cross-modal switch, on the same folds and steps.
 
-Each training's answers on recordings it never saw are kept in one file, so that a comparison
-that was cut off goes on and more folds or switches can be added. Substances that were never
-trained on are judged by a second training per fold, which leaves out every fifth substance.
-May import torch through `training.fit`; scores come from `training.evaluation`.
+The predictions of each training for recordings it was not trained on are stored in one file, so
+that an interrupted comparison resumes and more folds or switches can be added. Predictions about
+substances that were not trained on come from a second training per fold, which leaves out every
+fifth substance. May import torch through `training.fit`; scores come from `training.evaluation`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -20,18 +18,34 @@ import numpy as np
 
 from hardware.errors import UsageError
 from training.config import CrossModalConfig, TrainConfig, config_as_dict
-from training.data.dataset import N_FOLDS, substance_folds
+from training.data.dataset import substance_folds
+from training.data.protocol_windows import cut_windows
 from training.data.substance_tables import read_descriptors, read_substance_tables
-from training.evaluation.auroc import Area, column_areas, mean_area
-from training.evaluation.intervals import DRAWS, intervals, percentiles, pooled, resampled
-from training.evaluation.scoring import cut_windows, substance_tally, values
-from training.evaluation.stored_answers import keep, kept, write_json
+from training.evaluation.auroc import Auroc, column_aurocs, mean_auroc
+from training.evaluation.intervals import (
+    percentile_interval,
+    pool_tallies,
+    resample_counts,
+    score_intervals,
+)
+from training.evaluation.scoring import mean_per_recording, total_scores
+from training.evaluation.storage import write_json
 from training.experiments.description_matching import (
     Matching,
     all_pairs,
-    cross_fitted,
+    match_hidden,
+    match_known,
     mean_matching,
-    strangers_matched,
+)
+from training.experiments.runner import (
+    SUBSTANCE_PROTOCOL,
+    FoldPredictions,
+    every_fifth,
+    hash_inputs,
+    load_or_compute,
+    render_markdown_table,
+    run_in_batches,
+    score_cell,
 )
 
 if TYPE_CHECKING:
@@ -42,14 +56,15 @@ if TYPE_CHECKING:
 
     from training.data.dataset import Dataset
     from training.data.substance_tables import SubstanceTable
-    from training.evaluation.scoring import Tally
     from training.fit import TrainedNetwork
 
+    ByFold = Mapping[int, FoldPredictions]
+
 REPORT = "cross_modal.json"
-ANSWERS = "cross_modal"
+PREDICTIONS = "cross_modal"
 PLAIN = "none"
 BATCH = 128
-"""Windows asked at once."""
+"""Windows that are run at once."""
 
 SWITCHES: dict[str, CrossModalConfig | None] = {
     PLAIN: None,
@@ -65,45 +80,15 @@ SWITCHES: dict[str, CrossModalConfig | None] = {
 """What is compared, by name; `both` is MolFusion's two parts jointly with its weight, 0.4."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldOutAnswers:
-    """What a network said of recordings it was not trained on; R recordings, W windows.
-
-    Attributes
-    ----------
-    recordings: int[R], numbers in the data set.
-    truth: int[R], their labels.
-    owner: int[W], the row of `recordings` each window was cut from.
-    log_probabilities: float64[W, labels].
-    descriptors: float64[R, descriptors], mean probability over windows; no column without.
-    cosines: float64[R, labels, views], mean over windows; no view without signed pairs.
-    views: names of the last axis.
-    seconds: that the training took.
-    """
-
-    recordings: NDArray[np.int64]
-    truth: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    log_probabilities: NDArray[np.float64]
-    descriptors: NDArray[np.float64]
-    cosines: NDArray[np.float64]
-    views: tuple[str, ...]
-    seconds: float
-
-    def tally(self) -> Tally:
-        """Count the scores of substances."""
-        return substance_tally(self.log_probabilities, self.owner, self.truth)
-
-
 @dataclass(frozen=True, slots=True)
-class Task:
+class Training:
     """One training of the comparison.
 
     Attributes
     ----------
     switch: its name.
     fold: whose recordings are held out.
-    unseen: whether this fold's share of the substances is held out as well, wholly.
+    unseen: whether every fifth substance is held out as well, with all its recordings.
     """
 
     switch: str
@@ -112,14 +97,14 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What its file is called."""
+        """The name of its file."""
         return f"{'unseen' if self.unseen else 'fold'}-{self.fold}"
 
 
-def tasks(names: Sequence[str], folds: Sequence[int], *, unseen: bool) -> list[Task]:
-    """List the trainings, fold by fold, so that a comparison cut short is one of fewer folds.
+def list_trainings(names: Sequence[str], folds: Sequence[int], *, unseen: bool) -> list[Training]:
+    """List the trainings fold by fold, so that an interrupted comparison is one of fewer folds.
 
-    Only what can say something of a substance it never met is trained without some.
+    Only switches that predict something of hidden substances are trained without some.
     """
     unknown = [name for name in names if name not in SWITCHES]
     if unknown:
@@ -130,16 +115,16 @@ def tasks(names: Sequence[str], folds: Sequence[int], *, unseen: bool) -> list[T
     for fold in folds:
         for name in dict.fromkeys((PLAIN, *names)):
             settings = SWITCHES[name]
-            listed.append(Task(name, fold, unseen=False))
+            listed.append(Training(name, fold, unseen=False))
             if unseen and settings and (settings.signed or settings.descriptors):
-                listed.append(Task(name, fold, unseen=True))
+                listed.append(Training(name, fold, unseen=True))
     return listed
 
 
-def budgeted(config: TrainConfig, steps: int) -> TrainConfig:
+def with_budget(config: TrainConfig, steps: int) -> TrainConfig:
     """Return the configuration with the comparison's budget: so many steps of one network.
 
-    Without teachers: what they know would hide what a switch adds.
+    Without teachers: their knowledge would hide the effect of a switch.
     """
     optimiser = dataclasses.replace(
         config.optimiser, steps=steps, epochs=0, warmup=min(config.optimiser.warmup, steps // 5)
@@ -147,7 +132,7 @@ def budgeted(config: TrainConfig, steps: int) -> TrainConfig:
     return dataclasses.replace(config, optimiser=optimiser, teachers=())
 
 
-def switched(config: TrainConfig, name: str) -> TrainConfig:
+def with_switch(config: TrainConfig, name: str) -> TrainConfig:
     """Return the configuration with one switch on and all others off, its tables' files kept."""
     settings, given = SWITCHES[name], config.cross_modal
     if settings and given:
@@ -160,186 +145,168 @@ def switched(config: TrainConfig, name: str) -> TrainConfig:
     return dataclasses.replace(config, cross_modal=settings)
 
 
-def heard(
-    task: Task,
+def run_training(
+    training: Training,
     config: TrainConfig,
     data: Dataset,
     folder: Path,
     *,
     device: str = "cpu",
     on_step: Callable[[int, float], None] = lambda _step, _loss: None,
-) -> HeldOutAnswers:
-    """Train a task's network and hear what it says of what it was not trained on.
+) -> FoldPredictions:
+    """Train a network and return its predictions for the recordings it was not trained on.
 
-    Answers of the same task, configuration and data in `folder` are read instead.
+    Predictions in `folder` of the same training, configuration and data are read instead.
     """
-    own = switched(config, task.switch)
-    key = _identity(own, data, task)
-    path = folder / ANSWERS / task.switch / f"{task.name}.npz"
-    known = _stored(path, key)
-    if known is not None:
-        return known
-    from training.fit import train_network  # noqa: PLC0415 - torch
+    from training.fit import non_default_settings, train_network  # noqa: PLC0415 - torch
 
-    train, test = split(data, task)
-    checkpoint = path.with_name(f"{task.name}-{key[:12]}")
-    started_s = time.monotonic()
-    fitted = train_network(
-        own, data.subset(train), folder=checkpoint, device=device, on_step=on_step
-    )
-    result = ask(fitted, data, np.flatnonzero(test), round(time.monotonic() - started_s, 1))
-    keep(path, key, {item.name: getattr(result, item.name) for item in dataclasses.fields(result)})
-    shutil.rmtree(checkpoint)
-    return result
+    own = with_switch(config, training.switch)
+    tables = read_substance_tables(own.cross_modal, data).sha256 if own.cross_modal else ""
+    # As checkpoints are: an option that is added later invalidates no stored predictions.
+    settings = non_default_settings(own)
+    identity = hash_inputs([settings, data.sha256, tables, training.fold, training.unseen])
+    path = folder / PREDICTIONS / training.switch / f"{training.name}.npz"
+    checkpoint = path.with_name(f"{training.name}-{identity[:12]}")
+
+    def compute() -> FoldPredictions:
+        train, test = split_recordings(data, training)
+        started_s = time.monotonic()
+        fitted = train_network(
+            own, data.subset(train), folder=checkpoint, device=device, on_step=on_step
+        )
+        predictions = predict(fitted, data, test, round(time.monotonic() - started_s, 1))
+        shutil.rmtree(checkpoint)
+        return predictions
+
+    return load_or_compute(path, identity, FoldPredictions.read, compute)
 
 
-def split(data: Dataset, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which recordings a task trains on and which it is asked about, bool[recordings].
+def split_recordings(
+    data: Dataset, training: Training
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the recordings that a training trains on and is tested on, bool[recordings].
 
-    A task without some substances holds out all their recordings beside those of the fold.
+    A training without some substances holds out all their recordings beside those of the fold.
     """
-    held_out = substance_folds(data) == task.fold
-    if task.unseen:
-        held_out |= np.isin(data.targets.argmax(axis=1), unseen_substances(data, task.fold))
+    held_out = substance_folds(data) == training.fold
+    if training.unseen:
+        held_out |= np.isin(data.targets.argmax(axis=1), hidden_substances(data, training.fold))
     return ~held_out, held_out
 
 
-def unseen_substances(data: Dataset, fold: int) -> NDArray[np.int64]:
-    """Return the labels that a fold's second training never meets: every fifth, 10 of 50."""
-    return np.arange(fold, len(data.labels), N_FOLDS)
+def hidden_substances(data: Dataset, fold: int) -> NDArray[np.int64]:
+    """Return the labels that a fold's second training leaves out: every fifth, 10 of 50."""
+    return np.flatnonzero(every_fifth(len(data.labels), fold))
 
 
-def ask(
-    fitted: TrainedNetwork, data: Dataset, recordings: NDArray[np.int64], seconds: float
-) -> HeldOutAnswers:
-    """Hear what a trained network, in float32, says of some recordings' protocol windows."""
-    import torch  # noqa: PLC0415
+def predict(
+    fitted: TrainedNetwork, data: Dataset, chosen: NDArray[np.bool_], seconds: float
+) -> FoldPredictions:
+    """Run a trained network, in float32, on the protocol's windows of the chosen recordings.
 
-    keep = np.isin(np.arange(len(data.samples)), recordings)
-    samples = data.subset(keep).samples
+    Extras of the predictions, as means over a recording's windows: `descriptors`
+    float64[R, descriptors] and `cosines` float64[R, labels, views] with the names of the `views`;
+    no column without descriptors, and no view without signed pairs.
+    """
+    samples = data.subset(chosen).samples
     windows = cut_windows(samples, fitted.spec)
+    logits, embedding, *described = run_in_batches(fitted.network, windows, BATCH)
     matcher = fitted.objective.matcher if fitted.objective else None
-    outputs: list[tuple[torch.Tensor, ...]] = []
-    with torch.no_grad():
-        for start in range(0, len(windows.x), BATCH):
-            chunk = slice(start, start + BATCH)
-            x, mask = torch.from_numpy(windows.x[chunk]), torch.from_numpy(windows.mask[chunk])
-            outputs.append(fitted.network(x, mask))
-        logits, embedding = (torch.cat([out[k] for out in outputs]) for k in range(2))
-        described = [out[2] for out in outputs if len(out) > 2]  # noqa: PLR2004 - the third output
-        cosines = (
-            [
-                matcher.cosine(view, embedding, matcher.get_buffer(f"{view}_values"))
-                for view in matcher.views
-            ]
-            if matcher
-            else []
-        )
-
+    cosines = [
+        matcher.cosine(view, embedding, matcher.get_buffer(f"{view}_values")).detach().numpy()
+        for view in (matcher.views if matcher else ())
+        if matcher
+    ]
     count = len(windows.x)
-
-    def per_recording(numbers: NDArray[Any]) -> NDArray[np.float64]:
-        total = np.zeros((len(samples), *numbers.shape[1:]))
-        np.add.at(total, windows.owner, numbers)
-        windows_of = np.bincount(windows.owner, minlength=len(samples)).clip(min=1)
-        mean: NDArray[np.float64] = total / windows_of.reshape(-1, *[1] * (numbers.ndim - 1))
-        return mean
-
-    return HeldOutAnswers(
-        recordings=recordings,
-        truth=data.targets[keep].argmax(axis=1),
+    per_window = {
+        "descriptors": described[0].numpy() if described else np.empty((count, 0)),
+        "cosines": np.stack(cosines, axis=2) if cosines else np.empty((count, len(data.labels), 0)),
+    }
+    return FoldPredictions(
+        recordings=np.flatnonzero(chosen),
+        truth=data.targets[chosen].argmax(axis=1),
         owner=windows.owner,
         log_probabilities=logits.double().log_softmax(dim=1).numpy(),
-        descriptors=per_recording(
-            torch.cat(described).numpy() if described else np.empty((count, 0))
-        ),
-        cosines=per_recording(
-            torch.stack(cosines, dim=2).numpy()
-            if cosines
-            else np.empty((count, len(data.labels), 0))
-        ),
-        views=matcher.views if matcher else (),
         seconds=seconds,
+        extras={
+            **{
+                name: mean_per_recording(values, windows.owner, len(samples))
+                for name, values in per_window.items()
+            },
+            "views": np.array(matcher.views if matcher else (), dtype=str),
+        },
     )
 
 
-def row(
+def switch_row(
     name: str,
     config: TrainConfig,
     data: Dataset,
-    seen: Mapping[int, HeldOutAnswers],
-    unseen: Mapping[int, HeldOutAnswers],
-    plain: Mapping[int, HeldOutAnswers],
+    seen: ByFold,
+    unseen: ByFold,
+    plain: ByFold,
 ) -> dict[str, Any]:
-    """Return a switch's line of the table.
+    """Return a switch's row of the table.
 
     Scores are over all windows (or recordings) of all folds; `*low` and `*high` are 95 %
-    bootstrap intervals over recordings, of the difference too, whose resamples are paired.
+    bootstrap intervals over recordings, also of the difference, whose resamples are paired.
 
     Parameters
     ----------
     name: of the switch.
-    config: that was compared.
+    config: the compared configuration.
     data: the recordings.
     seen: by fold, trained on all substances.
-    unseen: by fold, trained without some; empty where the switch says nothing of strangers.
+    unseen: by fold, trained without some; empty for a switch without them.
     plain: by fold, without any switch.
     """
     folds = sorted(seen)
-    tally = pooled([seen[fold].tally() for fold in folds])
-    score, spread = values(tally), intervals(tally)
-    base = pooled([plain[fold].tally() for fold in folds])
-    result: dict[str, Any] = {"name": name, "folds": folds}
+    tally = pool_tallies([seen[fold].tally() for fold in folds])
+    base = pool_tallies([plain[fold].tally() for fold in folds])
+    scores, base_scores, intervals = total_scores(tally), total_scores(base), score_intervals(tally)
+    weights = resample_counts(len(tally["top1"].gained)).astype(float)
+    row: dict[str, Any] = {"name": name, "folds": folds}
     for metric, prefix in (("top1", ""), ("recording_top1", "recording_")):
-        result |= {
-            metric: round(score[metric], 4),
-            f"{prefix}low": spread[metric][0],
-            f"{prefix}high": spread[metric][1],
-        }
-        weights = resampled(len(tally[metric].gained), None, seed=0, draws=DRAWS).astype(float)
-        low, high = percentiles(tally[metric].of(weights) - base[metric].of(weights))
-        result |= {
-            f"delta_{metric}": round(score[metric] - values(base)[metric], 4),
-            f"delta_{prefix}low": low,
-            f"delta_{prefix}high": high,
-        }
-    result["seconds"] = round(float(np.mean([seen[fold].seconds for fold in folds])), 1)
+        difference = tally[metric].weighted(weights) - base[metric].weighted(weights)
+        row[metric] = round(scores[metric], 4)
+        row[f"{prefix}low"], row[f"{prefix}high"] = intervals[metric]
+        row[f"delta_{metric}"] = round(scores[metric] - base_scores[metric], 4)
+        row[f"delta_{prefix}low"], row[f"delta_{prefix}high"] = percentile_interval(difference)
+    row["seconds"] = round(float(np.mean([seen[fold].seconds for fold in folds])), 1)
     settings = SWITCHES[name]
-    result["settings"] = config_as_dict(settings) if settings else {}
+    row["settings"] = config_as_dict(settings) if settings else {}
     extras: dict[str, Any] = {}
     if settings and settings.descriptors:
         table = read_descriptors(data.labels, config.cross_modal)
         extras |= _descriptor_extras(table, data, seen, unseen)
     if settings and settings.signed:
         extras |= _matching_extras(data, seen, unseen)
-    return {**result, "extras": extras}
+    return {**row, "extras": extras}
 
 
 def _descriptor_extras(
-    table: SubstanceTable,
-    data: Dataset,
-    seen: Mapping[int, HeldOutAnswers],
-    unseen: Mapping[int, HeldOutAnswers],
+    table: SubstanceTable, data: Dataset, seen: ByFold, unseen: ByFold
 ) -> dict[str, Any]:
-    """Macro AUROC of the descriptors on held-out recordings and on strangers, mean over folds."""
-    wanted = table.values.astype(bool)
-    known = [column_areas(one.descriptors, wanted[one.truth], one.truth) for one in seen.values()]
-    strange = []
+    """Macro AUROC of the descriptors, on held-out recordings and on hidden substances."""
+    positive = table.values.astype(bool)
+    known = [
+        column_aurocs(one.extras["descriptors"], positive[one.truth], one.truth)
+        for one in seen.values()
+    ]
+    hidden = []
     for fold, one in unseen.items():
-        strangers = unseen_substances(data, fold)
-        own = np.isin(one.truth, strangers)
-        # What no trained substance has could not be learned: it is no question to ask.
-        trained = np.setdiff1d(np.arange(len(data.labels)), strangers)
-        asked = wanted[one.truth[own]] & wanted[trained].any(axis=0)
-        strange.append(column_areas(one.descriptors[own], asked, one.truth[own]))
-    extras = {
-        **_area_extras("descriptor_auroc", [mean_area([*areas.values()]) for areas in known]),
-        **_area_extras(
-            "descriptor_auroc_unseen", [mean_area([*areas.values()]) for areas in strange if areas]
-        ),
-    }
-    for name, folds in (("descriptors", known), ("descriptors_unseen", strange)):
-        extras[name] = {
+        substances = hidden_substances(data, fold)
+        own = np.isin(one.truth, substances)
+        # A descriptor that no trained substance has could not be learned and is not scored.
+        trained = np.setdiff1d(np.arange(len(data.labels)), substances)
+        expected = positive[one.truth[own]] & positive[trained].any(axis=0)
+        hidden.append(column_aurocs(one.extras["descriptors"][own], expected, one.truth[own]))
+    extras: dict[str, Any] = {}
+    for suffix, folds in (("", known), ("_unseen", [areas for areas in hidden if areas])):
+        macro = [mean_auroc(areas.values()) for areas in folds]
+        extras |= _auroc_extras(f"descriptor_auroc{suffix}", macro)
+    for suffix, folds in (("", known), ("_unseen", hidden)):
+        extras[f"descriptors{suffix}"] = {
             word: round(float(np.mean([areas[k].value for areas in folds if k in areas])), 3)
             for k, word in enumerate(table.names)
             if any(k in areas for areas in folds)
@@ -347,55 +314,48 @@ def _descriptor_extras(
     return extras
 
 
-def _matching_extras(
-    data: Dataset, seen: Mapping[int, HeldOutAnswers], unseen: Mapping[int, HeldOutAnswers]
-) -> dict[str, Any]:
+def _matching_extras(data: Dataset, seen: ByFold, unseen: ByFold) -> dict[str, Any]:
     """How well recordings were matched with descriptions, mean over folds."""
-    known = [cross_fitted(one.cosines, one.truth) for one in seen.values()]
-    strange = strangers_matched(
-        {
-            fold: all_pairs(one.cosines, one.truth, unseen_substances(data, fold))
-            for fold, one in unseen.items()
-        }
-    )
-    views = next(iter(seen.values())).views
-    return {**_as_extras("", known, views), **_as_extras("_unseen", strange, views)}
-
-
-def _as_extras(suffix: str, results: list[Matching], views: tuple[str, ...]) -> dict[str, Any]:
-    if not results:
-        return {}
-    mean = mean_matching(results)
-    return {
-        **_area_extras(f"matching_auroc{suffix}", [one.auroc for one in results]),
-        f"matching_sensitivity{suffix}": round(mean.sensitivity, 4),
-        f"matching_specificity{suffix}": round(mean.specificity, 4),
-        f"matching_views{suffix}": {
-            view: round(value, 4) for view, value in zip(views, mean.views, strict=True)
-        },
+    known = [match_known(one.extras["cosines"], one.truth) for one in seen.values()]
+    pairs = {
+        fold: all_pairs(one.extras["cosines"], one.truth, hidden_substances(data, fold))
+        for fold, one in unseen.items()
     }
+    views = tuple(map(str, next(iter(seen.values())).extras["views"]))
+    extras: dict[str, Any] = {}
+    results: list[Matching]
+    for suffix, results in (("", known), ("_unseen", match_hidden(pairs))):
+        if results:
+            mean = mean_matching(results)
+            extras |= {
+                **_auroc_extras(f"matching_auroc{suffix}", [one.auroc for one in results]),
+                f"matching_sensitivity{suffix}": round(mean.sensitivity, 4),
+                f"matching_specificity{suffix}": round(mean.specificity, 4),
+                f"matching_views{suffix}": {
+                    view: round(value, 4) for view, value in zip(views, mean.views, strict=True)
+                },
+            }
+    return extras
 
 
-def _area_extras(name: str, folds: list[Area]) -> dict[str, Any]:
+def _auroc_extras(name: str, folds: list[Auroc]) -> dict[str, Any]:
     """Return the mean over folds, its interval over substances, and each fold's."""
     if not folds:
         return {}
-    mean = mean_area(folds)
-    low, high = mean.interval
+    mean = mean_auroc(folds)
     return {
         name: round(mean.value, 4),
-        f"{name}_interval": [low, high],
+        f"{name}_interval": list(mean.interval),
         f"{name}_folds": [round(one.value, 4) for one in folds],
     }
 
 
-def write_report(
+def write_switch_report(
     folder: Path, config: TrainConfig, data: Dataset, rows: Sequence[dict[str, Any]]
 ) -> Path:
-    """Write the rows, with what makes them comparable, to `cross_modal.json`."""
+    """Write the rows, with the settings that make them comparable, to `cross_modal.json`."""
     report = {
-        "protocol": "grouped 5-fold, one recording of every substance held out; w=100, stride 50; "
-        "float32; the same seed and steps for every switch",
+        "protocol": f"{SUBSTANCE_PROTOCOL}; float32; the same seed and steps for every switch",
         "unseen": "every fifth substance left out of a second training, with all its recordings",
         "intervals": "95 % bootstrap over recordings; of differences, paired",
         "model": config.name,
@@ -408,43 +368,32 @@ def write_report(
     return write_json(folder / REPORT, report)
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the table for a reader."""
-    lines = [
-        "| switch | folds | Top-1 (95 %) | against none (95 %) | recording Top-1 (95 %) "
-        "| s a training | also |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for one in rows:
-        also = ", ".join(
-            f"{name.replace('_', ' ')} {value:.3f}"
-            for name, value in one["extras"].items()
-            if isinstance(value, float)
-        )
-        lines.append(
-            f"| {one['name']} | {', '.join(map(str, one['folds']))} | "
-            f"{one['top1']:.3f} ({one['low']:.3f} to {one['high']:.3f}) | "
-            f"{one['delta_top1']:+.3f} ({one['delta_low']:+.3f} to {one['delta_high']:+.3f}) | "
-            f"{one['recording_top1']:.3f} "
-            f"({one['recording_low']:.3f} to {one['recording_high']:.3f}) | "
-            f"{one['seconds']:.0f} | {also} |"
-        )
-    return "\n".join(lines)
-
-
-def _identity(config: TrainConfig, data: Dataset, task: Task) -> str:
-    """Tell answers apart as checkpoints are: an option added later cuts off none."""
-    from training.fit import non_default_settings  # noqa: PLC0415 - torch
-
-    knowledge = read_substance_tables(config.cross_modal, data).sha256 if config.cross_modal else ""
-    settings = [non_default_settings(config), data.sha256, knowledge, task.fold, task.unseen]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()
-
-
-def _stored(path: Path, key: str) -> HeldOutAnswers | None:
-    arrays: dict[str, Any] | None = kept(path, key)
-    if arrays is None:
-        return None
-    arrays["views"] = tuple(map(str, arrays["views"]))
-    arrays["seconds"] = float(arrays["seconds"])
-    return HeldOutAnswers(**arrays)
+def switch_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the Markdown table of the rows."""
+    return render_markdown_table(
+        (
+            "switch",
+            "folds",
+            "Top-1 (95 %)",
+            "against none (95 %)",
+            "recording Top-1 (95 %)",
+            "s a training",
+            "also",
+        ),
+        (
+            (
+                row["name"],
+                ", ".join(map(str, row["folds"])),
+                score_cell(row["top1"], row["low"], row["high"]),
+                score_cell(row["delta_top1"], row["delta_low"], row["delta_high"], "+"),
+                score_cell(row["recording_top1"], row["recording_low"], row["recording_high"]),
+                f"{row['seconds']:.0f}",
+                ", ".join(
+                    f"{name.replace('_', ' ')} {value:.3f}"
+                    for name, value in row["extras"].items()
+                    if isinstance(value, float)
+                ),
+            )
+            for row in rows
+        ),
+    )

@@ -1,10 +1,9 @@
 """training/: grouped cross-validation: train on some recordings, score int8 on others.
 
-Every fold goes the whole way: fit, quantise, write a bundle, load it, score it
-through `evaluate`, on its recordings as they are and as another board would have made
-them, and streamed through the decision layer. The answers on held-out recordings also set
-the decision constants that must not be fitted on training data. Imports torch only while it
-runs.
+Every fold is trained, quantised, written as a bundle, loaded again and scored on its held-out
+recordings: as they are, as another board would record them, and streamed through the decision
+layer. The same outputs set the decision constants, which must not be fitted on training data.
+Imports torch only while it runs.
 """
 
 from __future__ import annotations
@@ -13,35 +12,43 @@ import dataclasses
 import itertools
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec
-from training.data.dataset import (
-    N_FOLDS,
-    Dataset,
-    component_set_folds,
-    substance_folds,
+from training.data.dataset import N_FOLDS, folds_of
+from training.evaluation.auroc import descriptor_report
+from training.evaluation.decision_fit import fit_fold_constants
+from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, concatenate_held_out
+from training.evaluation.intervals import pool_tallies, scores_with_intervals
+from training.evaluation.mixture_fit import DEFAULT_PRESENCE, published_errors
+from training.evaluation.network_outputs import (
+    measure_space,
+    run_network,
+    score_bundle,
+    tally_bundle,
 )
-from training.evaluation.constants import fitted, fold_constants
-from training.evaluation.decision_fit import published_errors
-from training.evaluation.evaluate import ask, measured_space, score, tally
-from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, read_held_out, together
-from training.evaluation.intervals import intervals, pooled
-from training.evaluation.open_set_answers import open_set_of
-from training.evaluation.scoring import Ratio, Tally, mixture_tally, presence_tally, values
-from training.evaluation.sessions import OTHER_BOARD, OTHER_SESSION, SessionSpread, other_sessions
-from training.evaluation.stored_answers import write_json
+from training.evaluation.open_set import find_open_set
+from training.evaluation.scoring import (
+    Ratio,
+    Tally,
+    mean_per_recording,
+    mixture_tally,
+    presence_tally,
+    total_scores,
+)
+from training.evaluation.sessions import OTHER_BOARD, OTHER_SESSION, other_sessions
+from training.evaluation.storage import write_json
 from training.evaluation.streaming import (
-    decided_s,
-    follow,
-    median_decision,
-    stream,
+    first_announcement_s,
+    median_announcement_s,
+    stream_recordings,
     streaming_tally,
+    trace_decisions,
 )
-from training.trust.enrolment import fit_head_temperature
+from training.experiments.runner import SUBSTANCE_PROTOCOL, train_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,48 +58,46 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from training.config import TrainConfig
-    from training.evaluation.intervals import Interval
-    from training.evaluation.open_set_answers import OpenFold
-    from training.evaluation.streaming import Streams
+    from training.data.dataset import Dataset
+    from training.evaluation.open_set import OpenSetFold
 
 REPORT = "crossval.json"
 
 ROBUST = ("top1", "recording_top1", "within_01", "top_k")
 """Scores that are given for simulated other sessions too."""
 
-_DEFAULT_PRESENCE = 0.5
+_MIXTURE_PROTOCOL = (
+    "5-fold, component sets held out, single substances always trained on; "
+    "first 60 s, w=100, stride 50; recordings whose rows are out of time order are scored "
+    "apart (permuted_*)"
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Panel:
-    """Scores over some recordings, and which of those belong together."""
+class GroupedTally:
+    """Scores over some recordings, and the group of each."""
 
     tally: Tally
     groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fold:
-    """What came of one fold.
+class FoldResult:
+    """The result of one fold.
 
     Attributes
     ----------
     row: its scores, for the report.
-    panels: its tallies by the prefix of their names: "" for the held-out recordings, "robust_" and
+    tallies: by the prefix of their names: "" for the held-out recordings, "robust_" and
         "board_" for their simulated sessions, "constant_" and "permuted_" for mixtures.
-    held_out: its network's answers.
+    held_out: its network's outputs.
     """
 
     row: dict[str, Any]
-    panels: dict[str, Panel]
+    tallies: dict[str, GroupedTally]
     held_out: HeldOut
-
-
-def folds_of(data: Dataset) -> NDArray[np.int64]:
-    """Fold of each recording; -1 for those that train in every fold and test in none."""
-    return substance_folds(data) if data.task == "substance" else component_set_folds(data)
 
 
 def cross_validate(
@@ -104,11 +109,11 @@ def cross_validate(
     folds: Sequence[int] = range(N_FOLDS),
     on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
 ) -> dict[str, Any]:
-    """Cross-validate a configuration and write the report and the held-out answers to `folder`.
+    """Cross-validate a configuration and write the report and the held-out outputs to `folder`.
 
     Parameters
     ----------
-    config: what to train.
+    config: the training configuration.
     data: all recordings.
     folder: holds a sub-folder per fold; finished folds and checkpoints there are used again.
     device: torch device.
@@ -119,58 +124,34 @@ def cross_validate(
     -------
     The report: the scores of each fold with their mean and standard deviation; the same scores
     over the recordings of all folds together (`pooled`) with 95 % bootstrap intervals over
-    recordings (`intervals`); what the decision layer makes of them (`decision`).
+    recordings (`intervals`); the scores of the decision layer (`decision`).
     """
-    done = [
-        _one_fold(
-            config,
-            data,
-            fold,
-            folder / f"fold-{fold}",
-            device=device,
-            on_step=lambda step, loss, fold=fold: on_step(fold, step, loss),  # type: ignore[misc]
-        )
-        for fold in folds
-    ]
-    rows = [fold.row for fold in done]
-    held_out = together([fold.held_out for fold in done])
-    folder.mkdir(parents=True, exist_ok=True)
+    results = [_run_fold(config, data, fold, folder, device, on_step) for fold in folds]
+    rows = [result.row for result in results]
+    held_out = concatenate_held_out([result.held_out for result in results])
     held_out.save(folder / HELD_OUT)
     report = {
         "model": config.name,
         "task": config.task,
-        "protocol": _protocol(data),
+        "protocol": SUBSTANCE_PROTOCOL if data.task == "substance" else _MIXTURE_PROTOCOL,
         "precision": "int8",
         "seed": config.seed,
         "data_sha256": data.sha256,
         "labels": list(data.labels),
         "oddities": data.oddities,
         "folds": rows,
-        "mean": _over(rows, np.mean),
-        "sd": _over(rows, np.std),
-        **_pooled([fold.panels for fold in done]),
-        "descriptors": descriptor_report(held_out, data.labels),
-        "decision": decision_report(held_out, open_set_of(folder)),
+        "mean": _over_folds(rows, np.mean),
+        "sd": _over_folds(rows, np.std),
+        **_pool([result.tallies for result in results]),
+        "descriptors": _descriptors(held_out, data.labels),
+        "decision": decision_report(held_out, find_open_set(folder)),
     }
     write_json(folder / REPORT, report)
     return report
 
 
-def fit_decision(folder: Path) -> DecisionSpec:
-    """Return the decision constants that follow from a cross-validation's held-out answers.
-
-    What they achieve on recordings that they were not fitted on is in the report (`decision`).
-    """
-    held_out = read_held_out(folder / HELD_OUT)
-    open_set = open_set_of(folder)
-    spec = fitted(held_out, np.ones(len(held_out.names), dtype=bool), open_set)
-    if not open_set:
-        return spec
-    return dataclasses.replace(spec, head_temperature=fit_head_temperature(open_set))
-
-
-def decision_report(held_out: HeldOut, open_set: Sequence[OpenFold] = ()) -> dict[str, Any]:
-    """Score the decision layer: every fold with constants fitted on the other folds' answers.
+def decision_report(held_out: HeldOut, open_set: Sequence[OpenSetFold] = ()) -> dict[str, Any]:
+    """Score the decision layer: every fold with constants fitted on the other folds.
 
     Substances: announcements by seconds and the time they take. Mixtures: presence at the
     fitted thresholds, as F1, sensitivity and specificity, and the coverage of the components'
@@ -178,49 +159,29 @@ def decision_report(held_out: HeldOut, open_set: Sequence[OpenFold] = ()) -> dic
 
     Parameters
     ----------
-    held_out: answers of all folds.
-    open_set: of networks that never met some substances; they set what is unknown.
+    held_out: outputs of all folds.
+    open_set: of networks trained without some substances; they set what is unrecognised.
     """
-    specs = fold_constants(held_out, open_set)
+    specs = fit_fold_constants(held_out, open_set)
     if not specs:
         return {}
-    scored = _announcements if held_out.streams is not None else _presences
-    parts = [scored(held_out, fold, spec) for fold, spec in specs.items()]
-    whole = pooled([part for part, _ in parts])
+    first_s, parts = [], []
+    for fold, spec in specs.items():
+        if held_out.streams is None:
+            parts.append(_tally_presences(held_out, fold, spec))
+        else:
+            streams = held_out.streams.select(held_out.fold == fold)
+            trace = trace_decisions(streams, spec)
+            parts.append(streaming_tally(streams, trace))
+            first_s.append(first_announcement_s(streams, trace))
     order = np.concatenate([np.flatnonzero(held_out.fold == fold) for fold in specs])
-    scores: dict[str, float] = values(whole)
-    spread: dict[str, Interval] = intervals(whole, [held_out.groups[row] for row in order])
-    if held_out.streams is not None:
-        first_s = np.concatenate([seconds for _, seconds in parts])
-        scores["median_decision_s"], spread["median_decision_s"] = median_decision(first_s)
-    return {
-        "scores": {name: round(value, 4) for name, value in scores.items()},
-        "intervals": {name: list(pair) for name, pair in spread.items()},
-        "constants": {str(fold): dataclasses.asdict(spec) for fold, spec in specs.items()},
-    }
-
-
-def descriptor_report(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Score the odour descriptors of held-out recordings: macro AUROC, and each descriptor's.
-
-    A recording says the mean of its windows; resampled are substances. Empty without the head.
-    """
-    said = held_out.answers.descriptors
-    if said is None:
-        return {}
-    from training.data.substance_tables import read_descriptors  # noqa: PLC0415
-    from training.evaluation.auroc import column_areas, mean_area  # noqa: PLC0415 - scikit-learn
-
-    owner, truth = held_out.answers.owner, held_out.target.argmax(axis=1)
-    spoken = np.stack([said[owner == row].mean(axis=0) for row in range(len(truth))])
-    table = read_descriptors(labels)
-    areas = column_areas(spoken, table.values.astype(bool)[truth], truth)
-    macro = mean_area(list(areas.values()))
-    return {
-        "macro_auroc": round(macro.value, 4),
-        "interval": list(macro.interval),
-        "auroc": {table.names[column]: round(area.value, 4) for column, area in areas.items()},
-    }
+    report = scores_with_intervals(pool_tallies(parts), [held_out.groups[row] for row in order])
+    if first_s:
+        median, interval = median_announcement_s(np.concatenate(first_s))
+        report["scores"]["median_decision_s"] = round(median, 4)
+        report["intervals"]["median_decision_s"] = list(interval)
+    constants = {str(fold): dataclasses.asdict(spec) for fold, spec in specs.items()}
+    return {**report, "constants": constants}
 
 
 def best_constant(target: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -232,7 +193,7 @@ def best_constant(target: NDArray[np.float32]) -> NDArray[np.float64]:
     truly = target > 0
     weight = truly / truly.sum(axis=1, keepdims=True)
     shares = np.arange(0, 11) / 10
-    # Worth of giving label k the share s: how much of within-0.1 it alone earns.
+    # How much of within-0.1 label k alone earns with share s.
     worth = np.stack([((np.abs(s - target) < 0.1 - 1e-6) * weight).mean(axis=0) for s in shares])
     best: NDArray[np.float64] = target.mean(axis=0).astype(np.float64)
     best_worth = float(((np.abs(best - target) < 0.1) * weight).sum(axis=1).mean())  # noqa: PLR2004
@@ -246,19 +207,15 @@ def best_constant(target: NDArray[np.float32]) -> NDArray[np.float64]:
     return best
 
 
-def _one_fold(
+def _run_fold(
     config: TrainConfig,
     data: Dataset,
     fold: int,
     folder: Path,
-    *,
     device: str,
-    on_step: Callable[[int, float], None],
-) -> Fold:
+    on_step: Callable[[int, int, float], None],
+) -> FoldResult:
     """Train without one fold's recordings and score the int8 bundle on them."""
-    from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
-    from training.fit import train_network  # noqa: PLC0415
-
     started_s = time.monotonic()
     fold_of = folds_of(data)
     train, test = data.subset(fold_of != fold), data.subset(fold_of == fold)
@@ -266,160 +223,122 @@ def _one_fold(
         train = train.drop_unordered()
     permuted = test.subset(np.array([not sample.in_order for sample in test.samples]))
     test = test.drop_unordered()
-    fitted = train_network(config, train, folder=folder, device=device, on_step=on_step)
-    neutral = DecisionSpec(presence_thresholds=_neutral_presence(data))
-    provenance = Provenance(f"scent-train crossval (fold {fold})", config.name)
-    export_bundle(folder / "bundle", config, fitted, train, neutral, provenance)
+    presence = (DEFAULT_PRESENCE,) * len(data.labels) if data.task == "mixture" else ()
+    bundle = train_bundle(
+        config, train, folder / f"fold-{fold}", f"scent-train crossval (fold {fold})",
+        decision=DecisionSpec(presence_thresholds=presence),
+        device=device, on_step=partial(on_step, fold),
+    )  # fmt: skip
     trained_s = time.monotonic()
-    bundle = load_bundle(folder / "bundle", precision="int8")
-    answers = ask(bundle, test)
-    panels = {
-        "": Panel(tally(bundle, test, answers), _groups(test)),
-        "robust_": _elsewhere(bundle, test, OTHER_SESSION),
-        "board_": _elsewhere(bundle, test, OTHER_BOARD),
-        **_constant(train, test, answers.owner),
-        **_permuted(bundle, permuted),
-    }
-    row = {
-        "fold": fold,
-        **score(bundle, test, answers),
-        **{
-            prefix + name: value
-            for prefix, panel in panels.items()
-            if prefix
-            for name, value in values(panel.tally).items()
-        },
-        "seconds": round(trained_s - started_s, 1),
-    }
+    outputs = run_network(bundle, test)
+    tallies = {"": GroupedTally(tally_bundle(bundle, test, outputs), _groups(test))}
+    for prefix, spread in (("robust_", OTHER_SESSION), ("board_", OTHER_BOARD)):
+        sessions = other_sessions(test, bundle.manifest.preprocessing.channels, spread)
+        scores = _tally(bundle, sessions)
+        chosen = {name: scores.tally[name] for name in ROBUST if name in scores.tally}
+        tallies[prefix] = GroupedTally(chosen, scores.groups)
+    if data.task == "mixture":
+        tallies["constant_"] = _tally_constant(train, test, outputs.owner)
+    if permuted.samples:
+        tallies["permuted_"] = _tally(bundle, permuted)
+    streams = None
+    if data.task == "substance":
+        streams = stream_recordings(bundle, test.samples).with_novelty(measure_space(bundle, train))
+        # Only the novelty is needed further on; the embeddings would be ten megabytes.
+        streams = dataclasses.replace(streams, embedding=None)
+    row: dict[str, Any] = {"fold": fold, **score_bundle(bundle, test, outputs)}
+    for prefix, grouped in tallies.items():
+        row |= {prefix + name: value for name, value in total_scores(grouped.tally).items()}
+    row["seconds"] = round(trained_s - started_s, 1)
+    row["scoring_seconds"] = round(time.monotonic() - trained_s, 1)
     held_out = HeldOut(
         tuple(sample.name for sample in test.samples),
         _groups(test),
         np.full(len(test.samples), fold),
         test.targets,
-        answers,
-        _streamed(bundle, train, test) if data.task == "substance" else None,
+        outputs,
+        streams,
     )
-    row["scoring_seconds"] = round(time.monotonic() - trained_s, 1)
-    return Fold(row, panels, held_out)
-
-
-def _streamed(bundle: Bundle, train: Dataset, test: Dataset) -> Streams:
-    """Return the held-out recordings as the daemon hears them, with their novelty."""
-    streams = stream(bundle, test.samples).told_in(measured_space(bundle, train))
-    # What was needed of the embeddings is told; of every window they would be ten megabytes.
-    return dataclasses.replace(streams, embedding=None, descriptors=None)
+    return FoldResult(row, tallies, held_out)
 
 
 def _groups(data: Dataset) -> tuple[str, ...]:
     return tuple(sample.group for sample in data.samples)
 
 
-def _elsewhere(bundle: Bundle, test: Dataset, spread: SessionSpread) -> Panel:
-    elsewhere = other_sessions(test, bundle.manifest.preprocessing.channels, spread)
-    scores = tally(bundle, elsewhere, ask(bundle, elsewhere))
-    return Panel({name: scores[name] for name in ROBUST if name in scores}, _groups(elsewhere))
+def _tally(bundle: Bundle, data: Dataset) -> GroupedTally:
+    return GroupedTally(tally_bundle(bundle, data, run_network(bundle, data)), _groups(data))
 
 
-def _constant(train: Dataset, test: Dataset, owner: NDArray[np.int64]) -> dict[str, Panel]:
-    """Score the best prediction that is always the same, chosen on the training recordings."""
-    if train.task != "mixture":
-        return {}
+def _tally_constant(train: Dataset, test: Dataset, owner: NDArray[np.int64]) -> GroupedTally:
+    """Score the best constant prediction, chosen on the training recordings."""
     multiple = train.targets[(train.targets > 0).sum(axis=1) > 1]
     constant = np.broadcast_to(best_constant(multiple), (len(owner), multiple.shape[1]))
     scores = mixture_tally(constant, constant > 0, test.targets[owner], owner, len(test.samples))
-    return {"constant_": Panel(scores, _groups(test))}
+    return GroupedTally(scores, _groups(test))
 
 
-def _permuted(bundle: Bundle, data: Dataset) -> dict[str, Panel]:
-    """Score the held-out recordings that are in no time order, apart from the others."""
-    if not data.samples:
-        return {}
-    return {"permuted_": Panel(tally(bundle, data, ask(bundle, data)), _groups(data))}
-
-
-def _pooled(folds: list[dict[str, Panel]]) -> dict[str, Any]:
-    """Scores over the recordings of all folds together, and their intervals."""
+def _pool(folds: list[dict[str, GroupedTally]]) -> dict[str, Any]:
+    """Return the scores over the recordings of all folds together, and their intervals."""
     scores: dict[str, float] = {}
-    spread: dict[str, list[float]] = {}
-    for prefix in dict.fromkeys(prefix for panels in folds for prefix in panels):
-        panels = [fold[prefix] for fold in folds if prefix in fold]
-        whole = pooled([panel.tally for panel in panels])
-        groups = [group for panel in panels for group in panel.groups]
-        scores |= {prefix + name: round(value, 4) for name, value in values(whole).items()}
-        spread |= {prefix + name: list(pair) for name, pair in intervals(whole, groups).items()}
-    return {"pooled": scores, "intervals": spread}
+    intervals: dict[str, list[float]] = {}
+    for prefix in dict.fromkeys(prefix for tallies in folds for prefix in tallies):
+        parts = [tallies[prefix] for tallies in folds if prefix in tallies]
+        groups = [group for part in parts for group in part.groups]
+        pooled = scores_with_intervals(pool_tallies([part.tally for part in parts]), groups)
+        scores |= {prefix + name: value for name, value in pooled["scores"].items()}
+        intervals |= {prefix + name: pair for name, pair in pooled["intervals"].items()}
+    return {"pooled": scores, "intervals": intervals}
 
 
-def _announcements(
-    held_out: HeldOut, fold: int, spec: DecisionSpec
-) -> tuple[Tally, NDArray[np.float64]]:
-    """Score a fold's announcements; and the seconds until each recording's first."""
-    streams = _there(held_out.streams).of(held_out.fold == fold)
-    course = follow(streams, spec)
-    return streaming_tally(streams, course), decided_s(streams, course)
+def _descriptors(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Score the odour descriptors of held-out recordings, by the mean over their windows."""
+    outputs = held_out.outputs
+    if outputs.descriptors is None:
+        return {}
+    predicted = mean_per_recording(outputs.descriptors, outputs.owner, len(held_out.names))
+    return descriptor_report(predicted, held_out.target.argmax(axis=1), labels)
 
 
-def _presences(
-    held_out: HeldOut, fold: int, spec: DecisionSpec
-) -> tuple[Tally, NDArray[np.float64]]:
-    """Score a fold's presences; mixtures have no first announcement."""
+def _tally_presences(held_out: HeldOut, fold: int, spec: DecisionSpec) -> Tally:
+    """Count the presences of a fold's mixtures, and the coverage of their intervals."""
+    outputs = held_out.outputs
+    proportions, presence = _require(outputs.proportions), _require(outputs.presence)
     recordings = np.flatnonzero(held_out.fold == fold)
-    windows = held_out.fold[held_out.answers.owner] == fold
-    owner = np.searchsorted(recordings, held_out.answers.owner[windows])
-    present = _there(held_out.answers.presence)[windows] >= np.array(spec.presence_thresholds)
+    windows = np.isin(outputs.owner, recordings)
+    owner = np.searchsorted(recordings, outputs.owner[windows])
+    present = presence[windows] >= np.array(spec.presence_thresholds)
     truly = held_out.window_target[windows] > 0
     tally = presence_tally(present, truly, owner, len(recordings))
     if spec.proportion_margin is not None:
-        tally["interval_coverage"] = _covered(held_out, recordings, spec, spec.proportion_margin)
-    return tally, np.empty(0)
+        covered, published = np.zeros((2, len(recordings)))
+        for number, recording in enumerate(recordings):
+            rows = outputs.owner == recording
+            errors = published_errors(
+                proportions[rows], presence[rows], outputs.owner[rows], held_out.target, spec
+            )
+            covered[number] = (errors <= spec.proportion_margin).sum()
+            published[number] = len(errors)
+        tally["interval_coverage"] = Ratio(covered, published)
+    return tally
 
 
-def _covered(
-    held_out: HeldOut, recordings: NDArray[np.intp], spec: DecisionSpec, margin: float
-) -> Ratio:
-    """Count the components that would be published, and those within `margin` of the truth."""
-    answers = held_out.answers
-    hits, counts = np.zeros(len(recordings)), np.zeros(len(recordings))
-    for number, recording in enumerate(recordings):
-        rows = answers.owner == recording
-        errors = published_errors(
-            _there(answers.proportions)[rows],
-            _there(answers.presence)[rows],
-            answers.owner[rows],
-            held_out.target,
-            spec,
-        )
-        hits[number], counts[number] = (errors <= margin).sum(), len(errors)
-    return Ratio(hits, counts)
-
-
-def _there(value: T | None) -> T:
+def _require(value: T | None) -> T:
     if value is None:
         raise HeldOutError(
-            "The held-out answers are of another task than the model. Name the run folder of its "
-            "own cross-validation."
+            "The held-out predictions are of another task than the model. Name the run folder of "
+            "its own cross-validation."
         )
     return value
 
 
-def _neutral_presence(data: Dataset) -> tuple[float, ...]:
-    return (_DEFAULT_PRESENCE,) * len(data.labels) if data.task == "mixture" else ()
-
-
-def _protocol(data: Dataset) -> str:
-    if data.task == "substance":
-        return "grouped 5-fold, one recording of every substance held out; w=100, stride 50"
-    return (
-        "5-fold, component sets held out, single substances always trained on; "
-        "first 60 s, w=100, stride 50; recordings whose rows are out of time order are scored "
-        "apart (permuted_*)"
-    )
-
-
-def _over(rows: list[dict[str, Any]], statistic: Callable[..., Any]) -> dict[str, float]:
-    names = [
-        name
-        for name in rows[0]
-        if name not in ("fold", "windows", "recordings", "seconds", "scoring_seconds")
-    ]
-    return {name: round(float(statistic([row[name] for row in rows])), 4) for name in names}
+def _over_folds(
+    rows: list[dict[str, Any]], statistic: Callable[[list[float]], np.floating[Any]]
+) -> dict[str, float]:
+    """Return a statistic of every score over the folds that have it."""
+    others = ("fold", "windows", "recordings", "seconds", "scoring_seconds")
+    names = dict.fromkeys(name for row in rows for name in row if name not in others)
+    return {
+        name: round(float(statistic([row[name] for row in rows if name in row])), 4)
+        for name in names
+    }

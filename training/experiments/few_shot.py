@@ -1,9 +1,9 @@
-"""training/: new smells from one recording each, by a network that never met them.
+"""training/: new smells from one recording each, by a network that was trained without them.
 
-Ten substances are kept out of training; the network of the others gives embeddings, and the
-class whose mean lies nearest names a window (Mensink et al., IEEE TPAMI 35, 2013; Snell et
-al., NeurIPS 2017). So it is told how well enrolment of a new smell will work on a rig. Torch
-is imported only while it trains.
+Ten substances are kept out of training; a window's label is that of the nearest class mean in the
+embedding of the network of the others (Mensink et al., IEEE TPAMI 35, 2013; Snell et al.,
+NeurIPS 2017). This estimates how well enrolment of a new smell will work on a rig. Torch is
+imported only while it trains.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hardware.errors import ScentdError
-from models.bundle import load_bundle
-from models.decision_spec import DecisionSpec
 from models.embedding_space import unit_rows
 from training.data.dataset import substance_folds
-from training.evaluation.evaluate import ask, measured_space
-from training.evaluation.intervals import intervals, pooled
-from training.evaluation.scoring import substance_tally, values
-from training.evaluation.stored_answers import write_json
+from training.evaluation.intervals import pool_tallies, scores_with_intervals
+from training.evaluation.network_outputs import measure_space, run_network
+from training.evaluation.scoring import substance_tally
+from training.evaluation.storage import write_json
+from training.experiments.open_set import require_enough_substances
+from training.experiments.runner import every_fifth, train_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,19 +33,10 @@ if TYPE_CHECKING:
     from training.evaluation.scoring import Tally
 
 FEW_SHOT = "few_shot.json"
-
-EVERY = 5
-"""Every fifth label, in alphabetical order from the first, is kept out: ten of fifty, from every
-part of the alphabet and so of the shop."""
-
 METHODS = ("euclid", "cosine", "mahalanobis")
 
 
-class FewShotError(ScentdError):
-    """The data does not allow the experiment."""
-
-
-def cross_teach(
+def run_few_shot(
     config: TrainConfig,
     data: Dataset,
     folder: Path,
@@ -57,11 +47,11 @@ def cross_teach(
     """Train without every fifth substance, then teach those from one recording each.
 
     Every recording of a kept-out substance teaches once, by its number in the substance, and is
-    tested by the others: five lessons where there are five recordings.
+    tested by the others: five rounds where there are five recordings.
 
     Parameters
     ----------
-    config: what to train.
+    config: the training configuration.
     data: recordings of substances.
     folder: the run folder; the network and its bundle go into its `few-shot`.
     device: torch device.
@@ -74,56 +64,45 @@ def cross_teach(
 
     Raises
     ------
-    FewShotError: no mixture can be taught, and too few substances are there.
+    OpenSetError: mixtures, or too few substances to keep any out.
     """
-    from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
-    from training.fit import train_network  # noqa: PLC0415
-
-    if data.task != "substance" or len(data.labels) <= EVERY:
-        raise FewShotError(
-            f"Teaching new substances needs recordings of more than {EVERY} single substances, "
-            f"got {len(data.labels)} of task {data.task}. Use a substance configuration and data."
-        )
-    known, fresh = split(data)
-    place = folder / "few-shot"
-    fitted = train_network(config, known, folder=place, device=device, on_step=on_step)
-    provenance = Provenance("scent-train crossval --few-shot", config.name)
-    export_bundle(place / "bundle", config, fitted, known, DecisionSpec(), provenance)
-    bundle = load_bundle(place / "bundle", precision="int8")
-    space, after = measured_space(bundle, known), ask(bundle, fresh)
-    lesson_of = substance_folds(fresh)
-    report: dict[str, Any] = {
-        "model": config.name,
-        "protocol": f"{len(fresh.labels)} substances never trained on, taught from one recording "
-        "each and tested on their others; w=100, stride 50",
-        "substances": list(fresh.labels),
-        "recordings": len(fresh.samples),
-        "data_sha256": data.sha256,
-        "methods": {},
-    }
+    require_enough_substances(data)
+    known, new = split_few_shot(data)
+    bundle = train_bundle(
+        config, known, folder / "few-shot", "scent-train crossval --few-shot",
+        device=device, on_step=on_step,
+    )  # fmt: skip
+    space, outputs = measure_space(bundle, known), run_network(bundle, new)
+    truth, round_of = new.targets.argmax(axis=1), substance_folds(new)
+    methods = {}
     for method in METHODS:
-        placed = comparable(space, after.embedding, method)
-        lessons = [
-            taught(placed, after.owner, fresh.targets.argmax(axis=1), lesson_of == lesson)
-            for lesson in np.unique(lesson_of)
+        points = transform_embedding(space, outputs.embedding, method)
+        rounds = [
+            teach_and_test(points, outputs.owner, truth, round_of == number)
+            for number in np.unique(round_of)
         ]
-        whole = pooled([scores for scores, _ in lessons])
-        names = [fresh.samples[row].name for _, tested in lessons for row in tested]
-        report["methods"][method] = {
-            "scores": {name: round(value, 4) for name, value in values(whole).items()},
-            "intervals": {name: list(pair) for name, pair in intervals(whole, names).items()},
-        }
+        names = [new.samples[row].name for _, tested in rounds for row in tested]
+        methods[method] = scores_with_intervals(pool_tallies([part for part, _ in rounds]), names)
+    report = {
+        "model": config.name,
+        "protocol": f"{len(new.labels)} substances never trained on, taught from one recording "
+        "each and tested on their others; w=100, stride 50",
+        "substances": list(new.labels),
+        "recordings": len(new.samples),
+        "data_sha256": data.sha256,
+        "methods": methods,
+    }
     write_json(folder / FEW_SHOT, report)
     return report
 
 
-def split(data: Dataset) -> tuple[Dataset, Dataset]:
+def split_few_shot(data: Dataset) -> tuple[Dataset, Dataset]:
     """Return the recordings of the substances that train, and of those kept out."""
-    fresh = np.arange(len(data.labels)) % EVERY == 0
-    return data.select_labels(~fresh), data.select_labels(fresh)
+    new = every_fifth(len(data.labels), 0)
+    return data.select_labels(~new), data.select_labels(new)
 
 
-def comparable(
+def transform_embedding(
     space: EmbeddingSpace, embedding: NDArray[np.float32], method: str
 ) -> NDArray[np.float64]:
     """Return embedding[windows, D] where the plain Euclidean distance is that of `method`.
@@ -137,8 +116,8 @@ def comparable(
     return unit_rows(x) if method == "cosine" else x
 
 
-def taught(
-    space: NDArray[np.float64],
+def teach_and_test(
+    points: NDArray[np.float64],
     owner: NDArray[np.int64],
     truth: NDArray[np.int64],
     teaches: NDArray[np.bool_],
@@ -147,7 +126,7 @@ def taught(
 
     Parameters
     ----------
-    space: float[windows, D].
+    points: float[windows, D].
     owner: int[windows], the recording of each.
     truth: int[recordings].
     teaches: bool[recordings], those whose windows make the class means.
@@ -158,10 +137,10 @@ def taught(
     """
     classes = np.unique(truth[teaches])
     teaching = teaches[owner]
-    means = np.stack([space[teaching & (truth[owner] == k)].mean(axis=0) for k in classes])
+    means = np.stack([points[teaching & (truth[owner] == k)].mean(axis=0) for k in classes])
     tested = np.flatnonzero(~teaches & np.isin(truth, classes))
     windows = np.isin(owner, tested)
-    distance = ((space[windows, None] - means) ** 2).sum(axis=2)
+    distance = ((points[windows, None] - means) ** 2).sum(axis=2)
     scores = substance_tally(
         -distance,
         np.searchsorted(tested, owner[windows]),

@@ -1,43 +1,42 @@
-"""training/: networks that never met some substances, and what they say of those.
+"""training/: networks that are trained without some substances, and their outputs for those.
 
 Network k is trained without every fifth substance (label number % 5 == k) and, of the others,
-without fold k's recordings. So it has two kinds of recording to be asked about: of substances that
-it knows, and of substances that nobody ever showed it. Their answers are kept in one file a fold,
-from which everything about unknown smells is fitted and scored. Imports torch only where a
-network has to be trained or quantised.
+without fold k's recordings. So there are two kinds of recording to test it on: of substances that
+it knows, and of substances that are hidden from it. The outputs go into one file a fold, from
+which everything about unknown smells is fitted and scored. Imports torch only where a network has
+to be trained or quantised.
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from models.bundle import load_bundle
-from models.decision_spec import DecisionSpec
+from models.embedding_space import EmbeddingSpace
 from training.data.dataset import N_FOLDS, substance_folds
-from training.evaluation.evaluate import ask
-from training.evaluation.open_set_answers import ANSWERS, FOLDER, OpenFold, OpenSetError, _read
-from training.evaluation.stored_answers import keep
-from training.evaluation.streaming import stream
+from training.evaluation.network_outputs import run_network
+from training.evaluation.open_set import (
+    OPEN_SET_FOLDER,
+    OUTPUTS_FILE,
+    OpenSetError,
+    OpenSetFold,
+    label_indices,
+    read_open_set_fold,
+)
+from training.evaluation.streaming import stream_recordings
+from training.experiments.runner import every_fifth, hash_inputs, load_or_compute, train_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from models.bundle import Bundle
     from training.config import TrainConfig
     from training.data.dataset import Dataset
 
-EVERY = 5
-"""Network k never met the labels number k, k + 5, ... in alphabetical order: ten of fifty, from
-every part of the alphabet and so of the shop."""
 
-
-def ask_open_set(
+def train_open_set(
     config: TrainConfig,
     data: Dataset,
     folder: Path,
@@ -45,14 +44,14 @@ def ask_open_set(
     device: str = "cpu",
     folds: Sequence[int] = range(N_FOLDS),
     on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
-) -> tuple[OpenFold, ...]:
-    """Train the networks that are not there yet and ask each about what it never saw.
+) -> tuple[OpenSetFold, ...]:
+    """Train the networks that are missing and run each on what it was not trained on.
 
     Parameters
     ----------
-    config: what to train.
+    config: the training configuration.
     data: recordings of substances.
-    folder: the run folder; networks, bundles and answers go into its `open-set/fold-K`.
+    folder: the run folder; networks, bundles and outputs go into its `open-set/fold-K`.
     device: torch device.
     folds: which networks.
     on_step: called with fold, step and loss.
@@ -61,30 +60,41 @@ def ask_open_set(
     ------
     OpenSetError: mixtures, or too few substances to hide any.
     """
-    if data.task != "substance" or len(data.labels) <= EVERY:
+    require_enough_substances(data)
+    results = []
+    for fold in folds:
+        parts = split_open_set(data, fold)
+        place = folder / OPEN_SET_FOLDER / f"fold-{fold}"
+        bundle = train_bundle(
+            config, parts[0], place, f"scent-train crossval --open-set (fold {fold})",
+            device=device, on_step=partial(on_step, fold),
+        )  # fmt: skip
+        results.append(
+            load_or_compute(
+                place / OUTPUTS_FILE,
+                hash_inputs([bundle.manifest.files["model.onnx"], data.sha256]),
+                read_open_set_fold,
+                partial(_run_fold, bundle, fold, *parts),
+            )
+        )
+    return tuple(results)
+
+
+def require_enough_substances(data: Dataset) -> None:
+    """Raise OpenSetError unless every fifth substance can be hidden from a training."""
+    if data.task != "substance" or len(data.labels) <= N_FOLDS:
         raise OpenSetError(
-            f"Hiding substances needs recordings of more than {EVERY} single substances, got "
+            f"Hiding substances needs recordings of more than {N_FOLDS} single substances, got "
             f"{len(data.labels)} of task {data.task}. Use a substance configuration and data."
         )
-    return tuple(
-        _one_fold(
-            config,
-            data,
-            fold,
-            folder / FOLDER / f"fold-{fold}",
-            device=device,
-            on_step=lambda step, loss, fold=fold: on_step(fold, step, loss),  # type: ignore[misc]
-        )
-        for fold in folds
-    )
 
 
-def split(data: Dataset, fold: int) -> tuple[Dataset, Dataset, Dataset]:
-    """Return what network `fold` trains on, and what it is asked about: known, and never met.
+def split_open_set(data: Dataset, fold: int) -> tuple[Dataset, Dataset, Dataset]:
+    """Return the recordings that train network `fold`, and those that test it: known, hidden.
 
     The first two have the known labels alone, the third the hidden ones alone.
     """
-    hidden = np.arange(len(data.labels)) % EVERY == fold
+    hidden = every_fifth(len(data.labels), fold)
     held_out = substance_folds(data) == fold
     return (
         data.subset(~held_out).select_labels(~hidden),
@@ -93,80 +103,30 @@ def split(data: Dataset, fold: int) -> tuple[Dataset, Dataset, Dataset]:
     )
 
 
-def _one_fold(
-    config: TrainConfig,
-    data: Dataset,
-    fold: int,
-    folder: Path,
-    *,
-    device: str,
-    on_step: Callable[[int, float], None],
-) -> OpenFold:
-    from training.export.bundle import Provenance, export_bundle  # noqa: PLC0415 - torch
-    from training.fit import train_network  # noqa: PLC0415
-
-    train, known, hidden = split(data, fold)
-    fitted = train_network(config, train, folder=folder, device=device, on_step=on_step)
-    provenance = Provenance(f"scent-train crossval --open-set (fold {fold})", config.name)
-    manifest = export_bundle(folder / "bundle", config, fitted, train, DecisionSpec(), provenance)
-    key = hashlib.sha256(f"{manifest.files['model.onnx']} {data.sha256}".encode()).hexdigest()
-    path = folder / ANSWERS
-    if (before := _read(path, key)) is not None:
-        return before
-    bundle = load_bundle(folder / "bundle", precision="int8")
-    _keep(path, key, fold, bundle, train, known, hidden)
-    after = _read(path, key)
-    if after is None:
-        raise OpenSetError(f"{path} was just written and cannot be read. Is the disk full?")
-    return after
-
-
-def _keep(
-    path: Path,
-    key: str,
-    fold: int,
-    bundle: Bundle,
-    train: Dataset,
-    known: Dataset,
-    hidden: Dataset,
-) -> None:
-    before = ask(bundle, train)
-    parts = [ask(bundle, part) for part in (known, hidden)]
-    samples = (*known.samples, *hidden.samples)
-    streams = stream(bundle, samples)
-    substances = [
+def _run_fold(
+    bundle: Bundle, fold: int, train: Dataset, known: Dataset, hidden: Dataset
+) -> OpenSetFold:
+    trained = run_network(bundle, train)
+    exemplar_label = train.targets.argmax(axis=1)[trained.owner]
+    space = EmbeddingSpace.fit(trained.embedding, exemplar_label, train.labels)
+    both = dataclasses.replace(known, samples=(*known.samples, *hidden.samples))
+    substance = tuple(
         part.labels[int(sample.target.argmax())]
         for part in (known, hidden)
         for sample in part.samples
-    ]
-    described = [part.descriptors for part in parts if part.descriptors is not None]
-    keep(
-        path,
-        key,
-        {
-            **({"descriptors": np.concatenate(described)} if described else {}),
-            "fold": fold,
-            "labels": train.labels,
-            "hidden": hidden.labels,
-            "exemplars": before.embedding,
-            "exemplar_label": train.targets.argmax(axis=1)[before.owner],
-            "names": [sample.name for sample in samples],
-            "substance": substances,
-            "owner": np.concatenate([parts[0].owner, parts[1].owner + len(known.samples)]),
-            "logits": np.concatenate([_there(part.logits) for part in parts]),
-            "embedding": np.concatenate([part.embedding for part in parts]),
-            "stream_logits": streams.logits,
-            "stream_embedding": _there(streams.embedding),
-            "stream_ends_s": streams.ends_s,
-            "stream_shares": [(x.elapsed_s, x.filled, x.fresh) for x in streams.shares],
-        },
     )
-
-
-def _there(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    if values is None:
-        raise OpenSetError(
-            "Expected logits and embeddings of a substance network, got none of one kind. Export "
-            "the bundle again."
-        )
-    return values
+    streams = dataclasses.replace(
+        stream_recordings(bundle, both.samples), truth=label_indices(substance, train.labels)
+    )
+    return OpenSetFold(
+        fold=fold,
+        labels=train.labels,
+        hidden=hidden.labels,
+        exemplars=trained.embedding,
+        exemplar_label=exemplar_label,
+        space=space,
+        names=tuple(sample.name for sample in both.samples),
+        substance=substance,
+        outputs=run_network(bundle, both),
+        streams=streams.with_novelty(space),
+    )

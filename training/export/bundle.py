@@ -31,7 +31,7 @@ from models.manifest import (
 )
 from models.softmax import log_softmax
 from training.config import TrainConfig, config_as_dict
-from training.evaluation.scoring import cut_windows
+from training.data.protocol_windows import cut_windows
 from training.export.model_card import render_model_card
 from training.export.onnx import ExportError, quantise, to_onnx
 

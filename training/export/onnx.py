@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from models.manifest import Quantisation
     from models.preprocess import PreprocessSpec
-    from training.evaluation.scoring import Windows
+    from training.data.protocol_windows import Windows
     from training.network.scentformer import ScentFormer
 
 OPSET = 18

@@ -17,9 +17,10 @@ import numpy as np
 from hardware.errors import UsageError
 from models.bundle import Bundle, open_session
 from models.manifest import FP32_MODEL, MANIFEST, read_manifest, read_verified
-from training.evaluation.evaluate import ask, tally
-from training.evaluation.intervals import DRAWS, percentiles, pooled, resampled
-from training.evaluation.scoring import cut_windows, values
+from training.data.protocol_windows import cut_windows
+from training.evaluation.intervals import percentile_interval, pool_tallies, resample_counts
+from training.evaluation.network_outputs import run_network, tally_bundle
+from training.evaluation.scoring import total_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ def compare_precisions(
         for kind in ("dynamic", "static"):
             bundles[kind] = Bundle(folder, manifest, "int8", open_session(models[kind]))
         for kind, bundle in bundles.items():
-            tallies[kind].append(tally(bundle, test, ask(bundle, test)))
+            tallies[kind].append(tally_bundle(bundle, test, run_network(bundle, test)))
     times = time_interleaved(
         {
             kind: partial(bundle.run, windows.x[:1], windows.mask[:1])
@@ -117,7 +118,8 @@ def compare_precisions(
     )
     sizes_mb = {kind: round(len(model) / 1e6, 3) for kind, model in models.items()}
     return {
-        kind: PrecisionScores(pooled(tallies[kind]), sizes_mb[kind], *times[kind]) for kind in KINDS
+        kind: PrecisionScores(pool_tallies(tallies[kind]), sizes_mb[kind], *times[kind])
+        for kind in KINDS
     }
 
 
@@ -139,15 +141,15 @@ def precision_report(compared: dict[str, PrecisionScores], task: str) -> dict[st
     """
     name = HEADLINE[task]
     reference = compared["fp32"].tally[name]
-    weights = resampled(len(reference.gained), None, seed=0, draws=DRAWS).astype(np.float64)
+    weights = resample_counts(len(reference.gained)).astype(np.float64)
     rows: dict[str, dict[str, Any]] = {}
     for kind, row in compared.items():
-        scores = values(row.tally)
-        lost = reference.of(weights) - row.tally[name].of(weights)
+        scores = total_scores(row.tally)
+        lost = reference.weighted(weights) - row.tally[name].weighted(weights)
         rows[kind] = {
             **{score: round(value, 4) for score, value in scores.items()},
-            "loss": round(values(compared["fp32"].tally)[name] - scores[name], 4),
-            "loss_interval": list(percentiles(lost)),
+            "loss": round(total_scores(compared["fp32"].tally)[name] - scores[name], 4),
+            "loss_interval": list(percentile_interval(lost)),
             "mb": row.size_mb,
             "p50_ms": row.p50_ms,
             "p99_ms": row.p99_ms,

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.rig_reference import TransferError
-from training.evaluation.evaluate import measured_space
 from training.evaluation.held_out import HELD_OUT, read_held_out
-from training.evaluation.open_set_answers import open_set_of
-from training.evaluation.streaming import as_of, fading_novelty, posteriors
-from training.trust.calibration import rig_reference
+from training.evaluation.network_outputs import measure_rig, measure_space
+from training.evaluation.open_set import find_open_set
+from training.evaluation.streaming import novelty_means, of_truth, posteriors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,23 +46,21 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
     """
     spec = bundle.manifest.decision
     arrays: dict[str, NDArray[np.floating]] = {
-        **measured_space(bundle, data).to_arrays(),
+        **measure_space(bundle, data).to_arrays(),
         **_rig(data),
     }
     streams = read_held_out(run / HELD_OUT).streams
     if streams is None:
         return arrays
-    posterior = posteriors(streams, spec)
-    of_truth = np.take_along_axis(posterior, streams.truth[:, None, None], axis=2)[:, :, 0]
-    arrays[BELIEF] = of_truth.astype(np.float32)
+    arrays[BELIEF] = of_truth(posteriors(streams, spec), streams.truth).astype(np.float32)
     name = spec.novelty
     if name is not None and name in streams.novelty:
-        known, _ = fading_novelty(streams, name, spec)
-        arrays[NOVELTY_KNOWN] = as_of(known, streams, NOVELTY_AFTER_S).astype(np.float32)
+        known, _ = novelty_means(streams, name, spec)
+        arrays[NOVELTY_KNOWN] = streams.values_at(known, NOVELTY_AFTER_S).astype(np.float32)
         hidden = []
-        for fold in open_set_of(run):
-            values, _ = fading_novelty(fold.streams, name, spec)
-            hidden.append(as_of(values, fold.streams, NOVELTY_AFTER_S)[~fold.known])
+        for fold in find_open_set(run):
+            values, _ = novelty_means(fold.streams, name, spec)
+            hidden.append(fold.streams.values_at(values, NOVELTY_AFTER_S)[~fold.known])
         arrays[NOVELTY_HIDDEN] = np.concatenate(hidden).astype(np.float32)
     return arrays
 
@@ -71,7 +68,7 @@ def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray
 def _rig(data: Dataset) -> dict[str, NDArray[np.float64]]:
     """Return the training rig's arrays; none, with a warning, where recordings are too short."""
     try:
-        return rig_reference(data).to_arrays()
+        return measure_rig(data).to_arrays()
     except TransferError as error:
         print(f"Other rigs cannot be calibrated to this bundle: {error}", file=sys.stderr)
         return {}

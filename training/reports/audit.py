@@ -1,6 +1,6 @@
 """training/: the audit as a file for machines, a table for readers, and a plot.
 
-Knows the verdict's shape; matplotlib is loaded when a plot is drawn.
+matplotlib is loaded when a plot is drawn.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from training.evaluation.stored_answers import write_json
-from training.experiments.audit.verdicts import CLEAN, LEAKS
+from training.evaluation.storage import write_json
+from training.experiments.audit.verdicts import CLEAN, LEAKS, REFERENCE
+from training.experiments.runner import render_markdown_table, score_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 JSON, PAGE, PLOT = "audit.json", "audit.md", "audit.svg"
 
-_COLOURS = {LEAKS: "#c0392b", CLEAN: "#2e7d5b", "reference": "#34607f"}
+_COLOURS = {LEAKS: "#c0392b", CLEAN: "#2e7d5b", REFERENCE: "#34607f"}
 _UNDECIDED = "#8a8a8a"
 
 
-def write(folder: Path, result: Audit, data_sha256: str) -> tuple[Path, ...]:
+def write_audit(folder: Path, result: Audit, data_sha256: str) -> tuple[Path, ...]:
     """Write audit.json, audit.md and audit.svg; return their paths."""
     report = {
         "protocol": "grouped folds, one recording of every label held out; w=100, stride 50",
@@ -30,22 +31,22 @@ def write(folder: Path, result: Audit, data_sha256: str) -> tuple[Path, ...]:
         **dataclasses.asdict(result),
     }
     write_json(folder / JSON, report)
-    (folder / PAGE).write_text(page(result))
-    draw(result, folder / PLOT)
+    (folder / PAGE).write_text(audit_page(result))
+    draw_audit(result, folder / PLOT)
     return folder / JSON, folder / PAGE, folder / PLOT
 
 
-def page(result: Audit) -> str:
+def audit_page(result: Audit) -> str:
     """Return the whole audit as Markdown."""
     lines = [
         "# Audit: how much of a score is session, not smell",
         "",
-        f"{result.recordings} recordings of {result.labels} labels. Each line is a classifier "
-        "(extremely randomised trees) that saw only what its name says, on the folds of the "
+        f"{result.recordings} recordings of {result.labels} labels. Each row is a classifier "
+        "(extremely randomised trees) that had only the named inputs, on the folds of the "
         "cross-validation. A control leaks if its whole 95 % interval over recordings lies "
         "above chance.",
         "",
-        table(result),
+        audit_table(result),
         "",
         f"![Share of windows named right, by control]({PLOT})",
         "",
@@ -53,26 +54,31 @@ def page(result: Audit) -> str:
         "",
         "## Control by control",
         "",
-        *(f"- **{row.control.replace('_', ' ')}** ({row.verdict}). {row.sentence}"
-          for row in result.rows),
+        *(f"- **{_name(row)}** ({row.verdict}). {row.sentence}" for row in result.rows),
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 
-def table(result: Audit) -> str:
-    """Return the Markdown table of all lines, references first."""
-    lines = [
-        "| what is seen | window Top-1 (95 %) | recording Top-1 | of the skill | verdict |",
-        "|---|---|---|---|---|",
-        *(_line(row) for row in (*result.references, *result.rows)),
-    ]
-    chance = result.rows[0].chance
-    return "\n".join([*lines, f"| chance | {chance:.3f} | | | |"])
+def audit_table(result: Audit) -> str:
+    """Return the Markdown table of all rows, references first."""
+    cells = []
+    for row in (*result.references, *result.rows):
+        top1 = f"{row.top1:.3f}"
+        if row.high > row.low:
+            top1 = score_cell(row.top1, row.low, row.high)
+        skill = "" if row.share_of_skill is None else f"{100 * row.share_of_skill:.0f} %"
+        cells.append(
+            (f"{_name(row)}: {row.inputs}", top1, f"{row.recording_top1:.3f}", skill, row.verdict)
+        )
+    return render_markdown_table(
+        ("what is seen", "window Top-1 (95 %)", "recording Top-1", "of the skill", "verdict"),
+        [*cells, ("chance", f"{result.rows[0].chance:.3f}", "", "", "")],
+    )
 
 
-def draw(result: Audit, path: Path) -> None:
-    """Draw the share of windows that each line names right, with its interval, as SVG."""
+def draw_audit(result: Audit, path: Path) -> None:
+    """Draw the share of windows that each row names right, with its interval, as SVG."""
     import matplotlib as mpl  # noqa: PLC0415 - slow to load, and of the train extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -81,14 +87,13 @@ def draw(result: Audit, path: Path) -> None:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "audit"}):
         figure = Figure(figsize=(7.5, 0.45 * len(rows) + 1.1), layout="constrained")
         axes = figure.subplots()
-        names = [row.control.replace("_", " ") for row in rows]
         shares = [row.top1 for row in rows]
         reach = [
             [max(0.0, row.top1 - row.low) for row in rows],
             [max(0.0, row.high - row.top1) for row in rows],
         ]
         colours = [_COLOURS.get(row.verdict, _UNDECIDED) for row in rows]
-        axes.barh(names, shares, xerr=reach, color=colours, height=0.6, capsize=3)
+        axes.barh([*map(_name, rows)], shares, xerr=reach, color=colours, height=0.6, capsize=3)
         for place, row in enumerate(rows):
             axes.text(row.high + 0.015, place, f"{row.top1:.2f} {row.verdict}", va="center")
         chance = rows[-1].chance
@@ -102,10 +107,5 @@ def draw(result: Audit, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def _line(row: AuditRow) -> str:
-    share = "" if row.share_of_skill is None else f"{100 * row.share_of_skill:.0f} %"
-    interval = f" ({row.low:.3f} to {row.high:.3f})" if row.high > row.low else ""
-    return (
-        f"| {row.control.replace('_', ' ')}: {row.inputs} | {row.top1:.3f}{interval} | "
-        f"{row.recording_top1:.3f} | {share} | {row.verdict} |"
-    )
+def _name(row: AuditRow) -> str:
+    return row.control.replace("_", " ")

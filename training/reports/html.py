@@ -1,7 +1,6 @@
-"""training/: the report as one page that needs nothing else: no script, no font, no network.
+"""training/: a report as one page that needs no other file: no script, no font, no network.
 
-Knows the findings and how to say them; loads nothing and computes nothing. Every text that
-comes from data is escaped.
+Computes nothing. Every text that comes from data is escaped.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fbfbf9; --ink: #1d2126; --muted: #6b737c;
@@ -40,14 +39,14 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a sentence on what is shown, and the thing itself as HTML."""
+    """A heading, a sentence on the contents, and the contents as HTML."""
 
     title: str
     text: str
     body: str
 
 
-def page(title: str, lead: str, sections: Iterable[Section]) -> str:
+def html_page(title: str, lead: str, sections: Iterable[Section]) -> str:
     """Return the whole page."""
     parts = [
         f"<section><h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>"
@@ -64,60 +63,80 @@ def page(title: str, lead: str, sections: Iterable[Section]) -> str:
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table; numbers stand right, None stays empty."""
-    lines = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+def html_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """Return a table of rows; numbers stand right, None stays empty.
+
+    Parameters
+    ----------
+    rows: mappings; entries other than those of `columns` are left out.
+    columns: heading by key, in order; a key "a.b" takes entry b of the mapping in entry a, and a
+        key "a|b" the interval from a to b. A column that no row has is left out.
+    """
+    listed = list(rows)
+    cells = {key: [_entry(row, key) for row in listed] for key in columns}
+    shown = [key for key, values in cells.items() if any(value is not None for value in values)]
+    names = "".join(f"<th>{escape(columns[key])}</th>" for key in shown)
+    lines = zip(*(cells[key] for key in shown), strict=True)
+    body = "".join("<tr>" + "".join(map(_cell, line)) + "</tr>" for line in lines)
     return (
         f'<div class="wide"><table><thead><tr>{names}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def figure(svg: str, caption: str, *, wide: bool = False) -> str:
+def html_figure(svg: str, caption: str, *, wide: bool = False) -> str:
     """Return a plot with its caption; a wide one scrolls sideways on a small screen."""
     holder = f'<div class="wide">{svg}</div>' if wide else svg
     return f"<figure>{holder}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def span(interval: Sequence[float] | None) -> str:
-    """Say an interval, unbroken."""
-    if interval is None:
-        return ""
+def interval_text(interval: Sequence[float]) -> str:
+    """Return an interval in words, without a line break."""
     return "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}".join(map(_number, interval))
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """Return a table of a report's rows, of those columns that any row has.
+def nested_rows(nested: Mapping[str, Any], *names: str) -> Iterator[dict[str, Any]]:
+    """Yield the innermost mappings of nested ones, with the keys that lead to each.
 
-    Parameters
-    ----------
-    rows: mappings; what they hold beyond `columns` is left out.
-    columns: heading by key, in order; a key "a|b" shows the interval from a to b.
+    {"a": {"b": row}} with the names "x" and "y" gives {"x": "a", "y": "b", **row}.
     """
-    there = {
-        key: heading
-        for key, heading in columns.items()
-        if any(row.get(key.split("|")[0]) is not None for row in rows)
-    }
-    return table(list(there.values()), [[_value(row, key) for key in there] for row in rows])
+    for key, value in nested.items():
+        inner = nested_rows(value, *names[1:]) if len(names) > 1 else [value]
+        for row in inner:
+            yield {names[0]: key, **row}
 
 
-def _value(row: Mapping[str, Any], key: str) -> object:
-    names = key.split("|")
-    found = [row.get(name) for name in names]
-    if len(names) == 1:
-        return found[0]
-    low, high = found
-    return "" if low is None or high is None else span((float(low), float(high)))
+def score_rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield name, value and interval of each score of a mapping with `scores` and `intervals`."""
+    for name, value in report["scores"].items():
+        yield {"score": name, "value": value, "interval": report["intervals"].get(name)}
+
+
+def descriptor_section(title: str, text: str, report: Mapping[str, Any]) -> Section:
+    """Return the AUROC of the odour descriptors, the best first."""
+    rows = [{"name": "all, mean", "auroc": report["macro_auroc"], "interval": report["interval"]}]
+    ranked = sorted(report["auroc"].items(), key=lambda pair: -pair[1])
+    rows += [{"name": name, "auroc": value} for name, value in ranked]
+    columns = {"name": "descriptor", "auroc": "AUROC", "interval": "95 %"}
+    return Section(title, text, html_table(rows, columns))
+
+
+def _entry(row: Mapping[str, Any], key: str) -> Any:
+    if "|" in key:
+        ends = [row.get(name) for name in key.split("|")]
+        return None if None in ends else ends
+    found: Any = row
+    for name in key.split("."):
+        found = (found or {}).get(name)
+    return found
 
 
 def _number(value: float) -> str:
-    """Say a share with three digits, and seconds with one."""
+    """Return a share with three digits, and seconds with one."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 - digits shown
 
 
-def _cell(value: object) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return "<td></td>"
     if isinstance(value, float):
@@ -125,5 +144,6 @@ def _cell(value: object) -> str:
     if isinstance(value, int):
         return f'<td class="number">{value:,}</td>'
     if isinstance(value, list | tuple):
-        value = ", ".join(map(str, value))
+        interval = len(value) == 2 and all(isinstance(end, float) for end in value)  # noqa: PLR2004
+        value = interval_text(value) if interval else ", ".join(map(str, value))
     return f"<td>{escape(str(value))}</td>"

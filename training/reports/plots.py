@@ -1,7 +1,7 @@
-"""training/: the report's plots, as SVG to be set into a page.
+"""training/: the plots of a report, as SVG to be embedded in a page.
 
-matplotlib draws; its colours are names of the page's own, so that the same plot is right in light
-and in dark. matplotlib is imported inside the functions: it takes a second.
+The colours are variables of the page, so that the same plot suits a light and a dark page.
+matplotlib is imported inside the functions: it takes a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from training.evaluation.findings import AccuracyOverTime, Reliability, ShareWithInterval
 
 INK, MUTED, FIRST, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505"
-"""Stand-ins that matplotlib can draw with, and the page's colours that they become."""
+"""Colours for matplotlib to draw with, which are then replaced by the page's variables."""
 VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -31,9 +31,9 @@ VARIABLES = {
     THIRD: "var(--third)",
 }
 _FEW = 8
-"""Points that are shown one by one."""
+"""Up to so many points each have a marker."""
 _HEAT = (31, 111, 178)
-"""Of a confusion, in 0..255; its strength is the opacity, so the page shows through."""
+"""Colour of a confusion, in 0..255; a share is its opacity, so that the page shows through."""
 
 
 def course_plot(course: AccuracyOverTime) -> str:
@@ -49,7 +49,7 @@ def course_plot(course: AccuracyOverTime) -> str:
 
 
 def reliability_plot(curves: dict[str, Reliability]) -> str:
-    """Stated probability against hit rate; the diagonal is honest."""
+    """Stated probability against hit rate; on the diagonal they agree."""
     figure, axes = _figure(4.4, 4.0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     for (name, curve), colour in zip(curves.items(), (FIRST, SECOND, THIRD), strict=False):
@@ -100,11 +100,11 @@ def shares_plot(shares: Sequence[ShareWithInterval]) -> str:
 
 
 def confusion_plot(table: NDArray[np.float64], labels: Sequence[str], breaks: list[int]) -> str:
-    """Truth down, answer across; lines where a category ends.
+    """Truth down, prediction across; lines where a category ends.
 
     Parameters
     ----------
-    table: float[truth, answer], rows summing to 1, in the order of `labels`.
+    table: float[truth, prediction], rows summing to 1, in the order of `labels`.
     labels: names of both axes.
     breaks: indices before which a category begins.
     """
@@ -112,7 +112,7 @@ def confusion_plot(table: NDArray[np.float64], labels: Sequence[str], breaks: li
     figure, axes = _figure(size, size)
     pixels = np.zeros((*table.shape, 4))
     pixels[..., :3] = np.array(_HEAT) / 255
-    pixels[..., 3] = np.sqrt(table)  # a root, so that a few per cent are seen
+    pixels[..., 3] = np.sqrt(table)  # a root, so that a few per cent are visible
     axes.imshow(pixels, interpolation="nearest", aspect="equal")
     names = [label.replace("_", " ") for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=90, fontsize=7)
@@ -121,7 +121,7 @@ def confusion_plot(table: NDArray[np.float64], labels: Sequence[str], breaks: li
     for place in breaks:
         axes.axhline(place - 0.5, color=MUTED, linewidth=0.5)
         axes.axvline(place - 0.5, color=MUTED, linewidth=0.5)
-    axes.set(xlabel="answer", ylabel="truth")
+    axes.set(xlabel="predicted", ylabel="truth")
     return _svg(figure)
 
 
@@ -159,7 +159,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """Return the figure as an element that takes the page's width and colours."""
+    """Return the figure as an element with the page's width and colours."""
     import matplotlib as mpl  # noqa: PLC0415
 
     stream = io.StringIO()

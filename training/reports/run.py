@@ -1,7 +1,7 @@
-"""training/: everything that a run folder holds, put together as one JSON and one page.
+"""training/: all reports of a run folder, put together as one JSON and one page.
 
-May import the rest of training/ but no torch: a report is made from the reports and the
-held-out answers that `crossval` and its companions left, in seconds.
+May import the rest of training/ but no torch: a report is made in seconds from the reports and
+the held-out outputs of `crossval` and of the other commands.
 """
 
 from __future__ import annotations
@@ -15,10 +15,20 @@ import numpy as np
 from hardware.errors import ScentdError
 from training.evaluation import findings
 from training.evaluation.held_out import HELD_OUT, read_held_out
+from training.evaluation.storage import write_json
 from training.reports import plots
-from training.reports.html import Section, figure, page, rows_table, span, table
+from training.reports.html import (
+    Section,
+    descriptor_section,
+    html_figure,
+    html_page,
+    html_table,
+    interval_text,
+    score_rows,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from models.decision_spec import DecisionSpec
@@ -26,10 +36,10 @@ if TYPE_CHECKING:
 
 CROSSVAL = "crossval.json"
 COMPANIONS = ("few_shot", "compare", "cross_modal", "audit")
-"""Reports of other commands that are shown where the run folder holds them."""
-REPORT, PAGE = "report.json", "report.html"
+"""Reports of other commands that are included if the run folder has them."""
+RUN_REPORT, RUN_PAGE = "report.json", "report.html"
 
-COMPARED = {
+_COMPARED = {
     "name": "model",
     "kind": "what it is",
     "inputs": "inputs",
@@ -43,7 +53,7 @@ COMPARED = {
     "parameters": "parameters",
     "seconds": "s a fold",
 }
-AUDITED = {
+_AUDITED = {
     "control": "control",
     "top1": "window Top-1",
     "low|high": "95 %",
@@ -52,18 +62,35 @@ AUDITED = {
     "verdict": "verdict",
     "sentence": "in words",
 }
+_TABLES = (
+    ("compare", "Other kinds of model", "The same folds, the same scores.", _COMPARED),
+    (
+        "cross_modal",
+        "With a second modality in training",
+        "Each switch with and without, on the same folds, seeds and steps.",
+        _COMPARED,
+    ),
+    (
+        "audit",
+        "How much is session and not smell",
+        "Controls that hold no smell, or not the odour. Their scores come from the session.",
+        _AUDITED,
+    ),
+)
+"""Companion, title, text and columns of the tables of rows."""
+_SCORES = {"score": "score", "value": "value", "interval": "95 %"}
 
 
 class ReportError(ScentdError):
     """There is nothing to report on."""
 
 
-def write_report(run: Path, output: Path) -> tuple[Path, Path]:
+def write_run_report(run: Path, output: Path) -> tuple[Path, Path]:
     """Write the JSON and the page of a run folder; return their paths.
 
     Parameters
     ----------
-    run: holds `crossval.json` and the held-out answers, and perhaps the companions' reports.
+    run: holds `crossval.json` and the held-out outputs, and perhaps the companions' reports.
     output: folder to write to, made where missing.
 
     Raises
@@ -79,26 +106,21 @@ def write_report(run: Path, output: Path) -> tuple[Path, Path]:
         )
     held_out = read_held_out(run / HELD_OUT)
     others = {name: _read(run / f"{name}.json") for name in COMPANIONS}
-    specs = findings.fold_specs(crossval["decision"].get("constants", {}))
     if crossval["task"] == "substance":
+        specs = findings.read_fold_constants(crossval["decision"].get("constants", {}))
         found, sections = _substances(crossval, held_out, specs)
     else:
         found, sections = _mixtures(crossval, held_out)
-    content = {
-        "crossval": crossval,
-        **{name: report for name, report in others.items() if report},
-        "findings": found,
-    }
-    output.mkdir(parents=True, exist_ok=True)
-    paths = output / REPORT, output / PAGE
-    paths[0].write_text(json.dumps(content, indent=2) + "\n")
+    companions = {name: report for name, report in others.items() if report}
+    content = {"crossval": crossval, **companions, "findings": found}
+    path = write_json(output / RUN_REPORT, content)
     lead = (
         f"{crossval['protocol']}. Figures of the {crossval['precision']} networks; brackets are "
         "95 % bootstrap intervals over recordings."
     )
-    whole = [_headline(crossval), *sections, *_companions(others), _folds(crossval)]
-    paths[1].write_text(page(crossval["model"], lead, whole))
-    return paths
+    sections = [_scores(crossval), *sections, *_companions(companions), _folds(crossval)]
+    (output / RUN_PAGE).write_text(html_page(crossval["model"], lead, sections))
+    return path, output / RUN_PAGE
 
 
 def _substances(
@@ -106,117 +128,124 @@ def _substances(
 ) -> tuple[dict[str, Any], list[Section]]:
     labels = crossval["labels"]
     confusion = findings.confusion(held_out)
-    groups = findings.categories(labels)
-    order = [labels.index(label) for members in groups.values() for label in members]
-    breaks = np.cumsum([len(members) for members in groups.values()])[:-1].tolist()
     shares = findings.by_category(held_out, labels)
     confused = findings.most_confused(confusion, labels)
     curves = {"windows": findings.window_reliability(held_out, specs)}
-    belief = findings.belief_reliability(held_out, specs)
-    if belief is not None:
+    if (belief := findings.belief_reliability(held_out, specs)) is not None:
         curves["belief after 120 s"] = belief
     course = findings.over_time(held_out, specs)
-    sections = [_decision(crossval, course)]
-    sections += [
+    errors = "; ".join(
+        f"{name}: expected calibration error {curve.error:.3f} ({interval_text(curve.interval)})"
+        for name, curve in curves.items()
+    )
+    sections = [
+        _decision(crossval, course),
         Section(
             "By category",
             "Share of windows named right, the choice being among all substances. In brackets: "
             "how many substances.",
-            figure(plots.shares_plot(shares), "Whiskers: 95 % over recordings."),
+            html_figure(plots.shares_plot(shares), "Whiskers: 95 % over recordings."),
         ),
-        Section(
-            "Can the probability be believed?",
+        _reliability_section(
+            "Stated and observed probability",
             "Each dot is a bin of stated probabilities; on the dashed line a stated 70 % is right "
-            "seven times in ten. "
-            + "; ".join(
-                f"{name}: expected calibration error {curve.error:.3f} ({span(curve.interval)})"
-                for name, curve in curves.items()
-            )
-            + ".",
-            figure(plots.reliability_plot(curves), "A dot's size is the number of answers."),
+            f"seven times in ten. {errors}.",
+            curves,
         ),
-        Section(
-            "What is taken for what",
-            "Windows of each substance (down) by the answer (across), sorted by category.",
-            figure(
-                plots.confusion_plot(
-                    confusion[np.ix_(order, order)], [labels[k] for k in order], breaks
-                ),
-                "Opacity is the square root of the share, so that a few per cent can be seen.",
-                wide=True,
-            )
-            + table(["truth", "taken for", "share of its windows"], confused),
-        ),
+        _confusion_section(confusion, labels, confused),
     ]
-    if described := crossval.get("descriptors"):
-        rows = [("all, mean", described["macro_auroc"], span(described["interval"]))]
-        rows += [(name, value, "") for name, value in sorted(described["auroc"].items())]
+    if descriptors := crossval.get("descriptors"):
         sections.append(
-            Section(
-                "What it smells like",
+            descriptor_section(
+                "Predicted odour descriptors",
                 "Area under the ROC curve of every odour descriptor, over held-out recordings of "
                 "substances that were trained on; chance is 0.5, the interval is over substances.",
-                table(["descriptor", "AUROC", "95 %"], rows),
+                descriptors,
             )
         )
+    over_time = None
+    if course is not None:
+        over_time = {name: _rounded(getattr(course, name)) for name in course.__slots__}
     found = {
         "by_category": [asdict(share) for share in shares],
         "most_confused": confused,
         "calibration": {name: _curve(curve) for name, curve in curves.items()},
-        "over_time": None
-        if course is None
-        else {name: _list(getattr(course, name)) for name in course.__slots__},
-        "confusion": [_list(row) for row in confusion],
+        "over_time": over_time,
+        "confusion": [_rounded(row) for row in confusion],
     }
     return found, sections
 
 
 def _mixtures(crossval: dict[str, Any], held_out: HeldOut) -> tuple[dict[str, Any], list[Section]]:
     curve = findings.presence_reliability(held_out)
-    sections = [
-        _decision(crossval, None),
-        Section(
-            "Can the presence be believed?",
-            "On the dashed line a component that is said to be present with 70 % is there seven "
-            f"times in ten. Expected calibration error {curve.error:.3f} ({span(curve.interval)}).",
-            figure(
-                plots.reliability_plot({"presence": curve}),
-                "A dot's size is the number of answers.",
-            ),
-        ),
-    ]
-    return {"calibration": {"presence": _curve(curve)}}, sections
+    reliability = _reliability_section(
+        "Stated and observed presence",
+        "On the dashed line a component with a stated presence of 70 % is there seven times in "
+        f"ten. Expected calibration error {curve.error:.3f} ({interval_text(curve.interval)}).",
+        {"presence": curve},
+    )
+    return {"calibration": {"presence": _curve(curve)}}, [_decision(crossval, None), reliability]
 
 
-def _headline(crossval: dict[str, Any]) -> Section:
-    """Scores with their intervals, each beside what needs no nose."""
-    mean, pooled, spread = crossval["mean"], crossval["pooled"], crossval["intervals"]
+def _reliability_section(title: str, text: str, curves: dict[str, findings.Reliability]) -> Section:
+    plot = plots.reliability_plot(curves)
+    return Section(title, text, html_figure(plot, "A dot's size is the number of predictions."))
+
+
+def _confusion_section(
+    confusion: Any, labels: list[str], confused: list[tuple[str, str, float]]
+) -> Section:
+    groups = findings.categories(labels)
+    order = [labels.index(label) for members in groups.values() for label in members]
+    breaks = np.cumsum([len(members) for members in groups.values()])[:-1].tolist()
+    sorted_labels = [labels[k] for k in order]
+    plot = html_figure(
+        plots.confusion_plot(confusion[np.ix_(order, order)], sorted_labels, breaks),
+        "Opacity is the square root of the share, so that a few per cent can be seen.",
+        wide=True,
+    )
+    rows = (dict(zip(("truth", "named", "share"), row, strict=True)) for row in confused)
+    columns = {"truth": "truth", "named": "taken for", "share": "share of its windows"}
+    return Section(
+        "Confusions",
+        "Windows of each substance (down) by the predicted one (across), sorted by category.",
+        plot + html_table(rows, columns),
+    )
+
+
+def _scores(crossval: dict[str, Any]) -> Section:
+    """Scores with their intervals and with those of chance or of a constant prediction."""
+    mean = crossval["mean"]
     floors = _floors(crossval)
-    rows = [
-        (name, mean[name], pooled[name], span(spread[name]), floors.get(name))
-        for name in spread
+    rows = (
+        {
+            "score": name,
+            "mean": mean[name],
+            "pooled": crossval["pooled"][name],
+            "interval": interval,
+            "floor": floors.get(name),
+        }
+        for name, interval in crossval["intervals"].items()
         if name in mean and not name.startswith("constant_")
-    ]
+    )
+    columns = {"score": "score", "mean": "mean", "pooled": "pooled", "interval": "95 %"}
     return Section(
         "Figures",
-        "The mean is over folds; pooled is over the windows of all folds together, which is what "
-        "the interval is of; the floor is chance, or the best prediction that is always the same. "
-        "robust_* is the same recordings as in another session: per channel another gain (sigma "
-        "0.3 in log) and offset, and one channel lost; board_* has other sensitivities as well.",
-        table(["score", "mean", "pooled", "95 %", "floor"], rows),
+        "The mean is over folds; pooled is over the windows of all folds together, as is the "
+        "interval; the floor is chance, or the best constant prediction. robust_* is the same "
+        "recordings as in another session: per channel another gain (sigma 0.3 in log) and "
+        "offset, and one channel lost; board_* has other sensitivities as well.",
+        html_table(rows, columns | {"floor": "floor"}),
     )
 
 
 def _floors(crossval: dict[str, Any]) -> dict[str, float]:
     if crossval["task"] == "substance":
-        count = len(crossval["labels"])
-        chance = 1 / count
-        hits = {"top1": chance, "top5": min(1.0, 5 * chance), "recording_top1": chance}
-        return hits | {
-            f"{session}_{name}": hits[name]
-            for session in ("robust", "board")
-            for name in ("top1", "recording_top1")
-        }
+        chance = 1 / len(crossval["labels"])
+        floors = {"top5": min(1.0, 5 * chance)}
+        for prefix in ("", "robust_", "board_"):
+            floors |= {f"{prefix}top1": chance, f"{prefix}recording_top1": chance}
+        return floors
     return {
         name.removeprefix("constant_"): value
         for name, value in crossval["pooled"].items()
@@ -230,81 +259,61 @@ def _decision(crossval: dict[str, Any], course: findings.AccuracyOverTime | None
         return Section(
             "The decision layer", "One fold alone has nothing to fit the constants on.", ""
         )
-    rows = [
-        (name, value, span(layer["intervals"].get(name))) for name, value in layer["scores"].items()
-    ]
-    plot = "" if course is None else figure(plots.course_plot(course), "Held-out recordings.")
-    return Section(
-        "Live: what is announced, and when" if course else "Presence at the fitted thresholds",
-        "Every fold with constants that were fitted on the other folds' held-out answers."
-        + (
+    title, plot = "Presence at the fitted thresholds", ""
+    text = "Every fold with constants that were fitted on the other folds' held-out predictions."
+    if course:
+        title = "Live: what is announced, and when"
+        text += (
             " accuracy: the likeliest label is right, announced or not; precision: of the "
             "announced; gap: mean belief minus accuracy."
-            if course
-            else ""
-        ),
-        plot + table(["score", "value", "95 %"], rows),
-    )
+        )
+        plot = html_figure(plots.course_plot(course), "Held-out recordings.")
+    return Section(title, text, plot + html_table(score_rows(layer), _SCORES))
 
 
-def _companions(others: dict[str, dict[str, Any] | None]) -> list[Section]:
+def _companions(others: Mapping[str, dict[str, Any]]) -> list[Section]:
     sections = []
-    if few := others["few_shot"]:
-        rows = [
-            (method, name, value, span(row["intervals"][name]))
-            for method, row in few["methods"].items()
-            for name, value in row["scores"].items()
-        ]
+    if few := others.get("few_shot"):
+        rows = (
+            {"method": method, **row}
+            for method, report in few["methods"].items()
+            for row in score_rows(report)
+        )
         sections.append(
             Section(
                 "New smells from one recording each",
                 f"{few['protocol']}. Chance is {1 / len(few['substances']):.3f}. Kept out: "
                 f"{', '.join(few['substances'])}.",
-                table(["nearest class mean by", "score", "value", "95 %"], rows),
+                html_table(rows, {"method": "nearest class mean by", **_SCORES}),
             )
         )
-    for name, title, text, columns in (
-        ("compare", "Beside other kinds of model", "The same folds, the same scores.", COMPARED),
-        (
-            "cross_modal",
-            "With a second modality in training",
-            "Each switch with and without, on the same folds, seeds and steps.",
-            COMPARED,
-        ),
-        (
-            "audit",
-            "How much is session and not smell",
-            "Controls that smell nothing, or not the odour. What they score is fingerprint.",
-            AUDITED,
-        ),
-    ):
-        if (report := others[name]) and report.get("rows"):
-            sections.append(Section(title, text, rows_table(report["rows"], columns)))
+    for name, title, text, columns in _TABLES:
+        if rows_ := others.get(name, {}).get("rows"):
+            sections.append(Section(title, text, html_table(rows_, columns)))
     return sections
 
 
 def _folds(crossval: dict[str, Any]) -> Section:
-    rows = crossval["folds"]
-    names = [name for name, value in rows[0].items() if isinstance(value, int | float)]
+    names = [name for name, value in crossval["folds"][0].items() if isinstance(value, int | float)]
     return Section(
         "Every fold",
         f"Seed {crossval['seed']}; data {crossval['data_sha256'][:16]}.",
-        table(names, [[row.get(name) for name in names] for row in rows]),
+        html_table(crossval["folds"], {name: name for name in names}),
     )
 
 
 def _curve(curve: findings.Reliability) -> dict[str, Any]:
     return {
-        "stated": _list(curve.stated),
-        "hit": _list(curve.hit),
+        "stated": _rounded(curve.stated),
+        "hit": _rounded(curve.hit),
         "count": curve.count.tolist(),
         "expected_calibration_error": round(curve.error, 4),
         "interval": list(curve.interval),
     }
 
 
-def _list(values: Any) -> list[float]:
-    return [round(float(value), 4) for value in np.asarray(values)]
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from training.evaluation.scoring import cut_windows
+from training.data.protocol_windows import cut_windows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.preprocess import batch_features
-from training.evaluation.scoring import cut_windows
+from training.data.protocol_windows import cut_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,7 +25,7 @@ from hardware.simulator.tables import MIXTURE_BOARD, PLAYABLE_FILE, SUBSTANCE_BO
 from models.nose import Nose
 from models.softmax import log_softmax
 from training.data.dataset import Dataset, Sample
-from training.evaluation.evaluate import ask
+from training.evaluation.network_outputs import run_network
 from training.simulator.fingerprint_tables import write_table
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def steady_confusion(bundle: Bundle, seeds: int, progress: Progress = iter) -> d
     confusion: dict[str, list[str]] = {}
     for label in progress(labels):
         samples = tuple(_play_steady(bundle, board, label, seed) for seed in range(seeds))
-        answers = ask(bundle, Dataset("substance", labels, samples))
+        answers = run_network(bundle, Dataset("substance", labels, samples))
         if answers.logits is None:
             raise UsageError(f"{bundle.manifest.name} gives no logits; check it by live episodes.")
         log_p = log_softmax(answers.logits, bundle.manifest.decision.temperature)

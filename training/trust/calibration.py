@@ -1,9 +1,9 @@
-"""training/: how much of what a skewed rig loses its calibration gives back.
+"""training/: how much of what a different rig loses its calibration restores.
 
-numpy only. Every fold's network hears the recordings that it was not trained on as another board
-would have sent them (`hardware.simulator.other_rig.FIXED_RIG`), before and after the correction
+numpy only. Every fold's network is scored on the recordings that it was not trained on as another
+board would send them (`hardware.simulator.other_rig.FIXED_RIG`), before and after the correction
 that `calibration.transfer` fits on some of them; the training rig is known from the network's
-own training recordings alone. What is judged are the recordings that were no references.
+own training recordings alone. Only recordings that were no references are scored.
 """
 
 from __future__ import annotations
@@ -15,66 +15,66 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.correction import RigCorrection
-from calibration.rig_reference import ResponseExcerpt, RigReference
+from calibration.rig_reference import ResponseExcerpt
 from calibration.transfer import METHODS, MIN_PAIRED, fit_transfer
 from hardware.simulator.other_rig import FIXED_RIG
+from models.softmax import log_softmax
 from training.data.dataset import substance_folds
-from training.evaluation.evaluate import ask
-from training.evaluation.intervals import DRAWS as RESAMPLES
-from training.evaluation.intervals import NOTHING_KNOWN, percentiles, resampled
+from training.evaluation.intervals import (
+    DRAWS,
+    NOTHING_KNOWN,
+    Interval,
+    percentile_interval,
+    resample_counts,
+)
+from training.evaluation.network_outputs import measure_rig, run_network
+from training.evaluation.scoring import substance_tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.correction import CorrectionSpec
+    from calibration.rig_reference import RigReference
     from hardware.simulator.other_rig import OtherRig
     from models.bundle import Bundle
     from training.data.dataset import Dataset
 
 REFERENCES = (2, 4, 8)
-"""Of as many different labels; with 0 there is nothing to fit."""
+"""How many references, each of another label."""
 SHORTER_S = (150, 300)
-"""References are whole recordings, ten minutes; people hold a smell to a rig for less. So many
+"""References are whole recordings of ten minutes; people hold a smell to a rig for less. So many
 seconds from the start of the recording, with `SHORTER_REFERENCES`."""
 SHORTER_REFERENCES = 4
-DRAWS = 4
+CHOICES = 4
 """Choices of the reference labels, for each fold and number."""
 
+KINDS = ("windows", "recordings")
+"""What is counted, along the first axis of all arrays of shares: the share of a recording's
+windows that are named right, and whether the mean log-probability names the recording right."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Hits:
-    """What a network got right, recording by recording.
-
-    Attributes
-    ----------
-    windows: float64[recordings], share of the windows that it named rightly.
-    whole: float64[recordings], 1 where the mean log-probability named the recording.
-    """
-
-    windows: NDArray[np.float64]
-    whole: NDArray[np.float64]
+_Lesson = tuple[int, int | None]
+"""How many references, and their seconds; None for whole recordings."""
 
 
-def measure(
+def measure_calibration(
     bundles: Mapping[int, Bundle],
     data: Dataset,
     *,
     rig: OtherRig = FIXED_RIG,
-    draws: int = DRAWS,
+    choices: int = CHOICES,
     references: Sequence[int] = REFERENCES,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Calibrate the rig from 2, 4 and 8 references and score what comes of it.
+    """Calibrate the rig from 2, 4 and 8 references and score the corrected recordings.
 
     Parameters
     ----------
     bundles: by fold, the network that was trained without it.
     data: all recordings.
-    rig: what they are heard through.
-    draws: choices of references.
+    rig: that sends them.
+    choices: of references.
     references: how many.
     progress: wraps the list of folds.
     seed: of the choices.
@@ -87,157 +87,172 @@ def measure(
         correction closes.
     intervals: of `gap_closed` and `gap_closed_recordings`, over recordings and choices.
     shorter: by seconds of each of `SHORTER_REFERENCES`, the share of the gap closed.
-    methods: by number of references and method, whatever leaving one out says: windows right.
-    chosen: by number of references, how often which method was chosen.
+    methods: by number of references and method, even if not the chosen one: windows right.
+    chosen: by number of references, how often each method was chosen.
     """
-    folds = substance_folds(data)
-    parts = [
-        _one_fold(bundles[fold], data, folds, fold, rig, references, draws, seed)
+    fold_of = substance_folds(data)
+    folds = [
+        _score_fold(bundles[fold], data, fold_of, fold, rig, references, choices, seed)
         for fold in progress(sorted(bundles))
     ]
-    scores: dict[str, dict[str, float]] = {}
-    closed: dict[str, float] = {}
-    closed_whole: dict[str, float] = {}
-    spread: dict[str, list[float]] = {}
-    first = _joined(parts, references[0])
-    for name, before in (("unskewed", "unskewed"), ("0", "before")):
-        scores[name] = {
-            "windows": _mean(first[before].windows, first["tested"]),
-            "recordings": _mean(first[before].whole, first["tested"]),
-        }
+    first = _Joined.of(folds, (references[0], None))
+    scores = {"unskewed": first.mean(first.unskewed), "0": first.mean(first.before)}
+    closed: tuple[dict[str, float], dict[str, float]] = {}, {}
+    intervals: dict[str, list[float]] = {}
     for number in references:
-        part = _joined(parts, number)
-        after, tested = part["after"], part["tested"]
-        scores[str(number)] = {
-            "windows": _mean(after.windows, tested),
-            "recordings": _mean(after.whole, tested),
-        }
-        for kind, into in (("windows", closed), ("whole", closed_whole)):
-            share, bounds = _share(*_lost_and_gained(part, kind), seed)
-            into[str(number)] = share
-            name = "gap_closed" if kind == "windows" else "gap_closed_recordings"
-            spread[f"{name}_{number}"] = list(bounds)
+        joined = _Joined.of(folds, (number, None))
+        scores[str(number)] = joined.mean(joined.after)
+        for kind, name in enumerate(("gap_closed", "gap_closed_recordings")):
+            closed[kind][str(number)], interval = joined.gap_closed(kind, seed)
+            intervals[f"{name}_{number}"] = list(interval)
+    shorter = {s: _Joined.of(folds, (SHORTER_REFERENCES, s)).gap_closed(0, seed) for s in SHORTER_S}
     return {
         "rig": rig.name,
         "folds": sorted(bundles),
-        "draws": draws,
-        "recordings": int(sum(len(part.names) for part in parts)),
+        "draws": choices,
+        "recordings": int(first.tested.shape[1]),
         "scores": scores,
-        "gap_closed": closed,
-        "gap_closed_recordings": closed_whole,
-        "intervals": spread,
-        "shorter": {
-            str(seconds): _share(
-                *_lost_and_gained(_joined(parts, SHORTER_REFERENCES, seconds)), seed
-            )[0]
-            for seconds in SHORTER_S
-        },
-        "methods": {str(number): _methods(parts, number) for number in references},
-        "chosen": {str(number): _chosen(parts, number) for number in references},
+        "gap_closed": closed[0],
+        "gap_closed_recordings": closed[1],
+        "intervals": intervals,
+        "shorter": {str(seconds): share for seconds, (share, _) in shorter.items()},
+        "methods": {str(number): _by_method(folds, number) for number in references},
+        "chosen": {str(number): _times_chosen(folds, number) for number in references},
     }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """One choice of references: what was chosen, what it gave, and what other methods gave."""
+    """One choice of references.
 
-    is_reference: NDArray[np.bool_]
+    Attributes
+    ----------
+    tested: bool[recordings], those that were no references.
+    method: the correction that was chosen.
+    right: by method, float64[2, recordings], see `KINDS`.
+    """
+
+    tested: NDArray[np.bool_]
     method: str
-    hits: dict[str, Hits]
+    right: dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """One fold; its trials by number of references and, where shorter, their seconds."""
+class _FoldScores:
+    """One fold: float64[2, recordings] on the training rig and as the rig sends them; trials."""
 
-    names: tuple[str, ...]
-    unskewed: Hits
-    before: Hits
-    trials: dict[tuple[int, int | None], list[_Trial]]
-
-
-def rig_reference(data: Dataset) -> RigReference:
-    """Measure the rig of a data set's recordings: what a bundle takes with it (`to_arrays`)."""
-    truth = data.targets.argmax(axis=1)
-    return RigReference.measure(
-        {
-            label: [data.samples[row].values for row in np.flatnonzero(truth == number)]
-            for number, label in enumerate(data.labels)
-        },
-        data.samples[0].rate_hz,
-    )
+    unskewed: NDArray[np.float64]
+    before: NDArray[np.float64]
+    trials: dict[_Lesson, list[_Trial]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bench:
-    """One fold's network with the recordings that it has not seen, as the rig sends them."""
+class _Joined:
+    """All folds' recordings: float64[2, choices, recordings], and bool[choices, recordings]."""
 
-    bundle: Bundle
-    reference: RigReference
-    skewed: Dataset
-    truth: NDArray[np.int64]
+    unskewed: NDArray[np.float64]
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    tested: NDArray[np.bool_]
 
-    def trial(self, rows: NDArray[np.int64], seconds: int | None, *, every: bool) -> _Trial:
-        """Calibrate from some recordings, whole or their first `seconds`, and score the rest.
+    @classmethod
+    def of(cls, folds: Sequence[_FoldScores], lesson: _Lesson) -> _Joined:
+        def stack(array: Callable[[_FoldScores, _Trial], NDArray[Any]]) -> NDArray[Any]:
+            parts = [[array(fold, trial) for trial in fold.trials[lesson]] for fold in folds]
+            return np.concatenate([np.stack(part, axis=-2) for part in parts], axis=-1)
 
-        `every` scores every method, not just the chosen one.
+        return cls(
+            stack(lambda fold, _trial: fold.unskewed),
+            stack(lambda fold, _trial: fold.before),
+            stack(lambda fold, trial: trial.right.get(trial.method, fold.before)),
+            stack(lambda _fold, trial: trial.tested),
+        )
+
+    def mean(self, right: NDArray[np.float64]) -> dict[str, float]:
+        """Return the mean of each kind over the tested recordings."""
+        means = (float(part[self.tested].mean()) for part in right)
+        return {kind: round(mean, 4) for kind, mean in zip(KINDS, means, strict=True)}
+
+    def gap_closed(self, kind: int, seed: int) -> tuple[float, Interval]:
+        """Return the share of the rig's loss that the correction restores, and its interval.
+
+        Recordings and choices of references are resampled, each as a whole. Where nothing was
+        lost, nothing is closed.
         """
-        exposures = [self._exposure(row, seconds) for row in rows]
-        fitted = fit_transfer(exposures, self.reference)
-        hits = {
-            method: _hits(self.bundle, _corrected(self.skewed, spec), self.truth)
-            for method, spec in fitted.specs.items()
-            if method != "none" and (every or method == fitted.method)
-        }
-        is_reference = np.isin(np.arange(len(self.truth)), rows)
-        return _Trial(is_reference, fitted.method, hits)
+        gained = (self.after[kind] - self.before[kind]) * self.tested
+        lost = (self.unskewed[kind] - self.before[kind]) * self.tested
+        if not lost.sum():
+            return 0.0, NOTHING_KNOWN
+        choices, recordings = gained.shape
+        by_choice = resample_counts(choices, seed=seed).astype(np.float64)
+        by_recording = resample_counts(recordings, seed=seed + 1).astype(np.float64)
+        sums = [
+            np.einsum("bd,dr,br->b", by_choice, part, by_recording, optimize=True)
+            for part in (gained, lost)
+        ]
+        # A resample in which nothing was lost has no share.
+        shares = np.full(DRAWS, np.nan)
+        np.divide(sums[0], sums[1], out=shares, where=sums[1] != 0)
+        return round(float(gained.sum() / lost.sum()), 4), percentile_interval(shares)
 
-    def _exposure(self, row: int, seconds: int | None) -> ResponseExcerpt:
-        sample, label = self.skewed.samples[row], self.skewed.labels[self.truth[row]]
-        rows = None if seconds is None else round(seconds * sample.rate_hz)
-        return ResponseExcerpt.from_readings(label, sample.values[:rows], sample.rate_hz)
 
-
-def _one_fold(
+def _score_fold(
     bundle: Bundle,
     data: Dataset,
-    folds: NDArray[np.int64],
+    fold_of: NDArray[np.int64],
     fold: int,
     rig: OtherRig,
     references: Sequence[int],
-    draws: int,
+    choices: int,
     seed: int,
-) -> _Part:
-    held_out = data.subset(folds == fold)
-    skewed = _changed(held_out, rig.transform)
-    truth = held_out.targets.argmax(axis=1)
-    bench = _Bench(bundle, rig_reference(data.subset(folds != fold)), skewed, truth)
-    lessons: list[tuple[int, int | None]] = [(number, None) for number in references]
+) -> _FoldScores:
+    held_out = data.subset(fold_of == fold)
+    reference = measure_rig(data.subset(fold_of != fold))
+    sent = _change_readings(held_out, rig.transform)
+    lessons: list[_Lesson] = [(number, None) for number in references]
     lessons += [(SHORTER_REFERENCES, seconds) for seconds in SHORTER_S]
-    trials: dict[tuple[int, int | None], list[_Trial]] = {}
+    trials: dict[_Lesson, list[_Trial]] = {}
     for number, seconds in lessons:
         # The same choices of labels, however long the exposures.
         rng = np.random.default_rng([seed, fold, number])
+        rows = [rng.choice(len(sent.samples), number, replace=False) for _ in range(choices)]
         trials[number, seconds] = [
-            bench.trial(
-                rng.choice(len(truth), number, replace=False), seconds, every=seconds is None
-            )
-            for _ in range(draws)
+            _try(bundle, sent, reference, chosen, seconds) for chosen in rows
         ]
-    return _Part(
-        tuple(sample.name for sample in held_out.samples),
-        _hits(bundle, held_out, truth),
-        _hits(bundle, skewed, truth),
-        trials,
-    )
+    return _FoldScores(_share_right(bundle, held_out), _share_right(bundle, sent), trials)
 
 
-def _corrected(data: Dataset, spec: CorrectionSpec) -> Dataset:
-    correction = RigCorrection("", spec)
-    return _changed(data, lambda values, rate_hz: correction.apply(values, 1.0 / rate_hz))
+def _try(
+    bundle: Bundle,
+    sent: Dataset,
+    reference: RigReference,
+    rows: NDArray[np.int64],
+    seconds: int | None,
+) -> _Trial:
+    """Calibrate from some recordings, whole or their first `seconds`, and score the rest.
+
+    Of whole recordings every method is scored, else only the chosen one.
+    """
+    exposures = []
+    for row in rows:
+        sample, label = sent.samples[row], sent.labels[int(sent.samples[row].target.argmax())]
+        end = None if seconds is None else round(seconds * sample.rate_hz)
+        exposures.append(ResponseExcerpt.from_readings(label, sample.values[:end], sample.rate_hz))
+    fitted = fit_transfer(exposures, reference)
+    right = {}
+    for method, spec in fitted.specs.items():
+        if method != "none" and (seconds is None or method == fitted.method):
+            correction = RigCorrection("", spec)
+            right[method] = _share_right(bundle, _correct(sent, correction))
+    tested = ~np.isin(np.arange(len(sent.samples)), rows)
+    return _Trial(tested, fitted.method, right)
 
 
-def _changed(
+def _correct(data: Dataset, correction: RigCorrection) -> Dataset:
+    return _change_readings(data, lambda values, hz: correction.apply(values, 1.0 / hz))
+
+
+def _change_readings(
     data: Dataset, change: Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 ) -> Dataset:
     samples = tuple(
@@ -247,112 +262,25 @@ def _changed(
     return dataclasses.replace(data, samples=samples)
 
 
-def _hits(bundle: Bundle, data: Dataset, truth: NDArray[np.int64]) -> Hits:
-    answers = ask(bundle, data)
-    if answers.logits is None:
+def _share_right(bundle: Bundle, data: Dataset) -> NDArray[np.float64]:
+    """Return float64[2, recordings], see `KINDS`."""
+    outputs = run_network(bundle, data)
+    if outputs.logits is None:
         raise ValueError("a rig is scored by a model of substances")
-    log_p = answers.logits - np.logaddexp.reduce(answers.logits, axis=1, keepdims=True)
-    right = log_p.argmax(axis=1) == truth[answers.owner]
-    windows, whole = np.empty(len(truth)), np.empty(len(truth))
-    for row in range(len(truth)):
-        own = answers.owner == row
-        windows[row] = right[own].mean()
-        whole[row] = log_p[own].mean(axis=0).argmax() == truth[row]
-    return Hits(windows, whole)
+    log_p = log_softmax(outputs.logits)
+    tally = substance_tally(log_p, outputs.owner, data.targets.argmax(axis=1))
+    windows = tally["top1"].gained / tally["top1"].possible
+    return np.stack([windows, tally["recording_top1"].gained])
 
 
-def _joined(parts: Sequence[_Part], number: int, seconds: int | None = None) -> dict[str, Any]:
-    """Put the folds side by side: Hits[draws, recordings] and which of those are judged."""
-
-    def stacked(rows: Callable[[_Part, _Trial], Hits]) -> Hits:
-        by_kind = [
-            np.concatenate(
-                [
-                    np.stack(
-                        [getattr(rows(part, trial), kind) for trial in part.trials[number, seconds]]
-                    )
-                    for part in parts
-                ],
-                axis=1,
-            )
-            for kind in ("windows", "whole")
-        ]
-        return Hits(*by_kind)
-
-    return {
-        "unskewed": stacked(lambda part, _trial: part.unskewed),
-        "before": stacked(lambda part, _trial: part.before),
-        "after": stacked(lambda part, trial: trial.hits.get(trial.method, part.before)),
-        "tested": np.concatenate(
-            [
-                np.stack([~trial.is_reference for trial in part.trials[number, seconds]])
-                for part in parts
-            ],
-            axis=1,
-        ),
-    }
-
-
-def _lost_and_gained(
-    part: dict[str, Any], kind: str = "windows"
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return what was gained and what could be, [draws, recordings], and which are judged."""
-    before = getattr(part["before"], kind)
-    gained = getattr(part["after"], kind) - before
-    return gained, getattr(part["unskewed"], kind) - before, part["tested"]
-
-
-def _mean(hits: NDArray[np.float64], tested: NDArray[np.bool_]) -> float:
-    return round(float(hits[tested].mean()), 4)
-
-
-def _share(
-    gained: NDArray[np.float64],
-    possible: NDArray[np.float64],
-    tested: NDArray[np.bool_],
-    seed: int,
-) -> tuple[float, tuple[float, float]]:
-    """Return sum(gained) / sum(possible) over [draws, recordings], and its 95 % interval.
-
-    Recordings and choices of references are resampled, each as a whole. Where nothing was lost,
-    nothing is closed.
-    """
-    gained, possible = gained * tested, possible * tested
-    if not possible.sum():
-        return 0.0, NOTHING_KNOWN
-    draws, recordings = gained.shape
-    by_choice = resampled(draws, None, seed=seed, draws=RESAMPLES).astype(np.float64)
-    by_recording = resampled(recordings, None, seed=seed + 1, draws=RESAMPLES).astype(np.float64)
-    sums = [
-        np.einsum("bd,dr,br->b", by_choice, part, by_recording, optimize=True)
-        for part in (gained, possible)
-    ]
-    # A resample in which nothing was lost has no share.
-    shares = np.full(RESAMPLES, np.nan)
-    np.divide(sums[0], sums[1], out=shares, where=sums[1] != 0)
-    return round(float(gained.sum() / possible.sum()), 4), percentiles(shares)
-
-
-def _methods(parts: Sequence[_Part], number: int) -> dict[str, float]:
+def _by_method(folds: Sequence[_FoldScores], number: int) -> dict[str, float]:
     """Return the share of windows right by method, over recordings that were no references."""
+    trials = [trial for fold in folds for trial in fold.trials[number, None]]
     methods = [m for m in METHODS[1:] if m != "standardised" or number >= MIN_PAIRED]
-    return {
-        method: round(
-            float(
-                np.concatenate(
-                    [
-                        trial.hits[method].windows[~trial.is_reference]
-                        for part in parts
-                        for trial in part.trials[number, None]
-                    ]
-                ).mean()
-            ),
-            4,
-        )
-        for method in methods
-    }
+    right = {m: np.concatenate([t.right[m][0][t.tested] for t in trials]) for m in methods}
+    return {method: round(float(shares.mean()), 4) for method, shares in right.items()}
 
 
-def _chosen(parts: Sequence[_Part], number: int) -> dict[str, int]:
-    methods = [trial.method for part in parts for trial in part.trials[number, None]]
-    return {method: methods.count(method) for method in METHODS if method in methods}
+def _times_chosen(folds: Sequence[_FoldScores], number: int) -> dict[str, int]:
+    chosen = [trial.method for fold in folds for trial in fold.trials[number, None]]
+    return {method: chosen.count(method) for method in METHODS if method in chosen}

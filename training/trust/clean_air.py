@@ -1,8 +1,8 @@
-"""training/: how often clean air is taken for an odour, and how soon an odour is met and let go.
+"""training/: false alarms in clean air, and the delays until an odour's onset and end are found.
 
-May import the simulator, the models and scipy; needs no torch. Everything goes through the real
+May import the simulator, the models and scipy; needs no torch. Readings go through the real
 `models.exposure.ExposureDetector`, and shorter stretches through the whole `models.nose.Nose`. The
-seeds lie apart from those by which the detector's settings were chosen (below 200).
+seeds are other ones than those by which the detector's settings were chosen (below 200).
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ CONFIDENCE = 0.95
 FIRST_SEED = 1000
 
 STRETCH_H = 10.0
-"""A board stays on for so long; then comes another one in another air, with its own warm-up."""
+"""Each simulated board runs for so long; the next has its own air and its own warm-up."""
 
-RESTLESS_SHARE = 1 / 3
-"""Rigs that drift hard are watched for so much of the hours of clean air."""
+WANDERING_SHARE = 1 / 3
+"""Wandering rigs run for this share of the hours of clean air."""
 
 FAST_BOARD_SHARE = 0.25
-"""A 10 Hz board is watched by the whole nose for so much of the hours of one at 1 Hz."""
+"""A 10 Hz board runs through the whole nose for this share of the hours of one at 1 Hz."""
 
-RESTLESS: dict[str, OtherRig] = {
+WANDERING_RIGS: dict[str, OtherRig] = {
     "fixed rig": FIXED_RIG,
     "drift of 5 % an hour": OtherRig("drift-5", (OtherPart(drift=0.05),) * N_GAS),
     "drift of 10 % an hour": OtherRig("drift-10", (OtherPart(drift=0.1),) * N_GAS),
@@ -57,7 +57,7 @@ RESTLESS: dict[str, OtherRig] = {
     "humidity, 30 % per 10 %RH": OtherRig("humid", (OtherPart(humidity=0.3),) * N_GAS),
 }
 """Baselines that wander more than the simulator's own, which moves by 3.5 % in its first hour and
-stays within 5 %, and by 2 to 5 % per 10 %RH; of a walk, the standard deviation after one hour."""
+stays within 5 %, and by 2 to 5 % per 10 %RH. Drift is the standard deviation after one hour."""
 
 BEFORE_S, ODOUR_S, AFTER_S = 300, 180, 420
 """An episode: clean air, an odour, clean air."""
@@ -72,12 +72,12 @@ _QUIET_RANGE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
-    """What was noted in air without an odour.
+class AlarmCount:
+    """Alarms in air without an odour.
 
     Attributes
     ----------
-    hours: watched.
+    hours: of air.
     alarms: onsets.
     alarm_s: seconds during which the air counted as an odour's.
     """
@@ -86,12 +86,12 @@ class _Watched:
     alarms: int = 0
     alarm_s: float = 0.0
 
-    def __add__(self, other: _Watched) -> _Watched:
-        return _Watched(
+    def __add__(self, other: AlarmCount) -> AlarmCount:
+        return AlarmCount(
             self.hours + other.hours, self.alarms + other.alarms, self.alarm_s + other.alarm_s
         )
 
-    def plain(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         """Return the figures for the report."""
         return {
             "hours": round(self.hours, 2),
@@ -102,45 +102,43 @@ class _Watched:
         }
 
 
-def measure(
+def measure_clean_air(
     bundles: Sequence[Bundle],
     recordings: Dataset | None = None,
     *,
-    settings: ExposureSettings | None = None,
     hours: float = 120.0,
     nose_hours: float = 24.0,
     progress: Progress = iter,
 ) -> dict[str, Any]:
-    """Count false alarms, and time what is found of odours.
+    """Count false alarms, and measure how soon odours are found.
 
     Parameters
     ----------
     bundles: the models that the whole nose runs, each on the board of its recordings.
     recordings: real ones of single substances, for their quiet stretches; None leaves them out.
-    settings: of the detector; as shipped unless said otherwise.
-    hours: of simulated clean air before the detector, two minutes of computing for 120; drifting
+    hours: of simulated clean air for the detector, two minutes of computing for 120; wandering
         rigs get a third of it each.
-    nose_hours: of simulated clean air before the whole nose, at 1 Hz; a 10 Hz board gets a
+    nose_hours: of simulated clean air for the whole nose, at 1 Hz; a 10 Hz board gets a
         quarter of it.
-    progress: wraps the list of what is to be done.
+    progress: wraps the list of parts.
 
     Returns
     -------
     clean_air: by rig, "simulated" being the board itself: hours, alarms, alarms per hour, the
         upper end of the rate's one-sided 95 % interval, and the share of time under alarm.
     quiet_recordings: the same, of real quiet stretches, with their number; None without data.
-    nose: by model: hours, and by what was said wrongly ("onset", "recognised", "unrecognised") how
+    nose: by model: hours, and by false event ("onset", "recognised", "unrecognised") how
         often, per hour, and at most per hour; with the share of predictions in each state.
     episodes: by concentration: how many, shares whose onset and end were found, false onsets
         before and after, and median and 90th percentile of seconds to the onset, from the
-        odour's going to the end found, and to clean air again.
+        odour's removal to the end found, and to clean air again.
     """
-    chosen = settings or ExposureSettings()
+    settings = ExposureSettings()
     parts: dict[str, Callable[[], Any]] = {
-        "clean_air": lambda: clean_air(chosen, hours),
-        "quiet_recordings": lambda: recordings and quiet_recordings(recordings, chosen),
-        "nose": lambda: {bundle.manifest.name: ask_nose(bundle, nose_hours) for bundle in bundles},
-        "episodes": lambda: {f"{c:g}": episodes(chosen, c) for c in CONCENTRATIONS},
+        "clean_air": lambda: count_simulated_alarms(settings, hours),
+        "quiet_recordings": lambda: recordings and count_quiet_alarms(recordings, settings),
+        "nose": lambda: {bundle.manifest.name: run_nose(bundle, nose_hours) for bundle in bundles},
+        "episodes": lambda: {f"{c:g}": measure_episodes(settings, c) for c in CONCENTRATIONS},
     }
     return {"confidence": CONFIDENCE, **{part: parts[part]() for part in progress([*parts])}}
 
@@ -148,62 +146,62 @@ def measure(
 def upper_rate(events: int, hours: float) -> float:
     """Return the upper confidence limit of a Poisson rate per hour.
 
-    Exact and one-sided (Garwood, Biometrika 28, 1936): the rate at which so few events would
-    come in one case of twenty; half the chi-squared quantile with 2 (events + 1) degrees of
+    Exact and one-sided (Garwood, Biometrika 28, 1936): the rate at which so few events happen
+    in one case of twenty; half the chi-squared quantile with 2 (events + 1) degrees of
     freedom, over the time. Infinite over no time at all.
     """
     return float(gammaincinv(events + 1, CONFIDENCE)) / hours if hours > 0 else float("inf")
 
 
-def clean_air(settings: ExposureSettings, hours: float) -> dict[str, dict[str, float]]:
-    """Watch simulated clean air, as the board itself and as restless rigs send it."""
-    found = dict.fromkeys(("simulated", *RESTLESS), _Watched())
+def count_simulated_alarms(settings: ExposureSettings, hours: float) -> dict[str, dict[str, float]]:
+    """Count alarms in simulated clean air, as the board itself and as wandering rigs send it."""
+    found = dict.fromkeys(("simulated", *WANDERING_RIGS), AlarmCount())
     lengths = [STRETCH_H] * int(hours // STRETCH_H)
     if hours % STRETCH_H:
         lengths.append(hours % STRETCH_H)
     for number, length_h in enumerate(lengths):
         seed = FIRST_SEED + number
-        air = played(f"{AIR}:{length_h * 3600.0:g}", seed)
-        found["simulated"] += watch(air, settings)
-        if number < max(1.0, RESTLESS_SHARE * len(lengths)):
-            for name, rig in RESTLESS.items():
-                heard = replace(rig, seed=seed).transform(air, 1.0, drift_seed=0)
-                found[name] += watch(heard, settings)
-    return {name: watched.plain() for name, watched in found.items()}
+        air = play_scenario(f"{AIR}:{length_h * 3600.0:g}", seed)
+        found["simulated"] += count_alarms(air, settings)
+        if number < max(1.0, WANDERING_SHARE * len(lengths)):
+            for name, rig in WANDERING_RIGS.items():
+                sent = replace(rig, seed=seed).transform(air, 1.0, drift_seed=0)
+                found[name] += count_alarms(sent, settings)
+    return {name: count.figures() for name, count in found.items()}
 
 
-def played(scenario: str, seed: int) -> NDArray[np.float32]:
-    """Return what the 1 Hz board reads in a scenario, float32[n, 12]."""
+def play_scenario(scenario: str, seed: int) -> NDArray[np.float32]:
+    """Return the readings of the 1 Hz board in a scenario, float32[n, 12]."""
     return np.array(list(SyntheticSignal(scenario, seed=seed)), dtype=np.float32)
 
 
-def watch(
+def count_alarms(
     values: NDArray[np.float32], settings: ExposureSettings, *, warm: bool = False
-) -> _Watched:
-    """Let the detector watch air without an odour, float32[n, 12] at 1 Hz."""
+) -> AlarmCount:
+    """Run the detector on readings of air without an odour, float32[n, 12] at 1 Hz."""
     detector = ExposureDetector(settings, skip_warm_up=warm)
     alarms, alarm_s = 0, 0.0
     for row in values.tolist():
         alarms += detector.update(row, 1.0) is Change.ONSET
         alarm_s += detector.phase is Phase.EXPOSED
-    return _Watched(len(values) / 3600.0, alarms, alarm_s)
+    return AlarmCount(len(values) / 3600.0, alarms, alarm_s)
 
 
-def quiet_recordings(recordings: Dataset, settings: ExposureSettings) -> dict[str, float]:
-    """Watch the quiet stretches of real recordings.
+def count_quiet_alarms(recordings: Dataset, settings: ExposureSettings) -> dict[str, float]:
+    """Count alarms in the quiet stretches of real recordings.
 
-    They lie within exposures, so that the plume's trembling is in them and clean air's calm is
-    not; and what the MQ parts do takes no part in calling them quiet.
+    They lie within exposures, so they have the fluctuations of a plume and not the calm of clean
+    air; the MQ parts are not used to find them.
     """
-    total, stretches = _Watched(), 0
+    total, stretches = AlarmCount(), 0
     for sample in recordings.samples:
-        for start, end in quiet_stretches(sample.values):
-            total += watch(sample.values[start:end], settings, warm=True)
+        for start, end in find_quiet_stretches(sample.values):
+            total += count_alarms(sample.values[start:end], settings, warm=True)
             stretches += 1
-    return {"stretches": stretches, **total.plain()}
+    return {"stretches": stretches, **total.figures()}
 
 
-def quiet_stretches(values: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
+def find_quiet_stretches(values: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
     """Yield (first row, end) of each quiet stretch of readings float32[n, 12] at 1 Hz."""
     grove = tuple(channel.name for channel in CHANNELS if channel.part is Part.GROVE)
     signal = Lineariser(PreprocessSpec(grove, rate_hz=1.0))(values)
@@ -221,43 +219,41 @@ def quiet_stretches(values: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
             start += 1
 
 
-def ask_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
-    """Let the whole nose smell clean air with one model, and count what it says of it."""
+def run_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
+    """Run the whole nose with one model in clean air, and count its events and states."""
     board = load_board(MIXTURE_BOARD if bundle.manifest.task == "mixture" else SUBSTANCE_BOARD)
-    watched_h = hours * (1.0 if board.rate_hz <= 1.0 else FAST_BOARD_SHARE)
-    signal = SyntheticSignal(f"{AIR}:{watched_h * 3600.0:g}", seed=FIRST_SEED, board=board)
+    run_h = hours * (1.0 if board.rate_hz <= 1.0 else FAST_BOARD_SHARE)
+    signal = SyntheticSignal(f"{AIR}:{run_h * 3600.0:g}", seed=FIRST_SEED, board=board)
     nose = Nose([bundle], rate_hz=signal.rate_hz)
-    said = dict.fromkeys((EventType.ONSET, EventType.RECOGNISED, EventType.UNRECOGNISED), 0)
+    events = dict.fromkeys((EventType.ONSET, EventType.RECOGNISED, EventType.UNRECOGNISED), 0)
     states = dict.fromkeys(State, 0)
     for row, values in enumerate(signal):
-        frame = SensorFrame(
-            row, round(row * 1000 / signal.rate_hz), values, range_quality(values).copy()
-        )
-        step = nose.process(frame)
+        time_ms = round(row * 1000 / signal.rate_hz)
+        step = nose.process(SensorFrame(row, time_ms, values, range_quality(values).copy()))
         for prediction in step.predictions:
             states[prediction.state] += 1
         for event in step.events:
-            if event.type in said:
-                said[event.type] += 1
+            if event.type in events:
+                events[event.type] += 1
     predictions = sum(states.values())
     return {
         "rate_hz": board.rate_hz,
-        "hours": round(watched_h, 2),
+        "hours": round(run_h, 2),
         "said": {
             str(kind): {
                 "times": times,
-                "per_hour": round(times / watched_h, 4),
-                "upper_95": round(upper_rate(times, watched_h), 4),
+                "per_hour": round(times / run_h, 4),
+                "upper_95": round(upper_rate(times, run_h), 4),
             }
-            for kind, times in said.items()
+            for kind, times in events.items()
         },
         "states": {str(state): round(n / predictions, 5) for state, n in states.items() if n},
     }
 
 
 @dataclass(frozen=True, slots=True)
-class _Episode:
-    """What became of one odour; times in seconds, None where it was not found."""
+class EpisodeTimes:
+    """When the detector found an odour's onset, its end and clean air; in seconds, None if not."""
 
     onset_s: float | None
     end_s: float | None
@@ -265,58 +261,44 @@ class _Episode:
     false_onsets: int
 
 
-def episodes(settings: ExposureSettings, concentration: float) -> dict[str, Any]:
-    """Play every substance out of clean air and back, once."""
-    results = [
-        follow_episode(
-            played(
-                f"{AIR}:{BEFORE_S},{name}={concentration:g}:{ODOUR_S},{AIR}:{AFTER_S}",
-                FIRST_SEED + number,
-            ),
-            settings,
-        )
-        for number, name in enumerate(load_board(SUBSTANCE_BOARD).substances)
-    ]
-    found: dict[str, Any] = {
-        "episodes": len(results),
-        "onset_found": _share(result.onset_s for result in results),
-        "end_found": _share(result.end_s for result in results),
-        "clean_again": _share(result.clean_s for result in results),
-        "false_onsets": sum(result.false_onsets for result in results),
-    }
-    for name in ("onset_s", "end_s", "clean_s"):
-        times = [getattr(result, name) for result in results if getattr(result, name) is not None]
-        found[name] = (
-            [round(float(q), 1) for q in np.percentile(times, [50, 90])] if times else None
-        )
-    return found
+def measure_episodes(settings: ExposureSettings, concentration: float) -> dict[str, Any]:
+    """Play every substance once, with clean air before and after."""
+    results = []
+    for number, name in enumerate(load_board(SUBSTANCE_BOARD).substances):
+        odour = f"{name}={concentration:g}:{ODOUR_S}"
+        scenario = f"{AIR}:{BEFORE_S},{odour},{AIR}:{AFTER_S}"
+        results.append(follow_episode(play_scenario(scenario, FIRST_SEED + number), settings))
+    found: dict[str, Any] = {"episodes": len(results)}
+    for name, share in (
+        ("onset_s", "onset_found"), ("end_s", "end_found"), ("clean_s", "clean_again"),
+    ):  # fmt: skip
+        values = [getattr(result, name) for result in results]
+        times = [value for value in values if value is not None]
+        found[share] = round(len(times) / len(results), 4)
+        found[name] = np.percentile(times, [50, 90]).round(1).tolist() if times else None
+    return {**found, "false_onsets": sum(result.false_onsets for result in results)}
 
 
-def follow_episode(values: NDArray[np.float32], settings: ExposureSettings) -> _Episode:
-    """Let the detector follow one episode at 1 Hz.
+def follow_episode(values: NDArray[np.float32], settings: ExposureSettings) -> EpisodeTimes:
+    """Run the detector on one episode at 1 Hz.
 
-    The onset must fall into the odour's time. The end is the first after the odour has gone; an
-    odour that was never met has none.
+    The onset must fall into the odour's time. The end is the first after the odour's removal; an
+    odour that was not found has none.
     """
     detector = ExposureDetector(settings)
-    gone_s = BEFORE_S + ODOUR_S
+    removed_s = BEFORE_S + ODOUR_S
     onset_s = end_s = clean_s = None
     false_onsets = 0
     for second, row in enumerate(values.tolist()):
         change = detector.update(row, 1.0)
         if change is Change.ONSET:
-            if BEFORE_S <= second < gone_s:
+            if BEFORE_S <= second < removed_s:
                 onset_s = second - BEFORE_S if onset_s is None else onset_s
             else:
                 false_onsets += 1
-        elif onset_s is not None and second >= gone_s:
+        elif onset_s is not None and second >= removed_s:
             if change is Change.ENDED and end_s is None:
-                end_s = second - gone_s
+                end_s = second - removed_s
             elif change is Change.CLEAN and clean_s is None:
-                clean_s = second - gone_s
-    return _Episode(onset_s, end_s, clean_s, false_onsets)
-
-
-def _share(found: Iterable[float | None]) -> float:
-    times = list(found)
-    return round(sum(time is not None for time in times) / len(times), 4)
+                clean_s = second - removed_s
+    return EpisodeTimes(onset_s, end_s, clean_s, false_onsets)

@@ -1,8 +1,7 @@
-"""training/: how well a network learns smells that it never met, from one to three exposures.
+"""training/: how well a network learns smells it was not trained on, from one to three exposures.
 
-numpy only. Each network is taught the ten substances that were hidden from it, from the first two
-minutes of one, two or three of their recordings, as a rig is (`calibration.enrolment`,
-`models.taught_head`), and tested on their other recordings.
+numpy only. Each open-set network is taught the ten substances that were hidden from it, from the
+first two minutes of one, two or three of their recordings, and tested on their other recordings.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.enrolment import fit_smell
 from models.decision_spec import DecisionSpec
 from models.softmax import log_softmax
 from models.taught_head import TaughtHead
-from training.evaluation.intervals import intervals, pooled
-from training.evaluation.scoring import Ratio, values
-from training.evaluation.streaming import as_of, faded
+from training.evaluation.decision_fit import fit_fold_head_temperatures
+from training.evaluation.intervals import pool_tallies, scores_with_intervals
+from training.evaluation.open_set import label_indices
+from training.evaluation.scoring import Ratio
+from training.evaluation.streaming import fading_means
+from training.evaluation.teaching import LESSON_S, taught_log_probabilities, teach_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,223 +26,119 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.taught_head import TaughtSmell
-    from training.evaluation.open_set_answers import OpenFold
+    from training.evaluation.open_set import OpenSetFold
     from training.evaluation.scoring import Tally
 
+    _Scored = tuple[Tally, list[str]]
+    """Scores, and the names of the tested recordings."""
+
 EXPOSURES = (1, 2, 3)
-LESSON_S = 120.0
-"""How long each exposure is."""
-STAGES_S = (120.0, 300.0)
-"""How long a test recording is listened to."""
-HEAD_TEMPERATURES = tuple(float(x) for x in np.round(np.geomspace(1, 1024, 21), 1))
+TESTED_S = (120.0, 300.0)
+"""How much of a test recording is used."""
 
 
-def measure(folds: Sequence[OpenFold]) -> dict[str, Any]:
+def measure_enrolment(folds: Sequence[OpenSetFold]) -> dict[str, Any]:
     """Teach the hidden substances and test them.
 
     Returns
     -------
     taught: by exposures and choice ("10 ways", among all hidden substances; "5 ways", among every
-        other one; "all labels", ten taught beside the forty known): accuracy on other recordings
+        other one; "all labels", ten taught ones and the forty known): accuracy on other recordings
         after 120 and 300 s, with intervals over recordings. "all labels" has the head temperature
         of the other networks. Exposures that leave no recording to test are left out.
-    known: accuracy on held-out recordings of known substances beside none and ten taught smells:
-        what teaching costs.
+    known: accuracy on held-out recordings of known substances with none and with ten taught
+        smells: the cost of teaching.
     head_temperature: each network's, fitted on the other networks.
     """
-    warmth = head_temperatures(folds)
+    temperatures = fit_fold_head_temperatures(folds)
     rows: dict[str, Any] = {}
     for exposures in EXPOSURES:
-        row: dict[str, list[tuple[Tally, list[str]]]] = {}
+        row: dict[str, list[_Scored]] = {}
         for fold in folds:
-            for name, tally, names in _lessons(fold, exposures, warmth.get(fold.fold)):
-                row.setdefault(name, []).append((tally, names))
+            for choice, scored in _lessons(fold, exposures, temperatures.get(fold.fold)):
+                row.setdefault(choice, []).append(scored)
         if row:
-            rows[str(exposures)] = {name: _summed(parts) for name, parts in row.items()}
-    known = [_cost(fold, warmth[fold.fold]) for fold in folds if fold.fold in warmth]
+            rows[str(exposures)] = {choice: _pool(parts) for choice, parts in row.items()}
+    known = [_cost(fold, temperatures[fold.fold]) for fold in folds if fold.fold in temperatures]
     return {
         "networks": len(folds),
         "lesson_s": LESSON_S,
         "taught": rows,
-        "known": _summed(known) if known else {},
-        "head_temperature": {str(fold): value for fold, value in warmth.items()},
+        "known": _pool(known) if known else {},
+        "head_temperature": {str(fold): value for fold, value in temperatures.items()},
     }
-
-
-def head_temperatures(folds: Sequence[OpenFold]) -> dict[int, float]:
-    """Return each network's head temperature, fitted on the others; empty with fewer than two."""
-    if len(folds) < 2:  # noqa: PLR2004 - one to fit on, one to judge
-        return {}
-    losses = {fold.fold: _losses(fold) for fold in folds}
-    return {
-        fold.fold: _coolest([losses[other.fold] for other in folds if other is not fold])
-        for fold in folds
-    }
-
-
-def fit_head_temperature(folds: Sequence[OpenFold]) -> float:
-    """Return the head temperature of least negative log-likelihood, for one exposure a smell.
-
-    Over held-out recordings of known and of taught substances together, every window alike.
-    """
-    return _coolest([_losses(fold) for fold in folds])
-
-
-def _coolest(losses: Sequence[NDArray[np.float64]]) -> float:
-    return HEAD_TEMPERATURES[int(np.argmin(np.mean(losses, axis=0)))]
-
-
-def _losses(fold: OpenFold) -> NDArray[np.float64]:
-    """Return the mean negative log-likelihood by head temperature, over all choices of lessons."""
-    rows, names = _until(fold, max(STAGES_S))
-    total = np.zeros(len(HEAD_TEMPERATURES))
-    lessons = list(_teachings(fold, 1))
-    for smells, teaches in lessons:
-        head = TaughtHead(smells)
-        truth = _truth(fold, head)
-        tested = ~np.isin(names, np.flatnonzero(teaches)) & (truth[names] >= 0)
-        for number, warmth in enumerate(HEAD_TEMPERATURES):
-            log_p = _told(fold, head, rows, tested, warmth)
-            total[number] -= log_p[np.arange(len(log_p)), truth[names[tested]]].mean()
-    return total / max(len(lessons), 1)
-
-
-def _until(fold: OpenFold, seconds: float) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Return which streamed windows end by then, bool[recordings, windows], and of which each is.
-
-    Every fourth one: neighbours say the same.
-    """
-    chosen = fold.streams.heard & (fold.streams.ends_s <= seconds)
-    chosen &= np.arange(chosen.shape[1]) % 4 == 0
-    return chosen, np.nonzero(chosen)[0]
-
-
-def _told(
-    fold: OpenFold,
-    head: TaughtHead,
-    rows: NDArray[np.bool_],
-    tested: NDArray[np.bool_],
-    warmth: float,
-) -> NDArray[np.float64]:
-    streams = fold.streams
-    if streams.embedding is None:
-        raise ValueError("lessons need the embeddings of the streams")
-    return head.log_probabilities(
-        fold.space,
-        streams.logits[rows][tested],
-        streams.embedding[rows][tested],
-        DecisionSpec().temperature,
-        warmth,
-    )
-
-
-def _teachings(
-    fold: OpenFold, exposures: int
-) -> Iterator[tuple[tuple[TaughtSmell, ...], NDArray[np.bool_]]]:
-    """Yield smells taught from `exposures` recordings each, and bool[recordings] which those are.
-
-    As many choices as there are recordings of a substance: the k-th takes recordings k, k + 1, ...
-    of each, so that every one teaches equally often.
-    """
-    streams = fold.streams
-    if streams.embedding is None:
-        raise ValueError("lessons need the embeddings of the streams")
-    inside = streams.ends_s <= LESSON_S
-    by_smell = [np.flatnonzero(fold.of_hidden == number) for number in range(len(fold.hidden))]
-    for first in range(min(map(len, by_smell))):
-        smells = []
-        teaches = np.zeros(len(fold.names), dtype=bool)
-        for label, recordings in zip(fold.hidden, by_smell, strict=True):
-            chosen = recordings[(first + np.arange(exposures)) % len(recordings)]
-            teaches[chosen] = True
-            heard = [streams.embedding[row, inside & streams.heard[row]] for row in chosen]
-            smells.append(fit_smell(label, heard, fold.space))
-        yield tuple(smells), teaches
-
-
-def _truth(fold: OpenFold, head: TaughtHead) -> NDArray[np.int64]:
-    """Return int[recordings], the place of each true label among the head's, -1 where not there."""
-    place = {label: number for number, label in enumerate(head.labels(fold.labels))}
-    return np.array([place.get(name, -1) for name in fold.substance])
 
 
 def _lessons(
-    fold: OpenFold, exposures: int, warmth: float | None
-) -> Iterator[tuple[str, Tally, list[str]]]:
-    """Yield choice, scores and the names of the tested recordings of every way to teach."""
-    for smells, teaches in _teachings(fold, exposures):
+    fold: OpenSetFold, exposures: int, head_temperature: float | None
+) -> Iterator[tuple[str, _Scored]]:
+    """Yield choice and scores of every way to teach."""
+    for smells, teaches in teach_hidden(fold, exposures):
         tested = ~fold.known & ~teaches
         if not tested.any():
             continue
         for part in (smells, smells[0::2], smells[1::2]):
             if len(part) > 1:
-                number = _number(fold, part)
-                scores = _tested(fold, _among(fold, part), number, tested & (number >= 0))
-                yield f"{len(part)} ways", *scores
-        if warmth is not None:
+                truth = label_indices(fold.substance, [smell.label for smell in part])
+                log_p = _taught_alone(fold, part)
+                yield f"{len(part)} ways", _score(fold, log_p, truth, tested & (truth >= 0))
+        if head_temperature is not None:
             head = TaughtHead(smells)
-            beside = _beside(fold, head, warmth)
-            yield "all labels", *_tested(fold, beside, _truth(fold, head), tested)
+            truth = label_indices(fold.substance, head.labels(fold.labels))
+            log_p = _all_labels(fold, head, head_temperature)
+            yield "all labels", _score(fold, log_p, truth, tested)
 
 
-def _number(fold: OpenFold, smells: Sequence[TaughtSmell]) -> NDArray[np.int64]:
-    place = {smell.label: number for number, smell in enumerate(smells)}
-    return np.array([place.get(name, -1) for name in fold.substance])
-
-
-def _among(fold: OpenFold, smells: Sequence[TaughtSmell]) -> NDArray[np.float64]:
-    """Return log-probabilities [recordings, windows, taught], the choice being among those."""
-    streams = fold.streams
-    if streams.embedding is None:
-        raise ValueError("lessons need the embeddings of the streams")
+def _taught_alone(fold: OpenSetFold, smells: Sequence[TaughtSmell]) -> NDArray[np.float64]:
+    """Return log-probabilities [recordings, windows, taught] of a choice among those smells."""
+    embedding = fold.stream_embedding
     means = np.stack([smell.mean for smell in smells])
     variance = np.array([smell.variance for smell in smells])
-    flat = streams.embedding.reshape(-1, streams.embedding.shape[2])
-    distance = fold.space.squared_distances(fold.space.whiten(flat), means) / (2 * variance)
-    return log_softmax(-distance).reshape(*streams.embedding.shape[:2], -1)
+    flat = fold.space.whiten(embedding.reshape(-1, embedding.shape[2]))
+    distance = fold.space.squared_distances(flat, means) / (2 * variance)
+    return log_softmax(-distance).reshape(*embedding.shape[:2], -1)
 
 
-def _beside(fold: OpenFold, head: TaughtHead, warmth: float) -> NDArray[np.float64]:
-    """Return log-probabilities [recordings, windows, known + taught], as the daemon has them."""
-    streams = fold.streams
-    everything = np.ones(streams.heard.sum(), dtype=bool)
-    told = _told(fold, head, streams.heard, everything, warmth)
-    whole = np.full((*streams.heard.shape, told.shape[1]), np.nan)
-    whole[streams.heard] = told
+def _all_labels(
+    fold: OpenSetFold, head: TaughtHead, head_temperature: float
+) -> NDArray[np.float64]:
+    """Return log-probabilities [recordings, windows, known + taught], NaN after a recording."""
+    active = fold.streams.active
+    log_p = taught_log_probabilities(fold, head, active, head_temperature)
+    whole = np.full((*active.shape, log_p.shape[1]), np.nan)
+    whole[active] = log_p
     return whole
 
 
-def _tested(
-    fold: OpenFold,
+def _score(
+    fold: OpenSetFold,
     log_p: NDArray[np.float64],
     truth: NDArray[np.int64],
     tested: NDArray[np.bool_],
-) -> tuple[Tally, list[str]]:
+) -> _Scored:
     """Score the tested recordings by the evidence of their windows."""
-    means, _ = faded(log_p[tested], fold.streams.shares, DecisionSpec())
-    streams = fold.streams.of(tested)
+    means, _ = fading_means(log_p[tested], fold.streams.shares, DecisionSpec())
+    streams = fold.streams.select(tested)
     tally = {}
-    for seconds in STAGES_S:
-        best = as_of(means, streams, seconds).argmax(axis=1)
+    for seconds in TESTED_S:
+        best = streams.values_at(means, seconds).argmax(axis=1)
         right = (best == truth[tested]).astype(float)
         tally[f"accuracy_{seconds:.0f}s"] = Ratio(right, np.ones_like(right))
     return tally, [fold.names[row] for row in np.flatnonzero(tested)]
 
 
-def _cost(fold: OpenFold, warmth: float) -> tuple[Tally, list[str]]:
-    """Score known recordings without any lesson, and beside ten smells taught once."""
-    alone, names = _tested(fold, _beside(fold, TaughtHead(), warmth), fold.truth, fold.known)
-    smells, _ = next(iter(_teachings(fold, 1)))
-    beside, _ = _tested(fold, _beside(fold, TaughtHead(smells), warmth), fold.truth, fold.known)
-    both = {f"alone_{name}": ratio for name, ratio in alone.items()}
-    return both | {f"beside_ten_{name}": ratio for name, ratio in beside.items()}, names
+def _cost(fold: OpenSetFold, head_temperature: float) -> _Scored:
+    """Score known recordings with no taught smell, and with ten that are taught once."""
+    smells, _ = next(iter(teach_hidden(fold, 1)))
+    tally: Tally = {}
+    for prefix, head in (("alone", TaughtHead()), ("beside_ten", TaughtHead(smells))):
+        log_p = _all_labels(fold, head, head_temperature)
+        scores, names = _score(fold, log_p, fold.streams.truth, fold.known)
+        tally |= {f"{prefix}_{name}": ratio for name, ratio in scores.items()}
+    return tally, names
 
 
-def _summed(parts: Sequence[tuple[Tally, list[str]]]) -> dict[str, Any]:
-    whole = pooled([tally for tally, _ in parts])
-    names = [name for _, group in parts for name in group]
-    return {
-        "scores": {name: round(value, 4) for name, value in values(whole).items()},
-        "intervals": {name: list(pair) for name, pair in intervals(whole, names).items()},
-        "tests": len(names),
-    }
+def _pool(parts: Sequence[_Scored]) -> dict[str, Any]:
+    names = [name for _, tested in parts for name in tested]
+    pooled = pool_tallies([tally for tally, _ in parts])
+    return {**scores_with_intervals(pooled, names), "tests": len(names)}

@@ -1,7 +1,7 @@
-"""training/: whether stated probabilities and prediction sets keep their word.
+"""training/: whether announced probabilities and prediction sets are right as often as stated.
 
 numpy only. Scored on the cross-validation's held-out recordings, every fold with constants fitted
-on the other folds' answers, at every prediction that the daemon would have made of them.
+on the other folds, at every prediction that the daemon would make of them.
 """
 
 from __future__ import annotations
@@ -12,29 +12,27 @@ import numpy as np
 
 from training.evaluation.decision_fit import fit_set
 from training.evaluation.findings import reliability
-from training.evaluation.intervals import intervals
-from training.evaluation.scoring import Ratio, values
-from training.evaluation.streaming import follow, posteriors, stage_of
+from training.evaluation.intervals import scores_with_intervals
+from training.evaluation.scoring import Ratio
+from training.evaluation.streaming import STAGES_S, of_truth, posteriors, trace_decisions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from models.decision_spec import DecisionSpec
     from training.evaluation.held_out import HeldOut
-    from training.evaluation.streaming import DecisionTrace, Streams
-
-STAGES_S = (60.0, 120.0, 180.0, 300.0)
+    from training.evaluation.streaming import Streams
 
 
-def measure(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> dict[str, Any]:
+def measure_prediction_sets(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> dict[str, Any]:
     """Score announced probabilities and prediction sets of single substances.
 
     Parameters
     ----------
     held_out: with streams.
-    specs: each fold's constants, fitted on the other folds.
+    specs: every fold's constants, fitted on the other folds.
 
     Returns
     -------
@@ -47,65 +45,59 @@ def measure(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> dict[str, A
     streams = held_out.streams
     if streams is None:
         raise ValueError("mixtures have no streams")
-    courses = {
-        fold: follow(streams.of(held_out.fold == fold), spec) for fold, spec in specs.items()
-    }
-    order = np.concatenate([np.flatnonzero(held_out.fold == fold) for fold in specs])
-    groups = [held_out.groups[row] for row in order]
-    truth = streams.truth[order]
-    heard = streams.heard[order]
-    course = _joined(list(courses.values()))
-    spec = next(iter(specs.values()))
+
+    def per_fold(compute: Callable[[Streams, Streams, DecisionSpec], NDArray[Any]]) -> NDArray[Any]:
+        """Compute an array per recording from a fold's streams, the other folds' and its spec."""
+        parts = {
+            fold: compute(
+                streams.select(held_out.fold == fold), streams.select(held_out.fold != fold), spec
+            )
+            for fold, spec in specs.items()
+        }
+        first = next(iter(parts.values()))
+        whole = np.zeros((len(held_out.fold), *first.shape[1:]), first.dtype)
+        for fold, part in parts.items():
+            whole[held_out.fold == fold] = part
+        return whole
+
+    named = per_fold(lambda own, _others, spec: trace_decisions(own, spec).named)
+    posterior = per_fold(lambda own, _others, spec: posteriors(own, spec))
     return {
-        "recordings": len(order),
-        "set_coverage": spec.set_coverage,
-        "announced": _announced(course, truth, heard, streams, groups),
+        "recordings": len(held_out.names),
+        "set_coverage": next(iter(specs.values())).set_coverage,
+        "announced": _score_announced(named, posterior, streams, held_out.groups),
         "sets": {
-            "least_ambiguous": _covered(
-                _least_ambiguous(streams, held_out, specs), truth, heard, streams, groups
-            ),
-            "adaptive": _covered(
-                _adaptive(streams, held_out, specs), truth, heard, streams, groups
-            ),
+            method: _score_sets(per_fold(sets), streams, held_out.groups)
+            for method, sets in (("least_ambiguous", _least_ambiguous), ("adaptive", _adaptive))
         },
     }
 
 
-def _joined(courses: list[DecisionTrace]) -> DecisionTrace:
-    return type(courses[0])(
-        *(
-            np.concatenate([getattr(course, name) for course in courses])
-            for name in ("best", "belief", "named", "posterior", "strange")
-        )
-    )
+def _windows_at_stages(streams: Streams) -> dict[str, NDArray[np.bool_]]:
+    """Return by stage the bool[windows] that is true at its window alone."""
+    windows = np.arange(len(streams.ends_s))
+    return {f"{seconds:.0f}s": windows == streams.window_at(seconds) for seconds in STAGES_S}
 
 
-def _announced(
-    course: DecisionTrace,
-    truth: NDArray[np.int64],
-    heard: NDArray[np.bool_],
+def _score_announced(
+    named: NDArray[np.intp],
+    posterior: NDArray[np.float64],
     streams: Streams,
-    groups: list[str],
+    groups: Sequence[str],
 ) -> dict[str, Any]:
-    named = (course.named >= 0) & heard
-    label = np.maximum(course.named, 0)
-    stated = np.take_along_axis(course.posterior, label[:, :, None], axis=2)[:, :, 0]
-    right = course.named == truth[:, None]
-    first = named & (np.cumsum(named, axis=1) == 1)
-    places = {"first": first}
-    for seconds in STAGES_S:
-        only = np.zeros_like(named)
-        stage = stage_of(streams, seconds)
-        only[:, stage] = named[:, stage]
-        places[f"{seconds:.0f}s"] = only
-    places["always"] = named
+    announced = (named >= 0) & streams.active
+    label = np.maximum(named, 0)
+    stated = np.take_along_axis(posterior, label[:, :, None], axis=2)[:, :, 0]
+    right = named == streams.truth[:, None]
+    places = {"first": announced & (np.cumsum(announced, axis=1) == 1)}
+    places |= {stage: announced & at for stage, at in _windows_at_stages(streams).items()}
+    places["always"] = announced
     found: dict[str, Any] = {}
     for place, chosen in places.items():
-        rows, _ = np.nonzero(chosen)
-        row: dict[str, Any] = {"announced": round(float(chosen.any(axis=1).mean()), 4)}
-        if len(rows):
-            curve = reliability(stated[chosen], right[chosen], rows, groups)
-            row |= {
+        found[place] = {"announced": round(float(chosen.any(axis=1).mean()), 4)}
+        if chosen.any():
+            curve = reliability(stated[chosen], right[chosen], np.nonzero(chosen)[0], groups)
+            found[place] |= {
                 "precision": round(float(right[chosen].mean()), 4),
                 "calibration_error": round(curve.error, 4),
                 "interval": list(curve.interval),
@@ -113,67 +105,46 @@ def _announced(
                 "hit": [round(float(x), 4) for x in curve.hit],
                 "count": curve.count.tolist(),
             }
-        found[place] = row
     return found
 
 
-def _covered(
-    member: NDArray[np.bool_],
-    truth: NDArray[np.int64],
-    heard: NDArray[np.bool_],
-    streams: Streams,
-    groups: list[str],
+def _score_sets(
+    member: NDArray[np.bool_], streams: Streams, groups: Sequence[str]
 ) -> dict[str, Any]:
     """Score sets bool[recordings, windows, labels]."""
-    hit = np.take_along_axis(member, truth[:, None, None], axis=2)[:, :, 0] & heard
-    size = np.where(heard, member.sum(axis=2), 0).astype(float)
-    chosen = {
-        f"{seconds:.0f}s": (np.arange(heard.shape[1]) == stage_of(streams, seconds)) & heard
-        for seconds in STAGES_S
-    }
-    chosen["always"] = heard
+    active = streams.active
+    hit = of_truth(member, streams.truth)
+    size = member.sum(axis=2)
+    places = {stage: active & at for stage, at in _windows_at_stages(streams).items()}
     found = {}
-    for place, there in chosen.items():
-        counts = there.sum(axis=1).astype(float)
+    for place, chosen in (places | {"always": active}).items():
+        counts = chosen.sum(axis=1).astype(float)
         tally = {
-            "coverage": Ratio((hit & there).sum(axis=1).astype(float), counts),
-            "size": Ratio((size * there).sum(axis=1), counts),
+            "coverage": Ratio((hit & chosen).sum(axis=1).astype(float), counts),
+            "size": Ratio((size * chosen).sum(axis=1).astype(float), counts),
         }
-        row = {name: round(value, 4) for name, value in values(tally).items()}
-        spread = {name: list(pair) for name, pair in intervals(tally, groups).items()}
-        found[place] = {**row, "intervals": spread}
+        row = scores_with_intervals(tally, groups)
+        found[place] = {**row["scores"], "intervals": row["intervals"]}
     return found
 
 
-def _least_ambiguous(
-    streams: Streams, held_out: HeldOut, specs: Mapping[int, DecisionSpec]
-) -> NDArray[np.bool_]:
-    """Return the sets that `models.substance_decision` says: never without the likeliest label."""
-    parts = []
-    for fold, spec in specs.items():
-        posterior = posteriors(streams.of(held_out.fold == fold), spec)
-        bound = spec.set_threshold or fit_set(streams.of(held_out.fold != fold), spec)
-        likeliest = posterior == posterior.max(axis=2, keepdims=True)
-        parts.append((posterior >= bound) | likeliest)
-    return np.concatenate(parts)
+def _least_ambiguous(own: Streams, others: Streams, spec: DecisionSpec) -> NDArray[np.bool_]:
+    """Return the sets of `models.substance_decision`: never without the likeliest label."""
+    posterior = posteriors(own, spec)
+    bound = spec.set_threshold or fit_set(others, spec)
+    likeliest: NDArray[np.bool_] = posterior == posterior.max(axis=2, keepdims=True)
+    return (posterior >= bound) | likeliest
 
 
-def _adaptive(
-    streams: Streams, held_out: HeldOut, specs: Mapping[int, DecisionSpec]
-) -> NDArray[np.bool_]:
+def _adaptive(own: Streams, others: Streams, spec: DecisionSpec) -> NDArray[np.bool_]:
     """Return adaptive sets: labels by falling posterior until their sum reaches a bound.
 
-    Romano, Sesia & Candes, NeurIPS 2020, without randomising: what these would cost in size.
+    Romano, Sesia & Candes, NeurIPS 2020, without randomising, to compare their size.
     """
-    parts = []
-    for fold, spec in specs.items():
-        others = streams.of(held_out.fold != fold)
-        before = _mass_before(posteriors(others, spec))
-        of_truth = np.take_along_axis(before, others.truth[:, None, None], axis=2)[:, :, 0]
-        level = min(1.0, np.ceil((len(of_truth) + 1) * spec.set_coverage) / len(of_truth))
-        bound = np.nanquantile(of_truth, level)
-        parts.append(_mass_before(posteriors(streams.of(held_out.fold == fold), spec)) <= bound)
-    return np.concatenate(parts)
+    before = of_truth(_mass_before(posteriors(others, spec)), others.truth)
+    level = min(1.0, np.ceil((len(before) + 1) * spec.set_coverage) / len(before))
+    bound = float(np.nanquantile(before, level))
+    return _mass_before(posteriors(own, spec)) <= bound
 
 
 def _mass_before(posterior: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
 from models.bundle import load_bundle
 from training.data.dataset import load_substances, substance_folds
-from training.evaluation.evaluate import ask, score
+from training.evaluation.network_outputs import run_network, score_bundle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -230,7 +230,7 @@ def test_fixed_rig_costs_the_shipped_model_a_good_part_of_its_score(smellnet: Pa
         ),
     )
     at_home, away = (
-        score(bundle, recordings, ask(bundle, recordings))["top1"]
+        score_bundle(bundle, recordings, run_network(bundle, recordings))["top1"]
         for recordings in (data, elsewhere)
     )
     assert away < 0.7 * at_home

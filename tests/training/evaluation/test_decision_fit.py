@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.decision_spec import DecisionSpec
-from training.evaluation.decision_fit import fit_margin, published_errors
+from training.evaluation.mixture_fit import fit_margin, published_errors
 
 SPEC = DecisionSpec(presence_thresholds=(0.5,) * 3)
 TARGET = np.array([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5]], dtype=np.float32)

@@ -27,27 +27,34 @@ from tests.models.toys import LABELS, toy_files, toy_manifest
 from training.cli import main
 from training.data.dataset import Dataset, Sample
 from training.data.substance_tables import read_descriptors
-from training.evaluation.decision_fit import (
-    best_threshold,
-    fit_announce,
-    fit_evidence,
+from training.evaluation.decision_fit import fit_announce, fit_evidence
+from training.evaluation.held_out import (
+    HeldOut,
+    HeldOutError,
+    concatenate_held_out,
+    read_held_out,
 )
-from training.evaluation.evaluate import Answers
-from training.evaluation.held_out import HeldOut, HeldOutError, read_held_out, together
-from training.evaluation.intervals import intervals, pooled, resampled
-from training.evaluation.scoring import mixture_scores, mixture_tally, substance_tally, values
+from training.evaluation.intervals import pool_tallies, resample_counts, score_intervals
+from training.evaluation.mixture_fit import best_threshold
+from training.evaluation.network_outputs import WindowOutputs
+from training.evaluation.scoring import (
+    mixture_scores,
+    mixture_tally,
+    substance_tally,
+    total_scores,
+)
 from training.evaluation.sessions import SessionSpread, other_sessions
 from training.evaluation.streaming import (
     Streams,
-    announce,
-    decided_s,
-    follow,
-    median_decision,
+    first_announcement_s,
+    median_announcement_s,
     posteriors,
-    stream,
+    stream_recordings,
     streaming_tally,
+    trace_announcements,
+    trace_decisions,
 )
-from training.experiments.crossval import decision_report, descriptor_report
+from training.experiments.crossval import _descriptors, decision_report
 
 SPREAD_FREE = SessionSpread(gain=0, gamma=0, offset=0, lost=0)
 
@@ -91,7 +98,7 @@ def test_scores_of_a_resample_are_those_of_its_recordings_put_side_by_side(
     expected = brute_force(log_p[np.concatenate(windows)], beside, truth[chosen])
     weights = np.bincount(chosen, minlength=12)[None].astype(float)
     for name, value in expected.items():
-        assert tally[name].of(weights)[0] == pytest.approx(value), name
+        assert tally[name].weighted(weights)[0] == pytest.approx(value), name
 
 
 def test_pooled_mixtures_score_as_all_their_windows() -> None:
@@ -105,7 +112,7 @@ def test_pooled_mixtures_score_as_all_their_windows() -> None:
         mixture_tally(predicted[part], predicted[part] > 0.3, target[part], owner[part] - start, n)
         for part, start, n in ((first, 0, 4), (last, 4, 6))
     ]
-    whole = values(pooled(parts))
+    whole = total_scores(pool_tallies(parts))
     expected = mixture_scores(predicted, predicted > 0.3, target)
     assert whole == pytest.approx(expected)
 
@@ -115,7 +122,7 @@ def test_interval_of_a_share_is_the_binomial_one() -> None:
     hits = np.arange(400) % 4 > 0
     log_p = np.log(np.where(hits[:, None], [[0.9, 0.1]], [[0.1, 0.9]]))
     tally = substance_tally(log_p, np.arange(400), np.zeros(400, dtype=int))
-    low, high = intervals(tally)["top1"]
+    low, high = score_intervals(tally)["top1"]
     half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
     assert low == pytest.approx(0.75 - half, abs=0.006)
     assert high == pytest.approx(0.75 + half, abs=0.006)
@@ -123,14 +130,16 @@ def test_interval_of_a_share_is_the_binomial_one() -> None:
 
 def test_more_windows_of_the_same_recordings_are_no_more_evidence() -> None:
     log_p, owner, truth = some_answers()
-    once = intervals(substance_tally(log_p, owner, truth))
-    often = intervals(substance_tally(np.repeat(log_p, 10, axis=0), np.repeat(owner, 10), truth))
+    once = score_intervals(substance_tally(log_p, owner, truth))
+    often = score_intervals(
+        substance_tally(np.repeat(log_p, 10, axis=0), np.repeat(owner, 10), truth)
+    )
     assert once == often
 
 
 def test_recordings_of_one_group_are_drawn_together() -> None:
     groups = ["a", "b", "a", "c"]
-    weights = resampled(4, groups, seed=0, draws=50)
+    weights = resample_counts(4, groups, seed=0, draws=50)
     np.testing.assert_array_equal(weights[:, 0], weights[:, 2])
     np.testing.assert_array_equal(weights[:, [0, 1, 3]].sum(axis=1), 3)
     assert (weights[:, 0] != weights[:, 1]).any()
@@ -160,13 +169,13 @@ def test_announcements_are_those_of_the_decision_layer(
     embedding = rng.normal(0, 1, (*streams.logits.shape[:2], 3)).cumsum(axis=1)
     streams = dataclasses.replace(streams, embedding=embedding.astype(np.float32))
     space = EmbeddingSpace(tuple("abcd"), np.zeros(3), np.eye(3), rng.normal(0, 1, (4, 3)))
-    streams = streams.told_in(space)
+    streams = streams.with_novelty(space)
     bound = None if novel is None else float(np.nanmedian(streams.novelty[novel]))
     spec = DecisionSpec(
         1.2, 0.6, 0.5, memory_s=60, announce=sure, withdraw=0.8 * sure,
         novelty=novel, unknown_above=bound, unknown_after=0.4, unknown_confirm=2,
     )  # fmt: skip
-    course = follow(streams, spec)
+    trace = trace_decisions(streams, spec)
     changes, strange = 0, 0
     for row, logits in enumerate(streams.logits):
         decision = SubstanceDecision(tuple("abcd"), spec, space)
@@ -175,11 +184,11 @@ def test_announcements_are_those_of_the_decision_layer(
             belief = decision.add(outputs, share)
             label = decision.announced
             expected = -1 if label is None else "abcd".index(label)
-            assert course.named[row, k] == expected
-            assert course.strange[row, k] == decision.unrecognised
-            assert course.belief[row, k] == pytest.approx(belief.max(), rel=1e-5)
-        changes += int((np.diff(course.named[row]) != 0).sum())
-        strange += int(np.diff(course.strange[row]).sum())
+            assert trace.named[row, k] == expected
+            assert trace.unrecognised[row, k] == decision.unrecognised
+            assert trace.belief[row, k] == pytest.approx(belief.max(), rel=1e-5)
+        changes += int((np.diff(trace.named[row]) != 0).sum())
+        strange += int(np.diff(trace.unrecognised[row]).sum())
     assert changes > 5, "the names hardly changed: the test saw too little"
     assert novel is None or strange > 10
 
@@ -207,8 +216,8 @@ def test_streamed_recordings_are_announced_as_the_daemon_s_nose_announces_them(
     toy: Bundle,
 ) -> None:
     samples = [wandering(seed % 3, 150, seed) for seed in range(6)]
-    streams = stream(toy, samples)
-    course = follow(streams, toy.manifest.decision)
+    streams = stream_recordings(toy, samples)
+    trace = trace_decisions(streams, toy.manifest.decision)
     announced = 0
     for row, sample in enumerate(samples):
         nose = Nose([toy], rate_hz=1.0, skip_warm_up=True, assume_exposed=True)
@@ -218,42 +227,44 @@ def test_streamed_recordings_are_announced_as_the_daemon_s_nose_announces_them(
             frame = SensorFrame(number, number * 1000, readings, quality, 0)
             for prediction in nose.process(frame).predictions:
                 said[number + 1.0] = prediction
-        for k in np.flatnonzero(streams.heard[row]):
+        for k in np.flatnonzero(streams.active[row]):
             prediction = said[streams.ends_s[k]]
-            named = course.named[row, k]
+            named = trace.named[row, k]
             assert prediction.label == (LABELS[named] if named >= 0 else None)
-            assert prediction.top[0][1] == pytest.approx(course.belief[row, k], rel=1e-4)
+            assert prediction.top[0][1] == pytest.approx(trace.belief[row, k], rel=1e-4)
             announced += named >= 0
     assert announced > 10
 
 
 def test_recordings_that_ended_take_no_part_in_later_stages(toy: Bundle) -> None:
-    streams = stream(toy, [wandering(0, 70, 1), wandering(1, 200, 2), wandering(2, 8, 3)])
-    assert streams.heard.sum(axis=1).tolist() == [12, 38, 0]
-    scores = streaming_tally(streams, follow(streams, DecisionSpec()))
+    streams = stream_recordings(
+        toy, [wandering(0, 70, 1), wandering(1, 200, 2), wandering(2, 8, 3)]
+    )
+    assert streams.active.sum(axis=1).tolist() == [12, 38, 0]
+    scores = streaming_tally(streams, trace_decisions(streams, DecisionSpec()))
     assert scores["announced_60s"].possible.tolist() == [1, 1, 0]
     assert scores["announced_180s"].possible.tolist() == [0, 1, 0]
     assert scores["announced_300s"].possible.sum() == 0
-    assert values(scores)["precision_300s"] == 0
+    assert total_scores(scores)["precision_300s"] == 0
 
 
 def test_median_time_counts_the_announced_alone() -> None:
     first_s = np.array([50.0, 60.0, np.nan, 100.0])
-    median, (low, high) = median_decision(first_s)
+    median, (low, high) = median_announcement_s(first_s)
     assert median == 60
     assert low == 50
     assert high == 100
-    assert median_decision(np.full(3, np.nan)) == (300.0, (300.0, 300.0))
+    assert median_announcement_s(np.full(3, np.nan)) == (300.0, (300.0, 300.0))
 
 
 def test_first_announcement_is_when_the_name_is_first_there() -> None:
     streams = random_streams()
-    course = announce(posteriors(streams, DecisionSpec()), DecisionSpec())
-    seconds = decided_s(streams, course)
+    trace = trace_announcements(posteriors(streams, DecisionSpec()), DecisionSpec())
+    seconds = first_announcement_s(streams, trace)
     for row in np.flatnonzero(np.isfinite(seconds)):
         k = int(np.flatnonzero(streams.ends_s == seconds[row])[0])
-        assert course.named[row, k] >= 0
-        assert (course.named[row, :k] < 0).all()
+        assert trace.named[row, k] >= 0
+        assert (trace.named[row, :k] < 0).all()
 
 
 def test_announcing_belief_buys_precision_with_silence() -> None:
@@ -263,7 +274,8 @@ def test_announcing_belief_buys_precision_with_silence() -> None:
     fitted = dataclasses.replace(spec, announce=belief, withdraw=0.6 * belief)
     hasty = dataclasses.replace(spec, announce=0.3, withdraw=0.18)
     chosen, careless = (
-        values(streaming_tally(streams, follow(streams, each))) for each in (fitted, hasty)
+        total_scores(streaming_tally(streams, trace_decisions(streams, each)))
+        for each in (fitted, hasty)
     )
     assert careless["precision_120s"] < 0.85 <= chosen["precision_120s"]
     assert chosen["announced_120s"] < careless["announced_120s"]
@@ -296,7 +308,9 @@ def held_out(streams: Streams) -> HeldOut:
     count = len(streams.truth)
     logits = streams.logits[:, ::8].reshape(-1, 4)
     windows = len(logits) // count
-    answers = Answers(np.repeat(np.arange(count), windows), logits[:, :2].copy(), logits=logits)
+    answers = WindowOutputs(
+        np.repeat(np.arange(count), windows), logits[:, :2].copy(), logits=logits
+    )
     names = tuple(f"{row}.csv" for row in range(count))
     target = np.eye(4, dtype=np.float32)[streams.truth]
     return HeldOut(names, names, np.arange(count) % 5, target, answers, streams)
@@ -320,12 +334,12 @@ def test_one_fold_has_nothing_to_fit_the_decision_layer_on() -> None:
 
 def test_held_out_answers_are_read_back_as_written(tmp_path: Path) -> None:
     parts = [held_out(random_streams(5, seed=seed)) for seed in (1, 2)]
-    written = together(parts)
+    written = concatenate_held_out(parts)
     written.save(tmp_path / "held_out.npz")
     read = read_held_out(tmp_path / "held_out.npz")
     assert read.names == written.names
-    assert read.answers.owner.tolist() == written.answers.owner.tolist()
-    assert read.answers.owner.max() == 9
+    assert read.outputs.owner.tolist() == written.outputs.owner.tolist()
+    assert read.outputs.owner.max() == 9
     assert read.streams is not None
     assert written.streams is not None
     assert read.streams.shares == written.streams.shares
@@ -460,7 +474,7 @@ def test_descriptors_are_scored_over_held_out_recordings() -> None:
     noise = np.random.default_rng(1).uniform(0, 1, wanted.shape).astype(np.float32)
 
     def report(said: np.ndarray | None) -> dict[str, Any]:
-        answers = Answers(owner, np.zeros((60, 2), np.float32), descriptors=said)
+        answers = WindowOutputs(owner, np.zeros((60, 2), np.float32), descriptors=said)
         held_out = HeldOut(
             tuple(f"{k}.csv" for k in range(20)),
             tuple(map(str, range(20))),
@@ -468,7 +482,7 @@ def test_descriptors_are_scored_over_held_out_recordings() -> None:
             np.eye(5, dtype=np.float32)[truth],
             answers,
         )
-        return descriptor_report(held_out, labels)
+        return _descriptors(held_out, labels)
 
     assert report(wanted)["macro_auroc"] == 1
     assert 0.35 < report(noise)["macro_auroc"] < 0.65

@@ -12,7 +12,7 @@ from hardware.channels import N_CHANNELS, channel_index
 from hardware.recording import RecordingWriter
 from training.cli import main
 from training.data.dataset import DataError, Dataset, Sample, load_substances
-from training.experiments.audit.controls import CONTROLS, Control, excerpts
+from training.experiments.audit.controls import CONTROLS, Control, find_excerpts
 from training.experiments.audit.verdicts import (
     CLEAN,
     LEAKS,
@@ -21,12 +21,12 @@ from training.experiments.audit.verdicts import (
     STEPS,
     TOO_FEW,
     Audit,
-    Reference,
+    ModelFigures,
     audit,
     verdict_of,
 )
 from training.experiments.baselines.inputs import OURS, labelled_windows
-from training.reports.audit import page, table
+from training.reports.audit import audit_page, audit_table
 
 pytest.importorskip("sklearn", reason="the audit needs the extra `train`")
 
@@ -72,8 +72,8 @@ def recordings(
     return Dataset("substance", LABELS[:labels], tuple(samples))
 
 
-def judged(data: Dataset, reference: Reference | None = None) -> Audit:
-    return audit(data, trees=40, reference=reference)
+def judged(data: Dataset, model: ModelFigures | None = None) -> Audit:
+    return audit(data, trees=40, model=model)
 
 
 def verdicts(result: Audit) -> dict[str, str]:
@@ -129,7 +129,7 @@ def test_an_audit_of_the_same_data_is_the_same() -> None:
 def test_every_control_sees_one_row_a_window_and_finite_numbers() -> None:
     data = recordings(leak="broken", per_label=2)
     windows = labelled_windows(data, OURS)
-    cut = excerpts(data, OURS, windows.owner)
+    cut = find_excerpts(data, OURS, windows.owner)
     assert len(CONTROLS) == 6
     for control in CONTROLS:
         rows = np.concatenate([control.describe(one) for one in cut])
@@ -143,7 +143,7 @@ def test_controls_see_the_samples_of_their_window_at_any_rate() -> None:
     quick = Sample("a/q.csv", "q", slow.values.repeat(4, axis=0), slow.target, "q", 4.0)
     both = Dataset("substance", data.labels, (slow, quick))
     windows = labelled_windows(both, OURS)
-    one, other = excerpts(both, OURS, windows.owner)
+    one, other = find_excerpts(both, OURS, windows.owner)
     assert one.spans == ((0, 150), (50, 200), (100, 250))
     assert other.spans == ((0, 600), (200, 800), (400, 1000))
     for name in ("environment", "absolute_baseline", "first_seconds"):
@@ -202,7 +202,7 @@ def test_copies_of_a_recording_are_named() -> None:
 
 def test_controls_are_held_against_the_network_where_its_figures_are_given() -> None:
     data = recordings(leak="weather", per_label=4)
-    result = judged(data, Reference("nose-6", top1=0.5, recording_top1=0.75))
+    result = judged(data, ModelFigures("nose-6", top1=0.5, recording_top1=0.75))
     row = result.rows[0]
     assert result.references[-1].control == "nose-6"
     assert row.share_of_skill == pytest.approx(
@@ -213,11 +213,11 @@ def test_controls_are_held_against_the_network_where_its_figures_are_given() -> 
 
 def test_page_and_table_hold_every_line() -> None:
     result = judged(recordings(labels=4, per_label=5, leak="weather"))
-    text = page(result)
+    text = audit_page(result)
     for row in (*result.references, *result.rows):
-        assert f"{row.top1:.3f}" in table(result)
+        assert f"{row.top1:.3f}" in audit_table(result)
         assert row.sentence in text
-    assert len(table(result).splitlines()) == 2 + len(STEPS) + 1
+    assert len(audit_table(result).splitlines()) == 2 + len(STEPS) + 1
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,13 @@ from hardware.recording import RecordingWriter
 from models.preprocess import batch_features
 from training.cli import main
 from training.data.dataset import Dataset, Sample
-from training.experiments.baselines.comparison import compare, held_out, row, scored
+from training.evaluation.intervals import score_intervals
+from training.evaluation.scoring import substance_tally, total_scores
+from training.experiments.baselines.comparison import (
+    baseline_row,
+    compare_baselines,
+    predict_fold,
+)
 from training.experiments.baselines.deep import Deep, DeepSettings
 from training.experiments.baselines.inputs import (
     INPUTS,
@@ -25,7 +31,7 @@ from training.experiments.baselines.inputs import (
     Standardiser,
     labelled_windows,
 )
-from training.experiments.baselines.registry import BASELINES, BaselineEntry, chosen
+from training.experiments.baselines.registry import BASELINES, BaselineEntry, select_baselines
 from training.experiments.baselines.rocket import KERNELS, Rocket, _convolve, _shifted, dilations
 from training.experiments.baselines.trees import Trees, WindowTrees, window_statistics
 
@@ -203,7 +209,7 @@ def test_two_labels_are_enough(name: str) -> None:
 
 def test_standardiser_measures_each_feature() -> None:
     x = np.random.default_rng(8).normal([3, -7, 5], [2, 0.1, 0], (50, 40, 3)).astype(np.float32)
-    done = Standardiser.of(x)(x)
+    done = Standardiser.measure(x)(x)
     np.testing.assert_allclose(done.mean(axis=(0, 1)), 0, atol=1e-3)
     np.testing.assert_allclose(done.std(axis=(0, 1)), [1, 1, 0], atol=1e-3)
 
@@ -234,10 +240,10 @@ def test_no_recording_is_judged_by_a_model_that_was_trained_on_it(data: Dataset)
             super().fit(x, label)
 
     entry = BaselineEntry("spy", "trees", "ours", partial(Spy, trees=5))
-    answers = held_out(data, entry, 1)
-    held = labelled_windows(data.subset(np.isin(np.arange(12), answers.owner)), OURS).x
+    predictions = predict_fold(data, entry, 1)
+    held = labelled_windows(data.subset(np.isin(np.arange(12), predictions.recordings)), OURS).x
     trained = {window.tobytes() for window in seen[0]}
-    assert sorted(set(answers.owner.tolist())) == [1, 5, 9]
+    assert predictions.recordings.tolist() == [1, 5, 9]
     assert not any(window.tobytes() in trained for window in held)
 
 
@@ -250,28 +256,28 @@ def test_comparison_that_was_cut_off_goes_on(data: Dataset, tmp_path: Path) -> N
             super().fit(x, label)
 
     entry = BaselineEntry("counted", "trees", "ours", partial(Counted, trees=5))
-    first = {fold: part for _, fold, part in compare(data, [entry], [0, 1], tmp_path)}
-    again = {fold: part for _, fold, part in compare(data, [entry], [0, 1, 2], tmp_path)}
+    first = {fold: part for _, fold, part in compare_baselines(data, [entry], [0, 1], tmp_path)}
+    again = {fold: part for _, fold, part in compare_baselines(data, [entry], [0, 1, 2], tmp_path)}
     assert len(fits) == 3
-    assert row(entry, first) == row(entry, {fold: again[fold] for fold in (0, 1)})
+    assert baseline_row(entry, first) == baseline_row(entry, {fold: again[fold] for fold in (0, 1)})
     other = recordings(seed=9)
     renamed = tuple(
         Sample(s.name, f"x{s.sha256}", s.values, s.target, s.group, s.rate_hz)
         for s in other.samples
     )
-    list(compare(Dataset("substance", LABELS, renamed), [entry], [0], tmp_path))
+    list(compare_baselines(Dataset("substance", LABELS, renamed), [entry], [0], tmp_path))
     assert len(fits) == 4, "answers of other data were taken for this data's"
 
 
 def test_intervals_hold_the_score_and_narrow_with_more_recordings() -> None:
     def width(count: int) -> float:
         owner = np.repeat(np.arange(count), 4)
-        truth = np.zeros(len(owner), dtype=np.int64)
+        truth = np.zeros(count, dtype=np.int64)
         right = np.repeat(np.arange(count) % 4 > 0, 4)  # three recordings in four
         log_p = np.log(np.where(right[:, None], [0.9, 0.1], [0.1, 0.9]))
-        scores = scored(log_p, owner, truth)
-        low, high = scores.interval["top1"]
-        assert scores.value["top1"] == pytest.approx(0.75)
+        tally = substance_tally(log_p, owner, truth)
+        low, high = score_intervals(tally)["top1"]
+        assert total_scores(tally)["top1"] == pytest.approx(0.75)
         assert low < 0.75 < high
         return high - low
 
@@ -280,7 +286,7 @@ def test_intervals_hold_the_score_and_narrow_with_more_recordings() -> None:
 
 def test_unknown_baseline_is_wrong_use() -> None:
     with pytest.raises(UsageError, match="lstm"):
-        chosen(["trees", "forest"])
+        select_baselines(["trees", "forest"])
 
 
 def test_compare_prints_and_writes_its_table(

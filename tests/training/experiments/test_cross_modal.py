@@ -26,25 +26,25 @@ from training.data.dataset import N_FOLDS, Dataset, load_substances
 pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
 
-from training.evaluation.auroc import area, column_areas, mean_area
+from training.evaluation.auroc import column_aurocs, grouped_auroc, mean_auroc
 from training.experiments.cross_modal import (
     PLAIN,
     SWITCHES,
-    Task,
-    budgeted,
-    split,
-    switched,
-    tasks,
-    unseen_substances,
+    Training,
+    hidden_substances,
+    list_trainings,
+    split_recordings,
+    with_budget,
+    with_switch,
 )
 from training.experiments.description_matching import (
     Pairs,
     all_pairs,
-    cross_fitted,
     fit_experts,
     geometric_mean_threshold,
-    matched,
-    strangers_matched,
+    match_hidden,
+    match_known,
+    score_matching,
 )
 
 LABELS = ("almond", "apple", "banana", "cloves", "garlic", "ginger", "lemon", "mint", "pear",
@@ -147,25 +147,25 @@ def test_wrong_options_are_wrong_use(
 
 
 def test_every_fold_is_done_before_the_next_and_starts_without_a_switch() -> None:
-    todo = tasks(["gcms", "signed"], [1, 3], unseen=True)
+    todo = list_trainings(["gcms", "signed"], [1, 3], unseen=True)
     assert [(task.switch, task.fold, task.unseen) for task in todo] == [
         (PLAIN, 1, False), ("gcms", 1, False), ("signed", 1, False), ("signed", 1, True),
         (PLAIN, 3, False), ("gcms", 3, False), ("signed", 3, False), ("signed", 3, True),
     ]  # fmt: skip
     with pytest.raises(UsageError, match="odor"):
-        tasks(["odor"], [0], unseen=False)
+        list_trainings(["odor"], [0], unseen=False)
 
 
 def test_strangers_are_in_no_training_and_every_substance_is_one_once(data: Dataset) -> None:
-    strangers = np.concatenate([unseen_substances(data, fold) for fold in range(N_FOLDS)])
+    strangers = np.concatenate([hidden_substances(data, fold) for fold in range(N_FOLDS)])
     assert sorted(strangers) == list(range(len(LABELS)))
-    train, test = split(data, Task("signed", 1, unseen=True))
+    train, test = split_recordings(data, Training("signed", 1, unseen=True))
     assert not (train & test).any()
     assert (train | test).all()
-    own = unseen_substances(data, 1)
+    own = hidden_substances(data, 1)
     assert not np.isin(data.targets[train].argmax(axis=1), own).any()
     assert set(own) < set(data.targets[test].argmax(axis=1))
-    plain, _ = split(data, Task("signed", 1, unseen=False))
+    plain, _ = split_recordings(data, Training("signed", 1, unseen=False))
     assert len(np.unique(data.targets[plain].argmax(axis=1))) == len(LABELS)
 
 
@@ -173,7 +173,7 @@ def test_budget_is_steps_of_one_network() -> None:
     taught = dataclasses.replace(
         CONFIG, teachers=(TeacherConfig(seed=1, steps=9, augment=CONFIG.augment),)
     )
-    config = budgeted(taught, 10)
+    config = with_budget(taught, 10)
     assert config.teachers == ()
     assert config.optimiser.steps == 10
     assert config.optimiser.warmup <= 2
@@ -183,8 +183,8 @@ def test_budget_is_steps_of_one_network() -> None:
 def test_switch_keeps_the_files_that_the_configuration_names() -> None:
     given = CrossModalConfig(descriptors=0.3, gcms_file="my.csv", descriptors_file="own.csv")
     config = dataclasses.replace(CONFIG, cross_modal=given)
-    assert switched(config, PLAIN).cross_modal is None
-    on = switched(config, "gcms").cross_modal
+    assert with_switch(config, PLAIN).cross_modal is None
+    on = with_switch(config, "gcms").cross_modal
     assert on == CrossModalConfig(gcms=0.5, gcms_file="my.csv", descriptors_file="own.csv")
 
 
@@ -210,7 +210,7 @@ def views(informative: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_combination_of_experts_follows_the_one_that_knows() -> None:
-    result = cross_fitted(*views(1.0))
+    result = match_known(*views(1.0))
     assert result.auroc.value > 0.95
     assert result.views[1] > 0.95
     assert abs(result.views[0] - 0.5) < 0.12
@@ -219,14 +219,14 @@ def test_combination_of_experts_follows_the_one_that_knows() -> None:
 
 
 def test_matching_without_knowledge_is_chance() -> None:
-    assert abs(cross_fitted(*views(0.0)).auroc.value - 0.5) < 0.12
+    assert abs(match_known(*views(0.0)).auroc.value - 0.5) < 0.12
 
 
 def test_pairs_take_the_chosen_substances_only() -> None:
     cosines, truth = views(1.0)
     pairs = all_pairs(cosines, truth, np.array([2, 5, 7]))
     assert pairs.cosines.shape == (9 * 3, 3)
-    assert pairs.wanted.sum() == 9
+    assert pairs.matches.sum() == 9
     np.testing.assert_array_equal(pairs.cosines[0], cosines[6, 2])
 
 
@@ -234,14 +234,14 @@ def test_strangers_are_judged_by_what_other_strangers_taught() -> None:
     """Were a fold's experts fitted on itself, turning the other's cosines would not matter."""
     cosines, truth = views(1.0)
     halves = [all_pairs(cosines, truth, np.arange(start, start + 10)) for start in (0, 10)]
-    fair = strangers_matched(dict(enumerate(halves)))
+    fair = match_hidden(dict(enumerate(halves)))
     assert min(one.auroc.value for one in fair) > 0.95
     assert min(one.sensitivity for one in fair) > 0.8
-    upside_down = Pairs(-halves[1].cosines, halves[1].wanted, halves[1].smelled)
-    misled, judged = strangers_matched({0: halves[0], 1: upside_down})
+    upside_down = Pairs(-halves[1].cosines, halves[1].matches, halves[1].substance)
+    misled, judged = match_hidden({0: halves[0], 1: upside_down})
     assert misled.auroc.value < 0.1
     assert judged.auroc.value < 0.1
-    alone = strangers_matched({3: halves[0]})
+    alone = match_hidden({3: halves[0]})
     assert len(alone) == 2
     assert min(one.auroc.value for one in alone) > 0.9
 
@@ -260,8 +260,8 @@ def test_experts_are_scored_at_the_threshold_they_were_fitted_with() -> None:
     cosines = np.array([[0.0], [0.1], [0.9], [1.0]])
     pairs = Pairs(cosines, np.array([False, False, True, True]), np.arange(4))
     experts = fit_experts(pairs)
-    other = Pairs(cosines - 10, pairs.wanted, pairs.smelled)
-    shifted = matched(experts, other)
+    other = Pairs(cosines - 10, pairs.matches, pairs.substance)
+    shifted = score_matching(experts, other)
     assert shifted.auroc.value == 1.0
     assert (shifted.sensitivity, shifted.specificity) == (0.0, 1.0)
 
@@ -269,23 +269,23 @@ def test_experts_are_scored_at_the_threshold_they_were_fitted_with() -> None:
 def test_descriptor_that_cannot_be_judged_is_left_out_of_the_mean() -> None:
     scores = np.array([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9]])
     wanted = np.array([[True, True, True], [False, True, False]])
-    areas = column_areas(scores, wanted, np.arange(2))
+    areas = column_aurocs(scores, wanted, np.arange(2))
     assert {k: one.value for k, one in areas.items()} == {0: 1.0, 2: 0.0}
-    assert mean_area([*areas.values()]).value == 0.5
+    assert mean_auroc([*areas.values()]).value == 0.5
 
 
 def test_resampled_area_is_that_of_the_repeated_recordings() -> None:
     from sklearn.metrics import roc_auc_score
 
-    from training.evaluation.intervals import DRAWS, resampled
+    from training.evaluation.intervals import resample_counts
 
     rng = np.random.default_rng(3)
     group = np.repeat(np.arange(8), 5)
     scores = rng.integers(0, 6, 40).astype(float)  # with ties
     wanted = rng.random(40) < 0.4
-    found = area(scores, wanted, group)
+    found = grouped_auroc(scores, wanted, group)
     assert found.value == pytest.approx(roc_auc_score(wanted, scores))
-    times = resampled(8, None, seed=0, draws=DRAWS)[:5, group]
+    times = resample_counts(8)[:5, group]
     expected = [roc_auc_score(np.repeat(wanted, n), np.repeat(scores, n)) for n in times]
     np.testing.assert_allclose(found.draws[:5], expected)
     low, high = found.interval
@@ -293,6 +293,6 @@ def test_resampled_area_is_that_of_the_repeated_recordings() -> None:
 
 
 def test_resample_with_nothing_to_judge_is_left_out() -> None:
-    alone = area(np.array([0.2, 0.9]), np.array([False, True]), np.array([0, 1]))
+    alone = grouped_auroc(np.array([0.2, 0.9]), np.array([False, True]), np.array([0, 1]))
     assert np.isnan(alone.draws).any()
     assert alone.interval == (1.0, 1.0)

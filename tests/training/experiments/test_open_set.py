@@ -19,14 +19,20 @@ from tests.training.reports.test_run import Outline
 from tests.training.tiny import CONFIG, LABELS, oscillating
 from training.cli import main
 from training.config import config_as_dict
-from training.evaluation.constants import fold_constants
-from training.evaluation.decision_fit import fit_set, fit_unknown, fit_unknown_bound
-from training.evaluation.evaluate import Answers
+from training.evaluation.decision_fit import (
+    fit_fold_constants,
+    fit_set,
+    fit_unknown,
+    fit_unknown_bound,
+)
 from training.evaluation.held_out import HeldOut, read_held_out
-from training.evaluation.open_set_answers import UNKNOWN, OpenFold, OpenSetError, read_open_set
-from training.evaluation.streaming import Streams, fading_novelty, follow
-from training.experiments.open_set import ask_open_set, split
-from training.trust import enrolment, prediction_sets, unknown_smells
+from training.evaluation.network_outputs import WindowOutputs
+from training.evaluation.open_set import UNKNOWN, OpenSetError, OpenSetFold, read_open_set
+from training.evaluation.streaming import Streams, novelty_means, trace_decisions
+from training.experiments.open_set import split_open_set, train_open_set
+from training.trust.enrolment import measure_enrolment
+from training.trust.prediction_sets import measure_prediction_sets
+from training.trust.unknown_smells import measure_unknown_smells
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 torch.set_num_threads(1)
@@ -51,7 +57,7 @@ def written(folder: Path, rows: int = 90) -> list[str]:
     return ["--config", str(config), "--data", str(folder / "base"), *run]
 
 
-def network(fold: int, strange: float, noise: float = 0.4) -> OpenFold:
+def network(fold: int, strange: float, noise: float = 0.4) -> OpenSetFold:
     """Answers of a network that knows four smells and never met four others.
 
     Ten recordings of each known one, five of each hidden one. A known smell lies on its own axis;
@@ -82,7 +88,7 @@ def network(fold: int, strange: float, noise: float = 0.4) -> OpenFold:
         truth,
         embedding.astype(np.float32),
     )
-    return OpenFold(
+    return OpenSetFold(
         fold=fold,
         labels=KNOWN,
         hidden=HIDDEN,
@@ -91,18 +97,19 @@ def network(fold: int, strange: float, noise: float = 0.4) -> OpenFold:
         exemplar_label=np.repeat(np.arange(4), 5),
         names=tuple(f"{x}/{fold}.{number}" for number, x in enumerate(substance)),
         substance=substance,
-        truth=truth,
-        owner=np.repeat(np.arange(len(substance)), 4),
-        logits=logits[:, ::6].reshape(-1, 4).astype(np.float32),
-        embedding=embedding[:, ::6].reshape(-1, WIDTH).astype(np.float32),
-        streams=streams.told_in(space),
+        outputs=WindowOutputs(
+            np.repeat(np.arange(len(substance)), 4),
+            embedding[:, ::6].reshape(-1, WIDTH).astype(np.float32),
+            logits=logits[:, ::6].reshape(-1, 4).astype(np.float32),
+        ),
+        streams=streams.with_novelty(space),
     )
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_network_trains_on_nothing_that_it_is_asked_about(number: int) -> None:
     data = oscillating()
-    train, known, hidden = split(data, number)
+    train, known, hidden = split_open_set(data, number)
     assert hidden.labels == tuple(x for k, x in enumerate(LABELS) if k % 5 == number)
     assert train.labels == known.labels
     assert not set(train.labels) & set(hidden.labels)
@@ -115,10 +122,10 @@ def test_a_network_trains_on_nothing_that_it_is_asked_about(number: int) -> None
 
 def test_answers_are_kept_and_asked_for_once(tmp_path: Path) -> None:
     data = oscillating()
-    asked = ask_open_set(CONFIG, data, tmp_path, folds=[1])
+    asked = train_open_set(CONFIG, data, tmp_path, folds=[1])
     kept = tmp_path / "open-set/fold-1/answers.npz"
     written_ns = kept.stat().st_mtime_ns
-    again = ask_open_set(CONFIG, data, tmp_path, folds=[1])
+    again = train_open_set(CONFIG, data, tmp_path, folds=[1])
     assert kept.stat().st_mtime_ns == written_ns
     read = read_open_set(tmp_path)
     for one in (asked[0], again[0], read[0]):
@@ -141,12 +148,12 @@ def test_without_answers_it_is_said_what_to_run(tmp_path: Path) -> None:
 def test_too_few_substances_hide_none(tmp_path: Path) -> None:
     few = dataclasses.replace(oscillating(), labels=LABELS[:5])
     with pytest.raises(OpenSetError, match="more than 5"):
-        ask_open_set(CONFIG, few, tmp_path)
+        train_open_set(CONFIG, few, tmp_path)
 
 
 def test_strange_smells_are_told_and_smells_beside_known_ones_are_not() -> None:
-    far = unknown_smells.measure([network(k, strange=1.0) for k in range(3)])
-    near = unknown_smells.measure([network(k, strange=0.0) for k in range(3)])
+    far = measure_unknown_smells([network(k, strange=1.0) for k in range(3)])
+    near = measure_unknown_smells([network(k, strange=0.0) for k in range(3)])
     assert far["auroc_300s"] > 0.97
     assert 0.35 < near["auroc_300s"] < 0.65
     for report in (far, near):
@@ -160,28 +167,22 @@ def test_strange_smells_are_told_and_smells_beside_known_ones_are_not() -> None:
     assert far["scores"]["cosine"]["300s"]["transferred"]["known_recall"] > 0.85
 
 
-def test_the_area_is_the_chance_that_an_unknown_smell_is_stranger() -> None:
-    values = np.array([0.1, 0.4, 0.3, 0.4, 0.9])
-    known = np.array([True, True, True, False, False])
-    # Of six pairs five are rightly ordered and one is a tie.
-    assert unknown_smells.area(values, known) == pytest.approx(5.5 / 6)
-
-
 def test_the_bound_keeps_95_percent_of_known_recordings_at_every_moment() -> None:
     fold = network(5, strange=0.7)
-    known, hidden = fold.streams.of(fold.known), fold.streams.of(~fold.known)
+    known, hidden = fold.streams.select(fold.known), fold.streams.select(~fold.known)
     fitted = fit_unknown(known, hidden, "cosine")
-    means, independent = fading_novelty(known, "cosine", DecisionSpec())
+    means, independent = novelty_means(known, "cosine", DecisionSpec())
+    assert fitted.unknown_above is not None
     ripe = means[:, independent >= fitted.unknown_after]
     assert (ripe < fitted.unknown_above + 1e-4).mean(axis=0).min() >= 0.94
     assert fitted.unknown_above == fit_unknown_bound(known, "cosine", fitted.unknown_after)
-    course = follow(hidden, fitted.put_into(DecisionSpec()))
-    assert course.strange[:, -1].mean() > 0.8
+    trace = trace_decisions(hidden, fitted)
+    assert trace.unrecognised[:, -1].mean() > 0.8
 
 
 def test_taught_smells_are_named_in_other_recordings() -> None:
     folds = [network(k, strange=1.0) for k in range(2)]
-    report = enrolment.measure(folds)
+    report = measure_enrolment(folds)
     assert set(report["taught"]) == {"1", "2", "3"}
     for row in report["taught"].values():
         assert set(row) == {"4 ways", "2 ways", "all labels"}
@@ -199,7 +200,7 @@ def test_a_smell_like_another_is_not_learned() -> None:
         fold.streams,
         embedding=noise.astype(np.float32),
     )
-    report = enrolment.measure([dataclasses.replace(fold, streams=same)])
+    report = measure_enrolment([dataclasses.replace(fold, streams=same)])
     assert report["taught"]["1"]["4 ways"]["scores"]["accuracy_300s"] < 0.45
 
 
@@ -213,14 +214,14 @@ def calibrated(recordings: int = 200) -> HeldOut:
     streams = Streams(logits.astype(np.float32), shares, 45 + 12.0 * np.arange(WINDOWS), truth)
     names = tuple(map(str, range(recordings)))
     owner = np.arange(recordings)
-    answers = Answers(owner, logits[:, 0].astype(np.float32), logits=logits[:, 0])
+    answers = WindowOutputs(owner, logits[:, 0].astype(np.float32), logits=logits[:, 0])
     target = np.eye(5, dtype=np.float32)[truth]
     return HeldOut(names, names, owner % 5, target, answers, streams)
 
 
 def test_honest_probabilities_make_honest_sets() -> None:
     held_out = calibrated()
-    report = prediction_sets.measure(held_out, fold_constants(held_out))
+    report = measure_prediction_sets(held_out, fit_fold_constants(held_out))
     for method in ("least_ambiguous", "adaptive"):
         row = report["sets"][method]["always"]
         assert row["coverage"] == pytest.approx(0.9, abs=0.05)

@@ -31,17 +31,19 @@ pytest.importorskip("optuna", reason="the search needs the extra `train`")
 from training.cli import main  # noqa: E402
 from training.experiments import search as searching  # noqa: E402
 from training.experiments.search import (  # noqa: E402
-    Range,
     SearchError,
-    Space,
     TrialRow,
-    as_yaml,
-    best_of,
-    changed,
-    load_space,
+    best_trial,
     open_study,
-    search,
-    table,
+    run_trials,
+    trial_rows,
+)
+from training.experiments.search_space import (  # noqa: E402
+    Range,
+    SearchSpace,
+    load_space,
+    settings_yaml,
+    with_settings,
 )
 
 torch.set_num_threads(1)
@@ -59,7 +61,7 @@ CONFIG = TrainConfig(
     seed=3,
 )  # fmt: skip
 # A rate of 1e-6 learns nothing in so few steps, one of 2e-2 does.
-SPACE = Space({"optimiser.learning_rate": Range((1e-6, 2e-2))}, robust_weight=0.0)
+SPACE = SearchSpace({"optimiser.learning_rate": Range((1e-6, 2e-2))}, robust_weight=0.0)
 PERIODS_S = {"almond": 7.0, "banana": 11.0, "mango": 17.0}
 
 
@@ -79,10 +81,10 @@ def data() -> Dataset:
     return Dataset("substance", tuple(PERIODS_S), tuple(samples))
 
 
-def run(folder: Path, data: Dataset, trials: int, space: Space = SPACE) -> list[TrialRow]:
+def run(folder: Path, data: Dataset, trials: int, space: SearchSpace = SPACE) -> list[TrialRow]:
     study = open_study(folder, CONFIG, data, space, [0])
-    search(study, CONFIG, data, space, folds=[0], trials=trials)
-    return table(study)
+    run_trials(study, CONFIG, data, space, folds=[0], trials=trials)
+    return trial_rows(study)
 
 
 def test_study_goes_on_where_it_was(data: Dataset, tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_pruned_trials_are_listed_with_what_they_reached(data: Dataset, tmp_path
     printed = list(_lines(rows))
     assert len(printed) == 13
     assert sum("pruned" in line for line in printed) == len(pruned)
-    best = best_of(rows)
+    best = best_trial(rows)
     assert best.settings == {"optimiser.learning_rate": 2e-2}
     assert best.score == max(row.score or 0 for row in rows if row.state == "complete")
 
@@ -117,18 +119,18 @@ def test_score_is_that_of_recordings_held_out(
 
     trained: list[set[str]] = []
     scored: list[set[str]] = []
-    real_trainer, real_cut = fitting.Trainer, searching._cut
+    real_trainer, real_cut = fitting.Trainer, searching.scored_windows
 
     def trainer(config: TrainConfig, train: Dataset, device: str) -> fitting.Trainer:
         trained.append({sample.sha256 for sample in train.samples})
         return real_trainer(config, train, device)
 
-    def cut(test: Dataset, of: fitting.Trainer) -> object:
+    def cut(test: Dataset, spec: PreprocessSpec) -> object:
         scored.append({sample.sha256 for sample in test.samples})
-        return real_cut(test, of)
+        return real_cut(test, spec)
 
     monkeypatch.setattr(fitting, "Trainer", trainer)
-    monkeypatch.setattr(searching, "_cut", cut)
+    monkeypatch.setattr(searching, "scored_windows", cut)
     run(tmp_path, data, 1, dataclasses.replace(SPACE, robust_weight=0.5))
     assert len(trained) == 1
     assert len(scored) == 2  # as they are, and as another board would have made them
@@ -144,14 +146,14 @@ def test_stopped_trial_fails_and_the_study_stays(data: Dataset, tmp_path: Path) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(study, CONFIG, data, SPACE, folds=[0], trials=3, on_step=stop)
-    assert [row.state for row in table(study)] == ["complete", "failed"]
+        run_trials(study, CONFIG, data, SPACE, folds=[0], trials=3, on_step=stop)
+    assert [row.state for row in trial_rows(study)] == ["complete", "failed"]
     assert [row.state for row in run(tmp_path, data, 2)][:2] == ["complete", "failed"]
 
 
 def test_study_of_other_settings_is_refused(data: Dataset, tmp_path: Path) -> None:
     run(tmp_path, data, 1)
-    wider = Space({**SPACE.fields, "network.dropout": Range((), 0.0, 0.3)}, 0.0)
+    wider = SearchSpace({**SPACE.fields, "network.dropout": Range((), 0.0, 0.3)}, 0.0)
     for config, space, folds in (
         (dataclasses.replace(CONFIG, seed=9), SPACE, [0]),
         (CONFIG, wider, [0]),
@@ -163,16 +165,16 @@ def test_study_of_other_settings_is_refused(data: Dataset, tmp_path: Path) -> No
 
 def test_search_without_a_complete_trial_has_no_best() -> None:
     with pytest.raises(SearchError):
-        best_of([TrialRow(0, "pruned", 0.5, 0, 0.5)])
+        best_trial([TrialRow(0, "pruned", 0.5, 0, 0.5)])
 
 
 def test_best_settings_are_a_part_of_a_configuration() -> None:
     settings = {"optimiser.learning_rate": 0.00123456, "network.d_model": 96, "seed": 4}
-    text = as_yaml(settings)
+    text = settings_yaml(settings)
     assert yaml.safe_load(text) == {
         "optimiser": {"learning_rate": 0.001235}, "network": {"d_model": 96}, "seed": 4,
     }  # fmt: skip
-    assert changed(CONFIG, settings).network.d_model == 96
+    assert with_settings(CONFIG, settings).network.d_model == 96
 
 
 @pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])

@@ -17,11 +17,11 @@ from models.bundle import Bundle, integer_matmuls, load_bundle
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec
 from training.config import NetworkConfig, OptimiserConfig, TrainConfig, config_as_dict
-from training.data.dataset import Dataset, load_substances
-from training.evaluation.evaluate import ask, tally
-from training.evaluation.intervals import pooled
-from training.evaluation.scoring import Ratio, Windows, values
-from training.experiments.crossval import folds_of
+from training.data.dataset import Dataset, folds_of, load_substances
+from training.data.protocol_windows import Windows
+from training.evaluation.intervals import pool_tallies
+from training.evaluation.network_outputs import run_network, tally_bundle
+from training.evaluation.scoring import Ratio, total_scores
 from training.export import precision
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
@@ -148,8 +148,10 @@ def test_every_kind_is_scored_on_what_its_fold_held_out(
         for fold in range(5):
             test = data.subset(folds_of(data) == fold)
             bundle = load_bundle(root / f"run/fold-{fold}/bundle", precision=file)  # type: ignore[arg-type]
-            parts.append(tally(bundle, test, ask(bundle, test)))
-        assert kinds[kind]["top1"] == pytest.approx(values(pooled(parts))["top1"], abs=1e-4)
+            parts.append(tally_bundle(bundle, test, run_network(bundle, test)))
+        assert kinds[kind]["top1"] == pytest.approx(
+            total_scores(pool_tallies(parts))["top1"], abs=1e-4
+        )
     assert kinds["fp32"]["loss"] == 0
     assert kinds["dynamic"]["mb"] < kinds["fp32"]["mb"]
     assert code == int(kinds["dynamic"]["loss"] > precision.LARGEST_LOSS)

@@ -15,20 +15,20 @@ import pytest
 from models.bundle import load_bundle
 from tests.training.tiny import CONFIG, LABELS, oscillating
 from training.cli import main
-from training.evaluation.evaluate import Answers
 from training.evaluation.findings import (
     OTHER,
     categories,
     confusion,
-    fold_specs,
     most_confused,
     over_time,
+    read_fold_constants,
     window_reliability,
 )
 from training.evaluation.held_out import HeldOut, read_held_out
+from training.evaluation.network_outputs import WindowOutputs
 from training.experiments.crossval import decision_report
 from training.export.model_card import collect_figures, figure_notes
-from training.reports.html import Section, page, table
+from training.reports.html import Section, html_page, html_table
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def answered(stated: float, right: float, windows: int = 2000) -> HeldOut:
     logits = np.tile(np.log([stated, 1 - stated]), (windows, 1)).astype(np.float32)
     target = np.eye(2, dtype=np.float32)[(np.arange(windows) >= right * windows).astype(int)]
     names = tuple(map(str, range(windows)))
-    answers = Answers(np.arange(windows), logits, logits=logits)
+    answers = WindowOutputs(np.arange(windows), logits, logits=logits)
     return HeldOut(names, names, np.zeros(windows, dtype=int), target, answers)
 
 
@@ -82,7 +82,7 @@ def test_a_substance_of_one_s_own_is_of_another_category() -> None:
 def test_the_course_of_time_ends_where_the_scores_are(finished: Path) -> None:
     report = json.loads((finished / "crossval.json").read_text())
     held_out = read_held_out(finished / "held_out.npz")
-    course = over_time(held_out, fold_specs(report["decision"]["constants"]))
+    course = over_time(held_out, read_fold_constants(report["decision"]["constants"]))
     assert course is not None
     at = int(np.searchsorted(course.seconds, 60, side="right")) - 1
     assert course.accuracy[at] == pytest.approx(
@@ -194,7 +194,7 @@ def test_mixtures_are_reported_with_the_presence_layer_and_the_constant(tmp_path
     rng = np.random.default_rng(4)
     target = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
     presence = np.clip(0.3 + 0.4 * target + rng.normal(0, 0.15, (60, 3)), 0.01, 0.99)
-    answers = Answers(
+    answers = WindowOutputs(
         np.arange(60), presence.astype(np.float32), proportions=target, presence=presence
     )
     names = tuple(map(str, range(60)))
@@ -219,9 +219,9 @@ def test_mixtures_are_reported_with_the_presence_layer_and_the_constant(tmp_path
 
 
 def test_what_comes_from_data_is_escaped() -> None:
-    text = page(
-        "<x>", "a & b", [Section("<i>", "</p>", table(["<th>"], [["<script>", 0.5, None]]))]
-    )
+    rows = [{"a": "<script>", "b": 0.5, "c": None}]
+    body = html_table(rows, {"a": "<th>", "b": "b", "c": "c"})
+    text = html_page("<x>", "a & b", [Section("<i>", "</p>", body)])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "<title>&lt;x&gt;</title>" in text

@@ -11,7 +11,7 @@ from hardware.channels import N_CHANNELS
 from models.preprocess import Lineariser, PreprocessSpec
 from training.config import AugmentConfig
 from training.data.dataset import Dataset, Sample
-from training.evaluation.sessions import _changed
+from training.evaluation.sessions import _as_other_part
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
@@ -57,7 +57,7 @@ def test_training_and_judgement_simulate_the_same_rigs(recording: np.ndarray) ->
     for column, part, gain, offset in zip(columns, PARTS, gains, offsets, strict=True):
         # The BME680's kOhm are resistances: the inverse of a conductance's gain.
         power = 1 / gain if part.value == "bme_gas" else gain
-        elsewhere[:, column] = _changed(recording[:, column], part, power, 1.0, offset)
+        elsewhere[:, column] = _as_other_part(recording[:, column], part, power, 1.0, offset)
         level[:, column] = np.median(recording[:, column])
     expected = linear(elsewhere)
     got = simulate_other_rig(

@@ -11,7 +11,8 @@ from calibration.rig_reference import RigReference
 from hardware.simulator.other_rig import FIXED_RIG, OtherRig
 from models.bundle import Bundle, load_bundle
 from tests.training.tiny import CONFIG, oscillating
-from training.trust import calibration
+from training.evaluation.network_outputs import measure_rig
+from training.trust.calibration import measure_calibration
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset
@@ -35,7 +36,7 @@ def bundle(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_scores_and_shares_belong_together(data: Dataset, bundle: Bundle) -> None:
-    found = calibration.measure({0: bundle}, data, rig=FIXED_RIG, draws=2, references=(2, 6))
+    found = measure_calibration({0: bundle}, data, rig=FIXED_RIG, choices=2, references=(2, 6))
     assert found["recordings"] == 7
     assert set(found["scores"]) == {"unskewed", "0", "2", "6"}
     assert sum(found["chosen"]["2"].values()) == 2
@@ -47,13 +48,13 @@ def test_scores_and_shares_belong_together(data: Dataset, bundle: Bundle) -> Non
 
 def test_the_training_rig_itself_loses_nothing(data: Dataset, bundle: Bundle) -> None:
     same = OtherRig("same")
-    found = calibration.measure({0: bundle}, data, rig=same, draws=1, references=(2,))
+    found = measure_calibration({0: bundle}, data, rig=same, choices=1, references=(2,))
     assert found["scores"]["0"] == found["scores"]["unskewed"]
     assert found["gap_closed"]["2"] == 0.0
 
 
 def test_the_reference_knows_every_label(data: Dataset) -> None:
-    reference = calibration.rig_reference(data)
+    reference = measure_rig(data)
     assert isinstance(reference, RigReference)
     assert reference.labels == data.labels
     assert np.isfinite(reference.mean[:, [0, 2]]).all()

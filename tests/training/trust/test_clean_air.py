@@ -33,17 +33,17 @@ def test_no_time_bounds_no_rate() -> None:
 
 
 def test_shipped_detector_is_calm_in_clean_air_and_a_jumpy_one_is_counted() -> None:
-    calm = clean_air.clean_air(SHIPPED, hours=0.5)
+    calm = clean_air.count_simulated_alarms(SHIPPED, hours=0.5)
     assert {"simulated", "fixed rig"} < set(calm)
     assert calm["simulated"]["hours"] == 0.5
     assert {name: figures["alarms"] for name, figures in calm.items()} == dict.fromkeys(calm, 0)
-    jumpy = clean_air.watch(clean_air.played("air:900", seed=3), JUMPY)
+    jumpy = clean_air.count_alarms(clean_air.play_scenario("air:900", seed=3), JUMPY)
     assert jumpy.alarms > 3
     assert jumpy.alarm_s > 0
 
 
 def test_an_odour_is_met_and_let_go_and_an_onset_without_one_is_false() -> None:
-    odour = clean_air.played(
+    odour = clean_air.play_scenario(
         f"air:{clean_air.BEFORE_S},banana:{clean_air.ODOUR_S},air:{clean_air.AFTER_S}",
         clean_air.FIRST_SEED,
     )
@@ -62,28 +62,30 @@ def test_an_odour_is_met_and_let_go_and_an_onset_without_one_is_false() -> None:
 
 def test_odour_that_is_never_met_has_neither_onset_nor_end() -> None:
     deaf = ExposureSettings(threshold=1e9)
-    found = clean_air.follow_episode(clean_air.played("air:400,banana:100,air:100", seed=1), deaf)
+    found = clean_air.follow_episode(
+        clean_air.play_scenario("air:400,banana:100,air:100", seed=1), deaf
+    )
     assert (found.onset_s, found.end_s, found.clean_s) == (None, None, None)
 
 
 def test_quiet_stretches_leave_out_what_moves_and_what_is_short() -> None:
     still = np.full((600, N_CHANNELS), 300.0, dtype=np.float32)
-    assert list(clean_air.quiet_stretches(still)) == [(0, 600)]
+    assert list(clean_air.find_quiet_stretches(still)) == [(0, 600)]
     moving = still.copy()
     moving[300:, 1] = 330.0
-    assert list(clean_air.quiet_stretches(moving)) == [(0, 300), (300, 600)]
+    assert list(clean_air.find_quiet_stretches(moving)) == [(0, 300), (300, 600)]
     moving[:, 2] = np.linspace(100, 900, 600)
-    assert list(clean_air.quiet_stretches(moving)) == []
-    assert list(clean_air.quiet_stretches(still[:100])) == []
+    assert list(clean_air.find_quiet_stretches(moving)) == []
+    assert list(clean_air.find_quiet_stretches(still[:100])) == []
 
 
 def test_whole_nose_is_asked_about_clean_air_on_the_board_of_its_model() -> None:
-    found = clean_air.ask_nose(load_bundle("substances-50"), hours=0.1)
+    found = clean_air.run_nose(load_bundle("substances-50"), hours=0.1)
     assert found["rate_hz"] == 1.0
     assert sum(found["states"].values()) == pytest.approx(1.0, abs=1e-3)
     assert found["states"]["ambient"] > 0.5
     assert found["said"]["onset"]["times"] == 0
-    fast = clean_air.ask_nose(load_bundle("mixtures-12"), hours=0.1)
+    fast = clean_air.run_nose(load_bundle("mixtures-12"), hours=0.1)
     assert fast["rate_hz"] == 10.0
     assert fast["hours"] == pytest.approx(0.1 * clean_air.FAST_BOARD_SHARE, abs=0.01)
 
@@ -91,6 +93,6 @@ def test_whole_nose_is_asked_about_clean_air_on_the_board_of_its_model() -> None
 @pytest.mark.data
 def test_quiet_stretches_of_real_recordings_hold_hours(smellnet: Path) -> None:
     data = load_substances(smellnet / "base")
-    found = clean_air.quiet_recordings(data, SHIPPED)
+    found = clean_air.count_quiet_alarms(data, SHIPPED)
     assert found["hours"] > 10
     assert found["per_hour"] < 1

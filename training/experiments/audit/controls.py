@@ -1,8 +1,9 @@
-"""training/: the inputs that must fail, each described window by window.
+"""training/: the controls of the audit: inputs from which no substance should be recognisable.
 
-Every control is a few numbers that hold no smell, or none that would be there tomorrow. If a
-classifier names substances from them, so can a model that sees them, on this data and on none
-other. Knows recordings and the channel table; must never contain a classifier or a verdict.
+Every control is a few numbers per window that hold no smell, or none that would be the same on
+another day. If a classifier names substances from them, so can a model that sees them, on this
+data and on no other. Knows recordings and the channel table; must never contain a classifier or
+a verdict.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from hardware.channels import CHANNELS, Part
 from models.preprocess import Lineariser, PreprocessSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from training.data.dataset import Dataset, Sample
 
 MISSING = np.float32(-10_000.0)
-"""Stands for "no reading": below the range of every channel, so that one split tells it apart."""
+"""Stands for "no reading": below the range of every channel, so that one split separates it."""
 
 FIRST_READINGS = 5
 NUMBERS_IN_NAME = 3
@@ -39,7 +40,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Excerpts:
-    """A recording and where its windows lie in it.
+    """A recording and the position of its windows.
 
     Attributes
     ----------
@@ -56,26 +57,31 @@ class Excerpts:
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
-    """Inputs that must fail.
+class ControlTexts:
+    """A control in words.
 
     Attributes
     ----------
     name: in reports, with underscores.
-    inputs: what the classifier sees, in a few words.
+    inputs: of the classifier, in a few words.
     subject: starts the sentence "... name 68 % of windows right".
-    consequence: what follows if it does so.
-    describe: float32[windows, numbers] of a recording.
+    consequence: to draw if it does so.
     """
 
     name: str
     inputs: str
     subject: str
     consequence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control(ControlTexts):
+    """A control; `describe` returns its float32[windows, numbers] of a recording."""
+
     describe: Callable[[Excerpts], NDArray[np.float32]]
 
 
-def excerpts(data: Dataset, spec: PreprocessSpec, owner: NDArray[np.int64]) -> list[Excerpts]:
+def find_excerpts(data: Dataset, spec: PreprocessSpec, owner: NDArray[np.int64]) -> list[Excerpts]:
     """Return every recording with the spans of its windows.
 
     Parameters
@@ -103,13 +109,13 @@ def excerpts(data: Dataset, spec: PreprocessSpec, owner: NDArray[np.int64]) -> l
 def environment(recording: Excerpts) -> NDArray[np.float32]:
     """Mean, least, largest, first and last temperature, pressure, humidity and altitude."""
     values = recording.sample.values[:, ENVIRONMENT]
-    return _stacked(_course(values[start:end]) for start, end in recording.spans)
+    return np.stack([_course(values[start:end]) for start, end in recording.spans])
 
 
 def absolute_baseline(recording: Excerpts) -> NDArray[np.float32]:
     """Mean level of every gas channel in the window."""
     values = recording.sample.values[:, GAS]
-    return _stacked(_mean(values[start:end]) for start, end in recording.spans)
+    return np.stack([_mean(values[start:end]) for start, end in recording.spans])
 
 
 def first_seconds(recording: Excerpts) -> NDArray[np.float32]:
@@ -121,7 +127,7 @@ def first_seconds(recording: Excerpts) -> NDArray[np.float32]:
 def file_order(recording: Excerpts) -> NDArray[np.float32]:
     """Place of the file in its sorted folder, and the first three numbers in its name."""
     stem = PurePosixPath(recording.sample.name).stem
-    # More than 15 digits would lose their last ones in a float64 anyway.
+    # A float64 holds no more than 15 digits exactly.
     found = [float(digits[:15]) for digits in re.findall(r"\d+", stem)][:NUMBERS_IN_NAME]
     numbers = [*found, *[float(MISSING)] * (NUMBERS_IN_NAME - len(found))]
     row = np.array([[recording.place, *numbers]], dtype=np.float32)
@@ -131,7 +137,7 @@ def file_order(recording: Excerpts) -> NDArray[np.float32]:
 def channel_flags(recording: Excerpts) -> NDArray[np.float32]:
     """Whether each channel is absent, sometimes unusable (saturated, hung), or frozen.
 
-    Of the whole recording: a channel that is quiet for a window is no fault.
+    Over the whole recording: a channel that is constant for a window is not a fault.
     """
     finite = np.isfinite(recording.sample.values)
     absent = ~finite.any(axis=0)
@@ -144,18 +150,18 @@ def channel_flags(recording: Excerpts) -> NDArray[np.float32]:
 def least_step(recording: Excerpts) -> NDArray[np.float32]:
     """Least change of each gas channel between two readings of the window, in log-conductance.
 
-    Boards send whole counts: the least change is one count, and one count of a low reading is
-    more than one of a high reading. A difference of logarithms keeps that trace of the level.
-    Channels with other than whole numbers have no such step.
+    Boards send whole counts: the least change is one count, which is more of a low reading than
+    of a high one, so a difference of logarithms keeps a trace of the level. Channels with other
+    than whole numbers have no such step.
     """
     readings = recording.sample.values[:, GAS]
     fine = (np.isfinite(readings) & (readings != np.rint(readings))).any(axis=0)
     signal = Lineariser(_GAS_LOGS)(recording.sample.values)
     changes = np.where(fine, np.inf, np.abs(np.diff(signal, axis=0)))
-    # What is less is the rounding of a logarithm, not a change of the reading. NaN is neither.
+    # A smaller difference is the rounding of a logarithm, not a change of the reading; nor is NaN.
     changes = np.where(changes > _ROUNDING, changes, np.inf)
-    rows = [changes[start : end - 1].min(axis=0) for start, end in recording.spans]
-    return _stacked(np.where(np.isfinite(row), row, MISSING).astype(np.float32) for row in rows)
+    least = np.stack([changes[start : end - 1].min(axis=0) for start, end in recording.spans])
+    return np.where(np.isfinite(least), least, MISSING).astype(np.float32)
 
 
 CONTROLS = (
@@ -163,7 +169,7 @@ CONTROLS = (
         "environment",
         "temperature, pressure, humidity, altitude",
         "Temperature, pressure, humidity and altitude alone, which smell nothing,",
-        "They tell recording sessions apart; a model that is given them learns the weather.",
+        "They distinguish recording sessions; a model that is given them learns the weather.",
         environment,
     ),
     Control(
@@ -171,7 +177,7 @@ CONTROLS = (
         "mean level of each gas channel in the window",
         "The absolute levels of the gas channels, without any change over time,",
         "A level holds the smell, but also the board's age, warm-up and room air of that session; "
-        "these folds cannot tell the two apart, so a model must not be given levels.",
+        "these folds cannot separate the two, so a model must not be given levels.",
         absolute_baseline,
     ),
     Control(
@@ -185,7 +191,7 @@ CONTROLS = (
     Control(
         "least_step",
         "least change of each gas channel's logarithm in the window",
-        "The least steps of the gas channels' logarithms, each one count and so telling the level,",
+        "The least steps of the gas channels' logarithms, each one count and so showing the level,",
         "Whole counts leave a trace of the level in every difference of logarithms. Scale and "
         "round the readings anew in training, so that no model can rely on it.",
         least_step,
@@ -207,15 +213,6 @@ CONTROLS = (
         channel_flags,
     ),
 )
-
-
-def described(recordings: Sequence[Excerpts], control: Control) -> NDArray[np.float32]:
-    """Return what a control sees, float32[windows, numbers], recording by recording."""
-    return np.concatenate([control.describe(one) for one in recordings if one.spans])
-
-
-def _stacked(rows: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.stack(list(rows))
 
 
 def _mean(values: NDArray[np.float32]) -> NDArray[np.float32]:

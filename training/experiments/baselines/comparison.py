@@ -1,174 +1,124 @@
 """training/: baselines on the folds of the cross-validation, resumable, scored with intervals.
 
-Knows folds, files of answers and scores; nothing of how a baseline works. What a baseline says
-of a fold's recordings is kept in one file per model and fold, so that a comparison that was cut
-off goes on, and other folds can be added later.
+Knows folds, stored predictions and scores; nothing of how a baseline works. There is one file of
+predictions per model and fold, so that an interrupted comparison resumes and other folds can be
+added later.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from training.data.dataset import substance_folds
-from training.evaluation.intervals import Interval, intervals
-from training.evaluation.scoring import substance_tally, values
-from training.evaluation.stored_answers import keep, kept, write_json
+from training.evaluation.intervals import pool_tallies, score_intervals
+from training.evaluation.scoring import total_scores
+from training.evaluation.storage import write_json
 from training.experiments.baselines.inputs import INPUTS, labelled_windows
+from training.experiments.runner import (
+    SUBSTANCE_PROTOCOL,
+    FoldPredictions,
+    hash_inputs,
+    load_or_compute,
+    render_markdown_table,
+    score_cell,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from training.data.dataset import Dataset
     from training.experiments.baselines.registry import BaselineEntry
 
 REPORT = "compare.json"
-ANSWERS = "compare"
+PREDICTIONS = "compare"
 SEED = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FoldAnswers:
-    """What a baseline, trained on the other folds, said of one fold's recordings.
-
-    Attributes
-    ----------
-    log_probabilities: float64[windows, labels].
-    owner: int[windows], recordings counted over the whole data set.
-    truth: int[windows].
-    seconds: that training and answering took, on whatever machine it was.
-    parameters: numbers that training chose.
-    """
-
-    log_probabilities: NDArray[np.float64]
-    owner: NDArray[np.int64]
-    truth: NDArray[np.int64]
-    seconds: float
-    parameters: int
-
-
-def compare(
+def compare_baselines(
     data: Dataset,
     entries: Sequence[BaselineEntry],
     folds: Sequence[int],
     folder: Path,
     *,
     jobs: int = 1,
-) -> Iterator[tuple[BaselineEntry, int, FoldAnswers]]:
-    """Train and ask every baseline on every fold, yielding each as it is done.
+) -> Iterator[tuple[BaselineEntry, int, FoldPredictions]]:
+    """Train and test every baseline on every fold, yielding each as it is done.
 
-    Answers in `folder` of the same data and the same baseline are read instead.
+    Predictions in `folder` of the same data and the same baseline are read instead.
     """
     for entry in entries:
         for fold in folds:
-            path = folder / ANSWERS / entry.name / f"fold-{fold}.npz"
-            key = _identity(data, entry, fold)
-            answers = _stored(path, key)
-            if answers is None:
-                answers = held_out(data, entry, fold, jobs=jobs)
-                keep(
-                    path,
-                    key,
-                    {
-                        item.name: getattr(answers, item.name)
-                        for item in dataclasses.fields(answers)
-                    },
-                )
-            yield entry, fold, answers
+            path = folder / PREDICTIONS / entry.name / f"fold-{fold}.npz"
+            spec = INPUTS[entry.inputs]
+            identity = hash_inputs([data.sha256, entry.name, spec, entry.make, SEED, int(fold)])
+            compute = partial(predict_fold, data, entry, fold, jobs=jobs)
+            yield entry, fold, load_or_compute(path, identity, FoldPredictions.read, compute)
 
 
-def held_out(data: Dataset, entry: BaselineEntry, fold: int, *, jobs: int = 1) -> FoldAnswers:
-    """Train a baseline without a fold's recordings and ask it about them."""
+def predict_fold(
+    data: Dataset, entry: BaselineEntry, fold: int, *, jobs: int = 1
+) -> FoldPredictions:
+    """Train a baseline without a fold's recordings and run it on them.
+
+    `parameters` in the extras: how many numbers training chose.
+    """
     started_s = time.monotonic()
-    fold_of = substance_folds(data)
+    held_out = substance_folds(data) == fold
     spec = INPUTS[entry.inputs]
     model = entry.make(len(data.labels), seed=SEED, jobs=jobs)
-    train = labelled_windows(data.subset(fold_of != fold), spec, model.train_stride)
-    test = labelled_windows(data.subset(fold_of == fold), spec)
+    train = labelled_windows(data.subset(~held_out), spec, model.train_stride)
+    test = labelled_windows(data.subset(held_out), spec)
     model.fit(train.x, train.label)
-    return FoldAnswers(
-        model.log_probabilities(test.x),
-        np.flatnonzero(fold_of == fold)[test.owner],
-        test.label,
-        round(time.monotonic() - started_s, 1),
-        model.parameters,
+    return FoldPredictions(
+        recordings=np.flatnonzero(held_out),
+        truth=data.targets[held_out].argmax(axis=1),
+        owner=test.owner,
+        log_probabilities=model.log_probabilities(test.x),
+        seconds=round(time.monotonic() - started_s, 1),
+        extras={"parameters": np.array(model.parameters)},
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The scores of `substance_tally`, and their 95 % intervals over recordings."""
-
-    value: dict[str, float]
-    interval: dict[str, Interval]
-
-
-def scored(
-    log_probabilities: NDArray[np.float64],
-    owner: NDArray[np.int64],
-    truth: NDArray[np.int64],
-    groups: Sequence[str] | None = None,
-) -> Scores:
-    """Score windows of some recordings of a data set.
-
-    Parameters
-    ----------
-    log_probabilities: float[windows, labels].
-    owner: int[windows], numbers of recordings; those without a window are no part of the score.
-    truth: int[windows], the same for all windows of a recording.
-    groups: per recording that has windows, in ascending order, what it is resampled with.
-    """
-    _, first, number = np.unique(owner, return_index=True, return_inverse=True)
-    tally = substance_tally(log_probabilities, number, truth[first])
-    return Scores(values(tally), intervals(tally, groups, seed=SEED))
-
-
-def row(entry: BaselineEntry, answers: dict[int, FoldAnswers]) -> dict[str, Any]:
-    """Return a baseline's line of the table: shares over all windows of all its folds.
+def baseline_row(entry: BaselineEntry, folds: Mapping[int, FoldPredictions]) -> dict[str, Any]:
+    """Return a baseline's row of the table: shares over all windows of all its folds.
 
     `seconds` is the mean over folds; `*_low` and `*_high` are 95 % bootstrap intervals over
     recordings.
     """
-    parts = list(answers.values())
-    scores = scored(
-        np.concatenate([part.log_probabilities for part in parts]),
-        np.concatenate([part.owner for part in parts]),
-        np.concatenate([part.truth for part in parts]),
-    )
-    (top1_low, top1_high), (low, high) = scores.interval["top1"], scores.interval["recording_top1"]
-    result = {
-        "top1": scores.value["top1"],
-        "top1_low": top1_low,
-        "top1_high": top1_high,
-        "top5": scores.value["top5"],
-        "macro_f1": scores.value["macro_f1"],
-        "recording_top1": scores.value["recording_top1"],
-        "recording_low": low,
-        "recording_high": high,
-    }
+    parts = list(folds.values())
+    tally = pool_tallies([part.tally() for part in parts])
+    # The bootstrap draws recordings in the order of the data set, whatever that of the folds.
+    groups = [f"{number:09}" for part in parts for number in part.recordings]
+    scores, intervals = total_scores(tally), score_intervals(tally, groups, seed=SEED)
+    (top1_low, top1_high), (low, high) = intervals["top1"], intervals["recording_top1"]
     return {
         "name": entry.name,
         "kind": entry.kind,
         "inputs": entry.inputs,
-        "folds": sorted(answers),
-        **{name: round(value, 4) for name, value in result.items()},
+        "folds": sorted(folds),
+        "top1": round(scores["top1"], 4),
+        "top1_low": top1_low,
+        "top1_high": top1_high,
+        "top5": round(scores["top5"], 4),
+        "macro_f1": round(scores["macro_f1"], 4),
+        "recording_top1": round(scores["recording_top1"], 4),
+        "recording_low": low,
+        "recording_high": high,
         "seconds": round(float(np.mean([part.seconds for part in parts])), 1),
-        "parameters": round(float(np.mean([part.parameters for part in parts]))),
+        "parameters": round(float(np.mean([part.extras["parameters"] for part in parts]))),
     }
 
 
-def write_report(folder: Path, data: Dataset, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write the rows, with what makes them comparable, to `compare.json`."""
+def write_baseline_report(folder: Path, data: Dataset, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write the rows, with the settings that make them comparable, to `compare.json`."""
     report = {
-        "protocol": "grouped 5-fold, one recording of every substance held out; w=100, stride 50",
+        "protocol": SUBSTANCE_PROTOCOL,
         "intervals": "95 % bootstrap over recordings",
         "inputs": {name: dataclasses.asdict(spec) for name, spec in INPUTS.items()},
         "seed": SEED,
@@ -178,38 +128,30 @@ def write_report(folder: Path, data: Dataset, rows: Sequence[dict[str, Any]]) ->
     return write_json(folder / REPORT, report)
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the table for a reader."""
-    lines = [
-        "| model | inputs | folds | Top-1 (95 %) | Top-5 | recording Top-1 (95 %) | s a fold "
-        "| parameters |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['kind']} (`{row['name']}`) | {row['inputs']} | "
-        f"{', '.join(map(str, row['folds']))} | "
-        f"{row['top1']:.3f} ({row['top1_low']:.3f} to {row['top1_high']:.3f}) | "
-        f"{row['top5']:.3f} | "
-        f"{row['recording_top1']:.3f} ({row['recording_low']:.3f} to {row['recording_high']:.3f})"
-        f" | {row['seconds']:.0f} | {row['parameters']:,} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def _identity(data: Dataset, entry: BaselineEntry, fold: int) -> str:
-    settings = [data.sha256, entry.name, INPUTS[entry.inputs], entry.make, SEED, fold]
-    return hashlib.sha256(repr(settings).encode()).hexdigest()
-
-
-def _stored(path: Path, key: str) -> FoldAnswers | None:
-    arrays = kept(path, key)
-    if arrays is None:
-        return None
-    return FoldAnswers(
-        arrays["log_probabilities"],
-        arrays["owner"],
-        arrays["truth"],
-        float(arrays["seconds"]),
-        int(arrays["parameters"]),
+def baseline_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the Markdown table of the rows."""
+    return render_markdown_table(
+        (
+            "model",
+            "inputs",
+            "folds",
+            "Top-1 (95 %)",
+            "Top-5",
+            "recording Top-1 (95 %)",
+            "s a fold",
+            "parameters",
+        ),
+        (
+            (
+                f"{row['kind']} (`{row['name']}`)",
+                row["inputs"],
+                ", ".join(map(str, row["folds"])),
+                score_cell(row["top1"], row["top1_low"], row["top1_high"]),
+                f"{row['top5']:.3f}",
+                score_cell(row["recording_top1"], row["recording_low"], row["recording_high"]),
+                f"{row['seconds']:.0f}",
+                f"{row['parameters']:,}",
+            )
+            for row in rows
+        ),
     )

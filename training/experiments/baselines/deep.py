@@ -1,9 +1,9 @@
 """training/: the published deep baselines: MLP, CNN and LSTM, in torch.
 
-SmellNet (arXiv 2506.00239) compares these three kinds but leaves their sizes to its code; the
+SmellNet (arXiv 2506.00239) compares these three kinds and gives their sizes only in its code; the
 LSTM here follows that code in kind (one layer, mean over time), and the sizes are ours: each
 network has a few hundred thousand weights at most. Trained by Adam for a fixed number of steps,
-never by the clock, so that a result can be had again. torch is loaded when one is fitted.
+not by the clock, so that a result can be repeated. torch is loaded when one is fitted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BATCH = 32
-_ASK_AT_ONCE = 512
+_PREDICT_BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Deep:
 
     Parameters
     ----------
-    n_labels: labels there are.
+    n_labels: how many labels there are.
     settings: its kind, size and training.
     seed: of weights, dropout and batches.
     jobs: threads for torch; -1 leaves torch its default.
@@ -77,16 +77,16 @@ class Deep:
         if self._jobs > 0:
             torch.set_num_threads(self._jobs)
         torch.manual_seed(self._seed)
-        self._standardise = Standardiser.of(x)
-        inputs, wanted = torch.from_numpy(self._standardise(x)), torch.from_numpy(label)
-        network = build(self._settings, x.shape[1], x.shape[2], self._n_labels)
+        self._standardise = Standardiser.measure(x)
+        inputs, expected = torch.from_numpy(self._standardise(x)), torch.from_numpy(label)
+        network = build_baseline_network(self._settings, x.shape[1], x.shape[2], self._n_labels)
         optimiser = torch.optim.Adam(network.parameters(), lr=self._settings.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self._settings.steps)
         loss_of = torch.nn.CrossEntropyLoss()
         for _ in range(self._settings.steps):
             chosen = torch.randint(len(inputs), (BATCH,))
             optimiser.zero_grad(set_to_none=True)
-            loss_of(network(inputs[chosen]), wanted[chosen]).backward()
+            loss_of(network(inputs[chosen]), expected[chosen]).backward()
             optimiser.step()
             schedule.step()
         self._network = network.eval()
@@ -99,18 +99,21 @@ class Deep:
             raise ValueError("fit before log_probabilities")
         inputs = torch.from_numpy(self._standardise(x))
         with torch.no_grad():
-            logits = torch.cat([self._network(part) for part in torch.split(inputs, _ASK_AT_ONCE)])
+            parts = torch.split(inputs, _PREDICT_BATCH)
+            logits = torch.cat([self._network(part) for part in parts])
             return np.asarray(logits.double().log_softmax(dim=1).numpy())
 
 
-def build(settings: DeepSettings, window: int, n_features: int, n_labels: int) -> nn.Module:
+def build_baseline_network(
+    settings: DeepSettings, window: int, n_features: int, n_labels: int
+) -> nn.Module:
     """Build a freshly initialised network from x [batch, window, feature] to logits."""
     from torch import Tensor, nn  # noqa: PLC0415
 
     width, dropout = settings.width, settings.dropout
 
     class OverTime(nn.Module):
-        """The CNN wants features before time."""
+        """Puts features before time, as the CNN needs them."""
 
         def forward(self, x: Tensor) -> Tensor:
             return x.transpose(1, 2)

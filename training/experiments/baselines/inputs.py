@@ -1,7 +1,6 @@
-"""training/: the kinds of input that baselines are given, and the windows cut from them.
+"""training/: the kinds of input of the baselines, and the windows cut from them.
 
-Knows the preprocessing and the windows' protocol. Must never contain a model, torch or
-scikit-learn.
+Must never contain a model, torch or scikit-learn.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 
 from hardware.channels import GAS_CHANNELS
 from models.preprocess import PreprocessSpec
-from training.evaluation.scoring import cut_windows
+from training.data.protocol_windows import cut_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,15 +34,16 @@ OURS = PreprocessSpec(
 """Log-conductance differences over four lags, of the six gas channels that SmellNet uses."""
 
 PLATE = dataclasses.replace(OURS, channels=(*GAS_CHANNELS, "Gas_Resistance"))
-"""Ours with the BME680's heater plate: the channels of the shipped substances-50. A plate that had
-hung is missing and reads "no change", which only some labels' recordings do: see the audit."""
+"""Ours with the BME680's heater plate: the channels of the shipped substances-50. A plate that hung
+is missing and reads "no change", which happens in the recordings of some labels only: see the
+audit."""
 
 INPUTS = {"ours": OURS, "plate": PLATE, "published": PUBLISHED}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledWindows:
-    """Windows with what they smell of.
+    """Windows with their labels.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Standardiser:
     clip: float = 8.0
 
     @classmethod
-    def of(cls, x: NDArray[np.float32]) -> Standardiser:
+    def measure(cls, x: NDArray[np.float32]) -> Standardiser:
         """Measure windows float32[windows, window, feature]."""
         center = x.mean(axis=(0, 1), dtype=np.float64)
         scale = x.std(axis=(0, 1), dtype=np.float64)

@@ -1,6 +1,6 @@
-"""training/: the baselines by name, and what every one of them can do.
+"""training/: the baselines by name, and their common interface.
 
-Knows how each is made; nothing of folds, scores or files. Loads neither torch nor scikit-learn.
+Knows nothing of folds, scores or files. Loads neither torch nor scikit-learn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DENSE_STRIDE = 10
-"""Networks on our inputs train on windows this many rows apart: random crops, all but."""
+"""Networks on our inputs train on windows this many rows apart: nearly random crops."""
 
 _QUICK = ("trees", "rocket")
 """Tried on a third kind of input as well."""
@@ -32,7 +32,7 @@ class BaselineModel(Protocol):
     """A model of windows float32[windows, window, feature]."""
 
     train_stride: int
-    """Rows between the windows it is trained on; it is always judged on the protocol's."""
+    """Rows between the windows it is trained on; it is always scored on the protocol's."""
 
     @property
     def parameters(self) -> int:
@@ -47,12 +47,12 @@ class BaselineModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BaselineEntry:
-    """A baseline and the inputs that it is given.
+    """A baseline and its inputs.
 
     Attributes
     ----------
     name: as on the command line.
-    kind: what it is, in a few words.
+    kind: a description in a few words.
     inputs: a key of `inputs.INPUTS`.
     make: called with the number of labels, `seed` and `jobs`.
     """
@@ -89,7 +89,7 @@ def _entries() -> dict[str, BaselineEntry]:
 BASELINES = _entries()
 
 
-def chosen(names: Sequence[str]) -> list[BaselineEntry]:
+def select_baselines(names: Sequence[str]) -> list[BaselineEntry]:
     """Return the baselines of these names, in the registry's order.
 
     Raises

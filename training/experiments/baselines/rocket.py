@@ -1,4 +1,4 @@
-"""training/: random convolutions after MiniRocket, and a ridge classifier on what they give.
+"""training/: random convolutions after MiniRocket, and a ridge classifier on their features.
 
 Dempster, Schmidt and Webb, "MiniRocket: A Very Fast (Almost) Deterministic Transform for Time
 Series Classification", KDD 2021: 84 fixed kernels of length 9 whose weights are -1 but for three
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.softmax import log_softmax
 from training.experiments.baselines.inputs import Standardiser
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Rocket:
 
     Parameters
     ----------
-    n_labels: labels there are.
+    n_labels: how many labels there are.
     seed: of the channel subsets and of the windows that give the biases.
     features: about how many; the paper's 10,000 (84 * 119 = 9,996).
     jobs: not used: the convolutions are numpy's.
@@ -95,7 +96,7 @@ class Rocket:
         from sklearn.pipeline import make_pipeline  # noqa: PLC0415
         from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
-        self._standardise = Standardiser.of(x)
+        self._standardise = Standardiser.measure(x)
         self._convolutions = self._choose(self._standardise(x))
         self._ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(RIDGE_ALPHAS))
         self._ridge.fit(self.transform(x), label)
@@ -123,9 +124,7 @@ class Rocket:
             margin = np.stack([-margin, margin], axis=1)
         scores = np.full((len(x), self._n_labels), margin.min(axis=1)[:, None] - 1.0)
         scores[:, self._ridge.classes_] = margin
-        shifted = scores - scores.max(axis=1, keepdims=True)
-        result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return result
+        return log_softmax(scores)
 
     def _choose(self, series: NDArray[np.float32]) -> list[_Convolution]:
         n_channels = series.shape[2]

@@ -1,7 +1,6 @@
 """training/: extremely randomised trees on statistics of a window (Geurts et al. 2006).
 
-Loads scikit-learn when fitted. Also serves the audit, whose controls are such trees on inputs
-that must not be able to tell smells apart.
+Loads scikit-learn when fitted. The controls of the audit are such trees on other inputs.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 def window_statistics(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Describe each feature's course over a window by 14 numbers.
+    """Return 14 statistics of each feature over a window.
 
     Mean, standard deviation, minimum, maximum, five quantiles, first, middle and last value, the
     slope of the least-squares line (per step) and the mean absolute step.
@@ -53,7 +52,7 @@ class Trees:
 
     Parameters
     ----------
-    n_labels: labels there are; those without a training row are never likely.
+    n_labels: how many labels there are; those without a training row are never likely.
     trees: how many.
     seed: of the trees' random choices.
     jobs: processor cores to use, -1 for all; the result does not depend on it.
@@ -77,11 +76,10 @@ class Trees:
         ).fit(rows, label)
 
     def log_probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return float64[n, labels]; one tree's worth of doubt keeps the logarithm finite."""
+        """Return float64[n, labels]; one more tree of equal shares keeps the logarithm finite."""
         share = np.zeros((len(rows), self._n_labels))
         share[:, self._forest.classes_] = self._forest.predict_proba(rows)
-        doubt = 1 / self._n_labels
-        return np.log((share * self._trees + doubt) / (self._trees + 1))
+        return np.log((share * self._trees + 1 / self._n_labels) / (self._trees + 1))
 
 
 class WindowTrees:
