@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing for as long as one likes, with atheris; see docs/reliability.md.
+"""Coverage-guided fuzzing with atheris, for any length of time; see docs/reliability.md.
 
     python tests/guided_fuzz.py decoder -max_total_time=3600 -max_len=4096 corpus/
 
@@ -45,7 +45,7 @@ def decoder(data: bytes) -> None:
 
 
 def request(data: bytes) -> None:
-    """Judge a request; what is wrong with it becomes its fault."""
+    """Parse a request; what is wrong with it is stored in the result."""
     parsed("status", data)
 
 
@@ -60,7 +60,7 @@ def from_file(read: Callable[[Path], object]) -> Callable[[bytes], None]:
 
 
 def refusing(read: Callable[[], object]) -> None:
-    """Let `read` refuse, in the one way it may."""
+    """Call `read`, which may raise a `ScentdError` and nothing else."""
     try:
         read()
     except ScentdError:

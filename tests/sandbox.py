@@ -1,7 +1,8 @@
-"""Real parts around a service under test: Mosquitto, a subscriber, a board, and patience."""
+"""Parts around a service under test: Mosquitto, a subscriber, a board, and waiting for them."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import threading
@@ -10,7 +11,7 @@ import tty
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from daemon.sandbox.broker import free_port
 from daemon.sandbox.service_process import ServiceProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,7 +32,7 @@ PATIENCE_S = 60.0
 
 
 def wait_until(happened: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Poll until `happened()` is true; fail, saying what did not come, after `patience_s`."""
+    """Poll until `happened()` is true; after `patience_s` fail, naming `what` did not happen."""
     deadline_s = time.monotonic() + patience_s
     while not happened():
         if time.monotonic() > deadline_s:
@@ -57,6 +58,13 @@ def needs_mosquitto() -> str:
 class Subscriber(subscriber.Subscriber):
     """A real MQTT client that collects everything below `scent/`."""
 
+    def payloads(self, topic: str) -> list[dict[str, Any]]:
+        """Return the JSON objects received so far on a topic of the rig `rig`."""
+        return [json.loads(text) for text in self.texts(f"scent/rig/{topic}")]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.payloads("event") if event["type"] == kind]
+
     def texts(self, topic: str) -> list[str]:
         return [message.text for message in list(self.received) if message.topic == topic]
 
@@ -64,6 +72,24 @@ class Subscriber(subscriber.Subscriber):
         wait_until(
             lambda: text in self.texts(topic), f"{text!r} on {topic}; received {self.received}"
         )
+
+
+def settings(
+    port: Path | str, models: Sequence[Path], broker_port: int, *lines: str, mqtt: str = ""
+) -> str:
+    """Return the configuration of the rig `rig`; `lines` and the inside of `mqtt` are YAML."""
+    names = ", ".join(str(model) for model in models)
+    return "\n".join(
+        [
+            "rig_id: rig",
+            f"source: {{port: {port}}}",
+            f"models: [{names}]",
+            f"mqtt: {{host: 127.0.0.1, port: {broker_port}{mqtt}}}",
+            "state_dir: state",
+            "live_stride_s: 2",
+            *lines,
+        ]
+    )
 
 
 def retained(port: int, topic: str) -> str | None:
@@ -75,7 +101,7 @@ def retained(port: int, topic: str) -> str | None:
 
 @dataclass
 class Board:
-    """The host's side of nothing: a raw pseudo-terminal whose master the test holds."""
+    """A raw pseudo-terminal behind a link; the test writes what the board sends."""
 
     link: Path
     master: int = -1
@@ -95,19 +121,19 @@ class Board:
 
     @contextmanager
     def sending(self, data: bytes) -> Iterator[None]:
-        """Say the same every tenth of a second, as long as the block runs."""
-        enough = threading.Event()
+        """Send `data` every tenth of a second while the block runs."""
+        stop = threading.Event()
 
-        def chatter() -> None:
-            while not enough.wait(0.1):
+        def repeat() -> None:
+            while not stop.wait(0.1):
                 self.send(data)
 
-        thread = threading.Thread(target=chatter)
+        thread = threading.Thread(target=repeat)
         thread.start()
         try:
             yield
         finally:
-            enough.set()
+            stop.set()
             thread.join()
 
     def unplug(self) -> None:
@@ -123,7 +149,7 @@ QUIET_ROW = (200, 300, 400, 500, 3, 20, 2, 25.5, 1013.0, 40.0, 80.0, 50.0)
 
 @dataclass
 class Odours:
-    """A signal for the simulated board: clean air, then an odour that moves one channel, and again.
+    """A signal for the simulated board: clean air and odours, each of which moves one channel.
 
     `script` holds (channel index or None for air, readings); a reading in an odour moves the
     channel on by 2 counts, so that its lag difference is steady. The noise is seeded.

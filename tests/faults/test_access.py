@@ -1,4 +1,4 @@
-"""Access: what docs/security.md promises, against a real broker and the real service."""
+"""Access: the promises of docs/security.md, tested with a real broker and the real service."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 
 from daemon.cli import main
-from tests.faults.rig import AIR, settings
+from tests.faults.rig import AIR
 from tests.sandbox import (
     PATIENCE_S,
     ROOT,
     Board,
     Mosquitto,
     ServiceProcess,
+    Subscriber,
+    settings,
     wait_until,
 )
 
@@ -52,64 +51,40 @@ def guarded(tmp_path: Path) -> Iterator[Mosquitto]:
     text = documented("scentd.conf")
     text = text.replace("/etc/mosquitto/passwd", str(passwords))
     text = text.replace("/etc/mosquitto/scentd.acl", str(rules))
-    mosquitto = Mosquitto(tmp_path, text).start()
-    yield mosquitto
-    mosquitto.stop()
+    with Mosquitto(tmp_path, text) as mosquitto:
+        yield mosquitto
 
 
-class Visitor:
-    """A client of the guarded broker, under a user's name."""
+class User(Subscriber):
+    """A client of the guarded broker, under a user's name; MQTT 5 says what it may not publish."""
 
-    def __init__(self, port: int, user: str, subscribe: str = "#") -> None:
-        self.heard: list[tuple[str, bytes]] = []
-        self._ready = threading.Event()
-        self._subscribe = subscribe
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self._client.username_pw_set(user, CANARY)
-        self._client.on_connect = lambda client, *_: client.subscribe(self._subscribe, qos=1)
-        self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_message = lambda _client, _data, message: self.heard.append(
-            (message.topic, bytes(message.payload))
-        )
+    def __init__(self, port: int, user: str, topic: str = "#") -> None:
+        super().__init__(port, topic=topic, protocol=MQTTProtocolVersion.MQTTv5)
         self._reasons: dict[int, Any] = {}
+        self._client.username_pw_set(user, CANARY)
         self._client.on_publish = lambda _client, _data, mid, reason, _properties: (
             self._reasons.update({mid: reason})
         )
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        assert self._ready.wait(PATIENCE_S)
 
-    def may_say(self, topic: str, text: str = "{}") -> bool:
-        """Publish, and return whether the broker let it pass."""
-        said = self._client.publish(topic, text, qos=1)
-        wait_until(lambda: said.mid in self._reasons, f"the broker's word on {topic}")
-        return not self._reasons[said.mid].is_failure
+    def may_publish(self, topic: str, text: str = "{}") -> bool:
+        """Publish, and return whether the broker permitted it."""
+        sent = self._client.publish(topic, text, qos=1)
+        wait_until(lambda: sent.mid in self._reasons, f"the broker's answer on {topic}")
+        return not self._reasons[sent.mid].is_failure
 
     def topics(self) -> set[str]:
-        return {topic for topic, _ in list(self.heard)}
+        return {message.topic for message in list(self.received)}
 
-    def leave(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-@contextmanager
-def visitor(port: int, user: str, subscribe: str = "#") -> Iterator[Visitor]:
-    guest = Visitor(port, user, subscribe)
-    try:
-        yield guest
-    finally:
-        guest.leave()
+    def messages(self) -> list[tuple[str, str]]:
+        return [(message.topic, message.text) for message in list(self.received)]
 
 
 def kitchen(folder: Path, board: Board, model: Path, port: int, *lines: str) -> ServiceProcess:
-    """Return the service of the rig `kitchen`, which enters with its own user."""
+    """Return the service of the rig `kitchen`, which connects as its own user."""
     (folder / "password").write_text(f"{CANARY}\n", encoding="utf-8")
-    text = settings(f"port: {board.link}", model, port, *lines).replace(
-        "rig_id: rig", "rig_id: kitchen"
-    )
-    secret = f"username: kitchen, password_file: {folder / 'password'}, sample: true"
-    return ServiceProcess(folder, text.replace(f"port: {port}}}", f"port: {port}, {secret}}}"))
+    secret = f", username: kitchen, password_file: {folder / 'password'}, sample: true"
+    text = settings(board.link, [model], port, *lines, mqtt=secret)
+    return ServiceProcess(folder, text.replace("rig_id: rig", "rig_id: kitchen"))
 
 
 RIGS_TOPICS = (
@@ -125,71 +100,73 @@ RIGS_TOPICS = (
 )
 
 
-def test_a_rig_says_all_it_has_to_say_and_answers_under_the_access_list(
+def test_the_access_list_permits_everything_that_a_rig_publishes_and_answers(
     guarded: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     from hardware.simulator.board import SimulatedBoard
 
     board = Board(tmp_path / "ttySIM")
     with (
-        visitor(guarded.port, "homeassistant") as home,
+        User(guarded.port, "homeassistant") as home,
         SimulatedBoard(AIR, link=board.link, speed=20, faults="stuck:VOC@30:9999"),
-        kitchen(tmp_path, board, toy_substances, guarded.port) as daemon,
+        kitchen(tmp_path, board, toy_substances, guarded.port) as service,
     ):
         wait_until(lambda: "scent/kitchen/substance" in home.topics(), "a prediction")
-        assert home.may_say("scent/kitchen/request/status")
+        assert home.may_publish("scent/kitchen/request/status")
         wait_until(lambda: "scent/kitchen/response/status" in home.topics(), "the answer")
-        assert home.may_say("homeassistant/status", "online")
+        assert home.may_publish("homeassistant/status", "online")
         discovery = "homeassistant/device/scentd_kitchen/config"
         wait_until(lambda: discovery in home.topics(), "the discovery payload")
-        heard = {"status", "sensor/status", "info", "health", "sample"}
-        wait_until(lambda: {f"scent/kitchen/{one}" for one in heard} <= home.topics(), "the rest")
-        daemon.end()
-        wait_until(lambda: ("scent/kitchen/status", b"offline") in home.heard, "offline")
-    health = [json.loads(data) for topic, data in home.heard if topic == "scent/kitchen/health"]
+        published = {"status", "sensor/status", "info", "health", "sample"}
+        wait_until(
+            lambda: {f"scent/kitchen/{one}" for one in published} <= home.topics(), "the rest"
+        )
+        service.end()
+        wait_until(lambda: ("scent/kitchen/status", "offline") in home.messages(), "offline")
+    health = [json.loads(text) for text in home.texts("scent/kitchen/health")]
     assert health[-1]["broker"]["rejected"] == 0
-    assert "rejected a message" not in daemon.log
+    assert "rejected a message" not in service.log
 
 
-def test_no_rig_writes_or_hears_what_is_anothers(guarded: Mosquitto) -> None:
+def test_the_access_list_keeps_rigs_apart(guarded: Mosquitto) -> None:
     with (
-        visitor(guarded.port, "homeassistant") as home,
-        visitor(guarded.port, "cellar") as cellar,
-        visitor(guarded.port, "kitchen", "scent/kitchen/request/+") as rig,
+        User(guarded.port, "homeassistant") as home,
+        User(guarded.port, "cellar") as cellar,
+        User(guarded.port, "kitchen", "scent/kitchen/request/+") as rig,
     ):
         for topic in RIGS_TOPICS:
-            assert rig.may_say(f"scent/kitchen/{topic}", "true")
-            assert not cellar.may_say(f"scent/kitchen/{topic}", "forged")
-            assert cellar.may_say(f"scent/cellar/{topic}", "true")
-        assert not cellar.may_say("scent/kitchen/request/status")
-        assert not cellar.may_say("homeassistant/device/scentd_kitchen/config")
-        assert not cellar.may_say("homeassistant/status", "online")
-        assert not cellar.may_say("scent/cellar2/substance", "true")
-        assert home.may_say("scent/kitchen/request/status", "asked")
-        wait_until(lambda: rig.heard, "the request")
+            assert rig.may_publish(f"scent/kitchen/{topic}", "true")
+            assert not cellar.may_publish(f"scent/kitchen/{topic}", "forged")
+            assert cellar.may_publish(f"scent/cellar/{topic}", "true")
+        assert not cellar.may_publish("scent/kitchen/request/status")
+        assert not cellar.may_publish("homeassistant/device/scentd_kitchen/config")
+        assert not cellar.may_publish("homeassistant/status", "online")
+        assert not cellar.may_publish("scent/cellar2/substance", "true")
+        assert home.may_publish("scent/kitchen/request/status", "request")
+        wait_until(lambda: rig.received, "the request")
         own = {f"scent/kitchen/{topic}" for topic in RIGS_TOPICS}
-        wait_until(lambda: own <= home.topics(), "all of the rig's words")
-    assert b"forged" not in {data for _, data in home.heard}
-    assert rig.heard == [("scent/kitchen/request/status", b"asked")]
+        wait_until(lambda: own <= home.topics(), "all topics of the rig")
+    assert "forged" not in {text for _, text in home.messages()}
+    assert rig.messages() == [("scent/kitchen/request/status", "request")]
     assert not any(topic.startswith("scent/kitchen/") for topic in cellar.topics())
 
 
-def test_a_dashboard_looks_and_asks_nothing(guarded: Mosquitto) -> None:
+def test_the_access_list_lets_a_dashboard_read_only(guarded: Mosquitto) -> None:
     with (
-        visitor(guarded.port, "dashboard") as dashboard,
-        visitor(guarded.port, "kitchen", "scent/kitchen/request/+") as rig,
+        User(guarded.port, "dashboard") as dashboard,
+        User(guarded.port, "kitchen", "scent/kitchen/request/+") as rig,
     ):
-        assert not dashboard.may_say("scent/kitchen/request/status")
-        assert not dashboard.may_say("scent/kitchen/substance")
-        assert rig.may_say("scent/kitchen/response/status", "private")
-        assert rig.may_say("scent/kitchen/substance", "public")
-        wait_until(lambda: dashboard.heard, "the prediction")
-    assert dashboard.heard == [("scent/kitchen/substance", b"public")]
-    assert rig.heard == []
+        assert not dashboard.may_publish("scent/kitchen/request/status")
+        assert not dashboard.may_publish("scent/kitchen/substance")
+        assert rig.may_publish("scent/kitchen/response/status", "private")
+        assert rig.may_publish("scent/kitchen/substance", "public")
+        wait_until(lambda: dashboard.received, "the prediction")
+    assert dashboard.messages() == [("scent/kitchen/substance", "public")]
+    assert not rig.received
 
 
 def listening(pid: int) -> list[str]:
-    """Return the sockets on which a process takes connections or datagrams of strangers."""
+    """Return the sockets on which a process accepts connections or datagrams from anyone."""
     inodes = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         match = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()))
@@ -213,17 +190,17 @@ def listening(pid: int) -> list[str]:
 def test_the_running_service_listens_on_nothing(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
-    text = settings(f"port: {board.link}", toy_substances, broker.port, "record: true")
-    with ServiceProcess(tmp_path, text) as daemon:
-        wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
-        wait_until(lambda: "port opened" in daemon.log, "the port")
-        assert listening(daemon.pid) == []
+    text = settings(board.link, [toy_substances], broker.port, "record: true")
+    with ServiceProcess(tmp_path, text) as service:
+        wait_until(lambda: "connected to the broker" in service.log, "the connection")
+        wait_until(lambda: "port opened" in service.log, "the port")
+        assert listening(service.pid) == []
         # This search finds sockets that are there: the broker does listen.
         assert [one.partition(" ")[0] for one in listening(broker.pid)] == ["tcp"]
 
 
 def command(*words: str | Path) -> str:
-    """Return everything a command printed, whatever its end."""
+    """Return everything that a command printed, however it ended."""
     done = subprocess.run(
         [sys.executable, "-m", "daemon.cli", *map(str, words)],
         cwd=ROOT,
@@ -235,53 +212,59 @@ def command(*words: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_no_password_is_told_anywhere(
+def test_no_output_holds_the_password(
     guarded: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     with (
-        visitor(guarded.port, "homeassistant") as home,
-        kitchen(tmp_path, board, toy_substances, guarded.port, "log: {level: debug}") as daemon,
+        User(guarded.port, "homeassistant") as home,
+        kitchen(tmp_path, board, toy_substances, guarded.port, "log: {level: debug}") as service,
     ):
-        wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
-        assert home.may_say("scent/kitchen/request/status")
+        wait_until(lambda: "connected to the broker" in service.log, "the connection")
+        assert home.may_publish("scent/kitchen/request/status")
         wait_until(lambda: "scent/kitchen/response/status" in home.topics(), "the answer")
-        process = Path(f"/proc/{daemon.pid}")
-        told = process.joinpath("cmdline").read_bytes() + process.joinpath("environ").read_bytes()
-        asked = command("status", "--config", daemon.config)
-        daemon.end()
-    checked = command("check", "--config", daemon.config, "--json", "--listen", "1")
+        process = Path(f"/proc/{service.pid}")
+        started_with = [process.joinpath(file).read_text() for file in ("cmdline", "environ")]
+        status = command("status", "--config", service.config)
+        service.end()
+    checked = command("check", "--config", service.config, "--json", "--listen", "1")
     assert "speaks MQTT 5" in checked
-    assert "rig kitchen" in asked
-    everything = [daemon.log, asked, checked, told.decode(), *(str(data) for _, data in home.heard)]
+    assert "rig kitchen" in status
+    everything = [
+        service.log,
+        status,
+        checked,
+        *started_with,
+        *(text for _, text in home.messages()),
+    ]
     state = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
     everything += [path.read_bytes().decode("latin-1") for path in state]
     assert state
     assert not any(CANARY in text for text in everything)
 
 
-def test_no_password_is_told_when_things_fail(
+def test_no_error_message_holds_the_password(
     guarded: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
-    """A wrong password, one in the wrong place, and tracebacks asked for."""
-    daemon = kitchen(tmp_path, board, toy_substances, guarded.port)
+    """With a wrong password, one in the wrong place, and tracebacks requested."""
+    service = kitchen(tmp_path, board, toy_substances, guarded.port)
     wrong = tmp_path / "wrong"
     wrong.write_text(f"{CANARY}-not\n", encoding="utf-8")
     refused = tmp_path / "refused.yaml"
-    daemon.configure({})
-    text = daemon.config.read_text(encoding="utf-8")
+    service.configure({})
+    text = service.config.read_text(encoding="utf-8")
     refused.write_text(text.replace(str(tmp_path / "password"), str(wrong)), encoding="utf-8")
-    said = command("check", "--config", refused, "--listen", "1", "--debug")
-    assert "FAILED  broker:" in said
-    assert CANARY not in said
+    output = command("check", "--config", refused, "--listen", "1", "--debug")
+    assert "FAILED  broker:" in output
+    assert CANARY not in output
     misplaced = tmp_path / "misplaced.yaml"
     for place in (f"mqtt: {{password: {CANARY}}}", f"mqtt: {{password_file: {{it: {CANARY}}}}}"):
         misplaced.write_text(
             f"rig_id: kitchen\nsource: {{port: /dev/null}}\nmodels: [x]\n{place}\n", "utf-8"
         )
         for words in (("run",), ("check",), ("run", "--debug")):
-            said = command(*words, "--config", misplaced)
-            assert "mqtt.password" in said
-            assert CANARY not in said
+            output = command(*words, "--config", misplaced)
+            assert "mqtt.password" in output
+            assert CANARY not in output
 
 
 def test_requests_reach_no_file_outside_the_state_folder(
@@ -293,10 +276,10 @@ def test_requests_reach_no_file_outside_the_state_folder(
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "air.csv").write_text("timestamp_ms,NO2\n0,100\n", encoding="utf-8")
-    text = settings(f"port: {board.link}", toy_substances, broker.port)
-    with ServiceProcess(tmp_path, text) as daemon:
-        wait_until(lambda: "connected to the broker" in daemon.log, "the connection")
-        config = load_config(daemon.config)
+    text = settings(board.link, [toy_substances], broker.port)
+    with ServiceProcess(tmp_path, text) as service:
+        wait_until(lambda: "connected to the broker" in service.log, "the connection")
+        config = load_config(service.config)
         for name in ("../outside/air.csv", str(outside / "air.csv"), "/etc/passwd"):
             with pytest.raises(RequestRefusedError, match="below the rig's state_dir"):
                 send_request(config, "calibrate", {"action": "score", "files": [name]})

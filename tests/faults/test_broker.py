@@ -1,7 +1,7 @@
-"""Everything a broker does to a rig in a year: nothing is lost, nothing comes out of order.
+"""Faults of the broker: no message is lost or arrives out of order.
 
-Against a real Mosquitto, a real outbox on disk and real sockets. What matters to a consumer is
-said once, in `consumed`: it passes over what it has seen, by `boot_id` and `seq`.
+With a real Mosquitto, a real outbox on disk and real sockets. `consumed` is what a consumer keeps:
+it ignores messages that it has seen, by `boot_id` and `seq`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from daemon.sandbox.relay import Mode, Relay
 from daemon.system.logs import configure_logs
 from daemon.system.memory import resident_mb
 from hardware.simulator.board import SimulatedBoard
-from tests.faults.rig import AIR, settings
+from tests.faults.rig import AIR
 from tests.sandbox import (
     ROOT,
     Mosquitto,
@@ -38,6 +38,7 @@ from tests.sandbox import (
     Subscriber,
     free_port,
     retained,
+    settings,
     wait_until,
 )
 
@@ -54,17 +55,17 @@ def prediction(seq: int, boot_id: str = BOOT) -> Message:
     return Message("substance", text, 1, retain=True, priority=Priority.CHANGE)
 
 
-def consumed(ear: Subscriber) -> list[int]:
+def consumed(subscriber: Subscriber) -> list[int]:
     """Return the sequence numbers as a consumer keeps them: each pair of boot and seq once."""
     seen: dict[tuple[str, int], None] = {}
-    for text in ear.texts(TOPIC):
+    for text in subscriber.texts(TOPIC):
         payload = json.loads(text)
         seen.setdefault((payload["boot_id"], payload["seq"]))
     return [seq for _, seq in seen]
 
 
-def await_messages(ear: Subscriber, number: int) -> None:
-    wait_until(lambda: len(consumed(ear)) >= number, f"{number} messages")
+def await_messages(subscriber: Subscriber, number: int) -> None:
+    wait_until(lambda: len(consumed(subscriber)) >= number, f"{number} messages")
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Rig:
     outbox: Outbox
     publisher: Publisher
 
-    def say(self, numbers: range) -> None:
+    def publish(self, numbers: range) -> None:
         for number in numbers:
             self.publisher.publish(prediction(number))
 
@@ -97,12 +98,12 @@ def rig_at(
         yield Rig(outbox, publisher)
 
 
-def test_a_broker_absent_at_start_gets_everything_once_it_is_there(
+def test_a_broker_absent_at_start_receives_everything_once_it_runs(
     absent_broker: Mosquitto, tmp_path: Path
 ) -> None:
     with rig_at(tmp_path, absent_broker.port) as rig:
         rig.await_state(BrokerState.UNREACHABLE)
-        rig.say(range(300))
+        rig.publish(range(300))
         assert rig.outbox.depth == 300
         absent_broker.start()
         rig.await_delivery()
@@ -112,87 +113,87 @@ def test_a_broker_absent_at_start_gets_everything_once_it_is_there(
     assert json.loads(kept) == {"boot_id": BOOT, "seq": 299, "buffered": True}
 
 
-def test_a_broker_killed_and_restarted_again_and_again_misses_nothing(
+def test_a_broker_killed_and_restarted_several_times_misses_nothing(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
-    """What it had not acknowledged when it died comes in its next life, in order."""
-    said, waiting = 0, list[int]()
+    """What it had not acknowledged when it was killed arrives after its restart, in order."""
+    published, waiting = 0, list[int]()
     with Relay(broker.port) as relay, rig_at(tmp_path, relay.port) as rig:
         for _ in range(4):
-            # Mosquitto forgets its subscribers with its life: the consumer must be there first.
-            with Subscriber(broker.port) as ear:
+            # Mosquitto forgets its subscribers at its end: the consumer must connect first.
+            with Subscriber(broker.port) as subscriber:
                 relay.open()
-                await_messages(ear, len(waiting))
-                assert consumed(ear)[: len(waiting)] == waiting
+                await_messages(subscriber, len(waiting))
+                assert consumed(subscriber)[: len(waiting)] == waiting
                 rig.await_state(BrokerState.CONNECTED)
-                rig.say(range(said, said + 30))
-                await_messages(ear, len(waiting) + 1)
+                rig.publish(range(published, published + 30))
+                await_messages(subscriber, len(waiting) + 1)
                 broker.stop()
             rig.await_state(BrokerState.UNREACHABLE, BrokerState.CONNECTING)
             relay.fail(Mode.REFUSING)
-            rig.say(range(said + 30, said + 60))
-            said += 60
-            waiting = list(range(said - rig.outbox.depth, said))
+            rig.publish(range(published + 30, published + 60))
+            published += 60
+            waiting = list(range(published - rig.outbox.depth, published))
             assert len(waiting) >= 30
             broker.start()
         relay.open()
         rig.await_delivery()
     kept = retained(broker.port, TOPIC)
     assert kept is not None
-    assert json.loads(kept)["seq"] == said - 1
+    assert json.loads(kept)["seq"] == published - 1
 
 
-def test_a_broker_that_takes_no_connections_yet_is_asked_again_soon(tmp_path: Path) -> None:
-    """The refusal of a broker that starts is not that of a wrong password, which waits a minute."""
+def test_a_broker_that_refuses_connections_is_tried_again_soon(tmp_path: Path) -> None:
+    """A broker that is starting refuses for another reason than a wrong password: no long wait."""
     port = free_port()
     connack_server_unavailable = bytes((0x20, 0x03, 0x00, 0x88, 0x00))
-    asked = 0
+    attempts = 0
     with socket.create_server(("127.0.0.1", port)) as server, rig_at(tmp_path, port) as rig:
-        rig.say(range(5))
+        rig.publish(range(5))
         server.settimeout(60.0)
-        while asked < 3:
+        while attempts < 3:
             connection, _ = server.accept()
             with connection:
                 connection.recv(4096)
                 connection.sendall(connack_server_unavailable)
-                asked += 1
+                attempts += 1
         server.close()
         with Mosquitto(tmp_path, port=port):
             rig.await_delivery()
 
 
-def test_a_message_too_large_for_the_broker_does_not_hold_up_the_others(tmp_path: Path) -> None:
+def test_a_message_too_large_for_the_broker_does_not_delay_the_others(tmp_path: Path) -> None:
     with (
         Mosquitto(tmp_path, "allow_anonymous true\nmax_packet_size 2000") as broker,
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         rig_at(tmp_path, broker.port) as rig,
     ):
-        rig.say(range(3))
+        rig.publish(range(3))
         rig.publisher.publish(
             Message("response/enroll", json.dumps({"data": "x" * 3000}), 1, False)
         )
-        rig.say(range(3, 6))
+        rig.publish(range(3, 6))
         rig.await_delivery()
-        wait_until(lambda: consumed(ear) == list(range(6)), "the others")
+        wait_until(lambda: consumed(subscriber) == list(range(6)), "the others")
         assert rig.publisher.report().rejected == 1
         assert rig.publisher.report().connections == 1
 
 
-def test_a_slow_broker_gets_everything_in_its_own_time(broker: Mosquitto, tmp_path: Path) -> None:
+def test_a_slow_broker_receives_everything(broker: Mosquitto, tmp_path: Path) -> None:
     with (
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         Relay(broker.port, bytes_per_s=8_000) as relay,
         rig_at(tmp_path, relay.port) as rig,
     ):
         rig.await_state(BrokerState.CONNECTED)
-        rig.say(range(200))
+        rig.publish(range(200))
         rig.await_delivery()
-        await_messages(ear, 200)
-        assert consumed(ear) == list(range(200))
+        await_messages(subscriber, 200)
+        assert consumed(subscriber) == list(range(200))
         assert rig.publisher.report().connections == 1
 
 
-def test_samples_do_not_pile_up_before_a_slow_broker(broker: Mosquitto, tmp_path: Path) -> None:
+def test_samples_for_a_slow_broker_do_not_accumulate(broker: Mosquitto, tmp_path: Path) -> None:
     with Relay(broker.port, bytes_per_s=1_000) as relay, rig_at(tmp_path, relay.port) as rig:
         rig.await_state(BrokerState.CONNECTED)
         before_mb = resident_mb()
@@ -202,7 +203,7 @@ def test_samples_do_not_pile_up_before_a_slow_broker(broker: Mosquitto, tmp_path
             if number % 20 == 0:
                 time.sleep(0.02)
         assert rig.publisher.report().fleeting_dropped > 500
-        # A hundred megabytes were said; all but what the kernel took is given up.
+        # A hundred megabytes were published; all but what the kernel took is dropped.
         assert resident_mb() - before_mb < 50
 
 
@@ -230,10 +231,10 @@ def broker_beyond(folder: Path) -> Iterator[tuple[str, str]]:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def test_a_half_open_connection_is_noticed_and_healed(
+def test_a_half_open_connection_is_detected_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The packets to the rig vanish: no end of the connection, no refusal, only silence."""
+    """Packets to the rig are lost: the connection neither ends nor is refused."""
     monkeypatch.setattr("daemon.mqtt.connection.TCP_USER_TIMEOUT_MS", 2000)
     with broker_beyond(tmp_path) as (host, namespace):
 
@@ -245,13 +246,13 @@ def test_a_half_open_connection_is_noticed_and_healed(
 
         with rig_at(tmp_path, 1883, host=host) as rig:
             rig.await_state(BrokerState.CONNECTED)
-            rig.say(range(20))
+            rig.publish(range(20))
             rig.await_delivery()
             answers(lost=True)
-            rig.say(range(20, 60))
+            rig.publish(range(20, 60))
             rig.await_state(BrokerState.UNREACHABLE)
             assert rig.outbox.depth == 40
-            rig.say(range(60, 80))
+            rig.publish(range(60, 80))
             answers(lost=False)
             rig.await_delivery()
             assert rig.publisher.report().connections >= 2
@@ -275,32 +276,32 @@ with (
 """
 
 
-def test_what_was_sent_but_not_acknowledged_before_kill_9_comes_again_under_the_same_number(
+def test_messages_unacknowledged_before_kill_9_are_sent_again_under_the_same_number(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
-    """A consumer that goes by `boot_id` and `seq` has everything once, in order."""
+    """A consumer that compares `boot_id` and `seq` has everything once, in order."""
     arguments = [sys.executable, "-c", PUBLISH_AND_WAIT, str(tmp_path / "outbox.sqlite")]
-    with Subscriber(broker.port) as ear:
+    with Subscriber(broker.port) as subscriber:
         with Relay(broker.port) as relay:
             process = subprocess.Popen([*arguments, str(relay.port), "0", "50"], cwd=ROOT)
-            wait_until(lambda: len(consumed(ear)) == 50, "the first fifty")
+            wait_until(lambda: len(consumed(subscriber)) == 50, "the first fifty")
             process.kill()
             process.wait()
         with Relay(broker.port) as relay:
             process = subprocess.Popen([*arguments, str(relay.port), "50", "80"], cwd=ROOT)
-            wait_until(lambda: len(consumed(ear)) > 50, "more")
+            wait_until(lambda: len(consumed(subscriber)) > 50, "more")
             relay.fail(Mode.NO_ANSWERS)
             process.send_signal(signal.SIGKILL)
             process.wait()
         with rig_at(tmp_path, broker.port) as rig:
-            rig.say(range(80, 100))
+            rig.publish(range(80, 100))
             rig.await_delivery()
-            wait_until(lambda: 99 in consumed(ear), "the last")
-        numbers = consumed(ear)
+            wait_until(lambda: 99 in consumed(subscriber), "the last")
+        numbers = consumed(subscriber)
     assert numbers == sorted(numbers)
-    # Of the second life what had not been written yet is not known to anybody.
+    # What the second process had not written yet is lost with it.
     assert set(numbers) >= {*range(50), *range(80, 100)}
-    assert len(ear.texts(TOPIC)) > len(numbers)
+    assert len(subscriber.texts(TOPIC)) > len(numbers)
 
 
 def certificate(folder: Path, authority: str, *, days: int) -> None:
@@ -327,7 +328,7 @@ def certificate(folder: Path, authority: str, *, days: int) -> None:
     )
 
 
-def test_a_certificate_expired_or_of_a_stranger_is_said_and_the_next_good_one_taken(
+def test_an_invalid_certificate_is_reported_and_the_next_valid_one_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if shutil.which("openssl") is None:
@@ -343,15 +344,15 @@ def test_a_certificate_expired_or_of_a_stranger_is_said_and_the_next_good_one_ta
     seq = 0
     with broker, rig_at(tmp_path, broker.port, tls=tls) as rig:
         rig.await_state(BrokerState.CONNECTED)
-        for authority, days, said in (
+        for authority, days, reason in (
             ("home", -1, "expired"),
             ("stranger", 2, "verify failed"),
         ):
             certificate(tmp_path, authority, days=days)
             broker.stop()
             broker.start()
-            rig.say(range(seq, seq + 10))
-            wait_until(lambda said=said: said in capfd.readouterr().out, said)
+            rig.publish(range(seq, seq + 10))
+            wait_until(lambda reason=reason: reason in capfd.readouterr().out, reason)
             assert rig.outbox.depth == 10
             certificate(tmp_path, "home", days=2)
             broker.stop()
@@ -360,8 +361,8 @@ def test_a_certificate_expired_or_of_a_stranger_is_said_and_the_next_good_one_ta
             seq += 10
 
 
-def test_recovery_is_as_loud_as_the_failure(broker: Mosquitto, tmp_path: Path) -> None:
-    """Whoever filters the log by level and hears of the one hears of the other."""
+def test_recovery_is_logged_at_the_level_of_the_failure(broker: Mosquitto, tmp_path: Path) -> None:
+    """Whoever filters the log by level and sees the failure sees the recovery too."""
     log = io.StringIO()
     configure_logs(LogConfig(level="warning", format="json"), stream=log)
     with rig_at(tmp_path, broker.port) as rig:
@@ -373,38 +374,36 @@ def test_recovery_is_as_loud_as_the_failure(broker: Mosquitto, tmp_path: Path) -
     assert "connection to the broker lost" in log.getvalue()
 
 
-def said_on(daemon: ServiceProcess, topic: str) -> list[tuple[str, int]]:
-    """Return boot and seq of all that a service says in its log to have made for a topic."""
-    lines = [json.loads(line) for line in daemon.log.splitlines() if '"message made"' in line]
+def made_on(service: ServiceProcess, topic: str) -> list[tuple[str, int]]:
+    """Return boot and seq of the messages that a service logged as made for a topic."""
+    lines = [json.loads(line) for line in service.log.splitlines() if '"message made"' in line]
     return [(line["boot_id"], line["seq"]) for line in lines if line["topic"] == topic]
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_what_a_service_found_out_without_a_broker_outlives_it(
+def test_predictions_made_without_a_broker_are_delivered_by_the_next_process(
     absent_broker: Mosquitto, tmp_path: Path, toy_substances: Path, end: signal.Signals
 ) -> None:
     link = tmp_path / "ttyBOARD"
-    text = settings(
-        f"port: {link}", toy_substances, absent_broker.port, "log: {level: debug, format: json}"
-    )
+    text = settings(link, [toy_substances], absent_broker.port, "log: {level: debug, format: json}")
     with SimulatedBoard(AIR, link=link, speed=20.0), ServiceProcess(tmp_path, text) as first:
-        wait_until(lambda: len(said_on(first, "substance")) > 30, "thirty predictions")
+        wait_until(lambda: len(made_on(first, "substance")) > 30, "thirty predictions")
         first.end(end)
-        made = said_on(first, "substance")
+        made = made_on(first, "substance")
     absent_broker.start()
-    with Subscriber(absent_broker.port) as ear, ServiceProcess(tmp_path, text) as second:
-        ear.await_text("scent/rig/status", "online")
-        wait_until(lambda: len(ear.texts(TOPIC)) >= 10, "the late predictions")
+    with Subscriber(absent_broker.port) as subscriber, ServiceProcess(tmp_path, text) as second:
+        subscriber.await_text("scent/rig/status", "online")
+        wait_until(lambda: len(subscriber.texts(TOPIC)) >= 10, "the late predictions")
         assert second.end() == 0
-        ear.await_text("scent/rig/status", "offline")
-        payloads = [json.loads(one) for one in ear.texts(TOPIC)]
+        subscriber.await_text("scent/rig/status", "offline")
+        payloads = [json.loads(one) for one in subscriber.texts(TOPIC)]
     boot = made[0][0]
-    heard = [(one["boot_id"], one["seq"]) for one in payloads if one["boot_id"] == boot]
-    assert heard == made[: len(heard)]
+    received = [(one["boot_id"], one["seq"]) for one in payloads if one["boot_id"] == boot]
+    assert received == made[: len(received)]
     if end is signal.SIGTERM:
-        assert heard == made
-    else:  # what a killed service had not written in its last second is all that may be missing
-        assert len(heard) > 0
+        assert received == made
+    else:  # a killed service loses what it had not written in its last second
+        assert len(received) > 0
     assert all(one["buffered"] for one in payloads if one["boot_id"] == boot)
     times = [one["ts"] for one in payloads]
     assert times == sorted(times)

@@ -1,7 +1,7 @@
 """The system clock jumps by years at the first NTP sync: a Raspberry Pi has no clock chip.
 
-The service runs with a wall clock that the test sets (`wall_clock.c`, preloaded); what it asks of
-the kernel otherwise, the steady clock above all, is real.
+The service runs with a wall clock that the test sets (`wall_clock.c`, preloaded); everything else
+that the kernel provides is real, above all the monotonic clock.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import pytest
 from daemon.recording.segments import list_segments
 from hardware.recording import read_recordings
 from hardware.simulator.board import SimulatedBoard
-from tests.faults.rig import AIR, await_more_predictions, events, last_health, said, settings
-from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, wait_until
+from tests.faults.rig import AIR, await_more_predictions, last_health
+from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, settings, wait_until
 
 SOURCE = Path(__file__).with_name("wall_clock.c")
 YEAR_S = 365 * 86400
@@ -55,30 +55,32 @@ def unix_s(payload: dict[str, Any]) -> float:
     return datetime.fromisoformat(payload["ts"]).timestamp()
 
 
-def test_the_first_ntp_sync_moves_times_and_nothing_else(
+def test_the_first_ntp_sync_changes_times_and_nothing_else(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     clock, link = WallClock(tmp_path), tmp_path / "ttyBOARD"
     clock.set(-7 * YEAR_S, synced=False)
     text = settings(
-        f"port: {link}",
-        toy_substances,
+        link,
+        [toy_substances],
         broker.port,
         "record: true",
         "recording: {segment_s: 60, reserve_mb: 0, compress: false}",
     )
     began_s = time.time()
     with (
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         SimulatedBoard(AIR, link=link, speed=SPEED, wait_for_listener=True),
-        ServiceProcess(tmp_path, text, environ=clock.environ) as daemon,
+        ServiceProcess(tmp_path, text, environ=clock.environ) as service,
     ):
-        await_more_predictions(ear, 10)
+        await_more_predictions(subscriber, 10)
         clock.set(0, synced=True)
-        wait_until(lambda: said(ear, "substance")[-1]["clock_synced"], "a synchronised time")
-        await_more_predictions(ear, 30)
-        health = last_health(daemon, ear)
-    predictions = said(ear, "substance")
+        wait_until(
+            lambda: subscriber.payloads("substance")[-1]["clock_synced"], "a synchronised time"
+        )
+        await_more_predictions(subscriber, 30)
+        health = last_health(service, subscriber)
+    predictions = subscriber.payloads("substance")
     early = [line for line in predictions if not line["clock_synced"]]
     late = predictions[len(early) :]
     assert len(early) >= 10
@@ -94,7 +96,7 @@ def test_the_first_ntp_sync_moves_times_and_nothing_else(
     assert health["board"]["losses"] == 0
     assert health["broker"]["connections"] == 1
     assert health["frames_lost"] == 0
-    assert not events(ear, "board_lost")
+    assert not subscriber.events("board_lost")
     recorded = read_recordings([item.path for item in list_segments(tmp_path / "state/recordings")])
     assert recorded.timestamp_ms is not None
     steps_ms = {int(b - a) for a, b in pairwise(recorded.timestamp_ms)}
@@ -102,26 +104,26 @@ def test_the_first_ntp_sync_moves_times_and_nothing_else(
 
 
 @pytest.mark.parametrize("years", [-7, 7])
-def test_what_waits_for_the_broker_does_not_age_with_the_clock(
+def test_waiting_messages_do_not_expire_when_the_clock_jumps(
     absent_broker: Mosquitto, tmp_path: Path, toy_substances: Path, years: int
 ) -> None:
-    """A jump of years is no outage of years: nothing that waits is thrown away as too old."""
+    """A jump of years is not an outage of years: no waiting message is removed as too old."""
     clock, link = WallClock(tmp_path), tmp_path / "ttyBOARD"
     clock.set(years * YEAR_S, synced=False)
-    text = settings(f"port: {link}", toy_substances, absent_broker.port, "log: {level: debug}")
+    text = settings(link, [toy_substances], absent_broker.port, "log: {level: debug}")
     with (
         SimulatedBoard(AIR, link=link, speed=SPEED, wait_for_listener=True) as board,
-        ServiceProcess(tmp_path, text, environ=clock.environ) as daemon,
+        ServiceProcess(tmp_path, text, environ=clock.environ) as service,
     ):
         wait_until(lambda: board.now_s > 60, "a minute of readings")
         clock.set(0, synced=True)
         at_s = board.now_s
         wait_until(lambda: board.now_s > at_s + 60, "another minute")
         absent_broker.start()
-        with Subscriber(absent_broker.port) as ear:
-            await_more_predictions(ear, 30)
-            health = last_health(daemon, ear)
-    frames = [line["frame_seq"] for line in said(ear, "substance")]
+        with Subscriber(absent_broker.port) as subscriber:
+            await_more_predictions(subscriber, 30)
+            health = last_health(service, subscriber)
+    frames = [line["frame_seq"] for line in subscriber.payloads("substance")]
     assert frames == sorted(frames)
     assert frames[0] < 30
     assert max(after - before for before, after in pairwise(frames[1:])) <= 3

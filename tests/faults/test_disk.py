@@ -1,7 +1,7 @@
-"""Faults of the disk below a recording service: full, read-only, and a process killed over it.
+"""Faults of the disk that a service records to: full, read-only, and a process killed meanwhile.
 
-The file systems are real: small ones in memory, mounted for the test. What is recorded pauses and
-resumes; what is recognised is published all the while.
+The file systems are real: small ones in memory, mounted for the test. The recording pauses and
+resumes; predictions are published throughout.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ from tests.faults.rig import (
     await_board,
     await_event,
     await_more_predictions,
-    events,
     last_health,
     logged,
     needs_own_mounts,
-    said,
-    settings,
 )
-from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, wait_until
+from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, settings, wait_until
 
 SPEED = 50.0
 
@@ -52,7 +49,7 @@ def mounted(*args: str, on: Path) -> Iterator[None]:
 
 
 def fill(folder: Path) -> Path:
-    """Take all the room there is; return the file to remove."""
+    """Fill the disk; return the file to remove."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as stream, suppress(OSError):
         while True:
@@ -61,30 +58,30 @@ def fill(folder: Path) -> Path:
 
 
 def recording_settings(link: Path, model: Path, port: int, **bounds: object) -> str:
-    told = ", ".join(f"{name}: {value}" for name, value in bounds.items())
-    return settings(f"port: {link}", model, port, "record: true", f"recording: {{{told}}}")
+    limits = ", ".join(f"{name}: {value}" for name, value in bounds.items())
+    return settings(link, [model], port, "record: true", f"recording: {{{limits}}}")
 
 
-def test_a_full_disk_pauses_the_recording_and_room_resumes_it(
+def test_a_full_disk_pauses_the_recording_and_free_space_resumes_it(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     link, folder = tmp_path / "ttyBOARD", tmp_path / "state" / "recordings"
     text = recording_settings(link, toy_substances, broker.port, reserve_mb=0, compress="false")
     with (
         mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", on=folder),
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        ServiceProcess(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as service,
     ):
         wait_until(lambda: list_segments(folder), "the first segment")
         ballast = fill(folder)
-        paused = await_event(ear, "recording_paused")
-        await_more_predictions(ear)
+        paused = await_event(subscriber, "recording_paused")
+        await_more_predictions(subscriber)
         ballast.unlink()
-        await_event(ear, "recording_resumed")
+        await_event(subscriber, "recording_resumed")
         wait_until(lambda: len(list_segments(folder)) == 2, "the second segment")
-        await_more_predictions(ear)
-        health = last_health(daemon, ear)
+        await_more_predictions(subscriber)
+        health = last_health(service, subscriber)
         whole = read_recordings([segment.path for segment in list_segments(folder)])
     assert "no space left" in paused["detail"].lower()
     assert health["recording"]["state"] == "recording"
@@ -94,27 +91,27 @@ def test_a_full_disk_pauses_the_recording_and_room_resumes_it(
     assert whole.counts.damaged == whole.counts.text == 0
     assert not whole.torn
     assert health["frames_ok"] == len(whole) + health["recording"]["rows_skipped"]
-    assert logged(daemon, "pauses")["level"] == logged(daemon, "recording resumed")["level"]
+    assert logged(service, "pauses")["level"] == logged(service, "recording resumed")["level"]
 
 
-def test_the_reserve_of_the_disk_is_left_to_others(
+def test_the_recording_leaves_the_reserve_of_the_disk_free(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     link, folder = tmp_path / "ttyBOARD", tmp_path / "state" / "recordings"
     text = recording_settings(link, toy_substances, broker.port, reserve_mb=0.5)
     with (
         mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", on=folder),
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        ServiceProcess(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as service,
     ):
         wait_until(lambda: list_segments(folder), "the first segment")
         others = folder / "others.bin"
         others.write_bytes(b"\0" * 700_000)
-        paused = await_event(ear, "recording_paused")
+        paused = await_event(subscriber, "recording_paused")
         others.unlink()
-        await_event(ear, "recording_resumed")
-        health = last_health(daemon, ear)
+        await_event(subscriber, "recording_resumed")
+        health = last_health(service, subscriber)
     assert "recording.reserve_mb" in paused["detail"]
     assert health["recording"]["segments_removed"] == 0
 
@@ -127,17 +124,17 @@ def test_a_read_only_disk_pauses_the_recording_until_it_can_be_written_again(
         link, toy_substances, broker.port, reserve_mb=0, segment_s=20, compress="false"
     )
     with (
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        ServiceProcess(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as service,
     ):
         wait_until(lambda: list_segments(folder), "the first segment")
         with mounted("--bind", "-o", "ro", str(folder), on=folder):
-            paused = await_event(ear, "recording_paused")
-            await_more_predictions(ear)
-            assert not events(ear, "recording_resumed")
-        await_event(ear, "recording_resumed")
-        health = last_health(daemon, ear)
+            paused = await_event(subscriber, "recording_paused")
+            await_more_predictions(subscriber)
+            assert not subscriber.events("recording_resumed")
+        await_event(subscriber, "recording_resumed")
+        health = last_health(service, subscriber)
     assert "Read-only file system" in paused["detail"]
     assert health["recording"]["pauses"] == 1
     assert (
@@ -148,49 +145,49 @@ def test_a_read_only_disk_pauses_the_recording_until_it_can_be_written_again(
 def test_a_full_state_folder_loses_no_prediction(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
-    """The outbox lies on the same full disk: what it cannot keep, it still delivers."""
+    """The outbox is on the same full disk: it delivers even what it cannot store."""
     link, state = tmp_path / "ttyBOARD", tmp_path / "state"
     text = recording_settings(link, toy_substances, broker.port, reserve_mb=0)
     with (
         mounted("-t", "tmpfs", "-o", "size=4m", "tmpfs", on=state),
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         SimulatedBoard(AIR, link=link, speed=SPEED, wait_for_listener=True),
-        ServiceProcess(tmp_path, text) as daemon,
+        ServiceProcess(tmp_path, text) as service,
     ):
-        await_more_predictions(ear)
+        await_more_predictions(subscriber)
         ballast = fill(state)
-        await_event(ear, "recording_paused")
-        await_more_predictions(ear, 10)
+        await_event(subscriber, "recording_paused")
+        await_more_predictions(subscriber, 10)
         ballast.unlink()
-        await_event(ear, "recording_resumed")
-        await_more_predictions(ear, 10)
-        last_health(daemon, ear)
-    moments = [line["frame_seq"] for line in said(ear, "substance")]
+        await_event(subscriber, "recording_resumed")
+        await_more_predictions(subscriber, 10)
+        last_health(service, subscriber)
+    moments = [line["frame_seq"] for line in subscriber.payloads("substance")]
     assert moments == sorted(set(moments))
     # The first comes before the rate is known, the second once it is.
     steps = {after - before for before, after in pairwise(moments[1:])}
     assert max(steps) <= 3, moments  # a prediction every two seconds, and at changes of the state
 
 
-def test_kill_9_leaves_whole_lines_and_the_next_start_a_run_of_its_own(
+def test_kill_9_leaves_whole_lines_and_the_next_start_begins_a_new_run(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     link, folder = tmp_path / "ttyBOARD", tmp_path / "state" / "recordings"
     text = recording_settings(link, toy_substances, broker.port, reserve_mb=0, compress="false")
-    with SimulatedBoard(AIR, link=link, speed=SPEED), Subscriber(broker.port) as ear:
+    with SimulatedBoard(AIR, link=link, speed=SPEED), Subscriber(broker.port) as subscriber:
         for run in (1, 2):
-            with ServiceProcess(tmp_path, text) as daemon:
-                await_board(ear, "online")
+            with ServiceProcess(tmp_path, text) as service:
+                await_board(subscriber, "online")
                 wait_until(lambda run=run: len(list_segments(folder)) == run, "a segment")
-                await_more_predictions(ear)
-                daemon.end(signal.SIGKILL)
+                await_more_predictions(subscriber)
+                service.end(signal.SIGKILL)
             newest = list_segments(folder)[-1]
             assert newest.path.read_bytes().endswith(b"\n")
             assert not read_recording(newest.path).torn
     assert [(segment.run, segment.number) for segment in list_segments(folder)] == [(1, 1), (2, 1)]
 
 
-def test_what_a_power_cut_left_incomplete_is_repaired_at_the_next_start(
+def test_files_damaged_by_a_power_cut_are_repaired_at_the_next_start(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     folder = tmp_path / "state" / "recordings"
@@ -201,8 +198,8 @@ def test_what_a_power_cut_left_incomplete_is_repaired_at_the_next_start(
     half = folder / "r000003-0006-20260131T110000Z.live.csv.gz.part"
     half.write_bytes(os.urandom(100))
     text = recording_settings(tmp_path / "ttyNONE", toy_substances, broker.port)
-    with ServiceProcess(tmp_path, text) as daemon:
-        assert daemon.end() == 0
+    with ServiceProcess(tmp_path, text) as service:
+        assert service.end() == 0
     assert torn.read_bytes() == whole
     assert not half.exists()
-    assert logged(daemon, "recordings repaired")["bytes_cut"] == 30
+    assert logged(service, "recordings repaired")["bytes_cut"] == 30

@@ -1,4 +1,4 @@
-"""Fuzzing: whatever comes from outside is understood, or refused with a reason; nothing breaks.
+"""Fuzzing: all input from outside is understood, or refused with a reason; nothing breaks.
 
 Everything read from a port, a broker, a disk or another rig is fuzzed here: bytes into the
 decoder, requests into a whole service, and damaged texts into configuration, manifest, profile,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 fuzz = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "20000")) if LONG else 150,
-    derandomize=not LONG,  # the same every time, until somebody looks for more
+    derandomize=not LONG,  # the same examples every time, except in a long run
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -65,7 +65,7 @@ CHUNK_BYTES = 4096
 
 
 def noise(rng: np.random.Generator, count: int) -> bytes:
-    """Return real lines of all dialects with bytes changed, cut out and put in, and pure noise."""
+    """Return real lines of all dialects with bytes changed, removed and inserted, and noise."""
     row = np.array(QUIET_ROW, dtype=np.float32)
     lines = [
         encode_scent(int(rng.integers(2**32)), int(rng.integers(2**32)), row),
@@ -168,7 +168,7 @@ NASTY = [
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, text: str) -> bytes:
+def damaged(draw: st.DrawFn, text: str) -> bytes:
     """Draw a YAML or CSV text with some of it replaced, cut, doubled, or made of other bytes."""
     lines = text.splitlines()
     for _ in range(draw(st.integers(1, 3))):
@@ -221,7 +221,7 @@ log: {level: debug}
 
 
 @fuzz
-@given(data=spoilt(CONFIG))
+@given(data=damaged(CONFIG))
 def test_a_damaged_configuration_is_read_or_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "scentd.yaml"
     path.write_bytes(data)
@@ -240,7 +240,7 @@ def test_a_damaged_environment_is_read_or_refused(name: str, value: str, tmp_pat
 
 
 def resealed(body: bytes) -> bytes:
-    """Return a manifest's text under its own hash, so that what it says is looked at."""
+    """Return a manifest's text under its own hash, so that its content is read."""
     whole = body if body.endswith(b"\n") else body + b"\n"
     return whole + f"manifest_sha256: {hashlib.sha256(whole).hexdigest()}\n".encode()
 
@@ -249,7 +249,7 @@ MANIFEST_BODY = toy_manifest("mixture").to_yaml().decode().rpartition("manifest_
 
 
 @fuzz
-@given(data=spoilt(MANIFEST_BODY), sealed=st.booleans())
+@given(data=damaged(MANIFEST_BODY), sealed=st.booleans())
 def test_a_damaged_manifest_is_read_or_refused(data: bytes, sealed: bool) -> None:
     read_or_refused(lambda: Manifest.from_yaml(resealed(data) if sealed else data))
 
@@ -267,7 +267,7 @@ def test_a_damaged_profile_is_read_or_refused(
     data: st.DataObject, profile_text: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "calibration.yaml"
-    text = data.draw(spoilt(profile_text))
+    text = data.draw(damaged(profile_text))
     if data.draw(st.booleans()):
         text = under_its_id(text)
     path.write_bytes(text)
@@ -275,7 +275,7 @@ def test_a_damaged_profile_is_read_or_refused(
 
 
 def under_its_id(data: bytes) -> bytes:
-    """Return a profile's text under the id of its content, where it has any, as from elsewhere."""
+    """Return a profile's text with the id that matches its content, if it can be parsed."""
     try:
         plain = yaml.safe_load(data)
         body = {key: value for key, value in plain.items() if key != "id"}
@@ -307,13 +307,13 @@ def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @fuzz
 @given(data=st.data())
-def test_damaged_smells_of_another_rig_are_taken_or_refused(
+def test_damaged_smells_of_another_rig_are_imported_or_refused(
     data: st.DataObject, bundle: Bundle, exported: dict[str, bytes], tmp_path: Path
 ) -> None:
     files = dict(exported)
     struck = data.draw(st.sampled_from(sorted(files)))
     if struck == INDEX:
-        files[INDEX] = data.draw(spoilt(files[INDEX].decode()))
+        files[INDEX] = data.draw(damaged(files[INDEX].decode()))
     else:
         place = data.draw(st.integers(0, len(files[struck])))
         files[struck] = files[struck][:place] + data.draw(st.binary(max_size=50))
@@ -330,7 +330,7 @@ def test_damaged_smells_of_another_rig_are_taken_or_refused(
     assert {item.name for item in (tmp_path / "rig").glob("*")} <= {"state"}
 
 
-def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(
+def test_a_small_archive_that_unpacks_to_gigabytes_is_refused_unread(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     path = tmp_path / "smells.zip"
@@ -346,7 +346,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(
 def test_a_damaged_list_of_smells_is_read_or_refused(
     data: st.DataObject, exported: dict[str, bytes]
 ) -> None:
-    text = data.draw(spoilt(exported[INDEX].decode()))
+    text = data.draw(damaged(exported[INDEX].decode()))
     read_or_refused(lambda: SmellSet.from_yaml(text, "smells.yaml"))
 
 
@@ -356,7 +356,7 @@ RECORDING = "timestamp_ms,NO2,C2H5CH,VOC,CO\n" + "".join(
 
 
 @fuzz
-@given(data=spoilt(RECORDING))
+@given(data=damaged(RECORDING))
 def test_a_damaged_recording_is_read_or_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "recording.csv"
     path.write_bytes(data)
@@ -364,31 +364,31 @@ def test_a_damaged_recording_is_read_or_refused(data: bytes, tmp_path: Path) -> 
 
 
 def read_or_refused(read: Callable[[], object]) -> None:
-    """Let `read` succeed, or raise an error for people: one paragraph that is not endless."""
+    """Check that `read` succeeds, or raises an error for people of limited length."""
     try:
         read()
     except ScentdError as error:
-        told = str(error)
+        text = str(error)
     else:
         return
-    assert 10 < len(told) < 50_000
+    assert 10 < len(text) < 50_000
 
 
 # Requests, into a whole service
 
 
 @dataclass
-class Desk:
-    """A service that is not running, so that every request is done at once, here."""
+class IdleService:
+    """A service that is not running, so that every request is served at once, in this thread."""
 
     service: Service
     answers: list[tuple[str, Data]]
 
     def ask(self, command: str, payload: bytes) -> list[Data]:
-        """Return the answers to one request, long work given up after a few steps."""
+        """Return the answers to one request; long work is cancelled after a few steps."""
         self.answers.clear()
         inbox, requests = self.service._inbox, self.service._requests
-        inbox._tokens = math.inf  # the rate is limited elsewhere
+        inbox._tokens = math.inf  # without a limit of the rate
         inbox.receive(command, payload, False)
         for _ in range(3):
             requests.work()
@@ -397,7 +397,7 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+def idle(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> IdleService:
     folder = tmp_path_factory.mktemp("rig")
     config = Config(
         rig_id="rig",
@@ -411,7 +411,7 @@ def desk(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     )
     answers: list[tuple[str, Data]] = []
     service._requests._reply = lambda command, answer: answers.append((command, answer))
-    return Desk(service, answers)
+    return IdleService(service, answers)
 
 
 WORDS = [
@@ -442,19 +442,21 @@ RESPONSE = json.loads((ROOT / "daemon" / "schemas" / "response.json").read_text(
 
 @fuzz
 @given(data=st.data())
-def test_every_request_has_one_answer_and_none_finds_a_bug(data: st.DataObject, desk: Desk) -> None:
+def test_every_request_has_one_answer_and_reveals_no_bug(
+    data: st.DataObject, idle: IdleService
+) -> None:
     # A reload reads the file in a process of its own: nothing of a request reaches that.
-    commands = sorted({*desk.service._requests.commands} - {"reload"})
+    commands = sorted({*idle.service._requests.commands} - {"reload"})
     assert {"status", "calibrate", "enroll"} <= set(commands)
     command = data.draw(st.one_of(st.sampled_from(commands), st.text(max_size=10)))
     if data.draw(st.integers(0, 4)) == 0:
         payload = data.draw(st.binary(max_size=200))
     else:
-        asked = data.draw(OBJECTS)
+        request = data.draw(OBJECTS)
         if data.draw(st.booleans()):
-            asked["action"] = data.draw(st.sampled_from(WORDS))
-        payload = json.dumps(asked).encode("utf-8", "surrogatepass")
-    answers = [answer for answer in desk.ask(command, payload) if answer["status"] != "working"]
+            request["action"] = data.draw(st.sampled_from(WORDS))
+        payload = json.dumps(request).encode("utf-8", "surrogatepass")
+    answers = [answer for answer in idle.ask(command, payload) if answer["status"] != "working"]
     assert len(answers) == 1
     jsonschema.validate(json.loads(json.dumps(answers[0], allow_nan=False)), RESPONSE)
     assert "which is a bug" not in (answers[0]["error"] or ""), payload
@@ -464,16 +466,16 @@ def test_every_request_has_one_answer_and_none_finds_a_bug(data: st.DataObject, 
     "payload",
     [b"[" * PAYLOAD_LIMIT, b'{"a":' * 1600, b"9" * 8000, b'{"seconds": 1e99999}', b"\xff"],
 )
-def test_hostile_payloads_are_refused_as_any_other(desk: Desk, payload: bytes) -> None:
-    (answer,) = desk.ask("status", payload)
+def test_hostile_payloads_are_refused_with_an_error(idle: IdleService, payload: bytes) -> None:
+    (answer,) = idle.ask("status", payload)
     assert answer["status"] == "error"
 
 
 @pytest.mark.parametrize("read", ["config", "manifest", "smells", "profile"])
-def test_a_text_that_grows_without_bound_when_written_out_is_refused_at_once(
+def test_a_text_whose_anchors_expand_without_bound_is_refused_at_once(
     read: str, tmp_path: Path
 ) -> None:
-    """A few lines of YAML whose anchors stand for 10^12 items ("billion laughs")."""
+    """A few lines of YAML whose anchors expand to 10^12 items ("billion laughs")."""
     grown = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     used = ["rig_id: *a11", "labels: *a11", "name: *a11", "smells: *a11"]
     bomb = "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x, x]", *grown, *used])

@@ -1,4 +1,4 @@
-"""Memory and file descriptors of the running service stay where they are, however long it runs.
+"""Memory and file descriptors of the running service do not grow, however long it runs.
 
 The long run is `make test-slow ARGS="-k million -s"`, or with another number of readings
 `SOAK_READINGS=5000000 pytest -m slow -k million -s`.
@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 
 from hardware.encoding import encode_scent
-from tests.faults.rig import said, settings
-from tests.sandbox import Board, Mosquitto, ServiceProcess, Subscriber, wait_until
+from tests.sandbox import Board, Mosquitto, ServiceProcess, Subscriber, settings, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +40,7 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process takes at one moment."""
+    """Resources of a process at one moment."""
 
     readings: int
     resident_mb: float
@@ -60,13 +59,13 @@ class Footprint:
         )
 
 
-class Chatter:
-    """A board that says line after line as fast as it is told to, from a thread of its own."""
+class FastBoard:
+    """Sends lines at `PER_SECOND`, from a thread of its own."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
         self._stop = threading.Event()
-        self.said = 0
+        self._sent = 0
 
     def run(self) -> None:
         rng = np.random.default_rng(1)
@@ -82,8 +81,8 @@ class Chatter:
             data = b"".join(lines)
             while data:
                 data = data[os.write(self._board.master, data) :]
-            self.said = reading + BATCH
-            if self._stop.wait(max(0.0, began_s + self.said / PER_SECOND - time.monotonic())):
+            self._sent = reading + BATCH
+            if self._stop.wait(max(0.0, began_s + self._sent / PER_SECOND - time.monotonic())):
                 return
 
     @contextmanager
@@ -100,37 +99,37 @@ class Chatter:
 def footprints(
     steps: tuple[int, ...], folder: Path, board: Board, model: Path, broker: Mosquitto
 ) -> list[Footprint]:
-    """Let a service take readings, and return its footprint after each so many more of them."""
+    """Send readings to a service; return its footprint after each of these numbers of them."""
     text = settings(
-        f"port: {board.link}",
-        model,
+        board.link,
+        [model],
         broker.port,
         "record: true",
         "recording: {max_mb: 8, segment_s: 600}",
     ).replace("live_stride_s: 2", "live_stride_s: 5")
     found = []
     with (
-        Subscriber(broker.port) as ear,
-        ServiceProcess(folder, text) as daemon,
-        Chatter(board).running(),
+        Subscriber(broker.port) as subscriber,
+        ServiceProcess(folder, text) as service,
+        FastBoard(board).running(),
     ):
         readings = 0
         for more in steps:
             wait_until(
-                lambda wanted=readings + more: taken(ear) >= wanted,  # type: ignore[misc]
+                lambda wanted=readings + more: count_readings(subscriber) >= wanted,  # type: ignore[misc]
                 f"{more} more readings",
                 60 + more / PER_SECOND * 20,
             )
-            readings = taken(ear)
-            found.append(Footprint.of(daemon.pid, readings))
-            ear.received.clear()
+            readings = count_readings(subscriber)
+            found.append(Footprint.of(service.pid, readings))
+            subscriber.received.clear()
     return found
 
 
-def taken(ear: Subscriber) -> int:
-    """Return how many readings the service has told of."""
-    told = said(ear, "health")
-    return told[-1]["frames_ok"] if told else 0
+def count_readings(subscriber: Subscriber) -> int:
+    """Return how many readings the service has reported."""
+    health = subscriber.payloads("health")
+    return health[-1]["frames_ok"] if health else 0
 
 
 def test_descriptors_and_threads_do_not_grow(

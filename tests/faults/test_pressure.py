@@ -1,4 +1,4 @@
-"""The system has nothing left to give: no more memory, no more open files. It passes."""
+"""The system runs out of memory or of open files for a while."""
 
 from __future__ import annotations
 
@@ -20,97 +20,95 @@ from tests.faults.rig import (
     await_event,
     await_more_predictions,
     last_health,
-    said,
-    settings,
 )
-from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, wait_until
+from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, settings, wait_until
 
 SPEED = 50.0
 LITTLE_MORE = 1 << 20
-"""Bytes of memory to come, a whole run of the service: less than a thread's stack."""
+"""Bytes that the service may still map: less than a thread's stack."""
 
 STANDARD_STREAMS = 3
-"""A process that may open no more files than these keeps those that are open."""
+"""With this limit a process can open no further file; it keeps those that are open."""
 
 
 @contextmanager
-def limited(daemon: ServiceProcess, kind: int, most: int) -> Iterator[None]:
-    """Let the kernel give the running service no more than `most` of something."""
-    before = resource.prlimit(daemon.pid, kind)
-    resource.prlimit(daemon.pid, kind, (most, before[1]))
+def limited(service: ServiceProcess, kind: int, most: int) -> Iterator[None]:
+    """Limit a resource of the running service to `most` while the block runs."""
+    before = resource.prlimit(service.pid, kind)
+    resource.prlimit(service.pid, kind, (most, before[1]))
     try:
         yield
     finally:
-        if daemon.process.poll() is None:
-            resource.prlimit(daemon.pid, kind, before)
+        if service.process.poll() is None:
+            resource.prlimit(service.pid, kind, before)
 
 
-def address_space(daemon: ServiceProcess) -> int:
+def address_space(service: ServiceProcess) -> int:
     """Return the bytes that the process has mapped."""
-    pages = Path(f"/proc/{daemon.pid}/statm").read_text("ascii").split()[0]
+    pages = Path(f"/proc/{service.pid}/statm").read_text("ascii").split()[0]
     return int(pages) * resource.getpagesize()
 
 
 def configuration(link: Path, model: Path, port: int) -> str:
     return settings(
-        f"port: {link}",
-        model,
+        link,
+        [model],
         port,
         "record: true",
         "recording: {segment_s: 60, reserve_mb: 0}",
     )
 
 
-def test_without_memory_to_spare_it_goes_on(
+def test_the_service_continues_without_free_memory(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
-    """A board that comes back and a request are served all the same.
+    """It serves a board that comes back, and a request.
 
-    A thread's stack takes more than there is: what starts one late does not survive this.
+    A thread's stack needs more than there is, so that code which starts a thread late fails here.
     """
     link = tmp_path / "ttyBOARD"
     with (
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         SimulatedBoard(AIR, link=link, speed=SPEED) as board,
-        ServiceProcess(tmp_path, configuration(link, toy_substances, broker.port)) as daemon,
+        ServiceProcess(tmp_path, configuration(link, toy_substances, broker.port)) as service,
     ):
-        await_more_predictions(ear, 10)
-        with limited(daemon, resource.RLIMIT_AS, address_space(daemon) + LITTLE_MORE):
+        await_more_predictions(subscriber, 10)
+        with limited(service, resource.RLIMIT_AS, address_space(service) + LITTLE_MORE):
             board.unplug()
-            await_event(ear, "board_lost")
+            await_event(subscriber, "board_lost")
             board.replug()
-            await_board(ear, "online")
+            await_board(subscriber, "online")
             request = json.dumps({"transaction": "short"})
             publish.single(
                 "scent/rig/request/status", request, hostname="127.0.0.1", port=broker.port
             )
-            wait_until(lambda: said(ear, "response/status"), "an answer")
+            wait_until(lambda: subscriber.payloads("response/status"), "an answer")
             wait_until(lambda: len(list_segments(tmp_path / "state/recordings")) > 2, "segments")
-            await_more_predictions(ear, 10)
-        await_more_predictions(ear)
-        health = last_health(daemon, ear)
-    assert said(ear, "response/status")[0]["status"] == "ok"
+            await_more_predictions(subscriber, 10)
+        await_more_predictions(subscriber)
+        health = last_health(service, subscriber)
+    assert subscriber.payloads("response/status")[0]["status"] == "ok"
     assert health["board"]["losses"] == 1
     assert health["recording"]["pauses"] == 0
     assert health["recording"]["rows"] == health["frames_ok"]
 
 
-def test_without_files_to_open_it_waits_for_them(
+def test_the_service_waits_when_it_may_open_no_more_files(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     link, folder = tmp_path / "ttyBOARD", tmp_path / "state/recordings"
     with (
-        Subscriber(broker.port) as ear,
+        Subscriber(broker.port) as subscriber,
         SimulatedBoard(AIR, link=link, speed=SPEED),
-        ServiceProcess(tmp_path, configuration(link, toy_substances, broker.port)) as daemon,
+        ServiceProcess(tmp_path, configuration(link, toy_substances, broker.port)) as service,
     ):
-        await_more_predictions(ear, 10)
-        with limited(daemon, resource.RLIMIT_NOFILE, STANDARD_STREAMS):
-            paused = await_event(ear, "recording_paused")
-            await_more_predictions(ear, 10)
-        await_event(ear, "recording_resumed")
-        await_more_predictions(ear)
-        health = last_health(daemon, ear)
+        await_more_predictions(subscriber, 10)
+        with limited(service, resource.RLIMIT_NOFILE, STANDARD_STREAMS):
+            paused = await_event(subscriber, "recording_paused")
+            await_more_predictions(subscriber, 10)
+        await_event(subscriber, "recording_resumed")
+        await_more_predictions(subscriber)
+        health = last_health(service, subscriber)
     assert "Too many open files" in paused["detail"]
     assert health["recording"]["pauses"] == 1
     rows = len(read_recordings([segment.path for segment in list_segments(folder)]))
@@ -118,7 +116,7 @@ def test_without_files_to_open_it_waits_for_them(
     assert rows + health["recording"]["rows_skipped"] == health["frames_ok"]
 
 
-def test_memory_is_told_without_files_to_open() -> None:
+def test_memory_is_measured_when_no_more_files_may_be_opened() -> None:
     before_mb = resident_mb()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (STANDARD_STREAMS, limits[1]))

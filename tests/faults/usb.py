@@ -1,6 +1,6 @@
-"""A USB bus with serial adapters, as the kernel shows it to one process: /dev and /sys/class/tty.
+"""A USB bus with serial adapters as one process sees it: /dev and /sys/class/tty.
 
-The process lives in a mount namespace of its own where these two are folders of the test. The
+The process runs in a mount namespace of its own where these two are folders of the test. The
 adapters' ports are real pseudo-terminals; their identities are files, as in sysfs.
 """
 
@@ -34,11 +34,11 @@ class UsbBus:
 
     @property
     def seen_by(self) -> tuple[str, ...]:
-        """The command before a command that is to see this bus and no other."""
+        """The prefix of a command that is to see this bus and no other."""
         return ("unshare", "-m", "sh", "-c", _ENTER, str(self._folder))
 
     def plug(self, name: str, ids: str, terminal: str) -> None:
-        """Let an adapter appear as /dev/NAME; `ids` as vendor:product:serial."""
+        """Add an adapter as /dev/NAME; `ids` as vendor:product:serial."""
         vendor, product, serial_number = ids.split(":")
         device = self._folder / "devices" / name
         port = device / "1-1:1.0" / name
@@ -56,7 +56,7 @@ class UsbBus:
         (self._folder / "dev" / name).symlink_to(terminal)
 
     def unplug(self, name: str) -> None:
-        """Let it go."""
+        """Remove an adapter."""
         (self._folder / "dev" / name).unlink()
         shutil.rmtree(self._folder / "tty" / name)
         shutil.rmtree(self._folder / "devices" / name)

@@ -15,7 +15,7 @@ from daemon.cli import main
 from hardware.encoding import encode_csv, encode_csv_header
 from hardware.recording import read_recording
 from hardware.simulator.board import SimulatedBoard
-from tests.sandbox import ROOT, Board, Mosquitto, Odours, wait_until
+from tests.sandbox import PATIENCE_S, ROOT, Board, Mosquitto, Odours, wait_until
 
 NO2 = 0
 SUMMARY = json.loads((ROOT / "daemon/schemas/replay_summary.json").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def scentd(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProces
         capture_output=True,
         check=False,
         input=stdin,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -145,7 +145,7 @@ class TestReplay:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert process.stderr.read() == b""
         process.stderr.close()
 
@@ -311,7 +311,7 @@ class TestRecord:
             )
             wait_until(lambda: output.exists() and output.stat().st_size > 1000, "some rows")
             process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=20)
+            _, error = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert "readings in" in error
         assert output.read_bytes().endswith(b"\n")

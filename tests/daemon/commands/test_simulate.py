@@ -16,6 +16,7 @@ from hardware.protocol import LineDecoder
 from hardware.recording import RecordingWriter
 from hardware.simulator.other_rig import FIXED_RIG, write_rig
 from hardware.simulator.signals import SyntheticSignal
+from tests.sandbox import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def _simulate(*arguments: str) -> subprocess.Popen[str]:
 
 def _read_to_the_end(port: str) -> bytes:
     received = b""
-    with serial.Serial(port, 115200, timeout=10) as client:
+    with serial.Serial(port, 115200, timeout=PATIENCE_S) as client:
         while True:
             try:
                 received += client.read(client.in_waiting or 1)
@@ -46,7 +47,7 @@ def test_a_scenario_is_played_whole_and_the_process_ends(tmp_path: Path) -> None
     assert process.stdout is not None
     assert process.stdout.readline().strip() == str(link)
     frames = LineDecoder().feed(_read_to_the_end(str(link)))
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert len(frames) == 30
     assert "30 readings" in errors
@@ -68,7 +69,7 @@ def test_a_recording_is_played_as_another_rig_would_send_it(tmp_path: Path, by: 
     assert process.stdout is not None
     process.stdout.readline()
     frames = LineDecoder().feed(_read_to_the_end(str(link)))
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE_S)
     heard = np.array([frame.values for frame in frames])
     assert np.array_equal(heard, FIXED_RIG.transform(played, 1.0, drift_seed=0))
     assert not np.array_equal(heard, played)
@@ -76,7 +77,7 @@ def test_a_recording_is_played_as_another_rig_would_send_it(tmp_path: Path, by: 
 
 def test_a_rig_that_is_nowhere_fails_with_its_name(tmp_path: Path) -> None:
     process = _simulate("--synthetic", "almond:60", "--rig", str(tmp_path / "nowhere.yaml"))
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "nowhere.yaml" in errors
     assert "Traceback" not in errors
@@ -89,7 +90,7 @@ def test_it_takes_its_link_along_when_it_is_told_to_end(tmp_path: Path, number: 
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert not os.path.lexists(link)
@@ -108,7 +109,7 @@ def test_it_takes_its_link_along_when_it_is_told_to_end(tmp_path: Path, number: 
 )
 def test_wrong_use_is_answered_in_one_paragraph(arguments: tuple[str, ...], complaint: str) -> None:
     process = _simulate(*arguments)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert complaint in errors
     assert "Traceback" not in errors

@@ -13,8 +13,8 @@ import pytest
 from daemon.cli import main
 from daemon.recording.segments import compress_segment, list_segments
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.service.test_main import essence, predictions, settings
-from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, recordings
+from tests.daemon.service.test_main import essence, predictions
+from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, recordings, settings
 
 NO2, VOC = 0, 2
 

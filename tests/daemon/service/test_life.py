@@ -27,7 +27,7 @@ from daemon.sandbox.service_process import ServiceProcessError
 from daemon.service.reload import NEED_RESTART, NEED_RUNTIME
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import CARD, write_bundle
-from tests.daemon.service.test_main import NO2, predictions, settings
+from tests.daemon.service.test_main import NO2, predictions
 from tests.models.toys import toy_files, toy_manifest
 from tests.sandbox import (
     ROOT,
@@ -38,6 +38,7 @@ from tests.sandbox import (
     Subscriber,
     recordings,
     retained,
+    settings,
     wait_until,
 )
 

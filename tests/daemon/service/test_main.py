@@ -14,6 +14,7 @@ from daemon.cli import main
 from hardware.channels import CHANNEL_NAMES
 from hardware.simulator.board import SimulatedBoard
 from tests.sandbox import (
+    PATIENCE_S,
     Board,
     Mosquitto,
     Odours,
@@ -21,29 +22,13 @@ from tests.sandbox import (
     Subscriber,
     recordings,
     retained,
+    settings,
     wait_until,
 )
 
 SCHEMAS = Path(__file__).parents[3] / "daemon" / "schemas"
 NO2, ETHANOL, VOC = 0, 1, 2
 LEMON_AFTER_AIR = Odours(((None, 90), (NO2, 60)))
-
-
-def settings(
-    port: Path | str, models: list[Path], broker_port: int, *lines: str, mqtt: str = ""
-) -> str:
-    names = ", ".join(str(model) for model in models)
-    return "\n".join(
-        [
-            "rig_id: rig",
-            f"source: {{port: {port}}}",
-            f"models: [{names}]",
-            f"mqtt: {{host: 127.0.0.1, port: {broker_port}{mqtt}}}",
-            "state_dir: state",
-            "live_stride_s: 2",
-            *lines,
-        ]
-    )
 
 
 def schema_of(topic: str) -> Any:
@@ -80,7 +65,7 @@ def test_a_smell_is_recognised_and_everything_said_obeys_its_schema(
         ServiceProcess(tmp_path, text) as daemon,
     ):
         wait_until(lambda: "recognised" in states(ear), "a recognised smell")
-        board.wait(20)
+        board.wait(PATIENCE_S)
         wait_until(lambda: states(ear, "mixture"), "the mixture's state")
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
@@ -154,7 +139,7 @@ def test_replay_of_the_services_recording_gives_what_the_service_said(
         ) as board,
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        assert board.wait(30)
+        assert board.wait(PATIENCE_S)
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
     lines = replayed(daemon, capsys)
@@ -194,7 +179,7 @@ def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
         ) as board,
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        assert board.wait(30)
+        assert board.wait(PATIENCE_S)
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
     lines = replayed(daemon, capsys)
@@ -231,7 +216,7 @@ def test_without_a_broker_it_records_and_recognises_and_delivers_later(
         SimulatedBoard(LEMON_AFTER_AIR, link=link, speed=100, wait_for_listener=True) as board,
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        assert board.wait(30)
+        assert board.wait(PATIENCE_S)
         wait_until(lambda: recordings(daemon), "the recording")
         wait_until(lambda: len(recordings(daemon)[0].read_bytes().splitlines()) == 151, "all rows")
         assert "No MQTT broker answers" in daemon.log
@@ -274,7 +259,7 @@ def test_health_counts_what_the_line_lost(
         ) as board,
         ServiceProcess(tmp_path, settings(link, [toy_substances], broker.port)) as daemon,
     ):
-        assert board.wait(20)
+        assert board.wait(PATIENCE_S)
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
     health = json.loads(ear.texts("scent/rig/health")[-1])
