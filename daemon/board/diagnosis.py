@@ -1,6 +1,6 @@
-"""Daemon: what to make of a board that is silent, or talks nonsense.
+"""Daemon: why an open port gives no readings, for the operator.
 
-Pure: counts and durations in, a paragraph for the operator out.
+Pure: counts and durations in, a paragraph out.
 """
 
 from __future__ import annotations
@@ -13,40 +13,32 @@ if TYPE_CHECKING:
     from hardware.protocol import LineCounts
 
 LONGEST_PERIOD_S = 10.0
-"""The slowest board that is accepted sends every ten seconds."""
+"""Time between two readings of the slowest board that is accepted."""
+
+REJECTED = ("text", "checksum", "malformed", "version", "overlong", "binary")
+"""Counts of lines that are no readings; empty lines and headers are expected."""
 
 
 class BoardError(ScentdError):
-    """The port is open, but no reading comes out of it."""
+    """The port is open, but gives no readings."""
 
 
 def rejected_lines(counts: LineCounts) -> dict[str, int]:
-    """Return the lines that were no frame, by kind; empty lines and headers are no damage."""
-    return {
-        "text": counts.text,
-        "checksum": counts.checksum,
-        "malformed": counts.malformed,
-        "version": counts.version,
-        "overlong": counts.overlong,
-        "binary": counts.binary,
-    }
+    """Return the number of rejected lines by kind."""
+    return {kind: getattr(counts, kind) for kind in REJECTED}
 
 
 def explain_no_reading(
     counts: LineCounts, *, received_bytes: int, listened_s: float, baud: int
 ) -> str | None:
-    """Return the paragraph about a board without a single frame, None if there was one.
+    """Return why a board has sent no reading, None if it has.
 
     Parameters
     ----------
-    counts : LineCounts
-        What the decoder made of it.
-    received_bytes : int
-        How many bytes came at all.
-    listened_s : float
-        For how long the port was open, in seconds.
-    baud : int
-        The configured speed, the usual suspect.
+    counts: of the decoder.
+    received_bytes: in all.
+    listened_s: how long the port was open.
+    baud: the configured speed, the most common mistake.
     """
     if counts.frames:
         return None

@@ -1,7 +1,6 @@
-"""Daemon: the readings of the last minutes, so that "the last N seconds" can be taught.
+"""Daemon: the readings of the last minutes, from which calibration and teaching take theirs.
 
 Holds raw readings as the board sent them, in bounded memory; knows no models and no clock.
-Whatever is made of them goes the way of a recording.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ if TYPE_CHECKING:
     from hardware.recording import Recording
 
 HISTORY_S = 600.0
-"""Ten minutes: a reference odour, its clean air before and its recovery after."""
+"""Long enough for a reference odour, the clean air before and the recovery after it."""
 
 FASTEST_HZ = 20.0
 """The fastest board that is accepted; its ten minutes take 0.7 MB."""
 
 
 class NoHistoryError(ScentdError):
-    """The readings asked for are not there: the board was away, or has not sent them yet."""
+    """The readings asked for do not exist: the board was away, or has not sent them yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadingSpan:
-    """Readings in a row.
+    """Successive readings.
 
     Attributes
     ----------
@@ -51,22 +50,21 @@ class ReadingSpan:
 
     @property
     def seconds(self) -> float:
-        """Time between its first reading and its last."""
+        """Time between the first reading and the last."""
         return 0.0 if len(self) == 0 else float(self.t_ms[-1] - self.t_ms[0]) / 1000.0
 
     @property
     def rate_hz(self) -> float:
-        """Rate of the median step; 1 where there is no step."""
+        """Rate at the median step; 1 without a step."""
         steps_ms = np.diff(self.t_ms)
         return 1000.0 / float(np.median(steps_ms)) if len(steps_ms) else 1.0
 
     def write(self, path: Path) -> None:
-        """Write the readings as a recording, which `read_recording` and `scentd replay` read.
+        """Write the readings as a recording.
 
         Raises
         ------
-        RecordingError
-            If the file is there already, or cannot be written.
+        RecordingError: the file exists already, or cannot be written.
         """
         with RecordingWriter(path) as recording:
             for t_ms, values in zip(self.t_ms.tolist(), self.values, strict=True):
@@ -81,13 +79,7 @@ class ReadingSpan:
 
 
 class History:
-    """A ring of readings, the newest `seconds` of them.
-
-    Parameters
-    ----------
-    seconds : float
-        How far back it reaches.
-    """
+    """A ring buffer of the readings of the last `seconds`."""
 
     def __init__(self, seconds: float = HISTORY_S) -> None:
         self._seconds = seconds
@@ -114,15 +106,7 @@ class History:
         return 0.0 if newest_ms is None else (newest_ms - int(self._t_ms[self._first])) / 1000.0
 
     def push(self, t_ms: int, values: NDArray[np.float32]) -> None:
-        """Append a reading and forget those that are too old.
-
-        Parameters
-        ----------
-        t_ms : int
-            Its time, later than that of the one before.
-        values : float32[12]
-            As sent.
-        """
+        """Append a reading float32[12], later than the one before, and forget those too old."""
         if self._count == self._capacity:
             self._forget_first()
         place = (self._first + self._count) % self._capacity
@@ -148,8 +132,7 @@ class History:
 
         Raises
         ------
-        NoHistoryError
-            If fewer seconds than that are there.
+        NoHistoryError: there are fewer.
         """
         newest_ms = self.newest_ms
         kept = self.since(-1) if newest_ms is None else self.since(newest_ms - round(seconds * 1e3))
@@ -158,7 +141,7 @@ class History:
                 f"The last {seconds:g} s were asked for; the rig remembers {self._seconds:g} s. "
                 "Ask for fewer, or use a recording."
             )
-        # The first reading of the stretch lies up to a period later than its beginning.
+        # The first of these readings lies up to a period after the beginning.
         if len(kept) < 2 or kept.seconds + 2 / kept.rate_hz < seconds:  # noqa: PLR2004 - a step has two ends
             raise NoHistoryError(
                 f"The last {seconds:g} s were asked for, and only {kept.seconds:.0f} s of readings "

@@ -1,8 +1,7 @@
-"""Daemon: where a live board's bytes come from: a serial port that may vanish and return.
+"""Daemon: the bytes of a live board: a serial port that may be unplugged and return.
 
-May import pyserial and the configuration's values. Must never decode a line: it
-gives bytes and their arrival time, nothing else. Recordings and standard input
-need no port and are read by `hardware.recording`, through the same decoder.
+May import pyserial and the configuration's values. Must never decode a line: it gives bytes and
+their time of arrival. Recordings and standard input are read by `hardware.recording`.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ if TYPE_CHECKING:
     from daemon.system.signals import StopEvent
 
 READ_TIMEOUT_S = 0.2
-"""How long a read waits for a byte: also how soon a reader notices that it shall stop."""
+"""Time that a read waits for a byte, and so until a reader notices `stop`."""
 
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 2.0
-"""A replugged board is back within this time."""
+"""A board that is plugged in again is found within this time."""
 
 WRITE_GROUP_BITS = 0o060
 
 
 class SourceError(ScentdError):
-    """The board's bytes cannot be had; the message says why and what to do."""
+    """The board's bytes cannot be read; the message says why and what to do."""
 
 
 class PortMissingError(SourceError):
-    """No such port, or no such USB device, is there now."""
+    """There is no such port or USB device now."""
 
 
 class PortBusyError(SourceError):
@@ -50,22 +49,16 @@ class PortBusyError(SourceError):
 
 
 class PortForbiddenError(SourceError):
-    """The user that scentd runs as may not open the port."""
+    """The user that runs scentd may not open the port."""
 
 
 class NotAPortError(SourceError):
-    """The path is something else than a serial port; waiting will not change that."""
+    """The path is no serial port, which waiting does not change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes as they came.
-
-    Attributes
-    ----------
-    data: never empty.
-    arrival_ms: monotonic clock at their arrival, in milliseconds.
-    """
+    """Bytes as received, at least one, and the monotonic clock at their arrival."""
 
     data: bytes
     arrival_ms: float
@@ -73,14 +66,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class PortOpened:
-    """The port is there and locked: bytes may follow."""
+    """The port is open and locked: bytes may follow."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class PortClosed:
-    """The port is gone, or could not be opened; `reason` is the paragraph for the operator."""
+    """The port is gone, or could not be opened; `reason` is a paragraph for the operator."""
 
     reason: str
 
@@ -89,58 +82,50 @@ Arrival = Chunk | PortOpened | PortClosed
 
 
 def monotonic_ms() -> float:
-    """Return the process's steady clock in milliseconds."""
+    """Return the monotonic clock in milliseconds."""
     return time.monotonic_ns() / 1e6
 
 
-class SerialSource:
-    """A board on a serial port: opened with backoff, its unplugging noticed, its return healed.
+def read_port(config: SourceConfig, stop: StopEvent) -> Iterator[Arrival]:
+    """Yield what a port does until `stop` is set; it is opened again, with backoff, after a loss.
 
-    Parameters
-    ----------
-    config : SourceConfig
-        The port's path or the adapter's USB ids.
+    The generator closes the port.
+
+    Raises
+    ------
+    NotAPortError: the path can never become a serial port.
     """
-
-    def __init__(self, config: SourceConfig) -> None:
-        self._config = config
-
-    def arrivals(self, stop: StopEvent) -> Iterator[Arrival]:
-        """Yield what the port does until `stop` is set; the generator closes the port.
-
-        Raises
-        ------
-        NotAPortError
-            If the path can never become a serial port.
-        """
-        backoff = Backoff(first_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S)
-        unplugged = False
-        while not stop.is_set():
-            try:
-                port = open_port(self._config)
-            except NotAPortError:
-                raise
-            except SourceError as error:
-                # That an unplugged board's port is missing is no news.
-                if not (unplugged and isinstance(error, PortMissingError)):
-                    yield PortClosed(str(error))
-                stop.wait(backoff.next_s())
-                continue
-            unplugged = False
-            with port:
-                yield PortOpened(str(port.port))
-                while not stop.is_set():
-                    try:
-                        # One byte at least, then whatever else is there already.
-                        data = port.read(max(1, port.in_waiting))
-                    except (serial.SerialException, OSError):
-                        unplugged = True
-                        yield PortClosed(_unplugged(str(port.port)))
-                        break
-                    if data:
-                        backoff.reset()
-                        yield Chunk(data, monotonic_ms())
+    backoff = Backoff(first_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S)
+    unplugged = False
+    while not stop.is_set():
+        try:
+            port = open_port(config)
+        except NotAPortError:
+            raise
+        except SourceError as error:
+            # That an unplugged board's port is missing has been reported.
+            if not (unplugged and isinstance(error, PortMissingError)):
+                yield PortClosed(str(error))
             stop.wait(backoff.next_s())
+            continue
+        unplugged = False
+        with port:
+            yield PortOpened(str(port.port))
+            while not stop.is_set():
+                try:
+                    # Wait for one byte, then read all that are there.
+                    data = port.read(max(1, port.in_waiting))
+                except (serial.SerialException, OSError):
+                    unplugged = True
+                    yield PortClosed(
+                        f"The board on {port.port} went away. scentd waits for it and goes on "
+                        "when it is plugged in again."
+                    )
+                    break
+                if data:
+                    backoff.reset()
+                    yield Chunk(data, monotonic_ms())
+        stop.wait(backoff.next_s())
 
 
 def open_port(config: SourceConfig) -> serial.Serial:
@@ -148,8 +133,7 @@ def open_port(config: SourceConfig) -> serial.Serial:
 
     Raises
     ------
-    SourceError
-        One of its kinds, with the paragraph that says what to do.
+    SourceError: one of its kinds, with a paragraph that says what to do.
     """
     path = find_port(config)
     port = serial.Serial()
@@ -157,8 +141,8 @@ def open_port(config: SourceConfig) -> serial.Serial:
     port.baudrate = config.baud
     port.timeout = READ_TIMEOUT_S
     port.exclusive = True
-    # The usual USB adapters wire DTR and RTS to an ESP32's reset and boot pins:
-    # both must rest before the port opens, or the board restarts.
+    # The usual USB adapters connect DTR and RTS to an ESP32's reset and boot pins: both must be
+    # inactive before the port opens, or the board restarts.
     port.dtr = False
     port.rts = False
     try:
@@ -169,8 +153,8 @@ def open_port(config: SourceConfig) -> serial.Serial:
 
 
 def list_ports() -> list[Any]:
-    """Return what pyserial knows of the serial ports that are there now."""
-    # Loaded only where it is needed: a port that is given and there needs no search.
+    """Return pyserial's descriptions of the serial ports."""
+    # Imported only when needed: a configured path needs no search.
     found: list[Any] = import_module("serial.tools.list_ports").comports()
     return found
 
@@ -191,24 +175,24 @@ def find_port(config: SourceConfig) -> str:
         return str(found[0].device)
     if not found:
         raise PortMissingError(
-            f"No USB serial adapter with the ids {config.usb} is plugged in. {_ports_told()} "
+            f"No USB serial adapter with the ids {config.usb} is plugged in. {_list_of_ports()} "
             "Plug the board in, or correct source.usb."
         )
-    told = ", ".join(f"{item.device} (serial number {item.serial_number})" for item in found)
+    listed = ", ".join(f"{item.device} (serial number {item.serial_number})" for item in found)
     raise PortMissingError(
-        f"{len(found)} USB serial adapters have the ids {config.usb}: {told}. Add the serial "
+        f"{len(found)} USB serial adapters have the ids {config.usb}: {listed}. Add the serial "
         f"number of the board's: usb: {vendor}:{product}:{found[0].serial_number}."
     )
 
 
 def _explained(path: str, error: Exception) -> SourceError:
-    """Turn what pyserial and the system said into the paragraph with the mend."""
+    """Return the error of pyserial or the system with its explanation and remedy."""
     code = getattr(error, "errno", None)
     if code is None and error.args and isinstance(error.args[0], int):
         code = error.args[0]
     if code in {errno.ENOENT, errno.ENXIO, errno.ENODEV}:
         return PortMissingError(
-            f"There is no serial port {path}. {_ports_told()} Plug the board in, or correct "
+            f"There is no serial port {path}. {_list_of_ports()} Plug the board in, or correct "
             "source.port."
         )
     if code in {errno.EACCES, errno.EPERM}:
@@ -236,7 +220,7 @@ def _kind(path: str) -> str:
 
 
 def _forbidden(path: str) -> str:
-    """Say which group may use the port: it differs between distributions."""
+    """Return the remedy, with the group that may use the port: it differs by distribution."""
     try:
         status = Path(path).stat()
         group = grp.getgrgid(status.st_gid).gr_name
@@ -257,7 +241,7 @@ def _forbidden(path: str) -> str:
 
 
 def _holders(path: str) -> str:
-    """Name the processes that hold the port, as far as this user may see them."""
+    """Return the processes that hold the port, as far as this user may see them."""
     target = os.path.realpath(path)
     holders = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -275,15 +259,8 @@ def _holders(path: str) -> str:
     return f": {', '.join(holders)}" if holders else ""
 
 
-def _ports_told() -> str:
+def _list_of_ports() -> str:
     ports = sorted(str(item.device) for item in list_ports())
     stable = Path("/dev/serial/by-id")
     ports += sorted(str(link) for link in stable.glob("*")) if stable.is_dir() else []
     return f"The serial ports here are: {', '.join(ports)}." if ports else "No serial port is here."
-
-
-def _unplugged(path: str) -> str:
-    return (
-        f"The board on {path} went away. scentd waits for it and goes on when it is plugged in "
-        "again."
-    )

@@ -1,6 +1,6 @@
 """Daemon: the thread that reads the port, and the one bounded queue to the pipeline.
 
-Hands on what `daemon.board.port` gives; decodes nothing.
+Passes on what `daemon.board.port` yields; decodes nothing.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import queue
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from daemon.board.port import Arrival, Chunk
+from daemon.board.port import Arrival, Chunk, read_port
 from daemon.system.signals import StopEvent
 
 if TYPE_CHECKING:
-    from daemon.board.port import SerialSource
+    from daemon.config.settings import SourceConfig
 
 QUEUE_LIMIT = 256
-"""Reads that may wait for the pipeline: half a minute of a 10 Hz board. A read that finds no
-room is thrown away and counted; the lines it breaks are counted by the decoder."""
+"""Reads that may wait for the pipeline: half a minute of a 10 Hz board. A read that finds no room
+is dropped and counted; the decoder counts the lines that are damaged by it."""
 
-PATIENCE_S = 0.25
-"""Between two looks at whether the reader shall stop."""
+STOP_CHECK_S = 0.25
 
 
 class Reader:
@@ -39,20 +38,20 @@ class Reader:
         self._work: Future[None] | None = None
         self.dropped = 0
 
-    def start(self, source: SerialSource) -> None:
+    def start(self, source: SourceConfig) -> None:
         """Read a port from now on."""
         self._stop = StopEvent()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._work = self._executor.submit(self._read, source, self._stop)
 
     def close(self) -> None:
-        """Read no more; `next` still returns what was read before."""
+        """Stop reading; `next` still returns what was read before."""
         self._stop.set()
         if self._executor is not None:
             self._executor.shutdown()
 
     def next(self, timeout_s: float) -> Arrival | None:
-        """Return the next arrival, None in vain or on `wake`; raise what ended the thread."""
+        """Return the next arrival, None after the time or `wake`; raise the thread's error."""
         try:
             return self._queue.get(timeout=timeout_s)
         except queue.Empty:
@@ -61,25 +60,20 @@ class Reader:
             return None
 
     def wake(self) -> None:
-        """Let `next` return at once: somebody asks something."""
-        with contextlib.suppress(queue.Full):  # then `next` has no reason to wait
+        """Let `next` return at once."""
+        with contextlib.suppress(queue.Full):  # then `next` does not wait
             self._queue.put_nowait(None)
 
-    def _read(self, source: SerialSource, stop: StopEvent) -> None:
-        for arrival in source.arrivals(stop):
+    def _read(self, source: SourceConfig, stop: StopEvent) -> None:
+        for arrival in read_port(source, stop):
             if isinstance(arrival, Chunk):
                 try:
                     self._queue.put_nowait(arrival)
                 except queue.Full:
                     self.dropped += 1
-            else:
-                self._put_patiently(arrival, stop)
-
-    def _put_patiently(self, arrival: Arrival, stop: StopEvent) -> None:
-        """Wait for room: an opening or a loss of the port must not be missed."""
-        while not stop.is_set():
-            try:
-                self._queue.put(arrival, timeout=PATIENCE_S)
-            except queue.Full:
                 continue
-            return
+            # An opening or a loss of the port must not be missed: wait for room.
+            while not stop.is_set():
+                with contextlib.suppress(queue.Full):
+                    self._queue.put(arrival, timeout=STOP_CHECK_S)
+                    break

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
-from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, SourceError
+from daemon.board.port import Chunk, PortClosed, PortOpened, SourceError, read_port
 from daemon.commands._options import positive_seconds
 from daemon.config.loading import load_config, source_from_options
 from daemon.config.settings import BOARD_BAUD
@@ -20,6 +20,7 @@ from models.timing import Timeline
 if TYPE_CHECKING:
     import argparse
 
+    from daemon.config.settings import SourceConfig
     from hardware.command_line import Subparsers
 
 STANDARD_OUTPUT = "-"
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     decoder = LineDecoder()
     with stop.on_signals(), RecordingWriter(target) as recording:
         try:
-            received_bytes, listened_s = _record(SerialSource(source), decoder, recording, stop)
+            received_bytes, listened_s = _record(source, decoder, recording, stop)
         finally:
             if isinstance(target, Path) and decoder.counts.frames == 0:
                 target.unlink()  # a header alone is no recording, and would block the next try
@@ -88,13 +89,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _record(
-    source: SerialSource, decoder: LineDecoder, recording: RecordingWriter, stop: StopEvent
+    source: SourceConfig, decoder: LineDecoder, recording: RecordingWriter, stop: StopEvent
 ) -> tuple[int, float]:
     """Write every frame; return the number of bytes received and the seconds since the opening."""
     timeline = Timeline()
     received_bytes = 0
     opened_s: float | None = None
-    for arrival in source.arrivals(stop):
+    for arrival in read_port(source, stop):
         if isinstance(arrival, Chunk):
             received_bytes += len(arrival.data)
             for frame in decoder.feed(arrival.data):

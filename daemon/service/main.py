@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from daemon.board.history import History
 from daemon.board.monitor import BoardMonitor, BoardState
-from daemon.board.port import Chunk, PortClosed, PortOpened, SerialSource, monotonic_ms
+from daemon.board.port import Chunk, PortClosed, PortOpened, monotonic_ms
 from daemon.board.reader import Reader
 from daemon.calibrate.live import CALIBRATE
 from daemon.enroll import ENROLL
@@ -202,7 +202,7 @@ class Service:
             self._publisher.start()
             stack.callback(lambda: self._publisher.close())  # noqa: PLW0108 - a reload replaces it
             stack.enter_context(self._recorder)
-            self._reader.start(SerialSource(self._config.source))
+            self._reader.start(self._config.source)
             stack.callback(self._reader.close)
             self._tick()
             drop_startup_pages()
@@ -332,7 +332,7 @@ class Service:
             # The old runtime processes everything that was received from the old port.
             while (arrival := self._reader.next(0.0)) is not None:
                 self._process_arrival(arrival)
-            self._reader.start(SerialSource(config.source))
+            self._reader.start(config.source)
         if prepared.runtime is not None:
             prepared.runtime.nose.take_over(self._runtime.nose)
             self._use_runtime(prepared.runtime)

@@ -19,8 +19,8 @@ from daemon.board.port import (
     PortForbiddenError,
     PortMissingError,
     PortOpened,
-    SerialSource,
     open_port,
+    read_port,
 )
 from daemon.config.settings import SourceConfig
 from daemon.system.signals import StopEvent
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 class Reader:
     """Collects a source's arrivals in a thread, as the service does."""
 
-    def __init__(self, source: SerialSource) -> None:
+    def __init__(self, source: SourceConfig) -> None:
         self.seen: list[Arrival] = []
         self._stop = StopEvent()
         self._thread = threading.Thread(target=self._read, args=(source,))
 
-    def _read(self, source: SerialSource) -> None:
-        for arrival in source.arrivals(self._stop):
+    def _read(self, source: SourceConfig) -> None:
+        for arrival in read_port(source, self._stop):
             self.seen.append(arrival)
 
     def __enter__(self) -> Self:
@@ -59,7 +59,7 @@ class Reader:
 
 
 def test_bytes_arrive_with_growing_times(board: Board) -> None:
-    with Reader(SerialSource(SourceConfig(port=str(board.link)))) as reader:
+    with Reader(SourceConfig(port=str(board.link))) as reader:
         wait_until(lambda: reader.count(PortOpened), "the port to open")
         board.send(b"one\n")
         wait_until(lambda: reader.data() == b"one\n", "the first line")
@@ -70,7 +70,7 @@ def test_bytes_arrive_with_growing_times(board: Board) -> None:
 
 
 def test_an_unplugged_board_is_noticed_and_its_return_healed(board: Board) -> None:
-    with Reader(SerialSource(SourceConfig(port=str(board.link)))) as reader:
+    with Reader(SourceConfig(port=str(board.link))) as reader:
         wait_until(lambda: reader.count(PortOpened) == 1, "the port to open")
         board.unplug()
         wait_until(lambda: reader.count(PortClosed) >= 1, "the loss to be noticed")
