@@ -296,10 +296,10 @@ class _Conversion:
         elsewhere = next((path for path in locations_in(self._root) if path[-1] == key), None)
         if reason := self._words.refused.get(str(key)):
             text = f"{name}: {reason}"
-        elif close:
-            text = f"{name} is not a {noun}; did you mean {dotted_name((*section, *close))}?"
         elif elsewhere is not None:
             text = f"{name} is not a {noun} here; it belongs to {dotted_name(elsewhere)}."
+        elif close:
+            text = f"{name} is not a {noun}; did you mean {dotted_name((*section, *close))}?"
         else:
             owner = f"{dotted_name(section)} knows" if section else f"The {noun}s are"
             text = f"{name} is not a {noun}. {owner}: {', '.join(known)}."

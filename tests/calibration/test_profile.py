@@ -1,11 +1,12 @@
-"""The profile file: whole, checked, and refused with the mend."""
+"""The profile's file: written, read, checked, and refused with how to mend it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from calibration.baseline import measure_baseline
 from calibration.correction import N_GAS, Compensation, CorrectionSpec
@@ -21,9 +22,6 @@ from calibration.profile import (
 )
 from calibration.transfer import Transfer
 from tests.calibration.air import LEVELS, clean_air, frames, odour
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _profile(matrix: np.ndarray | None = None) -> Profile:
@@ -46,7 +44,7 @@ def _profile(matrix: np.ndarray | None = None) -> Profile:
     )
 
 
-def test_a_profile_survives_its_file(tmp_path: Path) -> None:
+def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
     profile, path = _profile(), tmp_path / "state" / "calibration.yaml"
     save_profile(profile, path)
     again = load_profile(path, board="kitchen")
@@ -83,7 +81,15 @@ def test_a_profile_without_a_correction_corrects_nothing(tmp_path: Path) -> None
     assert load_profile(tmp_path / "p.yaml").rig_correction() is None
 
 
-def test_profiles_of_other_content_have_other_ids() -> None:
+def test_a_stored_profile_is_still_read(tmp_path: Path) -> None:
+    """The file was written by the first version of the format."""
+    stored = Path(__file__).with_name("profile_format_1.yaml")
+    path = tmp_path / "calibration.yaml"
+    save_profile(load_profile(stored, board="kitchen"), path)
+    assert yaml.safe_load(path.read_text("utf-8")) == yaml.safe_load(stored.read_text("utf-8"))
+
+
+def test_profiles_of_different_content_have_different_ids() -> None:
     assert _profile().id == _profile().id
     assert _profile().id != _profile(np.eye(N_GAS)).id
     assert _profile().id.startswith("2026-11-21-")

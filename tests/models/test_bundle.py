@@ -77,7 +77,7 @@ def test_auto_takes_one_of_the_two_files(toy_bundles: Callable[..., Path]) -> No
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_one_changed_byte_refuses_to_load_and_names_the_file(
+def test_a_bundle_with_one_changed_byte_is_refused_with_the_files_name(
     toy_bundles: Callable[..., Path], name: str
 ) -> None:
     path = toy_bundles() / name
@@ -90,7 +90,7 @@ def test_one_changed_byte_refuses_to_load_and_names_the_file(
 
 @settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_no_changed_bit_of_a_manifest_is_overlooked(place: int, bit: int) -> None:
+def test_every_changed_bit_of_a_manifest_is_detected(place: int, bit: int) -> None:
     data = bytearray(toy_manifest().to_yaml())
     data[place % len(data)] ^= 1 << bit
     with pytest.raises(BundleDamagedError):
@@ -146,13 +146,13 @@ def test_every_problem_of_a_manifest_is_listed_at_once() -> None:
         (b"max_hold: 3", b"max_hold: .nan", "max_hold must be a whole number"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_place(old: bytes, new: bytes, message: str) -> None:
+def test_an_impossible_value_is_refused_with_its_name(old: bytes, new: bytes, message: str) -> None:
     data = edited(toy_manifest(), old, new)
     with pytest.raises(ManifestError, match=message):
         Manifest.from_yaml(data)
 
 
-def test_a_manifest_survives_writing_and_reading(toy_bundles: Callable[..., Path]) -> None:
+def test_a_manifest_is_read_as_it_was_written(toy_bundles: Callable[..., Path]) -> None:
     folder = toy_bundles("mixture")
     read = read_manifest(folder)
     again = Manifest.from_yaml(read.to_yaml())
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_model_says_that_it_cannot_run(tmp_path: Path) -> None
         load_bundle(tmp_path / "b", "fp32")
 
 
-def test_an_unknown_name_lists_what_there_is() -> None:
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(BundleMissingError, match="no model bundle called 'no-such-model'"):
         bundle_folder("no-such-model")
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: answers, exit codes, and every error with its mend."""
+"""The command line: output, exit codes, and for every error how to mend it."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def test_wrong_use_exits_2(args: list[str]) -> None:
 
 
 class TestReplay:
-    """Recordings in, answers out."""
+    """Recognise the smells in recordings."""
 
-    def test_the_last_line_sums_the_recording_up(
+    def test_the_last_line_is_a_summary_of_the_recording(
         self, lemon: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["replay", str(lemon), "--model", str(toy_substances), "--json"]) == 0
@@ -99,13 +99,13 @@ class TestReplay:
         summary = json.loads(done.stdout.splitlines()[-1])
         assert (summary["file"], summary["label"]) == ("-", "lemon")
 
-    def test_people_get_a_table(
+    def test_without_json_a_table_is_printed(
         self, lemon: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["replay", str(lemon), "--model", str(toy_substances)]) == 0
         assert "=> lemon (probability" in capsys.readouterr().out
 
-    def test_one_bad_file_does_not_cost_the_others_their_answers(
+    def test_the_other_files_are_replayed_when_one_is_bad(
         self, lemon: Path, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         files = [str(tmp_path / "none.csv"), str(lemon)]
@@ -114,7 +114,7 @@ class TestReplay:
         assert "none.csv" in printed.err
         assert json.loads(printed.out.splitlines()[-1])["label"] == "lemon"
 
-    def test_a_mixture_is_summed_up_by_its_components(
+    def test_the_summary_of_a_mixture_names_its_components(
         self, tmp_path: Path, toy_mixtures: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         file = write_recording(tmp_path / "mixed.csv", Odours(((NO2, 200),), rate_hz=10.0))
@@ -123,7 +123,7 @@ class TestReplay:
         jsonschema.validate(summary, SUMMARY)
         assert summary["label"] == "lemon"
 
-    def test_a_reader_that_leaves_early_is_no_error(
+    def test_a_reader_that_closes_the_pipe_early_is_no_error(
         self, lemon: Path, toy_substances: Path
     ) -> None:
         process = subprocess.Popen(
@@ -151,7 +151,7 @@ class TestReplay:
 
 
 class TestBadInput:
-    """One paragraph with the mend, the right exit code, no traceback."""
+    """One paragraph that says how to mend it, the right exit code, no traceback."""
 
     def failing(self, capsys: pytest.CaptureFixture[str], *args: str) -> str:
         assert main(list(args)) == 1
@@ -200,7 +200,7 @@ class TestBadInput:
         error = self.failing(capsys, "replay", str(lemon), "--model", "substances-51")
         assert "substances-51" in error
 
-    def test_a_model_that_wants_channels_the_recording_lacks(
+    def test_a_model_that_needs_channels_the_recording_lacks(
         self, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         file = tmp_path / "two.csv"
@@ -218,9 +218,7 @@ class TestBadInput:
         error = self.failing(capsys, "run", "--config", str(config))
         assert "line 2: sorce is not a setting; did you mean source?" in error
 
-    def test_a_port_that_is_not_there(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_missing_port(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         output = tmp_path / "out.csv"
         error = self.failing(
             capsys, "record", "--port", str(tmp_path / "ttyNONE"), "--output", str(output)
@@ -231,14 +229,14 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("option", "said"), [(["--usb", "1"], "vendor:product"), (["--baud", "9"], "between 300")]
     )
-    def test_a_source_that_cannot_be_is_wrong_use(
+    def test_an_impossible_source_is_wrong_use(
         self, option: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         source = option if option[0] == "--usb" else ["--port", "/dev/x", *option]
         assert main(["record", *source, "--output", str(tmp_path / "x.csv")]) == 2
         assert said in capsys.readouterr().err
 
-    def test_a_board_that_talks_nonsense(
+    def test_a_board_that_sends_nothing_decodable(
         self, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         output = tmp_path / "out.csv"
@@ -268,7 +266,7 @@ class TestBadInput:
         )
         assert "the board sent nothing in 1 s" in error
 
-    def test_an_output_that_exists(
+    def test_an_output_file_that_exists(
         self, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         output = tmp_path / "out.csv"
@@ -289,7 +287,7 @@ class TestBadInput:
 
 
 class TestRecord:
-    """A board's readings into a file."""
+    """Write a board's readings to a file."""
 
     def test_ctrl_c_is_a_clean_end_with_whole_lines(self, tmp_path: Path) -> None:
         output = tmp_path / "out.csv"
@@ -319,7 +317,7 @@ class TestRecord:
         assert recording.nominal_rate_hz == pytest.approx(1.0)
         assert recording.counts.damaged == 0
 
-    def test_standard_output_carries_the_data_alone(self, tmp_path: Path) -> None:
+    def test_standard_output_holds_only_the_data(self, tmp_path: Path) -> None:
         with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=50) as board:
             done = scentd("record", "--port", board.port, "--seconds", "1", "--output", "-")
         assert done.returncode == 0
@@ -328,7 +326,7 @@ class TestRecord:
 
 
 class TestCheck:
-    """Everything a rig needs, each ok or with its mend."""
+    """Try everything that a rig needs."""
 
     @pytest.fixture
     def config(self, tmp_path: Path, toy_substances: Path, broker: Mosquitto) -> Path:
@@ -340,7 +338,7 @@ class TestCheck:
         )
         return path
 
-    def test_a_sound_rig_is_ok(
+    def test_a_working_rig_is_ok(
         self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=20):
@@ -350,7 +348,7 @@ class TestCheck:
         assert "speaks scent, 1 Hz, 12 channels" in lines[1]
         assert "speaks MQTT 5" in lines[2]
 
-    def test_every_failure_is_found_in_one_go(
+    def test_every_failure_is_found_in_one_run(
         self, config: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]
     ) -> None:
         broker.stop()
@@ -379,7 +377,7 @@ class TestCheck:
         assert "this board cannot feed it: the board sends 1 readings a second" in out
 
 
-def test_models_verify_says_ok_of_a_whole_bundle(
+def test_models_verify_prints_ok_for_an_undamaged_bundle(
     toy_substances: Path, toy_mixtures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "verify", str(toy_substances), str(toy_mixtures), "--json"]) == 0

@@ -1,4 +1,4 @@
-"""`scentd simulate` as a user runs it: a process, a port, a clean end."""
+"""`scentd simulate` in a process of its own: its port, its output and its end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _read_to_the_end(port: str) -> bytes:
                 return received
 
 
-def test_a_scenario_is_played_whole_and_the_process_ends(tmp_path: Path) -> None:
+def test_a_whole_scenario_is_played_and_the_process_ends(tmp_path: Path) -> None:
     link = tmp_path / "board"
     process = _simulate("--synthetic", "almond:30", "--speed", "100", "--link", str(link))
     assert process.stdout is not None
@@ -75,7 +75,7 @@ def test_a_recording_is_played_as_another_rig_would_send_it(tmp_path: Path, by: 
     assert not np.array_equal(heard, played)
 
 
-def test_a_rig_that_is_nowhere_fails_with_its_name(tmp_path: Path) -> None:
+def test_a_missing_rig_file_is_named(tmp_path: Path) -> None:
     process = _simulate("--synthetic", "almond:60", "--rig", str(tmp_path / "nowhere.yaml"))
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
@@ -84,7 +84,7 @@ def test_a_rig_that_is_nowhere_fails_with_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_takes_its_link_along_when_it_is_told_to_end(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_it_and_removes_its_link(tmp_path: Path, number: int) -> None:
     link = tmp_path / "board"
     process = _simulate("--synthetic", "almond:60", "--loop", "--link", str(link))
     assert process.stdout is not None

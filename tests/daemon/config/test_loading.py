@@ -1,4 +1,4 @@
-"""The configuration: validated as a whole, every problem with its place and its mend."""
+"""The configuration: validated as a whole; every problem with its line and how to mend it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_missing_settings_are_named_with_an_example(load: Load) -> None:
     assert "rig_id: kitchen" in problem
 
 
-def test_a_setting_in_the_wrong_section_is_sent_home(load: Load) -> None:
+def test_a_setting_in_the_wrong_section_is_answered_with_the_right_one(load: Load) -> None:
     (problem,) = problems_of(load, f"{EXAMPLE}\nhost: pi\n")
     assert "belongs to mqtt.host" in problem
 
@@ -191,7 +191,7 @@ def test_each_rule_has_its_mend(load: Load, setting: str, said: str) -> None:
 
 
 @given(text=st.text(max_size=200))
-def test_no_text_ends_in_anything_but_a_config_or_a_config_error(
+def test_any_text_gives_a_configuration_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     path = tmp_path_factory.mktemp("config") / "scentd.yaml"
@@ -201,7 +201,7 @@ def test_no_text_ends_in_anything_but_a_config_or_a_config_error(
 
 
 def test_a_credential_is_read_from_the_copy_that_systemd_made(tmp_path: Path) -> None:
-    """Root's file beside the configuration serves a command run by hand, its copy the service."""
+    """A command run by hand reads root's file beside the configuration, the service its copy."""
     config = tmp_path / "scentd.yaml"
     config.write_text(
         "rig_id: rig\nsource: {port: /dev/ttyUSB0}\nmodels: [toy]\n"
