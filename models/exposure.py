@@ -1,17 +1,16 @@
-"""Models: is there an odour at all? Onset and end of exposures, from the gas channels.
+"""Models: onset and end of exposures, from the gas channels.
 
-May import hardware, models.preprocess and numpy. Pure: time comes in with every sample,
-constants are settings of the rig's owner, no model and no clock enters here.
+May import hardware and models.preprocess. Pure: time comes with every sample, constants are
+settings of the rig's owner; must know no model and no clock.
 
-Everything is judged in log-conductance, where a reading's step is a ratio, and in units of
-each channel's own noise: how far it wanders in clean air, and never less than one step of
-its converter. A Grove count that flips between two numbers is not an odour.
+Signals are log-conductances, in which a reading's step is a ratio, and are compared in units of
+each channel's own noise: its deviation in clean air, and never less than one step of its
+converter. A Grove count that alternates between two numbers is not an odour.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 class Phase(Enum):
     """What is known of the air.
 
-    `UNKNOWN` is a start, or a gap, without clean air beforehand: there may be an odour,
-    and it is told apart from clean air only by what a model makes of it.
+    `UNKNOWN` is a start, or a gap, without clean air beforehand: there may be an odour, which only
+    a model can tell from clean air.
     """
 
     WARMING_UP = "warming_up"
@@ -52,105 +51,101 @@ _MEAN_TO_SIGMA = math.sqrt(math.pi / 2)
 
 
 class _Channel:
-    """One gas channel's running figures, in log-conductance."""
+    """One gas channel's running figures, in log-conductance.
 
-    __slots__ = (
-        "baseline",
-        "excess_high",
-        "excess_low",
-        "grove",
-        "high",
-        "index",
-        "largest_deviation",
-        "last",
-        "least_noise",
-        "low",
-        "peak",
-        "seen",
-        "signal",
-        "slope",
-        "step",
-        "trough",
-        "unit",
-        "value",
-        "wander",
-    )
+    `signal` is smoothed, `unit` the noise, `deviation` the estimated deviation in clean air, `low`
+    and `high` the range since the quiet began, `peak` and `trough` the largest distance of an
+    exposure and the smallest one after it.
+    """
 
     def __init__(self, index: int, settings: ExposureSettings) -> None:
         self.index = index
-        self.grove = CHANNELS[index].part is Part.GROVE
-        self.least_noise = settings.least_noise * (1.0 if self.grove else settings.mq_exponent)
-        self.largest_deviation = settings.largest_deviation
+        self._grove = CHANNELS[index].part is Part.GROVE
+        self._least_noise = settings.least_noise * (1.0 if self._grove else settings.mq_exponent)
+        self._settings = settings
         self.seen = False
-        self.signal = self.baseline = self.last = 0.0
-        self.wander = self.slope = self.step = 0.0
-        self.value = math.nan
+        self.signal = self.baseline = self._newest = 0.0
+        self._deviation = self.slope = self._step = 0.0
+        self._value = math.nan
         self.unit = 1.0
         self.low = self.high = 0.0
         self.clear_exposure()
 
-    def clear_exposure(self) -> None:
-        """Forget what an odour did to the channel."""
-        self.excess_high = self.excess_low = self.peak = self.trough = 0.0
+    @property
+    def distance(self) -> float:
+        """Of the signal from the baseline."""
+        return abs(self.signal - self.baseline)
 
-    def anchor(self) -> None:
-        """Take the present signal for clean air."""
+    def clear_exposure(self) -> None:
+        """Forget the effects of an odour."""
+        self._excess_high = self._excess_low = self.peak = self.trough = 0.0
+
+    def set_baseline(self) -> None:
+        """Use the present signal as clean air."""
         self.baseline = self.signal
         self.clear_exposure()
 
-    def follow(self, value: float, dt_s: float, gains: _Gains) -> None:
-        """Take one usable reading, `dt_s` after the one before."""
-        if value != self.value:  # a count repeats more often than not
-            self.value = value
-            self.last, self.step = self._linearise(value)
+    def update(self, value: float, dt_s: float, signal_gain: float, slope_gain: float) -> None:
+        """Add a usable reading, `dt_s` after the one before."""
+        if value != self._value:  # a count often repeats
+            self._value = value
+            self._newest, self._step = self._linearise(value)
         if not self.seen:
             self.seen = True
-            self.signal = self.baseline = self.low = self.high = self.last
-            self.unit = self.step
+            self.signal = self.baseline = self.low = self.high = self._newest
+            self.unit = self._step
             return
-        self.unit = max(self.step, self.wander, self.least_noise)
-        if not self.grove:
+        self.unit = max(self._step, self._deviation, self._least_noise)
+        if not self._grove:
             # At a few ppm a single step of clean air is as large as an odour's whole rise.
             self.unit = max(self.unit, math.log1p(math.exp(-self.baseline)))
-        moved = gains.signal * (self.last - self.signal)
+        moved = signal_gain * (self._newest - self.signal)
         self.signal += moved
-        self.slope += gains.slope * (moved / dt_s - self.slope)
+        self.slope += slope_gain * (moved / dt_s - self.slope)
 
     def track(self, gain: float, *, learn: bool) -> None:
-        """Let the baseline follow by `gain`, and learn how far clean air wanders from it."""
+        """Move the baseline by `gain`, and learn the deviation of clean air from it."""
         deviation = self.signal - self.baseline
         self.baseline += gain * deviation
         if learn:
-            distance = min(abs(deviation), self.largest_deviation * self.unit)
-            self.wander += gain * (_MEAN_TO_SIGMA * distance - self.wander)
+            distance = min(abs(deviation), self._settings.largest_deviation * self.unit)
+            self._deviation += gain * (_MEAN_TO_SIGMA * distance - self._deviation)
 
-    def quiet(self, steps: float) -> bool:
-        """Whether the signal is still within `steps` noise units since the quiet began."""
+    def is_quiet(self) -> bool:
+        """Whether the signal has stayed within `quiet_steps` noise units."""
         signal = self.signal
         if signal < self.low:
             self.low = signal
         elif signal > self.high:
             self.high = signal
-        return self.high - self.low <= steps * self.unit
+        return self.high - self.low <= self._settings.quiet_steps * self.unit
 
-    def departs(self, dt_s: float, allowance: float, threshold: float) -> bool:
+    def departs(self, dt_s: float) -> bool:
         """Two-sided CUSUM of the deviation from the baseline (Page, Biometrika 41, 1954)."""
+        allowance, threshold = self._settings.allowance, self._settings.threshold
         deviation = (self.signal - self.baseline) / self.unit
-        self.excess_high = max(0.0, self.excess_high + (deviation - allowance) * dt_s)
-        self.excess_low = max(0.0, self.excess_low - (deviation + allowance) * dt_s)
-        return self.excess_high >= threshold or self.excess_low >= threshold
+        self._excess_high = max(0.0, self._excess_high + (deviation - allowance) * dt_s)
+        self._excess_low = max(0.0, self._excess_low - (deviation + allowance) * dt_s)
+        return self._excess_high >= threshold or self._excess_low >= threshold
 
-    def rises_again(self, dt_s: float, allowance: float, threshold: float) -> bool:
-        """Whether a channel on its way back turns away: the same CUSUM, from its lowest point."""
-        distance = abs(self.signal - self.baseline) / self.unit
+    def rises_again(self, dt_s: float) -> bool:
+        """Whether a recovering channel turns away: the same CUSUM, from its smallest distance."""
+        distance = self.distance / self.unit
         self.trough = min(self.trough, distance)
-        excess = distance - self.trough - allowance
-        self.excess_high = max(0.0, self.excess_high + excess * dt_s)
-        return self.excess_high >= threshold
+        excess = distance - self.trough - self._settings.allowance
+        self._excess_high = max(0.0, self._excess_high + excess * dt_s)
+        return self._excess_high >= self._settings.threshold
+
+    def is_back(self) -> bool:
+        """Whether the signal has come most of the way back from its largest distance."""
+        settings, distance = self._settings, self.distance
+        self.peak = max(self.peak, distance)
+        near = max(settings.end_fraction * self.peak, settings.recovered * self.unit)
+        return distance <= near
 
     def _linearise(self, value: float) -> tuple[float, float]:
-        """Log-conductance as models.preprocess makes it, and the size of one converter step."""
-        if self.grove:
+        """Return log-conductance as models.preprocess does, and the size of a converter step."""
+        if self._grove:
             count = min(max(value, 1.0), GROVE_FULL_SCALE - 1.0)
             left = GROVE_FULL_SCALE - count
             return math.log(count / left), GROVE_FULL_SCALE / (count * left)
@@ -159,16 +154,8 @@ class _Channel:
         return math.log(ppm), math.log1p(1.0 / ppm)
 
 
-@dataclass(frozen=True, slots=True)
-class _Gains:
-    """Shares by which one sample moves each exponential average."""
-
-    signal: float
-    slope: float
-
-
 class ExposureDetector:
-    """Follows the gas channels and says in which phase the air is.
+    """Follows the gas channels and determines the phase of the air.
 
     Under the hood: each channel is smoothed and compared with a slowly tracked baseline in
     units of its noise; a two-sided CUSUM per channel finds onsets, which any channel may
@@ -178,7 +165,12 @@ class ExposureDetector:
     ----------
     settings: times and thresholds.
     skip_warm_up: start in `UNKNOWN`: the sensors are known to be warm.
-    assume_exposed: start, and stay, `EXPOSED`: a recording cut out of one exposure.
+    assume_exposed: start, and stay, `EXPOSED`: a recording within one exposure.
+
+    Attributes
+    ----------
+    phase: the present one.
+    air_known: whether the baseline was certainly clean air: an exposure began and ended on it.
     """
 
     def __init__(
@@ -195,91 +187,74 @@ class ExposureDetector:
         self.reset()
 
     @property
-    def phase(self) -> Phase:
-        """What is known of the air now."""
-        return self._phase
-
-    @property
-    def air_known(self) -> bool:
-        """Whether the baseline was clean air for certain: an exposure began and ended on it."""
-        return self._air_known
-
-    @property
     def odour_certain(self) -> bool:
-        """Whether an odour is there now and went further than slow changes within one do."""
-        return self._phase is Phase.EXPOSED and self._reached_certain()
+        """Whether there is an odour that exceeds slow changes within one."""
+        return self.phase is Phase.EXPOSED and self._reached_certain()
 
     def reset(self) -> None:
         """Start anew, as with a board just switched on."""
         self._channels = [_Channel(channel_index(name), self._settings) for name in GAS_CHANNELS]
-        self._phase = (
-            Phase.EXPOSED
-            if self._assume_exposed
-            else Phase.UNKNOWN
-            if self._skip_warm_up
-            else Phase.WARMING_UP
-        )
-        self._air_known = False
-        self._anchored = False
-        self._in_phase_s = self._quiet_for_s = self._back_for_s = self._anchored_for_s = 0.0
+        self.phase = Phase.UNKNOWN if self._skip_warm_up else Phase.WARMING_UP
+        if self._assume_exposed:
+            self.phase = Phase.EXPOSED
+        self.air_known = False
+        self._baseline_set = False
+        self._in_phase_s = self._quiet_for_s = self._back_for_s = self._baseline_age_s = 0.0
 
     def restart(self) -> None:
-        """Forget the air, but not that the sensors are warm: their numbers mean something else."""
-        warm = self._phase is not Phase.WARMING_UP
+        """Start anew with sensors as warm as before: the numbers have another meaning now."""
+        warm = self.phase is not Phase.WARMING_UP
         self.reset()
-        if warm and self._phase is Phase.WARMING_UP:
+        if warm and self.phase is Phase.WARMING_UP:
             self._enter(Phase.UNKNOWN)
 
     def presume_odour(self) -> None:
-        """Take back that the air is clean, where it only seemed so and a model names an odour."""
-        if self._phase is Phase.AMBIENT and not self._air_known:
+        """Return to `UNKNOWN` from air that only seemed clean: a model recognises an odour."""
+        if self.phase is Phase.AMBIENT and not self.air_known:
             self._enter(Phase.UNKNOWN)
 
     def update(self, values: Sequence[float], dt_s: float, *, named: bool = False) -> Change | None:
-        """Take one sample.
+        """Add a sample; return what it changed, or None.
 
         Parameters
         ----------
         values: the board's 12 channels, NaN where unusable.
         dt_s: seconds since the sample before.
-        named: a model announces an odour now, so quiet air is not taken for clean.
-
-        Returns
-        -------
-        What the sample changed, or None.
+        named: a model announces an odour now, so quiet air does not count as clean.
         """
         if self._assume_exposed:
             return None
-        self._follow(values, dt_s)
+        self._update_channels(values, dt_s)
         self._in_phase_s += dt_s
-        if self._phase is Phase.WARMING_UP:
-            return self._while_warming_up()
-        if self._phase is Phase.EXPOSED:
-            return self._while_exposed(dt_s)
-        if self._phase is Phase.RECOVERING:
-            return self._while_recovering(dt_s)
-        return self._while_waiting(dt_s, named=named)
+        seen = [channel for channel in self._channels if channel.seen]
+        if self.phase is Phase.WARMING_UP:
+            return self._while_warming_up(seen)
+        if self.phase is Phase.EXPOSED:
+            return self._while_exposed(seen, dt_s)
+        if self.phase is Phase.RECOVERING:
+            return self._while_recovering(seen, dt_s)
+        return self._while_waiting(seen, dt_s, named=named)
 
-    def _follow(self, values: Sequence[float], dt_s: float) -> None:
+    def _update_channels(self, values: Sequence[float], dt_s: float) -> None:
+        settings = self._settings
         if dt_s != self._gains_dt:
             self._gains_dt = dt_s
-            self._gains = self._gains_for(dt_s)
-        gains = self._gains
-        waiting = self._phase in (Phase.WARMING_UP, Phase.UNKNOWN, Phase.AMBIENT)
-        # A young baseline follows quickly: what is left of a recovery is not an odour.
-        self._anchored_for_s += dt_s
-        settings = self._settings
-        age_s = min(max(self._anchored_for_s, settings.young_s), settings.baseline_s)
+            self._signal_gain = -math.expm1(-dt_s / settings.smoothing_s)
+            self._slope_gain = -math.expm1(-dt_s / settings.slope_s)
+        tracks = self.phase in (Phase.WARMING_UP, Phase.UNKNOWN, Phase.AMBIENT)
+        # A young baseline follows quickly: the rest of a recovery is not an odour.
+        self._baseline_age_s += dt_s
+        age_s = min(max(self._baseline_age_s, settings.young_s), settings.baseline_s)
         baseline_gain = dt_s / (age_s + dt_s)
-        learn = self._phase is Phase.AMBIENT
+        learn = self.phase is Phase.AMBIENT
         quiet = True
         for channel in self._channels:
             value = values[channel.index]
             if not math.isfinite(value):
                 continue
-            channel.follow(value, dt_s, gains)
-            quiet &= channel.quiet(settings.quiet_steps)
-            if waiting:
+            channel.update(value, dt_s, self._signal_gain, self._slope_gain)
+            quiet &= channel.is_quiet()
+            if tracks:
                 channel.track(baseline_gain, learn=learn)
         self._quiet_for_s += dt_s
         if not quiet:
@@ -287,113 +262,86 @@ class ExposureDetector:
             for channel in self._channels:
                 channel.low = channel.high = channel.signal
 
-    def _gains_for(self, dt_s: float) -> _Gains:
-        settings = self._settings
-        return _Gains(
-            signal=-math.expm1(-dt_s / settings.smoothing_s),
-            slope=-math.expm1(-dt_s / settings.slope_s),
-        )
-
-    def _while_warming_up(self) -> Change | None:
+    def _while_warming_up(self, seen: list[_Channel]) -> Change | None:
         settings = self._settings
         if self._in_phase_s < settings.warm_up_min_s:
             return None
-        seen = [channel for channel in self._channels if channel.seen]
         settled = all(abs(channel.slope) < settings.settled_slope for channel in seen)
         if not settled and self._in_phase_s < settings.warm_up_max_s:
             return None
-        self._anchor()
+        self._set_baseline()
         self._enter(Phase.UNKNOWN)
         if self._quiet_for_s >= settings.quiet_s:
-            self._anchored = True
+            self._baseline_set = True
             self._enter(Phase.AMBIENT)
         return Change.SETTLED
 
-    def _while_waiting(self, dt_s: float, *, named: bool) -> Change | None:
-        """In clean air, or air of which nothing is known."""
-        settings = self._settings
-        if self._anchored and self._any_departs(dt_s):
-            self._enter(Phase.EXPOSED)
-            return Change.ONSET
-        quiet = self._quiet_for_s >= settings.quiet_s
-        if self._phase is Phase.AMBIENT or not quiet or named:
+    def _while_waiting(self, seen: list[_Channel], dt_s: float, *, named: bool) -> Change | None:
+        """In clean or unknown air."""
+        if self._baseline_set:
+            departed = [channel.departs(dt_s) for channel in seen]
+            if any(departed):
+                self._enter(Phase.EXPOSED)
+                return Change.ONSET
+        quiet = self._quiet_for_s >= self._settings.quiet_s
+        if self.phase is Phase.AMBIENT or not quiet or named:
             return None
-        if not self._anchored:
-            self._anchored = True
-            self._anchor()
+        if not self._baseline_set:
+            self._baseline_set = True
+            self._set_baseline()
         self._enter(Phase.AMBIENT)
         return Change.CLEAN
 
-    def _while_exposed(self, dt_s: float) -> Change | None:
+    def _while_exposed(self, seen: list[_Channel], dt_s: float) -> Change | None:
         settings = self._settings
-        back = True
-        for channel in self._channels:
-            if not channel.seen:
-                continue
-            distance = abs(channel.signal - channel.baseline)
-            channel.peak = max(channel.peak, distance)
-            near = max(settings.end_fraction * channel.peak, settings.recovered * channel.unit)
-            back &= distance <= near
-        self._back_for_s = self._back_for_s + dt_s if back else 0.0
+        back = [channel.is_back() for channel in seen]
+        self._back_for_s = self._back_for_s + dt_s if all(back) else 0.0
         if self._back_for_s >= settings.back_s:
             self._end()
             return Change.ENDED
         if self._quiet_for_s >= settings.steady_max_s:
-            self._anchor()
+            self._set_baseline()
             self._enter(Phase.AMBIENT)
             return Change.ENDED
         return None
 
     def _end(self) -> None:
-        self._air_known |= self._reached_certain()
-        if not self._air_known:
+        self.air_known |= self._reached_certain()
+        if not self.air_known:
             # Perhaps only a turn within an odour that was there from the start.
-            self._anchor()
+            self._set_baseline()
             self._enter(Phase.UNKNOWN)
             return
         for channel in self._channels:
             channel.clear_exposure()
-            channel.trough = abs(channel.signal - channel.baseline) / channel.unit
+            channel.trough = channel.distance / channel.unit
         self._enter(Phase.RECOVERING)
 
     def _reached_certain(self) -> bool:
         certain = self._settings.certain
         return any(channel.peak >= certain * channel.unit for channel in self._channels)
 
-    def _while_recovering(self, dt_s: float) -> Change | None:
+    def _while_recovering(self, seen: list[_Channel], dt_s: float) -> Change | None:
         settings = self._settings
-        again, recovered = False, True
-        for channel in self._channels:
-            if not channel.seen:
-                continue
-            again |= channel.rises_again(dt_s, settings.allowance, settings.threshold)
-            distance = abs(channel.signal - channel.baseline)
-            recovered &= distance <= settings.recovered * channel.unit
-        if again:
+        rose = [channel.rises_again(dt_s) for channel in seen]
+        if any(rose):
             self._enter(Phase.EXPOSED)
             return Change.ONSET
+        recovered = all(channel.distance <= settings.recovered * channel.unit for channel in seen)
         flat = self._quiet_for_s >= settings.quiet_s
         if recovered or flat or self._in_phase_s >= settings.recovery_max_s:
-            self._anchor()
+            self._set_baseline()
             self._enter(Phase.AMBIENT)
             return Change.CLEAN
         return None
 
-    def _any_departs(self, dt_s: float) -> bool:
-        allowance, threshold = self._settings.allowance, self._settings.threshold
-        departed = False
+    def _set_baseline(self) -> None:
+        self._baseline_age_s = 0.0
         for channel in self._channels:
-            if channel.seen:
-                departed |= channel.departs(dt_s, allowance, threshold)
-        return departed
-
-    def _anchor(self) -> None:
-        self._anchored_for_s = 0.0
-        for channel in self._channels:
-            channel.anchor()
+            channel.set_baseline()
 
     def _enter(self, phase: Phase) -> None:
-        self._phase = phase
+        self.phase = phase
         self._in_phase_s = self._back_for_s = 0.0
         if phase is Phase.EXPOSED:
             for channel in self._channels:
