@@ -1,11 +1,11 @@
 """Models: bounds with a stated coverage, from cases whose truth is known.
 
-May import numpy. Pure. The trainer takes the cases from held-out recordings, a rig from
-exposures that its owner has named: the same quantile serves both.
+May import numpy. Pure. The cases come from held-out recordings, or on a rig from exposures that its
+owner has labelled.
 
 Split conformal prediction (Vovk, Gammerman & Shafer 2005, Algorithmic Learning in a Random
 World): a bound at the right quantile of n exchangeable cases holds for the next one with at least
-the stated probability, whatever the model; the n + 1 in the quantile pays for n being finite.
+the stated probability, whatever the model; the n + 1 in the quantile corrects for a finite n.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 def set_threshold(
     belief: NDArray[np.float64], coverage: float, cases: int | None = None
 ) -> float | None:
-    """Return the probability from which on a label belongs to the prediction set.
+    """Return the smallest probability of a label in the prediction set.
 
     Least ambiguous sets: of all sets with this coverage those with the fewest labels on average,
-    as far as the probabilities are right (Sadinle, Lei & Wasserman 2019, JASA 114).
+    if the probabilities are right (Sadinle, Lei & Wasserman 2019, JASA 114).
 
     Parameters
     ----------
     belief: float[predictions], the probability that the model gave the truth.
-    coverage: share of predictions whose set is to hold the truth, between 0 and 1.
-    cases: how many of them are independent: those of one exposure are not. None: all.
+    coverage: share of predictions whose set is to contain the truth, between 0 and 1.
+    cases: number of independent ones: those of one exposure are not. None: all.
 
     Returns
     -------
-    `DecisionSpec.set_threshold`; None where so few cases can state no such coverage.
+    `DecisionSpec.set_threshold`; None where the cases are too few for this coverage.
     """
     level = _level(len(belief) if cases is None else cases, coverage)
     if level is None:
@@ -50,12 +50,12 @@ def margin(error: NDArray[np.float64], coverage: float, cases: int | None = None
     Parameters
     ----------
     error: float[predictions], |prediction - truth|.
-    coverage: share of predictions whose interval is to hold the truth, between 0 and 1.
-    cases: how many of them are independent. None: all.
+    coverage: share of predictions whose interval is to contain the truth, between 0 and 1.
+    cases: number of independent ones. None: all.
 
     Returns
     -------
-    `DecisionSpec.proportion_margin`; None where so few cases can state no such coverage.
+    `DecisionSpec.proportion_margin`; None where the cases are too few for this coverage.
     """
     level = _level(len(error) if cases is None else cases, coverage)
     if level is None:
@@ -65,10 +65,10 @@ def margin(error: NDArray[np.float64], coverage: float, cases: int | None = None
 
 
 def _level(cases: int, coverage: float) -> float | None:
-    """Return the quantile's level, None where it would be beyond the largest case."""
+    """Return the level of the quantile, None where it would be beyond the largest case."""
     rank = math.ceil((cases + 1) * coverage - _ROUNDING)
     return rank / cases if rank <= cases else None
 
 
 _ROUNDING = 1e-9
-"""(9 + 1) * 0.9 are nine cases, not ten for a rounding error."""
+"""(9 + 1) * 0.9 are nine cases, not ten because of rounding."""

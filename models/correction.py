@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 class Correction(Protocol):
-    """What makes one rig's readings those of the rig that the models were trained on."""
+    """Turns one rig's readings into those of the rig that a model was trained on."""
 
     @property
     def id(self) -> str:
-        """Of the profile that it comes from, as every prediction carries it."""
+        """Id of its profile, which every prediction carries."""
 
     @property
     def model(self) -> str | None:
-        """Name of the model whose training rig it leads to, None for all of them.
+        """Name of the model for which it corrects, None for all.
 
-        Models are trained on different rigs: another one gets the readings as measured.
+        Models are trained on different rigs: other models receive the measured readings.
         """
 
     def __call__(self, values: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
@@ -33,11 +33,11 @@ class Correction(Protocol):
         """
 
     def reset(self) -> None:
-        """Forget every frame: what comes next has nothing to do with what came before."""
+        """Forget all frames: the next one does not continue from them."""
 
 
 def correction_for(model: str, correction: Correction | None) -> Correction | None:
-    """Return `correction` if it leads to the rig that `model` was trained on, else None."""
+    """Return `correction` if it corrects for `model`, else None."""
     if correction is None or correction.model not in (None, model):
         return None
     return correction

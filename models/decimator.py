@@ -1,4 +1,7 @@
-"""Models: averaging a faster board down to a model's rate."""
+"""Models: averaging a faster board down to a model's rate.
+
+May import the channel table and numpy. Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,15 @@ def decimation_factor(board_hz: float, wanted_hz: float) -> int:
 class Decimator:
     """Averages `factor` consecutive samples into one, NaN-aware, whatever the chunking.
 
-    Every `factor` samples, lost ones included, make one group. A group's mean is over what
-    was usable; a group of which every sample was lost counts as one lost sample. Readings
-    are averaged as sent, before any logarithm: that is what a board of the slower rate
-    with the same converter would have measured.
+    Every `factor` samples, lost ones included, make one group. A group's mean is over its usable
+    samples; a group whose samples were all lost counts as one lost sample. Readings are averaged
+    as sent, before any logarithm, as a slower board with the same converter would measure.
 
     Parameters
     ----------
     factor: samples per group; 1 passes everything through.
-    longest_gap: lost samples of the input that still keep the groups' rhythm; after more,
-        a new group starts at the next sample.
+    longest_gap: lost samples of the input that count towards a group; after more, a new group
+        starts at the next sample.
     """
 
     __slots__ = ("_factor", "_filled", "_group", "_longest_gap", "_lost", "_measured")
@@ -45,7 +47,7 @@ class Decimator:
     def feed(
         self, values: NDArray[np.float32], lost: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Take float32[n, 12] and the samples lost before each; return both at the lower rate."""
+        """Return float32[n, 12] and the samples lost before each, both at the lower rate."""
         if self._factor == 1:
             return values, lost
         rows: list[NDArray[np.float32]] = []

@@ -1,4 +1,7 @@
-"""Models: the states of a decision and the constants that it is made with."""
+"""Models: the published states, and the constants of the decision layer.
+
+May import models.novelty and models.taught_head. Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from models.taught_head import EXPOSURE_VARIANCE
 
 
 class State(StrEnum):
-    """What a model says of the air, as published.
+    """State of a model, as published.
 
-    `UNRECOGNISED` is said by models that can tell an odour they never learned.
+    Only models with a novelty score give `UNRECOGNISED`.
     """
 
     WARMING_UP = "warming_up"
@@ -29,11 +32,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
-    """What is asked of one label in place of what is asked of all; None: the same.
+    """Constants of one label in place of those of all labels; None: the same.
 
     Attributes
     ----------
-    announce: probability from which on it is announced.
+    announce: smallest probability with which it is announced.
     confirm: predictions in a row over `announce` before it is announced.
     """
 
@@ -57,49 +60,49 @@ class DecisionSpec:
     Attributes
     ----------
     temperature: logits are divided by it before the softmax (calibrated on held-out folds).
-    evidence_floor: what the very first rows are worth as evidence, in windows. A few rows
-        of a lag difference say less than the network, trained on full windows, believes.
-    evidence_factor: what every further window's worth of fresh rows adds. Below 1, because
+    evidence_floor: evidence of the first rows, in windows. The network was trained on full
+        windows and is too certain about a few rows.
+    evidence_factor: evidence of each further window's worth of fresh rows. Below 1, because
         windows of one exposure resemble each other.
     memory_s: evidence fades by 1/e in this time, so a change without an onset is followed.
-    announce: probability from which on a label is announced.
+    announce: smallest probability with which a label is announced.
     withdraw: probability below which an announced label is withdrawn; at most `announce`.
     confirm: predictions in a row over `announce` before a label is announced.
-    overrule: belief from which on an odour is announced although the air seems clean, where
-        nothing has proved it clean: a steady odour older than the start is quiet too.
-    presence_thresholds: per label, the presence from which on a component counts as present
+    overrule: smallest probability with which an odour is announced in air that seems clean but
+        has not been proved clean: a steady odour older than the start is quiet too.
+    presence_thresholds: per label, the smallest presence of a component that counts as present
         (mixtures only, else empty).
     presence_release: share of its threshold below which a present component is dropped.
-    min_proportion: a smaller part of a mixture is not named: none that was trained on is.
+    min_proportion: a smaller part of a mixture is not named; the training data has none.
         A mixture is announced when its named parts make up `announce` of it, and withdrawn
-        when they make up less than `withdraw`; proportions spread over everything name nothing.
-    fullness: a window weighs by this power of how full it is. While a window fills, it holds
-        every row of the windows before it, which so have little to add: over 250 held-out
+        when they make up less than `withdraw`.
+    fullness: the weight of a window is its filled share to this power. While a window fills, it
+        contains every row of the windows before it, which therefore add little: over 250 held-out
         recordings the likeliest label was right 1.5 points more often between 60 and 180 s than
         with a power of 1 (the mean of seven moments; none was worse), and as often later. Powers
         from 3 to 10 differ by less.
-    error_rate: stated share of announcements that are wrong, at most; None where unstated.
+    error_rate: stated upper bound of the share of wrong announcements; None where unstated.
         The posterior is that of a sequential test between all labels, which stops as soon as one
-        reaches `announce`: with a calibrated posterior no more than 1 - announce of what is
-        announced is wrong, however long each test took (Wald 1945, Annals of Mathematical
-        Statistics 16, for two hypotheses; Baum & Veeravalli 1994, IEEE Transactions on
-        Information Theory 40, for many). So a stated rate asks for announce = 1 - error_rate
-        (`at_error_rate`); the trainer states the rate that held-out recordings bear out.
-    novelty: name of the score in `models.novelty` that tells odours never learned; None: none.
-    unknown_above: novelty, averaged over windows as the evidence is, from which on the evidence
-        is for none of the labels; it bars every announcement. None switches it off.
-    unknown_after: independent windows before `unrecognised` may be said.
-    unknown_confirm: predictions in a row above `unknown_above` before `unrecognised` is said, and
-        below it before that is taken back.
+        reaches `announce`: with a calibrated posterior at most 1 - announce of the announcements
+        are wrong, however long each test took (Wald 1945, Annals of Mathematical Statistics 16,
+        for two hypotheses; Baum & Veeravalli 1994, IEEE Transactions on Information Theory 40,
+        for many). A stated rate therefore needs announce = 1 - error_rate (`at_error_rate`); the
+        trainer states a rate that held-out recordings confirm.
+    novelty: name of the score in `models.novelty`; None: none.
+    unknown_above: novelty, averaged over windows like the evidence, from which the evidence is
+        for none of the labels; nothing is announced then. None switches it off.
+    unknown_after: independent windows before the state may become `unrecognised`.
+    unknown_confirm: predictions in a row above `unknown_above` before the state becomes
+        `unrecognised`, and below it before it ends.
     set_coverage: share of cases in which the prediction set, or a component's interval, is to
-        hold the truth.
-    set_threshold: a label belongs to the set from this posterior on: the conformal quantile of
+        contain the truth.
+    set_threshold: smallest posterior of a label in the prediction set: the conformal quantile of
         held-out recordings (Sadinle, Lei & Wasserman 2019, JASA 114). None: no sets.
     proportion_margin: half the width of a component's interval: the conformal quantile of
         |proportion - truth| on held-out recordings (Lei et al. 2018, JASA 113). None: no intervals.
     head_temperature: squared distances to taught smells are divided by twice this.
     exposure_variance: between exposures of one taught smell, in units of that within a class.
-    labels: by label, what is asked of it in place of `announce` and `confirm`.
+    labels: by label, constants in place of `announce` and `confirm`.
     """
 
     temperature: float = 1.0
@@ -154,7 +157,7 @@ class DecisionSpec:
         return found + self._trust_problems()
 
     def _trust_problems(self) -> list[str]:
-        """Return what is wrong with the constants of evidence for none, and of sets."""
+        """Return what is wrong with the constants of novelty, sets and taught smells."""
         found = []
         shares = {
             name: getattr(self, name)
@@ -184,7 +187,7 @@ class DecisionSpec:
         return found
 
     def at_error_rate(self, rate: float) -> DecisionSpec:
-        """Return these constants with the announcing belief that a stated error rate asks for.
+        """Return these constants with the `announce` that a stated error rate needs.
 
         `withdraw` keeps its share of `announce`; `overrule` never lies below `announce`.
         """

@@ -1,10 +1,10 @@
-"""Models: the space of a network's embeddings, with what training knows of each label in it.
+"""Models: the space of a network's embeddings, with the mean of each label.
 
-May import numpy and hardware.errors. Pure: arrays in, arrays out. Must never open a file: a
-bundle keeps these arrays, `models.bundle` reads them.
+May import numpy and hardware.errors. Pure: arrays in, arrays out; a bundle contains these arrays
+and `models.bundle` reads them.
 
 The space is that of a linear discriminant: all labels share one within-class covariance, which
-the whitening takes to the identity, so that plain squared distances are Mahalanobis distances.
+the whitening transforms to the identity, so that plain squared distances are Mahalanobis distances.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ MEANS = "class_means"
 """Names of the three arrays among those of a bundle."""
 
 SHRINKAGE = 0.1
-"""Share of a scaled identity in the covariance, so that directions in which the embedding hardly
-moves do not rule the distance (Friedman 1989, regularised discriminant analysis, JASA 84)."""
+"""Share of a scaled identity in the covariance, so that directions with little variance do not
+dominate the distance (Friedman 1989, regularised discriminant analysis, JASA 84)."""
 
 _SMALLEST_VARIANCE = 1e-12
-"""Below it a direction is constant, and dividing by its spread would only amplify rounding."""
+"""Below it a direction is constant, and dividing by its spread would amplify rounding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddingSpace:
-    """How embeddings are compared, and where the labels lie.
+    """A space in which embeddings are compared, and the labels' means in it.
 
     Attributes
     ----------
     labels: those of `means`, in the order of the model's outputs.
     middle: float64[D], the mean embedding.
-    whitening: float64[D, D], takes the shrunk shared within-class covariance to the identity.
+    whitening: float64[D, D], transforms the shrunk within-class covariance to the identity.
     means: float64[labels, D], the labels' mean embeddings, whitened.
     """
 
@@ -69,7 +69,7 @@ class EmbeddingSpace:
         labels: tuple[str, ...],
         shrinkage: float = SHRINKAGE,
     ) -> EmbeddingSpace:
-        """Measure the space on embeddings of known labels.
+        """Fit the space to embeddings of known labels.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class EmbeddingSpace:
     def from_arrays(
         cls, labels: tuple[str, ...], arrays: Mapping[str, NDArray[np.floating]]
     ) -> EmbeddingSpace | None:
-        """Return the space that a bundle's arrays hold, None where they hold none."""
+        """Return the space in a bundle's arrays, None where there is none."""
         if not all(name in arrays for name in (MIDDLE, WHITENING, MEANS)):
             return None
         middle, whitening, means = (
@@ -113,11 +113,11 @@ class EmbeddingSpace:
         return cls(labels, middle, whitening, means)
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return the arrays by the names under which a bundle keeps them."""
+        """Return the arrays by their names in a bundle."""
         return {MIDDLE: self.middle, WHITENING: self.whitening, MEANS: self.means}
 
     def whiten(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return embedding[n, D] in the space where plain distances count, float64[n, D]."""
+        """Return embedding[n, D] whitened, float64[n, D]."""
         whitened: NDArray[np.float64] = (
             embedding.astype(np.float64) - self.middle
         ) @ self.whitening
@@ -128,7 +128,7 @@ class EmbeddingSpace:
         z: NDArray[np.float64], means: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return float64[n, k], from each whitened z[n, D] to each of means[k, D]."""
-        # |z|^2 - 2 z.m + |m|^2 needs no [n, k, D] array; rounding may go just below zero.
+        # |z|^2 - 2 z.m + |m|^2 needs no [n, k, D] array; rounding may make it negative.
         cross = z @ means.T
         squares = (z**2).sum(axis=1)[:, None] - 2 * cross + (means**2).sum(axis=1)
         distances: NDArray[np.float64] = np.maximum(squares, 0.0)
@@ -136,6 +136,6 @@ class EmbeddingSpace:
 
 
 def unit_rows(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return x[n, D] with every row of length 1; what is all but nothing stays so."""
+    """Return x[n, D] with every row of length 1; rows of zeros stay so."""
     length: NDArray[np.float64] = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.maximum(length, 1e-12)

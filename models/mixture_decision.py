@@ -1,7 +1,6 @@
-"""Models: which components a mixture has, from the network's outputs over overlapping windows.
+"""Models: which components a mixture has, from the outputs over overlapping windows.
 
-May import numpy and models.substance_decision, whose evidence and constants it shares. Pure: no
-clock, no files, no network.
+May import numpy and models.substance_decision. Pure: no clock, no files.
 """
 
 from __future__ import annotations
@@ -28,6 +27,13 @@ class MixtureDecision:
     labels: in the order of the outputs.
     spec: the manifest's constants, with one presence threshold per label.
     """
+
+    # Only a decision between single substances has these.
+    named: tuple[str, float] | None = None
+    unrecognised = False
+    novelty: float | None = None
+    label_set: tuple[str, ...] = ()
+    descriptors: tuple[tuple[str, float], ...] = ()
 
     def __init__(self, labels: tuple[str, ...], spec: DecisionSpec) -> None:
         self._labels = labels
@@ -66,44 +72,19 @@ class MixtureDecision:
         self._windows += 1
 
     def clear(self) -> None:
-        """Forget all evidence."""
+        """Discard all evidence."""
         self._mean.clear()
         self._windows = 0
         self.withdraw()
 
     def withdraw(self) -> None:
-        """Take back the components without forgetting the evidence."""
+        """Withdraw the components, but keep the evidence."""
         self._present[:] = False
 
     @property
     def belief(self) -> float:
-        """Presence of the surest component announced, 0 without one."""
+        """Largest presence of an announced component, 0 without one."""
         return max((component.presence for component in self.components), default=0.0)
-
-    @property
-    def named(self) -> tuple[str, float] | None:
-        """None: a mixture has components, not one label."""
-        return None
-
-    @property
-    def unrecognised(self) -> bool:
-        """False: a mixture model cannot tell an odour that it never learned."""
-        return False
-
-    @property
-    def novelty(self) -> float | None:
-        """None, for the same reason."""
-        return None
-
-    @property
-    def label_set(self) -> tuple[str, ...]:
-        """Empty: the components have intervals instead."""
-        return ()
-
-    @property
-    def descriptors(self) -> tuple[tuple[str, float], ...]:
-        """Empty: only what is unrecognised is described."""
-        return ()
 
     @property
     def announced(self) -> str | None:

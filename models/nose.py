@@ -295,7 +295,6 @@ class Nose:
         state = state_of(
             self._detector.phase,
             named=stream.announces,
-            fault=False,
             unrecognised=decision.unrecognised,
         )
         recognised = state is State.RECOGNISED
@@ -373,7 +372,7 @@ class Nose:
 
         `sensing` waits for the first window: there is nothing to show for it before.
         """
-        state = state_of(self._detector.phase, named=False, fault=False)
+        state = state_of(self._detector.phase)
         if state is State.SENSING:
             return []
         return [

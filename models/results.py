@@ -1,4 +1,4 @@
-"""Models: what recognition returns: predictions and events.
+"""Models: results of the nose: predictions, events and what one reading led to.
 
 May import hardware and models.
 """
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one model says at one moment.
+    """One model's result at one moment.
 
     Attributes
     ----------
     task: "substance" or "mixture".
     model: the bundle's name.
-    t_ms, frame_seq: of the newest frame behind it.
-    state: the honest state.
+    t_ms, frame_seq: of the newest reading.
+    state: the published state.
     label, probability: of the announced substance; None unless `state` is recognised.
     top: up to five (label, probability or proportion), the likeliest first.
     components: of the announced mixture, the largest first.
     window_s: seconds of readings behind it.
-    channels_missing: channels of the model that it had to do without.
-    latency_ms: from the newest frame's coming in to this; takes no part in comparisons.
+    channels_missing: channels of the model that were missing.
+    latency_ms: from the arrival of the newest reading; not compared.
     reason: why the state is fault or disabled.
     calibration: id of the profile by which the readings were corrected, or None.
-    label_set: labels of which one is the truth in `set_coverage` of cases, the likeliest first;
-        empty where the bundle was made without.
+    label_set: labels that contain the truth in `set_coverage` of cases, the likeliest first;
+        empty where the bundle has no threshold.
     set_coverage: of `label_set`, None without one.
-    novelty: how little the odour is like anything learned, None where nothing can tell.
-    descriptors: up to five (descriptor, how well it fits, 0..1); only of what is unrecognised.
+    novelty: how little the odour resembles anything learned, None without a score.
+    descriptors: up to five (descriptor, how well it fits, 0..1); only of an unrecognised odour.
     """
 
     task: str
@@ -64,7 +64,7 @@ class Prediction:
 
 
 class EventType(StrEnum):
-    """What an event is about, as published."""
+    """Type of an event, as published."""
 
     ONSET = "onset"
     RECOGNISED = "recognised"
@@ -80,11 +80,11 @@ class Event:
 
     Attributes
     ----------
-    type: what.
-    t_ms, frame_seq: of the frame that showed it.
-    model, label, probability: of what was recognised; of what is unrecognised the model alone.
-    channel: which failed or came back.
-    detail: a word more, for people.
+    type: which.
+    t_ms, frame_seq: of the reading that showed it.
+    model, label, probability: of what was recognised; of an unrecognised odour only the model.
+    channel: that failed or recovered.
+    detail: for people.
     """
 
     type: EventType

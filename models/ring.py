@@ -1,7 +1,6 @@
-"""Models: the ring buffer whose windows are always one contiguous view.
+"""Models: a ring buffer of float32 rows whose windows are always one contiguous view.
 
-May import numpy. Must never know of channels, rates or models: it holds rows of
-float32 and nothing else.
+May import numpy. Must know nothing of channels, rates or models.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ if TYPE_CHECKING:
 class RingBuffer:
     """The newest `capacity` rows of a stream, each written twice.
 
-    A row that belongs at slot i is written at i and at i + capacity of an array twice as
-    long. The newest n rows therefore always end at slot head + capacity without wrapping,
-    so a window is a view, never a copy. The price is a second write per row, which for a
-    few dozen bytes costs less than any copy of a window.
+    A row at slot i is written at i and at i + capacity of an array twice as long. The newest n
+    rows therefore always end at slot head + capacity without wrapping, so a window is a view,
+    never a copy. The second write of a few dozen bytes costs less than a copy of a window.
 
     Parameters
     ----------
@@ -67,7 +65,7 @@ class RingBuffer:
             self._length += 1
 
     def append(self, rows: NDArray[np.float32]) -> None:
-        """Add a block of rows in time order, float32[n, width]; of a longer block the end stays."""
+        """Add rows in time order, float32[n, width]; at most the last `capacity` are kept."""
         if rows.shape[1:] != (self._width,):
             raise ValueError(f"rows must be [n, {self._width}], got {list(rows.shape)}")
         kept = rows[-self._capacity :]
@@ -81,7 +79,7 @@ class RingBuffer:
     def view(self, count: int) -> NDArray[np.float32]:
         """Return the newest `count` rows, oldest first, as a read-only contiguous view.
 
-        The view shows later rows once `capacity - count` more have come: copy what must last.
+        The view changes once `capacity - count` more rows are added: copy what must last.
 
         Raises
         ------
@@ -93,7 +91,7 @@ class RingBuffer:
         return self._readable[end - count : end]
 
     def clear(self) -> None:
-        """Forget every row."""
+        """Remove all rows."""
         self._head = 0
         self._length = 0
 

@@ -1,4 +1,4 @@
-"""Models: probabilities from scores, in one place for live decisions and for their evaluation.
+"""Models: probabilities from scores, for live decisions and for their evaluation.
 
 May import numpy. Pure.
 """

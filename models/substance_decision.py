@@ -1,7 +1,6 @@
-"""Models: from the network's outputs over overlapping windows to one honest state.
+"""Models: which single substance is announced, from the outputs over overlapping windows.
 
-May import numpy, models.exposure's phases, models.embedding_space, models.taught_head and
-models.novelty. Pure: no clock, no files, no network; every constant comes from the bundle's
+May import numpy and models. Pure: no clock, no files; every constant comes from the bundle's
 manifest or the rig's configuration (`DecisionSpec`).
 """
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from models.taught_head import TaughtHead
 
 N_TOP = 5
-"""Candidates listed in every prediction, as the `top` of the payload says."""
+"""Candidates in the `top` of every prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class EvidenceShare:
     ----------
     elapsed_s: stream time since the previous window of this evidence (0 for the first).
     filled: feature rows in the window over those of a full one, 0..1.
-    fresh: rows that no earlier window had, over those of a full window.
+    fresh: rows that were in no earlier window, over those of a full window.
     """
 
     elapsed_s: float
@@ -60,10 +59,10 @@ class Component(NamedTuple):
 
 
 class FadingMean:
-    """A mean over windows that forgets, and how many independent windows it is worth.
+    """An exponentially forgetting mean over windows, and the number of independent ones.
 
-    Windows weigh by the `fullness` power of how full they are; older ones fade with `memory_s`.
-    `independent` counts what each window added that no earlier one had, fading alike.
+    The weight of a window is its filled share to the power of `fullness`; older ones fade with
+    `memory_s`. `independent` sums the fresh shares of the windows, which fade in the same way.
     """
 
     __slots__ = ("_fullness", "_memory_s", "_sum", "_weight", "independent")
@@ -86,7 +85,7 @@ class FadingMean:
         return mean
 
     def clear(self) -> None:
-        """Forget every window."""
+        """Remove all windows."""
         self._sum = np.zeros_like(self._sum)
         self._weight = 0.0
         self.independent = 0.0
@@ -96,27 +95,33 @@ class SubstanceDecision:
     """Posterior over labels from windows that overlap, and the label announced, if any.
 
     The posterior is softmax(n * m): m is the fading mean of the windows' log-probabilities,
-    n = evidence_floor + evidence_factor * (independent windows) their effective number. So a
-    repetition of the same samples adds nothing, and fresh ones add what the factor grants.
-    It is the forward filter of a label that mostly stays, by exponential forgetting (Kulhavy &
-    Zarrop 1993, International Journal of Control 58), with the likelihoods tempered to the
-    number of windows that overlapping ones are worth.
-    Floor, factor and memory make it calibrated from the first window on: over 50 held-out
-    recordings belief and hit rate differed by 0.03 on average of five stages of a
-    recording, against 0.13 for a first window taken at its word.
+    n = evidence_floor + evidence_factor * (independent windows) their effective number. Repeated
+    samples therefore add nothing, and fresh ones add the factor's share. It is the forward filter
+    of a label that rarely changes, by exponential forgetting (Kulhavy & Zarrop 1993, International
+    Journal of Control 58), with likelihoods tempered for overlapping windows. Floor, factor and
+    memory make it calibrated from the first window on: over 50 held-out recordings, belief and
+    hit rate differed by 0.03 on average over five stages of a recording, against 0.13 with the
+    first window's own probabilities.
 
-    Beside it runs the fading mean of the windows' novelty. While it is `unknown_above` or more,
-    nothing new is announced; after `unknown_confirm` such predictions in a row, the odour counts
-    as none of the labels and what was announced is taken back.
+    While the fading mean of the windows' novelty is `unknown_above` or more, nothing new is
+    announced; after `unknown_confirm` such predictions in a row, the odour counts as none of the
+    labels and an announced label is withdrawn.
 
     Parameters
     ----------
     labels: in the order of the logits.
     spec: the manifest's constants.
-    space: of the model's embeddings; without one no novelty is told and nothing can be taught.
-    head: what the rig's owner taught, hid and renamed; needs a space.
+    space: of the model's embeddings; without one there is no novelty, and no head.
+    head: taught, hidden and renamed labels.
     descriptors: names, in the order of the model's output.
+
+    Attributes
+    ----------
+    novelty: how little the odour resembles anything learned; None without a score.
+    unrecognised: whether the evidence is for none of the labels.
     """
+
+    components: tuple[Component, ...] = ()
 
     def __init__(
         self,
@@ -138,7 +143,7 @@ class SubstanceDecision:
         self._novelty_mean = FadingMean(1, spec)
         self._descriptor_mean = FadingMean(len(descriptors), spec)
         self._posterior: NDArray[np.float64] | None = None
-        self._novelty: float | None = None
+        self.novelty: float | None = None
         self._fitting: NDArray[np.float64] | None = None
         self.withdraw()
 
@@ -156,25 +161,15 @@ class SubstanceDecision:
 
     @property
     def label_set(self) -> tuple[str, ...]:
-        """The labels of which one is the truth in `set_coverage` of cases, the likeliest first.
+        """The labels that contain the truth in `set_coverage` of cases, the likeliest first.
 
-        Never without the likeliest; empty before any window, and where no set was fitted.
+        It has at least one label; empty before any window, and where no set was fitted.
         """
         threshold = self._spec.set_threshold
         if threshold is None:
             return ()
         ranked = self._ranked(0.0)[:1] + self._ranked(threshold)[1:]
         return tuple(label for label, _ in ranked)
-
-    @property
-    def novelty(self) -> float | None:
-        """How little the odour is like anything learned; None where nothing can tell."""
-        return self._novelty
-
-    @property
-    def unrecognised(self) -> bool:
-        """Whether the evidence is for none of the labels."""
-        return self._unrecognised
 
     @property
     def descriptors(self) -> tuple[tuple[str, float], ...]:
@@ -198,18 +193,18 @@ class SubstanceDecision:
         return self._posterior
 
     def clear(self) -> None:
-        """Forget all evidence: what comes next is another odour, or none."""
+        """Discard all evidence: the next window is of another odour, or of none."""
         for mean in (self._mean, self._novelty_mean, self._descriptor_mean):
             mean.clear()
-        self._posterior = self._novelty = self._fitting = None
+        self._posterior = self.novelty = self._fitting = None
         self.withdraw()
 
     def withdraw(self) -> None:
-        """Take back what is announced, a label or that there is none, but not the evidence."""
+        """Withdraw the announced label, or `unrecognised`, but keep the evidence."""
         self._named: int | None = None
         self._candidate: int | None = None
         self._run = 0
-        self._unrecognised = False
+        self.unrecognised = False
         self._turning_run = 0
 
     @property
@@ -218,17 +213,12 @@ class SubstanceDecision:
         return 0.0 if self.named is None else self.named[1]
 
     @property
-    def components(self) -> tuple[Component, ...]:
-        """None: a substance model knows no mixtures."""
-        return ()
-
-    @property
     def announced(self) -> str | None:
         """The announced label."""
         return None if self._named is None else self._labels[self._named]
 
     def _ranked(self, least: float) -> list[tuple[str, float]]:
-        """Return (label, probability) from `least` on, the likeliest first; never a hidden one."""
+        """Return (label, probability) from `least` on, the likeliest first, without hidden ones."""
         if self._posterior is None:
             return []
         order = np.argsort(-self._posterior, kind="stable")
@@ -244,7 +234,7 @@ class SubstanceDecision:
         )
 
     def _update_novelty(self, outputs: Outputs, share: EvidenceShare) -> None:
-        """Update the novelty, and whether it has lasted long enough for `unrecognised`."""
+        """Update the novelty, and `unrecognised` once it has lasted long enough."""
         spec = self._spec
         if self._space is None or spec.novelty is None:
             return
@@ -252,25 +242,25 @@ class SubstanceDecision:
         value = novelty.score(
             spec.novelty, self._space, outputs.embedding, outputs.logits, taught=taught
         )
-        self._novelty = float(self._novelty_mean.add(value, share)[0])
-        ripe = self._novelty_mean.independent >= spec.unknown_after
-        turns = (self._is_novel() and ripe) != self._unrecognised
+        self.novelty = float(self._novelty_mean.add(value, share)[0])
+        enough = self._novelty_mean.independent >= spec.unknown_after
+        turns = (self._is_novel() and enough) != self.unrecognised
         self._turning_run = self._turning_run + 1 if turns else 0
         if self._turning_run >= spec.unknown_confirm:
-            self._unrecognised = not self._unrecognised
+            self.unrecognised = not self.unrecognised
             self._turning_run = 0
-            if self._unrecognised:
+            if self.unrecognised:
                 self._named = self._candidate = None
                 self._run = 0
 
     def _is_novel(self) -> bool:
         above = self._spec.unknown_above
-        return above is not None and self._novelty is not None and self._novelty >= above
+        return above is not None and self.novelty is not None and self.novelty >= above
 
     def _announce(self, posterior: NDArray[np.float64]) -> None:
         best = int(posterior.argmax())
         sure = posterior[best] >= self._announce_at[best]
-        sure = bool(sure and not self._is_novel() and not self._unrecognised)
+        sure = bool(sure and not self._is_novel() and not self.unrecognised)
         named = self._named
         if named is not None:
             overtaken = sure and best != named
@@ -284,24 +274,17 @@ class SubstanceDecision:
             self._named = best
 
 
-def state_of(phase: Phase, *, named: bool, fault: bool, unrecognised: bool = False) -> State:
-    """Return the published state of a model.
+def state_of(phase: Phase, *, named: bool = False, unrecognised: bool = False) -> State:
+    """Return the published state of a model that the board can feed.
 
     Parameters
     ----------
-    phase: what the exposure detector says of the air.
-    named: the decision layer announces a label, or components.
-    fault: the board cannot feed the model now.
+    phase: of the exposure detector.
+    named: a label, or components, are announced.
     unrecognised: the evidence is for none of the labels.
     """
-    if fault:
-        return State.FAULT
-    if phase in (Phase.UNKNOWN, Phase.EXPOSED):
-        if named:
-            return State.RECOGNISED
-        return State.UNRECOGNISED if unrecognised else State.SENSING
-    return {
-        Phase.WARMING_UP: State.WARMING_UP,
-        Phase.AMBIENT: State.AMBIENT,
-        Phase.RECOVERING: State.RECOVERING,
-    }[phase]
+    if phase not in (Phase.UNKNOWN, Phase.EXPOSED):
+        return State(phase.value)
+    if named:
+        return State.RECOGNISED
+    return State.UNRECOGNISED if unrecognised else State.SENSING

@@ -4,8 +4,8 @@ May import numpy, models.embedding_space and models.softmax. Pure: no files, no 
 `calibration.smell_store` keeps what was taught and makes the `TaughtHead` of it.
 
 A taught smell is a class mean in the whitened space of the embedding (nearest class mean: Mensink
-et al., IEEE TPAMI 35, 2013; Snell et al., NeurIPS 2017). Whether a window is of a taught smell is
-decided there, among the means of all labels; which shipped label it is otherwise, by the network.
+et al., IEEE TPAMI 35, 2013; Snell et al., NeurIPS 2017). The means of all labels decide whether a
+window is of a taught smell, and otherwise the network decides which shipped label it has.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from models.embedding_space import EmbeddingSpace
 
 HIDDEN_LOG_PROBABILITY = -1e4
-"""Log-probability of a hidden label. Finite, so that the evidence's means and products stay so."""
+"""Log-probability of a hidden label. Finite, so that means and products of it are finite."""
 
 HIDDEN_SUFFIX = " (hidden)"
-"""Ends the published name of a hidden label, which leaves its own name free to be taught anew."""
+"""Ends the published name of a hidden label, so that its own name can be taught."""
 
 
 class HeadError(ScentdError):
@@ -37,13 +37,13 @@ class HeadError(ScentdError):
 
 
 EXPOSURE_VARIANCE = 2.0 / 3.0
-"""What a manifest says unless its trainer found better: variance between exposures of a smell, in
-units of that within a class. Without it a smell taught once "lies further away" than the shipped
-ones, whose means are of many recordings, and is lost to them: of ten smells taught for two minutes
-each beside forty known ones, .28 of other recordings were named rightly. With 1/3, 2/3 and 1 it was
-.51, .62 and .69, and of the known smells .89, .87 and .83 (without anything taught, .90; two
-networks, each without the substances and the recordings asked about). Less harm to what is known
-went before the last of the new."""
+"""Default of the manifest: variance between exposures of a smell, in units of that within a class.
+
+A smell taught once has a less accurate mean than the shipped ones, whose means are of many
+recordings. Without this variance, of ten smells taught for two minutes each beside forty known
+ones, .28 of other recordings were recognised. With 1/3, 2/3 and 1 it was .51, .62 and .69, and of
+the known smells .89, .87 and .83 (without anything taught, .90; two networks, each trained without
+the tested substances and recordings)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,22 +69,21 @@ class TaughtSmell:
     def variance(self) -> float:
         """Variance of a new window about the mean, in units of that within a class.
 
-        The mean of e exposures is itself off by what tells one exposure from the next, over e
-        (the predictive distribution of a normal class whose mean is estimated: Geisser, J. Roy.
-        Stat. Soc. B 26, 1964). Windows of one exposure are off together, so their number does
-        not lower it.
+        The mean of e exposures itself has the variance between exposures over e (the predictive
+        distribution of a normal class with an estimated mean: Geisser, J. Roy. Stat. Soc. B 26,
+        1964). Windows of one exposure deviate together, so their number does not lower it.
         """
         return 1.0 + self.exposure_variance / self.exposures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaughtHead:
-    """What stands beside a shipped model's labels on one rig.
+    """One rig's changes to the labels of a shipped model.
 
     Attributes
     ----------
     taught: the rig's own smells.
-    hidden: shipped labels, by their shipped names, that the rig never says.
+    hidden: shipped labels, by their shipped names, that are never announced.
     renamed: published name by shipped name.
 
     Raises
@@ -97,11 +96,10 @@ class TaughtHead:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [smell.label for smell in self.taught]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = _duplicates([smell.label for smell in self.taught])
         if twice:
             raise HeadError(
-                f"Every taught smell needs a name of its own, but {', '.join(twice)} came twice. "
+                f"Every taught smell needs a name of its own, but {twice} came twice. "
                 "Rename or forget one of them."
             )
 
@@ -111,7 +109,7 @@ class TaughtHead:
         return not (self.taught or self.hidden or self.renamed)
 
     def labels(self, shipped: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the labels as published: those of the model, renamed, then the taught ones.
+        """Return the published labels: those of the model, renamed, then the taught ones.
 
         Raises
         ------
@@ -133,10 +131,10 @@ class TaughtHead:
             self.renamed.get(label, label) + (HIDDEN_SUFFIX if label in self.hidden else "")
             for label in shipped
         ) + tuple(smell.label for smell in self.taught)
-        twice = sorted({name for name in published if published.count(name) > 1})
+        twice = _duplicates(published)
         if twice:
             raise HeadError(
-                f"Two labels would be published as {', '.join(twice)}. Give the taught one "
+                f"Two labels would be published as {twice}. Give the taught one "
                 "another name, or rename or hide the model's own."
             )
         return published
@@ -151,10 +149,10 @@ class TaughtHead:
     ) -> NDArray[np.float64]:
         """Return the log-probabilities float64[windows, labels + taught], each row summing to 1.
 
-        Taught label k has the probability of a linear discriminant over the means of all labels,
+        Taught labels have the probabilities of a linear discriminant over the means of all labels,
         softmax(-d_j / (2 * head_temperature)), where d_j is the squared distance to mean j over
-        its `variance` (1 for a shipped label: many recordings made its mean). What the taught
-        ones leave, the shipped ones share as the network's softmax says.
+        its `variance` (1 for a shipped label, whose mean is of many recordings). The shipped
+        labels share the rest by the network's softmax.
 
         Parameters
         ----------
@@ -164,33 +162,38 @@ class TaughtHead:
         temperature: of the logits.
         head_temperature: of the discriminant.
         """
-        there = np.array([label not in self.hidden for label in space.labels])
-        shipped = _log_shares(np.where(there, logits / temperature, -np.inf))
+        shown = np.array([label not in self.hidden for label in space.labels])
+        shipped = _log_shares(np.where(shown, logits / temperature, -np.inf))
         if not self.taught:
             return shipped
         z = space.whiten(embedding)
         means, variance = known_means(space, self.taught)
         nearness = -space.squared_distances(z, means) / (2.0 * head_temperature * variance)
-        nearness[:, : len(there)][:, ~there] = -np.inf
+        nearness[:, : len(shown)][:, ~shown] = -np.inf
         belief = _log_shares(nearness)
-        taught = belief[:, len(there) :]
-        rest = np.logaddexp.reduce(belief[:, : len(there)], axis=1, keepdims=True)
+        taught = belief[:, len(shown) :]
+        rest = np.logaddexp.reduce(belief[:, : len(shown)], axis=1, keepdims=True)
         return np.concatenate([np.maximum(shipped + rest, HIDDEN_LOG_PROBABILITY), taught], axis=1)
 
 
 def known_means(
     space: EmbeddingSpace, taught: Sequence[TaughtSmell]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the means of all that is known, float64[k, D], and the variance about each.
+    """Return the means of the model's labels and the taught smells, and the variance about each.
 
-    The model's labels come first, with a variance of 1: many recordings made their means.
+    Returns
+    -------
+    float64[k, D] and float64[k], 1 for a shipped label, whose mean is of many recordings.
     """
     means = np.stack([*space.means, *(smell.mean for smell in taught)])
     variances = [*np.ones(len(space.means)), *(smell.variance for smell in taught)]
     return means, np.array(variances)
 
 
+def _duplicates(names: Sequence[str]) -> str:
+    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
+
+
 def _log_shares(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the log-softmax of scores[windows, labels], never below `HIDDEN_LOG_PROBABILITY`."""
-    shares = log_softmax(scores.astype(np.float64))
-    return np.maximum(shares, HIDDEN_LOG_PROBABILITY)
+    return np.maximum(log_softmax(scores), HIDDEN_LOG_PROBABILITY)

@@ -280,13 +280,12 @@ def test_proportions_are_the_mean_over_windows_and_sum_to_one() -> None:
         (Phase.RECOVERING, True, State.RECOVERING),
     ],
 )
-def test_the_state_follows_the_air_and_a_fault_goes_before_all(
+def test_the_state_follows_the_phase_of_the_air(
     phase: Phase, expected: State, *, named: bool
 ) -> None:
-    assert state_of(phase, named=named, fault=False) is expected
-    assert state_of(phase, named=named, fault=True) is State.FAULT
+    assert state_of(phase, named=named) is expected
     strange = State.UNRECOGNISED if expected is State.SENSING else expected
-    assert state_of(phase, named=named, fault=False, unrecognised=True) is strange
+    assert state_of(phase, named=named, unrecognised=True) is strange
 
 
 # Embeddings are 8 wide: label i lies along axis i, and nothing along the last one.
