@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 Precision = Literal["int8", "fp32", "auto"]
 
 RIG_BUNDLES = ("substances-50", "mixtures-12")
-"""Shipped bundles that a rig runs unless told otherwise; others are shipped to compare with."""
+"""Shipped bundles that a rig runs by default; the others are shipped for comparison."""
 
 INTEGER_MATMULS = (b"MatMulInteger", b"DynamicQuantizeMatMul", b"QLinearMatMul", b"QGemm")
 """Operators of which a quantised graph must have at least one."""
 
 _BENCHMARK_RUNS = 15
-"""Timed runs per file for precision "auto": some 40 ms, and the median ignores a hiccup."""
+"""Timed runs per file for precision "auto": about 40 ms; the median ignores interruptions."""
 
 
 class BundleRunError(BundleError):
@@ -54,7 +54,7 @@ class BundleRunError(BundleError):
 
 
 class BundleMismatchError(BundleError):
-    """The model's inputs, outputs or numbers are not what the manifest says."""
+    """The model's inputs, outputs or numbers do not agree with the manifest."""
 
 
 def _nothing() -> NDArray[np.float32]:
@@ -63,7 +63,7 @@ def _nothing() -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """What one run gives, one row per window.
+    """Outputs of one run, one row per window.
 
     Attributes
     ----------
@@ -87,9 +87,9 @@ class Bundle:
 
     Attributes
     ----------
-    folder: where it lies.
-    manifest: what it says of itself.
-    precision: which file runs, "int8" or "fp32".
+    folder: its path.
+    manifest: its description.
+    precision: of the file in use, "int8" or "fp32".
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Bundle:
 
     @cached_property
     def space(self) -> EmbeddingSpace | None:
-        """The space of the embeddings; None of a bundle that was made without one."""
+        """The space of the embeddings; None of a bundle without one."""
         return EmbeddingSpace.from_arrays(self.manifest.labels, self.arrays)
 
 
@@ -165,7 +165,7 @@ def bundle_folder(path_or_name: str | Path) -> Path:
 
 
 def shipped_bundles() -> tuple[str, ...]:
-    """Return the names of the bundles that came with scentd."""
+    """Return the names of the shipped bundles."""
     root = _shipped_root()
     return tuple(sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}")))
 
@@ -175,7 +175,7 @@ def verify_bundle(folder: Path) -> Manifest:
 
     Raises
     ------
-    BundleError: the first thing found wrong, naming the file.
+    BundleError: the first problem, naming the file.
     """
     manifest = read_manifest(folder)
     for name in dict.fromkeys((INT8_MODEL, FP32_MODEL, CARD, *manifest.files)):
@@ -195,7 +195,7 @@ def load_bundle(path_or_name: str | Path, precision: Precision | None = None) ->
     ------
     BundleMissingError, BundleDamagedError, BundleVersionError, ManifestError: the files.
     BundleRunError: ONNX Runtime cannot run it on this machine.
-    BundleMismatchError: it runs, but not as the manifest says.
+    BundleMismatchError: it runs, but does not agree with the manifest.
     """
     folder = bundle_folder(path_or_name)
     manifest = verify_bundle(folder)
@@ -228,9 +228,9 @@ def output_names(manifest: Manifest) -> tuple[str, ...]:
 def integer_matmuls(model: bytes) -> int:
     """Return how many integer matrix products an ONNX file has.
 
-    A node keeps its operator's name in field 4 of NodeProto: the byte 0x22, the length and
-    the name. Looking for just these bytes needs no protobuf reader, and weights are not
-    taken for nodes unless 15 random bytes happen to spell one.
+    A node has its operator's name in field 4 of NodeProto: the byte 0x22, the length and the
+    name. A search for these bytes needs no protobuf reader, and 15 random bytes of weights will
+    not equal them.
     """
     return sum(model.count(bytes([0x22, len(name)]) + name) for name in INTEGER_MATMULS)
 
@@ -240,7 +240,7 @@ def _shipped_root() -> Path:
 
 
 def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"]) -> Bundle:
-    """Make the session of one file, warm it up and check what it gives."""
+    """Create the session of one file, warm it up and check its outputs."""
     name = INT8_MODEL if precision == "int8" else FP32_MODEL
     data = read_verified(folder, manifest, name)
     if precision == "int8" and not integer_matmuls(data):
@@ -284,13 +284,13 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def _session_options() -> onnxruntime.SessionOptions:
-    # Recent wheels can report their use to their makers; a rig tells nobody what it smells.
+    # Recent wheels can report their use to their makers, which a rig must not do.
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Spinning burns a core between predictions that come every five seconds.
+    # Spinning would occupy a core between predictions, which are five seconds apart.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
@@ -321,7 +321,7 @@ def _check_interface(session: onnxruntime.InferenceSession, manifest: Manifest, 
 
 
 def _check_outputs(bundle: Bundle, path: str) -> None:
-    """Run a shortest and a full window: the warm-up, and the proof that both work."""
+    """Run a shortest and a full window: the warm-up, and a check that both work."""
     manifest = bundle.manifest
     widths = {"embedding": manifest.network.embedding, "descriptors": len(manifest.descriptors)}
     for steps in (manifest.preprocessing.min_steps, manifest.preprocessing.window):
@@ -337,9 +337,9 @@ def _check_outputs(bundle: Bundle, path: str) -> None:
 
 
 def _probe(manifest: Manifest, steps: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Make a window of numbers of a feature's size, the same every time.
+    """Return a window of numbers in the range of features, always the same.
 
-    Not random ones: loading numpy.random would cost the daemon 6 MB for this alone.
+    Loading numpy.random for random ones would cost the daemon 6 MB.
     """
     count = steps * manifest.preprocessing.n_features
     x = np.sin(np.arange(count, dtype=np.float32)).reshape(1, steps, -1)

@@ -1,15 +1,13 @@
-"""models/: from board readings to the standardised windows that a network reads.
+"""Models: from board readings to the standardised windows that a network reads.
 
-One implementation serves the stream on the Pi and the batch in the trainer: the
-batch functions run a `FeatureStream` over the whole recording. Pure and
-deterministic; knows the channel table and numpy, nothing of ports, clocks,
-ONNX or torch.
+May import the channel table and numpy. Pure and deterministic: no ports, clocks, ONNX or torch.
+One implementation serves the stream on the Pi and the batch in the trainer: the batch functions
+run a `FeatureStream` over the whole recording.
 
-A sample's way: choose the model's channels, linearise (log-conductance), take
-lag differences, standardise. The response of a metal-oxide sensor is a power
-law of concentration, G = G0 * c^beta (Clifford & Tuma, Sensors and Actuators 3,
-1982), so the difference of log-conductances over a lag cancels the baseline G0
-and the gain; no absolute value reaches the network.
+The steps: choose the model's channels, linearise (log-conductance), take lag differences,
+standardise. The response of a metal-oxide sensor is a power law of concentration, G = G0 * c^beta
+(Clifford & Tuma, Sensors and Actuators 3, 1982), so the difference of log-conductances over a lag
+cancels the baseline G0 and the gain; no absolute value reaches the network.
 """
 
 from __future__ import annotations
@@ -28,19 +26,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MQ_FLOOR_PPM = 0.5
-"""Below this an MQ part's integer ppm says only "almost nothing": ln(max(ppm, 0.5))."""
+"""Least ppm of an MQ part, which sends whole ppm: ln(max(ppm, 0.5))."""
 
 _BLOCK = 256
-"""Samples handled at once; bounds the history ring, no result depends on it."""
+"""Samples processed at once; bounds the history ring, no result depends on it."""
 
 
 class PreprocessError(ScentdError):
-    """A manifest describes preprocessing that cannot be done."""
+    """A manifest describes impossible preprocessing."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """How a model's inputs are made, with every constant; part of its manifest.
+    """How a model's inputs are computed, with every constant; part of its manifest.
 
     Attributes
     ----------
@@ -48,15 +46,14 @@ class PreprocessSpec:
     rate_hz: samples per second that the network was trained on.
     linearise: "log" (log-conductance) or "raw" (the number as sent).
     lags: lag differences in samples, ascending; features are lag-major, channel-minor.
-    first_step: samples before the first feature row. A lag longer than the history
-        reaches back to the oldest sample, so the board speaks after `first_step`
-        and not after the longest lag.
+    first_step: samples before the first feature row. A lag longer than the history uses the
+        oldest sample, so that features begin before the longest lag has passed.
     window: feature rows in a full window.
     stride: feature rows between windows in the published protocol.
-    min_steps: feature rows needed before the network is asked live.
+    min_steps: feature rows needed before the first live prediction.
     max_hold: consecutive lost samples that are held (and masked); more reset.
-    round_readings: round to integers first, as boards send them, so that the
-        decimals of a data set's export cannot tell its sessions apart.
+    round_readings: round to integers first, as boards send them, so that the decimals of a data
+        set's export cannot reveal its sessions.
     center, scale: of each feature before standardising; empty tuples mean 0 and 1.
     clip: standardised features are limited to +-clip.
     """
@@ -129,9 +126,9 @@ class PreprocessSpec:
 class Lineariser:
     """Board readings to log-conductance, per channel by its part.
 
-    ln(c / (1023 - c)) for a Grove count c (its divider's conductance ratio),
-    ln(max(ppm, 0.5)) for an MQ part (ppm are a power of its resistance ratio),
-    -ln(kOhm) for the BME680's heater plate. "raw" passes the numbers on.
+    ln(c / (1023 - c)) for a Grove count c (its divider's conductance ratio), ln(max(ppm, 0.5))
+    for an MQ part (ppm are a power of its resistance ratio), -ln(kOhm) for the BME680's heater
+    plate. "raw" returns the numbers as they are.
 
     Parameters
     ----------
@@ -167,7 +164,7 @@ class Lineariser:
 
 
 class FeatureStream:
-    """Turns samples, as they come, into feature rows and windows.
+    """Turns a stream of samples into feature rows and windows.
 
     Any chunking of the same samples gives bit-equal rows.
 
@@ -200,7 +197,7 @@ class FeatureStream:
         return max(0, self._samples - self.spec.first_step)
 
     def reset(self) -> None:
-        """Forget everything: what comes next is not continuous with what was."""
+        """Forget everything: the next sample does not continue the earlier ones."""
         self._history.clear()
         self._rows.clear()
         self._mask.clear()
@@ -208,7 +205,7 @@ class FeatureStream:
         self.resets += 1
 
     def extend(self, values: NDArray[np.float32], lost: NDArray[np.int64] | None = None) -> None:
-        """Take samples in order.
+        """Add samples in order.
 
         Parameters
         ----------
@@ -228,9 +225,8 @@ class FeatureStream:
     def window(self, steps: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return views of the newest rows, x float32[time, feature] and mask float32[time].
 
-        The mask is 1 where measured, 0 where held. `time` is `steps`, or as many
-        rows as there are and are kept. The views
-        are valid until the next `extend`.
+        The mask is 1 where measured, 0 where held. `time` is `steps`, by default all rows kept.
+        The views are valid until the next `extend`.
         """
         count = len(self._rows) if steps is None else steps
         return self._rows.view(count), self._mask.view(count)[:, 0]
@@ -259,7 +255,7 @@ class FeatureStream:
         rows -= self._center
         rows *= self._inverse_scale
         np.clip(rows, -self.spec.clip, self.spec.clip, out=rows)
-        # A channel that cannot be used says nothing: its mean change.
+        # An unusable channel contributes its mean change.
         rows[np.isnan(rows)] = 0.0
         self._rows.append(rows)
         self._mask.append(np.full((fresh, 1), 0.0 if held else 1.0, dtype=np.float32))
@@ -276,7 +272,7 @@ class FeatureStream:
             if reach == lag:
                 np.subtract(newest, past[:count], out=block)
             else:
-                # Younger than the lag: difference to the oldest sample of all.
+                # The history is shorter than the lag: difference to the oldest sample.
                 np.subtract(newest, past[np.maximum(np.arange(count) + reach - lag, 0)], out=block)
         return rows
 
@@ -298,7 +294,7 @@ class FeatureSegment:
 def batch_features(
     values: NDArray[np.float32], spec: PreprocessSpec, lost: NDArray[np.int64] | None = None
 ) -> list[FeatureSegment]:
-    """Feature rows of a whole recording, one segment between any two resets.
+    """Return the feature rows of a whole recording, one segment between any two resets.
 
     Parameters
     ----------
@@ -325,7 +321,7 @@ def batch_features(
 
 
 def protocol_windows(segment: FeatureSegment, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Cut the published protocol's windows: window k covers samples [50k, 50k + 100 + longest lag).
+    """Return the published protocol's windows: window k covers samples [50k, 50k + 100 + lag).
 
     Returns
     -------

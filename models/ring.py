@@ -45,25 +45,6 @@ class RingBuffer:
     def __len__(self) -> int:
         return self._length
 
-    @property
-    def capacity(self) -> int:
-        """Rows kept at most."""
-        return self._capacity
-
-    @property
-    def width(self) -> int:
-        """Numbers per row."""
-        return self._width
-
-    def push(self, row: NDArray[np.float32]) -> None:
-        """Add one row, float32[width], over the oldest when full."""
-        head, capacity = self._head, self._capacity
-        self._rows[head] = row
-        self._rows[head + capacity] = row
-        self._head = head + 1 if head + 1 < capacity else 0
-        if self._length < capacity:
-            self._length += 1
-
     def append(self, rows: NDArray[np.float32]) -> None:
         """Add rows in time order, float32[n, width]; at most the last `capacity` are kept."""
         if rows.shape[1:] != (self._width,):
@@ -86,7 +67,7 @@ class RingBuffer:
         ValueError: when fewer than `count` rows are there.
         """
         if not 0 <= count <= self._length:
-            raise ValueError(f"a view of {count} rows was asked of a ring holding {self._length}")
+            raise ValueError(f"a view of {count} rows was requested from a ring of {self._length}")
         end = self._head + self._capacity
         return self._readable[end - count : end]
 

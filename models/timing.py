@@ -1,10 +1,10 @@
-"""Models: one clock for a stream of frames, its rate, its losses, and decimation.
+"""Models: the time of every reading, and the rate of the board.
 
-May import hardware and numpy. Must never read a clock, a port or a file: times come in
-as arguments, so a replay takes the very decisions of the live run.
+May import hardware and numpy. Must never read a clock, a port or a file: times are arguments, so
+a replay decides as the live run did.
 
-Everything downstream reads `t_ms` alone. `Timeline` makes it from whatever the board
-offers; fed with its own output as device clock it gives the same numbers again.
+Everything else uses `t_ms` alone. `Timeline` computes it from what the board sends; with its own
+output as the device clock it gives the same numbers again.
 """
 
 from __future__ import annotations
@@ -20,64 +20,64 @@ if TYPE_CHECKING:
     from hardware.frames import SensorFrame
 
 ARRIVAL_SPAN = 20
-"""Frames over which arrivals are averaged to see a board change its rate: single arrivals say
-little, since one read may deliver several frames. Even numbers keep pairs together."""
+"""Frames over which arrivals are averaged to detect another rate, since one read may deliver
+several frames. An even number keeps pairs together."""
 
 HOUR_MS = 3_600_000
-"""A device clock that leaps this far is broken; a silence is written as at most just less."""
+"""A device clock that jumps this far is wrong; a silence counts as at most just less."""
 
 RESTART_GAP_MS = 60_000
-"""What a restarted board's first frame advances by: more than any model bridges, even at 0.1 Hz."""
+"""Step to a restarted board's first frame: more than any model bridges, even at 0.1 Hz."""
 
 RATE_DIFFERENCES = 8
 """Differences whose median is the first rate: 0.8 s of a 10 Hz board."""
 
 CHANGE_RUN = 9
-"""Differences in a row, all off the period to the same side, that make a new rate.
+"""Differences in a row, all longer or all shorter than the period, that make a new rate.
 
-A lossy line or a jittering board leaves the period to both sides or now and then; nine in
-a row to one side is a board that was set to another rate.
+Losses and jitter deviate to both sides or now and then; nine in a row to one side is a board that
+was set to another rate.
 """
 
 OFF_PERIOD = 0.25
-"""How far, relative to the period, a difference counts as off it."""
+"""Relative deviation from the period from which a difference counts as longer or shorter."""
 
 NEW_RATE_SPREAD = 0.05
-"""How far, relative to it, a rate just changed to may be off and still stand. `Timeline` keeps the
-first steps at a new rate near the old one, so a changed rate is measured again by the next ones."""
+"""Relative error up to which a new rate is kept. `Timeline` keeps the first steps at a new rate
+near the old one, so the rate is measured again by the next ones."""
 
 AGREEING_SPREAD = 0.1
 """Median deviation, relative to the median, up to which the first differences agree."""
 
 LOSS_RATIO = 2.5
-"""Among jittering first differences, one this many times the median holds lost samples."""
+"""Among jittering first differences, one this many times the median contains lost samples."""
 
 SHORTEST_PERIOD_MS = 25
-"""Boards send at 20 Hz at most. Frames closer than this at the very beginning were waiting in a
-buffer when the port was opened, so they say nothing about the rate."""
+"""Boards send at 20 Hz at most. Frames closer than this at the beginning had been waiting in a
+buffer when the port was opened, and are not used for the rate."""
 
 SLACK = 0.4
-"""How much of a period one difference may stray before it would count as a lost sample more."""
+"""Share of a period by which one difference may deviate before it counts as another lost sample."""
 
 ARRIVAL_SILENCE_MS = 500.0
 """Without a device clock, a frame later than this and 1.5 periods is a real gap; less is jitter."""
 
 ARRIVAL_GAIN = 0.1
-"""Share of the lateness by which an arrival-timed stream is corrected per frame (a slow
-phase-locked loop: USB and scheduler jitter averages out, the board's true rate stays)."""
+"""Share of the lateness by which a stream without a device clock is corrected per frame (a slow
+phase-locked loop: USB and scheduler jitter averages out, the board's true rate remains)."""
 
 
 def lost_samples(dt_ms: int, period_ms: float) -> int:
-    """Return how many samples are missing between two that lie `dt_ms` apart."""
+    """Return how many samples are missing between two that are `dt_ms` apart."""
     return max(0, round(dt_ms / period_ms) - 1)
 
 
 class RateMeter:
-    """Measures the period of a stream from its own time steps, and notices when it changes.
+    """Measures the period of a stream from its time steps, and detects another one.
 
     Parameters
     ----------
-    rate_hz: the rate, when it is known beforehand (`source.rate_hz`); never changes then.
+    rate_hz: the rate where it is given (`source.rate_hz`); it never changes then.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class RateMeter:
         return None if self.period_ms is None else 1000.0 / self.period_ms
 
     def observe(self, dt_ms: float) -> bool:
-        """Take one step per sample; return whether the period is newly known or has changed."""
+        """Add a sample's time step; return whether the period is newly known or has changed."""
         if self.fixed:
             return False
         if self.period_ms is None:
@@ -123,7 +123,7 @@ class RateMeter:
         return True
 
     def _confirm(self, dt_ms: float, period_ms: float) -> bool:
-        """Measure a rate just changed to again; return whether it was off."""
+        """Measure a new rate again; return whether it was wrong."""
         if self._check is None:
             return False
         self._check.append(dt_ms)
@@ -148,10 +148,10 @@ class RateMeter:
 
 
 def _typical(differences: list[float]) -> float:
-    """Median of steps that agree; of jittering ones the mean, which jitter moves least.
+    """Return the median of steps that agree; of jittering ones the mean, without losses.
 
-    Arrival times stray by a whole period at 10 Hz, and a median of eight such steps by
-    half of one; their mean is the span over the count. Losses are left out of it.
+    Arrival times vary by a whole period at 10 Hz, and a median of eight such steps by half of
+    one; their mean is the span over the count.
     """
     median = _median(differences)
     spread = _median([abs(step - median) for step in differences])
@@ -170,22 +170,22 @@ def _median(values: Collection[float]) -> float:
 class Timeline:
     """Gives every frame an integer `t_ms`, milliseconds since the first, always increasing.
 
-    With a lost count and a device clock, the clock's difference, kept within what the lost
-    count allows, so that a clock that jumps or wraps is mended. With a device clock alone,
-    its difference; a clock that ran back or leapt an hour is a restart. With neither, the
-    arrival time, smoothed: lateness below half a second (or 1.5 periods) is jitter and
-    never a loss, more is a gap. A restarted board comes `RESTART_GAP_MS` later.
+    With a lost count and a device clock, the clock's difference, limited to what the lost count
+    allows, which corrects a clock that jumps or wraps. With a device clock alone, its difference;
+    a clock that ran back or jumped an hour is a restart. With neither, the smoothed arrival time:
+    lateness below half a second (or 1.5 periods) is jitter and never a loss, more is a gap. A
+    restart advances by `RESTART_GAP_MS`.
 
     Parameters
     ----------
-    rate_hz: the rate, when it is known beforehand.
+    rate_hz: the rate where it is given.
     """
 
     __slots__ = ("_arrival_offset", "_arrivals", "_device_ms", "_raw", "_t_ms")
 
     def __init__(self, rate_hz: float | None = None) -> None:
-        # Measures what the board says before it is clamped: a board that was set to
-        # another rate must be able to leave the clamp of the old one.
+        # Measures the unlimited steps: a board that was set to another rate must be able to
+        # leave the limits of the old one.
         self._raw = RateMeter(rate_hz)
         self._t_ms: int | None = None
         self._device_ms: int | None = None
@@ -194,11 +194,11 @@ class Timeline:
 
     @property
     def period_ms(self) -> float | None:
-        """The period that frames are held to, None until known."""
+        """The period to which steps are limited, None until known."""
         return self._raw.period_ms
 
     def stamp(self, frame: SensorFrame, arrival_ms: float) -> int:
-        """Return the frame's `t_ms`; `arrival_ms` is any steady clock's reading at its arrival."""
+        """Return the frame's `t_ms`; `arrival_ms` is a steady clock at its arrival."""
         if self._t_ms is None:
             t_ms = 0
         else:
@@ -258,7 +258,7 @@ class Timeline:
             if mean >= SHORTEST_PERIOD_MS:
                 self._raw.observe(mean)
         if self._raw.fixed and late < 0:
-            # The rate is the owner's word: an accelerated board comes early at every frame.
+            # The rate is given: an accelerated board is early at every frame.
             self._arrival_offset = arrival_ms - t_ms - period
             return round(period)
         correction = min(max(ARRIVAL_GAIN * late, -SLACK * period), SLACK * period)

@@ -1,4 +1,4 @@
-"""The ring buffer against a plain list."""
+"""The ring buffer, compared with a plain list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK_LENGTHS = st.lists(st.integers(min_value=0, max_value=25), max_size=20)
 def test_every_view_equals_the_end_of_a_plain_list(
     capacity: int, width: int, lengths: list[int]
 ) -> None:
-    """Blocks of any length, longer than the ring among them, leave the newest rows in order."""
+    """After blocks of any length, also longer than the ring, it has the newest rows in order."""
     ring = RingBuffer(capacity, width)
     rows: list[list[float]] = []
     for length in lengths:
@@ -30,16 +30,18 @@ def test_every_view_equals_the_end_of_a_plain_list(
 
 
 @given(capacity=st.integers(1, 7), lengths=BLOCK_LENGTHS)
-def test_pushing_rows_one_by_one_equals_appending_them(capacity: int, lengths: list[int]) -> None:
-    pushed, appended = RingBuffer(capacity, 2), RingBuffer(capacity, 2)
+def test_appending_rows_one_by_one_equals_appending_blocks(
+    capacity: int, lengths: list[int]
+) -> None:
+    singly, in_blocks = RingBuffer(capacity, 2), RingBuffer(capacity, 2)
     block = np.arange(2 * sum(lengths), dtype=np.float32).reshape(-1, 2)
     for row in block:
-        pushed.push(row)
+        singly.append(row[np.newaxis])
     start = 0
     for length in lengths:
-        appended.append(block[start : start + length])
+        in_blocks.append(block[start : start + length])
         start += length
-    assert pushed.view(len(pushed)).tolist() == appended.view(len(appended)).tolist()
+    assert singly.view(len(singly)).tolist() == in_blocks.view(len(in_blocks)).tolist()
 
 
 def test_a_view_is_contiguous_read_only_and_shares_the_ring_memory() -> None:
@@ -52,19 +54,19 @@ def test_a_view_is_contiguous_read_only_and_shares_the_ring_memory() -> None:
         view[0, 0] = 2.0
 
 
-def test_asking_for_more_rows_than_are_there_is_refused() -> None:
+def test_a_view_of_more_rows_than_there_are_is_refused() -> None:
     ring = RingBuffer(5, 1)
-    ring.push(np.zeros(1, dtype=np.float32))
-    with pytest.raises(ValueError, match="2 rows was asked of a ring holding 1"):
+    ring.append(np.zeros((1, 1), dtype=np.float32))
+    with pytest.raises(ValueError, match="2 rows was requested from a ring of 1"):
         ring.view(2)
 
 
-def test_a_cleared_ring_is_empty_and_starts_anew() -> None:
+def test_a_cleared_ring_is_empty_and_can_be_filled_again() -> None:
     ring = RingBuffer(3, 1)
     ring.append(np.ones((4, 1), dtype=np.float32))
     ring.clear()
     assert len(ring) == 0
-    ring.push(np.full(1, 7, dtype=np.float32))
+    ring.append(np.full((1, 1), 7, dtype=np.float32))
     assert ring.view(1).tolist() == [[7.0]]
 
 
