@@ -1,4 +1,4 @@
-"""Bounds on mixtures' proportions, fitted on held-out answers."""
+"""The temperature and the worth of further evidence, fitted on held-out answers."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import numpy as np
 import pytest
 
 from models.decision_spec import DecisionSpec
-from training.evaluation.mixture_fit import fit_margin, published_errors
-
-SPEC = DecisionSpec(presence_thresholds=(0.5,) * 3)
-TARGET = np.array([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5]], dtype=np.float32)
-
-
-def test_only_components_that_would_be_published_count() -> None:
-    """The third label is present too, and hidden by its threshold; the mean is over windows."""
-    proportions = np.array([[0.6, 0.3, 0.1], [0.4, 0.5, 0.1], [0.1, 0.1, 0.8]], np.float32)
-    presence = np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.1], [0.1, 0.1, 0.9]], np.float32)
-    errors = published_errors(proportions, presence, np.array([0, 0, 1]), TARGET, SPEC)
-    # 0.6 and 0.3 for 0.7 and 0.3; then their means with 0.4 and 0.5; then 0.8 for 0.5.
-    np.testing.assert_allclose(errors, [0.1, 0.0, 0.2, 0.1, 0.3], atol=0.01)
+from models.substance_decision import EvidenceShare
+from training.evaluation.decision_fit import best_temperature, fit_evidence
+from training.evaluation.streaming import Streams
 
 
-def test_a_margin_covers_other_recordings_as_stated() -> None:
-    rng = np.random.default_rng(6)
-    target = rng.dirichlet(np.ones(3), 400).astype(np.float32)
-    said = np.clip(target + rng.normal(0, 0.1, target.shape), 0.01, None).astype(np.float32)
-    said /= said.sum(axis=1, keepdims=True)
-    presence = (target > 0.15).astype(np.float32)
-    owner, half = np.arange(400), np.arange(400) < 200
-    bound = fit_margin(said[half], presence[half], owner[half], target, SPEC)
-    assert bound is not None
-    errors = published_errors(said[~half], presence[~half], owner[~half], target, SPEC)
-    assert (errors <= bound).mean() == pytest.approx(0.9, abs=0.05)
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (4000, 4)).astype(np.float32)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = np.eye(4, dtype=np.float32)[[rng.choice(4, p=row / row.sum()) for row in p]]
+    assert best_temperature(3 * logits, truth) == pytest.approx(3.0, rel=0.1)
 
 
-def test_too_few_recordings_state_no_interval() -> None:
-    presence = np.ones((2, 3), np.float32)
-    assert fit_margin(TARGET, presence, np.arange(2), TARGET, SPEC) is None
+def test_evidence_is_worth_little_when_windows_repeat_each_other() -> None:
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 4, 400)
+    shares = tuple(EvidenceShare(5.0 * (k > 0), 1.0, 1.0) for k in range(20))
+    ends_s = 45.0 + 13.5 * np.arange(20)
+
+    def hints(count: int) -> np.ndarray:
+        """Logits of `count` observations that are right six times in ten."""
+        seen = np.where(
+            rng.random((400, count)) < 0.6, truth[:, None], rng.integers(0, 4, (400, count))
+        )
+        return (np.eye(4)[seen] * np.log(0.7 / 0.1)).astype(np.float32)
+
+    spec = DecisionSpec(memory_s=1e6)
+    repeated = Streams(np.repeat(hints(1), 20, axis=1), shares, ends_s, truth)
+    independent = Streams(hints(20), shares, ends_s, truth)
+    assert fit_evidence(repeated, spec)[1] == 0.0
+    assert fit_evidence(independent, spec)[1] > 0.8
