@@ -181,16 +181,7 @@ class Profile:
         references: tuple[Evidence, ...] = (),
         figures: Mapping[str, float] | None = None,
     ) -> Profile:
-        """Make a profile and its id.
-
-        Parameters
-        ----------
-        date: now, UTC, ISO 8601.
-        board: identity of the board.
-        baseline: in clean air.
-        model, transfer, references: the correction, and what it was fitted on.
-        figures: measured scores, beside the errors that `transfer` brings.
-        """
+        """Make a profile and its id; the errors of `transfer` are added to `figures`."""
         errors = {} if transfer is None else transfer.errors
         measured = {f"error_{name}": error for name, error in errors.items()} | dict(figures or {})
         draft = cls(

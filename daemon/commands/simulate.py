@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from daemon.system.signals import StopEvent
@@ -41,7 +42,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
             "  scentd simulate --synthetic almond:120,air:60,lemon:120 --speed 10 --link ./board\n"
             "  scentd simulate --replay almond.csv --rig other.yaml --link ./board\n"
             "  scentd run --config rig.yaml      # with source: {port: ./board}\n\n"
-            f"faults, as KIND[:CHANNEL]@START[:DURATION] in seconds of board time:\n{_indented()}"
+            "faults, as KIND[:CHANNEL]@START[:DURATION] in seconds of board time:\n"
+            + indent(describe_faults(), "  ")
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -110,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
     The link is removed in every case: left behind, it would soon lead to another terminal.
     """
     if args.list:
-        print(_known_substances())
+        for name in BOARD_NAMES:
+            print(f"{name}: {', '.join((AIR, *load_board(name).substances))}")
         return 0
     if args.once and args.loop:
         raise UsageError("--once ends with the signal and --loop never ends; choose one of them.")
@@ -126,7 +129,9 @@ def run(args: argparse.Namespace) -> int:
     stop = StopEvent()
     with stop.on_signals(), board:
         print(board.port, flush=True)
-        print(_announcement(args, board), file=sys.stderr, flush=True)
+        waits = "" if args.loop or args.no_wait else " It begins when the port is opened."
+        announcement = f"A simulated board is at {board.port}.{waits} Ctrl-C unplugs it."
+        print(announcement, file=sys.stderr, flush=True)
         while not (stop.is_set() or board.wait(timeout_s=CHECK_EVERY_S)):
             pass
     print(_summary(board.report), file=sys.stderr)
@@ -135,14 +140,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _signal(args: argparse.Namespace) -> Signal:
     signal = _signal_of_training_rig(args)
-    return signal if args.rig is None else OtherRigSignal(signal, _rig(args.rig))
-
-
-def _rig(text: str) -> OtherRig:
-    """Return the rig of a seed, of a name, or of a file."""
-    if text == FIXED_RIG.name:
-        return FIXED_RIG
-    return OtherRig.random(int(text)) if text.isdecimal() else read_rig(Path(text))
+    if args.rig is None:
+        return signal
+    if args.rig == FIXED_RIG.name:
+        rig = FIXED_RIG
+    else:
+        rig = OtherRig.random(int(args.rig)) if args.rig.isdecimal() else read_rig(Path(args.rig))
+    return OtherRigSignal(signal, rig)
 
 
 def _signal_of_training_rig(args: argparse.Namespace) -> Signal:
@@ -157,11 +161,6 @@ def _signal_of_training_rig(args: argparse.Namespace) -> Signal:
     )
 
 
-def _announcement(args: argparse.Namespace, board: SimulatedBoard) -> str:
-    waits = "" if args.loop or args.no_wait else " It begins when the port is opened."
-    return f"A simulated board is at {board.port}.{waits} Ctrl-C unplugs it."
-
-
 def _summary(report: BoardReport) -> str:
     """Return one line with the counts that are not zero."""
     counts = {
@@ -174,13 +173,3 @@ def _summary(report: BoardReport) -> str:
         "faults": report.faults,
     }
     return "The board is gone: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n) + "."
-
-
-def _known_substances() -> str:
-    return "\n".join(
-        f"{name}: {', '.join((AIR, *load_board(name).substances))}" for name in BOARD_NAMES
-    )
-
-
-def _indented() -> str:
-    return "\n".join(f"  {line}" for line in describe_faults().splitlines())
