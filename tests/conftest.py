@@ -53,7 +53,8 @@ def absent_broker(tmp_path: Path) -> Iterator[Mosquitto]:
 @pytest.fixture
 def broker(absent_broker: Mosquitto) -> Mosquitto:
     """Run a Mosquitto that accepts every client."""
-    return absent_broker.start()
+    absent_broker.start()
+    return absent_broker
 
 
 @pytest.fixture

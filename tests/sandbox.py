@@ -43,9 +43,9 @@ def wait_until(happened: Callable[[], object], what: str, patience_s: float = PA
 class Mosquitto(broker.Mosquitto):
     """A real broker, which a test may stop and start again; skips where it is not installed."""
 
-    def start(self) -> Self:
+    def start(self) -> None:
         needs_mosquitto()
-        return super().start()
+        super().start()
 
 
 def needs_mosquitto() -> str:

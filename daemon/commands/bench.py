@@ -7,14 +7,12 @@ measured where Mosquitto is installed.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import statistics
 import sys
 import tempfile
 import time
-import tty
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +25,7 @@ from daemon.sandbox.subscriber import Subscriber
 from hardware.encoding import encode_scent
 from hardware.protocol import LineDecoder
 from hardware.recording import RecordingWriter, read_recording
-from hardware.simulator.board import SimulatedBoard
+from hardware.simulator.board import PseudoTerminal, SimulatedBoard
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD
 from models.bundle import Bundle, load_bundle
@@ -242,12 +240,12 @@ def measure_publish(predictions: int = PUBLISHED) -> RunTimes:
         tempfile.TemporaryDirectory(prefix="scentd-") as folder,
         Mosquitto(Path(folder)) as broker,
         Subscriber(broker.port, topic="scent/bench/substance") as subscriber,
-        _pseudo_terminal() as (master, port),
-        ServiceProcess(Path(folder), _settings(port, MODELS[:1], broker.port)) as service,
+        closing(PseudoTerminal(None)) as terminal,
+        _service(terminal.name, MODELS[:1], broker.port) as service,
     ):
         for seq, row in enumerate(air):
             time.sleep(READING_S if seq > WARM_UP_READINGS else READING_S / 50)
-            os.write(master, encode_scent(seq, seq * 1000, row))
+            terminal.send(encode_scent(seq, seq * 1000, row))
             written_s.append(time.monotonic())
         service.end()
         subscriber.catch_up()
@@ -289,7 +287,7 @@ def measure_service() -> tuple[float, float]:
     for _ in range(REPEATS - 1):
         with _service() as service:
             ready_s.append(service.ready_s)
-    with _board() as board, _service(board) as service:
+    with _board() as board, _service(board.port) as service:
         ready_s.append(service.ready_s)
         wanted = SERVICE_BOARD_S * RATE_HZ
         give_up_s = time.monotonic() + _PATIENCE * SERVICE_BOARD_S / SERVICE_SPEED
@@ -305,7 +303,7 @@ def measure_idle() -> float:
     A real `scentd run` with one model, a board in real time and no broker; processor time of the
     process, over all of its threads.
     """
-    with _board(speed=1.0) as board, _service(board, MODELS[1:]) as service:
+    with _board(speed=1.0) as board, _service(board.port, MODELS[1:]) as service:
         while board.report.readings < RATE_HZ:  # past the start's own cost
             time.sleep(0.1)
         began_s, spent_s = time.monotonic(), service.processor_s()
@@ -315,43 +313,25 @@ def measure_idle() -> float:
         return 100.0 * (service.processor_s() - spent_s) / (time.monotonic() - began_s)
 
 
-@contextmanager
-def _pseudo_terminal() -> Iterator[tuple[int, str]]:
-    """Yield the master's file descriptor and the port's name."""
-    master, slave = os.openpty()
-    tty.setraw(slave)
-    name = os.ttyname(slave)
-    os.close(slave)
-    try:
-        yield master, name
-    finally:
-        os.close(master)
-
-
 def _board(speed: float = SERVICE_SPEED) -> SimulatedBoard:
     signal = SyntheticSignal(ODOURS, rate_hz=RATE_HZ, loop=True, board=MIXTURE_BOARD)
     return SimulatedBoard(signal, speed=speed, wait_for_listener=True)
 
 
-def _settings(port: str, models: Sequence[str], broker_port: int) -> dict[str, Any]:
-    return {
-        "rig_id": "bench",
-        "source": {"port": port},
-        "models": list(models),
-        "mqtt": {"host": LOOPBACK, "port": broker_port},
-    }
-
-
 @contextmanager
 def _service(
-    board: SimulatedBoard | None = None, models: Sequence[str] = MODELS
+    port: str = "/dev/scentd-bench", models: Sequence[str] = MODELS, broker_port: int | None = None
 ) -> Iterator[ServiceProcess]:
-    """Run a service that finds no broker, and no board either where none is given."""
-    port = "/dev/scentd-bench" if board is None else board.port
+    """Run a service, by default one that finds neither a board nor a broker."""
     with socket.socket() as taken, tempfile.TemporaryDirectory(prefix="scentd-") as folder:
         # Bound but not listening, so that no broker can start there meanwhile.
         taken.bind((LOOPBACK, 0))
-        settings = _settings(port, models, taken.getsockname()[1])
+        settings = {
+            "rig_id": "bench",
+            "source": {"port": port},
+            "models": list(models),
+            "mqtt": {"host": LOOPBACK, "port": broker_port or taken.getsockname()[1]},
+        }
         with ServiceProcess(Path(folder), settings) as service:
             yield service
 

@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import sys
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,6 @@ from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from hardware.command_line import Subparsers
 
@@ -81,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     plain = args.plain or _must_be_plain()
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     stop = StopEvent()
-    with stop.on_signals(), _on_hang_up(stop):
+    # A closed terminal window ends the demo as well, unless nohup keeps it.
+    hang_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    with stop.on_signals(*hang_up):
         _report("Starting the boards, the broker and the services ...")
         rigs = import_module("daemon.demo.main").run_demo(
             stop, plain=plain, seed=seed, seconds=args.seconds, pace=args.pace, picture=args.svg
@@ -89,18 +89,6 @@ def run(args: argparse.Namespace) -> int:
     print(import_module("daemon.demo.plain").summary(rigs))
     _report(f"To play the same odours again: scentd demo --seed {seed}")
     return 0
-
-
-@contextmanager
-def _on_hang_up(stop: StopEvent) -> Iterator[None]:
-    """Set `stop` when the terminal's window is closed, unless that is ignored (nohup)."""
-    before = signal.getsignal(signal.SIGHUP)
-    if before != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda _number, _frame: stop.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def _check_installed() -> None:

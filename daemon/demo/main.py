@@ -14,12 +14,12 @@ import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 
-from daemon.demo.plain import PlainView
+from daemon.demo.plain import plain_view
 from daemon.demo.scenario import RIGS, choose_schedule
 from daemon.demo.screen import ROWS, WIDTH, screen
 from daemon.demo.state import RigState
@@ -27,24 +27,22 @@ from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
 from hardware.simulator.board import SimulatedBoard
+from hardware.simulator.signals import SyntheticSignal
+from hardware.simulator.tables import load_board
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
     from daemon.demo.scenario import DemoRig
+    from daemon.demo.state import View
     from daemon.system.signals import StopEvent
 
 WAITING_LIMIT = 20_000
 """Messages that wait for the views at most: more than a minute's."""
 
 _UPDATE_EVERY_S = 0.2
-
-
-class _View(Protocol):
-    def update(self, rigs: Sequence[RigState], elapsed_s: float) -> None:
-        """Show the rigs as they are now."""
 
 
 def run_demo(
@@ -83,21 +81,24 @@ def run_demo(
         for schedule in schedules:
             setup = schedule.rig
             port = folder / f"tty-{setup.rig_id}"
-            board = SimulatedBoard(
-                schedule.signal(seed),
-                link=port,
-                speed=setup.speed,
+            signal = SyntheticSignal(
+                schedule.episodes,
+                rate_hz=setup.rate_hz,
                 seed=seed,
-                wait_for_listener=True,
+                loop=True,
+                board=load_board(setup.board),
             )
-            stack.enter_context(board)
+            stack.enter_context(
+                SimulatedBoard(
+                    signal, link=port, speed=setup.speed, seed=seed, wait_for_listener=True
+                )
+            )
             service = ServiceProcess(folder / setup.rig_id, _settings(setup, port, broker.port))
             services.append(stack.enter_context(service))
         address = f"{LOOPBACK}:{broker.port}"
-        views: list[_View] = []
+        views = [plain_view(sys.stdout) if plain else stack.enter_context(_screen_view(address))]
         if picture is not None:
-            views.append(stack.enter_context(_Picture(picture, address)))
-        views.append(PlainView(sys.stdout) if plain else stack.enter_context(_Screen(address)))
+            views.append(stack.enter_context(_picture(picture, address)))
         started_s = time.monotonic()
         while not stop.wait(_UPDATE_EVERY_S):
             elapsed_s = time.monotonic() - started_s
@@ -105,7 +106,7 @@ def run_demo(
                 rig_id, topic = message.rig_topic
                 by_id[rig_id].receive(topic, message.value)
             for view in views:
-                view.update(rigs, elapsed_s)
+                view(rigs, elapsed_s)
             if seconds is not None and elapsed_s >= seconds:
                 break
             # Ctrl-C reaches every process of the terminal: then the services may end as well.
@@ -125,54 +126,41 @@ def _settings(setup: DemoRig, port: Path, broker_port: int) -> dict[str, Any]:
     }
 
 
-class _Screen:
-    """Draws on the terminal's alternate screen; the first returns when the block ends."""
+@contextlib.contextmanager
+def _screen_view(address: str) -> Iterator[View]:
+    """Draw on the terminal's alternate screen; the usual one returns when the block ends."""
+    with Live(console=Console(), screen=True, auto_refresh=False) as live:
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._live = Live(console=Console(), screen=True, auto_refresh=False)
+        def update(rigs: Sequence[RigState], elapsed_s: float) -> None:
+            width, height = live.console.size
+            drawn = screen(rigs, width=width, height=height, address=address, elapsed_s=elapsed_s)
+            live.update(drawn, refresh=True)
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def update(self, rigs: Sequence[RigState], elapsed_s: float) -> None:
-        """Draw the rigs as they are now."""
-        width, height = self._live.console.size
-        drawn = screen(rigs, width=width, height=height, address=self._address, elapsed_s=elapsed_s)
-        self._live.update(drawn, refresh=True)
+        yield update
 
 
-class _Picture:
-    """Keeps the screen of the moment with the most right names; writes it as an SVG at the end."""
+@contextlib.contextmanager
+def _picture(path: Path, address: str) -> Iterator[View]:
+    """Write the screen as an SVG when the block ends: the moment with the most right names."""
+    best: tuple[int, int, int] = (-1, -1, -1)
+    drawn: RenderableType = ""
 
-    def __init__(self, path: Path, address: str) -> None:
-        self._path, self._address = path, address
-        self._best = (-1, -1, -1)
-        self._drawn: RenderableType = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
-        console.print(self._drawn)
-        svg = console.export_svg(title="scentd demo")
-        # rich links to fonts on a server; the picture should load nothing.
-        svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
-        self._path.write_text(svg, encoding="utf-8")
-
-    def update(self, rigs: Sequence[RigState], elapsed_s: float) -> None:
-        """Keep this moment if more names are right now, or as many with more results."""
+    def update(rigs: Sequence[RigState], elapsed_s: float) -> None:
+        nonlocal best, drawn
         exposed = [(rig.names, rig.episode.odour) for rig in rigs if rig.episode.odour]
         right = sum(names == odour for names, odour in exposed)
         partly = sum(not set(names).isdisjoint(odour) for names, odour in exposed)
         priority = (right, partly, sum(len(rig.results) for rig in rigs))
-        if priority >= self._best:
-            self._best = priority
-            self._drawn = screen(
-                rigs, width=WIDTH, height=ROWS, address=self._address, elapsed_s=elapsed_s
-            )
+        if priority >= best:
+            best = priority
+            drawn = screen(rigs, width=WIDTH, height=ROWS, address=address, elapsed_s=elapsed_s)
+
+    try:
+        yield update
+    finally:
+        console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
+        console.print(drawn)
+        svg = console.export_svg(title="scentd demo")
+        # rich links to fonts on a server; the picture should load nothing.
+        svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+        path.write_text(svg, encoding="utf-8")

@@ -7,29 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.demo.wording import announcement, clock, odour_text, score
+from daemon.demo.state import clock, odour_text, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-    from daemon.demo.state import NamingResult, RigState
+    from daemon.demo.state import NamingResult, RigState, View
 
 
-class PlainView:
-    """Prints what has changed since the last update.
+def plain_view(stream: TextIO) -> View:
+    """Return a view that prints to `stream` what has changed since its last call."""
+    printed: dict[tuple[str, str], object] = {}
 
-    Parameters
-    ----------
-    stream: for the lines.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._printed: dict[tuple[str, str], object] = {}
-
-    def update(self, rigs: Sequence[RigState], elapsed_s: float) -> None:
-        """Print a line for every rig whose air or announcement has changed."""
+    def update(rigs: Sequence[RigState], elapsed_s: float) -> None:
         for rig in rigs:
             if not rig.readings:
                 continue
@@ -38,16 +29,16 @@ class PlainView:
                 ("in the air", odour_text(episode.odour), episode.number),
                 ("says", announced, announced),
             ):
-                place = (rig.setup.rig_id, what)
-                if self._printed.get(place) != key:
-                    self._printed[place] = key
-                    line = f"{clock(elapsed_s):>5}  {rig.setup.rig_id:<11} {what:<10} {text}\n"
-                    self._stream.write(line)
-                    self._stream.flush()
+                if printed.get((rig.setup.rig_id, what)) != key:
+                    printed[rig.setup.rig_id, what] = key
+                    line = f"{clock(elapsed_s):>5}  {rig.setup.rig_id:<11} {what:<10} {text}"
+                    print(line, file=stream, flush=True)
+
+    return update
 
 
 def _announcement(rig: RigState) -> str:
-    text = announcement(rig)
+    text = rig.announcement
     newest = next(reversed(rig.results), None)
     # An odour that has just begun has no result yet: the names still mean the last one.
     if not rig.names or newest is None or newest.finished:

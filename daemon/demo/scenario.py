@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from hardware.simulator.scenario import Episode, parse_scenario
-from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board, load_playable
 
 FEWEST_ODOURS, SUBSTITUTES = 3, 8
@@ -89,16 +88,6 @@ class DemoSchedule:
         self.rig = rig
         self.episodes = episodes
         self._ends_s = list(accumulate(episode.duration_s for episode in episodes))
-
-    def signal(self, seed: int) -> SyntheticSignal:
-        """Return what the board reads."""
-        return SyntheticSignal(
-            self.episodes,
-            rate_hz=self.rig.rate_hz,
-            seed=seed,
-            loop=True,
-            board=load_board(self.rig.board),
-        )
 
     def episode_at(self, board_s: float) -> DemoEpisode:
         """Return what is in the air at a moment of the board's time."""

@@ -15,8 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from daemon.demo.state import Verdict
-from daemon.demo.wording import announcement, clock, odour_text, score
+from daemon.demo.state import Verdict, clock, odour_text, score
 from hardware.channels import CHANNEL_NAMES
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def _played_and_announced(rig: RigState) -> list[Text]:
     return [
         _line(("in the air   ", _DIM), (odour_text(episode.odour), _HEAD)),
         _line((f"             for {clock(rig.board_s - episode.start_s)} (board's time)", _DIM)),
-        _line(("scentd says  ", _DIM), (f"{mark} {announcement(rig)}".lstrip(), style)),
+        _line(("scentd says  ", _DIM), (f"{mark} {rig.announcement}".lstrip(), style)),
     ]
 
 

@@ -7,6 +7,7 @@ else; the service does not know the schedule.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from hardware.channels import CHANNEL_NAMES
 from models.decision_spec import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from daemon.demo.scenario import DemoEpisode, DemoSchedule
 
@@ -25,6 +26,19 @@ COLUMNS = 64
 
 _COLUMNS_PER_ODOUR = 20
 """Columns of an odour with the air before it: what an 80-column terminal has room for."""
+
+
+STATES: dict[State, str] = {
+    State.WARMING_UP: "warming up",
+    State.AMBIENT: "nothing but air",
+    State.SENSING: "smells something",
+    State.RECOGNISED: "knows it",
+    State.UNRECOGNISED: "unknown smell",
+    State.RECOVERING: "airing out",
+    State.FAULT: "fault",
+    State.DISABLED: "cannot run",
+}
+"""The published states, for people."""
 
 
 class Verdict(StrEnum):
@@ -109,6 +123,13 @@ class RigState:
         ]
         return [result for result in results if result.finished or result.names]
 
+    @property
+    def announcement(self) -> str:
+        """The names announced now, or the state, for people."""
+        if self.names:
+            return odour_text(self.names)
+        return "(nothing yet)" if self.state is None else STATES[self.state]
+
     def receive(self, topic: str, payload: Any) -> None:
         """Take one message; `topic` is below the rig's prefix."""
         self.messages += 1
@@ -156,3 +177,30 @@ class RigState:
             if self.names != result.names:
                 after_s = self.board_s - episode.start_s
                 self._results[episode.number] = replace(result, names=self.names, after_s=after_s)
+
+
+View = Callable[[Sequence[RigState], float], None]
+"""Shows the rigs as they are; the second argument is the real seconds since the demo began."""
+
+
+def odour_text(names: Sequence[str]) -> str:
+    """Return the names for people: `brazil nut`, `apple + mango`, `clean air` for none."""
+    return " + ".join(name.replace("_", " ") for name in names) or "clean air"
+
+
+def clock(seconds: float) -> str:
+    """Return minutes and seconds, for example `2:05`."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def score(results: Iterable[NamingResult]) -> str:
+    """Return how many odours were named right, partly, wrongly and not at all."""
+    verdicts = [result.verdict for result in results]
+    if not verdicts:
+        return "no odour has passed yet"
+    others = [verdict for verdict in Verdict if verdict in verdicts and verdict != Verdict.RIGHT]
+    return ", ".join(
+        [f"{verdicts.count(Verdict.RIGHT)} of {len(verdicts)} named right"]
+        + [f"{verdicts.count(verdict)} {verdict}" for verdict in others]
+    )

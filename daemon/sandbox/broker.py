@@ -16,8 +16,9 @@ import socket
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from hardware.errors import ScentdError
 
@@ -40,15 +41,32 @@ class BrokerError(ScentdError):
     """A broker does not start."""
 
 
-class Broker(Protocol):
-    """A broker that can be stopped and started again."""
+class Broker(ABC):
+    """A broker that runs while its block does; it can be stopped and started again.
+
+    Attributes
+    ----------
+    name: of the program.
+    port: on which it listens, the same after every start.
+    """
 
     name: str
-    port: int
 
-    def start(self) -> Self:
-        """Start; returns when it accepts connections."""
+    def __init__(self, port: int | None) -> None:
+        self.port = free_port() if port is None else port
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start; return once it accepts connections, or raise `BrokerError`."""
+
+    @abstractmethod
     def stop(self, *, kill: bool = True) -> None:
         """Stop it if it runs: as a power cut does, or in order."""
 
@@ -69,7 +87,7 @@ def mosquitto_program() -> str | None:
     return shutil.which("mosquitto", path=search)
 
 
-class Mosquitto:
+class Mosquitto(Broker):
     """Mosquitto in a process of its own.
 
     Parameters
@@ -92,16 +110,10 @@ class Mosquitto:
         host: str = LOOPBACK,
         command_prefix: tuple[str, ...] = (),
     ) -> None:
-        self.port = free_port() if port is None else port
+        super().__init__(port)
         self._folder, self._settings, self._host = folder, settings, host
         self._command_prefix = command_prefix
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def pid(self) -> int:
@@ -110,14 +122,8 @@ class Mosquitto:
             raise RuntimeError("Mosquitto has a process only between start and stop")
         return self._process.pid
 
-    def start(self) -> Self:
-        """Start it, on the same port every time; return once it accepts connections.
-
-        Raises
-        ------
-        BrokerError
-            It is not installed or does not start.
-        """
+    def start(self) -> None:
+        """Start it; return once it says that it listens."""
         program = mosquitto_program()
         if program is None:
             raise BrokerError("Mosquitto is not installed. Install it: sudo apt install mosquitto.")
@@ -137,7 +143,7 @@ class Mosquitto:
                 stderr=stream,
             )
         give_up_s = time.monotonic() + _START_WITHIN_S
-        # Its own word that it listens: another process might answer on that port.
+        # A connection would prove nothing: another process might answer on that port.
         while b" running" not in log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > give_up_s:
                 self.stop()
@@ -148,7 +154,6 @@ class Mosquitto:
                     f"{lines[-1] if lines else 'nothing'}"
                 )
             time.sleep(_POLL_S)
-        return self
 
     def stop(self, *, kill: bool = True) -> None:
         """Kill it, or ask it to end; in order, it writes its sessions if its settings say so."""
@@ -163,29 +168,17 @@ class Mosquitto:
         self._process = None
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Broker):
     """amqtt in a thread of this process; it needs no Mosquitto, but the extra `demo`."""
 
     name = "amqtt"
 
     def __init__(self) -> None:
-        self.port = free_port()
+        super().__init__(None)
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> Self:
-        """Start it, on the same port every time; return once it accepts connections.
-
-        Raises
-        ------
-        BrokerError
-            It does not start.
-        """
+    def start(self) -> None:
+        """Start it; return once it accepts connections."""
         # amqtt warns of every client that leaves.
         for name in ("amqtt", "transitions"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -204,7 +197,6 @@ class EmbeddedBroker:
                 f"({failure or 'no answer'}). The loopback interface must be usable, and amqtt "
                 "0.11 or newer installed: pip install --upgrade 'scentd[demo]'."
             ) from failure
-        return self
 
     def stop(self, *, kill: bool = True) -> None:  # noqa: ARG002 - it shares this process
         """Stop it, always in order: there is no process to kill."""

@@ -16,18 +16,13 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from daemon.config.settings import TOPIC_ROOT
-from daemon.sandbox.broker import LOOPBACK
-from hardware.errors import ScentdError
+from daemon.sandbox.broker import LOOPBACK, BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ANSWER_WITHIN_S = 60.0
 _MARKER_TOPIC = "subscriber/marker"
-
-
-class SubscriptionError(ScentdError):
-    """The broker does not serve its subscriber."""
 
 
 class ReceivedMessage(NamedTuple):
@@ -74,6 +69,11 @@ class Subscriber:
     limit: messages kept at most, of which the oldest give way.
     protocol: version of MQTT.
 
+    Raises
+    ------
+    BrokerError
+        The broker does not serve this client in time.
+
     Attributes
     ----------
     received: the messages in the order of arrival. Copy it (`list(...)`) before a loop over it.
@@ -112,18 +112,14 @@ class Subscriber:
         self.close()
 
     def start(self) -> Self:
-        """Connect, and return once the broker has taken the subscription.
-
-        Raises
-        ------
-        SubscriptionError
-            It did not take it in time.
-        """
+        """Connect, and return once the broker has confirmed the subscription."""
         self._client.connect(LOOPBACK, self._port)
         self._client.loop_start()
-        if not self._subscribed.wait(_ANSWER_WITHIN_S):
+        try:
+            self._await(self._subscribed, "confirm a subscription")
+        except BrokerError:
             self.close()
-            raise self._error("did not take a subscription")
+            raise
         return self
 
     def close(self) -> None:
@@ -140,17 +136,11 @@ class Subscriber:
         """Return once every message that the broker had for this client before now has arrived.
 
         A broker delivers to one client in order, so this client publishes a marker to itself.
-
-        Raises
-        ------
-        SubscriptionError
-            The marker did not come back.
         """
         self._marked.clear()
         self._marker = uuid.uuid4().bytes
         self._client.publish(_MARKER_TOPIC, self._marker, qos=1)
-        if not self._marked.wait(_ANSWER_WITHIN_S):
-            raise self._error("did not return a message to its sender")
+        self._await(self._marked, "return a message to its sender")
 
     def _receive(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         if message.topic == _MARKER_TOPIC:
@@ -167,8 +157,9 @@ class Subscriber:
             )
         )
 
-    def _error(self, what: str) -> SubscriptionError:
-        return SubscriptionError(
-            f"The broker on port {self._port} {what} within {_ANSWER_WITHIN_S:.0f} s. "
-            "This machine may be too busy; try again."
-        )
+    def _await(self, event: threading.Event, what: str) -> None:
+        if not event.wait(_ANSWER_WITHIN_S):
+            raise BrokerError(
+                f"The broker on port {self._port} did not {what} within {_ANSWER_WITHIN_S:.0f} s. "
+                "This machine may be too busy; try again."
+            )

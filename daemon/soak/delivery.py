@@ -8,16 +8,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from daemon.mqtt import topics
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from daemon.sandbox.subscriber import ReceivedMessage
 
-DURABLE = frozenset({"substance", "mixture", "event"})
+DURABLE = frozenset({topics.SUBSTANCE, topics.MIXTURE, topics.EVENT})
 """Topics of which nothing may be lost."""
-
-SAMPLE = "sample"
-HEALTH = "health"
 
 MessageId = tuple[str, int]
 """Boot and sequence number."""
@@ -158,12 +157,9 @@ def delivery_report(
 
     Parameters
     ----------
-    boots : sequence of Boot
-        In the order of their start.
-    arrivals : sequence of DeliveredMessage
-        In the order of arrival.
-    sent : int
-        Lines that the board's port took.
+    boots: in the order of their start.
+    arrivals: in the order of arrival.
+    sent: lines that the board's port took.
     """
     durable = [message for message in arrivals if message.topic in DURABLE]
     first: dict[MessageId, DeliveredMessage] = {}
@@ -177,7 +173,7 @@ def delivery_report(
     delivered = made & set(first)
     return DeliveryReport(
         sent=sent,
-        decoded=sum(message.topic == SAMPLE for boot in boots for message in boot.made),
+        decoded=sum(message.topic == topics.SAMPLE for boot in boots for message in boot.made),
         rejected=sum(
             sum(health["frames_bad"].values()) for health in _last_health_of_boots(arrivals)
         ),
@@ -218,7 +214,9 @@ def _unwritten_ages_s(boot: Boot, known: set[MessageId]) -> Iterator[float]:
 
 
 def _last_health_of_boots(arrivals: Iterable[DeliveredMessage]) -> list[dict[str, Any]]:
-    last = {message.boot_id: message.payload for message in arrivals if message.topic == HEALTH}
+    last = {
+        message.boot_id: message.payload for message in arrivals if message.topic == topics.HEALTH
+    }
     return list(last.values())
 
 

@@ -11,7 +11,7 @@ import signal
 import statistics
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,11 @@ max_queued_messages 0
 set_tcp_nodelay true"""
 """Without bounds, the subscriber gets everything at once and in order."""
 
+_MODES: dict[str, Mode] = {
+    BrokerFault.REFUSING: Mode.REFUSING,
+    BrokerFault.STALLED: Mode.STALLED,
+    BrokerFault.NO_ANSWERS: Mode.NO_ANSWERS,
+}
 _MOST_JUNK_BYTES = 3000
 _ARRIVES_WITHIN_S = 60.0
 _POLL_S = 0.02
@@ -118,131 +123,110 @@ class SoakReport:
         }
 
 
+@dataclass(slots=True)
 class SoakRun:
     """The running parts.
 
-    Parameters
-    ----------
-    board, service, relay, broker: as they are connected.
-    rng: draws the bytes that damage files.
-
     Attributes
     ----------
+    board, service, relay, broker, subscriber: as they are connected.
+    rng: draws the bytes that damage files.
     arrivals: messages received so far.
     recovery_s: seconds until a part worked again, so far.
     """
 
-    def __init__(
-        self,
-        board: SimulatedBoard,
-        service: ServiceUnderTest,
-        relay: Relay,
-        broker: Broker,
-        rng: np.random.Generator,
-    ) -> None:
-        self._board, self._service, self._relay = board, service, relay
-        self._broker, self._rng = broker, rng
-        self._subscriber: Subscriber | None = None
-        self.arrivals: list[DeliveredMessage] = []
-        self.recovery_s: defaultdict[Part, list[float]] = defaultdict(list)
+    board: SimulatedBoard
+    service: ServiceUnderTest
+    relay: Relay
+    broker: Broker
+    rng: np.random.Generator
+    subscriber: Subscriber | None = None
+    arrivals: list[DeliveredMessage] = field(default_factory=list)
+    recovery_s: defaultdict[Part, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def inject(self, fault: InjectedFault) -> None:
         """Inject a fault, and wait until the service has recovered."""
         time.sleep(fault.delay_s)
-        if self._board.wait(0):
+        if self.board.wait(0):
             raise SoakRunError(
                 "The simulated board has ended by itself, which is a bug of the simulator. Note "
                 "the seed and report it."
             )
-        {
+        before = self.service.events.copy()
+        event = {
             Part.BOARD: self._inject_board,
             Part.BROKER: self._inject_broker,
             Part.PROCESS: self._inject_process,
             Part.DISK: self._inject_disk,
         }[fault.part](fault)
+        if event is not None:
+            took_s = self.service.wait_for_event(event, before[event])
+            self.recovery_s[fault.part].append(took_s)
 
-    def _inject_board(self, fault: InjectedFault) -> None:
-        opened = self._service.count(PORT_OPENED)
-        self._board.inject(fault.board_schedule)
-        if fault.kind == FaultKind.UNPLUG.value:  # the others last while more faults follow
-            self._service.wait_until(lambda: not self._board.plugged, "met no unplugged board")
-            self._service.wait_until(lambda: self._board.plugged, "met no board plugged in again")
-            self._await_recovery(Part.BOARD, PORT_OPENED, opened)
+    # Each returns the event that the service logs when it has recovered, if that is to be awaited.
 
-    def _inject_broker(self, fault: InjectedFault) -> None:
-        connections = self._service.count(CONNECTED)
+    def _inject_board(self, fault: InjectedFault) -> str | None:
+        self.board.inject(fault.board_schedule)
+        if fault.kind != FaultKind.UNPLUG.value:
+            return None  # it lasts while more faults follow
+        self.service.wait_until(lambda: not self.board.plugged, "had no unplugged board")
+        self.service.wait_until(lambda: self.board.plugged, "had no board plugged in again")
+        return PORT_OPENED
+
+    def _inject_broker(self, fault: InjectedFault) -> str | None:
         if fault.kind in {BrokerFault.KILLED, BrokerFault.RESTARTED}:
             self.stop_broker(kill=fault.kind == BrokerFault.KILLED)
             time.sleep(fault.duration_s)
             self.start_broker()
         elif fault.kind == BrokerFault.CUT:
-            self._relay.fail(Mode.CUTTING)
+            self.relay.fail(Mode.CUTTING)
         else:
-            modes = {
-                BrokerFault.REFUSING: Mode.REFUSING,
-                BrokerFault.STALLED: Mode.STALLED,
-                BrokerFault.NO_ANSWERS: Mode.NO_ANSWERS,
-            }
-            self._relay.fail(modes[BrokerFault(fault.kind)])
+            self.relay.fail(_MODES[fault.kind])
             time.sleep(fault.duration_s)
             if fault.kind == BrokerFault.NO_ANSWERS:
-                self._relay.fail(Mode.REFUSING)
-            self._relay.open()
-            if fault.kind == BrokerFault.STALLED:
-                return
-        self._await_recovery(Part.BROKER, CONNECTED, connections)
+                self.relay.fail(Mode.REFUSING)
+            self.relay.open()
+        return None if fault.kind == BrokerFault.STALLED else CONNECTED
 
-    def _inject_process(self, fault: InjectedFault) -> None:
-        if fault.kind == ProcessFault.FROZEN:
-            self._service.freeze(fault.duration_s)
-        elif fault.kind == ProcessFault.RELOADED:
-            self._reload({"live_stride_s": fault.duration_s}, RELOADED)
-        elif fault.kind == ProcessFault.MISCONFIGURED:
-            self._reload({"live_stride_s": -1}, RELOAD_REFUSED)
-        else:
-            killed = fault.kind == ProcessFault.KILLED
-            self._restart(signal.SIGKILL if killed else signal.SIGTERM)
+    def _inject_process(self, fault: InjectedFault) -> str | None:
+        match fault.kind:
+            case ProcessFault.FROZEN:
+                self.service.freeze(fault.duration_s)
+            case ProcessFault.RELOADED:
+                self.service.reload({"live_stride_s": fault.duration_s})
+                return RELOADED
+            case ProcessFault.MISCONFIGURED:
+                self.service.reload({"live_stride_s": -1})
+                return RELOAD_REFUSED
+            case ProcessFault.STOPPED:
+                self._restart(signal.SIGTERM)
+            case _:
+                self._restart(signal.SIGKILL)
+        return None
+
+    def _inject_disk(self, fault: InjectedFault) -> str | None:
+        if fault.kind == DiskFault.TORN:
+            size = int(self.rng.integers(1, _MOST_JUNK_BYTES))
+            self._restart(signal.SIGKILL, self.rng.bytes(size))
+            return None
+        with self.service.full_disk():
+            self.service.wait_for_event(DISK_FAILED, self.service.events[DISK_FAILED])
+        return DISK_RECOVERED
 
     def _restart(self, number: signal.Signals, junk: bytes = b"") -> None:
         """End the service, append `junk` to its outbox's log, and start it again."""
-        self._service.end(number)
-        self._service.tear_outbox(junk)
-        self._service.start()
-        self.recovery_s[Part.PROCESS].append(self._service.ready_s)
-
-    def _reload(self, changes: Mapping[str, Any], event: str) -> None:
-        before = self._service.count(event)
-        self._service.configure(changes)
-        self._service.process.send_signal(signal.SIGHUP)
-        self._await_recovery(Part.PROCESS, event, before)
-        self._service.configure({})
-
-    def _inject_disk(self, fault: InjectedFault) -> None:
-        if fault.kind == DiskFault.TORN:
-            size = int(self._rng.integers(1, _MOST_JUNK_BYTES))
-            self._restart(signal.SIGKILL, self._rng.bytes(size))
-            return
-        failures, recoveries = self._service.count(DISK_FAILED), self._service.count(DISK_RECOVERED)
-        with self._service.full_disk():
-            self._service.wait_until(
-                lambda: self._service.count(DISK_FAILED) > failures, "did not notice a full disk"
-            )
-        self._await_recovery(Part.DISK, DISK_RECOVERED, recoveries)
-
-    def _await_recovery(self, part: Part, event: str, before: int) -> None:
-        """Wait until `event` has been logged more often than `before`."""
-        took_s = self._service.wait_until(
-            lambda: self._service.count(event) > before, f'did not log "{event}"'
-        )
-        self.recovery_s[part].append(took_s)
+        self.service.end(number)
+        self.service.tear_outbox(junk)
+        self.service.start()
+        self.recovery_s[Part.PROCESS].append(self.service.ready_s)
 
     def start_broker(self) -> None:
         """Start the broker, connect the subscriber, then let the service connect."""
-        self._broker.start()
-        self._subscriber = Subscriber(
-            self._broker.port, topic=f"{TOPIC_ROOT}/{RIG_ID}/#", session="soak-subscriber"
+        self.broker.start()
+        self.subscriber = Subscriber(
+            self.broker.port, topic=f"{TOPIC_ROOT}/{RIG_ID}/#", session="soak-subscriber"
         ).start()
-        self._relay.open(self._broker.port)
+        self.relay.open(self.broker.port)
 
     def stop_broker(self, *, kill: bool = True) -> None:
         """Stop the broker at a moment that the service cannot foresee.
@@ -250,28 +234,28 @@ class SoakRun:
         What a broker acknowledges and then forgets is no loss of the service's: before its end,
         the subscriber takes everything that can have been acknowledged.
         """
-        self._relay.fail(Mode.STALLED)
+        self.relay.fail(Mode.STALLED)
         self.collect()
-        self._relay.fail(Mode.REFUSING)
+        self.relay.fail(Mode.REFUSING)
         self.close()
-        self._broker.stop(kill=kill)
+        self.broker.stop(kill=kill)
 
     def close(self) -> None:
         """Disconnect the subscriber; the broker keeps its session."""
-        if self._subscriber is not None:
-            self._subscriber.close()
-            self._subscriber = None
+        if self.subscriber is not None:
+            self.subscriber.close()
+            self.subscriber = None
 
     def collect(self) -> None:
         """Add everything that the broker has delivered by now to `arrivals`."""
-        if self._subscriber is not None:
-            self._subscriber.catch_up()
-            self.arrivals += delivered_messages(self._subscriber.take())
+        if self.subscriber is not None:
+            self.subscriber.catch_up()
+            self.arrivals += delivered_messages(self.subscriber.take())
 
     def settle(self) -> None:
         """Wait for what has been made so far; what a kill cost or was dropped may be missing."""
-        made = self._service.made_ids()
-        killed = {boot.boot_id for boot in self._service.boots if boot.killed_s is not None}
+        made = self.service.made_ids()
+        killed = {boot.boot_id for boot in self.service.boots if boot.killed_s is not None}
         deadline_s = time.monotonic() + _ARRIVES_WITHIN_S
         while time.monotonic() < deadline_s:
             self.collect()
@@ -294,18 +278,12 @@ def run_soak(
 
     Parameters
     ----------
-    faults : sequence of InjectedFault
-        Fewer are injected if `stop` is set meanwhile.
-    folder : Path
-        For the parts' files.
-    stop : StopEvent
-        Ends the run early, in order.
-    seed : int
-        Of the board's noise and of the damage to files.
-    on_fault : callable
-        Called before every fault, with its number.
-    changes : mapping
-        Of the service's usual configuration.
+    faults: those to inject, fewer if `stop` is set meanwhile.
+    folder: for the parts' files.
+    stop: ends the run early, in order.
+    seed: of the board's noise and of the damage to files.
+    on_fault: called before every fault, with its number.
+    changes: settings that differ from the service's usual configuration.
 
     Raises
     ------

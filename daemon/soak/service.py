@@ -49,6 +49,7 @@ class ServiceUnderTest(ServiceProcess):
     Attributes
     ----------
     boots: runs of the process so far, the present one last.
+    events: how often each event was logged.
     """
 
     lines_kept = 200
@@ -57,7 +58,7 @@ class ServiceUnderTest(ServiceProcess):
         super().__init__(folder, {**settings, "log": {"level": "debug", "format": "json"}})
         self._folder = folder
         self._outbox = folder / "state" / FILE_NAME
-        self._events: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
         self.boots: list[Boot] = []
 
     def start(self) -> None:
@@ -82,6 +83,11 @@ class ServiceUnderTest(ServiceProcess):
             raise self.error(f"ended with exit code {code} after {number.name}")
         return code
 
+    def reload(self, changes: Mapping[str, Any]) -> None:
+        """Let it read its configuration again, with some settings changed."""
+        self.configure(changes)
+        self.process.send_signal(signal.SIGHUP)
+
     def freeze(self, duration_s: float) -> None:
         """Stop the process for a while, as a machine that is out of memory does."""
         self.process.send_signal(signal.SIGSTOP)
@@ -105,10 +111,6 @@ class ServiceUnderTest(ServiceProcess):
             with wal.open("ab") as log:
                 log.write(junk)
 
-    def count(self, event: str) -> int:
-        """Return how often `event` was logged."""
-        return self._events[event]
-
     def made_ids(self) -> set[MessageId]:
         """Return the messages made so far that must arrive."""
         return {(boot.boot_id, message.seq) for boot in self.boots for message in boot.durable}
@@ -128,6 +130,10 @@ class ServiceUnderTest(ServiceProcess):
                 raise self.error(f"{failure} within {PATIENCE_S:.0f} s")
             time.sleep(_POLL_S)
         return time.monotonic() - started_s
+
+    def wait_for_event(self, event: str, before: int) -> float:
+        """Wait until `event` is logged more often than `before`; return the seconds it took."""
+        return self.wait_until(lambda: self.events[event] > before, f'did not log "{event}"')
 
     def error(self, what: str) -> ServiceProcessError:
         """Return an error that quotes the end of the log; leave more of it in a file."""
@@ -149,7 +155,7 @@ class ServiceUnderTest(ServiceProcess):
             boot.boot_id = entry["boot_id"]
             at_s = datetime.fromisoformat(entry["ts"]).timestamp()
             boot.made.append(MadeMessage(entry["topic"], entry["seq"], at_s))
-        self._events[RELOAD_REFUSED if event.endswith(RELOAD_REFUSED) else event] += 1
+        self.events[RELOAD_REFUSED if event.endswith(RELOAD_REFUSED) else event] += 1
 
 
 def stored_ids(path: Path, copy: Path) -> frozenset[MessageId]:

@@ -46,9 +46,9 @@ class StopEvent:
         return self.is_set()
 
     @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM set it while the block runs."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+    def on_signals(self, *more: signal.Signals) -> Iterator[None]:
+        """Let Ctrl-C, SIGTERM and `more` set it while the block runs."""
+        numbers = (signal.SIGINT, signal.SIGTERM, *more)
         before = {number: signal.getsignal(number) for number in numbers}
         for number in numbers:
             signal.signal(number, lambda _number, _frame: self.set())

@@ -72,7 +72,7 @@ class BoardReport:
     finished: bool = False
 
 
-class _PseudoTerminal:
+class PseudoTerminal:
     """A pseudo-terminal behind an optional link; closing it looks like unplugging."""
 
     __slots__ = ("_link", "_master", "_poll", "_waits", "name")
@@ -228,7 +228,7 @@ class SimulatedBoard:
         self._active: tuple[Fault, ...] = ()
         self._now_s = 0.0
         self._report = BoardReport(boots=1)
-        self._terminal: _PseudoTerminal | None = None
+        self._terminal: PseudoTerminal | None = None
         self._port = ""
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="simulated-board", daemon=True)
@@ -349,7 +349,7 @@ class SimulatedBoard:
             self._report = replace(self._report, faults=self._report.faults + len(begun))
             return self._active
 
-    def _transmit(self, terminal: _PseudoTerminal, data: bytes) -> None:
+    def _transmit(self, terminal: PseudoTerminal, data: bytes) -> None:
         terminal.discard_input()
         if not terminal.has_listener():
             self._count(readings=1, lines_without_listener=1)
@@ -362,7 +362,7 @@ class SimulatedBoard:
         self._count(boots=1)
 
     def _plug_in(self) -> None:
-        self._terminal = _PseudoTerminal(self._link)
+        self._terminal = PseudoTerminal(self._link)
         self._port = self._terminal.name
 
     def _pull_out(self) -> None:

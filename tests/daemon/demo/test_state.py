@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from daemon.demo.plain import PlainView, summary
+from daemon.demo.plain import plain_view, summary
 from daemon.demo.scenario import RIGS, DemoSchedule, choose_schedule
 from daemon.demo.screen import ROWS, WIDTH, screen, sparkline
 from daemon.demo.state import RigState, Verdict
@@ -177,14 +177,14 @@ def test_the_screen_says_why_a_model_cannot_run() -> None:
 
 def test_the_plain_view_prints_changes_and_nothing_else() -> None:
     stream = io.StringIO()
-    view = PlainView(stream)
+    update = plain_view(stream)
     rig = RigState(LEMON_AND_MINT)
-    view.update([rig], 0.0)
+    update([rig], 0.0)
     assert not stream.getvalue()
     for board_s, label in ((5, None), (6, None), (20, "lemon"), (22, "lemon")):
         receive_sample(rig, board_s)
         receive_substance(rig, board_s, label)
-        view.update([rig], board_s)
+        update([rig], board_s)
     lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
     assert lines == [
         "0:05 substances in the air clean air",
@@ -196,11 +196,11 @@ def test_the_plain_view_prints_changes_and_nothing_else() -> None:
 
 def test_the_plain_view_gives_no_verdict_on_a_name_older_than_the_odour() -> None:
     stream = io.StringIO()
-    view = PlainView(stream)
+    update = plain_view(stream)
     rig = RigState(LEMON_AND_MINT)
     receive_substance(rig, 20, "lemon")
     receive_sample(rig, 45)
-    view.update([rig], 45.0)
+    update([rig], 45.0)
     assert [line.split(maxsplit=2)[2] for line in stream.getvalue().splitlines()] == [
         "in the air mint",
         "says       lemon",
