@@ -1,4 +1,4 @@
-"""What the tests of calibration breathe: clean air and exposures, drawn by seed."""
+"""Simulated readings for the tests of calibration: clean air and exposures, drawn by seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVELS = np.array([-2.0, -1.5, -0.8, 0.6, 2.2, 3.4, 2.5, -4.0])
 
 
 def frames(signals: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return what a board sends of log-conductances float64[n, 8], in a steady environment."""
+    """Return the readings of log-conductances float64[n, 8], in a steady environment."""
     values = np.empty((len(signals), 12), np.float32)
     values[:, [7, 8, 9, 11]] = [25.5, 1013.0, 28.5, 0.0]
     values[:, GAS_INDICES] = to_readings(signals)
@@ -32,7 +32,7 @@ def clean_air(seconds: int, *, seed: int = 0, noise: float = 0.003) -> NDArray[n
 def odour(label: int, *, take: int = 0, seconds: int = 300) -> NDArray[np.float64]:
     """Return the log-conductances float64[seconds, 8] of one exposure to odour number `label`.
 
-    An odour sets each channel's level and how lively it is; a take differs a little.
+    An odour sets the level of each channel and the size of its changes; takes differ a little.
     """
     character = np.random.default_rng([7, label])
     rng = np.random.default_rng([label, take])

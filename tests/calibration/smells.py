@@ -30,8 +30,8 @@ LEMON = (0.02, 0.0, 0.0, 0.0)
 MINT = (0.0, 0.02, 0.0, 0.0)
 PETROL = (0.0, 0.0, 0.0, 0.02)
 TAR = (0.0, 0.0, -0.02, 0.015)
-"""Changes a second of the log-conductances of NO2, C2H5OH, VOC and CO; lemon and mint
-were learnt."""
+"""Changes a second of the log-conductances of NO2, C2H5OH, VOC and CO; the model was trained
+on lemon and mint."""
 
 
 def teachable_bundle(folder: Path, **changes: object) -> Bundle:
@@ -46,7 +46,7 @@ def teachable_bundle(folder: Path, **changes: object) -> Bundle:
 def smell_readings(
     change: tuple[float, ...], seconds: int = 60, *, before: int = 0, seed: int = 0
 ) -> NDArray[np.float32]:
-    """Return float32[before + seconds, 12] at 1 Hz: still air, then a smell that keeps rising."""
+    """Return float32[before + seconds, 12] at 1 Hz: clean air, then a smell that keeps rising."""
     rng = np.random.default_rng(seed)
     ramp = np.concatenate([np.zeros(before), np.arange(seconds)])
     start = np.log(AIR[:4] / (1023 - AIR[:4]))
@@ -87,10 +87,10 @@ def teach(
 
 
 def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str:
-    """Return what most windows of another exposure of a smell are called."""
+    """Return the likeliest label of another exposure of a smell."""
     bundle, (head, problems) = store.bundle, store.head()
     assert problems == []
     assert bundle.space is not None
-    lesson = learn(bundle, prepare_readings(record_smell(folder, change, seed=99)))
-    said = head.log_probabilities(bundle.space, lesson.logits, lesson.embedding, 1.0, 0.1)
-    return head.labels(bundle.manifest.labels)[int(said.mean(axis=0).argmax())]
+    learned = learn(bundle, prepare_readings(record_smell(folder, change, seed=99)))
+    scores = head.log_probabilities(bundle.space, learned.logits, learned.embedding, 1.0, 0.1)
+    return head.labels(bundle.manifest.labels)[int(scores.mean(axis=0).argmax())]

@@ -1,4 +1,4 @@
-"""A clean-air baseline: what it says, and what it refuses."""
+"""A clean-air baseline: its figures, and the captures that it refuses."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def test_a_channel_still_warming_up_is_named() -> None:
     assert "VOC" not in str(refusal.value)
 
 
-def test_an_odour_that_came_and_went_is_named() -> None:
+def test_an_odour_during_the_capture_is_named() -> None:
     puff = LEVELS + np.outer(np.exp(-(((np.arange(180) - 90) / 15) ** 2)), np.eye(N_GAS)[2]) * 0.6
     with pytest.raises(BaselineError, match=r"VOC moves by .* an odour"):
         measure_baseline(frames(puff), 1.0)
 
 
-def test_clean_air_of_another_hour_is_told_from_the_faintest_odour() -> None:
+def test_clean_air_of_another_hour_is_distinguished_from_a_faint_odour() -> None:
     baseline = measure_baseline(clean_air(120), 1.0)
     assert is_clean_air(clean_air(300, seed=1), baseline)
     for channel in range(N_GAS):
@@ -77,7 +77,7 @@ def test_clean_air_of_another_hour_is_told_from_the_faintest_odour() -> None:
             assert not is_clean_air(faint, baseline)
 
 
-def test_a_channel_that_fails_now_and_then_is_named() -> None:
+def test_a_channel_that_fails_intermittently_is_named() -> None:
     values = clean_air(120)
     values[::5, 3] = np.nan
     with pytest.raises(BaselineError, match="CO is unusable in 20% of the readings"):
@@ -97,7 +97,7 @@ def test_a_single_glitch_does_not_spoil_a_capture() -> None:
     measure_baseline(values, 1.0)
 
 
-def test_humidity_is_learnt_from_clean_air_alone() -> None:
+def test_the_effect_of_humidity_is_fitted_on_clean_air() -> None:
     humidity = np.linspace(20.0, 60.0, 600)
     effect = np.linspace(-0.1, 0.1, N_GAS)
     values = frames(LEVELS + np.outer((humidity - 28.5) / 10, effect))
@@ -109,11 +109,11 @@ def test_humidity_is_learnt_from_clean_air_alone() -> None:
     assert np.ptp(removed[:, 0]) < 0.2 * np.ptp(log_signals(values)[:, 0])
 
 
-def test_steady_air_teaches_nothing_of_humidity() -> None:
+def test_no_effect_of_humidity_is_fitted_on_steady_air() -> None:
     assert fit_compensation([clean_air(300)], 1.0).is_zero
 
 
-def test_readings_of_the_converter_alone_are_no_drift() -> None:
+def test_a_single_step_of_the_converter_is_no_drift() -> None:
     # One count in a hundred flips once: a step, and no more than that.
     values = frames(np.tile(LEVELS, (90, 1)))
     values[50:, 0] += 1

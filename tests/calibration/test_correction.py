@@ -1,4 +1,4 @@
-"""The live correction: what it does to a frame, and that no chunking changes it."""
+"""The live correction of readings, which is independent of chunking."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _spec(**changes: object) -> CorrectionSpec:
     return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
 
 
-def test_readings_undo_log_signals() -> None:
+def test_to_readings_inverts_log_signals() -> None:
     values = clean_air(20)
     assert to_readings(log_signals(values)) == pytest.approx(values[:, GAS_INDICES], rel=1e-5)
 
@@ -45,16 +45,16 @@ def test_identity_changes_nothing() -> None:
     np.testing.assert_array_equal(corrected, values)
 
 
-def test_gain_and_shift_are_undone_to_a_step_of_the_converter() -> None:
+def test_gain_and_shift_are_removed_to_a_step_of_the_converter() -> None:
     truth = odour(2)
-    heard = frames((truth - LEVELS - 0.3) / 1.2 + LEVELS)
+    measured = frames((truth - LEVELS - 0.3) / 1.2 + LEVELS)
     spec = _spec(response_s=np.zeros(N_GAS), wander=np.zeros(N_GAS))
-    corrected = log_signals(RigCorrection("x", spec).apply(heard, 1.0))
+    corrected = log_signals(RigCorrection("x", spec).apply(measured, 1.0))
     grove = slice(0, 4)
     assert np.abs(corrected - truth - 0.3 + 0.3)[:, grove].max() < 0.02
 
 
-def test_a_slower_channel_is_sped_up_and_late_by_the_delay() -> None:
+def test_a_slower_channel_is_sped_up_and_delayed() -> None:
     truth = odour(3)
     keep = np.exp(-1.0 / 2.0)
     slow = truth.copy()
@@ -69,7 +69,7 @@ def test_a_slower_channel_is_sped_up_and_late_by_the_delay() -> None:
     assert (error < 0.6 * uncorrected).all()
 
 
-def test_corrected_readings_are_whole_as_boards_send_them() -> None:
+def test_corrected_readings_are_rounded_as_by_boards() -> None:
     corrected = RigCorrection("x", _spec()).apply(frames(odour(4)), 1.0)
     assert (corrected[:, :7] == np.rint(corrected[:, :7])).all()
 
@@ -79,13 +79,13 @@ def test_taps_of_every_channel_sum_to_one_at_any_rate() -> None:
         assert estimator_taps(_spec(), dt_s).sum(axis=0) == pytest.approx(np.ones(N_GAS))
 
 
-def test_missing_readings_stay_missing_and_harm_no_other_channel() -> None:
+def test_missing_readings_stay_missing_and_change_no_other_channel() -> None:
     whole = frames(odour(5))
-    holed = whole.copy()
-    holed[50:80, 1] = np.nan
+    incomplete = whole.copy()
+    incomplete[50:80, 1] = np.nan
     matrix = _spec().matrix.copy()
     corrector = RigCorrection("x", _spec(matrix=matrix))
-    expected, got = corrector.apply(whole, 1.0), corrector.apply(holed, 1.0)
+    expected, got = corrector.apply(whole, 1.0), corrector.apply(incomplete, 1.0)
     assert np.isnan(got[50:80, 1]).all()
     assert np.isnan(got).sum() == 30
     others = [index for index in range(12) if index != 1]
@@ -94,15 +94,15 @@ def test_missing_readings_stay_missing_and_harm_no_other_channel() -> None:
 
 def test_a_channel_missing_in_a_full_matrix_leaves_the_others_finite() -> None:
     rng = np.random.default_rng(0)
-    holed = frames(odour(5))
-    holed[:, 1] = np.nan
+    incomplete = frames(odour(5))
+    incomplete[:, 1] = np.nan
     spec = _spec(matrix=np.eye(N_GAS) + 0.05 * rng.standard_normal((N_GAS, N_GAS)))
-    corrected = RigCorrection("x", spec).apply(holed, 1.0)
+    corrected = RigCorrection("x", spec).apply(incomplete, 1.0)
     assert np.isnan(corrected[:, 1]).all()
     assert np.isfinite(np.delete(corrected, 1, axis=1)).all()
 
 
-def test_humidity_is_taken_off() -> None:
+def test_the_effect_of_humidity_is_removed() -> None:
     dry, humid = clean_air(60), clean_air(60)
     effect = np.full(N_GAS, 0.2)
     humid[:, GAS_INDICES] = to_readings(log_signals(dry) + effect)
@@ -114,7 +114,7 @@ def test_humidity_is_taken_off() -> None:
     np.testing.assert_allclose(corrected[:, :4], dry[:, :4], atol=1.0)
 
 
-def test_a_hung_bme680_moves_nothing() -> None:
+def test_a_hung_bme680_changes_nothing() -> None:
     values = clean_air(30)
     hung = values.copy()
     hung[10:, 9], hung[10:, 10] = 100.0, np.nan
@@ -133,7 +133,7 @@ def test_the_frame_given_is_not_changed() -> None:
     np.testing.assert_array_equal(frame, before)
 
 
-def test_a_gap_starts_anew() -> None:
+def test_the_history_restarts_after_a_gap() -> None:
     corrector = RigCorrection("x", _spec(response_s=np.zeros(N_GAS)))
     low, high = clean_air(30)[0], frames(LEVELS[np.newaxis] + 1.0)[0]
     for _ in range(30):
@@ -162,7 +162,7 @@ def test_any_chunking_gives_the_bits_of_the_whole(
     first = np.stack([stream(frame, dt_s) for frame in values[:cut]])
     rest = np.stack([stream(frame.copy(), dt_s) for frame in values[cut:]])
     np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
-    # What comes later changes nothing of what was said.
+    # Later readings do not change earlier ones.
     np.testing.assert_array_equal(
         RigCorrection("x", _spec()).apply(values[:cut], dt_s), whole[:cut]
     )

@@ -1,4 +1,4 @@
-"""Warm-up, slow drift, and the chart that says when to calibrate again."""
+"""Warm-up, slow drift, and the chart that detects it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _warming(seconds: int, time_constant_s: float = 40.0) -> np.ndarray:
     return LEVELS - np.outer(rise, np.eye(N_GAS)[3])
 
 
-def test_a_warm_up_ends_when_its_slopes_do_and_names_the_slow_channel() -> None:
+def test_a_warm_up_ends_with_its_slopes_and_names_the_slow_channel() -> None:
     settling = Settling()
     settled = [settling.update(row, 1.0) for row in _warming(60)]
     assert not any(settled)
@@ -46,7 +46,7 @@ def test_a_warm_up_takes_its_shortest_time_however_quiet_it_is() -> None:
     assert settled.index(True) == SHORTEST_WARM_UP_S - 1
 
 
-def test_a_missing_channel_does_not_hold_up_the_others() -> None:
+def test_a_missing_channel_does_not_delay_settling() -> None:
     settling = Settling()
     row = LEVELS.copy()
     row[2] = np.nan
@@ -60,7 +60,7 @@ def test_the_tracker_follows_clean_air_over_hours() -> None:
     assert tracker.drift["NO2"] == pytest.approx(0.2, abs=0.01)
 
 
-def test_the_chart_is_quiet_for_a_week_of_weather() -> None:
+def test_a_week_of_weather_raises_almost_no_alarm() -> None:
     chart = ControlChart(measure_baseline(clean_air(120), 1.0))
     rng = np.random.default_rng(3)
     alarms = 0
@@ -70,7 +70,7 @@ def test_the_chart_is_quiet_for_a_week_of_weather() -> None:
     assert alarms <= 2
 
 
-def test_the_chart_says_recalibrate_and_why_when_a_channel_ages() -> None:
+def test_the_chart_gives_the_reason_when_a_channel_ages() -> None:
     chart = ControlChart(measure_baseline(clean_air(120), 1.0))
     aged = LEVELS + 0.3 * np.eye(N_GAS)[1]
     points = 0

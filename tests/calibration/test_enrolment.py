@@ -1,4 +1,4 @@
-"""From readings of a smell to what a model makes of them, or why they cannot teach."""
+"""What a model learns from readings of a smell, or why it can learn nothing."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 CO = 3
 
 
-def test_a_smell_lies_where_its_channel_moves(bundle: Bundle, tmp_path: Path) -> None:
-    lesson = learn(
+def test_the_embedding_follows_the_channel_that_changes(bundle: Bundle, tmp_path: Path) -> None:
+    learned = learn(
         bundle, prepare_readings(write_recording(tmp_path / "petrol.csv", smell_readings(PETROL)))
     )
     # A lag of 5 s at 0.02 a second, in units of 0.05.
-    np.testing.assert_allclose(lesson.embedding.mean(axis=0)[:4], [0, 0, 0, 2], atol=0.2)
-    assert len(lesson) == 3 + 2  # 10, 20 and 30 rows from the start, 10 and 20 from 30 s on
-    assert lesson.seconds == 59
-    assert lesson.channels_missing == ()
+    np.testing.assert_allclose(learned.embedding.mean(axis=0)[:4], [0, 0, 0, 2], atol=0.2)
+    assert len(learned) == 3 + 2  # 10, 20 and 30 rows from the start, 10 and 20 from 30 s on
+    assert learned.seconds == 59
+    assert learned.channels_missing == ()
 
 
 @pytest.mark.parametrize("lost", [(), (50,), (118, 119), (125,), (112, 113, 114, 115, 116)])
-def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
+def test_windows_from_the_onset_equal_those_of_the_live_stream(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: tuple[int, ...]
 ) -> None:
     """Samples lost before the onset, after it, and too many to bridge."""
@@ -60,16 +60,16 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
     path.write_text("\n".join(line for n, line in enumerate(lines) if n - 1 not in lost) + "\n")
     whole = prepare_readings(read_recording(path))
     first, _ = find_exposure(whole)
-    lesson = learn(bundle, whole)
+    learned = learn(bundle, whole)
 
     seen: list[Outputs] = []
-    ask = bundle.run
+    run = bundle.run
 
-    def overheard(x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
-        seen.append(ask(x, mask))
+    def recorded_run(x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
+        seen.append(run(x, mask))
         return seen[-1]
 
-    monkeypatch.setattr(bundle, "run", overheard)
+    monkeypatch.setattr(bundle, "run", recorded_run)
     stream, block = ModelStream(bundle, 1.0), Block()
     rows = 0
     for row, sample in enumerate(whole.values):
@@ -82,29 +82,29 @@ def test_windows_from_the_onset_are_those_that_the_daemon_looks_at(
         if rows in (10, 20, 30):
             stream.predict(row * 1000, accumulate=True)
     np.testing.assert_allclose(
-        lesson.embedding[:3], np.concatenate([outputs.embedding for outputs in seen]), atol=0.01
+        learned.embedding[:3], np.concatenate([outputs.embedding for outputs in seen]), atol=0.01
     )
 
 
-def test_clean_air_before_a_certain_onset_does_not_teach(bundle: Bundle, tmp_path: Path) -> None:
+def test_clean_air_before_a_certain_onset_is_not_learnt(bundle: Bundle, tmp_path: Path) -> None:
     whole = prepare_readings(
         write_recording(tmp_path / "petrol.csv", smell_readings(PETROL, 60, before=120))
     )
     first, end = find_exposure(whole)
     assert 120 <= first <= 135
     assert end == 180
-    lesson = learn(bundle, whole)
-    assert lesson.embedding[:, CO].min() > 1.0
+    learned = learn(bundle, whole)
+    assert learned.embedding[:, CO].min() > 1.0
 
 
-def test_only_what_comes_after_the_start_teaches(tmp_path: Path) -> None:
+def test_only_readings_after_the_start_are_learnt(tmp_path: Path) -> None:
     whole = prepare_readings(
         write_recording(tmp_path / "petrol.csv", smell_readings(PETROL, 60, before=120))
     )
     assert find_exposure(whole, start=150) == (150, 180)
 
 
-def test_a_smell_too_short_is_refused_with_the_seconds_it_takes(
+def test_too_short_a_smell_is_refused_with_the_required_time(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     short = prepare_readings(write_recording(tmp_path / "short.csv", smell_readings(PETROL, 12)))
@@ -121,13 +121,11 @@ def test_air_known_to_be_clean_is_refused(bundle: Bundle, tmp_path: Path) -> Non
     assert find_exposure(whole)[0] in range(118, 135)
 
 
-def test_a_channel_that_died_is_learnt_without_and_one_that_is_needed_is_not(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_failed_channel_is_left_out_unless_it_is_required(bundle: Bundle, tmp_path: Path) -> None:
     values = smell_readings(LEMON)
     values[:, CO] = np.nan
-    lesson = learn(bundle, prepare_readings(write_recording(tmp_path / "no_co.csv", values)))
-    assert lesson.channels_missing == ("CO",)
+    learned = learn(bundle, prepare_readings(write_recording(tmp_path / "no_co.csv", values)))
+    assert learned.channels_missing == ("CO",)
     values = smell_readings(LEMON)
     values[:, 2] = np.nan
     with pytest.raises(EnrolmentError, match=r"VOC \(missing\)"):
@@ -163,21 +161,21 @@ def test_a_board_too_slow_for_the_model_cannot_teach_it(bundle: Bundle, tmp_path
         learn(bundle, slow)
 
 
-def test_a_gap_starts_the_windows_anew(bundle: Bundle, tmp_path: Path) -> None:
+def test_windows_do_not_span_a_gap(bundle: Bundle, tmp_path: Path) -> None:
     values = smell_readings(PETROL, 60)
     path = tmp_path / "gap.csv"
     write_recording(path, values)
     rows = path.read_text().splitlines()
     path.write_text("\n".join([*rows[:31], *rows[46:]]) + "\n")
-    lesson = learn(bundle, prepare_readings(read_recording(path)))
+    learned = learn(bundle, prepare_readings(read_recording(path)))
     whole = learn(bundle, prepare_readings(write_recording(tmp_path / "whole.csv", values)))
-    assert 0 < len(lesson) < len(whole)
-    assert lesson.embedding[:, CO].min() > 1.0
+    assert 0 < len(learned) < len(whole)
+    assert learned.embedding[:, CO].min() > 1.0
 
 
-def test_readings_are_corrected_before_they_teach(bundle: Bundle, tmp_path: Path) -> None:
+def test_readings_are_corrected_before_they_are_learnt(bundle: Bundle, tmp_path: Path) -> None:
     class Still:
-        """Undoes whatever CO does."""
+        """Keeps CO at its level in clean air."""
 
         id = "still"
         model = None
@@ -189,11 +187,11 @@ def test_readings_are_corrected_before_they_teach(bundle: Bundle, tmp_path: Path
         def reset(self) -> None:
             pass
 
-    lesson = learn(
+    learned = learn(
         bundle,
         prepare_readings(write_recording(tmp_path / "petrol.csv", smell_readings(PETROL)), Still()),
     )
-    np.testing.assert_allclose(lesson.embedding[:, CO], 0.0, atol=1e-6)
+    np.testing.assert_allclose(learned.embedding[:, CO], 0.0, atol=1e-6)
 
 
 def test_every_exposure_counts_the_same_however_long() -> None:
@@ -205,7 +203,7 @@ def test_every_exposure_counts_the_same_however_long() -> None:
     assert smell.variance < fit_smell("tar", [long], space).variance
 
 
-def test_models_that_cannot_be_taught_say_why(tmp_path: Path) -> None:
+def test_models_that_cannot_be_taught_are_refused_with_the_reason(tmp_path: Path) -> None:
     write_bundle(tmp_path / "old", toy_manifest("substance"), toy_files("substance"))
     with pytest.raises(EnrolmentError, match="no class means"):
         require_space(load_bundle(tmp_path / "old"))

@@ -49,7 +49,7 @@ def test_an_import_refines_what_is_taught_already(
     assert not smell.shadow
 
 
-def test_what_is_no_export_is_refused_and_changes_nothing(
+def test_a_file_that_is_no_export_is_refused_and_changes_nothing(
     store: SmellStore, tmp_path: Path, bundle: Bundle
 ) -> None:
     teach(store, tmp_path)
@@ -69,9 +69,7 @@ def test_what_is_no_export_is_refused_and_changes_nothing(
     assert other.smells().version == 0
 
 
-def test_readings_go_out_corrected_and_are_not_corrected_again(
-    tmp_path: Path, bundle: Bundle
-) -> None:
+def test_exported_readings_are_corrected_once(tmp_path: Path, bundle: Bundle) -> None:
     class Shifted:
         """Corrects a rig whose NO2 reads 50 counts too much."""
 

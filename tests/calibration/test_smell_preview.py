@@ -1,4 +1,4 @@
-"""What a taught smell would have said, before it is let say anything."""
+"""Previews of taught smells before they are announced."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
     return store
 
 
-def heard_again(store: SmellStore, label: str, recording: Recording) -> ReplayComparison:
-    """Return what a recording came to, once all steps are done."""
+def replay(store: SmellStore, label: str, recording: Recording) -> ReplayComparison:
+    """Return the comparison, once all steps are done."""
     steps = compare_replay(store, label, recording)
     shares = []
     while True:
@@ -42,25 +42,27 @@ def heard_again(store: SmellStore, label: str, recording: Recording) -> ReplayCo
             shares.append(next(steps))
         except StopIteration as end:
             assert shares == sorted(shares)
-            said: ReplayComparison = end.value
-            return said
+            comparison: ReplayComparison = end.value
+            return comparison
 
 
-def test_a_smell_in_shadow_is_judged_without_being_said(store: SmellStore) -> None:
-    told = preview_smell(store, "petrol")
-    assert not told.by_exposures
-    assert told.held_out.share("petrol") == 1.0
-    assert told.before.share("petrol") == 0.0
-    assert sum(share for _, share in told.before.shares) == pytest.approx(1.0)
+def test_a_smell_in_shadow_is_previewed_without_being_promoted(store: SmellStore) -> None:
+    preview = preview_smell(store, "petrol")
+    assert not preview.by_exposures
+    assert preview.held_out.share("petrol") == 1.0
+    assert preview.before.share("petrol") == 0.0
+    assert sum(share for _, share in preview.before.shares) == pytest.approx(1.0)
     assert store.smells().smell("petrol").shadow
 
 
-def test_with_two_exposures_whole_ones_are_held_out(store: SmellStore, tmp_path: Path) -> None:
-    # What was called petrol the second time is mint, as petrol alone can tell.
+def test_whole_exposures_are_held_out_where_there_are_two(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    # The second exposure taught as petrol is one of mint.
     store.enroll("petrol", record_smell(tmp_path, MINT), source="test")
-    told = preview_smell(store, "petrol")
-    assert told.by_exposures
-    assert told.held_out.others("petrol")[0] == ("mint", 0.5)
+    preview = preview_smell(store, "petrol")
+    assert preview.by_exposures
+    assert preview.held_out.others("petrol")[0] == ("mint", 0.5)
     store.rollback()
     store.enroll("petrol", record_smell(tmp_path, PETROL, seed=1), source="test")
     assert preview_smell(store, "petrol").held_out.share("petrol") == 1.0
@@ -72,7 +74,7 @@ def test_confusions_with_shipped_labels_are_named(store: SmellStore, tmp_path: P
     assert preview_smell(store, "lime").before.shares[0][0] == "lemon"
 
 
-def test_what_a_smell_takes_from_another_taught_one_is_told(
+def test_windows_taken_from_another_taught_smell_are_reported(
     store: SmellStore, tmp_path: Path
 ) -> None:
     store.promote("petrol")
@@ -82,19 +84,23 @@ def test_what_a_smell_takes_from_another_taught_one_is_told(
     assert 0 < share < 1
 
 
-def test_the_past_is_heard_without_the_smell_and_with_it(store: SmellStore, tmp_path: Path) -> None:
+def test_a_recording_is_replayed_without_the_smell_and_with_it(
+    store: SmellStore, tmp_path: Path
+) -> None:
     air, petrol, lemon = (
         smell_readings(LEMON, 0, before=120),
         smell_readings(PETROL, 60, seed=5),
         smell_readings(LEMON, 60, seed=6),
     )
-    past = write_recording(tmp_path / "past.csv", np.concatenate([air, petrol, air, air, lemon]))
-    told = heard_again(store, "petrol", past)
-    assert "petrol" not in told.without_s
-    assert told.with_s["petrol"] > 10
-    assert told.with_s["lemon"] == pytest.approx(told.without_s["lemon"], abs=10)
+    earlier = write_recording(
+        tmp_path / "earlier.csv", np.concatenate([air, petrol, air, air, lemon])
+    )
+    preview = replay(store, "petrol", earlier)
+    assert "petrol" not in preview.without_s
+    assert preview.with_s["petrol"] > 10
+    assert preview.with_s["lemon"] == pytest.approx(preview.without_s["lemon"], abs=10)
 
 
-def test_an_unknown_smell_cannot_be_rehearsed(store: SmellStore) -> None:
+def test_an_unknown_smell_cannot_be_previewed(store: SmellStore) -> None:
     with pytest.raises(SmellError, match="Taught: petrol"):
         preview_smell(store, "soap")

@@ -33,15 +33,13 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 
-def test_what_was_taught_is_recognised_beside_what_was_shipped(
-    store: SmellStore, tmp_path: Path
-) -> None:
+def test_taught_and_shipped_smells_are_recognised(store: SmellStore, tmp_path: Path) -> None:
     teach(store, tmp_path)
     assert likeliest(store, tmp_path, PETROL) == "petrol"
     assert likeliest(store, tmp_path, LEMON) == "lemon"
 
 
-def test_how_much_room_a_taught_smell_is_given_stands_in_the_models_manifest(
+def test_the_exposure_variance_comes_from_the_manifest(
     tmp_path: Path,
 ) -> None:
     for stated in (0.0, 3.0):
@@ -61,7 +59,7 @@ def test_a_new_smell_is_in_shadow_until_it_is_promoted(store: SmellStore, tmp_pa
     assert [smell.label for smell in store.head()[0].taught] == ["petrol"]
 
 
-def test_more_exposures_refine_a_smell_and_leave_it_where_it_is(
+def test_more_exposures_refine_a_smell_and_keep_it_in_shadow_or_promoted(
     store: SmellStore, tmp_path: Path
 ) -> None:
     teach(store, tmp_path, promote=False)
@@ -82,7 +80,7 @@ def test_the_same_exposure_twice_counts_once(store: SmellStore, tmp_path: Path) 
     assert store.head()[0].taught[0].exposures == 1
 
 
-def test_exposures_of_a_smell_are_bounded_and_the_oldest_gives_way(
+def test_exposures_of_a_smell_are_bounded_and_the_oldest_is_removed(
     store: SmellStore, tmp_path: Path
 ) -> None:
     for seed in range(MAX_EXPOSURES + 1):
@@ -99,7 +97,7 @@ def test_exposures_of_a_smell_are_bounded_and_the_oldest_gives_way(
     )
 
 
-def test_rollback_undoes_change_after_change(store: SmellStore, tmp_path: Path) -> None:
+def test_rollback_undoes_one_change_after_the_other(store: SmellStore, tmp_path: Path) -> None:
     teach(store, tmp_path)
     teach(store, tmp_path, "tar", TAR)
     store.forget("petrol")
@@ -111,7 +109,7 @@ def test_rollback_undoes_change_after_change(store: SmellStore, tmp_path: Path) 
         store.rollback()
 
 
-def test_after_a_rollback_teaching_goes_on(store: SmellStore, tmp_path: Path) -> None:
+def test_smells_can_be_taught_after_a_rollback(store: SmellStore, tmp_path: Path) -> None:
     teach(store, tmp_path)
     store.rollback()
     teach(store, tmp_path, "tar", TAR)
@@ -120,7 +118,7 @@ def test_after_a_rollback_teaching_goes_on(store: SmellStore, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00\xff\x00", b"smells: [", b"format: 99\n", b"[1, 2]"])
-def test_a_damaged_index_is_an_error_and_rollback_mends_it(
+def test_a_damaged_index_is_an_error_and_rollback_repairs_it(
     store: SmellStore, tmp_path: Path, damage: bytes
 ) -> None:
     teach(store, tmp_path)
@@ -134,7 +132,7 @@ def test_a_damaged_index_is_an_error_and_rollback_mends_it(
     assert likeliest(store, tmp_path, TAR) == "tar"
 
 
-def test_damaged_embeddings_are_made_anew_from_the_readings(
+def test_damaged_embeddings_are_computed_again_from_the_readings(
     store: SmellStore, tmp_path: Path
 ) -> None:
     teach(store, tmp_path)
@@ -146,7 +144,7 @@ def test_damaged_embeddings_are_made_anew_from_the_readings(
     np.testing.assert_array_equal(store.head()[0].taught[0].mean, before)
 
 
-def test_lost_exposures_cost_their_smell_alone_and_are_told(
+def test_lost_exposures_affect_their_smell_alone_and_are_reported(
     store: SmellStore, tmp_path: Path
 ) -> None:
     teach(store, tmp_path)
@@ -162,7 +160,7 @@ def test_lost_exposures_cost_their_smell_alone_and_are_told(
         store.recording(lost)
 
 
-def test_another_version_of_the_model_learns_from_the_kept_readings(
+def test_another_version_of_the_model_learns_from_the_stored_readings(
     store: SmellStore, tmp_path: Path
 ) -> None:
     teach(store, tmp_path)
@@ -178,7 +176,7 @@ def test_another_version_of_the_model_learns_from_the_kept_readings(
     )
 
 
-def test_a_new_calibration_makes_the_embeddings_anew(
+def test_a_new_calibration_computes_the_embeddings_again(
     store: SmellStore, tmp_path: Path, bundle: Bundle
 ) -> None:
     class Halved:
@@ -202,7 +200,7 @@ def test_a_new_calibration_makes_the_embeddings_anew(
     assert ratio == pytest.approx(0.5, abs=0.05)
 
 
-def test_forgotten_smells_leave_no_files_once_no_version_knows_them(
+def test_files_of_forgotten_smells_are_removed_with_the_last_version_that_holds_them(
     store: SmellStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("calibration.smell_store.MAX_VERSIONS", 2)
@@ -222,7 +220,7 @@ def test_a_refused_exposure_leaves_nothing_behind(store: SmellStore, tmp_path: P
     assert list((store.folder / "exposures").iterdir()) == []
 
 
-def test_names_are_unique_among_all_that_is_said(store: SmellStore, tmp_path: Path) -> None:
+def test_names_are_unique_among_all_published_labels(store: SmellStore, tmp_path: Path) -> None:
     teach(store, tmp_path)
     teach(store, tmp_path, "tar", TAR)
     for name in ("lemon", "tar"):
@@ -239,7 +237,7 @@ def test_names_are_unique_among_all_that_is_said(store: SmellStore, tmp_path: Pa
     assert likeliest(store, tmp_path, PETROL) == "fuel"
 
 
-def test_a_hidden_label_can_be_taught_anew_and_not_shown_again_beside_it(
+def test_a_hidden_label_can_be_taught_and_is_then_not_shown_again(
     store: SmellStore, tmp_path: Path
 ) -> None:
     store.hide("lemon")

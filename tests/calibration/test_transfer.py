@@ -1,4 +1,4 @@
-"""Rig transfer: references of a skewed rig bring its readings back to the training rig's."""
+"""Rig transfer: the correction of a rig with other gains and shifts, fitted on references."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _skewed(number: int, take: int = 9) -> ResponseExcerpt:
 
 @pytest.fixture(scope="module")
 def fitted(reference: RigReference) -> Callable[[int], Transfer]:
-    """Fit the skewed rig from its first exposures, once for all tests."""
+    """Fit the rig from its first exposures, once for all tests."""
     return cache(
         lambda count: fit_transfer([_skewed(number) for number in range(count)], reference)
     )
@@ -59,7 +59,7 @@ def test_other_exposures_look_as_on_the_training_rig(
     assert after < 0.6 * before
 
 
-def test_what_needs_no_correction_gets_next_to_none(reference: RigReference) -> None:
+def test_a_rig_like_the_training_rig_gets_almost_no_correction(reference: RigReference) -> None:
     same = [
         ResponseExcerpt.from_readings(LABELS[number], frames(odour(number, take=9)), 1.0)
         for number in range(4)
@@ -69,7 +69,7 @@ def test_what_needs_no_correction_gets_next_to_none(reference: RigReference) -> 
     np.testing.assert_allclose(np.diagonal(transfer.spec.matrix), np.ones(N_GAS), atol=0.2)
 
 
-def test_the_choice_is_never_worse_than_nothing_on_what_is_left_out(
+def test_the_chosen_method_is_never_worse_than_none_on_exposures_left_out(
     reference: RigReference,
 ) -> None:
     # References that contradict each other: every label is another one's.
@@ -80,7 +80,7 @@ def test_the_choice_is_never_worse_than_nothing_on_what_is_left_out(
     assert transfer.errors[transfer.method] <= transfer.errors["none"]
 
 
-def test_channels_speak_for_each_other_only_from_six_references_on(
+def test_channels_are_combined_only_from_six_references_on(
     fitted: Callable[[int], Transfer],
 ) -> None:
     assert "standardised" not in fitted(MIN_PAIRED - 1).errors
@@ -109,14 +109,14 @@ def test_a_single_reference_gives_a_shift_only(reference: RigReference) -> None:
     np.testing.assert_array_equal(single.spec.matrix, np.eye(N_GAS))
 
 
-def test_one_odd_reference_is_overruled(reference: RigReference) -> None:
+def test_one_atypical_reference_has_little_weight(reference: RigReference) -> None:
     good = [_skewed(number) for number in range(4)]
     odd = ResponseExcerpt(LABELS[4], _skewed(4).signal + np.linspace(-1.5, 1.5, N_GAS))
     error = np.log(np.diagonal(fit_transfer([*good, odd], reference).spec.matrix) / GAIN)
     assert np.abs(error).mean() < 0.5 * np.abs(np.log(GAIN)).mean()
 
 
-def test_a_channel_without_readings_stays_as_it_is(reference: RigReference) -> None:
+def test_a_channel_without_readings_is_not_corrected(reference: RigReference) -> None:
     exposures = [_skewed(number) for number in range(2)]
     for exposure in exposures:
         exposure.signal[:, 7] = np.nan
@@ -124,7 +124,7 @@ def test_a_channel_without_readings_stays_as_it_is(reference: RigReference) -> N
     assert (spec.matrix[7, 7], spec.target[7] - spec.middle[7]) == (1.0, 0.0)
 
 
-def test_references_survive_the_bundle(reference: RigReference) -> None:
+def test_a_reference_is_restored_from_the_arrays_of_a_bundle(reference: RigReference) -> None:
     again = RigReference.from_arrays(reference.labels, reference.to_arrays())
     assert again is not None
     np.testing.assert_array_equal(again.mean, reference.mean)
@@ -147,7 +147,7 @@ def test_a_fast_board_is_averaged_to_a_reading_a_second() -> None:
     )
 
 
-def test_the_onset_is_left_out_as_far_as_enough_stays() -> None:
+def test_the_onset_is_left_out_as_far_as_enough_remains() -> None:
     values = frames(odour(0))
     for seconds, kept in ((300, 255), (120, 100), (100, 100)):
         signal = ResponseExcerpt.from_readings("x", values[:seconds], 1.0).signal

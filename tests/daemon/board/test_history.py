@@ -1,4 +1,4 @@
-"""The history: the newest readings, as they came, in bounded memory."""
+"""The history: the newest readings, as sent, in bounded memory."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_it_keeps_the_newest_minute_at_any_rate(step_ms: int) -> None:
     assert kept.rate_hz == pytest.approx(1000 / step_ms)
 
 
-def test_the_last_seconds_are_those_of_the_board() -> None:
+def test_the_last_seconds_are_counted_in_the_boards_time() -> None:
     kept = filled(50, 1000).last(20.0)
     assert kept.t_ms.tolist() == [second * 1000 for second in range(30, 50)]
 
 
-def test_later_readings_do_not_change_what_was_taken() -> None:
+def test_later_readings_do_not_change_a_span() -> None:
     history = filled(50, 1000)
     kept = history.last(20.0)
     before = kept.values.copy()
@@ -46,7 +46,7 @@ def test_later_readings_do_not_change_what_was_taken() -> None:
     np.testing.assert_array_equal(kept.values, before)
 
 
-def test_a_stretch_becomes_a_recording_of_the_very_readings(tmp_path: Path) -> None:
+def test_a_span_is_written_as_a_recording_of_the_same_readings(tmp_path: Path) -> None:
     kept = filled(50, 1000).last(20.0)
     kept.write(tmp_path / "kept.csv")
     recording = read_recording(tmp_path / "kept.csv")
@@ -55,7 +55,7 @@ def test_a_stretch_becomes_a_recording_of_the_very_readings(tmp_path: Path) -> N
     np.testing.assert_array_equal(recording.timestamp_ms, kept.t_ms)
 
 
-def test_readings_that_are_not_there_are_refused_with_what_is() -> None:
+def test_the_error_for_missing_readings_says_how_many_there_are() -> None:
     with pytest.raises(NoHistoryError, match="only 9 s of readings"):
         filled(10, 1000).last(30.0)
     with pytest.raises(NoHistoryError, match="only 0 s of readings"):

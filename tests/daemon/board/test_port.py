@@ -1,4 +1,4 @@
-"""Serial ports: opened without fuss, locked, healed after an unplugging, refusals explained."""
+"""Serial ports: opened, locked, opened again after an unplugging, and their errors explained."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Collects a source's arrivals in a thread, as the service does."""
+    """Collects the arrivals of a port in a thread, as the service does."""
 
     def __init__(self, source: SourceConfig) -> None:
         self.seen: list[Arrival] = []
@@ -58,7 +58,7 @@ class Reader:
         return sum(isinstance(item, kind) for item in list(self.seen))
 
 
-def test_bytes_arrive_with_growing_times(board: Board) -> None:
+def test_bytes_arrive_with_increasing_times(board: Board) -> None:
     with Reader(SourceConfig(port=str(board.link))) as reader:
         wait_until(lambda: reader.count(PortOpened), "the port to open")
         board.send(b"one\n")
@@ -69,7 +69,7 @@ def test_bytes_arrive_with_growing_times(board: Board) -> None:
     assert times_ms == sorted(times_ms)
 
 
-def test_an_unplugged_board_is_noticed_and_its_return_healed(board: Board) -> None:
+def test_the_port_is_opened_again_after_the_board_was_unplugged(board: Board) -> None:
     with Reader(SourceConfig(port=str(board.link))) as reader:
         wait_until(lambda: reader.count(PortOpened) == 1, "the port to open")
         board.unplug()
@@ -80,7 +80,7 @@ def test_an_unplugged_board_is_noticed_and_its_return_healed(board: Board) -> No
         wait_until(lambda: reader.data() == b"back\n", "bytes after the return")
 
 
-def test_a_missing_port_lists_those_that_are_there(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_port_lists_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(PortMissingError, match=r"There is no serial port .*ttyNONE.*source\.port"):
         open_port(SourceConfig(port=str(tmp_path / "ttyNONE")))
 
@@ -94,7 +94,9 @@ def test_a_port_that_another_process_holds_is_busy(board: Board) -> None:
         holder.close()
 
 
-def test_permission_names_the_group_to_join(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_missing_permission_names_the_group_to_join(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Root may open everything, so the refusal itself is injected below pyserial.
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied", str(board.link))
@@ -107,7 +109,7 @@ def test_permission_names_the_group_to_join(board: Board, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "device of another kind"])
-def test_a_path_that_is_no_port_is_said_to_be_what_it_is(tmp_path: Path, kind: str) -> None:
+def test_the_error_for_a_path_that_is_no_port_says_what_it_is(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "recording.csv"
     if kind == "file":
         path.touch()
@@ -120,7 +122,7 @@ def test_a_path_that_is_no_port_is_said_to_be_what_it_is(tmp_path: Path, kind: s
 
 
 class Adapter:
-    """What the operating system tells of one USB serial adapter."""
+    """One USB serial adapter, as the operating system describes it."""
 
     vid, pid = 0x10C4, 0xEA60
 
@@ -140,7 +142,7 @@ def test_a_usb_adapter_is_found_by_its_ids(
     assert port.find_port(SourceConfig(usb=usb)) == found
 
 
-def test_two_equal_usb_adapters_are_told_apart_by_serial_number(
+def test_two_equal_usb_adapters_are_distinguished_by_serial_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapters = [Adapter("/dev/ttyUSB0", "A"), Adapter("/dev/ttyUSB1", "B")]

@@ -1,4 +1,4 @@
-"""A counterpart of Home Assistant: hears discovery over a real broker and keeps entities by it.
+"""A counterpart of Home Assistant: receives discovery from a real broker and keeps entities.
 
 What it does with a payload is what Home Assistant's documentation says of MQTT device discovery:
 shared options at the root, a component with nothing but its platform is removed, an empty payload
@@ -27,7 +27,7 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment()
 
 @dataclass
 class Entity:
-    """One entity: its configuration, shared options included, and what it shows."""
+    """One entity: its configuration, shared options included, and its state."""
 
     config: dict[str, Any]
     state: str = UNKNOWN
@@ -71,7 +71,7 @@ class Entity:
 
 @dataclass
 class HomeAssistant:
-    """Entities by key, as discovery and the rig's topics make them; a context manager."""
+    """Entities by key, from discovery and the rig's topics; a context manager."""
 
     port: int
     prefix: str = "homeassistant"

@@ -1,4 +1,4 @@
-"""Home Assistant is told of the rig in its own terms, over Mosquitto, and of every change."""
+"""The announcement of a rig to Home Assistant, over Mosquitto, and its changes."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ MIXTURES = AnnouncedModel("blend", "mixture", LABELS)
 
 
 def payload(*speakers: AnnouncedModel, gone: dict[str, str] | None = None) -> dict[str, Any]:
-    told = device_payload(
+    announced = device_payload(
         rig_id="rig", version="1", models=speakers, live_stride_s=5.0, announced=gone or {}
     )
-    jsonschema.validate(told, SCHEMA)
-    return told
+    jsonschema.validate(announced, SCHEMA)
+    return announced
 
 
-class Shelf:
-    """A publisher that keeps what it is given, in order."""
+class StateCollector:
+    """A publisher that collects the states, in order."""
 
     def __init__(self) -> None:
         self.held: list[tuple[str, str]] = []
@@ -52,9 +52,9 @@ class Shelf:
         self.repeated.append(topic)
 
     def components(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.held[-1][1])
-        jsonschema.validate(told, SCHEMA)
-        return dict(told["components"])
+        announced: dict[str, Any] = json.loads(self.held[-1][1])
+        jsonschema.validate(announced, SCHEMA)
+        return dict(announced["components"])
 
 
 def config(folder: Path, home_assistant: bool | str = True) -> Config:
@@ -76,11 +76,11 @@ def config(folder: Path, home_assistant: bool | str = True) -> Config:
         (SUBSTANCES, AnnouncedModel("other", "substance", LABELS)),
     ],
 )
-def test_every_payload_keeps_to_the_documented_fields(speakers: tuple[AnnouncedModel, ...]) -> None:
-    told = payload(*speakers)["components"]
-    ids = [component["unique_id"] for component in told.values()]
+def test_every_payload_has_only_documented_fields(speakers: tuple[AnnouncedModel, ...]) -> None:
+    announced = payload(*speakers)["components"]
+    ids = [component["unique_id"] for component in announced.values()]
     assert len(set(ids)) == len(ids)
-    assert {"board", "problem", "fault", "event"} <= set(told)
+    assert {"board", "problem", "fault", "event"} <= set(announced)
 
 
 @pytest.mark.parametrize(
@@ -93,26 +93,26 @@ def test_every_payload_keeps_to_the_documented_fields(speakers: tuple[AnnouncedM
         ("problem", {"options": ["a"]}),
     ],
 )
-def test_the_schema_refuses_what_home_assistant_does_not_know(
+def test_the_schema_refuses_fields_unknown_to_home_assistant(
     key: str, wrong: dict[str, Any]
 ) -> None:
-    told = payload(SUBSTANCES)
-    told["components"][key] |= wrong
+    announced = payload(SUBSTANCES)
+    announced["components"][key] |= wrong
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(told, SCHEMA)
+        jsonschema.validate(announced, SCHEMA)
 
 
 def test_substance_is_an_enum_of_the_labels() -> None:
     assert payload(SUBSTANCES)["components"]["substance"]["options"] == [NOTHING, *LABELS]
 
 
-def test_results_need_service_and_board_and_diagnostics_the_service_alone() -> None:
-    told = payload(SUBSTANCES)
-    topics = [one["topic"] for one in told["availability"]]
+def test_results_need_service_and_board_but_diagnostics_only_the_service() -> None:
+    announced = payload(SUBSTANCES)
+    topics = [one["topic"] for one in announced["availability"]]
     assert topics == ["scent/rig/status", "scent/rig/sensor/status"]
-    assert told["availability_mode"] == "all"
-    assert "availability" not in told["components"]["substance"]
-    assert [one["topic"] for one in told["components"]["board"]["availability"]] == [topics[0]]
+    assert announced["availability_mode"] == "all"
+    assert "availability" not in announced["components"]["substance"]
+    assert [one["topic"] for one in announced["components"]["board"]["availability"]] == [topics[0]]
 
 
 def test_results_expire_after_a_few_strides_and_not_before_a_minute() -> None:
@@ -125,11 +125,13 @@ def test_results_expire_after_a_few_strides_and_not_before_a_minute() -> None:
     assert "expire_after" not in quick["state"]  # a disabled model says so once
 
 
-def test_labels_of_any_spelling_have_entities_of_their_own() -> None:
+def test_labels_of_any_spelling_have_their_own_entities() -> None:
     labels = ("Crème brûlée", 'say "cheese" }}', "a b", "a-b", "\\n")
-    told = payload(AnnouncedModel("blend", "mixture", labels))["components"]
+    announced = payload(AnnouncedModel("blend", "mixture", labels))["components"]
     shares = {
-        key: one for key, one in told.items() if key.startswith("mixture_") and "unit" in str(one)
+        key: one
+        for key, one in announced.items()
+        if key.startswith("mixture_") and "unit" in str(one)
     }
     assert len(shares) == len(labels)
     said = {"state": "recognised", "components": [{"label": labels[1], "proportion": 0.25}]}
@@ -138,9 +140,9 @@ def test_labels_of_any_spelling_have_entities_of_their_own() -> None:
         assert float(shown) == (25.0 if label == labels[1] else 0.0)
 
 
-def test_of_two_models_on_a_topic_each_entity_hears_its_own() -> None:
-    told = payload(SUBSTANCES, AnnouncedModel("other", "substance", ("tar",)))["components"]
-    entity = Entity(told["substance_other"])
+def test_each_entity_follows_its_own_model_of_two_on_a_topic() -> None:
+    announced = payload(SUBSTANCES, AnnouncedModel("other", "substance", ("tar",)))["components"]
+    entity = Entity(announced["substance_other"])
     entity.take('{"model": "nose", "label": "mint"}')
     assert entity.state == UNKNOWN
     entity.take('{"model": "other", "label": "tar"}')
@@ -148,84 +150,86 @@ def test_of_two_models_on_a_topic_each_entity_hears_its_own() -> None:
     assert entity.state == "tar"
 
 
-def test_components_that_are_gone_are_named_by_their_platform_alone(
+def test_removed_components_are_given_by_their_platform_alone(
     tmp_path: Path, toy_mixtures: Path
 ) -> None:
-    shelf = Shelf()
+    collector = StateCollector()
     bundle = load_bundle(toy_mixtures)
     first = Discovery(config(tmp_path), version="1")
-    first.use_publisher(shelf)
+    first.use_publisher(collector)
     first.announce([bundle], {})
-    assert {f"mixture_{label}" for label in LABELS} < set(shelf.components())
+    assert {f"mixture_{label}" for label in LABELS} < set(collector.components())
     # Another start, which runs no mixture model any more.
     later = Discovery(config(tmp_path), version="1")
-    later.use_publisher(shelf)
+    later.use_publisher(collector)
     later.announce([], {})
-    told = shelf.components()
-    assert all(told[f"mixture_{label}"] == {"platform": "sensor"} for label in LABELS)
+    announced = collector.components()
+    assert all(announced[f"mixture_{label}"] == {"platform": "sensor"} for label in LABELS)
     later.announce([bundle], {})
-    assert "state_topic" in shelf.components()["mixture_lemon"]
+    assert "state_topic" in collector.components()["mixture_lemon"]
 
 
-def test_the_payload_is_sent_when_it_changes_only(tmp_path: Path, toy_substances: Path) -> None:
-    shelf = Shelf()
+def test_the_payload_is_sent_only_when_it_changes(tmp_path: Path, toy_substances: Path) -> None:
+    collector = StateCollector()
     bundle = load_bundle(toy_substances)
     discovery = Discovery(config(tmp_path), version="1")
-    discovery.use_publisher(shelf)
+    discovery.use_publisher(collector)
     for _ in range(3):
         discovery.announce([bundle], {})
-    assert len(shelf.held) == 1
+    assert len(collector.held) == 1
     head = TaughtHead(hidden=frozenset({"mint"}), renamed={"lemon": "citron"})
     discovery.announce([bundle], {"toy-substance": head})
-    assert shelf.components()["substance"]["options"] == [NOTHING, "citron", "garlic"]
+    assert collector.components()["substance"]["options"] == [NOTHING, "citron", "garlic"]
 
 
 @pytest.mark.parametrize(
     ("setting", "moved_to"), [(False, None), ("house", "house/device/scentd_rig/config")]
 )
-def test_what_was_announced_elsewhere_is_taken_back(
+def test_an_announcement_on_another_topic_is_removed(
     tmp_path: Path, toy_substances: Path, setting: bool | str, moved_to: str | None
 ) -> None:
     bundle = load_bundle(toy_substances)
-    shelf = Shelf()
+    collector = StateCollector()
     before = Discovery(config(tmp_path), version="1")
-    before.use_publisher(shelf)
+    before.use_publisher(collector)
     before.announce([bundle], {})
-    old_topic = shelf.held[0][0]
+    old_topic = collector.held[0][0]
     assert old_topic == "homeassistant/device/scentd_rig/config"
     after = Discovery(config(tmp_path, setting), version="1")
-    after.use_publisher(shelf)
+    after.use_publisher(collector)
     after.announce([bundle], {})
-    assert shelf.held[1] == (old_topic, "")
-    assert [topic for topic, _ in shelf.held[2:]] == ([] if moved_to is None else [moved_to])
+    assert collector.held[1] == (old_topic, "")
+    assert [topic for topic, _ in collector.held[2:]] == ([] if moved_to is None else [moved_to])
     if setting is False:
-        third = Shelf()
+        third = StateCollector()
         Discovery(config(tmp_path, False), version="1").use_publisher(third)
         assert third.held == []
 
 
-def test_a_damaged_memory_is_no_reason_to_be_silent(tmp_path: Path, toy_substances: Path) -> None:
+def test_the_rig_is_announced_with_a_damaged_file_of_the_last_announcement(
+    tmp_path: Path, toy_substances: Path
+) -> None:
     (tmp_path / "home_assistant.json").write_text('{"topic": 3', encoding="utf-8")
-    shelf = Shelf()
+    collector = StateCollector()
     discovery = Discovery(config(tmp_path), version="1")
-    discovery.use_publisher(shelf)
+    discovery.use_publisher(collector)
     discovery.announce([load_bundle(toy_substances)], {})
-    assert "substance" in shelf.components()
+    assert "substance" in collector.components()
 
 
-def test_births_are_answered_and_floods_of_them_are_not(tmp_path: Path) -> None:
+def test_birth_messages_are_answered_at_a_limited_rate(tmp_path: Path) -> None:
     now_s = 100.0
-    shelf = Shelf()
+    collector = StateCollector()
     discovery = Discovery(config(tmp_path), version="1", clock=lambda: now_s)
-    discovery.use_publisher(shelf)
+    discovery.use_publisher(collector)
     discovery.on_birth(b"offline")
-    assert shelf.repeated == []
+    assert collector.repeated == []
     for _ in range(50):
         discovery.on_birth(b"online")
-    assert len(shelf.repeated) == 1
+    assert len(collector.repeated) == 1
     now_s += REPEAT_AFTER_S
     discovery.on_birth(b"online")
-    assert len(shelf.repeated) == 2
+    assert len(collector.repeated) == 2
 
 
 @pytest.mark.parametrize(
@@ -243,7 +247,7 @@ def test_the_setting_is_a_switch_or_a_prefix(tmp_path: Path, text: str, prefix: 
         load_config(path, {"SCENTD_MQTT__HOME_ASSISTANT": "home/#"})
 
 
-def test_home_assistant_shows_what_the_rig_smells(
+def test_home_assistant_shows_the_predictions_of_the_rig(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path, toy_mixtures: Path
 ) -> None:
     link = tmp_path / "ttyBOARD"
@@ -257,7 +261,7 @@ def test_home_assistant_shows_what_the_rig_smells(
         jsonschema.validate(home.payloads[-1], SCHEMA)
         wait_until(lambda: home.state("board") == "off", "the board to be missed")
         assert home.state("substance") == UNAVAILABLE
-        wait_until(lambda: home.state("problem") == "on", "the problem to be told")
+        wait_until(lambda: home.state("problem") == "on", "the problem to be announced")
         with SimulatedBoard(Odours(((None, 60), (NO2, 600))), link=link, speed=20):
             wait_until(lambda: home.state("substance") == "lemon", "the smell")
             wait_until(lambda: float(home.state("confidence") or 0) > 50, "its confidence")

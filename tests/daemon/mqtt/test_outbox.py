@@ -1,4 +1,4 @@
-"""The outbox: in order, bounded, on disk before it can be taken, gone only when acknowledged."""
+"""The outbox: in order, bounded, on disk before messages are taken, removed when acknowledged."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ def event(text: str) -> Message:
 
 
 def taken(outbox: Outbox) -> list[str]:
-    """Take everything and give it back."""
+    """Return the payloads of all messages, taken and requeued."""
     texts = [entry.message.payload for entry in iter(outbox.take, None)]
     outbox.requeue_in_flight()
     return texts
 
 
-def written(outbox: Outbox) -> None:
+def flush(outbox: Outbox) -> None:
     assert outbox.flush(60.0)
 
 
 @pytest.fixture(params=["disk", "memory"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    """Return where the outbox lies: every promise but durability is kept by both kinds."""
+    """Return the outbox's path: all guarantees except durability hold in memory as well."""
     return tmp_path / "outbox.sqlite" if request.param == "disk" else None
 
 
-def test_what_was_in_flight_waits_again_before_what_came_later(path: Path | None) -> None:
+def test_entries_requeued_after_a_lost_connection_come_before_later_ones(path: Path | None) -> None:
     with Outbox(path) as outbox:
         for text in "abcd":
             outbox.put(message(text))
-        written(outbox)
+        flush(outbox)
         first, second = outbox.take(), outbox.take()
         assert first is not None
         assert second is not None
@@ -86,7 +86,7 @@ def test_the_newest_retained_entry_of_each_topic_is_known(path: Path | None) -> 
         assert outbox.newest_id() == 4
 
 
-def test_an_event_is_written_at_once_and_takes_what_waited_along(tmp_path: Path) -> None:
+def test_an_event_is_written_at_once_together_with_waiting_predictions(tmp_path: Path) -> None:
     ready: list[int] = []
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         outbox.set_ready_callback(lambda: ready.append(1))
@@ -100,12 +100,12 @@ def test_an_event_is_written_at_once_and_takes_what_waited_along(tmp_path: Path)
         assert taken(outbox)[-1] == "onset"
 
 
-def test_what_was_not_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_unacknowledged_messages_are_kept_over_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "outbox.sqlite"
     with Outbox(path) as outbox:
         for text in ("a", "b", "c"):
             outbox.put(message(text))
-        written(outbox)
+        flush(outbox)
         entry = outbox.take()
         assert entry is not None
         outbox.acknowledge(entry.id)
@@ -114,7 +114,7 @@ def test_what_was_not_acknowledged_is_there_after_a_restart(tmp_path: Path) -> N
         assert outbox.newest_id() == 3
         assert outbox.newest_retained() == {"substance": 3}
         outbox.put(message("d"))
-        written(outbox)
+        flush(outbox)
         assert taken(outbox) == ["b", "c", "d"]
     assert path.stat().st_mode & 0o077 == 0
 
@@ -135,7 +135,7 @@ with Outbox(Path(sys.argv[1])) as outbox:
 
 def test_all_that_was_written_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "outbox.sqlite"
-    told = -1
+    last_reported = -1
     for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", PUT_FOREVER, str(path)],
@@ -145,9 +145,9 @@ def test_all_that_was_written_survives_kill_9(tmp_path: Path) -> None:
         )
         assert process.stdout is not None
         for _ in range(20):
-            told = int(process.stdout.readline())
+            last_reported = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-        told += len(process.stdout.read().split())
+        last_reported += len(process.stdout.read().split())
         process.wait()
     with Outbox(path) as outbox:
         texts = taken(outbox)
@@ -157,14 +157,14 @@ def test_all_that_was_written_survives_kill_9(tmp_path: Path) -> None:
     assert len(starts) == 3
     for begin, end in zip(starts, [*starts[1:], len(runs)], strict=True):
         assert runs[begin:end] == list(range(end - begin))
-    # The last one may have been written without being told.
-    assert len(runs) - starts[-1] - 1 - told in (0, 1)
+    # The last one may have been written without being reported.
+    assert len(runs) - starts[-1] - 1 - last_reported in (0, 1)
     assert report.set_aside == 0
 
 
 @dataclass
 class History:
-    """A file as it lay on disk, with its log, and what every commit had made of it."""
+    """A file with its log, and the payloads that it held after every commit."""
 
     path: Path
     states: list[list[str]]
@@ -176,7 +176,7 @@ class History:
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
-    """Return a copy of a file in use: sixty commits that add and remove, none folded in yet."""
+    """Return a copy of a file in use: sixty commits that add and remove, all still in the log."""
     live = OutboxFile(tmp_path / "live.sqlite")
     waiting: list[Entry] = []
     states: list[list[str]] = [[]]
@@ -195,7 +195,7 @@ def history(tmp_path: Path) -> History:
 
 
 def reopened(path: Path) -> tuple[list[str], int]:
-    """Open a file as a start after a power cut does; return what waits, and how often it broke."""
+    """Open a file as after a power cut; return the payloads and how often it was set aside."""
     outbox = Outbox(path)
     texts = taken(outbox)
     replaced = outbox.report().set_aside
@@ -238,7 +238,7 @@ def test_a_log_torn_inside_any_page_leaves_what_a_commit_had_made(
     wal = history.wal.read_bytes()
     for frame in range((len(wal) - WAL_HEADER) // FRAME):
         torn = bytearray(wal)
-        # A sector of 512 bytes that the card had promised and not written.
+        # A sector of 512 bytes that the card reported as written and did not write.
         start = WAL_HEADER + frame * FRAME + 24 + 512 * (frame % 8)
         torn[start : start + 512] = b"\xff" * 512
         path = tmp_path / f"torn-{frame}" / "outbox.sqlite"
@@ -265,7 +265,7 @@ def test_a_file_damaged_anywhere_never_gives_anything_that_was_not_put(tmp_path:
             found = taken(outbox)
             assert set(found) <= set(texts)
             outbox.put(event("after"))
-            written(outbox)
+            flush(outbox)
             assert taken(outbox)[-1] == "after"
             report = outbox.report()
             assert report.store == "disk"
@@ -275,12 +275,12 @@ def test_a_file_damaged_anywhere_never_gives_anything_that_was_not_put(tmp_path:
     assert set_aside > 0
 
 
-def test_damage_done_below_a_running_outbox_stops_nothing(tmp_path: Path) -> None:
+def test_damage_to_the_file_of_a_running_outbox_stops_nothing(tmp_path: Path) -> None:
     path = tmp_path / "outbox.sqlite"
     with Outbox(path) as outbox:
         for number in range(3000):
             outbox.put(event(f"{number} " + "x" * 900))
-        written(outbox)
+        flush(outbox)
         for file in (path, path.with_name("outbox.sqlite-wal")):
             with file.open("r+b") as below:
                 below.seek(8192)
@@ -308,7 +308,7 @@ def test_a_foreign_file_is_set_aside_under_a_name_with_the_time(
     path.write_bytes(content)
     with Outbox(path) as outbox:
         outbox.put(event("a"))
-        written(outbox)
+        flush(outbox)
         report = outbox.report()
     assert (report.store, report.set_aside, report.why) == ("disk", 1, None)
     (aside,) = tmp_path.glob("outbox.sqlite.damaged-????????T??????Z")
@@ -337,7 +337,7 @@ def test_only_the_newest_damaged_files_are_kept(tmp_path: Path) -> None:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Mount a disk of its own, so that it can be full or read-only."""
+    """Mount a separate disk, so that it can be full or read-only."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "scentd-test", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
@@ -350,18 +350,16 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try a disk again after a fraction of a second."""
+    """Retry a disk after a fraction of a second."""
     monkeypatch.setattr(module, "RETRY_S", 0.05)
 
 
-def test_a_full_disk_sends_messages_to_memory_and_back_when_there_is_room(
-    tmp_path: Path, impatient: None
-) -> None:
+def test_messages_wait_in_memory_while_the_disk_is_full(tmp_path: Path, impatient: None) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         path = disk / "outbox.sqlite"
         with Outbox(path) as outbox:
             outbox.put(event("before"))
-            written(outbox)
+            flush(outbox)
             ballast = disk / "ballast"
             with ballast.open("wb", buffering=0) as file:
                 try:
@@ -372,13 +370,13 @@ def test_a_full_disk_sends_messages_to_memory_and_back_when_there_is_room(
             texts = [f"{number} " + "x" * 2000 for number in range(100)]
             for text in texts:
                 outbox.put(event(text))
-            written(outbox)
+            flush(outbox)
             report = outbox.report()
             assert report.store == "memory"
             assert report.why is not None
             assert "full" in report.why
             assert (report.fallbacks, report.depth) == (1, 101)
-            # The broker is there: the rig is heard although its disk is full.
+            # Messages reach the broker although the disk is full.
             first = outbox.take()
             assert first is not None
             outbox.acknowledge(first.id)
@@ -390,7 +388,9 @@ def test_a_full_disk_sends_messages_to_memory_and_back_when_there_is_room(
         assert reopened(path) == ([*texts, "after"], 0)
 
 
-def test_a_read_only_disk_is_waited_out_in_memory(tmp_path: Path, impatient: None) -> None:
+def test_messages_wait_in_memory_while_the_disk_is_read_only(
+    tmp_path: Path, impatient: None
+) -> None:
     with small_disk(tmp_path / "disk", "4m") as disk:
         path = disk / "outbox.sqlite"
         with Outbox(path) as outbox:
@@ -405,13 +405,13 @@ def test_a_read_only_disk_is_waited_out_in_memory(tmp_path: Path, impatient: Non
             assert outbox.report().store == "memory"
             for text in ("c", "d"):
                 outbox.put(event(text))
-            written(outbox)
+            flush(outbox)
             in_flight = outbox.take()
             assert in_flight is not None
             assert in_flight.message.payload == "c"
             remount("rw")
             wait_until(lambda: outbox.report().store == "disk", "the disk's return")
-            # What could not be read at the start comes now; what is in flight not twice.
+            # Entries that could not be read at the start are taken now; those in flight not twice.
             assert [entry.message.payload for entry in iter(outbox.take, None)] == ["a", "b", "d"]
             outbox.requeue_in_flight()
             assert taken(outbox) == ["a", "b", "c", "d"]
@@ -419,11 +419,11 @@ def test_a_read_only_disk_is_waited_out_in_memory(tmp_path: Path, impatient: Non
         assert reopened(path) == (["a", "b", "c", "d"], 0)
 
 
-def test_a_second_daemon_does_not_send_the_firsts_messages(tmp_path: Path) -> None:
+def test_a_second_daemon_does_not_send_the_messages_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "outbox.sqlite"
     with Outbox(path) as first:
         first.put(event("a"))
-        written(first)
+        flush(first)
         with Outbox(path) as second:
             report = second.report()
             assert report.store == "memory"
@@ -436,7 +436,7 @@ def test_a_second_daemon_does_not_send_the_firsts_messages(tmp_path: Path) -> No
 def file_with(
     messages: list[Message], limits: Limits, *, after: int = 0
 ) -> tuple[list[str], Counter[str]]:
-    """Return what is left of messages put one by one, one a second, and what was lost."""
+    """Return the payloads left of messages put one a second, and the losses."""
     file = OutboxFile(None)
     lost: Counter[str] = Counter()
     for number, one in enumerate(messages, start=1):
@@ -454,7 +454,7 @@ def test_a_full_outbox_thins_out_old_repeats_first() -> None:
     assert lost == {"thinned": 2}
 
 
-def test_each_topic_is_thinned_out_for_itself() -> None:
+def test_each_topic_is_thinned_out_separately() -> None:
     both = [
         message(f"{topic}{number}", topic=topic, priority=Priority.REPEAT)
         for number in range(4)
@@ -464,7 +464,7 @@ def test_each_topic_is_thinned_out_for_itself() -> None:
     assert left == ["mixture0", "substance0", *(one.payload for one in both[4:]), "e"]
 
 
-def test_events_give_way_last() -> None:
+def test_events_are_dropped_last() -> None:
     many = [event("e0"), message("p0"), event("e1"), message("p1"), event("e2"), event("e3")]
     left, lost = file_with(many, Limits(3, 1 << 20, 3600))
     assert left == ["e1", "e2", "e3"]
@@ -477,26 +477,26 @@ def test_the_size_of_payloads_is_bounded() -> None:
     assert lost == {"events": 8}
 
 
-def test_what_is_too_old_goes_whatever_it_is() -> None:
+def test_messages_of_any_kind_expire() -> None:
     left, lost = file_with([event(str(number)) for number in range(1, 21)], Limits(1000, 9999, 5))
     assert left == [str(number) for number in range(15, 21)]
     assert lost == {"expired": 14}
 
 
-def test_what_is_in_flight_does_not_give_way() -> None:
+def test_entries_in_flight_are_not_dropped() -> None:
     left, lost = file_with([event(text) for text in "abcdef"], Limits(3, 1 << 20, 3600), after=2)
     assert left == ["a", "b", "f"]
     assert lost == {"events": 3}
 
 
-def test_the_disks_wear_is_counted(tmp_path: Path) -> None:
+def test_commits_and_written_bytes_are_counted(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         before = outbox.report()
         for number in range(300):
             outbox.put(event(json.dumps({"seq": number, "text": "x" * 900})))
             if number % 10 == 0:
-                written(outbox)
-        written(outbox)
+                flush(outbox)
+        flush(outbox)
         report = outbox.report()
     assert report.commits - before.commits >= 30
     # At least every payload once into the log; at most some pages for every message.
@@ -507,7 +507,7 @@ TIGHT = Limits(messages=8, size_bytes=60, age_s=86_400)
 
 
 class OutboxAgainstAList(RuleBasedStateMachine):
-    """Whatever is put, taken, acknowledged, cut off or crashed: the file holds what a list would.
+    """Any sequence of operations, lost connections and crashes leaves what a list would hold.
 
     `waiting` is the list, in order; `taken` is what is in flight of it; `gone` is what was
     acknowledged since the latest write, and may or may not come back after a crash.
@@ -536,7 +536,7 @@ class OutboxAgainstAList(RuleBasedStateMachine):
             topic, str(self.newest).ljust(size, "x"), 1, priority < Priority.KEPT, priority
         )
         self.outbox.put(one)
-        written(self.outbox)
+        flush(self.outbox)
         self.waiting[self.newest] = one
         self.gone.clear()
         self.make_room()
@@ -630,7 +630,7 @@ class OutboxAgainstAList(RuleBasedStateMachine):
         assert list(found) == [number for number in possible if number in found]
         assert self.waiting.items() <= found.items() <= possible.items()
         self.waiting, self.gone = found, {}
-        # Numbers go on after the highest there is: one that was acknowledged may be used again.
+        # Ids continue after the highest left: one that was acknowledged may be used again.
         self.newest = max(found, default=0)
         self.cursor = min(found, default=1) - 1
 

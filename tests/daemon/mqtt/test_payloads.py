@@ -1,4 +1,4 @@
-"""Payloads: JSON that obeys the published schemas, finite numbers only."""
+"""Payloads match the published schemas and hold finite numbers only."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_schema_is_valid_and_closed(name: str) -> None:
     novelty=st.none() | st.floats(-1e9, 1e9),
     interval=st.none() | st.floats(0, 1),
 )
-def test_predictions_obey_their_schemas(
+def test_predictions_match_their_schemas(
     state: State,
     probability: float | None,
     window_s: float,
@@ -126,7 +126,7 @@ def test_a_sample_has_null_where_there_is_no_finite_number(values: list[float]) 
     assert nulls == [not math.isfinite(value) for value in values]
 
 
-def test_health_before_the_first_frame_obeys_its_schema() -> None:
+def test_health_before_the_first_frame_matches_its_schema() -> None:
     gauges = Gauges(
         counts=LineCounts(),
         port_open=False,
@@ -183,7 +183,7 @@ def test_a_percentile_is_one_of_the_values_with_the_right_share_below(
     assert sum(value <= found for value in values) >= share * len(values)
 
 
-def test_info_says_by_which_constants_a_model_s_word_is_to_be_read() -> None:
+def test_info_holds_the_constants_to_interpret_a_model() -> None:
     bundle = load_bundle("substances-50")
     stated = dataclasses.replace(
         bundle.manifest.decision,
