@@ -174,7 +174,7 @@ def _verify(name: str) -> Data:
 
 
 def run_install(args: argparse.Namespace) -> int:
-    """Keep a bundle on the rig and, unless told otherwise, put it in force."""
+    """Keep a bundle on the rig and, without `--no-switch`, put it in force."""
     config = load_rig(args.config)
     store = ModelStore(config.state_dir)
     # Here and not in the service, which may not read this user's files.
