@@ -92,6 +92,21 @@ def settings(
     )
 
 
+def timeless(payload: dict[str, Any]) -> dict[str, Any]:
+    """Drop the fields that depend on the moment of publishing rather than on the readings."""
+    moment = {
+        "ts",
+        "clock_synced",
+        "boot_id",
+        "seq",
+        "frame_seq",
+        "latency_ms",
+        "buffered",
+        "topic",
+    }
+    return {key: value for key, value in payload.items() if key not in moment}
+
+
 def retained(port: int, topic: str) -> str | None:
     """Return what Mosquitto keeps on a topic, None when it keeps nothing."""
     with Subscriber(port, topic=topic) as late:

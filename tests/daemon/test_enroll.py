@@ -52,7 +52,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 class Rig:
-    """What the service joins, without its threads: a nose, its history and its teaching."""
+    """A nose, its history and its enrolment, without the threads of a service."""
 
     def __init__(self, bundle: Bundle, state: Path) -> None:
         self.nose = Nose([bundle], NoseSettings(live_stride_s=2), skip_warm_up=True)
@@ -93,7 +93,7 @@ def labels(said: list[Prediction]) -> set[str | None]:
     return {prediction.label for prediction in said}
 
 
-def test_the_last_seconds_become_a_smell_that_the_next_look_names(rig: Rig) -> None:
+def test_the_last_seconds_become_a_smell_that_the_next_prediction_names(rig: Rig) -> None:
     values = smell_readings(PETROL, 90)
     assert labels(rig.smell(values[:60])) == {None}
     told = rig.ask(label="petrol", last_s=50, promote=True)
@@ -104,7 +104,7 @@ def test_the_last_seconds_become_a_smell_that_the_next_look_names(rig: Rig) -> N
     assert said[-1].label == "petrol"
 
 
-def test_a_smell_in_shadow_is_rehearsed_and_never_said_before_it_is_promoted(rig: Rig) -> None:
+def test_a_smell_in_shadow_is_previewed_and_not_announced_before_it_is_promoted(rig: Rig) -> None:
     values = smell_readings(PETROL, 100)
     rig.smell(values[:60])
     told = rig.ask(label="petrol", last_s=50)
@@ -118,7 +118,7 @@ def test_a_smell_in_shadow_is_rehearsed_and_never_said_before_it_is_promoted(rig
     assert rig.smell(values[80:])[-1].label == "petrol"
 
 
-def test_the_coming_seconds_are_waited_for(rig: Rig) -> None:
+def test_the_coming_seconds_are_captured_first(rig: Rig) -> None:
     values = iter(smell_readings(PETROL, 90))
     steps = 0
 
@@ -134,7 +134,7 @@ def test_the_coming_seconds_are_waited_for(rig: Rig) -> None:
     assert told["past"] == []
 
 
-def test_hidden_and_renamed_labels_show_at_the_next_look(rig: Rig) -> None:
+def test_hidden_and_renamed_labels_take_effect_at_the_next_prediction(rig: Rig) -> None:
     values = smell_readings(LEMON, 100)
     assert rig.smell(values[:60])[-1].label == "lemon"
     rig.ask(action="rename", label="lemon", name="citron")
@@ -146,7 +146,7 @@ def test_hidden_and_renamed_labels_show_at_the_next_look(rig: Rig) -> None:
     assert rig.smell(values[90:])[-1].label == "citron"
 
 
-def test_what_was_taught_outlives_a_restart(rig: Rig, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_taught_smell_is_known_after_a_restart(rig: Rig, bundle: Bundle, tmp_path: Path) -> None:
     rig.smell(smell_readings(PETROL, 60))
     rig.ask(label="petrol", last_s=50, promote=True)
     again = Rig(bundle, tmp_path / "state")
@@ -154,7 +154,7 @@ def test_what_was_taught_outlives_a_restart(rig: Rig, bundle: Bundle, tmp_path: 
     assert again.smell(smell_readings(PETROL, 60, seed=4))[-1].label == "petrol"
 
 
-def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
+def test_a_new_calibration_is_applied_to_smells_taught_before(rig: Rig) -> None:
     rig.smell(smell_readings(PETROL, 60))
     rig.ask(label="petrol", last_s=50, promote=True)
     store = rig.teaching.store()
@@ -179,7 +179,7 @@ def test_a_new_calibration_is_heard_in_what_was_taught_before(rig: Rig) -> None:
     assert store.head()[0].taught[0].mean[CO] == pytest.approx(before)
 
 
-def test_a_smell_whose_readings_are_lost_is_not_said_after_a_new_calibration(rig: Rig) -> None:
+def test_a_smell_whose_readings_are_lost_is_not_announced_after_a_new_calibration(rig: Rig) -> None:
     values = smell_readings(PETROL, 90)
     rig.smell(values[:60])
     rig.ask(label="petrol", last_s=50, promote=True)
@@ -214,14 +214,14 @@ def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: P
         ({"action": "rename", "label": "lemon"}, "name must be text"),
     ],
 )
-def test_requests_that_make_no_sense_say_why(rig: Rig, payload: Data, said: str) -> None:
+def test_wrong_requests_are_refused_with_the_reason(rig: Rig, payload: Data, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         rig.teaching.handle(payload)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(payload, SCHEMA)
 
 
-def test_seconds_that_have_not_been_cannot_teach(rig: Rig) -> None:
+def test_seconds_before_the_first_reading_cannot_be_taught(rig: Rig) -> None:
     with pytest.raises(NoHistoryError, match="only 59 s"):
         rig.ask(label="petrol", last_s=200)
 
@@ -303,7 +303,7 @@ def test_contradictions_are_wrong_use(
     assert enroll(*arguments, "--state", tmp_path, "--model", bundle.folder) == 2
 
 
-def test_a_running_rig_is_taught_over_mqtt_and_says_the_new_smell(
+def test_a_running_rig_is_taught_over_mqtt_and_announces_the_new_smell(
     broker: Mosquitto, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     link = tmp_path / "ttySIM"

@@ -1,4 +1,4 @@
-"""Requests: judged at the door, done in steps, answered once, over real brokers too."""
+"""Requests: checked when received, done in steps, answered once, over real brokers too."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RESPONSE = json.loads((ROOT / "daemon" / "schemas" / "response.json").read_text(
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -46,7 +46,7 @@ class Clock:
 
 
 class Desk:
-    """Requests without a broker: what was asked goes in as bytes, answers are kept."""
+    """Requests without a broker: payloads as bytes, and a list of the answers."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -81,7 +81,7 @@ def test_a_handler_gets_the_payload_and_its_data_is_the_answer(desk: Desk) -> No
     ]
 
 
-def test_nothing_is_done_before_the_pipelines_thread_works(desk: Desk) -> None:
+def test_requests_are_only_done_in_the_pipelines_thread(desk: Desk) -> None:
     desk.requests.register({"x": lambda _payload: {}})
     desk.ask("x", {})
     assert desk.answers == []
@@ -101,7 +101,7 @@ def test_nothing_is_done_before_the_pipelines_thread_works(desk: Desk) -> None:
         (b'{"x": "%s"}' % (b"x" * PAYLOAD_LIMIT), "at most 8192 bytes"),
     ],
 )
-def test_what_cannot_be_understood_is_answered_with_the_reason(
+def test_a_malformed_request_is_answered_with_the_reason(
     desk: Desk, payload: bytes, told: str
 ) -> None:
     desk.requests.register({"x": lambda _payload: {}})
@@ -113,14 +113,14 @@ def test_what_cannot_be_understood_is_answered_with_the_reason(
     assert answer["transaction"] is None
 
 
-def test_an_empty_payload_asks_with_nothing_to_say(desk: Desk) -> None:
+def test_an_empty_payload_is_a_request_without_fields(desk: Desk) -> None:
     desk.requests.register({"x": lambda payload: {"got": payload}})
     desk.ask("x", b"")
     desk.requests.work()
     assert desk.said()[0]["data"] == {"got": {}}
 
 
-def test_an_unknown_command_is_told_which_there_are(desk: Desk) -> None:
+def test_the_answer_to_an_unknown_command_lists_the_commands(desk: Desk) -> None:
     desk.requests.register({"status": lambda _payload: {}})
     desk.ask("statos", {"transaction": 7})
     desk.requests.work()
@@ -130,7 +130,7 @@ def test_an_unknown_command_is_told_which_there_are(desk: Desk) -> None:
     assert answer["transaction"] == 7
 
 
-def test_errors_for_people_are_told_and_bugs_end_nothing(desk: Desk) -> None:
+def test_errors_are_answered_and_bugs_do_not_end_the_service(desk: Desk) -> None:
     def refuse(_payload: Data) -> Data:
         raise ScentdError("No such smell. Ask for another.")
 
@@ -153,7 +153,7 @@ def counting(upto: int) -> Steps:
     return {"counted": upto}
 
 
-def test_long_work_goes_on_step_by_step_and_is_answered_at_its_end(desk: Desk) -> None:
+def test_long_work_is_done_step_by_step_and_answered_at_its_end(desk: Desk) -> None:
     desk.requests.register({"count": lambda payload: counting(payload["upto"])})
     desk.ask("count", {"upto": 3})
     for _ in range(3):
@@ -165,7 +165,7 @@ def test_long_work_goes_on_step_by_step_and_is_answered_at_its_end(desk: Desk) -
     assert not desk.requests.busy
 
 
-def test_progress_is_told_once_a_second_to_who_wants_it(desk: Desk) -> None:
+def test_progress_is_published_once_a_second_if_requested(desk: Desk) -> None:
     desk.requests.register({"count": lambda payload: counting(payload["upto"])})
     desk.ask("count", {"upto": 9, "progress": True, "transaction": 5})
     for _ in range(10):
@@ -177,7 +177,7 @@ def test_progress_is_told_once_a_second_to_who_wants_it(desk: Desk) -> None:
     assert {answer["transaction"] for answer in said} == {5}
 
 
-def test_no_more_than_a_few_works_run_at_a_time(desk: Desk) -> None:
+def test_only_a_few_long_requests_run_at_a_time(desk: Desk) -> None:
     desk.requests.register({"count": lambda payload: counting(payload["upto"])})
     for number in range(JOBS_LIMIT + 1):
         desk.ask("count", {"upto": 50, "transaction": number})
@@ -204,7 +204,7 @@ def test_retained_requests_are_ignored_and_counted(desk: Desk) -> None:
     assert desk.inbox.counts.retained == 1
 
 
-def test_a_flood_is_thinned_to_the_rate_and_the_rest_counted(desk: Desk) -> None:
+def test_requests_beyond_the_rate_are_dropped_and_counted(desk: Desk) -> None:
     desk.requests.register({"x": lambda _payload: {}})
     for _ in range(BURST + 30):
         desk.ask("x", {})
@@ -218,7 +218,7 @@ def test_a_flood_is_thinned_to_the_rate_and_the_rest_counted(desk: Desk) -> None
     assert len(desk.answers) == BURST + 5
 
 
-def test_a_pipeline_that_is_behind_gets_no_endless_queue(desk: Desk) -> None:
+def test_requests_beyond_the_queue_are_dropped_and_counted(desk: Desk) -> None:
     desk.requests.register({"x": lambda _payload: {}})
     for _ in range(BURST):
         desk.ask("x", {})
@@ -228,7 +228,7 @@ def test_a_pipeline_that_is_behind_gets_no_endless_queue(desk: Desk) -> None:
 
 
 def rig(port: int, **mqtt: Any) -> Config:
-    """Return what a command knows of the rig under test."""
+    """Return the configuration by which a command finds the rig under test."""
     return Config(
         rig_id="rig",
         source=SourceConfig(port="/dev/null"),
@@ -252,7 +252,7 @@ def send(port: int, command: str, payload: str, *, retain: bool = False) -> None
     )  # fmt: skip
 
 
-def test_a_running_service_answers_what_it_is_asked(
+def test_a_running_service_answers_requests(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     send(broker.port, "status", '{"transaction": "old"}', retain=True)
@@ -302,12 +302,12 @@ def test_requests_can_be_switched_off(
             send_request(rig(broker.port), "status", {}, timeout_s=1.0)
 
 
-def test_a_rig_that_never_was_is_told_from_one_that_stopped(broker: Mosquitto) -> None:
+def test_a_rig_that_never_ran_is_distinguished_from_a_stopped_one(broker: Mosquitto) -> None:
     with pytest.raises(NoServiceError, match="No rig 'rig' has ever been on the broker"):
         send_request(rig(broker.port), "status", {})
 
 
-def test_a_service_that_goes_while_it_is_asked_may_have_done_it_all_the_same(
+def test_a_service_that_ends_during_a_request_may_have_done_it(
     broker: Mosquitto,
 ) -> None:
     def say(status: str) -> None:
@@ -330,7 +330,7 @@ def test_a_service_that_goes_while_it_is_asked_may_have_done_it_all_the_same(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_requests_come_in_by_both_versions_of_mqtt(broker: Mosquitto, protocol: str) -> None:
+def test_requests_are_received_by_both_versions_of_mqtt(broker: Mosquitto, protocol: str) -> None:
     heard: list[tuple[str, bytes, bool]] = []
     config = MqttConfig(host="127.0.0.1", port=broker.port, protocol=protocol)  # type: ignore[arg-type]
     with (
@@ -352,7 +352,7 @@ def test_requests_come_in_by_both_versions_of_mqtt(broker: Mosquitto, protocol: 
     assert heard[1] == ("status", b"[]", protocol == "5")
 
 
-def test_requests_come_in_over_an_old_broker(old_broker: int) -> None:
+def test_requests_are_received_over_an_old_broker(old_broker: int) -> None:
     heard: list[tuple[str, bytes, bool]] = []
     with (
         Subscriber(old_broker) as ear,

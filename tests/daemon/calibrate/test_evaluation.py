@@ -1,4 +1,4 @@
-"""Scores of labelled recordings on a rig, and what they say of its prediction sets."""
+"""Scores of labelled recordings on a rig, and the coverage of its prediction sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STATED = DecisionSpec(set_threshold=0.5)
 
 
 def scored(*truths: tuple[float, ...], after: bool = False) -> list[ScoredRecording]:
-    """Recordings whose looks gave the truth these probabilities."""
+    """Return recordings whose predictions gave the right label these probabilities."""
     found = []
     for number, looks in enumerate(truths):
         covered = sum(value >= 0.5 for value in looks)
@@ -38,7 +38,7 @@ def scored(*truths: tuple[float, ...], after: bool = False) -> list[ScoredRecord
     return found
 
 
-def test_every_look_is_judged_by_the_set_that_it_published(tmp_path: Path) -> None:
+def test_every_prediction_is_scored_by_its_published_set(tmp_path: Path) -> None:
     bundle = teachable_bundle(tmp_path, decision=DecisionSpec(set_threshold=0.3))
     settings = NoseSettings()
     right = score_recording(bundle, record_smell(tmp_path, LEMON), "lemon", settings, None)
@@ -49,7 +49,7 @@ def test_every_look_is_judged_by_the_set_that_it_published(tmp_path: Path) -> No
     assert all(a + b <= 1 for a, b in zip(right.truths, wrong.truths, strict=True))
 
 
-def test_a_threshold_is_asked_for_that_makes_the_sets_hold_their_word() -> None:
+def test_the_returned_threshold_gives_the_stated_coverage() -> None:
     rng = np.random.default_rng(2)
     looks = rng.beta(2, 2, (40, 12))
     recordings = scored(*map(tuple, looks.tolist()))
@@ -60,7 +60,7 @@ def test_a_threshold_is_asked_for_that_makes_the_sets_hold_their_word() -> None:
     assert f"set_threshold: {found['set_threshold']:g}" in " ".join(sets_summary(found))
 
 
-def test_with_a_correction_its_looks_count() -> None:
+def test_with_a_correction_the_corrected_predictions_count() -> None:
     found = check_sets(scored((0.9, 0.8), (0.7, 0.2), after=True), STATED)
     assert found is not None
     assert found["covered"] == 0.75
@@ -69,14 +69,14 @@ def test_with_a_correction_its_looks_count() -> None:
 @pytest.mark.parametrize(
     "truths", [[(0.9,)] * 8, [(0.9,)] * 5 + [(0.0,)] * 5], ids=["few", "not among the likeliest"]
 )
-def test_recordings_that_cannot_tell_ask_for_nothing(truths: list[tuple[float, ...]]) -> None:
+def test_too_few_recordings_give_no_threshold(truths: list[tuple[float, ...]]) -> None:
     found = check_sets(scored(*truths), STATED)
     assert found is not None
     assert found["set_threshold"] is None
     assert "9 recordings" in " ".join(sets_summary(found))
 
 
-def test_a_model_without_sets_is_not_asked_about_them() -> None:
+def test_a_model_without_sets_has_no_coverage() -> None:
     spec = dataclasses.replace(STATED, set_threshold=None)
     recordings = scored((0.9,))
     assert check_sets(recordings, spec) is None

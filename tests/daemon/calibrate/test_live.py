@@ -1,4 +1,4 @@
-"""Calibration from a user's side: the command, the requests, the profile in the running service."""
+"""Calibration as a user does it: by the command, by requests, and in the running service."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recorded(path: Path, values: NDArray[np.float32]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a toy bundle that knows what its labels looked like on the training rig."""
+    """Return a toy bundle that holds what its training rig measured."""
     reference = RigReference.measure(
         {
             label: [frames(odour(number, take=take)) for take in range(4)]
@@ -137,7 +137,7 @@ def test_recordings_are_measured_fitted_shown_and_scored_without_a_service(rig: 
     assert score["after"]["recordings"] is not None
 
 
-def test_people_read_tables(rig: Rig) -> None:
+def test_the_command_prints_tables(rig: Rig) -> None:
     table = rig.told("baseline", "--recording", rig.air())
     assert "Kept 120 s of clean air." in table
     assert "kOhm" in table
@@ -151,7 +151,7 @@ def test_people_read_tables(rig: Rig) -> None:
     assert "uncalibrated" in rig.told("undo")
 
 
-def test_the_profile_before_comes_back_and_goes_again(rig: Rig) -> None:
+def test_undo_exchanges_the_profile_for_the_one_before(rig: Rig) -> None:
     rig.measured()
     first = rig.calibrate("fit")["profile"]["id"]
     rig.calibrate("forget", "mint")
@@ -161,9 +161,7 @@ def test_the_profile_before_comes_back_and_goes_again(rig: Rig) -> None:
     assert rig.calibrate("undo")["profile"]["id"] == second
 
 
-def test_a_replay_goes_through_the_rigs_profile(
-    rig: Rig, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_replay_uses_the_rigs_profile(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     rig.measured()
     profile = rig.calibrate("fit")["profile"]["id"]
     assert main(["replay", str(rig.exposure("mint", take=11)), "--json", "--config",
@@ -172,14 +170,14 @@ def test_a_replay_goes_through_the_rigs_profile(
     assert {line["calibration"] for line in lines if line.get("topic") == "substance"} == {profile}
 
 
-def test_an_odour_is_refused_as_clean_air_with_channel_and_reason(rig: Rig) -> None:
+def test_an_odour_is_refused_as_clean_air_and_the_channel_is_named(rig: Rig) -> None:
     error = rig.calibrate("baseline", "--recording", rig.exposure("mint"), code=1)
     assert "no clean-air baseline" in error
     assert "VOC" in error
     assert rig.calibrate("show")["captures"] == []
 
 
-def test_a_capture_that_is_gone_is_named_with_what_to_do(rig: Rig) -> None:
+def test_a_missing_capture_is_named_with_advice(rig: Rig) -> None:
     rig.measured()
     folder = rig.folder / "state" / "calibration"
     lost = Captures(folder).references()[0]
@@ -191,7 +189,7 @@ def test_a_capture_that_is_gone_is_named_with_what_to_do(rig: Rig) -> None:
     assert lost.label not in rig.calibrate("fit")["profile"]["references"]
 
 
-def test_a_damaged_profile_never_takes_the_place_of_the_one_before(rig: Rig) -> None:
+def test_a_damaged_profile_is_not_kept_as_the_one_before(rig: Rig) -> None:
     rig.measured()
     first = rig.calibrate("fit")["profile"]["id"]
     rig.calibrate("forget", "mint")
@@ -201,7 +199,7 @@ def test_a_damaged_profile_never_takes_the_place_of_the_one_before(rig: Rig) -> 
     assert rig.calibrate("undo")["profile"]["id"] == first
 
 
-def test_what_cannot_be_done_says_what_to_do(rig: Rig, tmp_path: Path) -> None:
+def test_errors_say_what_to_do(rig: Rig, tmp_path: Path) -> None:
     assert "knows no 'tea'" in rig.calibrate("reference", "tea", "--recording", rig.air(), code=2)
     short = recorded(tmp_path / "short.csv", frames(odour(0))[:40])
     assert "at least 100 s" in rig.calibrate("reference", "mint", "--recording", short, code=1)
@@ -212,7 +210,7 @@ def test_what_cannot_be_done_says_what_to_do(rig: Rig, tmp_path: Path) -> None:
     assert "Only a running service remembers" in rig.calibrate("baseline", "--last", 60, code=2)
 
 
-def test_a_model_that_knows_nothing_of_its_rig_cannot_be_calibrated_to(
+def test_a_model_without_a_rig_reference_cannot_be_calibrated_to(
     tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rig = Rig(tmp_path, toy_substances, capsys)
@@ -223,22 +221,22 @@ def test_a_model_that_knows_nothing_of_its_rig_cannot_be_calibrated_to(
 
 @pytest.fixture
 def live(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], broker: Mosquitto) -> Rig:
-    """Return a rig whose service will find its broker."""
+    """Return a rig with a broker."""
     return Rig(tmp_path, model, capsys, broker.port)
 
 
-def calm(rig: Rig) -> ReplaySignal:
-    """Return clean air for ever, as this rig's board sends it."""
+def endless_air(rig: Rig) -> ReplaySignal:
+    """Return endless clean air, as this rig's board sends it."""
     path = recorded(rig.folder / "calm.csv", clean_air(400, seed=3))
     return ReplaySignal(read_recording(path), loop=True)
 
 
-def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
+def test_a_running_rig_is_calibrated_over_mqtt_and_every_prediction_names_the_profile(
     live: Rig, broker: Mosquitto
 ) -> None:
     with (
         Subscriber(broker.port) as ear,
-        SimulatedBoard(calm(live), link=live.link, speed=50),
+        SimulatedBoard(endless_air(live), link=live.link, speed=50),
         ServiceProcess(live.folder, live.settings) as daemon,
     ):
         config = load_config(live.config)
@@ -298,7 +296,7 @@ def test_a_running_rig_is_calibrated_over_mqtt_and_says_so_in_every_prediction(
         (lambda text: text.replace("version: 1", "version: 99"), "version 99"),
     ],
 )
-def test_a_profile_that_cannot_be_used_leaves_the_rig_uncalibrated_and_saying_so(
+def test_without_a_usable_profile_the_rig_reports_that_it_is_uncalibrated(
     live: Rig, broker: Mosquitto, board: Board, spoil: Any, why: str
 ) -> None:
     live.measured()
@@ -328,8 +326,8 @@ def test_another_rigs_profile_is_refused(live: Rig, broker: Mosquitto, board: Bo
     assert "was calibrated for board 'rig'" in health["calibration"]["why"]
 
 
-def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Nose]:
-    """Let a rig with its profile breathe air at 1 Hz, without a service around it."""
+def run_rig(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Nose]:
+    """Process air at 1 Hz with a rig's profile, without a service."""
     config = load_config(rig.config)
     bundles = load_models(config)
     nose = live_nose(config, bundles)
@@ -341,24 +339,24 @@ def breathed(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, No
     return calibrating, nose
 
 
-def test_clean_air_that_stays_needs_no_new_calibration(rig: Rig) -> None:
+def test_constant_clean_air_needs_no_new_calibration(rig: Rig) -> None:
     rig.measured()
     rig.calibrate("fit")
-    calibrating, nose = breathed(rig, clean_air(2500, seed=5))
+    calibrating, nose = run_rig(rig, clean_air(2500, seed=5))
     assert nose.phase is Phase.AMBIENT
     report = calibrating.report()
     assert report["state"] == "ok"
     assert max(abs(value) for value in report["drift"].values()) < 0.01
 
 
-def test_clean_air_that_has_moved_asks_for_a_new_calibration_and_names_the_channel(
+def test_drifted_clean_air_requires_a_new_calibration_and_the_channel_is_named(
     rig: Rig,
 ) -> None:
     rig.measured()
     rig.calibrate("fit")
     moved = clean_air(2500, seed=5)
     moved[:, VOC] *= 1.25
-    calibrating, _ = breathed(rig, moved)
+    calibrating, _ = run_rig(rig, moved)
     report = calibrating.report()
     assert report["state"] == "recalibrate"
     assert report["why"].startswith("VOC in clean air")
@@ -366,8 +364,8 @@ def test_clean_air_that_has_moved_asks_for_a_new_calibration_and_names_the_chann
     assert report["drift"]["VOC"] > 2 * max(abs(value) for value in others)
 
 
-def test_the_schema_of_requests_knows_the_actions_there_are(rig: Rig) -> None:
-    calibrating, _ = breathed(rig, clean_air(20))
+def test_the_schema_of_requests_lists_all_actions(rig: Rig) -> None:
+    calibrating, _ = run_rig(rig, clean_air(20))
     schema = json.loads(
         (ROOT / "daemon/schemas/request_calibrate.json").read_text(encoding="utf-8")
     )

@@ -1,4 +1,4 @@
-"""Models of a running rig: installed and switched over MQTT and by the command, nothing lost."""
+"""Models of a running rig: installed and switched over MQTT and by the command."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_without_a_service_the_store_is_changed_for_its_next_start(
     assert "No MQTT broker answers" in capsys.readouterr().err
 
 
-def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
+def test_a_running_rig_switches_models_without_losing_a_reading(
     broker: Mosquitto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = configured(tmp_path, broker.port, "record: true\nrecording: {compress: false}\n")
@@ -124,7 +124,7 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
     ):
         wait_until(lambda: ear.texts("scent/rig/substance"), "the first prediction")
         capsys.readouterr()
-        # By the command: verified here, taken on by the service.
+        # By the command: verified here, applied by the service.
         second = made(tmp_path, "2.0", ("citron", "mint", "garlic"))
         assert main(["models", "install", str(second), *rig]) == 0
         assert "The running service has taken it on." in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
         assert (answer["active"], answer["previous"], answer["in_force"]) == ("3.0", "2.0", True)
         listed = asked(daemon.config, action="list")["models"]
         assert NAME in [row["name"] for row in listed if row["configured"]]
-        # One that got damaged is refused, and the one in force stays.
+        # A damaged one is refused, and the active one stays.
         model = third.parents[2] / "models" / NAME / "2.0" / "model.onnx"
         model.write_bytes(model.read_bytes()[:-1])
         with pytest.raises(RequestRefusedError, match=r"2\.0/model\.onnx"):
@@ -172,7 +172,7 @@ def test_a_running_rig_takes_models_on_and_back_without_losing_a_reading(
     assert said_ms == sorted(said_ms)
 
 
-def test_a_change_that_cannot_be_taken_on_is_undone(
+def test_a_change_that_cannot_be_applied_is_undone(
     broker: Mosquitto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = ModelStore(tmp_path / "state")
@@ -197,6 +197,6 @@ def test_a_change_that_cannot_be_taken_on_is_undone(
         reloaded = send_request(good, "reload", {}, timeout_s=60)
         jsonschema.validate(reloaded, schema("response_reload"))
         assert reloaded == {"changed": ["live_stride_s"], "models": [NAME]}
-        # No board is there: that is said, and told by the exit code.
+        # Without a board that is printed, and the exit code is 1.
         assert main(["status", "--config", str(daemon.config)]) == 1
         assert "TROUBLE" in capsys.readouterr().out

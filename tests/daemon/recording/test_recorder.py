@@ -79,10 +79,10 @@ def test_segments_of_a_run_hold_every_row_once_and_in_order(tmp_path: Path) -> N
     np.testing.assert_array_equal(whole.values, [row(number) for number in range(35)])
 
 
-def test_a_new_start_is_a_new_run_whatever_the_clock_says(
+def test_a_new_start_is_a_new_run_whatever_the_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rig without a clock chip may wake up years ago: the newest must not pass for the oldest."""
+    """A rig without a clock chip may start years ago; its newest segment is still the newest."""
     for year in ("2026", "1970", "2031"):
         monkeypatch.setattr(
             "daemon.recording.recorder.time.strftime", lambda *_, y=year: f"{y}0101T000000Z"

@@ -1,4 +1,4 @@
-"""Segments of a running service, replayed: alone, packed, and joined to the run that they are."""
+"""Segments of a running service, replayed: alone, compressed, and joined to their run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ import pytest
 from daemon.cli import main
 from daemon.recording.segments import compress_segment, list_segments
 from hardware.simulator.board import SimulatedBoard
-from tests.daemon.service.test_main import essence, predictions
-from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, recordings, settings
+from tests.sandbox import (
+    Mosquitto,
+    Odours,
+    ServiceProcess,
+    Subscriber,
+    recordings,
+    settings,
+    timeless,
+)
 
 NO2, VOC = 0, 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the service: its configuration, its segments, and what it said."""
+    """One run of the service: its configuration, its segments, and its messages."""
 
     config: Path
     segments: list[Path]
@@ -56,19 +63,19 @@ def replayed(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, A
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_segments_of_a_run_joined_give_what_the_service_said(
+def test_the_joined_segments_of_a_run_give_the_services_predictions(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(run.segments) == 4
     config = ["--config", str(run.config)]
     lines = replayed(capsys, "--joined", *map(str, run.segments), *config)
-    live = [essence(said) for said in predictions(run.ear)]
+    live = [timeless(said) for said in run.ear.payloads("substance")]
     assert {"recognised", "warming_up"} <= {said["state"] for said in live}
-    assert [essence(line) for line in lines if line.get("topic") == "substance"] == live
+    assert [timeless(line) for line in lines if line.get("topic") == "substance"] == live
     assert [line["frames"] for line in lines if line.get("type") == "summary"] == [230]
 
 
-def test_an_event_leads_to_its_row_packed_or_not(
+def test_an_event_names_the_segment_of_its_reading_compressed_or_not(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = [json.loads(text) for text in run.ear.texts("scent/rig/event")]

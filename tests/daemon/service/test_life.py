@@ -1,4 +1,4 @@
-"""A service's life: told to a service manager, reloaded in the middle of a smell, ended in time."""
+"""A service's life: notifications to the service manager, reloads, and an end in time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from daemon.sandbox.service_process import ServiceProcessError
 from daemon.service.reload import NEED_RESTART, NEED_RUNTIME
 from hardware.simulator.board import SimulatedBoard
 from models.manifest import CARD, write_bundle
-from tests.daemon.service.test_main import NO2, predictions
 from tests.models.toys import toy_files, toy_manifest
 from tests.sandbox import (
     ROOT,
@@ -42,12 +41,13 @@ from tests.sandbox import (
     wait_until,
 )
 
+NO2 = 0
 STOPS_WITHIN_S = 2.0
 LONG_LEMON = Odours(((None, 60), (NO2, 3000)))
 
 
-class Manager:
-    """The service manager's end of NOTIFY_SOCKET, which notes every word as it comes."""
+class ManagerSocket:
+    """The service manager's end of NOTIFY_SOCKET, which keeps every message."""
 
     watchdog_s = 0.4
 
@@ -56,7 +56,7 @@ class Manager:
         self.heard: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self.path))
-        # The kernel keeps ten unread words, and a service that waits is not what is tested.
+        # Read at once: the kernel keeps only ten unread messages.
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
 
@@ -83,8 +83,8 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    manager = Manager(tmp_path)
+def manager(tmp_path: Path) -> Iterator[ManagerSocket]:
+    manager = ManagerSocket(tmp_path)
     yield manager
     manager.close()
 
@@ -100,22 +100,17 @@ def reload(daemon: ServiceProcess) -> None:
     daemon.process.send_signal(signal.SIGHUP)
 
 
-def events(ear: Subscriber, kind: str) -> list[dict[str, Any]]:
-    said = [json.loads(text) for text in ear.texts("scent/rig/event")]
-    return [event for event in said if event["type"] == kind]
-
-
 def by_model(ear: Subscriber, model: str) -> list[dict[str, Any]]:
-    return [said for said in predictions(ear) if said["model"] == model]
+    return [item for item in ear.payloads("substance") if item["model"] == model]
 
 
-def test_ready_is_told_without_broker_and_board_and_the_end_as_well(
-    absent_broker: Mosquitto, tmp_path: Path, toy_substances: Path, manager: Manager
+def test_the_manager_is_notified_without_broker_and_board(
+    absent_broker: Mosquitto, tmp_path: Path, toy_substances: Path, manager: ManagerSocket
 ) -> None:
     text = settings(tmp_path / "nowhere", [toy_substances], absent_broker.port)
     with ServiceProcess(tmp_path, text, manager.environ) as daemon:
         wait_until(lambda: "READY=1" in manager.heard, "READY")
-        wait_until(lambda: manager.heard.count("WATCHDOG=1") > 3, "signs of life")
+        wait_until(lambda: manager.heard.count("WATCHDOG=1") > 3, "watchdog messages")
         wait_until(lambda: "is silent or away" in manager.statuses[-1], "the board's absence")
         wait_until(lambda: "unreachable" in manager.statuses[-1], "the broker's absence")
         assert daemon.end() == 0
@@ -123,8 +118,8 @@ def test_ready_is_told_without_broker_and_board_and_the_end_as_well(
     assert manager.heard.index("READY=1") < manager.heard.index("STOPPING=1")
 
 
-def test_the_status_line_says_what_is_smelled(
-    broker: Mosquitto, tmp_path: Path, toy_substances: Path, manager: Manager
+def test_the_status_line_names_the_smell(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path, manager: ManagerSocket
 ) -> None:
     link = tmp_path / "ttySIM"
     text = settings(link, [toy_substances], broker.port)
@@ -137,8 +132,8 @@ def test_the_status_line_says_what_is_smelled(
         wait_until(lambda: "The broker is connected." in manager.statuses[-1], "the broker")
 
 
-def test_a_configuration_that_never_holds_is_never_ready(
-    tmp_path: Path, toy_substances: Path, manager: Manager
+def test_a_service_with_a_wrong_configuration_is_never_ready(
+    tmp_path: Path, toy_substances: Path, manager: ManagerSocket
 ) -> None:
     text = settings(tmp_path / "tty", [toy_substances], 1883) + "\nnonsense: 1"
     with (
@@ -149,10 +144,10 @@ def test_a_configuration_that_never_holds_is_never_ready(
     assert "READY=1" not in manager.heard
 
 
-def test_a_pipeline_that_hangs_shows_no_sign_of_life(
-    broker: Mosquitto, tmp_path: Path, toy_substances: Path, manager: Manager
+def test_a_pipeline_that_hangs_sends_no_watchdog_messages(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path, manager: ManagerSocket
 ) -> None:
-    """Its log is a pipe that nobody reads: the loop hangs in it, the other threads live on."""
+    """The loop waits for room in its log, a pipe that is not read; the other threads continue."""
     link = tmp_path / "ttySIM"
     config = tmp_path / "scentd.yaml"
     config.write_text(
@@ -185,10 +180,10 @@ def test_a_pipeline_that_hangs_shows_no_sign_of_life(
             os.close(log)
 
 
-def test_another_model_is_switched_to_without_losing_a_reading(
+def test_another_model_replaces_the_first_without_losing_a_reading(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
-    """The window is full at once, the air is known, and no frame is missing on either side."""
+    """Its window is full at once, the clean air is known, and no reading is missing."""
     link = tmp_path / "ttySIM"
     other = tmp_path / "other-substance"
     files = toy_files("substance") | {CARD: b"Another one of the same."}
@@ -199,12 +194,12 @@ def test_another_model_is_switched_to_without_losing_a_reading(
         SimulatedBoard(LONG_LEMON, link=link, speed=20, wait_for_listener=True),
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        wait_until(lambda: [p for p in predictions(ear) if p["label"] == "lemon"], "lemon")
+        wait_until(lambda: [p for p in ear.payloads("substance") if p["label"] == "lemon"], "lemon")
         rewrite(daemon, str(toy_substances), str(other))
         reload(daemon)
         wait_until(lambda: "reloaded" in daemon.log or "stays in force" in daemon.log, "the end")
         assert "stays in force" not in daemon.log, daemon.log
-        wait_until(lambda: len(by_model(ear, "other-substance")) > 3, "the other model's word")
+        wait_until(lambda: len(by_model(ear, "other-substance")) > 3, "the other model")
         info = json.loads(retained(broker.port, "scent/rig/info") or "{}")
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
@@ -220,7 +215,7 @@ def test_another_model_is_switched_to_without_losing_a_reading(
     (recording,) = recordings(daemon)
     rows = recording.read_text(encoding="utf-8").splitlines()
     assert len(rows) - 1 == health["frames_ok"]
-    assert len({event["boot_id"] for event in predictions(ear)}) == 1
+    assert len({event["boot_id"] for event in ear.payloads("substance")}) == 1
 
 
 @pytest.mark.parametrize(
@@ -233,12 +228,12 @@ def test_another_model_is_switched_to_without_losing_a_reading(
     ],
     ids=["value", "yaml", "state_dir", "model"],
 )
-def test_a_configuration_that_cannot_be_used_changes_nothing_and_is_told(
+def test_a_configuration_that_cannot_be_used_changes_nothing_and_is_reported(
     broker: Mosquitto,
     tmp_path: Path,
     board: Board,
     toy_substances: Path,
-    manager: Manager,
+    manager: ManagerSocket,
     old: str,
     new: str,
     told: str,
@@ -251,22 +246,22 @@ def test_a_configuration_that_cannot_be_used_changes_nothing_and_is_told(
         ear.await_text("scent/rig/status", "online")
         rewrite(daemon, old, new)
         reload(daemon)
-        wait_until(lambda: events(ear, "reload_refused"), "the refusal")
-        assert told in events(ear, "reload_refused")[0]["detail"]
-        wait_until(lambda: "stays in force" in daemon.log, "the log's word")
+        wait_until(lambda: ear.events("reload_refused"), "the refusal")
+        assert told in ear.events("reload_refused")[0]["detail"]
+        wait_until(lambda: "stays in force" in daemon.log, "the log entry")
         wait_until(lambda: manager.heard.count("READY=1") == 2, "the end of the reload")
         assert "not in force" in manager.statuses[-1]
         assert ear.texts("scent/rig/status") == ["online"]
         rewrite(daemon, new, old)
         reload(daemon)
-        wait_until(lambda: events(ear, "reloaded"), "the mended configuration")
+        wait_until(lambda: ear.events("reloaded"), "the corrected configuration")
         assert daemon.end() == 0
         wait_until(lambda: "STOPPING=1" in manager.heard, "the end")
     words = [word for word in manager.heard if word in {"READY=1", "RELOADING=1", "STOPPING=1"}]
     assert words == ["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
 
 
-def test_a_port_that_is_none_is_refused_before_the_one_in_use_is_left(
+def test_a_path_that_is_no_port_is_refused_before_the_present_port_is_closed(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     text = settings(board.link, [toy_substances], broker.port)
@@ -274,18 +269,18 @@ def test_a_port_that_is_none_is_refused_before_the_one_in_use_is_left(
         wait_until(lambda: "port opened" in daemon.log, "the port")
         rewrite(daemon, str(board.link), str(tmp_path))
         reload(daemon)
-        wait_until(lambda: events(ear, "reload_refused"), "the refusal")
-        assert "no serial port" in events(ear, "reload_refused")[0]["detail"]
+        wait_until(lambda: ear.events("reload_refused"), "the refusal")
+        assert "no serial port" in ear.events("reload_refused")[0]["detail"]
         assert daemon.end() == 0
 
 
-def test_a_reload_knows_what_to_do_about_every_setting() -> None:
+def test_a_reload_handles_every_setting() -> None:
     replaced = {"mqtt", "record", "recording", "log"}
     known = [*NEED_RUNTIME, *NEED_RESTART, *replaced]
     assert sorted(known) == sorted(item.name for item in fields(Config))
 
 
-def test_a_request_reloads_as_well_and_hears_how_it_ended(
+def test_a_request_reloads_too_and_is_answered(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     text = settings(board.link, [toy_substances], broker.port)
@@ -303,10 +298,10 @@ def test_a_request_reloads_as_well_and_hears_how_it_ended(
             send_request(rig, "reload", {})
 
 
-def test_broker_port_and_log_are_changed_while_it_runs(
+def test_broker_port_and_log_change_while_the_service_runs(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
-    """Another board on another port, another name on the broker, one boot all the same."""
+    """Another board on another port, another name on the broker, but the same boot id."""
     one, other = tmp_path / "tty1", tmp_path / "tty2"
     text = settings(one, [toy_substances], broker.port, "log: {level: info}")
     with (
@@ -315,7 +310,7 @@ def test_broker_port_and_log_are_changed_while_it_runs(
         SimulatedBoard(LONG_LEMON, link=other, speed=20, wait_for_listener=True),
         ServiceProcess(tmp_path, text) as daemon,
     ):
-        wait_until(lambda: predictions(ear), "a prediction")
+        wait_until(lambda: ear.payloads("substance"), "a prediction")
         rewrite(daemon, "rig_id: rig", "rig_id: attic")
         rewrite(daemon, str(one), str(other))
         rewrite(daemon, "level: info", "level: debug")
@@ -327,27 +322,27 @@ def test_broker_port_and_log_are_changed_while_it_runs(
         wait_until(lambda: '"debug"' in daemon.log, "the other log level")
         assert daemon.end() == 0
     said = [json.loads(text) for text in ear.texts("scent/attic/substance")]
-    assert {item["boot_id"] for item in said} == {predictions(ear)[0]["boot_id"]}
+    assert {item["boot_id"] for item in said} == {ear.payloads("substance")[0]["boot_id"]}
     assert "Traceback" not in daemon.log
 
 
-@pytest.mark.parametrize("broker_is", ["absent", "connected", "deaf"])
-def test_it_stops_within_two_seconds_whatever_the_broker_does(
+@pytest.mark.parametrize("broker_is", ["absent", "connected", "silent"])
+def test_the_service_stops_within_two_seconds_whatever_the_broker_does(
     tmp_path: Path,
     absent_broker: Mosquitto,
     board: Board,
     toy_substances: Path,
     broker_is: str,
 ) -> None:
-    """The best of a few tries: the machine of the tests may be busy, the service must not be."""
-    deaf = socket.socket()
+    """The shortest of a few tries, since the machine that runs the tests may be busy."""
+    silent_broker = socket.socket()
     if broker_is == "connected":
         absent_broker.start()
-    elif broker_is == "deaf":
-        deaf.bind(("127.0.0.1", absent_broker.port))
-        deaf.listen()
+    elif broker_is == "silent":
+        silent_broker.bind(("127.0.0.1", absent_broker.port))
+        silent_broker.listen()
     took_s: list[float] = []
-    with deaf:
+    with silent_broker:
         for _ in range(5):
             text = settings(board.link, [toy_substances], absent_broker.port)
             with ServiceProcess(tmp_path, text) as daemon:

@@ -1,4 +1,4 @@
-"""The service, whole: simulated boards on real pseudo-terminals, real models, real brokers."""
+"""The whole service: simulated boards on real pseudo-terminals, real models, real brokers."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.sandbox import (
     recordings,
     retained,
     settings,
+    timeless,
     wait_until,
 )
 
@@ -36,12 +37,8 @@ def schema_of(topic: str) -> Any:
     return json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def predictions(ear: Subscriber, task: str = "substance") -> list[dict[str, Any]]:
-    return [json.loads(text) for text in ear.texts(f"scent/rig/{task}")]
-
-
 def states(ear: Subscriber, task: str = "substance") -> list[str]:
-    return [prediction["state"] for prediction in predictions(ear, task)]
+    return [prediction["state"] for prediction in ear.payloads(task)]
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def link(tmp_path: Path) -> Path:
     return tmp_path / "ttySIM"
 
 
-def test_a_smell_is_recognised_and_everything_said_obeys_its_schema(
+def test_a_smell_is_recognised_and_every_payload_obeys_its_schema(
     broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path, toy_mixtures: Path
 ) -> None:
     text = settings(
@@ -70,10 +67,10 @@ def test_a_smell_is_recognised_and_everything_said_obeys_its_schema(
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
         heard = list(ear.received)
-    recognised = [said for said in predictions(ear) if said["state"] == "recognised"]
+    recognised = [said for said in ear.payloads("substance") if said["state"] == "recognised"]
     assert {said["label"] for said in recognised} == {"lemon"}
     assert states(ear, "mixture") == ["disabled"]
-    assert "readings a second" in predictions(ear, "mixture")[0]["reason"]
+    assert "readings a second" in ear.payloads("mixture")[0]["reason"]
     topics = set()
     for message in heard:
         topic = message.topic.removeprefix("scent/rig/")
@@ -97,29 +94,14 @@ def test_a_smell_is_recognised_and_everything_said_obeys_its_schema(
     assert numbers == sorted(set(numbers))
 
 
-def essence(said: dict[str, Any]) -> dict[str, Any]:
-    """Drop what belongs to the moment of saying rather than to the frames."""
-    moment = {
-        "ts",
-        "clock_synced",
-        "boot_id",
-        "seq",
-        "frame_seq",
-        "latency_ms",
-        "buffered",
-        "topic",
-    }
-    return {key: value for key, value in said.items() if key not in moment}
-
-
 def replayed(daemon: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """Replay what the daemon recorded, with its own configuration."""
+    """Replay what the service recorded, with its own configuration."""
     (recording,) = recordings(daemon)
     assert main(["replay", str(recording), "--json", "--config", str(daemon.config)]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_replay_of_the_services_recording_gives_what_the_service_said(
+def test_a_replay_of_the_services_recording_gives_the_same_predictions(
     broker: Mosquitto,
     tmp_path: Path,
     link: Path,
@@ -143,25 +125,25 @@ def test_replay_of_the_services_recording_gives_what_the_service_said(
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
     lines = replayed(daemon, capsys)
-    live = [essence(said) for said in predictions(ear)]
+    live = [timeless(said) for said in ear.payloads("substance")]
     assert len(live) > 40
     assert "recognised" in {said["state"] for said in live}
-    assert [essence(line) for line in lines if line.get("topic") == "substance"] == live
+    assert [timeless(line) for line in lines if line.get("topic") == "substance"] == live
     live_events = [json.loads(text) for text in ear.texts("scent/rig/event")]
     assert {event.pop("segment") for event in live_events} == {recordings(daemon)[0].name}
     replayed_events = [line for line in lines if line.get("topic") == "event"]
     assert {event.pop("segment") for event in replayed_events} == {None}
-    assert [*map(essence, replayed_events)] == [*map(essence, live_events)]
+    assert [*map(timeless, replayed_events)] == [*map(timeless, live_events)]
 
 
-def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
+def test_a_replay_equals_the_live_run_of_a_board_without_a_clock(
     broker: Mosquitto,
     tmp_path: Path,
     link: Path,
     toy_mixtures: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The labelled dialect is timed by arrival, jitter and all; the recording keeps those times."""
+    """The labelled dialect is timed by arrival, with jitter; the recording keeps those times."""
     text = settings(
         link,
         [toy_mixtures],
@@ -183,12 +165,12 @@ def test_replay_equals_live_for_a_board_without_a_clock_of_its_own(
         daemon.end()
         ear.await_text("scent/rig/status", "offline")
     lines = replayed(daemon, capsys)
-    live = [essence(said) for said in predictions(ear, "mixture")]
+    live = [timeless(said) for said in ear.payloads("mixture")]
     assert {"warming_up", "recognised"} <= {said["state"] for said in live}
-    assert [essence(line) for line in lines if line.get("topic") == "mixture"] == live
+    assert [timeless(line) for line in lines if line.get("topic") == "mixture"] == live
 
 
-def test_kill_9_turns_status_to_offline(
+def test_a_killed_service_is_offline_by_its_last_will(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path
 ) -> None:
     with ServiceProcess(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
@@ -198,7 +180,7 @@ def test_kill_9_turns_status_to_offline(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_ends_it_cleanly_and_says_offline(
+def test_a_stop_signal_ends_the_service_cleanly_and_publishes_offline(
     broker: Mosquitto, tmp_path: Path, board: Board, toy_substances: Path, number: signal.Signals
 ) -> None:
     with ServiceProcess(tmp_path, settings(board.link, [toy_substances], broker.port)) as daemon:
@@ -208,7 +190,7 @@ def test_a_stop_signal_ends_it_cleanly_and_says_offline(
     assert retained(broker.port, "scent/rig/status") == "offline"
 
 
-def test_without_a_broker_it_records_and_recognises_and_delivers_later(
+def test_without_a_broker_the_service_recognises_and_records_and_delivers_later(
     absent_broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path
 ) -> None:
     text = settings(link, [toy_substances], absent_broker.port, "record: true")
@@ -228,7 +210,7 @@ def test_without_a_broker_it_records_and_recognises_and_delivers_later(
     assert kept["label"] == "lemon"
 
 
-def test_sensor_status_follows_the_board_through_unplug_and_replug(
+def test_the_board_status_follows_unplugging_and_plugging_in(
     broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path
 ) -> None:
     air = Odours(((None, 100_000),))
@@ -245,7 +227,7 @@ def test_sensor_status_follows_the_board_through_unplug_and_replug(
         assert retained(broker.port, "scent/rig/status") == "online"
 
 
-def test_health_counts_what_the_line_lost(
+def test_health_counts_damaged_and_lost_lines(
     broker: Mosquitto, tmp_path: Path, link: Path, toy_substances: Path
 ) -> None:
     with (
@@ -291,7 +273,7 @@ def test_no_secret_reaches_the_log(
         assert "hunter2" not in daemon.log
 
 
-def test_a_path_that_is_no_port_ends_the_service_with_the_reason(
+def test_a_path_that_is_no_port_ends_the_start_with_the_reason(
     tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str], broker: Mosquitto
 ) -> None:
     config = tmp_path / "scentd.yaml"

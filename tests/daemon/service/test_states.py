@@ -1,7 +1,7 @@
-"""Every state of the design, each reached by a whole episode through the real daemon.
+"""Every state of a prediction, reached by whole scripts of odours through the real service.
 
-A simulated board on a pseudo-terminal plays the episode, the daemon runs in its own process,
-and what it says is read from Mosquitto. As the board has a clock of its own, two hundred times
+A simulated board on a pseudo-terminal plays the script, the service runs in its own process,
+and its messages are read from Mosquitto. As the board has a clock of its own, two hundred times
 real time is safe.
 """
 
@@ -34,7 +34,7 @@ Said = list[dict[str, Any]]
 
 
 class Episode:
-    """What a rig said from its first reading to its last."""
+    """What a rig published from its first reading to its last."""
 
     def __init__(self, ear: Subscriber) -> None:
         self._ear = ear
@@ -66,7 +66,7 @@ def episode(
     faults: str = "",
     more: str = "",
 ) -> Iterator[Episode]:
-    """Play a script to the end before the block begins; the daemon has stopped by then."""
+    """Play a script to its end; the service has stopped when the block begins."""
     link = folder / "ttySIM"
     settings = (
         f"rig_id: rig\nsource: {{port: {link}}}\nmodels: [{', '.join(map(str, models))}]\n"
@@ -87,8 +87,8 @@ def episode(
 
 
 @pytest.fixture(scope="module")
-def wary_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle that knows lemon, mint and garlic, and when something is none of them."""
+def model_with_novelty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of lemon, mint and garlic that recognises when an odour is none of them."""
     decision = DecisionSpec(
         novelty="cosine", unknown_above=0.5, unknown_after=0.5, set_threshold=0.2
     )
@@ -108,7 +108,7 @@ def follows(course: list[str], expected: list[str]) -> bool:
     return all(state in rest for state in expected)
 
 
-def test_an_odour_between_clean_airs_goes_through_every_state_of_a_life(
+def test_an_odour_between_clean_air_leads_through_every_state_in_order(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     script = ((None, 90), (NO2, 60), (None, 120))
@@ -131,10 +131,10 @@ def test_an_odour_between_clean_airs_goes_through_every_state_of_a_life(
         assert follows(rig.events(), ["onset", "recognised", "ended"])
 
 
-def test_a_second_odour_is_not_called_by_the_first_ones_name(
+def test_a_second_odour_is_not_announced_by_the_name_of_the_first(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
-    """An alarm that sticks on the previous scent is what the peers are known for."""
+    """Comparable products keep announcing the previous odour."""
     script = ((None, 90), (NO2, 50), (None, 90), (VOC, 50), (None, 30))
     with episode(broker, tmp_path, [toy_substances], script) as rig:
         named = [payload["label"] for payload in rig.payloads("substance") if payload["label"]]
@@ -143,11 +143,11 @@ def test_a_second_odour_is_not_called_by_the_first_ones_name(
         assert events[:3] == ["onset", "ended", "onset"]
 
 
-def test_an_odour_that_nobody_knows_is_unrecognised_and_described(
-    broker: Mosquitto, tmp_path: Path, wary_model: Path
+def test_an_unknown_odour_is_unrecognised_and_described(
+    broker: Mosquitto, tmp_path: Path, model_with_novelty: Path
 ) -> None:
     script = ((None, 90), (CO, 80), (None, 120))
-    with episode(broker, tmp_path, [wary_model], script) as rig:
+    with episode(broker, tmp_path, [model_with_novelty], script) as rig:
         assert follows(
             rig.course(), ["ambient", "sensing", "unrecognised", "recovering", "ambient"]
         )
@@ -161,10 +161,10 @@ def test_an_odour_that_nobody_knows_is_unrecognised_and_described(
         assert follows(rig.events(), ["onset", "unrecognised", "ended"])
 
 
-def test_a_known_odour_is_still_recognised_by_a_model_that_knows_its_limits(
-    broker: Mosquitto, tmp_path: Path, wary_model: Path
+def test_a_known_odour_is_still_recognised_by_a_model_with_novelty(
+    broker: Mosquitto, tmp_path: Path, model_with_novelty: Path
 ) -> None:
-    with episode(broker, tmp_path, [wary_model], ((None, 90), (ETHANOL, 60))) as rig:
+    with episode(broker, tmp_path, [model_with_novelty], ((None, 90), (ETHANOL, 60))) as rig:
         said = rig.payloads("substance")
         recognised = [payload for payload in said if payload["state"] == "recognised"]
         assert {payload["label"] for payload in recognised} == {"mint"}
@@ -172,7 +172,7 @@ def test_a_known_odour_is_still_recognised_by_a_model_that_knows_its_limits(
         assert "unrecognised" not in rig.course()
 
 
-def test_clean_air_alone_is_never_called_a_smell(
+def test_clean_air_alone_is_never_announced_as_a_smell(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     with episode(broker, tmp_path, [toy_substances], ((None, 240),)) as rig:
@@ -181,7 +181,7 @@ def test_clean_air_alone_is_never_called_a_smell(
         assert "recognised" not in rig.events()
 
 
-def test_a_channel_the_model_cannot_do_without_makes_a_fault_that_heals(
+def test_a_required_channel_that_fails_makes_a_fault_until_it_recovers(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
     script = ((None, 260),)
@@ -193,7 +193,7 @@ def test_a_channel_the_model_cannot_do_without_makes_a_fault_that_heals(
         assert follows(rig.events(), ["channel_fault", "channel_recovered"])
 
 
-def test_a_model_the_board_cannot_feed_is_disabled_with_the_reason_beside_one_that_works(
+def test_a_model_that_the_board_cannot_feed_is_disabled_while_another_works(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path, toy_mixtures: Path
 ) -> None:
     models = [toy_substances, toy_mixtures]

@@ -1,4 +1,4 @@
-"""Logs: JSON for machines, words for people, secrets for nobody."""
+"""Logs: JSON for machines, text for people, and no secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_into_a_pipe_every_line_is_json() -> None:
 
 
 @pytest.mark.parametrize("variable", ["JOURNAL_STREAM", "INVOCATION_ID", None])
-def test_on_a_terminal_it_is_words_unless_systemd_listens(
+def test_on_a_terminal_a_line_is_text_unless_under_systemd(
     variable: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("JOURNAL_STREAM", "INVOCATION_ID"):
@@ -53,7 +53,7 @@ def test_on_a_terminal_it_is_words_unless_systemd_listens(
     assert "ready" in line
 
 
-def test_the_level_hides_what_is_below_it() -> None:
+def test_events_below_the_level_are_not_logged() -> None:
     stream = io.StringIO()
     configure_logs(LogConfig(level="warning"), stream=stream)
     get_logger("service").info("hidden")
@@ -62,7 +62,7 @@ def test_the_level_hides_what_is_below_it() -> None:
     assert "shown" in stream.getvalue()
 
 
-def test_a_full_disk_costs_lines_and_not_the_service() -> None:
+def test_a_full_disk_loses_lines_and_does_not_end_the_service() -> None:
     with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full:
         configure_logs(LogConfig(), stream=full)
         for _ in range(1000):
