@@ -10,6 +10,7 @@ import pytest
 
 from hardware.channels import N_CHANNELS
 from models.preprocess import PreprocessSpec, batch_features
+from tests.training.tiny import assert_same_weights, interrupt
 from training.commands._shared import config_path
 from training.config import TrainConfig, load_train_config
 from training.data.dataset import Dataset, Sample, load_substances, substance_folds
@@ -183,26 +184,15 @@ def test_training_by_epochs_resumes_bit_for_bit(
         optimiser=dataclasses.replace(paper.optimiser, epochs=2),
     )
     data = fifty.subset(np.arange(150) % 3 == 0)
-    whole = fitting.train_network(small, data).network.state_dict()
-
-    class Cut(Exception):  # noqa: N818
-        pass
-
-    def cut(step: int, _loss: float) -> None:
-        if step == 8:
-            raise Cut
-
     monkeypatch.setattr(fitting, "SAVE_EVERY_STEPS", 4)
-    with pytest.raises(Cut):
-        fitting.train_network(small, data, folder=tmp_path, on_step=cut)
+    interrupt(small, data, tmp_path, 8)
     seen: list[int] = []
     resumed = fitting.train_network(
         small, data, folder=tmp_path, on_step=lambda step, _: seen.append(step)
     )
     # The cut came between step 8 and its checkpoint; an epoch has five batches.
     assert seen == [5, 6, 7, 8, 9, 10]
-    for name, tensor in resumed.network.state_dict().items():
-        assert torch.equal(tensor, whole[name]), name
+    assert_same_weights(resumed.network, fitting.train_network(small, data).network)
 
 
 def test_bfloat16_on_the_cpu_learns_as_float32_does(paper: TrainConfig, fifty: Dataset) -> None:

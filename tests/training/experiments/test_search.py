@@ -6,24 +6,21 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
 from models.preprocess import PreprocessSpec
+from tests.training import tiny
+from tests.training.tiny import SPEC, periodic, with_optimiser, write_config, write_recordings
 from training.commands._shared import config_path
 from training.commands.search import _lines
 from training.config import (
     AugmentConfig,
-    NetworkConfig,
-    OptimiserConfig,
     TrainConfig,
-    config_as_dict,
     load_train_config,
 )
-from training.data.dataset import Dataset, Sample, load_substances
+from training.data.dataset import Dataset, load_substances
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 pytest.importorskip("optuna", reason="the search needs the extra `train`")
@@ -48,37 +45,20 @@ from training.experiments.search_space import (  # noqa: E402
 
 torch.set_num_threads(1)
 
-CONFIG = TrainConfig(
-    name="tiny",
-    task="substance",
-    preprocessing=PreprocessSpec(
-        channels=("NO2", "VOC"), rate_hz=1.0, lags=(3,), first_step=3, window=20, stride=10,
-        min_steps=4,
-    ),
-    network=NetworkConfig(d_model=8, layers=1, heads=2, ffn=2, patch=5),
+CONFIG = dataclasses.replace(
+    with_optimiser(steps=24, learning_rate=1e-2, warmup=2, ema=0.8),
+    preprocessing=dataclasses.replace(SPEC, lags=(3,)),
+    network=dataclasses.replace(tiny.CONFIG.network, d_model=8),
     augment=AugmentConfig(partial=0.0),
-    optimiser=OptimiserConfig(steps=24, batch=16, learning_rate=1e-2, warmup=2, ema=0.8),
     seed=3,
-)  # fmt: skip
+)
 # A rate of 1e-6 learns nothing in so few steps, one of 2e-2 does.
 SPACE = SearchSpace({"optimiser.learning_rate": Range((1e-6, 2e-2))}, robust_weight=0.0)
-PERIODS_S = {"almond": 7.0, "banana": 11.0, "mango": 17.0}
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    rng = np.random.default_rng(11)
-    samples = []
-    for label, (name, period_s) in enumerate(PERIODS_S.items()):
-        for number in range(5):
-            phase = 2 * np.pi * (np.arange(80) / period_s + rng.random())
-            values = np.full((80, N_CHANNELS), np.nan, dtype=np.float32)
-            values[:, 0] = np.rint(300 + 60 * np.sin(phase) + rng.normal(0, 2, 80))
-            values[:, 2] = np.rint(500 + 60 * np.cos(phase) + rng.normal(0, 2, 80))
-            path = f"{name}/{number}.csv"
-            target = np.eye(3, dtype=np.float32)[label]
-            samples.append(Sample(path, f"{len(samples):064x}", values, target, path, 1.0))
-    return Dataset("substance", tuple(PERIODS_S), tuple(samples))
+    return periodic()
 
 
 def run(folder: Path, data: Dataset, trials: int, space: SearchSpace = SPACE) -> list[TrialRow]:
@@ -204,11 +184,9 @@ def test_every_problem_of_a_space_is_listed(tmp_path: Path) -> None:
 def test_command_prints_trials_and_settings_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.training.export.test_quantisation import write_recordings
-
-    folder = write_recordings(tmp_path / "data")
+    folder = write_recordings(periodic(), tmp_path / "data")
     assert load_substances(folder).labels == ("almond", "banana", "mango")
-    (tmp_path / "tiny.yaml").write_text(json.dumps(config_as_dict(CONFIG)))
+    write_config(CONFIG, tmp_path)
     (tmp_path / "space.yaml").write_text(
         "robust_weight: 0.5\nfields:\n"
         "  optimiser.learning_rate: {low: 0.001, high: 0.02, log: true}\n"

@@ -10,13 +10,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
-from hardware.recording import RecordingWriter
 from models.bundle import Bundle, integer_matmuls, load_bundle
 from models.decision_spec import DecisionSpec
-from models.preprocess import PreprocessSpec
-from training.config import NetworkConfig, OptimiserConfig, TrainConfig, config_as_dict
+from tests.training import tiny
+from tests.training.tiny import SPEC, periodic, write_config, write_recordings
+from training.config import AugmentConfig, TrainConfig
 from training.data.dataset import Dataset, folds_of, load_substances
 from training.data.protocol_windows import Windows
 from training.evaluation.intervals import pool_tallies
@@ -34,18 +33,7 @@ from training.network.scentformer import build_network  # noqa: E402
 
 torch.set_num_threads(1)
 
-SPEC = PreprocessSpec(
-    channels=("NO2", "VOC"), rate_hz=1.0, lags=(3, 6), first_step=3, window=20, stride=10,
-    min_steps=4,
-)  # fmt: skip
-CONFIG = TrainConfig(
-    name="tiny",
-    task="substance",
-    preprocessing=SPEC,
-    network=NetworkConfig(d_model=16, layers=1, heads=2, ffn=2, patch=5),
-    optimiser=OptimiserConfig(steps=40, batch=16, learning_rate=5e-3, warmup=5, ema=0.9),
-    seed=3,
-)
+CONFIG = dataclasses.replace(tiny.CONFIG, augment=AugmentConfig(), seed=3)
 
 
 def windows(seed: int, count: int = 30, size: float = 1.0) -> Windows:
@@ -95,22 +83,6 @@ def test_static_without_calibration_windows_is_refused(model: bytes) -> None:
         quantise(model, "static")
 
 
-def write_recordings(folder: Path) -> Path:
-    """Five recordings of each of three odorants, told apart by the period of a swing."""
-    rng = np.random.default_rng(11)
-    for label, period_s in {"almond": 7.0, "banana": 11.0, "mango": 17.0}.items():
-        (folder / label).mkdir(parents=True)
-        for number in range(5):
-            phase = 2 * np.pi * (np.arange(80) / period_s + rng.random())
-            values = np.full((80, N_CHANNELS), np.nan, dtype=np.float32)
-            values[:, 0] = np.rint(300 + 60 * np.sin(phase) + rng.normal(0, 2, 80))
-            values[:, 2] = np.rint(500 + 60 * np.cos(phase) + rng.normal(0, 2, 80))
-            with RecordingWriter(folder / label / f"{number}.csv") as recording:
-                for row, reading in enumerate(values):
-                    recording.write(row * 1000, reading)
-    return folder
-
-
 def fold_bundle(config: TrainConfig, data: Dataset, folder: Path, steps: list[int]) -> Bundle:
     """What `crossval` does for the fold that `folder` is named after, without its report."""
     train = data.subset(folds_of(data) != int(folder.name[-1]))
@@ -125,11 +97,11 @@ def fold_bundle(config: TrainConfig, data: Dataset, folder: Path, steps: list[in
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Dataset]:
     """A cross-validation's run folder, its data folder and its data."""
     root = tmp_path_factory.mktemp("run")
-    folder = write_recordings(root / "data")
+    folder = write_recordings(periodic(), root / "data")
     data = load_substances(folder)
     for fold in range(5):
         fold_bundle(CONFIG, data, root / f"run/fold-{fold}", [])
-    (root / "tiny.yaml").write_text(json.dumps(config_as_dict(CONFIG)))
+    write_config(CONFIG, root)
     return root, folder, data
 
 

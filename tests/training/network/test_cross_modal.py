@@ -10,21 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hardware.channels import N_CHANNELS
 from hardware.typed_yaml import TypedYamlError, build
 from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec
+from tests.training.tiny import (
+    SPEC,
+    assert_same_weights,
+    interrupt,
+    periodic,
+    with_optimiser,
+)
 from training.config import (
-    AugmentConfig,
     CrossModalConfig,
-    NetworkConfig,
-    OptimiserConfig,
     TrainConfig,
     TrainConfigError,
     load_train_config,
 )
-from training.data.dataset import Dataset, Sample
+from training.data.dataset import Dataset
 from training.data.substance_tables import (
     SubstanceTable,
     SubstanceTableError,
@@ -73,43 +76,19 @@ TEXTS = {
     "lemon": "Lemon is a citrus fruit, fresh, tangy and fruity.",
     "mint": "Mint is herbal, fresh and camphoraceous, sweet and cool.",
 }
-SPEC = PreprocessSpec(
-    channels=("NO2", "VOC"), rate_hz=1.0, lags=(3, 6), first_step=3, window=20, stride=10,
-    min_steps=4,
-)  # fmt: skip
-CONFIG = TrainConfig(
-    name="tiny",
-    task="substance",
-    preprocessing=SPEC,
-    network=NetworkConfig(d_model=16, layers=1, heads=2, ffn=2, patch=5),
-    augment=AugmentConfig(partial=0.2),
-    optimiser=OptimiserConfig(steps=40, batch=24, learning_rate=5e-3, warmup=5, ema=0.9),
-    seed=3,
-)
+CONFIG = dataclasses.replace(with_optimiser(batch=24), seed=3)
 ALL_ON = CrossModalConfig(
     gcms=0.5, similarity=0.4, signed=0.5, masked=0.4, pretrain=0.1, balancer=True, descriptors=0.5
 )
 
 
 def switched(settings: CrossModalConfig | None, steps: int = 40) -> TrainConfig:
-    optimiser = dataclasses.replace(CONFIG.optimiser, steps=steps)
-    return dataclasses.replace(CONFIG, cross_modal=settings, optimiser=optimiser)
+    return dataclasses.replace(with_optimiser(CONFIG, steps=steps), cross_modal=settings)
 
 
-def smells(folder: Path | None, per_label: int = 3, rows: int = 80) -> Dataset:
-    """Recordings whose substance shows in the period of a slow oscillation."""
-    rng = np.random.default_rng(11)
-    samples = []
-    for place, label in enumerate(LABELS):
-        target = np.eye(len(LABELS), dtype=np.float32)[place]
-        for number in range(per_label):
-            values = np.full((rows, N_CHANNELS), np.nan, dtype=np.float32)
-            phase = 2 * np.pi * (np.arange(rows) / (5.0 + 3 * place) + rng.random())
-            values[:, 0] = np.rint(300 + 60 * np.sin(phase) + rng.normal(0, 2, rows))
-            values[:, 2] = np.rint(500 + 60 * np.cos(phase) + rng.normal(0, 2, rows))
-            name = f"{label}/{number}.csv"
-            samples.append(Sample(name, f"{place}{number}".zfill(64), values, target, name, 1.0))
-    return Dataset("substance", LABELS, tuple(samples), {}, folder)
+def smells(folder: Path | None, per_label: int = 3) -> Dataset:
+    periods_s = {label: 5.0 + 3 * place for place, label in enumerate(LABELS)}
+    return periodic(periods_s, per_label=per_label, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -383,8 +362,7 @@ def test_every_switch_off_trains_the_very_same_weights(data: Dataset) -> None:
     off = train_network(switched(CrossModalConfig()), data)
     assert plain.objective is None
     assert plain.loss == off.loss
-    for name, tensor in plain.network.state_dict().items():
-        assert torch.equal(tensor, off.network.state_dict()[name]), name
+    assert_same_weights(plain.network, off.network)
 
 
 def test_configuration_without_cross_modal_keeps_its_checkpoints_identity(data: Dataset) -> None:
@@ -407,18 +385,11 @@ def test_resumed_cross_modal_training_equals_an_uninterrupted_one(
 ) -> None:
     monkeypatch.setattr("training.fit.SAVE_EVERY_STEPS", 5)
     config = switched(ALL_ON, steps=14)
-    whole = train_network(config, data)
-
-    def cut(step: int, _loss: float) -> None:
-        if step == 8:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        train_network(config, data, folder=tmp_path, on_step=cut)
+    interrupt(config, data, tmp_path, 8)
     resumed = train_network(config, data, folder=tmp_path)
-    for one, two in ((whole.network, resumed.network), (whole.objective, resumed.objective)):
-        for name, tensor in one.state_dict().items():
-            assert torch.equal(tensor, two.state_dict()[name]), name
+    whole = train_network(config, data)
+    assert_same_weights(resumed.network, whole.network)
+    assert_same_weights(resumed.objective, whole.objective)
 
 
 def test_substances_without_a_recording_are_no_negatives(data: Dataset) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from hardware.channels import N_CHANNELS
-from models.preprocess import PreprocessSpec
-from training.config import AugmentConfig
+from tests.training.tiny import PLAIN, SPEC
 from training.data.dataset import DataError, Dataset, Sample
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
@@ -17,14 +16,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`
 from training.sampling.mixing import EXPONENT_RANGE, draw_exponents, power_law_mixture  # noqa: E402
 from training.sampling.windows import WindowSampler  # noqa: E402
 
-SPEC = PreprocessSpec(
-    channels=("NO2", "VOC"), rate_hz=1.0, lags=(3, 6), first_step=3, window=20, stride=10,
-    min_steps=4,
-)  # fmt: skip
-ALWAYS = AugmentConfig(
-    gain_common=0, gain_channel=0, channel_dropout=0, warp=0, partial=0, mix=1.0, mix_alpha=1.0,
-    mix_kind="power_law",
-)  # fmt: skip
+ALWAYS = dataclasses.replace(PLAIN, mix=1.0, mix_alpha=1.0, mix_kind="power_law")
 
 
 def signals(*conductance: float) -> torch.Tensor:
