@@ -9,18 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
-from hardware.recording import RecordingWriter
-from tests.training import tiny
+from tests.training.tiny import periodic, with_optimiser, write_config, write_recordings
 from training.cli import main
 from training.config import (
     CrossModalConfig,
     TeacherConfig,
 )
-from training.config import config_as_dict as as_dict
 from training.data.dataset import N_FOLDS, Dataset, load_substances
 
 pytest.importorskip("torch", reason="the trainer needs the extra `train`")
@@ -49,9 +45,7 @@ from training.experiments.description_matching import (
 
 LABELS = ("almond", "apple", "banana", "cloves", "garlic", "ginger", "lemon", "mint", "pear",
           "walnuts")  # fmt: skip
-CONFIG = dataclasses.replace(
-    tiny.CONFIG, optimiser=dataclasses.replace(tiny.CONFIG.optimiser, steps=60)
-)
+CONFIG = with_optimiser(steps=60)
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two recordings of ten substances, with the tables beside them and a configuration."""
     top = tmp_path_factory.mktemp("comparison")
     rng = np.random.default_rng(5)
-    for place, label in enumerate(LABELS):
-        (top / "base" / label).mkdir(parents=True)
-        for number in range(2):
-            with RecordingWriter(top / "base" / label / f"{number}.csv") as recording:
-                phase = rng.random()
-                for row in range(70):
-                    values = np.full(N_CHANNELS, np.nan, dtype=np.float32)
-                    turn = 2 * np.pi * (row / (4 + 2 * place) + phase)
-                    values[0] = np.rint(300 + 60 * np.sin(turn) + rng.normal(0, 2))
-                    values[2] = np.rint(500 + 60 * np.cos(turn) + rng.normal(0, 2))
-                    recording.write(row * 1000, values)
+    periods_s = {label: 4.0 + 2 * place for place, label in enumerate(LABELS)}
+    write_recordings(periodic(periods_s, per_label=2, rows=70), top / "base")
     with (top / "gcms_elements.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["food_name", "C", "H", "S"])
@@ -78,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label: f"{label} smells {' and '.join(rng.permutation(WORDS)[:4])}." for label in LABELS
     }
     (top / "text_description.json").write_text(json.dumps(texts))
-    (top / "tiny.yaml").write_text(yaml.safe_dump(as_dict(CONFIG)))
+    write_config(CONFIG, top)
     return top
 
 

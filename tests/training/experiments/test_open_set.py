@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from hardware.recording import RecordingWriter
 from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec
 from models.embedding_space import EmbeddingSpace
 from models.substance_decision import EvidenceShare
 from tests.training.reports.test_run import Outline
-from tests.training.tiny import CONFIG, LABELS, oscillating
+from tests.training.tiny import CONFIG, LABELS, oscillating, write_config, write_recordings
 from training.cli import main
-from training.config import config_as_dict
 from training.evaluation.decision_fit import (
     fit_fold_constants,
     fit_set,
@@ -45,16 +42,9 @@ WINDOWS = 24
 
 def written(folder: Path, rows: int = 90) -> list[str]:
     """Write seven substances and a configuration; return the options that name them."""
-    for sample in oscillating(rows).samples:
-        path = folder / "base" / sample.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with RecordingWriter(path) as recording:
-            for row, reading in enumerate(sample.values):
-                recording.write(row * 1000, reading)
-    config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(config_as_dict(CONFIG)))
-    run = ["--run", str(folder / "run")]
-    return ["--config", str(config), "--data", str(folder / "base"), *run]
+    data = write_recordings(oscillating(rows), folder / "base")
+    config = write_config(CONFIG, folder)
+    return ["--config", str(config), "--data", str(data), "--run", str(folder / "run")]
 
 
 def network(fold: int, strange: float, noise: float = 0.4) -> OpenSetFold:
