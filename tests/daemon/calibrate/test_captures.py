@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from daemon.board.history import ReadingSpan
-from daemon.calibrate.captures import INDEX, Captures, CapturesError
+from daemon.calibrate.captures import INDEX, MAX_CAPTURES, Captures, CapturesError
 
 
 def readings(seconds: int) -> ReadingSpan:
