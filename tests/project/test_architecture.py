@@ -106,6 +106,12 @@ def test_a_configuration_is_read_without_numpy() -> None:
     assert loaded_by("daemon.config.loading") & {"numpy", "onnxruntime"} == set()
 
 
+def test_only_the_demo_needs_its_extra() -> None:
+    loaded = loaded_by("daemon.soak.main", "daemon.commands.bench", "daemon.sandbox.relay")
+    assert "daemon" in loaded
+    assert loaded & {"amqtt", "rich"} == set()
+
+
 def test_judging_a_bundle_needs_no_torch() -> None:
     loaded = loaded_by("training.cli", "training.commands.evaluate", "training.config")
     assert "training" in loaded
