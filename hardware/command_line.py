@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from hardware.errors import ScentdError
 from hardware.version import installed_version
@@ -23,16 +23,6 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 
 Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
-
-
-class Command(Protocol):
-    """What a command's module offers."""
-
-    def add_parser(self, subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-        """Add this command's options, and `set_defaults(run=run)`."""
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Run the command; return the exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,7 @@ class CommandLine:
         for name, summary in self.commands.items():
             if name == called:
                 module = import_module(f"{self.package}.{name.replace('-', '_')}")
-                cast("Command", module).add_parser(subparsers)
+                module.add_parser(subparsers)
             else:
                 subparsers.add_parser(name, help=summary)
         return parser.parse_args(arguments)

@@ -64,7 +64,3 @@ class SensorFrame:
                     f"got {array.dtype}{list(array.shape)}"
                 )
             array.flags.writeable = False
-
-    def usable(self) -> NDArray[np.float32]:
-        """Return a fresh float32[12] with NaN wherever `quality` is not OK."""
-        return np.where(self.quality == Quality.OK, self.values, np.float32(np.nan))

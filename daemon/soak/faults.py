@@ -94,10 +94,6 @@ _WEIGHTS: dict[Part, dict[str, int]] = {
 """How often each kind is drawn, relative to the others. An outage or a restart takes seconds, a
 fault of the board next to nothing."""
 
-_CHANNEL_FAULTS = frozenset(
-    {FaultKind.STUCK, FaultKind.SATURATE, FaultKind.INF, FaultKind.NAN, FaultKind.UINT32}
-)
-_INSTANT_FAULTS = frozenset({FaultKind.CLOCK_JUMP, FaultKind.CLOCK_WRAP, FaultKind.REBOOT})
 _LONGEST_BOARD_FAULT_S = 60.0
 _LONGEST_OUTAGE_S = 3.0
 _SHORTEST_OUTAGE_S = 0.2
@@ -127,7 +123,7 @@ class InjectedFault:
     def board_schedule(self) -> str:
         """The fault in the simulator's notation, to begin at once."""
         channel = "" if self.channel is None else f":{self.channel}"
-        duration = "" if FaultKind(self.kind) in _INSTANT_FAULTS else f":{self.duration_s!r}"
+        duration = "" if FaultKind(self.kind).momentary else f":{self.duration_s!r}"
         return f"{self.kind}{channel}@0{duration}"
 
     def __str__(self) -> str:
@@ -152,7 +148,7 @@ def _draw_times(part: Part, kind: str, rng: np.random.Generator) -> InjectedFaul
         return InjectedFault(part, kind, delay_s, duration_s)
     duration_s = round(float(rng.uniform(1.0, _LONGEST_BOARD_FAULT_S)), 3)
     channel = None
-    if FaultKind(kind) in _CHANNEL_FAULTS:
+    if FaultKind(kind).of_channel:
         channel = CHANNEL_NAMES[int(rng.integers(len(CHANNEL_NAMES)))]
     return InjectedFault(part, kind, delay_s, duration_s, channel)
 

@@ -11,61 +11,59 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 from hardware.channels import CHANNEL_NAMES, channel_index
 from hardware.errors import UsageError
 
 
 class FaultKind(Enum):
-    """Kinds of faults; the value is the name in a schedule."""
+    """Kinds of faults; the value is the name in a schedule.
 
-    UNPLUG = "unplug"
-    GARBAGE = "garbage"
-    DROP = "drop"
-    TRUNCATE = "truncate"
-    STUCK = "stuck"
-    SATURATE = "saturate"
-    FREEZE = "freeze"
-    INF = "inf"
-    NAN = "nan"
-    UINT32 = "uint32"
-    JITTER = "jitter"
-    PAUSE = "pause"
-    CLOCK_JUMP = "clock-jump"
-    CLOCK_WRAP = "clock-wrap"
-    REBOOT = "reboot"
+    Attributes
+    ----------
+    spelling: as in a schedule, with CHANNEL where it is of one channel.
+    effect: for the help.
+    duration_s: by default; 0 for a momentary fault.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class _Traits:
-    """How a kind is written: whether it names a channel, and its default duration."""
-
-    meaning: str
+    spelling: str
+    effect: str
     duration_s: float
-    needs_channel: bool = False
+
+    UNPLUG = "unplug", "the port goes away, and comes back with a rebooted board", 5
+    GARBAGE = "garbage", "binary noise between the lines", 1
+    DROP = "drop", "single bytes go missing inside the lines", 10
+    TRUNCATE = "truncate", "lines end in their middle", 5
+    STUCK = "stuck:CHANNEL", "a channel repeats its last number", 60
+    SATURATE = "saturate:CHANNEL", "a channel sits at its end of scale", 20
+    FREEZE = "freeze", "the BME680 hangs and repeats one impossible row", 60
+    INF = "inf:CHANNEL", "a channel reads inf", 5
+    NAN = "nan:CHANNEL", "a channel reads nan", 5
+    UINT32 = "uint32:CHANNEL", "a channel reads 4294967295", 5
+    JITTER = "jitter", "readings come up to half a period early or late", 30
+    PAUSE = "pause", "the board hangs and sends nothing", 5
+    CLOCK_JUMP = "clock-jump", "the device clock leaps an hour ahead", 0
+    CLOCK_WRAP = "clock-wrap", "the device clock wraps at 2**32 ms", 0
+    REBOOT = "reboot", "the board starts anew, banner and all", 0
+
+    def __new__(cls, spelling: str, effect: str = "", duration_s: float = 0.0) -> Self:
+        """Return a member whose value is its name in a schedule."""
+        member = object.__new__(cls)
+        member._value_ = spelling.partition(":")[0]
+        member.spelling, member.effect, member.duration_s = spelling, effect, duration_s
+        return member
+
+    @property
+    def of_channel(self) -> bool:
+        """Whether it is a fault of one channel."""
+        return ":" in self.spelling
 
     @property
     def momentary(self) -> bool:
+        """Whether it has no duration."""
         return self.duration_s == 0
 
-
-_TRAITS: dict[FaultKind, _Traits] = {
-    FaultKind.UNPLUG: _Traits("the port goes away, and comes back with a rebooted board", 5),
-    FaultKind.GARBAGE: _Traits("binary noise between the lines", 1),
-    FaultKind.DROP: _Traits("single bytes go missing inside the lines", 10),
-    FaultKind.TRUNCATE: _Traits("lines end in their middle", 5),
-    FaultKind.STUCK: _Traits("a channel repeats its last number", 60, needs_channel=True),
-    FaultKind.SATURATE: _Traits("a channel sits at its end of scale", 20, needs_channel=True),
-    FaultKind.FREEZE: _Traits("the BME680 hangs and repeats one impossible row", 60),
-    FaultKind.INF: _Traits("a channel reads inf", 5, needs_channel=True),
-    FaultKind.NAN: _Traits("a channel reads nan", 5, needs_channel=True),
-    FaultKind.UINT32: _Traits("a channel reads 4294967295", 5, needs_channel=True),
-    FaultKind.JITTER: _Traits("readings come up to half a period early or late", 30),
-    FaultKind.PAUSE: _Traits("the board hangs and sends nothing", 5),
-    FaultKind.CLOCK_JUMP: _Traits("the device clock leaps an hour ahead", 0),
-    FaultKind.CLOCK_WRAP: _Traits("the device clock wraps at 2**32 ms", 0),
-    FaultKind.REBOOT: _Traits("the board starts anew, banner and all", 0),
-}
 
 _EXAMPLE = "unplug@30:5,garbage@10,stuck:VOC@40:20"
 
@@ -95,18 +93,17 @@ class Fault:
     def __str__(self) -> str:
         """Return the text form, which parses back to the same value."""
         where = "" if self.channel is None else f":{CHANNEL_NAMES[self.channel]}"
-        lasts = "" if _TRAITS[self.kind].momentary else f":{self.duration_s!r}"
+        lasts = "" if self.kind.momentary else f":{self.duration_s!r}"
         return f"{self.kind.value}{where}@{self.start_s!r}{lasts}"
 
 
 def describe_faults() -> str:
     """Return one line per kind of fault: its spelling, its effect and its duration."""
-    lines = []
-    for kind, traits in _TRAITS.items():
-        spelling = f"{kind.value}:CHANNEL" if traits.needs_channel else kind.value
-        lasts = "" if traits.momentary else f" ({traits.duration_s:g} s unless said otherwise)"
-        lines.append(f"{spelling:17} {traits.meaning}{lasts}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{kind.spelling:17} {kind.effect}"
+        + ("" if kind.momentary else f" ({kind.duration_s:g} s unless said otherwise)")
+        for kind in FaultKind
+    )
 
 
 def parse_faults(text: str) -> tuple[Fault, ...]:
@@ -138,23 +135,22 @@ def _fault(item: str) -> Fault:
             f"Fault {item!r}: there is no kind {name!r}. Known are: "
             f"{', '.join(kind.value for kind in FaultKind)}; write them as in {_EXAMPLE}."
         )
-    traits = _TRAITS[kind]
-    if traits.needs_channel != bool(colon):
-        wanted = f"{name}:VOC@{when}" if traits.needs_channel else f"{name}@{when}"
+    if kind.of_channel != bool(colon):
+        wanted = f"{name}:VOC@{when}" if kind.of_channel else f"{name}@{when}"
         raise UsageError(
-            f"Fault {item!r}: {name} {'needs' if traits.needs_channel else 'takes no'} channel; "
+            f"Fault {item!r}: {name} {'needs' if kind.of_channel else 'takes no'} channel; "
             f"write {wanted}."
         )
     channel = channel_index(channel_name) if colon else None
     start, duration_colon, duration = when.partition(":")
     start_s = _seconds(start)
-    duration_s = _seconds(duration) if duration_colon else traits.duration_s
+    duration_s = _seconds(duration) if duration_colon else kind.duration_s
     if not at or start_s is None or duration_s is None or (duration_colon and duration_s == 0):
         raise UsageError(
             f"Fault {item!r} must say when it starts, and may say how long it lasts, in seconds: "
             f"{what.strip()}@30 or {what.strip()}@30:5."
         )
-    if traits.momentary and duration_colon:
+    if kind.momentary and duration_colon:
         raise UsageError(f"Fault {item!r}: {name} happens in a moment; leave the duration out.")
     return Fault(kind, start_s, duration_s, channel)
 
