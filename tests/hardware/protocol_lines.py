@@ -1,4 +1,4 @@
-"""What the tests of the line protocol share: sample lines, and feeding in every chunking."""
+"""Sample lines and chunkings for the tests of the line protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checksum, against the published check value and its definition bit by bit."""
+"""The checksum, compared with the published check value and its definition bit by bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def crc16_bit_by_bit(data: bytes) -> int:
     return register
 
 
-def test_the_published_check_value_comes_out() -> None:
+def test_the_published_check_value_is_computed() -> None:
     assert crc16(b"123456789") == 0x29B1
 
 

@@ -1,4 +1,4 @@
-"""The firmware's headers, compiled here and held against the Python side of the protocol."""
+"""The firmware's headers, compiled here and compared with the Python encoder and decoder."""
 
 from __future__ import annotations
 
@@ -129,13 +129,13 @@ def test_no_line_is_longer_than_the_board_provides_for(
     assert len(line) == 276 < int(provided[1])
 
 
-def test_the_board_speaks_no_version_that_does_not_exist(
+def test_unknown_versions_are_not_encoded(
     run_host: Callable[[str, str], str],
 ) -> None:
     assert encode_on_board(run_host, [(0, 1, 1, [0.0] * 15), (3, 1, 1, [0.0] * 15)]) == []
 
 
-# What the sketch computes
+# Computations of the sketch
 
 MQ_135 = (77.255, -3.18, 10.0, 14.29)
 
@@ -156,7 +156,7 @@ def test_mq_ppm_follow_the_power_law_of_their_part(run_host: Callable[[str, str]
 @pytest.mark.parametrize(
     ("volts", "expected"), [(0.0, 0.0), (5.0, math.inf), (5.2, math.inf), (math.nan, math.nan)]
 )
-def test_an_mq_part_at_its_rails_or_absent_is_said_so(
+def test_an_mq_part_at_its_rails_or_absent_is_reported(
     run_host: Callable[[str, str], str], volts: float, expected: float
 ) -> None:
     sent = ppm(run_host, volts)
@@ -169,7 +169,7 @@ def test_an_mq_part_at_its_rails_or_absent_is_said_so(
 def test_altitude_is_that_of_the_published_recordings(
     run_host: Callable[[str, str], str],
 ) -> None:
-    """Pressure and altitude stand side by side there, from a sea level of 1017 hPa."""
+    """They contain pressure and altitude, with 1017 hPa at sea level."""
     pressures_hpa = [1022.84, 1007.78, 688.6]
     sent = [float(text) for text in run_host("altitude", hexadecimal(pressures_hpa)).split()]
     assert sent == pytest.approx([-48.33, 76.76, 3170.54], abs=0.1)
@@ -179,7 +179,7 @@ def slots(run_host: Callable[[str, str], str], start: int, period: int, times: l
     return run_host("schedule", f"{start} {period} " + " ".join(map(str, times)))
 
 
-def test_late_slots_delay_no_later_ones(run_host: Callable[[str, str], str]) -> None:
+def test_a_late_slot_delays_no_other(run_host: Callable[[str, str], str]) -> None:
     times = [99, 100, 101, 230, 299, 300, 405]
     assert slots(run_host, 100, 100, times).split("\n")[:-1] == [
         "wait",
@@ -192,7 +192,7 @@ def test_late_slots_delay_no_later_ones(run_host: Callable[[str, str], str]) -> 
     ]
 
 
-def test_a_missed_slot_takes_its_number_with_it(run_host: Callable[[str, str], str]) -> None:
+def test_a_missed_slot_skips_its_number(run_host: Callable[[str, str], str]) -> None:
     assert slots(run_host, 0, 100, [0, 350, 399, 400]).split("\n")[:-1] == [
         "0 0",
         "3 300",
@@ -201,7 +201,7 @@ def test_a_missed_slot_takes_its_number_with_it(run_host: Callable[[str, str], s
     ]
 
 
-def test_the_schedule_goes_on_across_the_wrap_of_the_clock(
+def test_the_schedule_continues_across_the_wrap_of_the_clock(
     run_host: Callable[[str, str], str],
 ) -> None:
     start = 2**32 - 150
@@ -214,7 +214,7 @@ def test_the_schedule_goes_on_across_the_wrap_of_the_clock(
     ]
 
 
-def test_a_row_that_comes_again_and_again_is_called_hung(
+def test_a_row_that_repeats_often_is_hung(
     run_host: Callable[[str, str], str],
 ) -> None:
     text = run_host("repeats", hexadecimal([1, 2, 2, 3, 3, 3, 3, 3, 3, 4]))

@@ -1,7 +1,7 @@
-"""The sketch itself, run on the host: parts that are absent, come back, hang and hold the bus.
+"""The sketch, run on the host: parts that are absent, return, hang and hold the bus.
 
-The bench under `arduino/` stands in for the ESP32 core and the parts; no real board is in
-reach of a test. What it cannot show is electrical: levels, timing on the wire, heaters.
+The files under `arduino/` replace the ESP32 core and the parts. They cannot show what is
+electrical: levels, timing on the wire, heaters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BME_CHANNELS = ("Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitu
 
 
 def prototypes_of(sketch: str) -> str:
-    """Return what the Arduino IDE puts before a sketch's first function."""
+    """Return what the Arduino IDE inserts before a sketch's first function."""
     functions = re.findall(
         r"^((?:bool|void) \w+\((?:\w+ \w+)?\)|float \w+\(\w+ \w+\)) \{", sketch, re.MULTILINE
     )
@@ -104,7 +104,7 @@ def test_every_part_is_read_on_an_exact_schedule(board: Board) -> None:
     assert last.values[channel_index("Altitude")] == pytest.approx(-48.33, abs=0.01)
 
 
-def test_an_absent_grove_board_leaves_empty_fields_and_the_rest_alone(
+def test_an_absent_grove_board_empties_only_its_own_fields(
     board: Board,
 ) -> None:
     frames, bme_resets = board.run(["0 grove 0", "40 grove 1"], 60)
@@ -114,7 +114,7 @@ def test_an_absent_grove_board_leaves_empty_fields_and_the_rest_alone(
     assert bme_resets == 1
 
 
-def test_an_absent_bme680_is_looked_for_until_it_comes(board: Board) -> None:
+def test_an_absent_bme680_is_searched_for_until_it_is_connected(board: Board) -> None:
     frames, _ = board.run(["0 bme 0", "30 bme 1"], 60)
     for frame in between(frames, 5, 30):
         assert missing(frame) == set(BME_CHANNELS)
@@ -141,13 +141,13 @@ def test_a_bme680_that_repeats_its_row_is_reset(board: Board) -> None:
     assert missing(frames[-1]) == set()
 
 
-def test_a_bus_that_a_part_holds_low_is_clocked_free(board: Board) -> None:
+def test_a_bus_that_a_part_holds_low_is_released_by_clocks(board: Board) -> None:
     frames, _ = board.run(["20 hold_sda 0"], 60)
     assert any(set(CHANNEL_NAMES[:4]) <= missing(frame) for frame in between(frames, 20, 24))
     assert missing(frames[-1]) == set()
 
 
-def test_mq_parts_unplugged_or_at_their_supply_are_said_so(board: Board) -> None:
+def test_mq_parts_unplugged_or_at_their_supply_are_reported(board: Board) -> None:
     frames, _ = board.run(["0 mq135_mv 0", "0 mq3_mv 2000"], 20)
     last = frames[-1]
     assert last.quality[channel_index("Alcohol")] == Quality.MISSING
@@ -156,13 +156,13 @@ def test_mq_parts_unplugged_or_at_their_supply_are_said_so(board: Board) -> None
     assert math.isnan(last.mq_volts[0])
 
 
-def test_a_saturated_count_is_sent_and_a_senseless_one_is_not(board: Board) -> None:
+def test_a_saturated_count_is_sent_and_an_impossible_one_is_not(board: Board) -> None:
     frames, _ = board.run(["0 co 1023", "20 co 70000"], 40)
     assert between(frames, 10, 20)[0].quality[3] == Quality.SATURATED
     assert frames[-1].quality[3] == Quality.MISSING
 
 
-def test_a_stall_costs_numbers_and_shifts_no_later_reading(board: Board) -> None:
+def test_a_stall_skips_numbers_and_delays_no_later_reading(board: Board) -> None:
     frames, _ = board.run(["20 stall_ms 3450"], 40)
     lost = [frame.lost_before for frame in frames]
     assert sum(lost) == max(lost) > 0

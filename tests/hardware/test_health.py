@@ -1,4 +1,4 @@
-"""Channel health: what is stuck, what is a spike, and above all what is neither."""
+"""Channel health: stuck channels, spikes, and readings that are neither."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HUNG_BME = {  # the row that the hung part of the published data repeats
 
 
 def living_rows(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Return `count` rows of a board whose every channel moves a little at each sample."""
+    """Return `count` rows of a board on which every channel changes a little at each sample."""
     rng = np.random.default_rng(seed)
     rows = np.tile(np.array(GOOD, np.float32), (count, 1))
     wander = np.cumsum(rng.choice([-1, 1], size=(count, N_CHANNELS)), axis=0)
@@ -44,7 +44,7 @@ def living_rows(count: int, seed: int = 0) -> NDArray[np.float32]:
 def judge_all(
     rows: NDArray[np.float32], *, period_s: float = 1.0, health: ChannelHealth | None = None
 ) -> NDArray[np.uint8]:
-    """Return uint8[n, 12]: the verdicts on rows that arrive one per period."""
+    """Return uint8[n, 12], the quality of rows that arrive one per period."""
     health = health or ChannelHealth()
     return np.array(
         [
@@ -70,7 +70,7 @@ def ramp(low: float, high: float, count: int) -> NDArray[np.float64]:
 # Stuck
 
 
-def test_a_living_board_is_believed() -> None:
+def test_a_working_board_has_no_faults() -> None:
     assert not judge_all(living_rows(600)).any()
 
 
@@ -105,7 +105,7 @@ def test_the_less_its_siblings_move_the_longer_a_channel_may_repeat(
     assert np.flatnonzero(verdicts.any(axis=1))[0] == stuck_after_s
 
 
-def test_a_stuck_channel_is_believed_again_as_soon_as_it_moves() -> None:
+def test_a_stuck_channel_recovers_as_soon_as_it_moves() -> None:
     rows = living_rows(60)
     for sibling in GROVE_CHANNELS:
         rows[:, channel_index(sibling)] = ramp(300, 600, 60)
@@ -115,15 +115,15 @@ def test_a_stuck_channel_is_believed_again_as_soon_as_it_moves() -> None:
     assert not verdicts[40:].any()
 
 
-def test_quiet_is_not_stuck() -> None:
-    """Three minutes without a change in clean air, as real C2H5OH channels have."""
+def test_repetition_in_quiet_air_is_not_a_fault() -> None:
+    """Real C2H5OH channels stay constant for three minutes in clean air."""
     rows = living_rows(180)
     rows[:, channel_index("C2H5OH")] = 58
     assert not judge_all(rows).any()
 
 
-def test_siblings_that_only_woke_up_later_convict_nobody() -> None:
-    """A board's parts may come up one after the other; waking is no movement."""
+def test_siblings_that_start_later_do_not_count_as_movement() -> None:
+    """A board's parts may start one after the other, which is no movement."""
     rows = living_rows(60)
     rows[:5, :2] = 0
     rows[:, channel_index("CO")] = 830
@@ -131,15 +131,15 @@ def test_siblings_that_only_woke_up_later_convict_nobody() -> None:
     assert np.array_equal(judge_all(rows), decoded)
 
 
-def test_one_moving_sibling_convicts_nobody() -> None:
-    """Some substances move a single channel: VOC may well stay at rest under NO2."""
+def test_one_moving_sibling_does_not_show_a_stuck_channel() -> None:
+    """Some substances change a single channel: VOC may stay constant under NO2."""
     rows = living_rows(120)
     rows[:, channel_index("NO2")] = ramp(100, 400, 120)
     rows[:, channel_index("VOC")] = 161
     assert not judge_all(rows).any()
 
 
-def test_half_an_hour_of_one_count_is_stuck_whatever_the_others_do() -> None:
+def test_half_an_hour_of_one_count_is_stuck_whatever_the_siblings_do() -> None:
     rows = living_rows(1900)
     rows[:, channel_index("VOC")] = 161
     verdicts = judge_all(rows)
@@ -196,8 +196,8 @@ def test_a_slow_board_needs_some_samples_before_anything_is_stuck() -> None:
 
 
 @pytest.mark.parametrize("how", ["gap", "restart"])
-def test_what_was_before_a_gap_or_a_restart_convicts_nobody(how: str) -> None:
-    """The same count before and after a pause in which the air changed is no repetition."""
+def test_repetition_before_a_gap_or_a_restart_does_not_count(how: str) -> None:
+    """The same count before and after a pause with a change of air is no repetition."""
     health = ChannelHealth()
     before, after = living_rows(14), living_rows(10, seed=1)
     after[:, :3] *= 2
@@ -228,7 +228,7 @@ def test_a_jump_that_returns_is_a_spike_for_one_sample(name: str, value: float) 
     assert np.count_nonzero(verdicts) == 1
 
 
-def test_a_jump_that_stays_is_believed_from_its_second_sample() -> None:
+def test_a_jump_that_stays_is_accepted_from_its_second_sample() -> None:
     rows = living_rows(20)
     rows[10:, channel_index("NO2")] = np.arange(10) + 1010
     verdicts = judge_all(rows)[:, channel_index("NO2")]
@@ -236,14 +236,14 @@ def test_a_jump_that_stays_is_believed_from_its_second_sample() -> None:
     assert not verdicts[11:].any()
 
 
-def test_a_jump_that_stays_exactly_there_is_believed_too() -> None:
+def test_a_jump_to_a_constant_value_is_accepted_too() -> None:
     rows = living_rows(20)
     rows[10:, channel_index("NO2")] = 1010
     verdicts = judge_all(rows)[:, channel_index("NO2")]
     assert np.flatnonzero(verdicts).tolist() == [10]
 
 
-def test_the_largest_step_of_a_real_recording_is_no_spike() -> None:
+def test_the_largest_real_step_is_no_spike() -> None:
     rows = living_rows(20)
     rows[10, channel_index("CO")] = 372.6  # from 955, in a recording with a loose contact
     rows[:10, channel_index("CO")] = 955
@@ -251,7 +251,7 @@ def test_the_largest_step_of_a_real_recording_is_no_spike() -> None:
     assert not judge_all(rows).any()
 
 
-def test_start_up_garbage_does_not_make_spikes_of_the_readings_after_it() -> None:
+def test_readings_after_garbage_at_start_up_are_no_spikes() -> None:
     rows = living_rows(20)
     rows[0, :4] = [1, 1020.2, 22, 1019]
     assert not judge_all(rows).any()
@@ -260,7 +260,7 @@ def test_start_up_garbage_does_not_make_spikes_of_the_readings_after_it() -> Non
 # Contract
 
 
-def test_what_the_decoder_said_stays_said() -> None:
+def test_quality_set_by_the_decoder_is_kept() -> None:
     rows = living_rows(60)
     rows[::2, channel_index("CO")] = 0
     rows[1::3, channel_index("LPG")] = math.inf
@@ -279,7 +279,7 @@ ANY_VALUE = st.one_of(
     rows=st.lists(st.lists(ANY_VALUE, min_size=12, max_size=12), max_size=20),
     steps_ms=st.lists(st.integers(0, 30_000), min_size=20, max_size=20),
 )
-def test_anything_is_judged_without_error_and_no_verdict_of_the_decoder_is_lifted(
+def test_any_values_are_assessed_without_error_and_never_improve_the_quality(
     rows: list[list[float]], steps_ms: list[int]
 ) -> None:
     health = ChannelHealth()
@@ -295,7 +295,7 @@ def test_anything_is_judged_without_error_and_no_verdict_of_the_decoder_is_lifte
         assert set(verdict[~bad]) <= {Quality.OK, Quality.STUCK, Quality.SPIKE}
 
 
-def test_verdicts_cannot_be_written_to() -> None:
+def test_quality_arrays_are_read_only() -> None:
     rows = living_rows(5)
     rows[4, 0] = 1022
     health = ChannelHealth()
@@ -317,8 +317,8 @@ def test_thresholds_are_settings() -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("layout", ["base/*/*.csv", "mixture/*.csv"])
-def test_no_gas_channel_of_a_good_recording_is_doubted(smellnet: Path, layout: str) -> None:
-    """Every training recording, whole: the figures in the module's docstring rest on them."""
+def test_gas_channels_of_good_recordings_have_no_faults(smellnet: Path, layout: str) -> None:
+    """The figures in the module's docstring come from every whole training recording."""
     files = sorted(smellnet.glob(layout))
     assert len(files) >= 250
     gas = [channel_index(name) for name in GAS_CHANNELS]

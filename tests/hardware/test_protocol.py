@@ -1,4 +1,4 @@
-"""The line decoder: every line that boards really send, and every way to damage one."""
+"""The line decoder: the lines that boards send, and ways to damage them."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def test_frames_cannot_be_written_to() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_line_ends_of_all_systems_do(end: bytes) -> None:
+def test_line_ends_of_all_systems_are_accepted(end: bytes) -> None:
     lines = b"".join(scent(seq).rstrip() + end for seq in range(3))
     frames, counts = decode_every_way(lines)
     assert [frame.frame_seq for frame in frames] == [0, 1, 2]
     assert counts.lines == 3
 
 
-def test_a_last_line_without_newline_counts_at_the_end_of_input() -> None:
+def test_a_last_line_without_newline_is_read_at_the_end_of_input() -> None:
     decoder = LineDecoder()
     assert decoder.feed(scent(1).rstrip()) == []
     assert [frame.frame_seq for frame in decoder.finish()] == [1]
@@ -97,7 +97,7 @@ def test_an_empty_field_is_a_missing_channel() -> None:
     assert quality_of(frame, "CO") is Quality.MISSING
 
 
-def test_version_two_carries_the_mq_volts_beside_the_ppm() -> None:
+def test_version_two_has_the_mq_volts_in_addition_to_the_ppm() -> None:
     line = encode_scent(3, 300, GOOD, version=2, mq_volts=(1.25, math.nan, 0.5))
     frame = decode_one(line)
     assert frame.mq_volts is not None
@@ -134,7 +134,7 @@ def test_an_intact_line_with_wrong_fields_is_malformed(body: bytes) -> None:
     assert counts.malformed == 1
 
 
-def test_every_changed_byte_of_a_line_is_noticed() -> None:
+def test_every_changed_byte_of_a_line_is_detected() -> None:
     line = scent(12)
     for at in range(len(line) - 1):
         damaged = line[:at] + bytes([line[at] ^ 0x01]) + line[at + 1 :]
@@ -143,7 +143,7 @@ def test_every_changed_byte_of_a_line_is_noticed() -> None:
         assert counts.frames == 0
 
 
-def test_every_cut_line_is_dropped_and_the_next_one_understood() -> None:
+def test_every_truncated_line_is_dropped_and_the_next_one_read() -> None:
     line, following = scent(12), scent(13)
     for at in range(1, len(line) - 1):
         frames, counts = decode(line[:at] + b"\n" + following)
@@ -151,7 +151,7 @@ def test_every_cut_line_is_dropped_and_the_next_one_understood() -> None:
         assert counts.damaged + counts.text == 1
 
 
-def test_a_line_that_follows_a_half_line_without_newline_is_not_lost() -> None:
+def test_a_line_after_an_incomplete_line_without_newline_is_not_lost() -> None:
     frames, counts = decode_every_way(scent(1)[:30] + scent(2) + scent(3).rstrip() + scent(4))
     assert [frame.frame_seq for frame in frames] == [2, 3, 4]
     assert counts.malformed == 1
@@ -187,11 +187,11 @@ def test_a_repeated_line_is_dropped_and_counted() -> None:
         ((5000, 500_000), (0, 40)),
         ((3, 340), (0, 45)),  # rebooted after a few frames
         ((3, 340), (3, 355)),  # to the same number, at another time
-        ((10, 90_000), (14, 1500)),  # numbers went on, but the clock began anew
-        ((4_294_960_000, 500), (20, 3000)),  # a wrap would have cost 7,000 frames
+        ((10, 90_000), (14, 1500)),  # the numbers continued, but the clock started anew
+        ((4_294_960_000, 500), (20, 3000)),  # a wrap would mean 7,000 lost frames
     ],
 )
-def test_a_board_that_starts_anew_is_said_so(
+def test_a_restart_of_the_board_is_reported(
     before: tuple[int, int], after: tuple[int, int]
 ) -> None:
     frames, counts = decode_every_way(scent(*before) + scent(*after))
@@ -215,7 +215,7 @@ def test_a_clock_that_wraps_is_no_restart() -> None:
 # The upstream firmware
 
 
-def test_upstream_banner_header_blank_lines_and_rows_are_survived() -> None:
+def test_upstream_banner_header_blank_lines_and_rows_are_read() -> None:
     block = UPSTREAM_HEADER + UPSTREAM_ROW + b"\r\n" + UPSTREAM_ROW
     frames, counts = decode_every_way(UPSTREAM_BANNER + block + block)
     assert [frame.frame_seq for frame in frames] == [0, 1, 2, 3]
@@ -259,13 +259,13 @@ def test_a_fatal_message_of_the_board_is_text() -> None:
 
 
 @pytest.mark.parametrize("cut_at", [b"Humidity", b":28.11", b"8.11"])
-def test_two_labelled_rows_run_together_are_not_one_reading(cut_at: bytes) -> None:
+def test_two_labelled_rows_without_newline_are_not_one_reading(cut_at: bytes) -> None:
     frames, counts = decode_every_way(UPSTREAM_ROW.partition(cut_at)[0] + UPSTREAM_ROW)
     assert frames == []
     assert counts.malformed == 1
 
 
-def test_a_message_that_names_a_channel_in_passing_is_no_reading() -> None:
+def test_a_message_that_mentions_a_channel_is_no_reading() -> None:
     frames, _ = decode_every_way(b"free:120,used:80,VOC:3,uptime:7,errors:0\n")
     assert frames == []
 
@@ -311,14 +311,14 @@ def test_rows_before_any_header_are_in_the_tables_order_if_there_are_twelve() ->
     assert counts.malformed == 1
 
 
-def test_twelve_numbers_below_a_header_of_other_columns_are_not_ours() -> None:
+def test_twelve_numbers_below_a_header_of_other_columns_are_no_reading() -> None:
     header = ",".join(f"sensor_{i}" for i in range(12)).encode()
     frames, counts = decode_every_way(header + b"\n" + encode_csv(GOOD))
     assert frames == []
     assert counts.malformed == 1
 
 
-def test_a_header_may_promise_a_timestamp_that_the_rows_lack() -> None:
+def test_a_header_may_name_a_timestamp_that_the_rows_lack() -> None:
     header = b"timestamp," + encode_csv_header(timestamps=False)
     frames, counts = decode_every_way((header + encode_csv(GOOD)) * 3)
     assert [frame.values[0] for frame in frames] == [216, 216, 216]
@@ -341,7 +341,7 @@ def test_a_row_that_lost_a_field_is_not_shifted_into_the_wrong_columns() -> None
     assert counts.malformed == 1
 
 
-def test_a_repeated_header_does_not_reopen_what_its_rows_look_like() -> None:
+def test_a_repeated_header_does_not_change_the_expected_columns() -> None:
     good = encode_csv(GOOD, 1000)
     cut = b",".join(good.rstrip().split(b",")[:-1]) + b"\n"
     frames, counts = decode_every_way((encode_csv_header() + good) * 2 + encode_csv_header() + cut)
@@ -353,7 +353,7 @@ def test_a_repeated_header_does_not_reopen_what_its_rows_look_like() -> None:
     "header",
     [b"NO2,C2H5OH,C2H50H,CO", b"id,label,room,operator,NO2", b"timestamp,timestamp_ms,NO2"],
 )
-def test_a_header_that_leaves_doubt_is_none(header: bytes) -> None:
+def test_an_ambiguous_header_is_no_header(header: bytes) -> None:
     row = b",".join(b"5" for _ in header.split(b","))
     frames, counts = decode_every_way(header + b"\n" + row + b"\n")
     assert frames == []
@@ -361,7 +361,7 @@ def test_a_header_that_leaves_doubt_is_none(header: bytes) -> None:
 
 
 @pytest.mark.parametrize("header", [b"\xef\xbb\xbfNO2,C2H5OH,VOC,CO", b'"NO2","C2H5OH","VOC","CO"'])
-def test_neither_a_byte_order_mark_nor_quotes_hide_a_column(header: bytes) -> None:
+def test_columns_are_found_despite_a_byte_order_mark_or_quotes(header: bytes) -> None:
     frames, _ = decode_every_way(header + b"\r\n1,2,3,4\r\n")
     assert frames[0].values[:4].tolist() == [1, 2, 3, 4]
 
@@ -387,7 +387,7 @@ def test_start_up_garbage_is_kept_as_sent_and_marked() -> None:
 
 
 @pytest.mark.parametrize("row", [b"1_0", b"0x10", b"1 2", b"--1", b"1e", b"\xd9\xa3"])
-def test_what_only_python_would_call_a_number_is_none(row: bytes) -> None:
+def test_numbers_that_only_python_accepts_are_rejected(row: bytes) -> None:
     frames, counts = decode(b"NO2,CO\n" + row + b",5\n")
     assert frames == []
     assert counts.frames == 0
@@ -408,7 +408,7 @@ def test_a_number_beyond_float32_is_infinite() -> None:
 
 
 @pytest.mark.parametrize("name", CHANNEL_NAMES)
-def test_absence_is_missing_and_infinity_saturates_every_channel(name: str) -> None:
+def test_an_absent_value_is_missing_and_an_infinite_one_saturated(name: str) -> None:
     for value, expected in ((math.nan, Quality.MISSING), (math.inf, Quality.SATURATED)):
         verdict = range_quality(np.array(changed(**{name: value}), np.float32))
         assert verdict[channel_index(name)] == expected
@@ -429,7 +429,7 @@ def test_absence_is_missing_and_infinity_saturates_every_channel(name: str) -> N
         ("Temperature", -41, Quality.OUT_OF_RANGE),
     ],
 )
-def test_ends_of_scale_are_judged_as_the_channel_table_says(
+def test_ends_of_scale_have_the_quality_of_the_channel_table(
     name: str, value: float, expected: Quality
 ) -> None:
     verdict = range_quality(np.array(changed(**{name: value}), np.float32))
@@ -469,7 +469,7 @@ def test_a_line_of_exactly_the_limit_is_read_and_one_byte_more_is_dropped() -> N
     assert counts.overlong == 1
 
 
-def test_ten_megabytes_without_newline_hold_no_memory_and_cost_one_line() -> None:
+def test_ten_megabytes_without_newline_use_no_memory_and_count_as_one_line() -> None:
     decoder = LineDecoder()
     chunk = b"\x55" * 65536
     tracemalloc.start()
@@ -485,7 +485,7 @@ def test_ten_megabytes_without_newline_hold_no_memory_and_cost_one_line() -> Non
     assert [frame.frame_seq for frame in decoder.feed(b"\n" + scent(4))] == [4]
 
 
-def test_a_decoder_needs_room_for_a_byte() -> None:
+def test_a_decoder_without_room_for_a_byte_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one byte"):
         LineDecoder(max_line_bytes=0)
 
@@ -545,7 +545,7 @@ def test_every_line_is_counted_once_under_one_kind(data: bytes) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(noise=st.binary(max_size=200), seq=st.integers(0, 2**32 - 1))
-def test_after_any_noise_the_next_line_is_understood(noise: bytes, seq: int) -> None:
+def test_after_any_noise_the_next_line_is_read(noise: bytes, seq: int) -> None:
     frames, _ = decode(noise + b"\n" + scent(seq, 5))
     assert frames[-1].frame_seq == seq
 
@@ -562,9 +562,9 @@ def same_bits(first: object, second: object) -> bool:
 
 @settings(max_examples=200, deadline=None)
 @given(ROWS)
-def test_every_dialect_returns_the_very_bits_that_were_encoded(row: list[float]) -> None:
+def test_every_dialect_decodes_to_the_encoded_bits(row: list[float]) -> None:
     values = np.array(row, np.float32)
-    values[np.isnan(values)] = np.nan  # one NaN: payload bits do not travel
+    values[np.isnan(values)] = np.nan  # one NaN: payload bits are not transmitted
     for line in (encode_scent(1, 2, values), encode_labelled(values), encode_csv(values)):
         [frame] = decode(line)[0]
         assert same_bits(frame.values, values)
@@ -572,7 +572,7 @@ def test_every_dialect_returns_the_very_bits_that_were_encoded(row: list[float])
 
 
 @given(FLOAT32)
-def test_a_number_is_written_no_longer_than_numpy_writes_it(value: float) -> None:
+def test_a_number_is_never_longer_than_numpy_writes_it(value: float) -> None:
     text = format_number(value)
     assert same_bits(float(text), value)
     if math.isfinite(value) and not value.is_integer():
@@ -599,7 +599,7 @@ def test_a_number_is_written_no_longer_than_numpy_writes_it(value: float) -> Non
         (-math.inf, "-inf"),
     ],
 )
-def test_numbers_are_written_as_a_person_would(value: float, text: str) -> None:
+def test_numbers_are_written_in_their_usual_form(value: float, text: str) -> None:
     assert format_number(value) == text
 
 
@@ -608,14 +608,14 @@ def test_counters_wrap_as_the_boards_do() -> None:
     assert (frame.frame_seq, frame.device_ms) == (5, 6)
 
 
-def test_the_labelled_encoder_spells_as_upstream_does() -> None:
+def test_the_labelled_encoder_uses_the_upstream_names() -> None:
     line = encode_labelled(GOOD)
     assert line.startswith(b"NO2:216,C2H50H:305,")
     assert b"BME Gas Resistance (VOC):69.69," in line
     assert line.endswith(b"\r\n")
 
 
-def test_encoders_refuse_what_they_cannot_say() -> None:
+def test_encoders_refuse_what_a_line_cannot_contain() -> None:
     with pytest.raises(UsageError, match="12 values"):
         encode_scent(0, 0, GOOD[:4])
     with pytest.raises(UsageError, match="versions 1 to 2"):
@@ -626,7 +626,7 @@ def test_encoders_refuse_what_they_cannot_say() -> None:
         encode_scent(0, 0, GOOD, version=2, mq_volts=(1, 2))
 
 
-def test_facts_tell_frames_apart() -> None:
-    """The comparison that the chunking tests rest on must notice a difference."""
+def test_the_comparison_of_frames_detects_differences() -> None:
+    """The chunking tests need a comparison that detects differences."""
     assert facts(decode_one(scent(1))) != facts(decode_one(scent(2)))
     assert facts(decode_one(scent(1))) != facts(decode_one(scent(1, values=changed(CO=5))))

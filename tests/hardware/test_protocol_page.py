@@ -1,4 +1,4 @@
-"""The page for firmware authors says what the code does."""
+"""The page for firmware authors agrees with the code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_vector_is_decoded_and_encoded_to_the_same_bytes(line: str) -> Non
     assert again.decode().rstrip() == line
 
 
-def test_what_the_page_says_of_the_vectors_is_so() -> None:
+def test_the_page_describes_the_vectors_correctly() -> None:
     frames = [LineDecoder().feed(line.encode() + b"\n")[0] for line in VECTORS]
     assert frames[1].frame_seq == frames[1].device_ms == 2**32 - 1
     assert math.isinf(frames[1].values[6])

@@ -1,4 +1,4 @@
-"""Recordings: both published layouts, what the daemon writes, and files that are neither."""
+"""Recordings: both published layouts, those of the daemon, and other files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_mixture_layout_is_ten_rows_a_second(file: Path) -> None:
     assert (recording.quality[:, 4:] == Quality.MISSING).all()
 
 
-def test_the_rate_shrugs_off_a_pause_and_a_clock_that_jumped_back(file: Path) -> None:
+def test_a_pause_and_a_clock_that_jumped_back_do_not_change_the_rate(file: Path) -> None:
     times = [0, 500, 1000, 90_000, 90_500, 91_000, 20, 520, 1020]
     file.write_bytes(encode_csv_header() + b"".join(encode_csv(GOOD, t) for t in times))
     assert read_recording(file).nominal_rate_hz == 2.0
@@ -87,7 +87,7 @@ def test_a_recording_is_read_only(file: Path) -> None:
         read_recording(file).values[0] = 0
 
 
-# Files that are none
+# Files that are no recordings
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_folder_is_no_recording(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
-def test_an_empty_file_is_said_to_be_empty(file: Path, content: bytes) -> None:
+def test_an_empty_file_is_refused_as_empty(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(RecordingError, match="empty"):
         read_recording(file)
@@ -110,7 +110,7 @@ def test_an_empty_file_is_said_to_be_empty(file: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "header", ["time,sensor_a,sensor_b", ",".join(f"mq{i}" for i in range(12))]
 )
-def test_other_columns_are_named_beside_the_expected_ones(file: Path, header: str) -> None:
+def test_other_columns_are_refused_with_the_expected_ones(file: Path, header: str) -> None:
     file.write_text(header + "\n" + ",".join("5" for _ in header.split(",")) + "\n")
     with pytest.raises(RecordingError) as caught:
         read_recording(file)
@@ -118,7 +118,7 @@ def test_other_columns_are_named_beside_the_expected_ones(file: Path, header: st
     assert all(name in str(caught.value) for name in CHANNEL_NAMES)
 
 
-def test_a_header_without_rows_is_said_so(file: Path) -> None:
+def test_a_header_without_rows_is_refused(file: Path) -> None:
     file.write_bytes(encode_csv_header())
     with pytest.raises(RecordingError, match=r"no data row.*nothing follows"):
         read_recording(file)
@@ -159,14 +159,14 @@ def test_what_was_written_is_read_back_bit_for_bit(
         return
     back = read_recording(path)
     written = np.array([values for _, values in rows], np.float32)
-    written[np.isnan(written)] = np.nan  # one NaN: payload bits do not travel
+    written[np.isnan(written)] = np.nan  # one NaN: payload bits are not written
     assert back.values.tobytes() == written.tobytes()
     assert back.quality.tobytes() == b"".join(range_quality(row).tobytes() for row in written)
     assert back.timestamp_ms is not None
     assert back.timestamp_ms.tolist() == [t_ms for t_ms, _ in rows]
 
 
-def test_absent_is_empty_and_infinity_stays(file: Path) -> None:
+def test_an_absent_value_is_empty_and_an_infinite_one_is_kept(file: Path) -> None:
     values = [math.nan, math.inf, -math.inf, *GOOD[3:]]
     with RecordingWriter(file) as recording:
         recording.write(5, values)
@@ -180,7 +180,7 @@ def test_a_recording_is_never_overwritten(file: Path) -> None:
     assert file.read_text() == "an earlier take\n"
 
 
-def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(RecordingError, match="folder exists"),
         RecordingWriter(tmp_path / "no" / "recording.csv"),
@@ -188,7 +188,7 @@ def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:
         pass
 
 
-def test_a_closed_recording_takes_no_rows(file: Path) -> None:
+def test_a_closed_recording_accepts_no_rows(file: Path) -> None:
     with RecordingWriter(file) as recording:
         recording.write(0, GOOD)
     with pytest.raises(RecordingError, match="not open"):
@@ -226,7 +226,7 @@ except RecordingError as error:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on the size of files")
 def test_a_full_disk_leaves_whole_rows_and_an_error(file: Path) -> None:
-    """A file size limit makes the very short write that a full disk makes."""
+    """A limit on the size of files causes the same short write as a full disk."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(file)],
         capture_output=True,
@@ -269,7 +269,7 @@ def written(path: Path, rows: int, first_ms: int = 0) -> bytes:
     return path.read_bytes()
 
 
-def test_a_recording_torn_at_any_byte_loses_its_last_line_and_nothing_else(tmp_path: Path) -> None:
+def test_a_recording_that_ends_at_any_byte_loses_only_its_last_line(tmp_path: Path) -> None:
     whole = written(tmp_path / "whole.csv", 4)
     expected = read_recording(tmp_path / "whole.csv").values
     torn = tmp_path / "torn.csv"
@@ -291,7 +291,7 @@ def test_a_foreign_recording_may_end_without_a_newline(tmp_path: Path) -> None:
     assert not recording.torn
 
 
-def test_a_compressed_recording_reads_as_the_plain_one(tmp_path: Path) -> None:
+def test_a_compressed_recording_equals_the_plain_one(tmp_path: Path) -> None:
     plain, packed = tmp_path / "plain.csv", tmp_path / "packed.csv.gz"
     packed.write_bytes(gzip.compress(written(plain, 50)))
     np.testing.assert_array_equal(read_recording(packed).values, read_recording(plain).values)

@@ -72,7 +72,7 @@ def test_fp32_is_exact_and_int8_is_close(toy_bundles: Callable[..., Path]) -> No
     assert not np.array_equal(int8.proportions, fp32.proportions)
 
 
-def test_auto_takes_one_of_the_two_files(toy_bundles: Callable[..., Path]) -> None:
+def test_auto_chooses_one_of_the_two_files(toy_bundles: Callable[..., Path]) -> None:
     assert load_bundle(toy_bundles(), "auto").precision in ("int8", "fp32")
 
 
@@ -105,7 +105,7 @@ def test_a_missing_file_is_named(toy_bundles: Callable[..., Path], name: str) ->
         load_bundle(path.parent)
 
 
-def test_a_bundle_of_a_later_format_asks_for_an_upgrade() -> None:
+def test_a_bundle_of_a_later_format_is_refused_with_a_request_to_upgrade() -> None:
     data = edited(toy_manifest(), b"format: 1\n", b"format: 2\n")
     with pytest.raises(BundleVersionError, match=r"format 2; this scentd reads format 1\. Upgrade"):
         Manifest.from_yaml(data)
@@ -204,7 +204,7 @@ def test_a_model_of_other_features_is_refused(tmp_path: Path) -> None:
         load_bundle(tmp_path / "b", "fp32")
 
 
-def test_a_file_that_is_no_model_says_that_it_cannot_run(tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", toy_manifest(), toy_files() | {"model.fp32.onnx": b"not ONNX"})
     with pytest.raises(BundleRunError, match=r"cannot run .*model\.fp32\.onnx"):
         load_bundle(tmp_path / "b", "fp32")
@@ -215,7 +215,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         bundle_folder("no-such-model")
 
 
-def test_a_bundle_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_bundle_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "b"
     write_bundle(folder, toy_manifest(), toy_files() | {"extra.txt": b"old"})
     write_bundle(folder, toy_manifest(version="2.0.0"), toy_files())

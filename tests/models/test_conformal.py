@@ -1,4 +1,4 @@
-"""Sets and intervals hold the truth as often as they say."""
+"""Sets and intervals contain the truth as often as stated."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from models.conformal import margin, set_threshold
 
 
 @given(n=st.integers(9, 60), seed=st.integers(0, 10**6), coverage=st.floats(0.5, 0.9))
-def test_a_threshold_leaves_out_no_more_cases_than_stated(
-    n: int, seed: int, coverage: float
-) -> None:
+def test_a_threshold_excludes_no_more_cases_than_stated(n: int, seed: int, coverage: float) -> None:
     belief = np.random.default_rng(seed).random(n)
     threshold = set_threshold(belief, coverage)
     assert threshold is not None
     assert (belief >= threshold).mean() >= coverage
-    # One case more would be too many: the sets are no larger than they must be.
+    # One case more would be too many: the sets are no larger than necessary.
     assert (belief > threshold).sum() < coverage * (n + 1) + 1e-9
 
 
@@ -36,8 +34,8 @@ def test_the_next_case_is_covered_as_often_as_stated() -> None:
 
 
 @pytest.mark.parametrize(("n", "enough"), [(8, False), (9, True)])
-def test_too_few_cases_state_no_coverage(n: int, *, enough: bool) -> None:
-    """Nine cases are the fewest from which 90 % can be said."""
+def test_too_few_cases_give_no_bound(n: int, *, enough: bool) -> None:
+    """A coverage of 90 % needs nine cases at least."""
     cases = np.linspace(0.1, 0.9, n)
     assert (set_threshold(cases, 0.9) is not None) == enough
     assert (margin(cases, 0.9) is not None) == enough
@@ -46,8 +44,8 @@ def test_too_few_cases_state_no_coverage(n: int, *, enough: bool) -> None:
         assert margin(cases, 0.9) == cases.max()
 
 
-def test_predictions_of_one_case_do_not_pass_for_many() -> None:
-    """Ten exposures heard a hundred times each bound as ten, not as a thousand."""
+def test_predictions_of_one_exposure_do_not_count_as_independent_cases() -> None:
+    """Ten exposures with a hundred predictions each give the bound of ten cases."""
     rng = np.random.default_rng(4)
     belief = np.repeat(rng.random(10), 100)
     assert set_threshold(belief, 0.9, cases=10) == belief.min()

@@ -1,4 +1,4 @@
-"""The space of embeddings, and what is novel in it."""
+"""The space of embeddings, and novelty in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.taught_head import TaughtSmell
 
 LABELS = ("a", "b", "c")
 CENTRES = np.array([[9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]], dtype=float)
-STRANGER = np.array([0, 0, 0, 9], dtype=float)
+UNKNOWN_SMELL = np.array([0, 0, 0, 9], dtype=float)
 SPREAD = np.array([0.3, 1.0, 0.5, 0.2])
 
 
@@ -55,7 +55,7 @@ def test_squared_distances_are_those_of_the_definition(seed: int, rows: int, mea
     assert (found >= 0).all()
 
 
-def test_arrays_bring_the_space_back_and_none_bring_none() -> None:
+def test_a_space_is_restored_from_its_arrays() -> None:
     space = measured()
     again = EmbeddingSpace.from_arrays(LABELS, space.to_arrays())
     assert again is not None
@@ -76,20 +76,20 @@ def test_a_label_without_windows_is_named() -> None:
 
 
 def scores_of(name: NoveltyName, x: np.ndarray, **given: list[TaughtSmell]) -> np.ndarray:
-    """Score embeddings whose logits are their first three numbers."""
+    """Return the scores of embeddings whose logits are their first three numbers."""
     return novelty.score(name, measured(), x, x[:, :3], **given)
 
 
 @pytest.mark.parametrize("name", get_args(NoveltyName))
-def test_a_stranger_is_more_novel_than_any_label(name: NoveltyName) -> None:
-    known, strange = drawn(CENTRES, 50, 3), drawn(STRANGER[None], 50, 4)
+def test_an_unknown_smell_is_more_novel_than_any_label(name: NoveltyName) -> None:
+    known, strange = drawn(CENTRES, 50, 3), drawn(UNKNOWN_SMELL[None], 50, 4)
     assert scores_of(name, strange).min() > scores_of(name, known).max()
 
 
 @pytest.mark.parametrize("name", ["cosine", "distance", "relative"])
-def test_what_was_taught_is_no_stranger(name: NoveltyName) -> None:
-    strange = drawn(STRANGER[None], 50, 4)
-    mean = measured().whiten(drawn(STRANGER[None], 50, 5)).mean(axis=0)
+def test_a_taught_smell_is_not_novel(name: NoveltyName) -> None:
+    strange = drawn(UNKNOWN_SMELL[None], 50, 4)
+    mean = measured().whiten(drawn(UNKNOWN_SMELL[None], 50, 5)).mean(axis=0)
     taught = [TaughtSmell("stranger", mean, 50, 1)]
     before, after = scores_of(name, strange), scores_of(name, strange, taught=taught)
     assert after.max() < before.min()
@@ -98,9 +98,9 @@ def test_what_was_taught_is_no_stranger(name: NoveltyName) -> None:
 
 
 @pytest.mark.parametrize("name", ["cosine", "distance"])
-def test_a_smell_taught_once_leaves_more_room_than_one_taught_often(name: NoveltyName) -> None:
-    strange = drawn(STRANGER[None], 50, 4)
-    mean = measured().whiten(drawn(STRANGER[None], 50, 5)).mean(axis=0)
+def test_a_smell_taught_once_accepts_more_distance_than_one_taught_often(name: NoveltyName) -> None:
+    strange = drawn(UNKNOWN_SMELL[None], 50, 4)
+    mean = measured().whiten(drawn(UNKNOWN_SMELL[None], 50, 5)).mean(axis=0)
     once, often = (
         scores_of(name, strange, taught=[TaughtSmell("stranger", mean, 50 * n, n)]) for n in (1, 20)
     )
@@ -108,7 +108,7 @@ def test_a_smell_taught_once_leaves_more_room_than_one_taught_often(name: Novelt
 
 
 @given(scale=st.floats(0.2, 5))
-def test_how_strong_an_odour_is_does_not_change_its_angle(scale: float) -> None:
+def test_the_strength_of_an_odour_does_not_change_its_cosine(scale: float) -> None:
     space = measured()
     x = (space.middle + scale * (drawn(CENTRES, 4, 6) - space.middle)).astype(np.float32)
     reference = drawn(CENTRES, 4, 6)
@@ -127,9 +127,9 @@ def test_energy_and_probability_are_those_of_their_papers() -> None:
     np.testing.assert_allclose(rest, [1 - first.max() / first.sum(), 0.0], atol=1e-6)
 
 
-def test_the_nearest_of_many_windows_tells_a_stranger_too() -> None:
+def test_the_nearest_of_many_windows_is_far_from_an_unknown_smell() -> None:
     space, known = measured(), drawn(CENTRES, 200, 1)
-    strange = novelty.neighbours(space, drawn(STRANGER[None], 20, 4), known)
+    strange = novelty.neighbours(space, drawn(UNKNOWN_SMELL[None], 20, 4), known)
     familiar = novelty.neighbours(space, drawn(CENTRES, 20, 5), known)
     assert strange.min() > familiar.max()
     np.testing.assert_allclose(novelty.neighbours(space, known[:5], known), 0.0, atol=1e-6)

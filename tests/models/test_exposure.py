@@ -17,7 +17,7 @@ SETTINGS = ExposureSettings()
 def readings(
     effect: np.ndarray, rate_hz: float, *, noise: float = 0.4, seed: int = 0
 ) -> np.ndarray:
-    """Board values [n, 12]: an odour's effect in log-conductance, times a gain per channel."""
+    """Return board values [n, 12] for an effect in log-conductance, times a gain per channel."""
     rng = np.random.default_rng(seed)
     gains = np.array([0.8, 0.3, 0.5, 0.1, 0.2, 0.3])
     ratio = np.exp(effect[:, None] * gains)
@@ -52,7 +52,7 @@ def changes(
 
 
 @pytest.mark.parametrize("rate_hz", [0.5, 1.0, 10.0])
-def test_an_episode_is_warmed_up_begun_and_ended_at_any_rate(rate_hz: float) -> None:
+def test_warm_up_onset_and_end_are_found_at_any_rate(rate_hz: float) -> None:
     detector = ExposureDetector(SETTINGS)
     found = changes(detector, readings(odour(rate_hz, 60, 60, 200), rate_hz), rate_hz)
     times = {change: seconds for seconds, change in found}
@@ -67,7 +67,7 @@ def test_an_episode_is_warmed_up_begun_and_ended_at_any_rate(rate_hz: float) -> 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_hour_of_flickering_counts_is_no_odour(seed: int) -> None:
+def test_an_hour_of_alternating_counts_is_no_odour(seed: int) -> None:
     detector = ExposureDetector(SETTINGS)
     quiet = readings(np.zeros(3600), 1.0, noise=0.6, seed=seed)
     assert [change for _, change in changes(detector, quiet, 1.0)] == [Change.SETTLED]
@@ -83,7 +83,7 @@ def test_slow_drift_is_no_odour(direction: int) -> None:
 
 
 @pytest.mark.parametrize(("before", "after", "is_onset"), [(2, 5, False), (2, 60, True)])
-def test_an_mq_part_that_flutters_by_a_few_whole_ppm_is_no_odour(
+def test_an_mq_part_that_varies_by_a_few_ppm_is_no_odour(
     before: int, after: int, *, is_onset: bool
 ) -> None:
     still = readings(np.zeros(180), 1.0)
@@ -93,7 +93,7 @@ def test_an_mq_part_that_flutters_by_a_few_whole_ppm_is_no_odour(
     assert (Change.ONSET in [change for _, change in found]) is is_onset
 
 
-def test_an_odour_that_lowers_the_signal_begins_too() -> None:
+def test_an_odour_that_lowers_the_signal_has_an_onset_too() -> None:
     detector = ExposureDetector(SETTINGS)
     found = changes(detector, readings(-odour(1.0, 60, 60, 0), 1.0), 1.0)
     assert found[-1][1] is Change.ONSET
@@ -105,14 +105,14 @@ def test_a_steady_odour_is_never_ambient() -> None:
     assert detector.phase is Phase.EXPOSED
 
 
-def test_an_odour_for_half_a_day_becomes_the_new_air() -> None:
+def test_an_odour_for_half_a_day_becomes_the_new_clean_air() -> None:
     settings = ExposureSettings(steady_max_s=600.0)
     detector = ExposureDetector(settings)
     changes(detector, readings(odour(1.0, 60, 900, 0), 1.0), 1.0)
     assert detector.phase is Phase.AMBIENT
 
 
-def test_a_second_odour_during_recovery_begins_anew() -> None:
+def test_a_second_odour_during_recovery_is_a_new_onset() -> None:
     detector = ExposureDetector(SETTINGS)
     effect = odour(1.0, 60, 60, 40)
     again = effect[-1] + (1 - np.exp(-np.arange(60) / 8.0))
@@ -132,7 +132,7 @@ def test_a_warm_up_is_bounded_whatever_the_signal_does() -> None:
     assert detector.phase is Phase.UNKNOWN
 
 
-def test_heaters_just_switched_on_are_waited_for() -> None:
+def test_the_warm_up_lasts_until_the_heaters_are_hot() -> None:
     detector = ExposureDetector(SETTINGS)
     heating = 3 * np.exp(-np.arange(200) / 20.0)
     settled_s = next(
@@ -149,7 +149,7 @@ def test_without_quiet_air_beforehand_the_air_is_unknown() -> None:
     assert detector.phase is Phase.UNKNOWN
 
 
-def test_quiet_air_is_doubted_when_a_model_names_an_odour_in_it() -> None:
+def test_quiet_air_becomes_unknown_when_a_model_announces_an_odour() -> None:
     detector = ExposureDetector(SETTINGS, skip_warm_up=True)
     quiet = readings(np.zeros(60), 1.0)
     changes(detector, quiet, 1.0)
@@ -161,7 +161,7 @@ def test_quiet_air_is_doubted_when_a_model_names_an_odour_in_it() -> None:
     assert detector.phase is Phase.UNKNOWN
 
 
-def test_air_that_an_odour_came_from_and_went_back_to_is_not_doubted() -> None:
+def test_air_before_and_after_an_exposure_is_known_to_be_clean() -> None:
     detector = ExposureDetector(SETTINGS)
     changes(detector, readings(odour(1.0, 60, 60, 300), 1.0), 1.0)
     detector.presume_odour()
@@ -174,7 +174,7 @@ def test_a_recording_within_one_exposure_stays_exposed() -> None:
     assert detector.phase is Phase.EXPOSED
 
 
-def test_channels_that_are_missing_do_not_matter() -> None:
+def test_missing_channels_do_not_matter() -> None:
     detector = ExposureDetector(SETTINGS)
     values = readings(odour(1.0, 60, 60, 200), 1.0)
     values[:, [1, 4, 5]] = np.nan
@@ -189,7 +189,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ExposureSettings(warm_up_min_s=60, warm_up_max_s=30)
 
 
-def test_a_faint_turn_within_an_odour_does_not_prove_clean_air() -> None:
+def test_a_small_change_within_an_odour_does_not_prove_clean_air() -> None:
     detector = ExposureDetector(SETTINGS, skip_warm_up=True)
     faint = odour(1.0, 60, 40, 120, size=0.12)
     found = changes(detector, readings(faint, 1.0), 1.0)

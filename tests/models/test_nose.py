@@ -34,9 +34,11 @@ TEMPERATURE = CHANNEL_NAMES.index("Temperature")
 AIR = np.array([100, 300, 470, 820, 3, 31, 3, 24.5, 1013, 40, 250, 60], dtype=np.float32)
 LEMON, MINT = np.array([0.9, 0.2, 0.2, 0.1]), np.array([0.2, 0.9, 0.2, 0.1])
 PETROL = np.array([0.2, 0.1, 0.2, 0.9])
-"""No label of the toy models answers to it."""
-WARY = DecisionSpec(novelty="cosine", unknown_above=0.5, unknown_after=0.5, set_threshold=0.2)
-"""Constants of a model that knows its limits."""
+"""None of the toy models' labels."""
+NOVELTY_SPEC = DecisionSpec(
+    novelty="cosine", unknown_above=0.5, unknown_after=0.5, set_threshold=0.2
+)
+"""Constants of a model with a novelty score."""
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +52,26 @@ def mixture(toy_bundles: Callable[..., Path]) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def wary(toy_bundles: Callable[..., Path]) -> Bundle:
-    """A model with everything that tells what is none of its labels."""
-    return load_bundle(toy_bundles(decision=WARY, space=toy_space(), descriptors=DESCRIPTORS))
+def novelty_model(toy_bundles: Callable[..., Path]) -> Bundle:
+    """A model with a novelty score, a space and descriptors."""
+    return load_bundle(
+        toy_bundles(decision=NOVELTY_SPEC, space=toy_space(), descriptors=DESCRIPTORS)
+    )
 
 
 def air(seconds: float, rate_hz: float) -> NDArray[np.float64]:
-    """Effect of no odour, in log-conductance per Grove channel."""
+    """Return the effect of no odour, in log-conductance per Grove channel."""
     return np.zeros((round(seconds * rate_hz), 4))
 
 
 def odour(gains: NDArray[np.float64], seconds: float, rate_hz: float) -> NDArray[np.float64]:
-    """Effect of an odour that comes, with a rise of 12 s."""
+    """Return the effect of an odour with a rise of 12 s."""
     times_s = np.arange(round(seconds * rate_hz)) / rate_hz
     return np.outer(1 - np.exp(-times_s / 12), gains)
 
 
 def fading(gains: NDArray[np.float64], seconds: float, rate_hz: float) -> NDArray[np.float64]:
-    """Effect of an odour that has gone, with a recovery of 15 s."""
+    """Return the effect after an odour, with a recovery of 15 s."""
     times_s = np.arange(round(seconds * rate_hz)) / rate_hz
     return np.outer(np.exp(-times_s / 15), gains)
 
@@ -75,7 +79,7 @@ def fading(gains: NDArray[np.float64], seconds: float, rate_hz: float) -> NDArra
 def frames(
     effect: NDArray[np.float64], rate_hz: float, *, start_seq: int = 0, seed: int = 0
 ) -> Iterator[SensorFrame]:
-    """The board's lines for an effect, with the noise of a count."""
+    """Yield the board's frames for an effect, with the noise of a count."""
     rng = np.random.default_rng(seed)
     odds = AIR[:4] / (1023 - AIR[:4]) * np.exp(effect)
     counts = np.rint(1023 * odds / (1 + odds) + rng.normal(0, 0.4, effect.shape))
@@ -95,15 +99,15 @@ def frames(
 def with_quality(
     source: Iterable[SensorFrame], channel: str, quality: Quality
 ) -> Iterator[SensorFrame]:
-    """Mark one channel in every frame."""
+    """Yield the frames with one channel's quality changed."""
     for frame in source:
         marked = frame.quality.copy()
         marked[CHANNEL_NAMES.index(channel)] = quality
         yield dataclasses.replace(frame, quality=marked)
 
 
-def smell(nose: Nose, source: Iterable[SensorFrame]) -> tuple[list[Prediction], list[Event]]:
-    """Feed every frame; return all predictions and events."""
+def process_all(nose: Nose, source: Iterable[SensorFrame]) -> tuple[list[Prediction], list[Event]]:
+    """Process every frame; return all predictions and events."""
     predictions: list[Prediction] = []
     events: list[Event] = []
     for frame in source:
@@ -114,7 +118,7 @@ def smell(nose: Nose, source: Iterable[SensorFrame]) -> tuple[list[Prediction], 
 
 
 def states(predictions: list[Prediction]) -> list[str]:
-    """The states in order, repetitions left out."""
+    """Return the states in order, without repetitions."""
     return [state for state, _ in itertools.groupby(str(p.state) for p in predictions)]
 
 
@@ -126,7 +130,7 @@ def episode(rate_hz: float) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("rate_hz", [1, 2, 10])
 def test_an_odour_is_sensed_recognised_ended_and_gone(substance: Bundle, rate_hz: int) -> None:
-    predictions, events = smell(Nose([substance]), frames(episode(rate_hz), rate_hz))
+    predictions, events = process_all(Nose([substance]), frames(episode(rate_hz), rate_hz))
     assert states(predictions) == [
         "warming_up", "ambient", "sensing", "recognised", "recovering", "ambient",
     ]  # fmt: skip
@@ -140,8 +144,8 @@ def test_an_odour_is_sensed_recognised_ended_and_gone(substance: Bundle, rate_hz
     assert recognised.t_ms - onset.t_ms <= 20_000
 
 
-def test_label_and_probability_are_there_only_when_recognised(substance: Bundle) -> None:
-    predictions, _ = smell(Nose([substance]), frames(episode(1), 1))
+def test_label_and_probability_are_set_only_when_recognised(substance: Bundle) -> None:
+    predictions, _ = process_all(Nose([substance]), frames(episode(1), 1))
     for prediction in predictions:
         named = prediction.state is State.RECOGNISED
         assert (prediction.label is not None) == named
@@ -150,15 +154,21 @@ def test_label_and_probability_are_there_only_when_recognised(substance: Bundle)
     assert all(p.top for p in predictions[1:])
 
 
-def test_the_first_window_is_looked_at_as_soon_as_it_is_long_enough(substance: Bundle) -> None:
+def test_the_first_prediction_comes_with_the_first_long_enough_window(
+    substance: Bundle,
+) -> None:
     """Five samples of lag and ten rows: the fifteenth sample, at 14 s; then every five."""
-    predictions, _ = smell(Nose([substance], skip_warm_up=True), frames(odour(LEMON, 40, 1), 1))
+    predictions, _ = process_all(
+        Nose([substance], skip_warm_up=True), frames(odour(LEMON, 40, 1), 1)
+    )
     assert [p.t_ms for p in predictions] == [14_000, 19_000, 24_000, 29_000, 34_000, 39_000]
     assert [p.window_s for p in predictions] == [15, 20, 25, 30, 35, 35]
 
 
-def test_both_models_hear_one_board_at_their_own_rates(substance: Bundle, mixture: Bundle) -> None:
-    predictions, _ = smell(Nose([substance, mixture]), frames(episode(10), 10))
+def test_both_models_process_one_board_at_their_own_rates(
+    substance: Bundle, mixture: Bundle
+) -> None:
+    predictions, _ = process_all(Nose([substance, mixture]), frames(episode(10), 10))
     by_task = {
         task: [p for p in predictions if p.task == task] for task in ("substance", "mixture")
     }
@@ -170,10 +180,10 @@ def test_both_models_hear_one_board_at_their_own_rates(substance: Bundle, mixtur
     assert not any(p.components for p in by_task["mixture"] if p.state is not State.RECOGNISED)
 
 
-def test_a_board_too_slow_for_a_model_disables_it_once_and_says_why(
+def test_a_board_too_slow_for_a_model_disables_it_once_with_a_reason(
     substance: Bundle, mixture: Bundle
 ) -> None:
-    predictions, _ = smell(Nose([substance, mixture]), frames(episode(1), 1))
+    predictions, _ = process_all(Nose([substance, mixture]), frames(episode(1), 1))
     disabled = [p for p in predictions if p.task == "mixture"]
     assert [p.state for p in disabled] == [State.DISABLED]
     assert disabled[0].reason == (
@@ -183,15 +193,15 @@ def test_a_board_too_slow_for_a_model_disables_it_once_and_says_why(
 
 def test_a_board_without_a_required_channel_disables_the_model(substance: Bundle) -> None:
     source = with_quality(frames(episode(1), 1), "VOC", Quality.MISSING)
-    predictions, events = smell(Nose([substance]), source)
+    predictions, events = process_all(Nose([substance]), source)
     assert [p.state for p in predictions] == [State.DISABLED]
     assert predictions[0].reason == "the board has no VOC, which the model cannot do without"
     assert not [event for event in events if event.channel]
 
 
-def test_a_model_does_without_a_channel_that_it_does_not_require(substance: Bundle) -> None:
+def test_a_model_runs_without_a_channel_that_it_does_not_require(substance: Bundle) -> None:
     source = with_quality(frames(episode(1), 1), "CO", Quality.STUCK)
-    predictions, events = smell(Nose([substance]), source)
+    predictions, events = process_all(Nose([substance]), source)
     assert predictions[-1].channels_missing == ("CO",)
     assert "recognised" in states(predictions)
     assert (
@@ -206,10 +216,10 @@ def test_a_model_does_without_a_channel_that_it_does_not_require(substance: Bund
     )
 
 
-def test_a_required_channel_that_fails_is_a_fault_until_it_comes_back(substance: Bundle) -> None:
+def test_a_required_channel_that_fails_is_a_fault_until_it_recovers(substance: Bundle) -> None:
     whole = list(frames(air(120, 1), 1))
     bad = list(with_quality(whole[50:80], "VOC", Quality.SATURATED))
-    predictions, events = smell(Nose([substance]), [*whole[:50], *bad, *whole[80:]])
+    predictions, events = process_all(Nose([substance]), [*whole[:50], *bad, *whole[80:]])
     assert states(predictions) == ["warming_up", "ambient", "fault", "ambient"]
     fault = next(p for p in predictions if p.state is State.FAULT)
     assert 52_000 <= fault.t_ms <= 54_000
@@ -224,7 +234,7 @@ def test_too_few_usable_channels_are_a_fault(toy_bundles: Callable[..., Path]) -
     bundle = load_bundle(toy_bundles(requirements=Requirements(min_channels=3)))
     whole = list(frames(air(100, 1), 1))
     bad = with_quality(with_quality(whole[60:], "CO", Quality.STUCK), "NO2", Quality.STUCK)
-    predictions, _ = smell(Nose([bundle]), [*whole[:60], *bad])
+    predictions, _ = process_all(Nose([bundle]), [*whole[:60], *bad])
     assert predictions[-1].state is State.FAULT
     assert "2 of 4 channels" in str(predictions[-1].reason)
 
@@ -232,40 +242,42 @@ def test_too_few_usable_channels_are_a_fault(toy_bundles: Callable[..., Path]) -
 def test_one_bad_line_is_no_fault(substance: Bundle) -> None:
     whole = list(frames(air(90, 1), 1))
     whole[60] = next(with_quality([whole[60]], "VOC", Quality.SPIKE))
-    predictions, events = smell(Nose([substance]), whole)
+    predictions, events = process_all(Nose([substance]), whole)
     assert states(predictions) == ["warming_up", "ambient"]
     assert events == []
 
 
 def test_a_recording_within_an_exposure_is_sensed_from_its_first_window(substance: Bundle) -> None:
     nose = Nose([substance], skip_warm_up=True, assume_exposed=True)
-    predictions, events = smell(nose, frames(odour(LEMON, 60, 1), 1))
+    predictions, events = process_all(nose, frames(odour(LEMON, 60, 1), 1))
     assert states(predictions) == ["sensing", "recognised"]
     assert [event.type for event in events] == [EventType.RECOGNISED]
 
 
 def test_without_clean_air_beforehand_the_state_is_sensing(substance: Bundle) -> None:
-    """A live board that starts within a changing odour has never seen clean air."""
+    """A live board that starts within a changing odour knows no clean air."""
     times = np.arange(120)[:, None]
     wandering = 0.3 * np.sin(times / 7.0 + np.arange(4))
-    predictions, _ = smell(Nose([substance], skip_warm_up=True), frames(wandering, 1))
+    predictions, _ = process_all(Nose([substance], skip_warm_up=True), frames(wandering, 1))
     assert set(states(predictions)) <= {"sensing", "recognised"}
 
 
-def test_an_odour_older_than_the_start_is_recognised_though_it_is_steady(
+def test_a_steady_odour_older_than_the_start_is_recognised(
     toy_bundles: Callable[..., Path],
 ) -> None:
-    """Air that only seems clean gives way to a model that is sure of an odour in it."""
+    """A model that is certain of an odour overrules air that only seems clean."""
     decision = DecisionSpec(announce=1 / 3, withdraw=0.2, confirm=1, overrule=0.3)
     bundle = load_bundle(toy_bundles(decision=decision))
-    predictions, _ = smell(Nose([bundle]), frames(air(100, 1), 1))
+    predictions, _ = process_all(Nose([bundle]), frames(air(100, 1), 1))
     assert states(predictions)[-1] == "recognised"
 
 
-def test_a_guess_does_not_overrule_air_that_seems_clean(toy_bundles: Callable[..., Path]) -> None:
+def test_a_low_probability_does_not_overrule_air_that_seems_clean(
+    toy_bundles: Callable[..., Path],
+) -> None:
     decision = DecisionSpec(announce=1 / 3, withdraw=0.2, confirm=1)
     bundle = load_bundle(toy_bundles(decision=decision))
-    predictions, events = smell(Nose([bundle]), frames(air(100, 1), 1))
+    predictions, events = process_all(Nose([bundle]), frames(air(100, 1), 1))
     assert states(predictions) == ["warming_up", "ambient"]
     assert events == []
 
@@ -275,7 +287,7 @@ def test_a_change_of_odour_without_an_end_is_followed(substance: Bundle) -> None
     steps = np.concatenate(
         [air(60, 1), lemon, lemon[-1] + np.cumsum(np.tile(0.03 * MINT, (300, 1)), axis=0)]
     )
-    predictions, _ = smell(Nose([substance]), frames(steps, 1))
+    predictions, _ = process_all(Nose([substance]), frames(steps, 1))
     labels = [label for label, _ in itertools.groupby(p.label for p in predictions if p.label)]
     assert labels[0] == "lemon"
     assert labels[-1] == "mint"
@@ -284,7 +296,7 @@ def test_a_change_of_odour_without_an_end_is_followed(substance: Bundle) -> None
 def test_replaying_the_stamped_times_gives_the_same_predictions(
     substance: Bundle, mixture: Bundle
 ) -> None:
-    """The recorder writes t_ms; its recording has no sequence, no losses and another arrival."""
+    """A recording has t_ms, but no sequence, no losses and other arrival times."""
     rng = np.random.default_rng(11)
     sent = list(frames(episode(10), 10))
     kept = [frame for frame in sent if rng.random() > 0.01 or frame.frame_seq < 5]
@@ -297,24 +309,24 @@ def test_replaying_the_stamped_times_gives_the_same_predictions(
         live_frames.append(dataclasses.replace(frame, lost_before=lost, device_ms=wrapped))
     live, replay = Nose([substance, mixture]), Nose([substance, mixture])
     recording: list[SensorFrame] = []
-    said, events = [], []
+    predictions, events = [], []
     for number, frame in enumerate(live_frames):
         step = live.process(frame, 1000.0 * rng.random())
-        said += step.predictions
+        predictions += step.predictions
         events += step.events
         recording.append(
             SensorFrame(frame.frame_seq, step.t_ms, frame.values.copy(), frame.quality.copy())
         )
         assert number == 0 or step.t_ms > (recording[-2].device_ms or 0)
-    again, events_again = smell(replay, recording)
-    assert again == said
+    again, events_again = process_all(replay, recording)
+    assert again == predictions
     assert events_again == events
-    assert {p.task for p in said} == {"substance", "mixture"}
+    assert {p.task for p in predictions} == {"substance", "mixture"}
 
 
-def test_the_same_nose_twice_says_the_same(substance: Bundle) -> None:
-    first, _ = smell(Nose([substance]), frames(episode(1), 1))
-    second, _ = smell(Nose([substance]), frames(episode(1), 1))
+def test_two_noses_give_the_same_predictions_for_the_same_readings(substance: Bundle) -> None:
+    first, _ = process_all(Nose([substance]), frames(episode(1), 1))
+    second, _ = process_all(Nose([substance]), frames(episode(1), 1))
     assert first == second
 
 
@@ -325,14 +337,14 @@ def test_the_same_nose_twice_says_the_same(substance: Bundle) -> None:
 def test_windows_of_the_stream_equal_those_of_the_batch(
     substance: Bundle, seed: int, rate_hz: int
 ) -> None:
-    """What the network is shown live is bit-equal to rows cut from the whole recording."""
+    """The live inputs of the network are bit-equal to rows of the whole recording."""
     rng = np.random.default_rng(seed)
     effect = np.cumsum(rng.normal(0, 0.02, (60 * rate_hz, 4)), axis=0)
     source = list(frames(effect, rate_hz, seed=seed))
     seen: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
 
     class Listening(Bundle):
-        """A bundle that remembers what it was asked."""
+        """A bundle that records its inputs."""
 
         def __init__(self, inner: Bundle) -> None:
             super().__init__(inner.folder, inner.manifest, inner.precision, inner._session)
@@ -342,7 +354,7 @@ def test_windows_of_the_stream_equal_those_of_the_batch(
             return super().run(x, mask)
 
     nose = Nose([Listening(substance)], skip_warm_up=True, assume_exposed=True)
-    predictions, _ = smell(nose, source)
+    predictions, _ = process_all(nose, source)
     values = np.stack([frame.values for frame in source])
     lost = np.zeros(len(values), dtype=np.int64)
     slow, _ = Decimator(rate_hz, 4 * rate_hz).feed(values, lost)
@@ -359,14 +371,14 @@ def test_a_long_gap_is_a_new_start(substance: Bundle) -> None:
     first = list(frames(np.concatenate([air(60, 1), odour(LEMON, 60, 1)]), 1))
     later = list(frames(air(60, 1), 1, start_seq=1000))
     later[0] = dataclasses.replace(later[0], lost_before=880)
-    predictions, _ = smell(Nose([substance]), [*first, *later])
+    predictions, _ = process_all(Nose([substance]), [*first, *later])
     assert states(predictions)[-3:] == ["recognised", "warming_up", "ambient"]
 
 
 def test_a_short_gap_resets_the_window_but_not_the_air(substance: Bundle) -> None:
     source = [frame for frame in frames(air(120, 1), 1) if not 60 <= frame.frame_seq < 70]
     source[60] = dataclasses.replace(source[60], lost_before=10)
-    predictions, _ = smell(Nose([substance]), source)
+    predictions, _ = process_all(Nose([substance]), source)
     assert states(predictions) == ["warming_up", "ambient"]
     windows = {p.t_ms: p.window_s for p in predictions}
     assert min(seconds for t_ms, seconds in windows.items() if t_ms > 60_000) == 15
@@ -379,28 +391,30 @@ def test_a_board_set_to_another_rate_is_followed(substance: Bundle, mixture: Bun
         for n, frame in enumerate(frames(air(60, 10), 10))
     ]
     nose = Nose([substance, mixture])
-    predictions, _ = smell(nose, [*slow, *fast])
+    predictions, _ = process_all(nose, [*slow, *fast])
     assert nose.rate_hz == pytest.approx(10)
     assert states([p for p in predictions if p.task == "mixture"])[0] == "disabled"
     assert states([p for p in predictions if p.task == "mixture"])[-1] == "ambient"
 
 
-def test_a_stream_too_short_for_its_rate_says_so(substance: Bundle) -> None:
+def test_a_stream_too_short_to_measure_its_rate_is_disabled_with_a_reason(
+    substance: Bundle,
+) -> None:
     nose = Nose([substance])
-    assert smell(nose, frames(air(5, 1), 1))[0] == []
+    assert process_all(nose, frames(air(5, 1), 1))[0] == []
     assert nose.finish()[0].reason == "5 readings are too few to measure the board's rate"
 
 
 def test_a_given_rate_needs_no_measuring(substance: Bundle) -> None:
     nose = Nose([substance], rate_hz=1.0)
-    predictions, _ = smell(nose, frames(air(3, 1), 1))
+    predictions, _ = process_all(nose, frames(air(3, 1), 1))
     assert states(predictions) == ["warming_up"]
     assert nose.finish() == []
 
 
-def test_the_stride_is_the_owner_s(substance: Bundle) -> None:
+def test_the_stride_is_a_setting(substance: Bundle) -> None:
     nose = Nose([substance], NoseSettings(live_stride_s=2.0), skip_warm_up=True)
-    predictions, _ = smell(nose, frames(odour(LEMON, 30, 1), 1))
+    predictions, _ = process_all(nose, frames(odour(LEMON, 30, 1), 1))
     assert np.diff([p.t_ms for p in predictions]).tolist() == [2000] * (len(predictions) - 1)
 
 
@@ -408,8 +422,8 @@ def episode_of(gains: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([air(60, 1), odour(gains, 90, 1), fading(gains, 150, 1)])
 
 
-def test_an_odour_like_no_label_is_unrecognised_and_described(wary: Bundle) -> None:
-    predictions, events = smell(Nose([wary]), frames(episode_of(PETROL), 1))
+def test_an_odour_like_no_label_is_unrecognised_and_described(novelty_model: Bundle) -> None:
+    predictions, events = process_all(Nose([novelty_model]), frames(episode_of(PETROL), 1))
     assert states(predictions) == [
         "warming_up", "ambient", "sensing", "unrecognised", "recovering", "ambient",
     ]  # fmt: skip
@@ -427,8 +441,8 @@ def test_an_odour_like_no_label_is_unrecognised_and_described(wary: Bundle) -> N
     assert all(p.label is None for p in predictions)
 
 
-def test_a_known_odour_is_recognised_by_a_model_that_knows_its_limits(wary: Bundle) -> None:
-    predictions, events = smell(Nose([wary]), frames(episode_of(LEMON), 1))
+def test_a_known_odour_is_recognised_by_a_model_with_a_novelty_score(novelty_model: Bundle) -> None:
+    predictions, events = process_all(Nose([novelty_model]), frames(episode_of(LEMON), 1))
     assert states(predictions) == [
         "warming_up", "ambient", "sensing", "recognised", "recovering", "ambient",
     ]  # fmt: skip
@@ -439,45 +453,52 @@ def test_a_known_odour_is_recognised_by_a_model_that_knows_its_limits(wary: Bund
     assert {p.set_coverage for p in recognised} == {0.9}
 
 
-def test_a_model_without_a_space_says_nothing_of_novelty(substance: Bundle) -> None:
-    predictions, _ = smell(Nose([substance]), frames(episode_of(PETROL), 1))
+def test_a_model_without_a_space_gives_no_novelty(substance: Bundle) -> None:
+    predictions, _ = process_all(Nose([substance]), frames(episode_of(PETROL), 1))
     assert "unrecognised" not in states(predictions)
     assert {p.novelty for p in predictions} == {None}
     assert {p.label_set for p in predictions} == {()}
     assert {p.set_coverage for p in predictions} == {None}
 
 
-def taught_petrol(wary: Bundle) -> TaughtSmell:
-    """Teach the smell by what the model makes of a recording of it."""
+def taught_petrol(novelty_model: Bundle) -> TaughtSmell:
+    """The smell is taught from the embeddings of a recording of it."""
     seen: list[NDArray[np.float32]] = []
 
     class Listening(Bundle):
-        """A bundle that remembers its embeddings."""
+        """A bundle that records its embeddings."""
 
         def run(self, x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
             outputs = super().run(x, mask)
             seen.append(outputs.embedding[0])
             return outputs
 
-    bundle = Listening(wary.folder, wary.manifest, wary.precision, wary._session)
+    bundle = Listening(
+        novelty_model.folder,
+        novelty_model.manifest,
+        novelty_model.precision,
+        novelty_model._session,
+    )
     nose = Nose([bundle], skip_warm_up=True, assume_exposed=True)
-    smell(nose, frames(odour(PETROL, 60, 1), 1, seed=5))
+    process_all(nose, frames(odour(PETROL, 60, 1), 1, seed=5))
     embeddings = np.array(seen)
     return TaughtSmell("petrol", toy_space().whiten(embeddings).mean(axis=0), len(seen), 1)
 
 
-def test_a_smell_taught_while_it_is_there_is_named_from_the_next_look_on(wary: Bundle) -> None:
-    nose = Nose([wary])
+def test_a_smell_taught_during_its_exposure_is_recognised_at_the_next_prediction(
+    novelty_model: Bundle,
+) -> None:
+    nose = Nose([novelty_model])
     source = list(frames(np.concatenate([air(60, 1), odour(PETROL, 120, 1)]), 1))
-    before, _ = smell(nose, source[:150])
+    before, _ = process_all(nose, source[:150])
     assert states(before)[-1] == "unrecognised"
-    spec = dataclasses.replace(WARY, head_temperature=0.1)
-    wary.manifest = dataclasses.replace(wary.manifest, decision=spec)
+    spec = dataclasses.replace(NOVELTY_SPEC, head_temperature=0.1)
+    novelty_model.manifest = dataclasses.replace(novelty_model.manifest, decision=spec)
     try:
-        nose.set_head("toy-substance", TaughtHead(taught=(taught_petrol(wary),)))
-        after, events = smell(nose, source[150:])
+        nose.set_head("toy-substance", TaughtHead(taught=(taught_petrol(novelty_model),)))
+        after, events = process_all(nose, source[150:])
     finally:
-        wary.manifest = dataclasses.replace(wary.manifest, decision=WARY)
+        novelty_model.manifest = dataclasses.replace(novelty_model.manifest, decision=NOVELTY_SPEC)
     assert after[0].t_ms - before[-1].t_ms <= 5000
     assert after[0].top[0][0] == "petrol"
     assert {p.label for p in after if p.state is State.RECOGNISED} == {"petrol"}
@@ -485,38 +506,42 @@ def test_a_smell_taught_while_it_is_there_is_named_from_the_next_look_on(wary: B
     assert [event.label for event in events] == ["petrol"]
 
 
-def test_a_hidden_label_is_never_said_and_a_renamed_one_by_its_new_name(wary: Bundle) -> None:
-    hiding = Nose([wary], heads={"toy-substance": TaughtHead(hidden=frozenset({"lemon"}))})
-    predictions, _ = smell(hiding, frames(episode_of(LEMON), 1))
-    said = {label for p in predictions for label in (p.label, *p.label_set, *dict(p.top))}
-    assert said == {None, "mint", "garlic"}
-    renaming = Nose([wary], heads={"toy-substance": TaughtHead(renamed={"lemon": "citron"})})
-    predictions, _ = smell(renaming, frames(episode_of(LEMON), 1))
+def test_a_hidden_label_is_never_announced_and_a_renamed_one_has_its_new_name(
+    novelty_model: Bundle,
+) -> None:
+    hiding = Nose([novelty_model], heads={"toy-substance": TaughtHead(hidden=frozenset({"lemon"}))})
+    predictions, _ = process_all(hiding, frames(episode_of(LEMON), 1))
+    predictions = {label for p in predictions for label in (p.label, *p.label_set, *dict(p.top))}
+    assert predictions == {None, "mint", "garlic"}
+    renaming = Nose(
+        [novelty_model], heads={"toy-substance": TaughtHead(renamed={"lemon": "citron"})}
+    )
+    predictions, _ = process_all(renaming, frames(episode_of(LEMON), 1))
     assert {p.label for p in predictions if p.label} == {"citron"}
 
 
-def test_a_head_that_does_not_fit_is_refused(wary: Bundle, substance: Bundle) -> None:
+def test_a_head_that_does_not_fit_is_refused(novelty_model: Bundle, substance: Bundle) -> None:
     with pytest.raises(UsageError, match="none called 'other'"):
-        Nose([wary], heads={"other": TaughtHead()})
+        Nose([novelty_model], heads={"other": TaughtHead()})
     with pytest.raises(UsageError, match="no class means"):
         Nose([substance], heads={"toy-substance": TaughtHead()})
     with pytest.raises(HeadError, match="coffee"):
-        Nose([wary]).set_head("toy-substance", TaughtHead(hidden=frozenset({"coffee"})))
+        Nose([novelty_model]).set_head("toy-substance", TaughtHead(hidden=frozenset({"coffee"})))
 
 
-def test_a_label_s_own_rule_goes_before_that_of_all(toy_bundles: Callable[..., Path]) -> None:
-    spec = dataclasses.replace(WARY, labels={"lemon": LabelRule(confirm=6)})
+def test_a_rule_of_one_label_overrides_that_of_all(toy_bundles: Callable[..., Path]) -> None:
+    spec = dataclasses.replace(NOVELTY_SPEC, labels={"lemon": LabelRule(confirm=6)})
     bundle = load_bundle(toy_bundles(decision=spec, space=toy_space()))
     assert bundle.manifest.decision.labels == {"lemon": LabelRule(confirm=6)}
     first = {}
     for label, gains in (("lemon", LEMON), ("mint", MINT)):
-        predictions, _ = smell(Nose([bundle]), frames(episode_of(gains), 1))
+        predictions, _ = process_all(Nose([bundle]), frames(episode_of(gains), 1))
         first[label] = next(p.t_ms for p in predictions if p.label == label)
     assert first["lemon"] - first["mint"] >= 15_000
 
 
 class Gain:
-    """Takes every odour of the Grove channels to a power, as another rig's gain would."""
+    """Multiplies the response of the Grove channels, as another rig's gain would."""
 
     id = "gain-1"
 
@@ -539,65 +564,69 @@ class Gain:
         self.resets += 1
 
 
-def test_readings_are_corrected_before_air_and_models_see_them(wary: Bundle) -> None:
-    """What a correction takes for air is no onset, and what it turns over is another smell."""
+def test_readings_are_corrected_for_the_exposure_detector_and_the_models(
+    novelty_model: Bundle,
+) -> None:
+    """A response that is corrected to nothing is no onset; an inverted one is another smell."""
     source = list(frames(episode_of(LEMON), 1))
-    silent, events = smell(Nose([wary], correction=Gain(0.01)), source)
+    silent, events = process_all(Nose([novelty_model], correction=Gain(0.01)), source)
     assert states(silent) == ["warming_up", "ambient"]
     assert events == []
     correction = Gain(-1.0)
-    turned, events = smell(Nose([wary], correction=correction), source)
+    turned, events = process_all(Nose([novelty_model], correction=correction), source)
     assert EventType.ONSET in {event.type for event in events}
     assert "lemon" not in {p.label for p in turned}
     assert {p.calibration for p in turned} == {"gain-1"}
     assert correction.steps_s[:3] == [0.0, 1.0, 1.0]
 
 
-def test_a_correction_is_for_the_model_whose_rig_it_leads_to(wary: Bundle) -> None:
-    """Models learn on different rigs: what turns an odour over for one leaves another's alone."""
+def test_a_correction_applies_only_to_its_model(novelty_model: Bundle) -> None:
+    """Models are trained on different rigs, so a correction for one leaves another's input."""
     source = list(frames(episode_of(LEMON), 1))
-    other, _ = smell(Nose([wary], correction=Gain(-1.0, "another-model")), source)
+    other, _ = process_all(Nose([novelty_model], correction=Gain(-1.0, "another-model")), source)
     assert "lemon" in {p.label for p in other}
     assert {p.calibration for p in other} == {None}
-    own, _ = smell(Nose([wary], correction=Gain(-1.0, wary.manifest.name)), source)
+    own, _ = process_all(
+        Nose([novelty_model], correction=Gain(-1.0, novelty_model.manifest.name)), source
+    )
     assert "lemon" not in {p.label for p in own}
     assert {p.calibration for p in own} == {"gain-1"}
 
 
-def test_a_correction_forgets_with_a_long_gap(wary: Bundle) -> None:
+def test_a_correction_forgets_with_a_long_gap(novelty_model: Bundle) -> None:
     correction = Gain(1.0)
     source = list(frames(air(60, 1), 1))
     later = list(frames(air(10, 1), 1, start_seq=200))
     later[0] = dataclasses.replace(later[0], lost_before=140)
-    smell(Nose([wary], correction=correction), [*source, *later])
+    process_all(Nose([novelty_model], correction=correction), [*source, *later])
     assert correction.resets == 1
     assert correction.steps_s[60] == 0.0
     assert correction.steps_s[61] == 1.0
 
 
-def test_a_new_correction_starts_features_anew_and_leaves_warm_sensors_warm(wary: Bundle) -> None:
-    nose = Nose([wary])
+def test_a_new_correction_restarts_features_but_not_the_warm_up(novelty_model: Bundle) -> None:
+    nose = Nose([novelty_model])
     source = list(frames(air(120, 1), 1))
-    smell(nose, source[:60])
+    process_all(nose, source[:60])
     correction = Gain(2)
     nose.set_correction(correction)
-    after, _ = smell(nose, source[60:])
+    after, _ = process_all(nose, source[60:])
     assert correction.resets == 1
     assert "warming_up" not in states(after)
     assert states(after)[-1] == "ambient"
     assert min(p.window_s for p in after if p.window_s) == 15
     assert {p.calibration for p in after} == {"gain-1"}
     nose.set_correction(None)
-    again, _ = smell(nose, frames(air(30, 1), 1, start_seq=120))
+    again, _ = process_all(nose, frames(air(30, 1), 1, start_seq=120))
     assert {p.calibration for p in again} == {None}
 
 
-def test_components_carry_intervals_where_the_manifest_has_a_margin(
+def test_components_have_intervals_where_the_manifest_has_a_margin(
     toy_bundles: Callable[..., Path],
 ) -> None:
     spec = DecisionSpec(presence_thresholds=(0.6,) * 3, proportion_margin=0.2, announce=0.3)
     bundle = load_bundle(toy_bundles("mixture", decision=spec))
-    predictions, _ = smell(Nose([bundle]), frames(episode_of(LEMON), 1))
+    predictions, _ = process_all(Nose([bundle]), frames(episode_of(LEMON), 1))
     parts = [part for p in predictions for part in p.components]
     assert parts
     for part in parts:

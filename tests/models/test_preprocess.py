@@ -1,4 +1,4 @@
-"""Features: any chunking equals the batch, gaps hold or reset, constants do what they say."""
+"""Features: any chunking equals the batch, gaps hold or reset, constants are applied."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SPECS = [
 
 
 def readings(seed: int, count: int) -> np.ndarray:
-    """Plausible readings float32[count, 12] with a few unusable ones."""
+    """Return plausible readings float32[count, 12] with a few unusable ones."""
     rng = np.random.default_rng(seed)
     values = rng.uniform(1, 1000, size=(count, N_CHANNELS)).astype(np.float32)
     values[rng.random(values.shape) < 0.05] = np.nan
@@ -142,7 +142,7 @@ def test_linearisation_follows_each_part() -> None:
     np.testing.assert_allclose(Lineariser(spec)(values), expected, rtol=1e-6)
 
 
-def test_rounding_hides_the_tenths_of_an_export() -> None:
+def test_rounding_removes_the_decimals_of_an_export() -> None:
     spec = PreprocessSpec(channels=("NO2",), rate_hz=10, round_readings=True)
     values = np.full((2, N_CHANNELS), 200.0, dtype=np.float32)
     values[1] = 200.4
@@ -186,7 +186,7 @@ def test_protocol_window_k_starts_at_sample_50k() -> None:
         np.testing.assert_array_equal(windows[k], alone.x[25:])
 
 
-def test_bad_constants_are_all_named_at_once() -> None:
+def test_all_invalid_constants_are_named_at_once() -> None:
     with pytest.raises(PreprocessError) as caught:
         PreprocessSpec(
             channels=("NO2",), rate_hz=0, lags=(5, 2), min_steps=500, scale=(1.0, 2.0, 3.0)

@@ -1,4 +1,4 @@
-"""The bundles that come with scentd: whole, small, and what the manifest says."""
+"""The shipped bundles: complete, small, and as their manifests describe them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SHIPPED_BYTES = 24_000_000
 
 
 def simulated_windows(spec: PreprocessSpec) -> np.ndarray:
-    """Full windows of synthetic odours on the board that the rate belongs to."""
+    """Return full windows of synthetic odours on the board of that rate."""
     board = "substances" if spec.rate_hz < 5 else "mixtures"
     seconds = round(300 / spec.rate_hz)
     scenario = f"banana:{seconds},air:{seconds},mango:{seconds}"
@@ -28,7 +28,7 @@ def simulated_windows(spec: PreprocessSpec) -> np.ndarray:
     return np.concatenate([protocol_windows(segment, spec) for segment in segments])
 
 
-def test_some_bundle_is_shipped() -> None:
+def test_bundles_are_shipped() -> None:
     assert shipped_bundles()
 
 
@@ -39,12 +39,12 @@ def test_all_shipped_bundles_together_stay_small() -> None:
 
 
 @pytest.mark.parametrize("name", shipped_bundles())
-def test_no_session_fingerprint_is_an_input(name: str) -> None:
-    """No environment channel; that every feature is a difference is preprocessing's nature."""
+def test_inputs_have_no_channel_that_identifies_a_session(name: str) -> None:
+    """No environment channel is an input, and preprocessing makes every feature a difference."""
     spec = read_manifest(bundle_folder(name)).preprocessing
     parts = {CHANNELS[channel_index(channel)].part for channel in spec.channels}
     assert Part.ENVIRONMENT not in parts
-    # The published recipe takes differences of the readings themselves.
+    # The published model uses differences of the readings themselves.
     assert spec.linearise == ("raw" if name == "paper-50" else "log")
 
 
@@ -70,7 +70,7 @@ def test_int8_and_float32_agree_within_the_stated_tolerance(name: str) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize("label", ["banana", "garlic", "cinnamon", "nutmeg"])
 def test_a_recording_it_was_trained_on_is_recognised(smellnet: Path, label: str) -> None:
-    """Far from a proof of generality, but the whole way from a file to a label is in it."""
+    """It says nothing about other recordings, but tests every step from a file to a label."""
     if "substances-50" not in shipped_bundles():
         pytest.skip("substances-50 is not shipped")
     path = min(smellnet.glob(f"base/{label}/*.csv"))
@@ -81,7 +81,7 @@ def test_a_recording_it_was_trained_on_is_recognised(smellnet: Path, label: str)
         skip_warm_up=True,
         assume_exposed=True,
     )
-    said = []
+    predictions = []
     for number, frame in enumerate(recording.frames()):
-        said += nose.process(frame, 1000.0 * number).predictions
-    assert said[-1].label == label
+        predictions += nose.process(frame, 1000.0 * number).predictions
+    assert predictions[-1].label == label

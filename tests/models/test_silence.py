@@ -1,4 +1,4 @@
-"""What runs the models reports to nobody."""
+"""ONNX Runtime reports nothing to its makers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ print(len(os.listdir("/proc/self/task")))
 
 
 @pytest.mark.parametrize("module", ["models.bundle", "training.export.bundle"])
-def test_onnx_runtime_starts_no_reporter_and_leaves_no_identity(
-    tmp_path: Path, module: str
-) -> None:
+def test_onnx_runtime_reports_nothing_and_stores_no_identity(tmp_path: Path, module: str) -> None:
     own = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(module=module)],

@@ -42,7 +42,7 @@ def window(logits: Any) -> np.ndarray:
 
 
 def outputs(logits: Any, embedding: Any = ()) -> Outputs:
-    """Return what a substance model gives of one window."""
+    """Return the outputs of a substance model for one window."""
     return Outputs(window([embedding]), window([logits]))
 
 
@@ -65,7 +65,7 @@ def test_the_posterior_is_the_effective_number_of_windows_times_their_fading_mea
     stride_s: float,
     filled: float,
 ) -> None:
-    """The running figures equal sums over all windows, written out."""
+    """The running means equal explicit sums over all windows."""
     spec = dataclasses.replace(
         SPEC,
         temperature=temperature,
@@ -102,14 +102,14 @@ def test_a_full_window_outweighs_the_half_filled_one_that_it_holds() -> None:
     np.testing.assert_allclose(posterior, expected, atol=1e-6)
 
 
-def test_a_full_window_may_be_taken_at_its_word() -> None:
+def test_with_a_floor_of_one_a_full_window_has_its_own_probabilities() -> None:
     spec = dataclasses.replace(SPEC, temperature=2.0, evidence_floor=0.4, evidence_factor=0.6)
     decision = SubstanceDecision(LABELS, spec)
     posterior = decision.add(outputs([2, 1, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
     np.testing.assert_allclose(posterior, softmax(np.array([1, 0.5, 0, 0, 0, 0, 0])), atol=1e-6)
 
 
-def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
+def test_a_few_rows_give_a_less_certain_posterior_than_a_full_window() -> None:
     beliefs = [
         SubstanceDecision(LABELS, SPEC).add(
             outputs([3, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, part, part)
@@ -120,14 +120,14 @@ def test_a_few_rows_are_believed_less_than_a_full_window() -> None:
     assert beliefs[0] < beliefs[2]
 
 
-def test_the_same_samples_again_add_nothing() -> None:
+def test_repeated_samples_add_no_evidence() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     first = decision.add(outputs([1, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1)).copy()
     again = decision.add(outputs([1, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 0))
     np.testing.assert_allclose(again, first, atol=1e-9)
 
 
-def test_fresh_samples_that_agree_make_it_surer() -> None:
+def test_fresh_samples_that_agree_increase_the_posterior() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     beliefs = [
         decision.add(
@@ -150,7 +150,7 @@ def test_a_label_is_announced_after_confirming_and_not_before() -> None:
     assert named == [None, None, "a", "a"]
 
 
-def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
+def test_an_announced_label_is_withdrawn_only_below_the_withdrawal_threshold() -> None:
     spec = dataclasses.replace(
         SPEC,
         confirm=1,
@@ -170,7 +170,7 @@ def test_an_announced_label_stays_through_doubt_and_goes_in_disbelief() -> None:
     assert names == ["a", "a", "a", None, None]
 
 
-def test_another_label_takes_over_once_it_is_sure() -> None:
+def test_another_label_is_announced_once_it_is_certain_enough() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, memory_s=20.0))
     for number in range(6):
         decision.add(
@@ -192,7 +192,7 @@ def test_top_lists_five_in_order_and_nothing_before_a_window() -> None:
     assert [label for label, _ in decision.top] == ["b", "f", "e", "d", "c"]
 
 
-def test_clearing_forgets_evidence_and_label() -> None:
+def test_clearing_discards_evidence_and_label() -> None:
     decision = SubstanceDecision(LABELS, dataclasses.replace(SPEC, confirm=1))
     decision.add(outputs([9, 0, 0, 0, 0, 0, 0]), EvidenceShare(0, 1, 1))
     decision.clear()
@@ -209,14 +209,14 @@ def test_log_softmax_survives_large_scores() -> None:
     assert result.tolist() == [0.0, -1e4]
 
 
-# How much of the mixture its named parts must make up has tests of its own, below.
+# The share of a mixture that its named parts must make up has its own tests below.
 MIXED = dataclasses.replace(
     SPEC, presence_thresholds=(0.6,) * 3, presence_release=0.5, announce=0.15, withdraw=0.1
 )
 
 
 def mixture(proportions: list[float], presence: list[float]) -> Outputs:
-    """Return what a mixture model gives of one window."""
+    """Return the outputs of a mixture model for one window."""
     return Outputs(proportions=window([proportions]), presence=window([presence]))
 
 
@@ -239,7 +239,7 @@ def test_a_component_is_dropped_only_below_its_released_threshold() -> None:
     ]  # fmt: skip
 
 
-def test_proportions_spread_over_everything_name_nothing() -> None:
+def test_proportions_spread_over_all_components_are_not_announced() -> None:
     spec = dataclasses.replace(MIXED, announce=0.5, withdraw=0.3, memory_s=0.01)
     decision = MixtureDecision(("a", "b", "c"), spec)
     decision.add(mixture([0.4, 0.35, 0.25], [0.9, 0.1, 0.1]), EvidenceShare(0, 1, 1))
@@ -290,31 +290,31 @@ def test_the_state_follows_the_phase_of_the_air(
 
 # Embeddings are 8 wide: label i lies along axis i, and nothing along the last one.
 SPACE = EmbeddingSpace(LABELS, np.zeros(8), np.eye(8), np.eye(7, 8))
-WARY = dataclasses.replace(
+NOVELTY_SPEC = dataclasses.replace(
     SPEC, novelty="cosine", unknown_above=0.5, unknown_after=1.0, unknown_confirm=2, memory_s=1e9
 )
-KNOWN, STRANGE = np.eye(8, dtype=np.float32)[[0, 7]]
+KNOWN, UNKNOWN = np.eye(8, dtype=np.float32)[[0, 7]]
 FIRST, LATER = EvidenceShare(0, 1, 1), EvidenceShare(5, 1, 0.05)
 SURE_OF_A = window([9, 0, 0, 0, 0, 0, 0])
 
 
-def test_evidence_for_none_is_said_after_enough_of_it_and_bars_every_name() -> None:
-    spec = dataclasses.replace(WARY, unknown_after=1.08, confirm=1)
+def test_enough_novelty_makes_an_odour_unrecognised_and_prevents_announcements() -> None:
+    spec = dataclasses.replace(NOVELTY_SPEC, unknown_after=1.08, confirm=1)
     decision = SubstanceDecision(LABELS, spec, SPACE)
-    said = []
+    found = []
     for number in range(6):
-        decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
-        said.append(decision.unrecognised)
+        decision.add(outputs(SURE_OF_A, UNKNOWN), LATER if number else FIRST)
+        found.append(decision.unrecognised)
         assert decision.announced is None
         assert decision.novelty == pytest.approx(1.0)
-    # So many windows are there with the third look; two in a row make the fourth.
-    assert said == [False, False, False, True, True, True]
+    # The third window is the first with enough evidence; two in a row make the fourth.
+    assert found == [False, False, False, True, True, True]
 
 
-def test_a_name_is_taken_back_once_the_evidence_is_for_none() -> None:
-    decision = SubstanceDecision(LABELS, dataclasses.replace(WARY, memory_s=5.0), SPACE)
+def test_a_label_is_withdrawn_once_the_odour_is_unrecognised() -> None:
+    decision = SubstanceDecision(LABELS, dataclasses.replace(NOVELTY_SPEC, memory_s=5.0), SPACE)
     names = []
-    for embedding in [KNOWN] * 4 + [STRANGE] * 8:
+    for embedding in [KNOWN] * 4 + [UNKNOWN] * 8:
         decision.add(outputs(SURE_OF_A, embedding), EvidenceShare(5, 1, 1))
         names.append(decision.announced)
     assert names[:4] == [None, "a", "a", "a"]
@@ -332,14 +332,14 @@ def test_a_name_is_taken_back_once_the_evidence_is_for_none() -> None:
     fullness=st.floats(0, 6),
     memory_s=st.floats(5, 500),
 )
-def test_novelty_fades_and_weighs_as_the_evidence_does(
+def test_novelty_has_the_weights_of_the_evidence(
     *, strange: list[bool], fresh: float, fullness: float, memory_s: float
 ) -> None:
-    spec = dataclasses.replace(WARY, fullness=fullness, memory_s=memory_s)
+    spec = dataclasses.replace(NOVELTY_SPEC, fullness=fullness, memory_s=memory_s)
     decision = SubstanceDecision(LABELS, spec, SPACE)
     filled = np.linspace(0.2, 1, len(strange))
     for number, (odd, part) in enumerate(zip(strange, filled, strict=True)):
-        found = outputs(SURE_OF_A, STRANGE if odd else KNOWN)
+        found = outputs(SURE_OF_A, UNKNOWN if odd else KNOWN)
         decision.add(found, EvidenceShare(5.0 if number else 0.0, part, fresh))
     ages = 5.0 * np.arange(len(strange))[::-1]
     weight = np.exp(-ages / memory_s) * filled**fullness
@@ -347,10 +347,10 @@ def test_novelty_fades_and_weighs_as_the_evidence_does(
     assert decision.novelty == pytest.approx(expected, abs=1e-9)
 
 
-def test_clearing_forgets_that_the_odour_was_none() -> None:
-    decision = SubstanceDecision(LABELS, WARY, SPACE)
+def test_clearing_ends_the_unrecognised_state() -> None:
+    decision = SubstanceDecision(LABELS, NOVELTY_SPEC, SPACE)
     for number in range(4):
-        decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        decision.add(outputs(SURE_OF_A, UNKNOWN), LATER if number else FIRST)
     assert decision.unrecognised
     decision.clear()
     assert not decision.unrecognised
@@ -358,29 +358,31 @@ def test_clearing_forgets_that_the_odour_was_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [SPEC, dataclasses.replace(WARY, unknown_above=None)], ids=["no score", "no bound"]
+    "spec",
+    [SPEC, dataclasses.replace(NOVELTY_SPEC, unknown_above=None)],
+    ids=["no score", "no bound"],
 )
 def test_without_a_bound_nothing_is_unrecognised(spec: DecisionSpec) -> None:
     decision = SubstanceDecision(LABELS, spec, SPACE)
     for number in range(9):
-        decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        decision.add(outputs(SURE_OF_A, UNKNOWN), LATER if number else FIRST)
     assert not decision.unrecognised
     assert decision.announced == "a"
 
 
-def test_a_taught_smell_joins_the_labels_and_is_no_stranger() -> None:
+def test_a_taught_smell_is_a_label_and_not_novel() -> None:
     petrol = TaughtSmell("petrol", np.eye(8)[7], windows=5, exposures=1)
-    spec = dataclasses.replace(WARY, head_temperature=0.01)
+    spec = dataclasses.replace(NOVELTY_SPEC, head_temperature=0.01)
     decision = SubstanceDecision(LABELS, spec, SPACE, TaughtHead(taught=(petrol,)))
     for number in range(4):
-        posterior = decision.add(outputs(SURE_OF_A, STRANGE), LATER if number else FIRST)
+        posterior = decision.add(outputs(SURE_OF_A, UNKNOWN), LATER if number else FIRST)
     assert posterior.shape == (8,)
     assert decision.announced == "petrol"
     assert decision.novelty == pytest.approx(0.0)
 
 
 @given(LOGITS, st.floats(0.01, 0.9))
-def test_a_set_holds_every_label_over_the_threshold_and_always_the_likeliest(
+def test_a_set_has_every_label_over_the_threshold_and_always_the_likeliest(
     windows: list[list[float]], threshold: float
 ) -> None:
     spec = dataclasses.replace(SPEC, set_threshold=threshold)
@@ -394,13 +396,13 @@ def test_a_set_holds_every_label_over_the_threshold_and_always_the_likeliest(
     assert decision.label_set[0] == best
 
 
-def test_no_set_is_said_where_none_was_fitted() -> None:
+def test_there_is_no_set_without_a_threshold() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     decision.add(outputs([9, 0, 0, 0, 0, 0, 0]), FIRST)
     assert decision.label_set == ()
 
 
-def test_a_label_may_be_asked_for_more_belief_and_more_patience() -> None:
+def test_a_label_may_need_a_higher_probability_and_more_predictions() -> None:
     rules = {"a": LabelRule(announce=0.999999), "b": LabelRule(confirm=5)}
     spec = dataclasses.replace(SPEC, confirm=1, labels=rules)
     first = {}
@@ -414,7 +416,7 @@ def test_a_label_may_be_asked_for_more_belief_and_more_patience() -> None:
     assert "a" not in first
 
 
-def test_a_label_that_needs_less_belief_than_a_withdrawal_is_kept_at_its_own() -> None:
+def test_a_label_announced_below_the_withdrawal_threshold_is_kept_down_to_its_own() -> None:
     spec = dataclasses.replace(SPEC, confirm=1, labels={"a": LabelRule(announce=0.2)})
     decision = SubstanceDecision(LABELS, spec)
     for _ in range(3):
@@ -424,7 +426,7 @@ def test_a_label_that_needs_less_belief_than_a_withdrawal_is_kept_at_its_own() -
 
 
 @given(st.floats(0.01, 0.6))
-def test_a_stated_error_rate_asks_for_the_belief_that_bounds_it(rate: float) -> None:
+def test_a_stated_error_rate_sets_the_announcing_probability(rate: float) -> None:
     spec = SPEC.at_error_rate(rate)
     assert spec.announce == pytest.approx(1 - rate)
     assert spec.withdraw / spec.announce == pytest.approx(SPEC.withdraw / SPEC.announce)
@@ -433,7 +435,7 @@ def test_a_stated_error_rate_asks_for_the_belief_that_bounds_it(rate: float) -> 
 
 
 def test_announcements_are_wrong_no_more_often_than_stated() -> None:
-    """Three thousand sequential tests between labels, with evidence that is just what it says."""
+    """Three thousand sequential tests between labels, with calibrated evidence."""
     rng = np.random.default_rng(8)
     rate = 0.2
     independent = dataclasses.replace(
@@ -444,7 +446,7 @@ def test_announcements_are_wrong_no_more_often_than_stated() -> None:
         truth = int(rng.integers(7))
         decision = SubstanceDecision(LABELS, independent)
         for _ in range(60):
-            # Each look is at independent normal readings, one a label, whose mean tells the truth.
+            # Each window has one independent normal reading per label; the true one has a mean.
             reading = rng.normal(0, 1, 7) + 0.8 * (np.arange(7) == truth)
             decision.add(outputs((0.8 * reading).astype(np.float32)), EvidenceShare(0.0, 1, 1))
             if decision.announced is not None:
@@ -453,7 +455,7 @@ def test_announcements_are_wrong_no_more_often_than_stated() -> None:
                 break
     assert announced > 2900
     assert wrong / announced <= rate
-    assert wrong / announced > rate / 4  # and not by never saying anything doubtful
+    assert wrong / announced > rate / 4  # and not by announcing only certain labels
 
 
 def test_components_lie_in_intervals_inside_0_and_1() -> None:

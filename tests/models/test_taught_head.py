@@ -1,4 +1,4 @@
-"""What a rig adds to a model: taught smells beside shipped labels, hidden and renamed ones."""
+"""A rig's changes to the labels of a model: taught, hidden and renamed ones."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def log_probabilities(
 
 
 def test_without_a_taught_smell_the_network_decides(space: EmbeddingSpace) -> None:
-    said = log_probabilities(TaughtHead(), space, at(0), 2.0)
+    log_p = log_probabilities(TaughtHead(), space, at(0), 2.0)
     expected = LOGITS / 2.0 - np.log(np.exp(LOGITS / 2.0).sum())
-    np.testing.assert_allclose(said, expected, rtol=1e-6)
+    np.testing.assert_allclose(log_p, expected, rtol=1e-6)
 
 
-def test_a_window_at_a_taught_mean_is_named_by_it(space: EmbeddingSpace) -> None:
+def test_a_window_at_a_taught_mean_has_its_label(space: EmbeddingSpace) -> None:
     head = TaughtHead((soap(),))
     p = np.exp(log_probabilities(head, space, at(4)))
     assert head.labels(LABELS)[p.argmax()] == "soap"
     assert p.sum() == pytest.approx(1.0)
 
 
-def test_a_window_of_a_shipped_label_is_shared_out_by_the_network(space: EmbeddingSpace) -> None:
+def test_the_network_decides_between_shipped_labels(space: EmbeddingSpace) -> None:
     p = np.exp(log_probabilities(TaughtHead((soap(),)), space, at(0)))
     assert p[3] < 0.01
     np.testing.assert_allclose(p[:3] / p[:3].sum(), np.exp(LOGITS) / np.exp(LOGITS).sum())
 
 
-def test_halfway_a_smell_taught_once_is_given_more_room_than_one_taught_often(
+def test_a_smell_taught_once_has_a_larger_share_halfway_than_one_taught_often(
     space: EmbeddingSpace,
 ) -> None:
     between = (at(0) + at(4)) / 2
@@ -73,18 +73,18 @@ def test_halfway_a_smell_taught_once_is_given_more_room_than_one_taught_often(
     assert share[0] > share[1] > share[2]
 
 
-def test_a_hidden_label_is_never_said_and_its_share_goes_to_the_others(
+def test_a_hidden_label_has_no_share_and_the_others_have_all(
     space: EmbeddingSpace,
 ) -> None:
     head = TaughtHead((soap(),), hidden=frozenset({"lemon"}))
     for embedding in (at(0), at(0, 1000.0)):
-        said = log_probabilities(head, space, embedding)
-        assert said[0] == HIDDEN_LOG_PROBABILITY
-        assert np.isfinite(said).all()
-        assert np.exp(said).sum() == pytest.approx(1.0)
+        log_p = log_probabilities(head, space, embedding)
+        assert log_p[0] == HIDDEN_LOG_PROBABILITY
+        assert np.isfinite(log_p).all()
+        assert np.exp(log_p).sum() == pytest.approx(1.0)
 
 
-def test_many_windows_are_judged_as_each_alone(space: EmbeddingSpace) -> None:
+def test_many_windows_have_the_probabilities_of_each_alone(space: EmbeddingSpace) -> None:
     rng = np.random.default_rng(5)
     logits = rng.normal(0, 2, (7, 3)).astype(np.float32)
     embedding = rng.normal(0, 4, (7, WIDTH)).astype(np.float32)
@@ -100,7 +100,7 @@ def test_labels_are_published_renamed_then_taught() -> None:
     assert head.labels(LABELS) == ("lemon", "menthe", "garlic (hidden)", "soap")
 
 
-def test_a_hidden_label_frees_its_name_to_be_taught_anew() -> None:
+def test_the_name_of_a_hidden_label_can_be_taught() -> None:
     own = TaughtSmell("lemon", at(4).astype(float), 16, 1)
     assert TaughtHead((own,), frozenset({"lemon"})).labels(LABELS)[-1] == "lemon"
     with pytest.raises(HeadError, match="lemon"):
@@ -108,7 +108,7 @@ def test_a_hidden_label_frees_its_name_to_be_taught_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "log_p"),
     [
         (TaughtHead(hidden=frozenset({"tar"})), "tar"),
         (TaughtHead(renamed={"tar": "pitch"}), "tar"),
@@ -116,8 +116,8 @@ def test_a_hidden_label_frees_its_name_to_be_taught_anew() -> None:
         (TaughtHead(hidden=frozenset(LABELS)), "hidden"),
     ],
 )
-def test_a_head_that_does_not_fit_the_model_is_refused(head: TaughtHead, said: str) -> None:
-    with pytest.raises(HeadError, match=said):
+def test_a_head_that_does_not_fit_the_model_is_refused(head: TaughtHead, log_p: str) -> None:
+    with pytest.raises(HeadError, match=log_p):
         head.labels(LABELS)
 
 

@@ -29,7 +29,7 @@ def frame(
 
 
 def gaps_and_rate(times: list[int]) -> tuple[list[int], float | None]:
-    """Return what a consumer of t_ms alone makes of it."""
+    """Return the losses and the rate that follow from t_ms alone."""
     meter = RateMeter()
     gaps = []
     for before, after in itertools.pairwise(times):
@@ -56,7 +56,7 @@ FRAMES = st.lists(
 def test_replaying_its_own_times_gives_the_same_times(
     steps: list[tuple[int, int | None, bool, float, bool]],
 ) -> None:
-    """Whatever clocks do, t_ms increases, and is a fixed point of the timeline."""
+    """With any clocks t_ms increases, and the timeline maps it to itself."""
     live = Timeline()
     device = 0
     arrival = 0.0
@@ -77,14 +77,14 @@ def test_time_starts_at_zero_with_the_first_frame() -> None:
     assert Timeline().stamp(frame(123_456), 9e9) == 0
 
 
-def test_a_clock_that_wraps_is_mended_by_the_sequence() -> None:
+def test_a_clock_that_wraps_is_corrected_by_the_sequence() -> None:
     timeline = Timeline()
     times = [timeline.stamp(frame(n * 100, 0), 0.0) for n in range(12)]
     times += [timeline.stamp(frame(n * 100, 0), 0.0) for n in range(3)]
     assert np.diff(times).tolist() == [100] * 14
 
 
-def test_lost_frames_of_the_sequence_show_in_the_time() -> None:
+def test_lost_frames_advance_the_time() -> None:
     timeline = Timeline()
     times = [timeline.stamp(frame(n * 100, 0), 0.0) for n in range(12)]
     times.append(timeline.stamp(frame(90_000_000, 4), 0.0))
@@ -98,8 +98,8 @@ def test_a_restarted_board_comes_after_a_gap() -> None:
     assert timeline.stamp(frame(0, 0, restarted=True), 1.0) == RESTART_GAP_MS
 
 
-def test_jitter_of_arrival_at_10_hz_fakes_no_loss() -> None:
-    """Frames delivered up to 120 ms late, or two in one read, are all still there."""
+def test_jitter_of_arrivals_at_10_hz_is_no_loss() -> None:
+    """No loss is counted when frames arrive up to 120 ms late, or two in one read."""
     rng = np.random.default_rng(7)
     arrivals = np.arange(3000) * 100.0 + rng.uniform(0, 120, 3000)
     arrivals = np.maximum.accumulate(arrivals)
@@ -135,7 +135,7 @@ def test_a_board_set_to_another_rate_is_followed(
     assert 1 <= sum(changes[9:]) <= 2
 
 
-def test_arrival_alone_follows_another_rate_too() -> None:
+def test_another_rate_is_followed_without_a_device_clock_too() -> None:
     timeline, meter = Timeline(), RateMeter()
     arrivals = [n * 1000.0 for n in range(30)]
     arrivals += [arrivals[-1] + n * 100.0 for n in range(1, 301)]
@@ -161,8 +161,8 @@ def test_a_given_rate_is_known_at_once_and_never_changes() -> None:
     assert meter.rate_hz == 10
 
 
-def test_an_accelerated_board_without_a_clock_goes_by_the_given_rate() -> None:
-    """A 1 Hz board played ten times as fast, its lines delivered with jitter."""
+def test_an_accelerated_board_without_a_clock_uses_the_given_rate() -> None:
+    """A 1 Hz board is played ten times as fast, with jittering arrivals."""
     rng = np.random.default_rng(3)
     arrivals = np.arange(200) * 100.0 + rng.uniform(0, 60, 200)
     timeline = Timeline(rate_hz=1.0)
@@ -170,7 +170,7 @@ def test_an_accelerated_board_without_a_clock_goes_by_the_given_rate() -> None:
     assert np.diff(times).tolist() == [1000] * 199
 
 
-def test_a_board_a_little_slower_than_its_given_rate_fakes_no_loss() -> None:
+def test_a_board_slightly_slower_than_its_given_rate_has_no_losses() -> None:
     timeline = Timeline(rate_hz=10.0)
     times = np.array([timeline.stamp(frame(), n * 104.0) for n in range(2000)])
     assert not any(lost_samples(int(step), 100.0) for step in np.diff(times))
@@ -219,7 +219,7 @@ def test_a_group_is_the_mean_of_what_is_usable() -> None:
     assert gaps.tolist() == [0]
 
 
-def test_lost_samples_keep_the_rhythm_of_the_groups() -> None:
+def test_lost_samples_count_towards_the_groups() -> None:
     """Eleven samples with two lost make thirteen: three groups of four, one sample left."""
     values = np.arange(11, dtype=np.float32)[:, None].repeat(N_CHANNELS, axis=1)
     lost = np.zeros(11, dtype=np.int64)
@@ -229,7 +229,7 @@ def test_lost_samples_keep_the_rhythm_of_the_groups() -> None:
     assert gaps.tolist() == [0, 0, 0]
 
 
-def test_a_wholly_lost_group_is_one_lost_sample() -> None:
+def test_a_group_without_samples_is_one_lost_sample() -> None:
     values = np.ones((8, N_CHANNELS), dtype=np.float32)
     lost = np.zeros(8, dtype=np.int64)
     lost[4] = 8

@@ -1,4 +1,4 @@
-"""Small real models: ONNX graphs whose answers can be computed by hand."""
+"""Small real models: ONNX graphs whose outputs can be computed by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Task = Literal["substance", "mixture"]
 
 
 def pooling_network(task: Task, features: int, *, describes: bool = False) -> bytes:
-    """Masked mean over time, then one matrix: label i answers to feature i.
+    """Masked mean over time, then one matrix: label i corresponds to feature i.
 
     The descriptors, where there are any, are the embedding through a sigmoid.
     """
@@ -139,6 +139,6 @@ def toy_files(task: Task = "substance", *, describes: bool = False) -> dict[str,
 
 
 def masked_mean(x: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute by hand what the toy network pools."""
+    """Return the toy network's mean over time, computed here."""
     mean: NDArray[np.float32] = (x * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
     return mean

@@ -1,4 +1,4 @@
-"""The board on its pseudo-terminal: read by real pyserial code, decoded by the real decoder."""
+"""The board on its pseudo-terminal, read by pyserial and decoded by the real decoder."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 _VOC = channel_index("VOC")
 
 
-class ModelStream:
-    """A serial client that reads until the port goes away, on its own thread."""
+class SerialClient:
+    """A serial client with a thread that reads until the port disappears."""
 
     def __init__(self, port: str) -> None:
         self.received = b""
         self._port = serial.Serial(port, 115200, timeout=0.05)
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="listener")
+        self._thread = threading.Thread(target=self._read, name="client")
         self._thread.start()
 
     def _read(self) -> None:
@@ -51,7 +51,7 @@ class ModelStream:
                 return
 
     def close(self) -> bytes:
-        """Stop, close the port and return all that came; a board that goes on is not waited for."""
+        """Stop, close the port and return everything read, without waiting for the board."""
         self._end = time.monotonic() + 0.5
         self._done.set()
         self._thread.join()
@@ -60,16 +60,16 @@ class ModelStream:
 
 
 @contextmanager
-def listening(port: str) -> Iterator[ModelStream]:
-    listener = ModelStream(port)
+def listening(port: str) -> Iterator[SerialClient]:
+    client = SerialClient(port)
     try:
-        yield listener
+        yield client
     finally:
-        listener.close()
+        client.close()
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Wait for something another thread brings about."""
+    """Wait for a condition that another thread fulfils."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -79,15 +79,15 @@ def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 def play(
     scenario: str = "almond:60", *, faults: str = "", **options: object
 ) -> tuple[bytes, BoardReport]:
-    """Play a scenario as fast as can be read; return every byte and what the board counted."""
+    """Play a scenario as fast as it can be read; return every byte and the board's report."""
     signal = SyntheticSignal(scenario, seed=11)
     board = SimulatedBoard(
         signal, speed=300, faults=faults or (), wait_for_listener=True, **options
     )
-    with board, listening(board.port) as listener:
+    with board, listening(board.port) as client:
         assert board.wait(30)
         report = board.report
-    return listener.received, report
+    return client.received, report
 
 
 def decode(received: bytes) -> tuple[list[SensorFrame], LineCounts]:
@@ -105,7 +105,7 @@ def test_a_serial_client_reads_every_reading_of_the_signal() -> None:
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
-def test_every_dialect_carries_the_same_readings(dialect: Dialect) -> None:
+def test_every_dialect_sends_the_same_readings(dialect: Dialect) -> None:
     frames, counts = decode(play("almond:30", dialect=dialect)[0])
     expected = np.array(list(islice(iter(SyntheticSignal("almond:30", seed=11)), 30)))
     np.testing.assert_array_equal([frame.values for frame in frames], expected)
@@ -123,7 +123,7 @@ def test_the_same_seeds_send_the_same_bytes() -> None:
     assert play(faults=faults)[0] == play(faults=faults)[0]
 
 
-def test_a_board_faster_than_time_keeps_its_own_clock() -> None:
+def test_an_accelerated_board_keeps_its_own_clock() -> None:
     started = time.monotonic()
     frames, _ = decode(play("almond:60")[0])
     taken_s = time.monotonic() - started
@@ -131,7 +131,7 @@ def test_a_board_faster_than_time_keeps_its_own_clock() -> None:
     assert taken_s < 59, "the device clock, not the wall's, was accelerated"
 
 
-def test_an_injected_clock_and_sleep_pace_the_board() -> None:
+def test_an_injected_clock_and_sleep_control_the_board() -> None:
     now = [100.0]
     slept: list[float] = []
 
@@ -160,13 +160,13 @@ def test_dropped_bytes_fail_the_checksum_and_count_as_lost() -> None:
     assert frames[-1].frame_seq == 59
 
 
-def test_truncated_lines_lose_only_themselves() -> None:
+def test_truncated_lines_affect_no_other_line() -> None:
     frames, counts = decode(play(faults="truncate@10:5")[0])
     assert [frame.frame_seq for frame in frames] == [*range(10), *range(15, 60)]
     assert counts.lost == 5
 
 
-def test_faults_that_shorten_the_same_lines_leave_a_board_that_goes_on() -> None:
+def test_the_board_continues_after_two_faults_shorten_the_same_lines() -> None:
     faults = ",".join(["drop@5:30", *(f"truncate@{start}:30" for start in range(5, 15))])
     frames, _ = decode(play(faults=faults)[0])
     assert frames[-1].device_ms == 59_000
@@ -189,7 +189,7 @@ _WRONG_NUMBERS = (
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
-def test_wrong_numbers_reach_the_host_as_they_are(dialect: Dialect) -> None:
+def test_wrong_numbers_are_sent_unchanged(dialect: Dialect) -> None:
     faults = ",".join(f"{fault}@4:4" for fault, *_ in _WRONG_NUMBERS)
     frames, _ = decode(play("almond:12", faults=faults, dialect=dialect)[0])
     struck = frames[4:8]
@@ -210,7 +210,7 @@ def test_a_frozen_bme680_sends_the_row_of_the_recordings() -> None:
     assert frozen["NO2"] == frames[-1].values[0] > 0
 
 
-def test_a_pause_is_silent_and_loses_no_sequence_number() -> None:
+def test_a_pause_sends_nothing_and_skips_no_sequence_number() -> None:
     received, report = play(faults="pause@10:20")
     frames, counts = decode(received)
     assert [frame.frame_seq for frame in frames] == list(range(40))
@@ -235,7 +235,7 @@ def test_the_device_clock_jumps_and_wraps() -> None:
     assert (counts.restarts, counts.lost) == (0, 0)
 
 
-def test_a_reboot_starts_over_with_the_banner() -> None:
+def test_a_reboot_sends_the_banner_again() -> None:
     frames, counts = decode(play(faults="reboot@30")[0])
     assert [frame.frame_seq for frame in frames] == [*range(30), *range(30)]
     assert [row for row, frame in enumerate(frames) if frame.restarted] == [30]
@@ -254,7 +254,7 @@ def test_an_unplugged_board_comes_back_rebooted_behind_the_same_link(tmp_path: P
             board.unplug()
             until(lambda: not board.plugged)
             assert not os.path.lexists(link)
-            # The pseudo-terminal is really gone: a read of it fails rather than staying silent.
+            # The pseudo-terminal no longer exists: reading it fails rather than returning nothing.
             until(lambda: not before._thread.is_alive())
         board.replug()
         until(lambda: board.plugged)
@@ -268,7 +268,7 @@ def test_an_unplugged_board_comes_back_rebooted_behind_the_same_link(tmp_path: P
     assert str(first_target).startswith("/dev/")
 
 
-def test_a_scheduled_unplug_takes_the_odour_on_while_nobody_can_read(tmp_path: Path) -> None:
+def test_the_odour_continues_while_the_board_is_unplugged(tmp_path: Path) -> None:
     signal = SyntheticSignal("almond:60", seed=11)
     link = tmp_path / "board"
     with SimulatedBoard(signal, link=link, speed=100, faults="unplug@20:10") as board:
@@ -277,19 +277,19 @@ def test_a_scheduled_unplug_takes_the_odour_on_while_nobody_can_read(tmp_path: P
     assert (report.missed_readings, report.boots, report.faults) == (10, 2, 1)
 
 
-def test_faults_on_demand_start_from_now() -> None:
+def test_injected_faults_start_at_once() -> None:
     signal = SyntheticSignal("nutmeg:600", rate_hz=10.0, seed=1)
-    with SimulatedBoard(signal, speed=10) as board, listening(board.port) as listener:
+    with SimulatedBoard(signal, speed=10) as board, listening(board.port) as client:
         until(lambda: board.now_s > 3)
         board.inject("saturate:CO@0:1")
         until(lambda: board.report.faults == 1)
         until(lambda: board.now_s > 8)
-    frames, _ = decode(listener.received)
+    frames, _ = decode(client.received)
     saturated = [frame for frame in frames if frame.quality[channel_index("CO")] != Quality.OK]
     assert 9 <= len(saturated) <= 10
 
 
-def test_nobody_reading_never_blocks_the_board() -> None:
+def test_a_board_without_client_is_never_blocked() -> None:
     signal = SyntheticSignal("almond:200", seed=1)
     with SimulatedBoard(signal, speed=2000) as board:
         assert board.wait(10)
@@ -297,14 +297,14 @@ def test_nobody_reading_never_blocks_the_board() -> None:
     assert (report.readings, report.lines_without_listener, report.sent_bytes) == (200, 200, 0)
 
 
-def test_a_listener_that_does_not_read_loses_bytes_and_they_are_counted() -> None:
+def test_bytes_that_a_client_does_not_read_are_lost_and_counted() -> None:
     signal = SyntheticSignal("almond:300", seed=1, loop=True)
     with SimulatedBoard(signal, speed=2000) as board, serial.Serial(board.port, 115200):
         until(lambda: board.report.overrun_bytes > 1000)
         assert board.report.sent_bytes > 0
 
 
-def test_a_link_where_a_file_is_is_refused_and_the_file_kept(tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_file_is_refused_and_the_file_kept(tmp_path: Path) -> None:
     link = tmp_path / "precious"
     link.write_text("notes")
     with (
@@ -323,7 +323,7 @@ def test_a_stale_link_is_replaced(tmp_path: Path) -> None:
     assert not os.path.lexists(link)
 
 
-def test_a_link_in_no_folder_says_so(tmp_path: Path) -> None:
+def test_a_link_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(SimulatorError, match="folder must exist"),
         SimulatedBoard(SyntheticSignal("air:10"), link=tmp_path / "none" / "board"),
@@ -332,12 +332,12 @@ def test_a_link_in_no_folder_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_speed_that_is_no_speed_is_refused(speed: float) -> None:
+def test_an_impossible_speed_is_refused(speed: float) -> None:
     with pytest.raises(UsageError, match="above zero"):
         SimulatedBoard(SyntheticSignal("air:10"), speed=speed)
 
 
-def test_a_signal_that_fails_is_reported_to_whoever_holds_the_board() -> None:
+def test_an_exception_of_the_signal_is_raised_when_the_block_ends() -> None:
     class Broken:
         rate_hz = 1.0
 
@@ -352,7 +352,7 @@ def test_a_signal_that_fails_is_reported_to_whoever_holds_the_board() -> None:
         hold()
 
 
-def test_no_thread_and_no_descriptor_outlives_the_board() -> None:
+def test_no_thread_and_no_descriptor_remains_after_the_board() -> None:
     threads, descriptors = threading.active_count(), _open_descriptors()
     for _ in range(3):
         play("almond:5")

@@ -1,4 +1,4 @@
-"""Fault schedules: text to faults, and what cannot be read."""
+"""Fault schedules: from text to faults, and unreadable ones."""
 
 from __future__ import annotations
 

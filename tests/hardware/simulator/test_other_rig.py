@@ -1,4 +1,4 @@
-"""The simulator as a second rig: the readings of one board as another would have sent them."""
+"""Other rigs: the readings of one board as another would have sent them."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def ln_ratio(counts: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.log(count / (1023.0 - count))
 
 
-def test_rig_without_differences_hears_what_the_training_rig_heard() -> None:
+def test_a_rig_without_differences_sends_the_same_readings() -> None:
     values = recording()
     assert np.array_equal(of_parts().transform(values, 1.0), values)
 
 
-def test_same_seed_is_the_same_rig_and_another_seed_another() -> None:
+def test_only_the_same_seed_gives_the_same_rig() -> None:
     assert OtherRig.random(3) == OtherRig.random(3)
     assert OtherRig.random(3) != OtherRig.random(4)
     assert OtherRig.random(3, strength=0.0).transform(recording(), 1.0) == pytest.approx(
@@ -70,36 +70,36 @@ def test_gain_and_resistance_shift_the_logarithm_of_a_conductance(
     figures: dict[str, float], shift: float
 ) -> None:
     still = np.tile(STILL_AIR, (5, 1))
-    heard = of_parts(**figures).transform(still, 1.0)
-    moved = ln_ratio(heard[:, C2H5OH]) - ln_ratio(still[:, C2H5OH])
+    sent = of_parts(**figures).transform(still, 1.0)
+    moved = ln_ratio(sent[:, C2H5OH]) - ln_ratio(still[:, C2H5OH])
     assert moved == pytest.approx(np.full(5, shift), abs=0.003)
-    resistance = heard[:, channel_index("Gas_Resistance")]
+    resistance = sent[:, channel_index("Gas_Resistance")]
     assert resistance == pytest.approx(np.full(5, 69.5 * np.exp(-shift)), abs=0.02)
-    # ppm = a (Rs / R0)^b triples it, whole ppm at a time.
-    assert np.log(heard[:, LPG] / 380.0) == pytest.approx(np.full(5, 2.244 * shift), abs=0.003)
+    # ppm = a (Rs / R0)^b is about its third power, in whole ppm.
+    assert np.log(sent[:, LPG] / 380.0) == pytest.approx(np.full(5, 2.244 * shift), abs=0.003)
 
 
-def test_sensitivity_scales_what_a_gas_does_around_clean_air() -> None:
+def test_sensitivity_scales_the_response_around_clean_air() -> None:
     clean = load_board().clean_air[GAS_SENSORS.index(C2H5OH)]
     still = np.tile(STILL_AIR, (5, 1))
-    heard = ln_ratio(of_parts(gamma=1.4).transform(still, 1.0)[:, C2H5OH])
+    sent = ln_ratio(of_parts(gamma=1.4).transform(still, 1.0)[:, C2H5OH])
     expected = clean + 1.4 * (ln_ratio(still[:, C2H5OH]) - clean)
-    assert heard == pytest.approx(expected, abs=0.005)
+    assert sent == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.parametrize("rate_hz", [1.0, 10.0])
-def test_slower_part_is_behind_by_its_response_time(rate_hz: float) -> None:
+def test_a_slower_part_lags_by_its_response_time(rate_hz: float) -> None:
     rows = round(60 * rate_hz)
     step = np.tile(STILL_AIR, (rows, 1))
     step[rows // 2 :, C2H5OH] = 700.0
-    heard = ln_ratio(of_parts(response_s=5.0).transform(step, rate_hz)[:, C2H5OH])
+    sent = ln_ratio(of_parts(response_s=5.0).transform(step, rate_hz)[:, C2H5OH])
     low, high = ln_ratio(step[[0, -1], C2H5OH])
     after = rows // 2 + round(5 * rate_hz) - 1
-    assert heard[rows // 2 - 1] == pytest.approx(low, abs=0.005)
-    assert (heard[after] - low) / (high - low) == pytest.approx(1 - np.exp(-1), abs=0.01)
+    assert sent[rows // 2 - 1] == pytest.approx(low, abs=0.005)
+    assert (sent[after] - low) / (high - low) == pytest.approx(1 - np.exp(-1), abs=0.01)
 
 
-def test_humid_air_moves_the_channels_but_not_those_of_a_hung_weather_part() -> None:
+def test_humidity_shifts_the_channels_unless_the_bme680_has_hung() -> None:
     humid = np.tile(STILL_AIR, (5, 1))
     humid[:, HUMIDITY] = 48.5
     rig = of_parts(humidity=0.1)
@@ -110,7 +110,7 @@ def test_humid_air_moves_the_channels_but_not_those_of_a_hung_weather_part() -> 
     assert np.array_equal(rig.transform(hung, 1.0), hung)
 
 
-def test_drift_walks_as_far_in_an_hour_as_it_says_and_otherwise_for_every_recording() -> None:
+def test_drift_has_the_stated_spread_after_an_hour_and_differs_between_recordings() -> None:
     still = np.tile(STILL_AIR, (3601, 1))
     rig = of_parts(drift=0.2)
     ends = np.array([rig.transform(still, 1.0, drift_seed=seed)[-1, C2H5OH] for seed in range(40)])
@@ -121,42 +121,42 @@ def test_drift_walks_as_far_in_an_hour_as_it_says_and_otherwise_for_every_record
     assert not np.array_equal(again[:-1], rig.transform(still[:-1], 1.0))
 
 
-def test_readings_are_rounded_and_stay_what_a_board_can_send() -> None:
+def test_readings_are_rounded_and_within_what_a_board_can_send() -> None:
     for seed in range(5):
-        heard = OtherRig.random(seed, strength=4.0).transform(recording(), 1.0)
-        grove, mq = heard[:, :4], heard[:, 4:7]
+        sent = OtherRig.random(seed, strength=4.0).transform(recording(), 1.0)
+        grove, mq = sent[:, :4], sent[:, 4:7]
         assert np.array_equal(grove, np.rint(grove))
         assert np.array_equal(mq, np.rint(mq))
         assert grove.min() >= 1
         assert grove.max() <= 1022
         assert mq.min() >= 0
-        resistance = heard[:, channel_index("Gas_Resistance")].astype(np.float64)
+        resistance = sent[:, channel_index("Gas_Resistance")].astype(np.float64)
         assert resistance == pytest.approx(np.round(resistance, 2), abs=1e-4)
 
 
-def test_what_is_no_measurement_stays_as_it_was() -> None:
+def test_readings_that_are_no_measurements_stay_as_they_are() -> None:
     values = np.tile(STILL_AIR, (4, 1))
     values[1, C2H5OH] = np.nan
     values[2, LPG] = UINT32_INFINITY
     values[3, 0] = 0.0
-    heard = FIXED_RIG.transform(values, 1.0)
-    assert np.isnan(heard[1, C2H5OH])
-    assert heard[2, LPG] == np.float32(UINT32_INFINITY)
-    assert heard[3, 0] == 0.0
-    assert np.isfinite(heard[2:, C2H5OH]).all()
+    sent = FIXED_RIG.transform(values, 1.0)
+    assert np.isnan(sent[1, C2H5OH])
+    assert sent[2, LPG] == np.float32(UINT32_INFINITY)
+    assert sent[3, 0] == 0.0
+    assert np.isfinite(sent[2:, C2H5OH]).all()
 
 
-def test_played_live_and_heard_whole_are_the_same() -> None:
+def test_a_signal_and_a_whole_recording_are_transformed_alike() -> None:
     signal = SyntheticSignal("air:60,banana:60", seed=2)
     whole = FIXED_RIG.transform(np.array(list(signal)), signal.rate_hz, drift_seed=0)
     live = OtherRigSignal(signal, FIXED_RIG)
     assert np.array_equal(np.array(list(live)), whole)
-    assert np.array_equal(np.array(list(live)), whole)  # every iteration begins anew
+    assert np.array_equal(np.array(list(live)), whole)  # every iteration starts at the beginning
 
 
 def test_fixed_rig_differs_on_every_gas_channel() -> None:
-    heard = FIXED_RIG.transform(recording(), 1.0)
-    moved = np.abs(heard - recording()).max(axis=0)
+    sent = FIXED_RIG.transform(recording(), 1.0)
+    moved = np.abs(sent - recording()).max(axis=0)
     assert (moved[list(GAS_SENSORS[:6])] > 0).all()
 
 
@@ -166,7 +166,7 @@ def test_rig_reads_back_as_it_was_written(tmp_path: Path) -> None:
         assert read_rig(tmp_path / "rig.yaml") == rig
 
 
-def test_what_a_file_leaves_out_is_as_on_the_training_rig(tmp_path: Path) -> None:
+def test_missing_figures_are_those_of_the_training_rig(tmp_path: Path) -> None:
     path = tmp_path / "rig.yaml"
     path.write_text("version: 1\nchannels: {VOC: {gamma: 1.2}}\n")
     parts = read_rig(path).parts
@@ -197,7 +197,7 @@ def test_rig_of_the_documentation_can_be_read(tmp_path: Path) -> None:
         ("{", "this is not YAML"),
     ],
 )
-def test_file_that_describes_no_rig_is_refused_with_the_mend(
+def test_a_file_that_describes_no_rig_is_refused_with_a_remedy(
     tmp_path: Path, text: str, complaint: str
 ) -> None:
     path = tmp_path / "rig.yaml"
@@ -218,7 +218,7 @@ def test_impossible_figures_are_refused() -> None:
 
 
 @pytest.mark.data
-def test_fixed_rig_costs_the_shipped_model_a_good_part_of_its_score(smellnet: Path) -> None:
+def test_the_shipped_model_scores_much_lower_on_the_fixed_rig(smellnet: Path) -> None:
     bundle = load_bundle("substances-50")
     data = load_substances(smellnet / "base")
     data = data.subset(substance_folds(data) == 0)

@@ -37,7 +37,7 @@ def test_one_gas_at_full_concentration_has_its_own_response(response: Vector) ->
 
 
 @given(_responses, st.floats(min_value=0.05, max_value=0.95))
-def test_two_parts_of_one_gas_are_that_gas(response: Vector, share: float) -> None:
+def test_two_parts_of_one_gas_respond_as_that_gas(response: Vector, share: float) -> None:
     split = mixed_response([response, response], [share, 1 - share], _EXPONENT)
     np.testing.assert_allclose(split, response, atol=1e-9)
 
@@ -58,7 +58,7 @@ def test_more_of_a_gas_gives_every_channel_a_larger_response(
     assert np.all(np.sign(much[response != 0]) == np.sign(response[response != 0]))
 
 
-def test_an_oxidising_and_a_reducing_gas_work_against_each_other() -> None:
+def test_an_oxidising_and_a_reducing_gas_cancel() -> None:
     up, down = np.full(N_GAS, 1.0), np.full(N_GAS, -1.0)
     np.testing.assert_allclose(mixed_response([up, down], [1, 1], _EXPONENT), 0, atol=1e-12)
 
@@ -75,7 +75,7 @@ def test_a_fingerprint_gives_its_response_in_the_middle_of_an_exposure() -> None
     assert np.all(np.abs(early - fingerprint.response) <= 0.5 * len(RELAXATION_TIMES_S))
 
 
-def test_sensors_rise_and_recover_monotonically_at_their_own_pace() -> None:
+def test_sensors_rise_and_recover_monotonically_with_their_own_time_constants() -> None:
     recovery_s = np.linspace(20, 60, N_GAS)
     rise_s = np.linspace(5, 19, N_GAS)
     sensors = LaggedSensors(np.zeros(N_GAS), recovery_s)
@@ -91,7 +91,7 @@ def test_sensors_rise_and_recover_monotonically_at_their_own_pace() -> None:
     np.testing.assert_allclose(to_little, recovery_s, atol=0.5)
 
 
-def test_the_size_of_a_step_does_not_change_where_a_sensor_gets_to() -> None:
+def test_the_step_size_does_not_change_a_sensors_level() -> None:
     start, target, tau = np.zeros(N_GAS), np.ones(N_GAS), np.full(N_GAS, 7.0)
     coarse, fine = LaggedSensors(start, tau), LaggedSensors(start, tau)
     coarse.step(target, tau, 3.0)
@@ -127,7 +127,7 @@ def test_loadings_of_a_mixture_lie_between_those_of_its_parts() -> None:
         np.testing.assert_allclose(mixed[band] @ mixed[band].T, expected, atol=1e-12)
 
 
-def test_every_part_sends_numbers_of_its_own_kind() -> None:
+def test_every_part_sends_numbers_of_its_own_resolution() -> None:
     level = load_board().clean_air
     rng = np.random.default_rng(0)
     readings = np.array(

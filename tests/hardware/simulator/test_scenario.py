@@ -1,4 +1,4 @@
-"""Scenarios: text to episodes, and what cannot be read."""
+"""Scenarios: from text to episodes, and unreadable ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_any_text_gives_episodes_or_a_usage_error(text: str) -> None:
     try:
         episodes = parse_scenario(text, SUBSTANCES)
     except UsageError as error:
-        assert str(error).endswith(".")  # noqa: PT017 - either outcome is right, and is checked
+        assert str(error).endswith(".")  # noqa: PT017 - both outcomes are allowed and checked
         return
     assert all(episode.duration_s > 0 for episode in episodes)
 
@@ -69,7 +69,7 @@ def test_any_text_gives_episodes_or_a_usage_error(text: str) -> None:
         ("air+almond:60", "mixes air"),
     ],
 )
-def test_an_unreadable_scenario_is_named(text: str, named: str) -> None:
+def test_an_unreadable_scenario_is_refused_with_its_episode(text: str, named: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_scenario(text, SUBSTANCES)
     assert named in str(caught.value)

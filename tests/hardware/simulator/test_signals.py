@@ -76,7 +76,7 @@ def test_a_looped_recording_begins_again(substance_recording: Recording) -> None
 
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, 1000.0, float("nan")])
-def test_a_rate_no_board_has_is_refused(rate_hz: float) -> None:
+def test_an_impossible_rate_is_refused(rate_hz: float) -> None:
     with pytest.raises(UsageError, match="times a second"):
         SyntheticSignal("almond:10", rate_hz=rate_hz)
 
@@ -93,18 +93,18 @@ def test_a_signal_can_be_played_twice_with_the_same_result() -> None:
     np.testing.assert_array_equal(_rows(signal), _rows(signal))
 
 
-def test_a_scenario_lasts_as_long_as_it_says_at_any_rate() -> None:
+def test_a_scenario_has_its_duration_at_any_rate() -> None:
     assert len(_rows(SyntheticSignal("almond:30,air:10"))) == 40
     assert len(_rows(SyntheticSignal("almond:30,air:10", rate_hz=10.0))) == 400
 
 
-def test_a_looped_scenario_goes_on_with_fresh_noise() -> None:
+def test_a_looped_scenario_continues_with_fresh_noise() -> None:
     rows = _rows(SyntheticSignal("almond:30", seed=2, loop=True), 60)
     assert len(rows) == 60
     assert np.any(rows[:30] != rows[30:])
 
 
-def test_an_odour_leaves_clean_air_and_clean_air_comes_back() -> None:
+def test_readings_leave_clean_air_with_an_odour_and_return() -> None:
     rows = _rows(SyntheticSignal("air:120,nutmeg:300,air:900", seed=3))
     counts = np.clip(rows[:, _GROVE], 1, 1022)
     level = np.log(counts / (1023 - counts))
@@ -113,13 +113,13 @@ def test_an_odour_leaves_clean_air_and_clean_air_comes_back() -> None:
     np.testing.assert_allclose(after, before, atol=0.25)
 
 
-def test_a_scenario_that_opens_with_an_odour_opens_mid_exposure() -> None:
+def test_a_scenario_that_starts_with_an_odour_starts_within_an_exposure() -> None:
     exposed = _rows(SyntheticSignal("nutmeg:60", seed=4))
     air = _rows(SyntheticSignal("air:60", seed=4))
     assert np.all(exposed[0, _GROVE] > air[0, _GROVE] + 5)
 
 
-def test_a_mixture_lies_between_its_parts_on_the_average() -> None:
+def test_a_mixture_lies_between_its_parts_on_average() -> None:
     def level(scenario: str) -> np.ndarray:
         rows = np.concatenate(
             [_rows(SyntheticSignal(scenario, seed=s, board="mixtures")) for s in range(12)]
@@ -132,7 +132,7 @@ def test_a_mixture_lies_between_its_parts_on_the_average() -> None:
     assert np.all(mixed < np.maximum(orange, peach) + 40)
 
 
-def test_the_weather_stays_believable_and_agrees_with_the_altitude() -> None:
+def test_the_weather_stays_plausible_and_agrees_with_the_altitude() -> None:
     rows = _rows(SyntheticSignal("air:600", seed=9))
     for channel in CHANNELS:
         if channel.part is Part.ENVIRONMENT:
@@ -145,7 +145,7 @@ def test_the_weather_stays_believable_and_agrees_with_the_altitude() -> None:
 
 
 @pytest.mark.parametrize("name", ["substances", "mixtures"])
-def test_everything_a_board_knows_can_be_played_within_the_channels_ranges(name: str) -> None:
+def test_every_substance_of_a_board_is_played_within_the_channels_ranges(name: str) -> None:
     board = load_board(name)
     assert len(board.substances) == {"substances": 50, "mixtures": 12}[name]
     for substance in board.substances:
