@@ -51,12 +51,9 @@ def smell_stores(
 
     Parameters
     ----------
-    bundles : iterable of Bundle
-        The rig's models.
-    state_dir : Path
-        The rig's state folder.
-    correction : Correction, optional
-        Of the rig's readings; not the instance that the running nose uses.
+    bundles: the rig's models.
+    state_dir: the rig's state folder.
+    correction: of the rig's readings; not the instance that the running nose uses.
     """
     return {
         bundle.manifest.name: SmellStore(state_dir, bundle, correction)
@@ -85,14 +82,10 @@ class Enrolment:
 
     Parameters
     ----------
-    stores : mapping
-        Of the models that can be taught, by name.
-    apply : callable
-        Takes a model's name and its new head.
-    history : History, optional
-        The last minutes of a running service's readings.
-    settings : NoseSettings, optional
-        The rig owner's, for processing earlier readings again.
+    stores: of the models that can be taught, by name.
+    apply: takes a model's name and its new head.
+    history: the last minutes of a running service's readings.
+    settings: the rig owner's, for processing earlier readings again.
 
     Attributes
     ----------
@@ -155,8 +148,7 @@ class Enrolment:
 
         Parameters
         ----------
-        correction : Correction, optional
-            Not the instance that the running nose uses; None for none.
+        correction: not the instance that the running nose uses; None for none.
         """
         for store in self._stores.values():
             store.use_correction(correction)
@@ -167,8 +159,7 @@ class Enrolment:
 
         Raises
         ------
-        SmellError
-            If there is none.
+        SmellError: if there is none.
         """
         if not self._stores:
             raise SmellError(
@@ -199,12 +190,9 @@ class Enrolment:
 
         Parameters
         ----------
-        store : SmellStore
-            Of the model.
-        label, recording, source, start_ms, promote
-            As `SmellStore.enroll` takes them.
-        past : sequence of (name, recording, whether it lies within one exposure)
-            Recordings to process without the smell and with it.
+        store: of the model.
+        label, recording, source, start_ms, promote: as `SmellStore.enroll` takes them.
+        past: recordings to process without the smell and with it.
         """
         started_s = time.perf_counter()
         smells, learned = store.enroll(

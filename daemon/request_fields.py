@@ -49,8 +49,7 @@ class Field:
 
         Raises
         ------
-        RequestError
-            If it is required and missing, or of another kind.
+        RequestError: if it is required and missing, or of another kind.
         """
         if name not in payload and self.default is not REQUIRED:
             return self.default
@@ -112,12 +111,9 @@ class Action:
 
     Parameters
     ----------
-    function : callable
-        Does it, given the values of the fields by their names.
-    exclusive : tuple of str
-        Fields of which a request may have only one.
-    fields : Field
-        All that a request may have.
+    function: does it, given the values of the fields by their names.
+    exclusive: fields of which a request may have only one.
+    fields: all that a request may have.
     """
 
     def __init__(
@@ -136,8 +132,7 @@ class Action:
 
         Raises
         ------
-        RequestError
-            If a field is unknown (most often misspelt), missing or wrong.
+        RequestError: if a field is unknown (most often misspelt), missing or wrong.
         """
         unknown = sorted(payload.keys() - self.fields.keys())
         if unknown:
@@ -157,10 +152,8 @@ class Actions:
 
     Parameters
     ----------
-    default : str
-        The action of a request that names none.
-    actions : Action
-        By their names.
+    default: the action of a request that names none.
+    actions: by their names.
     """
 
     def __init__(self, default: str, /, **actions: Action) -> None:
@@ -172,8 +165,7 @@ class Actions:
 
         Raises
         ------
-        ScentdError
-            If there is no such action, or it cannot be done.
+        ScentdError: if there is no such action, or it cannot be done.
         """
         name = self._name.value("action", payload)
         if name not in self.actions:

@@ -79,7 +79,7 @@ class Request:
     answered: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestCounts:
     """Requests received since the start.
 
@@ -138,10 +138,8 @@ class Inbox:
 
     Parameters
     ----------
-    wake : callable
-        Called after every request that was queued, to wake the pipeline's thread.
-    clock : callable
-        Seconds of a steady clock.
+    wake: called after every request that was queued, to wake the pipeline's thread.
+    clock: seconds of a steady clock.
     """
 
     def __init__(
@@ -156,17 +154,12 @@ class Inbox:
         self._tokens = float(BURST)
         self._refilled_s = clock()
         self._log = get_logger("requests")
-        self._taken = self._retained = self._dropped = 0
-
-    @property
-    def counts(self) -> RequestCounts:
-        """The requests received so far."""
-        return RequestCounts(self._taken, self._retained, self._dropped)
+        self.counts = RequestCounts()
 
     def receive(self, command: str, payload: bytes, retained: bool) -> None:
         """Queue a message below `request/` for the pipeline."""
         if retained:
-            self._retained += 1
+            self.counts.retained += 1
             self._log.warning("a retained request is ignored", command=command)
             return
         if not self._within_rate():
@@ -177,7 +170,7 @@ class Inbox:
         except queue.Full:
             self._drop(command, "the pipeline is behind")
             return
-        self._taken += 1
+        self.counts.taken += 1
         self._wake()
 
     def next(self) -> Request | None:
@@ -199,8 +192,8 @@ class Inbox:
 
     def _drop(self, command: str, reason: str) -> None:
         # Only the first is a warning: a flood of requests must not fill the log.
-        log = self._log.debug if self._dropped else self._log.warning
-        self._dropped += 1
+        log = self._log.debug if self.counts.dropped else self._log.warning
+        self.counts.dropped += 1
         log("a request is dropped", command=command, reason=reason)
 
 
@@ -218,12 +211,9 @@ class Requests:
 
     Parameters
     ----------
-    inbox : Inbox
-        Where requests wait.
-    reply : callable
-        Publishes `response/COMMAND`.
-    clock : callable
-        Seconds of a steady clock, for the pace of progress.
+    inbox: where requests wait.
+    reply: publishes `response/COMMAND`.
+    clock: seconds of a steady clock, for the pace of progress.
     """
 
     def __init__(

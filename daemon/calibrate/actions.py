@@ -58,10 +58,8 @@ class CalibrationActions:
 
     Parameters
     ----------
-    config : Config
-        The rig's.
-    bundles : sequence of Bundle, optional
-        Its models if they are loaded already; otherwise they are loaded when first needed.
+    config: the rig's.
+    bundles: its models if they are loaded already; otherwise they are loaded when first needed.
     """
 
     def __init__(self, config: Config, bundles: Sequence[Bundle] | None = None) -> None:
@@ -75,8 +73,7 @@ class CalibrationActions:
 
         Raises
         ------
-        UsageError
-            If the rig has none.
+        UsageError: if the rig has none.
         """
         if self._loaded is None:
             self._loaded = load_models(self._config)
@@ -93,8 +90,7 @@ class CalibrationActions:
 
         Raises
         ------
-        UsageError
-            With the labels that there are.
+        UsageError: with the labels that there are.
         """
         labels = self.bundle.manifest.labels
         if label in labels:
@@ -109,8 +105,7 @@ class CalibrationActions:
 
         Raises
         ------
-        ScentdError
-            If they are no clean air, or no reference: which channel, and why.
+        ScentdError: if they are no clean air, or no reference: which channel, and why.
         """
         return self._keep(kind, label, span.recording(), span.write)
 
@@ -244,10 +239,8 @@ class CalibrationActions:
 
         Parameters
         ----------
-        files : sequence of Path
-            The recordings; the captured references if there are none.
-        label : str, optional
-            Of all files; otherwise the name of each file's folder is its label.
+        files: the recordings; the captured references if there are none.
+        label: of all files; otherwise the name of each file's folder is its label.
         """
         if files:
             recordings = [(label or path.parent.name, read_recording(path)) for path in files]

@@ -69,8 +69,7 @@ class Captures:
 
     Parameters
     ----------
-    folder : Path
-        Made with the first capture.
+    folder: made with the first capture.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,8 +80,7 @@ class Captures:
 
         Raises
         ------
-        CapturesError
-            If the index is damaged.
+        CapturesError: if the index is damaged.
         """
         path = self.folder / INDEX
         try:
@@ -116,8 +114,7 @@ class Captures:
 
         Raises
         ------
-        CapturesError
-            If its file is gone or damaged.
+        CapturesError: if its file is gone or damaged.
         """
         try:
             return read_recording(self.folder / captured.file)
@@ -137,10 +134,8 @@ class Captures:
 
         Parameters
         ----------
-        write : callable
-            Writes the recording to a path that does not exist yet.
-        kind, label, seconds
-            As in `Captured`.
+        write: writes the recording to a path that does not exist yet.
+        kind, label, seconds: as in `Captured`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         now_s = time.time()
@@ -167,8 +162,7 @@ class Captures:
 
         Raises
         ------
-        CapturesError
-            If there is no reference of that label.
+        CapturesError: if there is no reference of that label.
         """
         captures = self.all()
         removed = tuple(item for item in captures if label is None or item.label == label)

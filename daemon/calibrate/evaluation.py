@@ -86,8 +86,7 @@ def score_recording(
 
     Raises
     ------
-    ScoreError
-        If the recording cannot feed the model.
+    ScoreError: if the recording cannot feed the model.
     """
     nose = Nose(
         [bundle],
@@ -131,19 +130,14 @@ def score_recordings(
 
     Parameters
     ----------
-    bundle : Bundle
-        A model of single substances.
-    recordings : sequence of (label, Recording)
-        Each within one exposure to what its label says.
-    settings : NoseSettings
-        The rig's.
-    correction : callable
-        Makes a fresh correction, or None if the rig has none.
+    bundle: a model of single substances.
+    recordings: each within one exposure to what its label says.
+    settings: the rig's.
+    correction: makes a fresh correction, or None if the rig has none.
 
     Raises
     ------
-    UsageError
-        If a label is none of the model's.
+    UsageError: if a label is none of the model's.
     """
     unknown = sorted({label for label, _ in recordings} - set(bundle.manifest.labels))
     if unknown:

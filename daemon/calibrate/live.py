@@ -54,16 +54,11 @@ class LiveCalibration:
 
     Parameters
     ----------
-    config : Config
-        The rig's.
-    bundles : sequence of Bundle
-        The models that run.
-    nose : Nose
-        Gets the profile's correction.
-    history : History
-        The last minutes of readings, for captures.
-    changed : callable
-        Called when another profile, or none, has become the active one.
+    config: the rig's.
+    bundles: the models that run.
+    nose: gets the profile's correction.
+    history: the last minutes of readings, for captures.
+    changed: called when another profile, or none, has become the active one.
 
     Attributes
     ----------

@@ -49,8 +49,7 @@ def unpack_bundle(source: Path, fresh: Path) -> None:
 
     Raises
     ------
-    UnpackingError
-        If it is neither, too large, or would write outside its folder.
+    UnpackingError: if it is neither, too large, or would write outside its folder.
     """
     try:
         _copy(source, fresh)

@@ -22,15 +22,12 @@ def load_models(config: Config, names: Iterable[str] | None = None) -> list[Bund
 
     Parameters
     ----------
-    config : Config
-        The rig's.
-    names : iterable of str, optional
-        Names or folders of the models; those of the configuration by default.
+    config: the rig's.
+    names: names or folders of the models; those of the configuration by default.
 
     Raises
     ------
-    BundleError
-        The first bundle that cannot be used, and why.
+    BundleError: the first bundle that cannot be used, and why.
     """
     store = ModelStore(config.state_dir)
     names = config.models if names is None else names
@@ -42,8 +39,7 @@ def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
 
     Raises
     ------
-    ManifestError
-        The owner's settings contradict those of the manifest.
+    ManifestError: the owner's settings contradict those of the manifest.
     """
     spec = bundle.manifest.decision
     if wanted.error_rate is not None:

@@ -31,10 +31,8 @@ class ModelRequests:
 
     Parameters
     ----------
-    config : callable
-        Returns the active configuration.
-    reload : callable
-        Begins a reload, by which the service applies what the store says.
+    config: returns the active configuration.
+    reload: begins a reload, by which the service applies what the store says.
 
     Attributes
     ----------
@@ -100,8 +98,7 @@ def switched_model(store: ModelStore) -> str:
 
     Raises
     ------
-    StoreError
-        There are more, or none.
+    StoreError: there are more, or none.
     """
     names = [name for name in store.names() if store.choice(name).before]
     if len(names) == 1:

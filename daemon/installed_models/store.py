@@ -72,8 +72,7 @@ class ModelStore:
 
     Parameters
     ----------
-    state_dir : Path
-        The rig's.
+    state_dir: the rig's.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -118,8 +117,7 @@ class ModelStore:
 
         Raises
         ------
-        BundleMissingError
-            There is none of the three.
+        BundleMissingError: there is none of the three.
         """
         active = self.choice(name).active
         if active is not None and active in self.versions(name):
@@ -133,8 +131,7 @@ class ModelStore:
 
         Raises
         ------
-        BundleError
-            If none can be used: what is wrong with the active one.
+        BundleError: if none can be used: what is wrong with the active one.
         """
         choice = self.choice(name)
         installed = self.versions(name)
@@ -177,12 +174,9 @@ class ModelStore:
 
         Raises
         ------
-        UnpackingError
-            If it is no such thing, too large, or would write outside its folder.
-        StoreError
-            If another bundle of the same version is installed.
-        BundleError
-            If its files are not those of its manifest, or it does not run here.
+        UnpackingError: if it is no such thing, too large, or would write outside its folder.
+        StoreError: if another bundle of the same version is installed.
+        BundleError: if its files are not those of its manifest, or it does not run here.
         """
         # Only an installation needs the archives' libraries.
         from daemon.installed_models.archive import unpack_bundle  # noqa: PLC0415
@@ -208,10 +202,8 @@ class ModelStore:
 
         Raises
         ------
-        StoreError
-            There is no such version.
-        BundleError
-            It is damaged.
+        StoreError: there is no such version.
+        BundleError: it is damaged.
         """
         if version is None:
             self._shipped(name)
@@ -234,8 +226,7 @@ class ModelStore:
 
         Raises
         ------
-        StoreError
-            There is none before, or it is no longer installed.
+        StoreError: there is none before, or it is no longer installed.
         """
         with locked_folder(self.root):
             before = self.choice(name)

@@ -114,16 +114,11 @@ class Recorder:
 
     Parameters
     ----------
-    folder : Path
-        Made with the first reading.
-    config : RecordingConfig
-        The bounds.
-    wanted : bool
-        Whether to record from the start.
-    on_change : callable
-        Called with the reason of a pause, and with None when the recording resumes.
-    clock : callable
-        Seconds of a steady clock.
+    folder: made with the first reading.
+    config: the bounds.
+    wanted: whether to record from the start.
+    on_change: called with the reason of a pause, and with None when the recording resumes.
+    clock: seconds of a steady clock.
     """
 
     def __init__(

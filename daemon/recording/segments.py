@@ -104,8 +104,7 @@ def repair_segments(folder: Path) -> RepairReport:
 
     Raises
     ------
-    OSError
-        If the disk refuses.
+    OSError: if the disk refuses.
     """
     bytes_cut = removed = 0
     for part in folder.glob(f"r*{COMPRESSED_SUFFIX}{_PART_SUFFIX}"):
@@ -133,15 +132,12 @@ def compress_segment(path: Path, is_cancelled: Callable[[], bool]) -> bool:
 
     Parameters
     ----------
-    path : Path
-        The segment.
-    is_cancelled : callable
-        Called now and then; returns whether there is no time left.
+    path: the segment.
+    is_cancelled: called now and then; returns whether there is no time left.
 
     Raises
     ------
-    OSError
-        If the disk refuses; the segment stays as it was.
+    OSError: if the disk refuses; the segment stays as it was.
     """
     target = path.with_name(path.name + COMPRESSED_SUFFIX)
     part = target.with_name(target.name + _PART_SUFFIX)
@@ -167,8 +163,7 @@ def remove_oldest(segments: Iterable[Segment], limit_bytes: int) -> list[Segment
 
     Raises
     ------
-    OSError
-        If the disk refuses.
+    OSError: if the disk refuses.
     """
     kept = list(segments)
     removed = []

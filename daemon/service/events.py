@@ -27,10 +27,8 @@ class EventPublisher:
 
     Parameters
     ----------
-    messages : Messages
-        Publishes them.
-    recorder : Recorder
-        Knows which segment holds a reading.
+    messages: publishes them.
+    recorder: knows which segment holds a reading.
     """
 
     def __init__(self, messages: Messages, recorder: Recorder) -> None:

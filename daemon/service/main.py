@@ -75,19 +75,15 @@ def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> 
 
     Parameters
     ----------
-    config : Config
-        As read.
-    path : Path
-        Of its file, which a reload reads again.
-    stop : StopEvent
-        Ends the service.
-    reload : ReloadSignal
-        Requests a reload.
+    config: as read.
+    path: of its file, which a reload reads again.
+    stop: ends the service.
+    reload: requests a reload.
 
     Raises
     ------
-    ScentdError
-        If a model or the port can never be used; before anything is opened wherever possible.
+    ScentdError: if a model or the port can never be used; before anything is opened wherever
+        possible.
     """
     manager = ServiceManager()
     configure_logs(config.log)
@@ -101,16 +97,11 @@ class Service:
 
     Parameters
     ----------
-    config : Config
-        The active configuration.
-    bundles : sequence of Bundle
-        The models, ready to run.
-    manager : ServiceManager
-        Is notified that the service is ready, alive and stopping.
-    path : Path
-        Of the configuration's file.
-    version : str
-        Of scentd.
+    config: the active configuration.
+    bundles: the models, ready to run.
+    manager: is notified that the service is ready, alive and stopping.
+    path: of the configuration's file.
+    version: of scentd.
     """
 
     def __init__(
@@ -193,8 +184,7 @@ class Service:
 
         Raises
         ------
-        NotAPortError
-            If the configured port can never become one.
+        NotAPortError: if the configured port can never become one.
         """
         self._runtime.load()
         with ExitStack() as stack:
@@ -293,8 +283,7 @@ class Service:
 
         Raises
         ------
-        ReloadError
-            If something cannot be used; nothing has changed then.
+        ReloadError: if something cannot be used; nothing has changed then.
         """
         if self._reloading:
             raise ReloadError("The configuration is being read again already. Wait for it to end.")

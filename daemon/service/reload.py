@@ -71,21 +71,16 @@ def prepare_reload(
 
     Parameters
     ----------
-    path : Path
-        Of the configuration.
-    active : Config
-        The active one.
-    running : sequence of Bundle
-        The models that run now.
-    history : History
-        The last minutes of readings.
-    teaching : callable
-        Whether the rig is being calibrated or taught: a runtime must not be replaced meanwhile.
+    path: of the configuration.
+    active: the active one.
+    running: the models that run now.
+    history: the last minutes of readings.
+    teaching: whether the rig is being calibrated or taught: a runtime must not be replaced
+        meanwhile.
 
     Raises
     ------
-    ScentdError
-        If something cannot be used.
+    ScentdError: if something cannot be used.
     """
 
     def check_idle() -> None:
@@ -120,8 +115,7 @@ def load_bundles(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
 
     Raises
     ------
-    BundleError
-        The first that cannot be used, and why.
+    BundleError: the first that cannot be used, and why.
     """
     bundles = []
     store = ModelStore(config.state_dir)
@@ -145,8 +139,7 @@ def check_replaceable(active: Config, wanted: Config) -> None:
 
     Raises
     ------
-    ReloadError
-        Naming the setting.
+    ReloadError: naming the setting.
     """
     for name in NEED_RESTART:
         if getattr(wanted, name) != getattr(active, name):

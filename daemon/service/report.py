@@ -34,14 +34,10 @@ def status_summary(
 
     Parameters
     ----------
-    gauges : Gauges
-        As `health` publishes them.
-    bundles : iterable of Bundle
-        The models that run.
-    latest : mapping
-        The latest prediction of every model, by its name.
-    trouble : str, optional
-        Of the configuration: a reload was refused.
+    gauges: as `health` publishes them.
+    bundles: the models that run.
+    latest: the latest prediction of every model, by its name.
+    trouble: of the configuration: a reload was refused.
     """
     return {
         "uptime_s": rounded(gauges.uptime_s, 1),

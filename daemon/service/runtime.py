@@ -56,12 +56,9 @@ class Runtime:
 
         Parameters
         ----------
-        config : Config
-            The rig's.
-        bundles : sequence of Bundle
-            Its models.
-        history : History
-            The last minutes of readings, kept by the service.
+        config: the rig's.
+        bundles: its models.
+        history: the last minutes of readings, kept by the service.
         """
         nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}

@@ -88,10 +88,8 @@ def in_thread(
 
     Parameters
     ----------
-    function, arguments
-        What is called, and with what.
-    doing : str
-        The progress: "loading substances-50".
+    function, arguments: what is called, and with what.
+    doing: the progress: "loading substances-50".
     """
     future: Future[Result] = Future()
 
@@ -114,17 +112,14 @@ def in_process(target: str, *arguments: object, doing: str) -> Generator[Data, N
 
     Parameters
     ----------
-    target : str
-        "module:function"; the child imports that module alone.
+    target: "module:function"; the child imports that module alone.
     arguments
         Of the function; pickled, as its result is.
-    doing : str
-        The progress, and the error if there is no answer: "fit", "read the configuration".
+    doing: the progress, and the error if there is no answer: "fit", "read the configuration".
 
     Raises
     ------
-    ScentdError, OSError
-        As the function does, or because the child ended without an answer.
+    ScentdError, OSError: as the function does, or because the child ended without an answer.
     """
     started_s = time.monotonic()
     with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer:

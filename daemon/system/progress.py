@@ -23,10 +23,8 @@ class Progress:
 
     Parameters
     ----------
-    stream : text stream, optional
-        Standard error by default.
-    clock : callable
-        Seconds of a steady clock.
+    stream: standard error by default.
+    clock: seconds of a steady clock.
     """
 
     def __init__(

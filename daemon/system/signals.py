@@ -21,8 +21,7 @@ class StopEvent:
 
     Parameters
     ----------
-    after_s : float, optional
-        Seconds from now until the deadline.
+    after_s: seconds from now until the deadline.
     """
 
     def __init__(self, after_s: float | None = None) -> None:

@@ -28,11 +28,9 @@ class ServiceManager:
 
     Parameters
     ----------
-    environ : mutable mapping, optional
-        Holds NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; the process's own by default. They are
-        removed from it, so that no child process sends messages in this process's name.
-    clock : callable
-        Seconds of the monotonic clock.
+    environ: holds NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; the process's own by default. They
+        are removed from it, so that no child process sends messages in this process's name.
+    clock: seconds of the monotonic clock.
     """
 
     def __init__(
