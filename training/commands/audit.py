@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardware.errors import UsageError
 from training.commands._shared import add_option, load_recordings
-from training.experiments.audit.verdicts import STEPS, Audit, ModelFigures, audit
+from training.experiments.audit.verdicts import STEPS, Audit, AuditScores, ModelFigures, audit
 from training.reports.audit import write_audit
 
 if TYPE_CHECKING:
@@ -89,13 +89,8 @@ def _read_figures(path: Path, data: Dataset) -> ModelFigures:
         mean = report["mean"]
         # Absent from the reports of versions before 0.2.
         low, high = report.get("intervals", {}).get("top1", (mean["top1"], mean["top1"]))
-        figures = ModelFigures(
-            report["model"],
-            float(mean["top1"]),
-            float(mean["recording_top1"]),
-            (float(low), float(high)),
-            mean.get("robust_top1"),
-        )
+        scores = AuditScores(*map(float, (mean["top1"], low, high, mean["recording_top1"])))
+        figures = ModelFigures(report["model"], scores, mean.get("robust_top1"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"Expected the crossval.json of a substance model, got {path} ({error!r}). Name the "

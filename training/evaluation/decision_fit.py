@@ -107,10 +107,7 @@ def fit_constants(
         if spec.novelty is not None:
             bound = fit_unknown_bound(streams, spec.novelty, spec.unknown_after)
             spec = dataclasses.replace(spec, unknown_above=bound)
-    logits = held_out.outputs.logits
-    if logits is None:
-        raise ValueError("substances have logits")
-    windows = chosen[held_out.outputs.owner]
+    logits, windows = held_out.outputs.require("logits"), chosen[held_out.outputs.owner]
     return fit_substances(logits[windows], held_out.window_target[windows], streams, spec)
 
 
@@ -138,11 +135,11 @@ def fit_open_set_constants(folds: Sequence[OpenSetFold]) -> dict[int, DecisionSp
     for fold in folds:
         others = [other for other in folds if other is not fold]
         width = max(len(other.labels) for other in others)
-        known = [other.known[other.outputs.owner] for other in others]
-        logits = [_pad(o.logits[rows], width) for o, rows in zip(others, known, strict=True)]
-        truth = [
-            o.streams.truth[o.outputs.owner[rows]] for o, rows in zip(others, known, strict=True)
-        ]
+        logits, truth = [], []
+        for other in others:
+            known = other.known[other.outputs.owner]
+            logits.append(_pad(other.outputs.require("logits")[known], width))
+            truth.append(other.streams.truth[other.outputs.owner[known]])
         specs[fold.fold] = fit_substances(
             np.concatenate(logits),
             np.eye(width, dtype=np.float32)[np.concatenate(truth)],

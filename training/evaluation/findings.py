@@ -144,9 +144,7 @@ def window_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> 
     `specs` gives each fold's temperature, fitted on the other folds.
     """
     truth, named, owner = _window_labels(held_out)
-    logits = held_out.outputs.logits
-    if logits is None:
-        raise ValueError("mixtures have no window probabilities")
+    logits = held_out.outputs.require("logits")
     default = DecisionSpec()
     temperature = np.array(
         [specs.get(int(fold), default).temperature for fold in held_out.fold[owner]]
@@ -195,9 +193,7 @@ def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> AccuracyO
 
 def presence_reliability(held_out: HeldOut) -> Reliability:
     """Compare the presence of every component in every window with the truth (mixtures)."""
-    presence = held_out.outputs.presence
-    if presence is None:
-        raise ValueError("substances have no presences")
+    presence = held_out.outputs.require("presence")
     owner = np.repeat(held_out.outputs.owner, presence.shape[1])
     truly = (held_out.window_target > 0).reshape(-1)
     return reliability(presence.reshape(-1).astype(float), truly, owner, held_out.groups)
@@ -220,9 +216,7 @@ def _window_labels(
     held_out: HeldOut,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
     """Return truth, predicted label and recording of every window."""
-    logits = held_out.outputs.logits
-    if logits is None:
-        raise ValueError("mixtures have no one label")
+    logits = held_out.outputs.require("logits")
     return held_out.window_target.argmax(axis=1), logits.argmax(axis=1), held_out.outputs.owner
 
 

@@ -48,6 +48,18 @@ class WindowOutputs:
     presence: NDArray[np.float32] | None = None
     descriptors: NDArray[np.float32] | None = None
 
+    def require(self, name: str) -> NDArray[np.float32]:
+        """Return an array by name; a network of the other task has none.
+
+        Raises
+        ------
+        ValueError: it is None.
+        """
+        values: NDArray[np.float32] | None = getattr(self, name)
+        if values is None:
+            raise ValueError(f"these outputs have no {name}: they are of another kind of network")
+        return values
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name, without those that are None."""
         fields = ((item.name, getattr(self, item.name)) for item in dataclasses.fields(self))
@@ -116,11 +128,9 @@ def tally_bundle(bundle: Bundle, data: Dataset, outputs: WindowOutputs) -> Tally
     if outputs.logits is not None:
         log_p = log_softmax(outputs.logits[:, columns], decision.temperature)
         return substance_tally(log_p, outputs.owner, data.targets.argmax(axis=1))
-    if outputs.proportions is None or outputs.presence is None:
-        raise ValueError("outputs hold neither logits nor proportions")
-    present = outputs.presence >= np.array(decision.presence_thresholds)
+    present = outputs.require("presence") >= np.array(decision.presence_thresholds)
     return mixture_tally(
-        outputs.proportions[:, columns],
+        outputs.require("proportions")[:, columns],
         present[:, columns],
         data.targets[outputs.owner],
         outputs.owner,

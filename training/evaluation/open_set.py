@@ -72,13 +72,6 @@ class OpenSetFold:
         return known
 
     @property
-    def logits(self) -> NDArray[np.float32]:
-        """float32[windows, labels]."""
-        if self.outputs.logits is None:
-            raise ValueError("open-set networks are of substances, which have logits")
-        return self.outputs.logits
-
-    @property
     def stream_embedding(self) -> NDArray[np.float32]:
         """float32[recordings, windows, D]."""
         if self.streams.embedding is None:

@@ -45,7 +45,6 @@ from training.experiments.runner import (
     load_or_compute,
     render_markdown_table,
     run_in_batches,
-    score_cell,
 )
 
 if TYPE_CHECKING:
@@ -79,17 +78,20 @@ SWITCHES: dict[str, CrossModalConfig | None] = {
 }
 """What is compared, by name; `both` is MolFusion's two parts jointly with its weight, 0.4."""
 
+_TABLE_HEAD = (
+    "switch | folds | Top-1 (95 %) | against none (95 %) | recording Top-1 (95 %) | s a training "
+    "| also"
+)
+_TABLE_ROW = (
+    "{name} | {folds} | {top1:.3f} ({low:.3f} to {high:.3f}) | "
+    "{delta_top1:+.3f} ({delta_low:+.3f} to {delta_high:+.3f}) | "
+    "{recording_top1:.3f} ({recording_low:.3f} to {recording_high:.3f}) | {seconds:.0f} | {also}"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One training of the comparison.
-
-    Attributes
-    ----------
-    switch: its name.
-    fold: whose recordings are held out.
-    unseen: whether every fifth substance is held out as well, with all its recordings.
-    """
+    """One training of the comparison; `unseen` hides every fifth substance as well as the fold."""
 
     switch: str
     fold: int
@@ -195,7 +197,7 @@ def split_recordings(
 
 
 def hidden_substances(data: Dataset, fold: int) -> NDArray[np.int64]:
-    """Return the labels that a fold's second training leaves out: every fifth, 10 of 50."""
+    """Return the labels that a fold's second training leaves out."""
     return np.flatnonzero(every_fifth(len(data.labels), fold))
 
 
@@ -253,12 +255,9 @@ def switch_row(
 
     Parameters
     ----------
-    name: of the switch.
-    config: the compared configuration.
-    data: the recordings.
-    seen: by fold, trained on all substances.
-    unseen: by fold, trained without some; empty for a switch without them.
-    plain: by fold, without any switch.
+    seen: predictions of networks trained with the switch on all substances.
+    unseen: of those trained without every fifth; empty for a switch without them.
+    plain: of those trained without any switch.
     """
     folds = sorted(seen)
     tally = pool_tallies([seen[fold].tally() for fold in folds])
@@ -302,10 +301,9 @@ def _descriptor_extras(
         expected = positive[one.truth[own]] & positive[trained].any(axis=0)
         hidden.append(column_aurocs(one.extras["descriptors"][own], expected, one.truth[own]))
     extras: dict[str, Any] = {}
-    for suffix, folds in (("", known), ("_unseen", [areas for areas in hidden if areas])):
-        macro = [mean_auroc(areas.values()) for areas in folds]
-        extras |= _auroc_extras(f"descriptor_auroc{suffix}", macro)
     for suffix, folds in (("", known), ("_unseen", hidden)):
+        macro = [mean_auroc(areas.values()) for areas in folds if areas]
+        extras |= _auroc_extras(f"descriptor_auroc{suffix}", macro)
         extras[f"descriptors{suffix}"] = {
             word: round(float(np.mean([areas[k].value for areas in folds if k in areas])), 3)
             for k, word in enumerate(table.names)
@@ -317,10 +315,10 @@ def _descriptor_extras(
 def _matching_extras(data: Dataset, seen: ByFold, unseen: ByFold) -> dict[str, Any]:
     """How well recordings were matched with descriptions, mean over folds."""
     known = [match_known(one.extras["cosines"], one.truth) for one in seen.values()]
-    pairs = {
-        fold: all_pairs(one.extras["cosines"], one.truth, hidden_substances(data, fold))
+    pairs = [
+        all_pairs(one.extras["cosines"], one.truth, hidden_substances(data, fold))
         for fold, one in unseen.items()
-    }
+    ]
     views = tuple(map(str, next(iter(seen.values())).extras["views"]))
     extras: dict[str, Any] = {}
     results: list[Matching]
@@ -370,30 +368,13 @@ def write_switch_report(
 
 def switch_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the Markdown table of the rows."""
-    return render_markdown_table(
-        (
-            "switch",
-            "folds",
-            "Top-1 (95 %)",
-            "against none (95 %)",
-            "recording Top-1 (95 %)",
-            "s a training",
-            "also",
-        ),
-        (
-            (
-                row["name"],
-                ", ".join(map(str, row["folds"])),
-                score_cell(row["top1"], row["low"], row["high"]),
-                score_cell(row["delta_top1"], row["delta_low"], row["delta_high"], "+"),
-                score_cell(row["recording_top1"], row["recording_low"], row["recording_high"]),
-                f"{row['seconds']:.0f}",
-                ", ".join(
-                    f"{name.replace('_', ' ')} {value:.3f}"
-                    for name, value in row["extras"].items()
-                    if isinstance(value, float)
-                ),
-            )
-            for row in rows
-        ),
-    )
+    lines = []
+    for row in rows:
+        also = ", ".join(
+            f"{name.replace('_', ' ')} {value:.3f}"
+            for name, value in row["extras"].items()
+            if isinstance(value, float)
+        )
+        folds = ", ".join(map(str, row["folds"]))
+        lines.append(_TABLE_ROW.format(**row | {"folds": folds, "also": also}))
+    return render_markdown_table(_TABLE_HEAD, lines)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from models.decision_spec import DecisionSpec
 from training.data.dataset import N_FOLDS, folds_of
 from training.evaluation.auroc import descriptor_report
 from training.evaluation.decision_fit import fit_fold_constants
-from training.evaluation.held_out import HELD_OUT, HeldOut, HeldOutError, concatenate_held_out
+from training.evaluation.held_out import HELD_OUT, HeldOut, concatenate_held_out
 from training.evaluation.intervals import pool_tallies, scores_with_intervals
 from training.evaluation.mixture_fit import DEFAULT_PRESENCE, published_errors
 from training.evaluation.network_outputs import (
@@ -32,6 +31,7 @@ from training.evaluation.network_outputs import (
 )
 from training.evaluation.open_set import find_open_set
 from training.evaluation.scoring import (
+    WITHIN,
     Ratio,
     Tally,
     mean_per_recording,
@@ -72,27 +72,19 @@ _MIXTURE_PROTOCOL = (
     "apart (permuted_*)"
 )
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GroupedTally:
+class GroupedTally(NamedTuple):
     """Scores over some recordings, and the group of each."""
 
     tally: Tally
     groups: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FoldResult:
-    """The result of one fold.
+class FoldResult(NamedTuple):
+    """The scores of one fold for the report, its tallies and its network's outputs.
 
-    Attributes
-    ----------
-    row: its scores, for the report.
-    tallies: by the prefix of their names: "" for the held-out recordings, "robust_" and
-        "board_" for their simulated sessions, "constant_" and "permuted_" for mixtures.
-    held_out: its network's outputs.
+    Tallies by the prefix of their names: "" for the held-out recordings, "robust_" and "board_"
+    for their simulated sessions, "constant_" and "permuted_" for mixtures.
     """
 
     row: dict[str, Any]
@@ -111,20 +103,10 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Cross-validate a configuration and write the report and the held-out outputs to `folder`.
 
-    Parameters
-    ----------
-    config: the training configuration.
-    data: all recordings.
-    folder: holds a sub-folder per fold; finished folds and checkpoints there are used again.
-    device: torch device.
-    folds: which folds to run.
-    on_step: called with fold, step and loss.
-
-    Returns
-    -------
-    The report: the scores of each fold with their mean and standard deviation; the same scores
-    over the recordings of all folds together (`pooled`) with 95 % bootstrap intervals over
-    recordings (`intervals`); the scores of the decision layer (`decision`).
+    Finished folds and checkpoints in `folder` are used again. The report has the scores of each
+    fold with their mean and standard deviation; the same scores over the recordings of all folds
+    together (`pooled`) with 95 % bootstrap intervals over recordings (`intervals`); the scores of
+    the decision layer (`decision`). `on_step` is called with fold, step and loss.
     """
     results = [_run_fold(config, data, fold, folder, device, on_step) for fold in folds]
     rows = [result.row for result in results]
@@ -156,11 +138,6 @@ def decision_report(held_out: HeldOut, open_set: Sequence[OpenSetFold] = ()) -> 
     Substances: announcements by seconds and the time they take. Mixtures: presence at the
     fitted thresholds, as F1, sensitivity and specificity, and the coverage of the components'
     intervals. Empty with fewer than two folds: there is nothing to fit on.
-
-    Parameters
-    ----------
-    held_out: outputs of all folds.
-    open_set: of networks trained without some substances; they set what is unrecognised.
     """
     specs = fit_fold_constants(held_out, open_set)
     if not specs:
@@ -194,9 +171,9 @@ def best_constant(target: NDArray[np.float32]) -> NDArray[np.float64]:
     weight = truly / truly.sum(axis=1, keepdims=True)
     shares = np.arange(0, 11) / 10
     # How much of within-0.1 label k alone earns with share s.
-    worth = np.stack([((np.abs(s - target) < 0.1 - 1e-6) * weight).mean(axis=0) for s in shares])
+    worth = np.stack([((np.abs(s - target) < WITHIN - 1e-6) * weight).mean(axis=0) for s in shares])
     best: NDArray[np.float64] = target.mean(axis=0).astype(np.float64)
-    best_worth = float(((np.abs(best - target) < 0.1) * weight).sum(axis=1).mean())  # noqa: PLR2004
+    best_worth = float(((np.abs(best - target) < WITHIN) * weight).sum(axis=1).mean())
     for first, second in itertools.combinations(range(target.shape[1]), 2):
         for number, share in enumerate(shares):
             total = worth[number, first] + worth[10 - number, second]
@@ -251,14 +228,8 @@ def _run_fold(
         row |= {prefix + name: value for name, value in total_scores(grouped.tally).items()}
     row["seconds"] = round(trained_s - started_s, 1)
     row["scoring_seconds"] = round(time.monotonic() - trained_s, 1)
-    held_out = HeldOut(
-        tuple(sample.name for sample in test.samples),
-        _groups(test),
-        np.full(len(test.samples), fold),
-        test.targets,
-        outputs,
-        streams,
-    )
+    names, fold_numbers = tuple(s.name for s in test.samples), np.full(len(test.samples), fold)
+    held_out = HeldOut(names, _groups(test), fold_numbers, test.targets, outputs, streams)
     return FoldResult(row, tallies, held_out)
 
 
@@ -303,7 +274,7 @@ def _descriptors(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, Any]:
 def _tally_presences(held_out: HeldOut, fold: int, spec: DecisionSpec) -> Tally:
     """Count the presences of a fold's mixtures, and the coverage of their intervals."""
     outputs = held_out.outputs
-    proportions, presence = _require(outputs.proportions), _require(outputs.presence)
+    proportions, presence = outputs.require("proportions"), outputs.require("presence")
     recordings = np.flatnonzero(held_out.fold == fold)
     windows = np.isin(outputs.owner, recordings)
     owner = np.searchsorted(recordings, outputs.owner[windows])
@@ -321,15 +292,6 @@ def _tally_presences(held_out: HeldOut, fold: int, spec: DecisionSpec) -> Tally:
             published[number] = len(errors)
         tally["interval_coverage"] = Ratio(covered, published)
     return tally
-
-
-def _require(value: T | None) -> T:
-    if value is None:
-        raise HeldOutError(
-            "The held-out predictions are of another task than the model. Name the run folder of "
-            "its own cross-validation."
-        )
-    return value
 
 
 def _over_folds(

@@ -16,7 +16,7 @@ import numpy as np
 from training.evaluation.auroc import Auroc, auroc, grouped_auroc, mean_auroc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -121,44 +121,40 @@ def score_matching(experts: Experts, pairs: Pairs) -> Matching:
 def match_known(cosines: NDArray[np.float64], truth: NDArray[np.int64], seed: int = 0) -> Matching:
     """Fit the experts on half of the substances and score them on the other, and the reverse.
 
-    One fold's held-out recordings so serve for both, and none is scored on itself.
+    So one fold's held-out recordings serve for both, and none is scored on itself.
     Arguments as of `all_pairs`; returns the means of the two halves.
     """
     order = np.random.default_rng(seed).permutation(np.unique(truth))
     halves = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
-    first, second = (all_pairs(cosines, truth, half) for half in halves)
-    return mean_matching(
-        [score_matching(fit_experts(second), first), score_matching(fit_experts(first), second)]
-    )
+    return mean_matching(_cross_match([all_pairs(cosines, truth, half) for half in halves]))
 
 
-def match_hidden(pairs: Mapping[int, Pairs]) -> list[Matching]:
+def match_hidden(folds: Sequence[Pairs]) -> list[Matching]:
     """Match each fold's hidden substances, by experts fitted on the other folds' hidden ones.
 
     Not on trained substances: a network is far surer of those, and a threshold set there refuses
     nearly every hidden one (measured: sensitivity .10). With one fold alone its substances serve
     in halves, as in `match_known`.
     """
-    if len(pairs) == 1:
-        (only,) = pairs.values()
-        order = np.random.default_rng(0).permutation(np.unique(only.substance))
-        first = np.isin(only.substance, order[: len(order) // 2])
-        return [
-            score_matching(fit_experts(only.select(~half)), only.select(half))
-            for half in (first, ~first)
-        ]
-    return [
-        score_matching(fit_experts(_join([p for f, p in pairs.items() if f != fold])), own)
-        for fold, own in pairs.items()
-    ]
+    if len(folds) == 1:
+        order = np.random.default_rng(0).permutation(np.unique(folds[0].substance))
+        first = np.isin(folds[0].substance, order[: len(order) // 2])
+        folds = [folds[0].select(first), folds[0].select(~first)]
+    return _cross_match(folds)
 
 
-def _join(parts: Sequence[Pairs]) -> Pairs:
-    return Pairs(
-        np.concatenate([part.cosines for part in parts]),
-        np.concatenate([part.matches for part in parts]),
-        np.concatenate([part.substance for part in parts]),
-    )
+def _cross_match(parts: Sequence[Pairs]) -> list[Matching]:
+    """Score each part by experts fitted on the others."""
+    matchings = []
+    for part in parts:
+        others = [other for other in parts if other is not part]
+        joined = Pairs(
+            np.concatenate([other.cosines for other in others]),
+            np.concatenate([other.matches for other in others]),
+            np.concatenate([other.substance for other in others]),
+        )
+        matchings.append(score_matching(fit_experts(joined), part))
+    return matchings
 
 
 def mean_matching(results: list[Matching]) -> Matching:

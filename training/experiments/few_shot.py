@@ -47,20 +47,9 @@ def run_few_shot(
     """Train without every fifth substance, then teach those from one recording each.
 
     Every recording of a kept-out substance teaches once, by its number in the substance, and is
-    tested by the others: five rounds where there are five recordings.
-
-    Parameters
-    ----------
-    config: the training configuration.
-    data: recordings of substances.
-    folder: the run folder; the network and its bundle go into its `few-shot`.
-    device: torch device.
-    on_step: called with step and loss.
-
-    Returns
-    -------
-    The report, which is also written to `few_shot.json`: per method of comparing embeddings the
-    window and recording accuracy among the new substances, and their intervals.
+    tested by the others: five rounds where there are five recordings. The report is also written
+    to `few_shot.json` of the run folder: per method of comparing embeddings the window and
+    recording accuracy among the new substances, and their intervals.
 
     Raises
     ------
@@ -124,16 +113,15 @@ def teach_and_test(
 ) -> tuple[Tally, NDArray[np.intp]]:
     """Teach from some recordings and score the others.
 
+    Returns the window accuracy (top1), the recording accuracy by the mean distance, and the tested
+    recordings.
+
     Parameters
     ----------
     points: float[windows, D].
     owner: int[windows], the recording of each.
     truth: int[recordings].
     teaches: bool[recordings], those whose windows make the class means.
-
-    Returns
-    -------
-    window accuracy (top1) and recording accuracy by the mean distance, and the tested recordings.
     """
     classes = np.unique(truth[teaches])
     teaching = teaches[owner]

@@ -47,14 +47,8 @@ def train_open_set(
 ) -> tuple[OpenSetFold, ...]:
     """Train the networks that are missing and run each on what it was not trained on.
 
-    Parameters
-    ----------
-    config: the training configuration.
-    data: recordings of substances.
-    folder: the run folder; networks, bundles and outputs go into its `open-set/fold-K`.
-    device: torch device.
-    folds: which networks.
-    on_step: called with fold, step and loss.
+    Networks, bundles and outputs go into `open-set/fold-K` of the run folder. `on_step` is called
+    with fold, step and loss.
 
     Raises
     ------

@@ -90,12 +90,7 @@ def load_or_compute(
 ) -> Result:
     """Return the result stored in `path` with the same identity, or compute and store it.
 
-    Parameters
-    ----------
-    path: of the result's file.
-    identity: of what the result follows from, see `hash_inputs`.
-    read: returns the result in a file with an identity, else None.
-    compute: called if there is none.
+    The identity is that of the result's inputs, see `hash_inputs`.
     """
     result = read(path, identity)
     if result is None:
@@ -167,13 +162,7 @@ def run_in_batches(network: ScentFormer, windows: Windows, size: int) -> tuple[T
         return tuple(torch.cat(part).cpu() for part in zip(*outputs, strict=True))
 
 
-def render_markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table."""
-    names = list(head)
-    lines = [f"| {' | '.join(map(str, line))} |" for line in (names, *rows)]
-    return "\n".join([lines[0], "|---" * len(names) + "|", *lines[1:]])
-
-
-def score_cell(score: float, low: float, high: float, sign: str = "") -> str:
-    """Return a score with its interval for a Markdown table; `sign` "+" shows the score's sign."""
-    return f"{score:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+def render_markdown_table(head: str, rows: Iterable[str]) -> str:
+    """Return a Markdown table of lines whose cells are separated by " | "."""
+    rule = "|---" * (head.count(" | ") + 1) + "|"
+    return "\n".join([f"| {head} |", rule, *(f"| {row} |" for row in rows)])

@@ -54,7 +54,6 @@ class TrialRow:
 
     Attributes
     ----------
-    number: of the trial, from 0.
     state: "complete", "pruned", "failed" or "running".
     score: the mean over folds; of a pruned trial the last that was reported.
     folds, share: whole folds done and the share of the next one, when it ended.
@@ -118,19 +117,10 @@ def run_trials(
     on_step: Callable[[int, int, int, float], None] = lambda _trial, _fold, _step, _loss: None,
     on_trial: Callable[[TrialRow], None] = lambda _row: None,
 ) -> None:
-    """Run trials until the study has `trials` finished ones.
+    """Run trials until the study has `trials` complete and pruned ones, earlier calls counted.
 
-    Parameters
-    ----------
-    study: from `open_study`.
-    config: the settings that are not searched.
-    data: all recordings.
-    space: what may be tried.
-    folds: those that a trial is trained and scored on.
-    trials: complete and pruned ones in all, those of earlier calls counted.
-    device: torch device.
-    on_step: called with trial, fold, step and loss.
-    on_trial: called with each trial when it has ended.
+    A trial is trained and scored on each of `folds`. `on_step` is called with trial, fold, step
+    and loss, `on_trial` with each trial when it has ended.
     """
     import optuna  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from training.evaluation.storage import write_json
 from training.experiments.audit.verdicts import CLEAN, LEAKS, REFERENCE
-from training.experiments.runner import render_markdown_table, score_cell
+from training.experiments.runner import render_markdown_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,18 +62,17 @@ def audit_page(result: Audit) -> str:
 
 def audit_table(result: Audit) -> str:
     """Return the Markdown table of all rows, references first."""
-    cells = []
+    lines = []
     for row in (*result.references, *result.rows):
-        top1 = f"{row.top1:.3f}"
-        if row.high > row.low:
-            top1 = score_cell(row.top1, row.low, row.high)
+        interval = f" ({row.low:.3f} to {row.high:.3f})" if row.high > row.low else ""
         skill = "" if row.share_of_skill is None else f"{100 * row.share_of_skill:.0f} %"
-        cells.append(
-            (f"{_name(row)}: {row.inputs}", top1, f"{row.recording_top1:.3f}", skill, row.verdict)
+        lines.append(
+            f"{_name(row)}: {row.inputs} | {row.top1:.3f}{interval} | {row.recording_top1:.3f} | "
+            f"{skill} | {row.verdict}"
         )
     return render_markdown_table(
-        ("what is seen", "window Top-1 (95 %)", "recording Top-1", "of the skill", "verdict"),
-        [*cells, ("chance", f"{result.rows[0].chance:.3f}", "", "", "")],
+        "what is seen | window Top-1 (95 %) | recording Top-1 | of the skill | verdict",
+        [*lines, f"chance | {result.rows[0].chance:.3f} | | |"],
     )
 
 

@@ -63,24 +63,28 @@ def html_page(title: str, lead: str, sections: Iterable[Section]) -> str:
     )
 
 
-def html_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+def html_table(rows: Iterable[Mapping[str, Any]], columns: str) -> str:
     """Return a table of rows; numbers stand right, None stays empty.
 
     Parameters
     ----------
     rows: mappings; entries other than those of `columns` are left out.
-    columns: heading by key, in order; a key "a.b" takes entry b of the mapping in entry a, and a
-        key "a|b" the interval from a to b. A column that no row has is left out.
+    columns: "key=heading, key=heading", in order; without a heading it is the key, with spaces.
+        A key "a.b" takes entry b of the mapping in entry a, and "a|b" the interval from a to b.
+        A column that no row has is left out.
     """
     listed = list(rows)
-    cells = {key: [_entry(row, key) for row in listed] for key in columns}
-    shown = [key for key, values in cells.items() if any(value is not None for value in values)]
-    names = "".join(f"<th>{escape(columns[key])}</th>" for key in shown)
-    lines = zip(*(cells[key] for key in shown), strict=True)
-    body = "".join("<tr>" + "".join(map(_cell, line)) + "</tr>" for line in lines)
+    head, cells = [], []
+    for column in columns.split(", "):
+        key, _, heading = column.partition("=")
+        values = [_entry(row, key) for row in listed]
+        if any(value is not None for value in values):
+            head.append(f"<th>{escape(heading or key.replace('_', ' '))}</th>")
+            cells.append(map(_cell, values))
+    lines = "".join(f"<tr>{''.join(line)}</tr>" for line in zip(*cells, strict=True))
     return (
-        f'<div class="wide"><table><thead><tr>{names}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="wide"><table><thead><tr>{"".join(head)}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 
@@ -96,14 +100,14 @@ def interval_text(interval: Sequence[float]) -> str:
 
 
 def nested_rows(nested: Mapping[str, Any], *names: str) -> Iterator[dict[str, Any]]:
-    """Yield the innermost mappings of nested ones, with the keys that lead to each.
+    """Yield the innermost mappings of nested ones, with the keys that lead to each, in words.
 
     {"a": {"b": row}} with the names "x" and "y" gives {"x": "a", "y": "b", **row}.
     """
     for key, value in nested.items():
         inner = nested_rows(value, *names[1:]) if len(names) > 1 else [value]
         for row in inner:
-            yield {names[0]: key, **row}
+            yield {names[0]: key.replace("_", " "), **row}
 
 
 def score_rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -117,8 +121,7 @@ def descriptor_section(title: str, text: str, report: Mapping[str, Any]) -> Sect
     rows = [{"name": "all, mean", "auroc": report["macro_auroc"], "interval": report["interval"]}]
     ranked = sorted(report["auroc"].items(), key=lambda pair: -pair[1])
     rows += [{"name": name, "auroc": value} for name, value in ranked]
-    columns = {"name": "descriptor", "auroc": "AUROC", "interval": "95 %"}
-    return Section(title, text, html_table(rows, columns))
+    return Section(title, text, html_table(rows, "name=descriptor, auroc=AUROC, interval=95 %"))
 
 
 def _entry(row: Mapping[str, Any], key: str) -> Any:

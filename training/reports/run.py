@@ -39,29 +39,15 @@ COMPANIONS = ("few_shot", "compare", "cross_modal", "audit")
 """Reports of other commands that are included if the run folder has them."""
 RUN_REPORT, RUN_PAGE = "report.json", "report.html"
 
-_COMPARED = {
-    "name": "model",
-    "kind": "what it is",
-    "inputs": "inputs",
-    "folds": "folds",
-    "top1": "window Top-1",
-    "top1_low|top1_high": "95 %",
-    "low|high": "95 %",
-    "delta_top1": "against none",
-    "recording_top1": "recording Top-1",
-    "recording_low|recording_high": "95 %",
-    "parameters": "parameters",
-    "seconds": "s a fold",
-}
-_AUDITED = {
-    "control": "control",
-    "top1": "window Top-1",
-    "low|high": "95 %",
-    "recording_top1": "recording Top-1",
-    "chance": "chance",
-    "verdict": "verdict",
-    "sentence": "in words",
-}
+_COMPARED = (
+    "name=model, kind=what it is, inputs, folds, top1=window Top-1, top1_low|top1_high=95 %, "
+    "low|high=95 %, delta_top1=against none, recording_top1=recording Top-1, "
+    "recording_low|recording_high=95 %, parameters, seconds=s a fold"
+)
+_AUDITED = (
+    "control, top1=window Top-1, low|high=95 %, recording_top1=recording Top-1, chance, verdict, "
+    "sentence=in words"
+)
 _TABLES = (
     ("compare", "Other kinds of model", "The same folds, the same scores.", _COMPARED),
     (
@@ -78,7 +64,7 @@ _TABLES = (
     ),
 )
 """Companion, title, text and columns of the tables of rows."""
-_SCORES = {"score": "score", "value": "value", "interval": "95 %"}
+_SCORES = "score, value, interval=95 %"
 
 
 class ReportError(ScentdError):
@@ -205,11 +191,10 @@ def _confusion_section(
         wide=True,
     )
     rows = (dict(zip(("truth", "named", "share"), row, strict=True)) for row in confused)
-    columns = {"truth": "truth", "named": "taken for", "share": "share of its windows"}
     return Section(
         "Confusions",
         "Windows of each substance (down) by the predicted one (across), sorted by category.",
-        plot + html_table(rows, columns),
+        plot + html_table(rows, "truth, named=taken for, share=share of its windows"),
     )
 
 
@@ -228,14 +213,13 @@ def _scores(crossval: dict[str, Any]) -> Section:
         for name, interval in crossval["intervals"].items()
         if name in mean and not name.startswith("constant_")
     )
-    columns = {"score": "score", "mean": "mean", "pooled": "pooled", "interval": "95 %"}
     return Section(
         "Figures",
         "The mean is over folds; pooled is over the windows of all folds together, as is the "
         "interval; the floor is chance, or the best constant prediction. robust_* is the same "
         "recordings as in another session: per channel another gain (sigma 0.3 in log) and "
         "offset, and one channel lost; board_* has other sensitivities as well.",
-        html_table(rows, columns | {"floor": "floor"}),
+        html_table(rows, "score, mean, pooled, interval=95 %, floor"),
     )
 
 
@@ -284,7 +268,7 @@ def _companions(others: Mapping[str, dict[str, Any]]) -> list[Section]:
                 "New smells from one recording each",
                 f"{few['protocol']}. Chance is {1 / len(few['substances']):.3f}. Kept out: "
                 f"{', '.join(few['substances'])}.",
-                html_table(rows, {"method": "nearest class mean by", **_SCORES}),
+                html_table(rows, f"method=nearest class mean by, {_SCORES}"),
             )
         )
     for name, title, text, columns in _TABLES:
@@ -298,7 +282,7 @@ def _folds(crossval: dict[str, Any]) -> Section:
     return Section(
         "Every fold",
         f"Seed {crossval['seed']}; data {crossval['data_sha256'][:16]}.",
-        html_table(crossval["folds"], {name: name for name in names}),
+        html_table(crossval["folds"], ", ".join(f"{name}={name}" for name in names)),
     )
 
 

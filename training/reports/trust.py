@@ -132,8 +132,8 @@ def trust_page(report: Mapping[str, Any]) -> str:
         "air": _clean_air,
         "rig": _other_rig,
     }
-    columns = {"name": "figure", "value": "value", "must": "must", "reach": "reach for"}
-    targets = html_table((t.row(report) for t in TARGETS), columns | {"verdict": ""})
+    rows = (target.row(report) for target in TARGETS)
+    targets = html_table(rows, "name=figure, value, must, reach=reach for, verdict")
     sections = [Section("Targets", "Required and measured figures.", targets)]
     for name, present in parts.items():
         if report.get(name):
@@ -162,32 +162,27 @@ def _unknown(part: Mapping[str, Any]) -> Iterator[Section]:
         for row in nested_rows(part["scores"], "score", "judged")
         if row["score"] == best or row["judged"] in ("windows", JUDGED, "recording")
     )
-    columns = {
-        "score": "score",
-        "judged": "judged",
-        "auroc": "AUROC",
-        "interval": "95 %",
-        "false_accepts": "false accepts",
-        "transferred.known_recall": "known kept",
-        "transferred.false_accepts": "false accepts",
-    }
     yield Section(
         "Smells that the model was not trained on",
         f"{part['networks']} networks, each tested on ten substances that it was trained without "
         "and on new recordings of those that it knows. False accepts: unknown ones taken for "
         "known, at a bound that keeps 95 % of the known; on the right at the other networks' "
         "bound, with the share of the known that this bound keeps.",
-        plot + html_table(rows, columns),
+        plot
+        + html_table(
+            rows,
+            "score, judged, auroc=AUROC, interval=95 %, false_accepts, transferred.known_recall="
+            "known kept, transferred.false_accepts=false accepts",
+        ),
     )
     if decided := part["decision"]:
-        columns = {"after": "after", "substance": "substance", "unrecognised": "unrecognised"}
         yield Section(
             "The decisions about them",
             "The whole decision layer with constants fitted on the other networks: shares of "
             "recordings called unrecognised, given a name, or still being sensed.",
             html_table(
                 nested_rows(decided["by_second"], "after", "substance"),
-                columns | {"named": "named", "neither": "neither"},
+                "after, substance, unrecognised, named, neither",
             ),
         )
     if descriptors := part.get("descriptors"):
@@ -215,31 +210,24 @@ def _probabilities(part: Mapping[str, Any]) -> Iterator[Section]:
     plot = html_figure(
         plots.reliability_plot(curves), "A dot's size is the number of announcements."
     ) if curves else ""  # fmt: skip
-    columns = {
-        "when": "when",
-        "announced": "announced",
-        "precision": "right of those",
-        "calibration_error": "calibration error",
-        "interval": "95 %",
-    }
     yield Section(
         "Announced probabilities",
         "Held-out recordings of known substances: how many are announced, how many of those are "
         "right, and the gap between the stated probability and the share right.",
-        plot + html_table(nested_rows(announced, "when"), columns),
+        plot
+        + html_table(
+            nested_rows(announced, "when"),
+            "when, announced, precision=right of those, calibration_error, interval=95 %",
+        ),
     )
-    columns = {
-        "sets": "sets",
-        "when": "when",
-        "coverage": "coverage",
-        "intervals.coverage": "95 %",
-        "size": "mean size",
-    }
     yield Section(
         "Prediction sets",
         f"Prediction sets of stated coverage {part['set_coverage']:g}; the daemon publishes the "
         "least ambiguous ones, adaptive ones are for comparison.",
-        html_table(_spaced(nested_rows(part["sets"], "sets", "when"), "sets"), columns),
+        html_table(
+            nested_rows(part["sets"], "sets", "when"),
+            "sets, when, coverage, intervals.coverage=95 %, size=mean size",
+        ),
     )
 
 
@@ -259,13 +247,6 @@ def _lessons(part: Mapping[str, Any]) -> Iterator[Section]:
         for row in nested_rows(taught, "exposures", "choice")
         for score in score_rows(row)
     )  # fmt: skip
-    columns = {
-        "exposures": "exposures",
-        "choice": "choice",
-        "after": "after",
-        "value": "accuracy",
-        "interval": "95 %",
-    }
     yield Section(
         "Smells taught on the rig",
         f"Each network is taught the ten substances that it was trained without, "
@@ -275,30 +256,27 @@ def _lessons(part: Mapping[str, Any]) -> Iterator[Section]:
             plots.lines_plot(curves, "exposures of each smell", "accuracy after 120 s", (0, 1)),
             "Accuracy on other recordings.",
         )
-        + html_table(rows, columns),
+        + html_table(rows, "exposures, choice, after, value=accuracy, interval=95 %"),
     )
     if part["known"]:
-        columns = {"score": "accuracy", "value": "value", "interval": "95 %"}
         yield Section(
             "The cost of teaching",
             "Held-out recordings of known substances with no taught smell, and with ten smells "
             "taught from one exposure each.",
-            html_table(_spaced(score_rows(part["known"]), "score"), columns),
+            html_table(score_rows(part["known"]), "score=accuracy, value, interval=95 %"),
         )
 
 
 def _clean_air(part: Mapping[str, Any]) -> Iterator[Section]:
     quiet = part["quiet_recordings"]
     air = part["clean_air"] | ({"real quiet stretches": quiet} if quiet else {})
-    rates = {"per_hour": "an hour", "upper_95": "at most"}
     yield Section(
         "False alarms",
         'The onset detector in air without an odour: "simulated" is the board itself with its '
         "weather and drift, the others are rigs whose baseline wanders far more than that. The "
         "last column is the upper end of the rate's one-sided 95 % interval.",
         html_table(
-            _spaced(nested_rows(air, "air"), "air"),
-            {"air": "air", "hours": "hours", "alarms": "alarms", **rates},
+            nested_rows(air, "air"), "air, hours, alarms, per_hour=an hour, upper_95=at most"
         ),
     )
     said = (
@@ -309,29 +287,22 @@ def _clean_air(part: Mapping[str, Any]) -> Iterator[Section]:
     yield Section(
         "Events of the whole nose in clean air",
         "The shipped models behind the real pipeline, in simulated clean air.",
-        html_table(
-            said, {"model": "model", "hours": "hours", "said": "said", "times": "times", **rates}
-        ),
+        html_table(said, "model, hours, said=event, times, per_hour=an hour, upper_95=at most"),
     )
     rows = []
     for row in nested_rows(part["episodes"], "concentration"):
         times = {name: row[name] for name in ("onset_s", "end_s", "clean_s") if row[name]}
         texts = {name: f"{median:g} ({late:g})" for name, (median, late) in times.items()}
         rows.append({**row, "concentration": float(row["concentration"]), **texts})
-    columns = {
-        "concentration": "concentration",
-        "episodes": "episodes",
-        "onset_found": "onset found",
-        "end_found": "end found",
-        "onset_s": "s to onset",
-        "end_s": "s to end",
-        "clean_s": "s to clean air",
-    }
     yield Section(
         "Time to detect and to recover",
         "Every substance once, with simulated clean air before and after; seconds are medians, in "
         "brackets the 90th percentile. Concentration 1 is that of the recordings.",
-        html_table(rows, columns),
+        html_table(
+            rows,
+            "concentration, episodes, onset_found, end_found, onset_s=s to onset, end_s=s to end, "
+            "clean_s=s to clean air",
+        ),
     )
 
 
@@ -350,28 +321,19 @@ def _other_rig(part: Mapping[str, Any]) -> Iterator[Section]:
         for gap in ("gap_closed", "gap_closed_recordings"):
             rows[-1][gap] = part[gap].get(number)
             rows[-1][f"{gap}_interval"] = part["intervals"].get(f"{gap}_{number}")
-    columns = {
-        "name": "recorded on",
-        "windows": "windows",
-        "recordings": "recordings",
-        "gap_closed": "gap closed",
-        "gap_closed_interval": "95 %",
-        "gap_closed_recordings": "of recordings",
-        "gap_closed_recordings_interval": "95 %",
-    }
     plot = plots.lines_plot(curves, "references", "share named rightly")
     yield Section(
         "Another board",
         f'Held-out recordings as the rig "{part["rig"]}" would send them, as they are and '
         "corrected by a calibration from references of so many labels; scored are recordings that "
         "were no references. The gap is the rig's loss against the training rig.",
-        html_figure(plot, "0: as the rig sends them.") + html_table(rows, columns),
+        html_figure(plot, "0: as the rig sends them.")
+        + html_table(
+            rows,
+            "name=recorded on, windows, recordings, gap_closed, gap_closed_interval=95 %, "
+            "gap_closed_recordings=of recordings, gap_closed_recordings_interval=95 %",
+        ),
     )
-
-
-def _spaced(rows: Iterator[dict[str, Any]], key: str) -> Iterator[dict[str, Any]]:
-    """Yield rows with spaces for the underscores of an entry."""
-    return ({**row, key: row[key].replace("_", " ")} for row in rows)
 
 
 def _bounds_text(low: float, high: float) -> str:

@@ -69,15 +69,7 @@ def measure_calibration(
 ) -> dict[str, Any]:
     """Calibrate the rig from 2, 4 and 8 references and score the corrected recordings.
 
-    Parameters
-    ----------
-    bundles: by fold, the network that was trained without it.
-    data: all recordings.
-    rig: that sends them.
-    choices: of references.
-    references: how many.
-    progress: wraps the list of folds.
-    seed: of the choices.
+    `bundles` holds the network that was trained without each fold; `progress` wraps the folds.
 
     Returns
     -------
@@ -265,9 +257,7 @@ def _change_readings(
 def _share_right(bundle: Bundle, data: Dataset) -> NDArray[np.float64]:
     """Return float64[2, recordings], see `KINDS`."""
     outputs = run_network(bundle, data)
-    if outputs.logits is None:
-        raise ValueError("a rig is scored by a model of substances")
-    log_p = log_softmax(outputs.logits)
+    log_p = log_softmax(outputs.require("logits"))
     tally = substance_tally(log_p, outputs.owner, data.targets.argmax(axis=1))
     windows = tally["top1"].gained / tally["top1"].possible
     return np.stack([windows, tally["recording_top1"].gained])

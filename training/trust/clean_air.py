@@ -73,14 +73,7 @@ _QUIET_RANGE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class AlarmCount:
-    """Alarms in air without an odour.
-
-    Attributes
-    ----------
-    hours: of air.
-    alarms: onsets.
-    alarm_s: seconds during which the air counted as an odour's.
-    """
+    """Onsets in hours of air without an odour, and the seconds that counted as an odour's."""
 
     hours: float = 0.0
     alarms: int = 0
@@ -116,10 +109,8 @@ def measure_clean_air(
     ----------
     bundles: the models that the whole nose runs, each on the board of its recordings.
     recordings: real ones of single substances, for their quiet stretches; None leaves them out.
-    hours: of simulated clean air for the detector, two minutes of computing for 120; wandering
-        rigs get a third of it each.
-    nose_hours: of simulated clean air for the whole nose, at 1 Hz; a 10 Hz board gets a
-        quarter of it.
+    hours: of simulated clean air for the detector, two minutes of computing for 120.
+    nose_hours: of simulated clean air for the whole nose, at 1 Hz.
     progress: wraps the list of parts.
 
     Returns

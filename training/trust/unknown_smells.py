@@ -99,7 +99,7 @@ def _novelties(
     """Yield score, novelty [windows] of the protocol and [recordings, windows] of the streams."""
     embedding, streams = fold.outputs.embedding, fold.streams
     for name in NOVELTIES:
-        windows = novelty.score(name, fold.space, embedding, fold.logits)
+        windows = novelty.score(name, fold.space, embedding, fold.outputs.require("logits"))
         yield name, windows, streams.novelty[name]
     active = streams.active
     streamed = np.full(active.shape, np.nan)

@@ -21,6 +21,7 @@ from training.experiments.audit.verdicts import (
     STEPS,
     TOO_FEW,
     Audit,
+    AuditScores,
     ModelFigures,
     audit,
     verdict_of,
@@ -202,7 +203,7 @@ def test_copies_of_a_recording_are_named() -> None:
 
 def test_controls_are_held_against_the_network_where_its_figures_are_given() -> None:
     data = recordings(leak="weather", per_label=4)
-    result = judged(data, ModelFigures("nose-6", top1=0.5, recording_top1=0.75))
+    result = judged(data, ModelFigures("nose-6", AuditScores(0.5, 0.5, 0.5, 0.75)))
     row = result.rows[0]
     assert result.references[-1].control == "nose-6"
     assert row.share_of_skill == pytest.approx(

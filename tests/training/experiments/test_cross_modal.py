@@ -219,14 +219,14 @@ def test_strangers_are_judged_by_what_other_strangers_taught() -> None:
     """Were a fold's experts fitted on itself, turning the other's cosines would not matter."""
     cosines, truth = views(1.0)
     halves = [all_pairs(cosines, truth, np.arange(start, start + 10)) for start in (0, 10)]
-    fair = match_hidden(dict(enumerate(halves)))
+    fair = match_hidden(halves)
     assert min(one.auroc.value for one in fair) > 0.95
     assert min(one.sensitivity for one in fair) > 0.8
     upside_down = Pairs(-halves[1].cosines, halves[1].matches, halves[1].substance)
-    misled, judged = match_hidden({0: halves[0], 1: upside_down})
+    misled, judged = match_hidden([halves[0], upside_down])
     assert misled.auroc.value < 0.1
     assert judged.auroc.value < 0.1
-    alone = match_hidden({3: halves[0]})
+    alone = match_hidden([halves[0]])
     assert len(alone) == 2
     assert min(one.auroc.value for one in alone) > 0.9
 

@@ -220,7 +220,7 @@ def test_mixtures_are_reported_with_the_presence_layer_and_the_constant(tmp_path
 
 def test_what_comes_from_data_is_escaped() -> None:
     rows = [{"a": "<script>", "b": 0.5, "c": None}]
-    body = html_table(rows, {"a": "<th>", "b": "b", "c": "c"})
+    body = html_table(rows, "a=<th>, b, c")
     text = html_page("<x>", "a & b", [Section("<i>", "</p>", body)])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text

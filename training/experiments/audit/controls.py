@@ -9,7 +9,7 @@ a verdict.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -65,19 +65,20 @@ class ControlTexts:
     name: in reports, with underscores.
     inputs: of the classifier, in a few words.
     subject: starts the sentence "... name 68 % of windows right".
-    consequence: to draw if it does so.
+    consequence: to draw if it does so; empty for what is no control.
     """
 
     name: str
     inputs: str
     subject: str
-    consequence: str
+    consequence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Control(ControlTexts):
     """A control; `describe` returns its float32[windows, numbers] of a recording."""
 
+    _: KW_ONLY
     describe: Callable[[Excerpts], NDArray[np.float32]]
 
 
@@ -170,7 +171,7 @@ CONTROLS = (
         "temperature, pressure, humidity, altitude",
         "Temperature, pressure, humidity and altitude alone, which smell nothing,",
         "They distinguish recording sessions; a model that is given them learns the weather.",
-        environment,
+        describe=environment,
     ),
     Control(
         "absolute_baseline",
@@ -178,7 +179,7 @@ CONTROLS = (
         "The absolute levels of the gas channels, without any change over time,",
         "A level holds the smell, but also the board's age, warm-up and room air of that session; "
         "these folds cannot separate the two, so a model must not be given levels.",
-        absolute_baseline,
+        describe=absolute_baseline,
     ),
     Control(
         "first_seconds",
@@ -186,7 +187,7 @@ CONTROLS = (
         f"The first {FIRST_READINGS} readings of a recording, which show no change over time,",
         "Sessions began at different levels: room air, warm-up, or a smell that was there before "
         "the recording. A score must not rest on where a recording begins.",
-        first_seconds,
+        describe=first_seconds,
     ),
     Control(
         "least_step",
@@ -194,7 +195,7 @@ CONTROLS = (
         "The least steps of the gas channels' logarithms, each one count and so showing the level,",
         "Whole counts leave a trace of the level in every difference of logarithms. Scale and "
         "round the readings anew in training, so that no model can rely on it.",
-        least_step,
+        describe=least_step,
     ),
     Control(
         "file_order",
@@ -202,7 +203,7 @@ CONTROLS = (
         "The order and the names of the files, which are not even measured,",
         "Names or their order follow the sessions: keep them away from a model, and do not "
         "split folds by them.",
-        file_order,
+        describe=file_order,
     ),
     Control(
         "channel_flags",
@@ -210,7 +211,7 @@ CONTROLS = (
         "Which channels were absent, saturated or frozen, which is a state of the board,",
         "Some labels were recorded while a part was broken: mask such channels and drop channels "
         "at random in training, so that a fault is no fingerprint.",
-        channel_flags,
+        describe=channel_flags,
     ),
 )
 

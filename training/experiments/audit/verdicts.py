@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.data.dataset import Dataset
-    from training.evaluation.intervals import Interval
 
 HONEST, SHUFFLED = "honest_trees", "shuffled_labels"
 STEPS = (HONEST, *(control.name for control in CONTROLS), SHUFFLED)
@@ -41,23 +40,29 @@ MAX_SHUFFLES = 10
 SEED = 0
 
 
+class AuditScores(NamedTuple):
+    """The share of windows named right with its 95 % interval, and that of recordings."""
+
+    top1: float
+    low: float
+    high: float
+    recording_top1: float
+
+    @property
+    def interval_text(self) -> str:
+        """The interval in words."""
+        return f"95 %: {_percent(self.low)} to {_percent(self.high)}"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
-    """A model's figures on the same folds, to compare the controls with.
+    """A model's scores on the same folds, to compare the controls with.
 
-    Attributes
-    ----------
-    name: the model's.
-    top1: share of windows named right.
-    recording_top1: share of recordings named right.
-    interval: 95 % interval of `top1` over recordings; None where it was not measured.
-    other_session: `top1` on the same recordings as in simulated other sessions; None as above.
+    `other_session` is its `top1` on the same recordings as in simulated other sessions, if known.
     """
 
     name: str
-    top1: float
-    recording_top1: float
-    interval: Interval | None = None
+    scores: AuditScores
     other_session: float | None = None
 
 
@@ -137,7 +142,7 @@ def audit(
     _check_enough(data)
     classifier = _Classifier(data, trees, jobs)
     on_step(HONEST)
-    references = [_honest_row(classifier.score(classifier.honest), classifier)]
+    references = [_honest_row(classifier.score(classifier.honest), classifier.chance)]
     if model is not None:
         references.append(_model_row(model, classifier.chance))
     rows = []
@@ -149,17 +154,6 @@ def audit(
     rows.append(_control_row(_SHUFFLED, classifier.score_shuffled(), classifier, references[-1]))
     summary = _summary(rows, references, _copies(data))
     return Audit(len(data.labels), len(data.samples), tuple(rows), tuple(references), summary)
-
-
-class _Scores(NamedTuple):
-    top1: float
-    low: float
-    high: float
-    recording_top1: float
-
-    @property
-    def interval_text(self) -> str:
-        return f"95 %: {_percent(self.low)} to {_percent(self.high)}"
 
 
 class _Classifier:
@@ -177,11 +171,11 @@ class _Classifier:
         self.recordings = len(data.samples)
         self.chance = float(np.bincount(windows.label).max() / len(windows.label))
 
-    def score(self, rows: NDArray[np.float32]) -> _Scores:
+    def score(self, rows: NDArray[np.float32]) -> AuditScores:
         """Score inputs float32[windows, number] with the true labels."""
         return self._score(rows, [self._truth])
 
-    def score_shuffled(self) -> _Scores:
+    def score_shuffled(self) -> AuditScores:
         """Score honest inputs with labels permuted over the recordings of each fold.
 
         Within a fold, so that every label is still trained on as often as before.
@@ -195,7 +189,7 @@ class _Classifier:
                 truths[-1][rows] = self._truth[rng.permutation(rows)]
         return self._score(self.honest, truths)
 
-    def _score(self, rows: NDArray[np.float32], truths: list[NDArray[np.intp]]) -> _Scores:
+    def _score(self, rows: NDArray[np.float32], truths: list[NDArray[np.intp]]) -> AuditScores:
         """Score inputs with each of the labellings int[recordings], pooled."""
         tally = substance_tally(
             np.concatenate([self._log_probabilities(rows, truth) for truth in truths]),
@@ -205,7 +199,7 @@ class _Classifier:
         groups = [f"{number:09}" for number in range(self.recordings)] * len(truths)
         scores = total_scores(tally)
         low, high = score_intervals(tally, groups, seed=SEED)["top1"]
-        return _Scores(scores["top1"], low, high, scores["recording_top1"])
+        return AuditScores(scores["top1"], low, high, scores["recording_top1"])
 
     def _log_probabilities(
         self, rows: NDArray[np.float32], truth: NDArray[np.intp]
@@ -220,6 +214,12 @@ class _Classifier:
         return log_p
 
 
+_HONEST = ControlTexts(
+    HONEST,
+    "log-conductance differences over 5, 10, 25 and 50 s of six gas channels",
+    "Trees on changes of log-conductance, which hold no weather and of the level only what whole "
+    "counts betray,",
+)
 _SHUFFLED = ControlTexts(
     SHUFFLED,
     "honest inputs, labels permuted over recordings",
@@ -228,43 +228,17 @@ _SHUFFLED = ControlTexts(
 )
 
 
-def _control_row(
-    control: ControlTexts, scores: _Scores, classifier: _Classifier, reference: AuditRow
-) -> AuditRow:
-    verdict = verdict_of(scores.low, classifier.chance, classifier.recordings)
-    skill = reference.top1 - classifier.chance
-    share = (scores.top1 - classifier.chance) / skill if skill > 0 else None
-    whose = "honest trees" if reference.control == HONEST else reference.control
-    of_skill = (
-        f"That equals {_percent(share)} of the skill above chance of {whose}. "
-        if share is not None
-        else ""
-    )
-    conclusion = {
-        LEAKS: f"{of_skill}{control.consequence}",
-        CLEAN: "No better than chance: nothing leaks here.",
-        TOO_FEW: f"{classifier.recordings} recordings are too few to tell that from luck: "
-        f"have {MIN_RECORDINGS} or more.",
-    }[verdict]
-    sentence = (
-        f"{control.subject} name {_percent(scores.top1)} of windows right ("
-        f"{scores.interval_text}; chance {_percent(classifier.chance)}). {conclusion}"
-    )
-    return _row(control.name, control.inputs, scores, classifier.chance, verdict, sentence, share)
-
-
 def _row(
-    name: str,
-    inputs: str,
-    scores: _Scores,
+    texts: ControlTexts,
+    scores: AuditScores,
     chance: float,
     verdict: str,
     sentence: str,
     share_of_skill: float | None = None,
 ) -> AuditRow:
     return AuditRow(
-        name,
-        inputs,
+        texts.name,
+        texts.inputs,
         round(scores.top1, 4),
         scores.low,
         scores.high,
@@ -272,25 +246,47 @@ def _row(
         round(chance, 4),
         verdict,
         None if share_of_skill is None else round(share_of_skill, 4),
-        sentence,
+        f"{texts.subject} {sentence}",
     )
 
 
-def _honest_row(scores: _Scores, classifier: _Classifier) -> AuditRow:
+def _control_row(
+    texts: ControlTexts, scores: AuditScores, classifier: _Classifier, reference: AuditRow
+) -> AuditRow:
+    chance, recordings = classifier.chance, classifier.recordings
+    verdict = verdict_of(scores.low, chance, recordings)
+    skill = reference.top1 - chance
+    share, of_skill = None, ""
+    if skill > 0:
+        share = (scores.top1 - chance) / skill
+        whose = "honest trees" if reference.control == HONEST else reference.control
+        of_skill = f"That equals {_percent(share)} of the skill above chance of {whose}. "
+    conclusion = {
+        LEAKS: f"{of_skill}{texts.consequence}",
+        CLEAN: "No better than chance: nothing leaks here.",
+        TOO_FEW: f"{recordings} recordings are too few to tell that from luck: have "
+        f"{MIN_RECORDINGS} or more.",
+    }[verdict]
     sentence = (
-        "Trees on changes of log-conductance, which hold no weather and of the level only what "
-        f"whole counts betray, name {_percent(scores.top1)} of windows right ("
-        f"{scores.interval_text}) and "
+        f"name {_percent(scores.top1)} of windows right ({scores.interval_text}; chance "
+        f"{_percent(chance)}). {conclusion}"
+    )
+    return _row(texts, scores, chance, verdict, sentence, share)
+
+
+def _honest_row(scores: AuditScores, chance: float) -> AuditRow:
+    sentence = (
+        f"name {_percent(scores.top1)} of windows right ({scores.interval_text}) and "
         f"{_percent(scores.recording_top1)} of recordings."
     )
-    inputs = "log-conductance differences over 5, 10, 25 and 50 s of six gas channels"
-    return _row(HONEST, inputs, scores, classifier.chance, REFERENCE, sentence)
+    return _row(_HONEST, scores, chance, REFERENCE, sentence)
 
 
 def _model_row(model: ModelFigures, chance: float) -> AuditRow:
+    scores = model.scores
     sentence = (
-        f"{model.name} names {_percent(model.top1)} of windows right on its folds and "
-        f"{_percent(model.recording_top1)} of recordings."
+        f"names {_percent(scores.top1)} of windows right on its folds and "
+        f"{_percent(scores.recording_top1)} of recordings."
     )
     if model.other_session is not None:
         sentence += (
@@ -298,9 +294,8 @@ def _model_row(model: ModelFigures, chance: float) -> AuditRow:
             f"channel lost) it names {_percent(model.other_session)}: the difference is owed to "
             "the session or to the lost channel."
         )
-    low, high = model.interval or (model.top1, model.top1)
-    scores = _Scores(model.top1, low, high, model.recording_top1)
-    return _row(model.name, "as its manifest says", scores, chance, REFERENCE, sentence)
+    texts = ControlTexts(model.name, "as its manifest says", model.name)
+    return _row(texts, scores, chance, REFERENCE, sentence)
 
 
 def _summary(

@@ -25,7 +25,6 @@ from training.experiments.runner import (
     hash_inputs,
     load_or_compute,
     render_markdown_table,
-    score_cell,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +37,15 @@ if TYPE_CHECKING:
 REPORT = "compare.json"
 PREDICTIONS = "compare"
 SEED = 0
+
+_TABLE_HEAD = (
+    "model | inputs | folds | Top-1 (95 %) | Top-5 | recording Top-1 (95 %) | s a fold | parameters"
+)
+_TABLE_ROW = (
+    "{kind} (`{name}`) | {inputs} | {folds} | {top1:.3f} ({top1_low:.3f} to {top1_high:.3f}) | "
+    "{top5:.3f} | {recording_top1:.3f} ({recording_low:.3f} to {recording_high:.3f}) | "
+    "{seconds:.0f} | {parameters:,}"
+)
 
 
 def compare_baselines(
@@ -72,7 +80,7 @@ def predict_fold(
     held_out = substance_folds(data) == fold
     spec = INPUTS[entry.inputs]
     model = entry.make(len(data.labels), seed=SEED, jobs=jobs)
-    train = labelled_windows(data.subset(~held_out), spec, model.train_stride)
+    train = labelled_windows(data.subset(~held_out), spec, entry.train_stride)
     test = labelled_windows(data.subset(held_out), spec)
     model.fit(train.x, train.label)
     return FoldPredictions(
@@ -130,28 +138,6 @@ def write_baseline_report(folder: Path, data: Dataset, rows: Sequence[dict[str, 
 
 def baseline_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the Markdown table of the rows."""
-    return render_markdown_table(
-        (
-            "model",
-            "inputs",
-            "folds",
-            "Top-1 (95 %)",
-            "Top-5",
-            "recording Top-1 (95 %)",
-            "s a fold",
-            "parameters",
-        ),
-        (
-            (
-                f"{row['kind']} (`{row['name']}`)",
-                row["inputs"],
-                ", ".join(map(str, row["folds"])),
-                score_cell(row["top1"], row["top1_low"], row["top1_high"]),
-                f"{row['top5']:.3f}",
-                score_cell(row["recording_top1"], row["recording_low"], row["recording_high"]),
-                f"{row['seconds']:.0f}",
-                f"{row['parameters']:,}",
-            )
-            for row in rows
-        ),
-    )
+    folds = (", ".join(map(str, row["folds"])) for row in rows)
+    lines = (_TABLE_ROW.format(**row | {"folds": f}) for row, f in zip(rows, folds, strict=True))
+    return render_markdown_table(_TABLE_HEAD, lines)

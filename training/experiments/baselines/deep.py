@@ -48,7 +48,6 @@ class Deep:
     settings: its kind, size and training.
     seed: of weights, dropout and batches.
     jobs: threads for torch; -1 leaves torch its default.
-    train_stride: rows between training windows.
     """
 
     def __init__(
@@ -58,9 +57,7 @@ class Deep:
         *,
         seed: int = 0,
         jobs: int = 1,
-        train_stride: int = 50,
     ) -> None:
-        self.train_stride = train_stride
         self._n_labels, self._settings, self._seed, self._jobs = n_labels, settings, seed, jobs
         self._standardise: Standardiser | None = None
         self._network: Any = None

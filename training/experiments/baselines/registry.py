@@ -11,32 +11,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from hardware.errors import UsageError
 from training.experiments.baselines.deep import Deep, DeepSettings
-from training.experiments.baselines.inputs import PUBLISHED
+from training.experiments.baselines.inputs import INPUTS, PUBLISHED
 from training.experiments.baselines.rocket import Rocket
 from training.experiments.baselines.trees import WindowTrees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
-
-_DENSE_STRIDE = 10
-"""Networks on our inputs train on windows this many rows apart: nearly random crops."""
-
-_QUICK = ("trees", "rocket")
-"""Tried on a third kind of input as well."""
 
 
 class BaselineModel(Protocol):
     """A model of windows float32[windows, window, feature]."""
 
-    train_stride: int
-    """Rows between the windows it is trained on; it is always scored on the protocol's."""
-
     @property
     def parameters(self) -> int:
-        """Numbers that training chose."""
+        """How many numbers training chose."""
 
     def fit(self, x: NDArray[np.float32], label: NDArray[np.int64]) -> None:
         """Train from scratch on windows with their labels int[windows]."""
@@ -55,38 +46,44 @@ class BaselineEntry:
     kind: a description in a few words.
     inputs: a key of `inputs.INPUTS`.
     make: called with the number of labels, `seed` and `jobs`.
+    train_stride: rows between its training windows; it is always scored on the protocol's.
     """
 
     name: str
     kind: str
     inputs: str
     make: Callable[..., BaselineModel]
+    train_stride: int = PUBLISHED.stride
 
 
-def _deep(settings: DeepSettings, train_stride: int) -> Callable[..., BaselineModel]:
-    return partial(Deep, settings=settings, train_stride=train_stride)
+_KINDS: dict[str, tuple[str, Callable[..., BaselineModel]]] = {
+    "trees": ("ExtraTrees on window statistics", WindowTrees),
+    "rocket": ("MiniRocket and ridge", Rocket),
+    "mlp": ("MLP", partial(Deep, settings=DeepSettings("mlp", width=128))),
+    "cnn": ("CNN", partial(Deep, settings=DeepSettings("cnn"))),
+    "lstm": ("LSTM", partial(Deep, settings=DeepSettings("lstm"))),
+}
+_QUICK = ("trees", "rocket")
+"""Tried on a third kind of input as well."""
 
 
-def _entries() -> dict[str, BaselineEntry]:
-    kinds: tuple[tuple[str, str, Callable[[int], Callable[..., BaselineModel]]], ...] = (
-        ("trees", "ExtraTrees on window statistics", lambda _stride: WindowTrees),
-        ("rocket", "MiniRocket and ridge", lambda _stride: Rocket),
-        ("mlp", "MLP", partial(_deep, DeepSettings("mlp", width=128))),
-        ("cnn", "CNN", partial(_deep, DeepSettings("cnn"))),
-        ("lstm", "LSTM", partial(_deep, DeepSettings("lstm"))),
-    )
-    entries = []
-    for name, kind, make in kinds:
-        entries.append(BaselineEntry(name, kind, "ours", make(_DENSE_STRIDE)))
-        if name in _QUICK:
-            entries.append(BaselineEntry(f"{name}-plate", kind, "plate", make(_DENSE_STRIDE)))
-        entries.append(
-            BaselineEntry(f"{name}-published", kind, "published", make(PUBLISHED.stride))
-        )
-    return {entry.name: entry for entry in entries}
+def _train_stride(name: str, inputs: str) -> int:
+    if name == "trees":
+        return 25  # trees gain little from windows that overlap by more than three quarters
+    if name not in _QUICK and inputs == "ours":
+        return 10  # nearly random crops
+    return PUBLISHED.stride
 
 
-BASELINES = _entries()
+def _entries() -> Iterator[BaselineEntry]:
+    for name, (kind, make) in _KINDS.items():
+        for inputs in INPUTS:
+            if inputs != "plate" or name in _QUICK:
+                full_name = name if inputs == "ours" else f"{name}-{inputs}"
+                yield BaselineEntry(full_name, kind, inputs, make, _train_stride(name, inputs))
+
+
+BASELINES = {entry.name: entry for entry in _entries()}
 
 
 def select_baselines(names: Sequence[str]) -> list[BaselineEntry]:

@@ -71,8 +71,6 @@ class Rocket:
     jobs: not used: the convolutions are numpy's.
     """
 
-    train_stride = 50
-
     def __init__(
         self, n_labels: int, *, seed: int = 0, jobs: int = 1, features: int = 10_000
     ) -> None:

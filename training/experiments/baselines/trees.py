@@ -67,44 +67,28 @@ class Trees:
         """Nodes of all trees: a split or a leaf each."""
         return sum(int(tree.tree_.node_count) for tree in self._forest.estimators_)
 
-    def fit(self, rows: NDArray[np.float32], label: NDArray[np.int64]) -> None:
+    def fit(self, x: NDArray[np.float32], label: NDArray[np.int64]) -> None:
         """Grow the trees on rows float32[n, number] with labels int[n]."""
         from sklearn.ensemble import ExtraTreesClassifier  # noqa: PLC0415 - of the train extra
 
         self._forest = ExtraTreesClassifier(
             self._trees, random_state=self._seed, n_jobs=self._jobs
-        ).fit(rows, label)
+        ).fit(x, label)
 
-    def log_probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    def log_probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return float64[n, labels]; one more tree of equal shares keeps the logarithm finite."""
-        share = np.zeros((len(rows), self._n_labels))
-        share[:, self._forest.classes_] = self._forest.predict_proba(rows)
+        share = np.zeros((len(x), self._n_labels))
+        share[:, self._forest.classes_] = self._forest.predict_proba(x)
         return np.log((share * self._trees + 1 / self._n_labels) / (self._trees + 1))
 
 
-class WindowTrees:
-    """Trees on the statistics of windows.
-
-    Parameters
-    ----------
-    n_labels, seed, jobs, trees: as for `Trees`.
-    """
-
-    train_stride = 25
-    """Trees gain little from windows that overlap by more than three quarters."""
-
-    def __init__(self, n_labels: int, *, seed: int = 0, jobs: int = 1, trees: int = 500) -> None:
-        self._trees = Trees(n_labels, trees=trees, seed=seed, jobs=jobs)
-
-    @property
-    def parameters(self) -> int:
-        """Nodes of all trees."""
-        return self._trees.parameters
+class WindowTrees(Trees):
+    """Trees on the statistics of windows float32[windows, window, feature]."""
 
     def fit(self, x: NDArray[np.float32], label: NDArray[np.int64]) -> None:
-        """Train on windows float32[windows, window, feature]."""
-        self._trees.fit(window_statistics(x), label)
+        """Train on windows."""
+        super().fit(window_statistics(x), label)
 
     def log_probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return float64[windows, labels]."""
-        return self._trees.log_probabilities(window_statistics(x))
+        return super().log_probabilities(window_statistics(x))
