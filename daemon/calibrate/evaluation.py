@@ -232,11 +232,11 @@ def score_table(report: Mapping[str, Any]) -> list[str]:
     before, after = (
         "-"
         if part is None
-        else f"{part['recordings']:.0%} right, {part['looks'] or 0:.0%} of looks"
+        else f"{part['recordings']:.0%} right, {part['looks'] or 0:.0%} of predictions"
         for part in (report["before"], report["after"])
     )
     rows.append((f"{len(report['files'])} recordings", before, after, ""))
-    return [f"{a:<18.18} {b:<29} {c:<29} {d}".rstrip() for a, b, c, d in rows]
+    return [f"{a:<18.18} {b:<31} {c:<31} {d}".rstrip() for a, b, c, d in rows]
 
 
 def sets_summary(sets: Mapping[str, Any] | None) -> list[str]:

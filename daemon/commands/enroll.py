@@ -321,7 +321,7 @@ def _lesson_lines(data: Data) -> Iterator[str]:
     else:
         yield (
             f"  taught from one half, {rehearsal['held_out']:.0%} of the other half's windows are "
-            "recognised; another exposure would tell more"
+            "recognised; a second exposure would be a better test"
         )
     if rehearsal["confused_with"]:
         yield f"  the others are taken for             {_shares(rehearsal['confused_with'])}"
@@ -335,9 +335,9 @@ def _lesson_lines(data: Data) -> Iterator[str]:
     if data["channels_missing"]:
         yield f"  learnt without {', '.join(data['channels_missing'])}"
     if data["shadow"]:
-        yield f"It is in shadow: say it from now on with scentd enroll --promote {data['label']}"
+        yield f"It is in shadow. To announce it: scentd enroll --promote {data['label']}"
     else:
-        yield "The rig says it from now on."
+        yield "The rig announces it from now on."
 
 
 def _shares(shares: Sequence[Data]) -> str:
@@ -352,7 +352,7 @@ def _list_lines(data: Data) -> Iterator[str]:
     """Yield what is taught, for people."""
     yield f"{data['model']}, version {data['version']} ({data['change']})"
     for smell in data["smells"]:
-        state = "in shadow" if smell["shadow"] else "said"
+        state = "in shadow" if smell["shadow"] else "announced"
         yield (
             f"  {smell['label']:<24} {state:<10} {smell['exposures']} exposures, "
             f"{smell['seconds']:.0f} s, last {smell['taught']}"

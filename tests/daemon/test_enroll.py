@@ -269,7 +269,7 @@ def test_every_change_is_printed_for_people(
     file = tmp_path / "tar.csv"
     write_recording(file, smell_readings(TAR))
     assert enroll("tar", "--recording", file, "--promote", *state) == 0
-    assert "The rig says it from now on" in capsys.readouterr().out
+    assert "The rig announces it from now on" in capsys.readouterr().out
     for change, said in (
         (("--hide", "mint"), "hidden"),
         (("--rename", "lemon", "citron"), "is called citron"),
