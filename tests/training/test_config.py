@@ -1,4 +1,4 @@
-"""Training configurations: they survive their own YAML, and every problem is listed."""
+"""Training configurations: read back from their own YAML, with every problem listed."""
 
 from __future__ import annotations
 

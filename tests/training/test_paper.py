@@ -152,7 +152,7 @@ def spec_and_sampler(data: Dataset, seed: int) -> EpochSampler:
     return EpochSampler(data, spec, batch=32, seed=seed)
 
 
-def test_every_epoch_deals_out_every_window_once_in_another_order(fifty: Dataset) -> None:
+def test_every_epoch_gives_every_window_once_in_another_order(fifty: Dataset) -> None:
     sampler = spec_and_sampler(fifty, seed=1)
     epochs = []
     for _ in range(2):
@@ -166,7 +166,7 @@ def test_every_epoch_deals_out_every_window_once_in_another_order(fifty: Dataset
     assert not torch.equal(other, spec_and_sampler(fifty, seed=1).batch(32)[0])
 
 
-def test_sampler_comes_back_to_any_step(fifty: Dataset) -> None:
+def test_sampler_seeks_any_step(fifty: Dataset) -> None:
     whole, back = spec_and_sampler(fifty, seed=5), spec_and_sampler(fifty, seed=5)
     dealt = [whole.batch(32) for _ in range(2 * whole.batches)]
     for step in (whole.batches + 3, 2, whole.batches - 1, 0):

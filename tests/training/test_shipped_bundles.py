@@ -1,4 +1,4 @@
-"""The shipped bundles on real recordings: whole, honest about their training, and in agreement."""
+"""The shipped bundles: complete, with their training recorded, and int8 equal to float32."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_shipped_int8_network_multiplies_integers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_bundles())
-def test_manifest_tells_command_seed_and_data(name: str) -> None:
+def test_manifest_records_command_seed_and_data(name: str) -> None:
     training = load_bundle(name).manifest.training
     assert training["command"].startswith(f"scent-train fit --config {name}")
     assert isinstance(training["seed"], int)
@@ -57,7 +57,7 @@ class TestOnRealRecordings:
             known = load_bundle(name).training_hashes
             assert not known & {sample.sha256 for sample in nuts.samples}
 
-    def test_substances_know_what_they_were_trained_on(self, smellnet: Path) -> None:
+    def test_substance_bundle_lists_its_training_recordings(self, smellnet: Path) -> None:
         bundle = load_bundle("substances-50", precision="int8")
         data = load_substances(smellnet / "base", bundle.manifest.labels)
         assert data.sha256 == bundle.manifest.training["data_sha256"]
@@ -66,7 +66,7 @@ class TestOnRealRecordings:
         assert result["seen_in_training"] == len(some.samples) == 25
         assert result["recording_top1"] > 0.9
 
-    def test_mixtures_know_what_they_were_trained_on(self, smellnet: Path) -> None:
+    def test_mixture_bundle_lists_its_training_recordings(self, smellnet: Path) -> None:
         bundle = load_bundle("mixtures-12", precision="int8")
         data = load_mixtures(smellnet / "mixture", labels=bundle.manifest.labels)
         assert data.sha256 == bundle.manifest.training["data_sha256"]
@@ -80,7 +80,7 @@ class TestOnRealRecordings:
         # it knows its own by heart: .37 of the components here, a constant .32.
         assert result["top_k"] > 1.1 * mixture_scores(constant, constant > 0, target)["top_k"]
 
-    def test_int8_and_float32_say_the_same_of_unseen_recordings(self, nuts: Dataset) -> None:
+    def test_int8_and_float32_agree_on_unseen_recordings(self, nuts: Dataset) -> None:
         answers = [
             run_network(load_bundle("substances-50", precision=p), nuts) for p in ("int8", "fp32")
         ]

@@ -1,6 +1,6 @@
 """A hub on this machine: as much of the Hugging Face hub's HTTP API as a download uses.
 
-Real HTTP, real hashes, real ranges; it can break a connection half-way and change a byte.
+Real HTTP, hashes and ranges; it can break a connection half-way and change a byte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def git_sha1(data: bytes) -> str:
 
 @dataclass
 class Hub:
-    """The hub's files and what happened.
+    """The hub's files, its faults and the requests it received.
 
     Attributes
     ----------

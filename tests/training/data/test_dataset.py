@@ -41,7 +41,7 @@ def test_every_fold_holds_out_one_recording_of_every_substance(data: Dataset) ->
         assert sorted(labels[folds == fold]) == [0, 1, 2]
 
 
-def test_folder_that_is_no_label_is_wrong_use(tmp_path: Path) -> None:
+def test_folder_without_a_label_of_its_name_is_wrong_use(tmp_path: Path) -> None:
     write_recordings(periodic(per_label=1, rows=10), tmp_path)
     with pytest.raises(UsageError, match="mango"):
         load_substances(tmp_path, labels=("almond", "banana"))
@@ -57,7 +57,7 @@ def write_mixture(folder: Path, name: str) -> None:
     (folder / name).write_text("timestamp_ms,NO2,C2H5CH,VOC,CO\n" + rows)
 
 
-def test_mixture_names_give_proportions_and_hold_sets_together(tmp_path: Path) -> None:
+def test_mixture_names_give_proportions_and_a_set_is_in_one_fold(tmp_path: Path) -> None:
     for name in (
         "Almond20_Orange80.a_1.csv", "Almond20_Orange80.a_2.csv", "almond_50_orange_50.b.csv",
         "apple.c.csv", "pear20_apple80.d.csv", "apple_100.e.csv",
@@ -75,7 +75,7 @@ def test_mixture_names_give_proportions_and_hold_sets_together(tmp_path: Path) -
     assert len(same) == 1
 
 
-def test_permuted_rows_are_told_from_rows_in_time(data: Dataset) -> None:
+def test_permuted_rows_are_distinguished_from_rows_in_time_order(data: Dataset) -> None:
     rng = np.random.default_rng(6)
     for sample in data.samples:
         assert is_in_order(sample.values)

@@ -1,4 +1,4 @@
-"""`scent-train data get` against a hub on this machine: it fetches, verifies, goes on, explains."""
+"""`scent-train data get` against a hub on this machine: it fetches, verifies, resumes, explains."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_only_what_may_train_is_fetched(
+def test_only_training_parts_are_fetched(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert get(hub, tmp_path / "data") == 0
@@ -68,12 +68,12 @@ def test_only_what_may_train_is_fetched(
     assert COMMIT in out
 
 
-def test_subset_leaves_the_other_half(hub: Hub, tmp_path: Path) -> None:
+def test_a_subset_is_fetched_alone(hub: Hub, tmp_path: Path) -> None:
     assert get(hub, tmp_path, "--subset", "base") == 0
     assert files_of(tmp_path) == TRAINING | ABOUT
 
 
-def test_test_splits_come_only_by_name(
+def test_test_splits_are_fetched_only_on_request(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert get(hub, tmp_path, "--with-test-splits") == 0
@@ -100,7 +100,7 @@ def test_damaged_file_is_noticed_and_fetched_again(hub: Hub, tmp_path: Path) -> 
     assert hub.fetched == [BIG]
 
 
-def test_broken_connection_goes_on_where_it_broke(
+def test_download_resumes_where_the_connection_broke(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The client keeps whole chunks only, of 10 MB: more than a recording has.
@@ -127,7 +127,7 @@ def test_wrong_bytes_are_removed_and_named(
     assert get(hub, tmp_path) == 0
 
 
-def test_no_network_is_said_even_where_files_are_there(
+def test_missing_network_is_an_error_even_with_files_in_place(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The client alone would return the old folder with a warning."""
@@ -139,16 +139,14 @@ def test_no_network_is_said_even_where_files_are_there(
     assert "Check the network" in capsys.readouterr().err
 
 
-def test_name_that_is_no_data_set_is_wrong_use(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_data_set_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(Hub("someone/else", dict(ABOUT))) as other:
         assert get(other, tmp_path) == 2
     assert DATASET in capsys.readouterr().err
     assert not files_of(tmp_path)
 
 
-def test_full_disk_is_said_before_anything_is_fetched(
+def test_full_disk_is_reported_before_anything_is_fetched(
     hub: Hub,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -161,7 +159,9 @@ def test_full_disk_is_said_before_anything_is_fetched(
     assert not hub.fetched
 
 
-def test_data_set_laid_out_anew_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_layout_of_the_data_set_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with running(Hub(DATASET, {"v2/almond.csv": b"1"})) as anew:
         assert get(anew, tmp_path) == 1
     assert "layout has changed" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from training.data.layouts import label_name, refuse_test_part, training_part
 
 
 def record(path: Path, level: float = 300.0) -> None:
-    """Write a short recording; `level` makes its bytes its own."""
+    """Write a short recording; `level` makes its bytes unique."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.full(N_CHANNELS, level, dtype=np.float32)
     with RecordingWriter(path) as recording:
@@ -66,7 +66,7 @@ def test_mixtures_of_the_published_layout_are_its_new_training_part(
         assert all(name in left for name in ("test_seen", "test_unseen", "training_seen"))
 
 
-def test_halves_side_by_side_are_told_apart(tmp_path: Path) -> None:
+def test_base_and_mixture_side_by_side_are_distinguished(tmp_path: Path) -> None:
     record(tmp_path / "base/almond/a.csv")
     record(tmp_path / "crosssession/nuts/almond/b.csv")
     record(tmp_path / "mixture/almond_20_pear_80.c.csv")
@@ -76,7 +76,7 @@ def test_halves_side_by_side_are_told_apart(tmp_path: Path) -> None:
     assert [s.name for s in load_recordings("substance", tmp_path).samples] == ["almond/a.csv"]
 
 
-def test_own_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_a_users_folders_are_used_as_they_are(tmp_path: Path) -> None:
     for label in ("base", "training", "coffee"):  # names that mean something elsewhere
         record(tmp_path / label / "a.csv")
     part = training_part(tmp_path, "substance")
@@ -84,7 +84,9 @@ def test_own_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     assert load_substances(part.folder).labels == ("base", "coffee", "training")
 
 
-def test_test_parts_train_nothing_and_can_be_scored(published: Path, tmp_path: Path) -> None:
+def test_test_parts_are_refused_for_training_and_can_be_scored(
+    published: Path, tmp_path: Path
+) -> None:
     record(tmp_path / "crosssession/nuts/almond/b.csv")
     for part in (
         published / "base_data/testing",
@@ -122,7 +124,7 @@ def test_mixtures_may_lie_in_folders(tmp_path: Path) -> None:
         ("Kaffee №2", "kaffee_№2"),
     ],
 )
-def test_labels_are_spelt_one_way(text: str, label: str) -> None:
+def test_labels_have_one_spelling(text: str, label: str) -> None:
     assert label_name(text) == label == label_name(label)
 
 

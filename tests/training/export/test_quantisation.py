@@ -1,4 +1,4 @@
-"""int8 in both kinds: integers are there, training windows alone calibrate, losses are counted."""
+"""Both kinds of int8: integer products, calibration by training windows, and the loss in score."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_int8_has_integer_products_and_nearly_the_same_answers(model: bytes, kin
 
 
 def test_static_scales_are_those_of_the_calibration_windows(model: bytes) -> None:
-    """Dynamic ones are each window's own, so that it alone stays right far outside."""
+    """Far outside the calibration windows static quantisation clips."""
     static = [quantise(model, "static", windows(1, size=size)) for size in (1.0, 0.01)]
     given = windows(2, size=1.0)
     full = logits(model, given)
@@ -84,7 +84,7 @@ def test_static_without_calibration_windows_is_refused(model: bytes) -> None:
 
 
 def fold_bundle(config: TrainConfig, data: Dataset, folder: Path, steps: list[int]) -> Bundle:
-    """What `crossval` does for the fold that `folder` is named after, without its report."""
+    """Train and export as `crossval` does for the fold that `folder` is named after."""
     train = data.subset(folds_of(data) != int(folder.name[-1]))
     fitted = train_network(config, train, folder=folder, on_step=lambda step, _: steps.append(step))
     export_bundle(
@@ -143,7 +143,7 @@ def test_missing_fold_is_wrong_use(finished: tuple[Path, Path, Dataset], tmp_pat
         precision.compare_precisions(tmp_path, data, folds_of(data), [0])
 
 
-def test_bundle_says_how_it_was_quantised(
+def test_manifest_records_the_quantisation(
     finished: tuple[Path, Path, Dataset], tmp_path: Path
 ) -> None:
     _, _, data = finished
@@ -152,7 +152,7 @@ def test_bundle_says_how_it_was_quantised(
     bundle = fold_bundle(CONFIG, data, folder, steps)
     assert bundle.manifest.runtime.quantisation == "dynamic"
     assert len(steps) == CONFIG.optimiser.steps
-    # Another quantisation goes on from the same checkpoint: no step is trained again.
+    # Another quantisation uses the same checkpoint: no step is trained again.
     static = fold_bundle(dataclasses.replace(CONFIG, quantisation="static"), data, folder, steps)
     assert static.manifest.runtime.quantisation == "static"
     assert len(steps) == CONFIG.optimiser.steps

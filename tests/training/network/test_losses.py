@@ -17,7 +17,7 @@ def test_mixture_loss_is_least_at_the_truth() -> None:
     assert mixture_loss(*wrong, target) > 1.0
 
 
-def test_soft_misses_count_what_is_not_within_a_tenth() -> None:
+def test_soft_miss_share_counts_components_more_than_a_tenth_off() -> None:
     target = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8]])
     predicted = torch.tensor([[0.5, 0.1, 0.4], [0.6, 0.2, 0.2]])
     assert float(soft_miss_share(predicted, target)) == pytest.approx(0.5, abs=0.03)

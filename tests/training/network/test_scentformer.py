@@ -15,7 +15,7 @@ from training.network.scentformer import build_network  # noqa: E402
 torch.set_num_threads(1)
 
 
-def test_partial_window_ignores_what_lies_beyond_its_mask() -> None:
+def test_rows_beyond_the_mask_have_no_effect() -> None:
     network = build_network("substance", CONFIG.network, SPEC, 3).eval()
     x = torch.randn(2, 20, 4)
     x[1, 13:] = 1e6

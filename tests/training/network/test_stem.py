@@ -1,4 +1,4 @@
-"""The stems: what the encoder is given of a window."""
+"""The statistics stem: its numbers, its bins, missing rows and channels, and blends."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def network(windows: tuple[torch.Tensor, torch.Tensor]) -> SubstanceNet:
     return net.eval()
 
 
-def test_statistics_are_numpys_over_the_measured_rows(
+def test_statistics_equal_those_of_numpy_over_the_measured_rows(
     windows: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     x, mask = windows
@@ -84,7 +84,7 @@ def test_rows_that_were_not_measured_change_nothing(
     torch.testing.assert_close(network(disturbed, mask), network(x, mask))
 
 
-def test_bins_are_equally_full_on_what_they_were_measured_on(
+def test_bins_are_equally_full_for_the_windows_they_were_measured_on(
     network: SubstanceNet, windows: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     encoded, weight = network.trunk.stem.encode(*windows)
@@ -96,7 +96,7 @@ def test_bins_are_equally_full_on_what_they_were_measured_on(
     assert abs(float(encoded.mean())) < 0.05
 
 
-def test_a_lost_channel_is_encoded_as_nothing_at_all(
+def test_a_lost_channel_is_encoded_as_zeros(
     network: SubstanceNet, windows: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     x, mask = windows
@@ -109,7 +109,7 @@ def test_a_lost_channel_is_encoded_as_nothing_at_all(
     torch.testing.assert_close(by_channel[..., 0], kept.reshape(by_channel.shape)[..., 0])
 
 
-def test_a_blend_of_encodings_is_between_its_windows(
+def test_a_blend_with_one_part_gives_the_output_of_that_part(
     network: SubstanceNet, windows: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     x, mask = windows
@@ -121,7 +121,7 @@ def test_a_blend_of_encodings_is_between_its_windows(
     torch.testing.assert_close(swapped, network(x, mask)[0][partner])
 
 
-def test_mixing_where_it_is_encoded_leaves_the_windows_alone() -> None:
+def test_blends_average_encodings_and_keep_the_largest_weight() -> None:
     encoded = torch.arange(6.0).reshape(3, 2)
     blend = Blend(torch.tensor([[0, 1, 2], [2, 0, 1]]), torch.tensor([[0.75, 0.25]] * 3))
     torch.testing.assert_close(blend.mean(encoded), 0.75 * encoded + 0.25 * encoded[[2, 0, 1]])

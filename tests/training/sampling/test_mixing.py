@@ -1,4 +1,4 @@
-"""Mixing recordings: where the sensor mixes, and as the published recipe averages."""
+"""Mixing recordings: by the power law of the sensor, and by averages as published."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_board_gain_passes_through_the_mixture() -> None:
     torch.testing.assert_close(shifted, power_law_mixture(parts, weights, beta) + 1.7)
 
 
-def test_strong_part_drowns_a_weak_one_more_than_a_mean_would() -> None:
+def test_strong_part_hides_a_weak_one_more_than_a_mean_would() -> None:
     weights, beta = torch.tensor([[0.5, 0.5]]), torch.full((1, 1, 1), 0.3)
     weak_moves = torch.tensor([[[[1.0]]], [[[4.0]]]]) + torch.tensor([[[[0.5]]], [[[0.0]]]])
     change = power_law_mixture(weak_moves, weights, beta) - power_law_mixture(
@@ -56,7 +56,7 @@ def test_strong_part_drowns_a_weak_one_more_than_a_mean_would() -> None:
     assert 0 < change.item() < 0.01
 
 
-def test_part_without_a_share_says_nothing_even_where_it_is_missing() -> None:
+def test_part_without_a_share_has_no_effect_even_where_it_is_missing() -> None:
     parts = torch.tensor([0.3, torch.nan])[:, None, None, None]
     mixed = power_law_mixture(parts, torch.tensor([[1.0, 0.0]]), torch.full((1, 1, 1), 0.5))
     assert mixed.item() == pytest.approx(0.3)
@@ -88,7 +88,7 @@ def steps_and_steady() -> Dataset:
 
 
 def test_sampler_mixes_before_it_takes_differences(steps_and_steady: Dataset) -> None:
-    """Differences of the mixture follow from the parts' levels, which an average never sees."""
+    """The mixture follows from the levels of its parts, which no average of differences knows."""
     x, mask, target = WindowSampler(steps_and_steady, SPEC, ALWAYS, seed=0).batch(256)
     assert bool(mask.all())
     torch.testing.assert_close(target.sum(dim=1), torch.ones(256))
@@ -97,7 +97,7 @@ def test_sampler_mixes_before_it_takes_differences(steps_and_steady: Dataset) ->
     pure = target[:, 0] == 1
     assert int(mixed.sum()) > 3
     assert int(pure.sum()) > 3
-    # As loud as b is, hardly a tenth of what the rising a would show in a mean is left.
+    # As b is strong, less than a tenth of the rise of a in a mean is left.
     assert float(x[mixed][:, :, 0].max()) < 0.1 * 0.45 * rise_in_lag_3
     torch.testing.assert_close(
         x[pure][:, :, 0].mean(), torch.tensor(rise_in_lag_3), rtol=1e-3, atol=0
@@ -118,7 +118,7 @@ def test_draws_are_reproducible_by_seed(steps_and_steady: Dataset) -> None:
 
 
 @pytest.mark.parametrize("kind", ["average", "power_law"])
-def test_building_blocks_are_single_substances(steps_and_steady: Dataset, kind: str) -> None:
+def test_only_single_substances_are_mixed_on_request(steps_and_steady: Dataset, kind: str) -> None:
     """With a mixture of c and d among the recordings, no window mixes it any further."""
     names = ("a", "b", "c", "d")
     padded = [
@@ -141,7 +141,7 @@ def test_building_blocks_are_single_substances(steps_and_steady: Dataset, kind: 
     assert not bool((recorded & mixed).any())
 
 
-def test_building_blocks_need_single_substances(steps_and_steady: Dataset) -> None:
+def test_mixing_single_substances_needs_some(steps_and_steady: Dataset) -> None:
     mixture = dataclasses.replace(
         steps_and_steady.samples[0], target=np.array([0.4, 0.6], dtype=np.float32)
     )

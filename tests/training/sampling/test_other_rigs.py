@@ -43,14 +43,14 @@ def linear(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(Lineariser(SPEC)(values))[None]
 
 
-def test_the_same_rig_sends_the_same(recording: np.ndarray) -> None:
+def test_a_rig_without_gain_and_offset_sends_the_same(recording: np.ndarray) -> None:
     signal, none = linear(recording), torch.zeros(1, 4)
     same = simulate_other_rig(signal, PARTS, none, none, signal[:, 0])
     torch.testing.assert_close(same, signal, atol=2e-5, rtol=0)
 
 
-def test_training_and_judgement_simulate_the_same_rigs(recording: np.ndarray) -> None:
-    """What the sampler does to signals is what the evaluation does to readings."""
+def test_training_and_evaluation_simulate_the_same_rigs(recording: np.ndarray) -> None:
+    """The sampler changes signals as the evaluation changes readings."""
     columns, gains, offsets = [0, 2, 4, 10], [1.4, 0.7, 1.2, 0.8], [0.03, -0.02, 0.1, 0.01]
     elsewhere = recording.copy()
     level = recording.copy()
@@ -71,7 +71,7 @@ def test_training_and_judgement_simulate_the_same_rigs(recording: np.ndarray) ->
     assert float(((got - expected).abs() < 1e-4).float().mean()) > 0.97
 
 
-def test_least_step_of_a_window_no_longer_tells_the_level(recording: np.ndarray) -> None:
+def test_least_step_of_a_window_no_longer_reveals_the_level(recording: np.ndarray) -> None:
     target = np.array([1.0, 0.0], dtype=np.float32)
     sample = Sample("a", "ab" * 32, recording, target, "a", 1.0)
     data = Dataset("substance", ("a", "b"), (sample,))

@@ -60,7 +60,7 @@ def test_windows_from_the_start_begin_with_the_recording(data: Dataset) -> None:
     assert all(row.numpy().round(3).tobytes() in firsts for row in x[:, 0])
 
 
-def test_dropped_channel_is_no_change_and_one_survives(data: Dataset) -> None:
+def test_dropped_channels_are_zero_and_one_is_kept(data: Dataset) -> None:
     spec = measure_rms_scale(SPEC, data, None)
     sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, channel_dropout=1.0), seed=4)
     x, _, _ = sampler.batch(64)
@@ -79,7 +79,7 @@ def test_mixing_keeps_targets_convex(data: Dataset) -> None:
     assert ((target > 0).sum(dim=1) > 1).any()
 
 
-def test_a_channel_that_is_dead_for_one_label_does_not_tell_that_label(data: Dataset) -> None:
+def test_a_channel_that_is_dead_for_one_label_does_not_identify_the_label(data: Dataset) -> None:
     samples = []
     for sample in data.samples:
         values = sample.values.copy()
@@ -99,10 +99,10 @@ def test_a_channel_that_is_dead_for_one_label_does_not_tell_that_label(data: Dat
     assert all(0.5 < share < 0.7 for share in evened)
 
 
-def test_recordings_out_of_time_order_are_drawn_as_often_as_asked(data: Dataset) -> None:
+def test_recordings_out_of_time_order_are_drawn_as_often_as_configured(data: Dataset) -> None:
     flat = {
         sample.name: np.full_like(sample.values, 300) for sample in data.samples[::2]
-    }  # told apart by not moving
+    }  # recognisable by being constant
     samples = tuple(
         dataclasses.replace(
             sample, values=flat.get(sample.name, sample.values), in_order=sample.name not in flat
