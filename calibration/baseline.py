@@ -264,11 +264,7 @@ def _smoothed(signal: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64
     """Return the means over spans of `_SMOOTHING_S`."""
     width = max(1, round(_SMOOTHING_S * rate_hz))
     whole = signal[: len(signal) // width * width].reshape(-1, width)
-    known = np.isfinite(whole)
-    total = np.where(known, whole, 0.0).sum(axis=1)
-    smooth: NDArray[np.float64] = np.full(len(whole), np.nan)
-    np.divide(total, known.sum(axis=1), out=smooth, where=known.any(axis=1))
-    return smooth
+    return np.asarray(np.ma.masked_invalid(whole).mean(axis=1).filled(np.nan))
 
 
 def _noise(signal: NDArray[np.float64], rate_hz: float) -> float:
