@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.correction import (
-    GAS_INDICES,
     GAS_NAMES,
-    N_GAS,
     Compensation,
     ambient_deviation,
     converter_step,
     log_signals,
 )
-from hardware.channels import CHANNELS, Part, channel_index
+from hardware.channels import CHANNELS, GAS_INDICES, N_GAS, Part, channel_index
 from hardware.errors import ScentdError
 from hardware.mq_curves import MQ_CURVES
 

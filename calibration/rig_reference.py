@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import N_GAS, Compensation, log_signals
+from calibration.correction import Compensation, log_signals
+from hardware.channels import N_GAS
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:

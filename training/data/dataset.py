@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNEL_NAMES, CHANNELS, Part, channel_index
+from hardware.channels import CHANNEL_NAMES, GROVE_INDICES, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.frames import Quality
 from hardware.recording import Recording, read_recording
@@ -36,7 +36,6 @@ OUT_OF_ORDER = 0.9
 recording are not in the order of time."""
 MIN_ROWS_TO_JUDGE = 50
 
-_GROVE = [index for index, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
 _INDEX_NAME = "mixture_index.csv"
 _COMPONENT = re.compile(r"([A-Za-z]+)_?(\d+(?:\.\d+)?)?(?=_|$)")
 _MIXTURE_NAME = re.compile(r"[A-Za-z]+_?(\d+(\.\d+)?)?(_[A-Za-z]+_?\d+(\.\d+)?)*")
@@ -334,7 +333,7 @@ def is_in_order(values: NDArray[np.float32]) -> bool:
     below 0.9 for every recording that a plot shows as smooth. The published mixtures with tenths
     lie at 1.0 to 1.2: their rows were permuted, and differences over time in them mean nothing.
     """
-    there = [column for column in _GROVE if np.isfinite(values[:, column]).any()]
+    there = [column for column in GROVE_INDICES if np.isfinite(values[:, column]).any()]
     readings = values[:, there].astype(np.float64)
     readings = readings[np.isfinite(readings).all(axis=1)]
     if len(readings) < MIN_ROWS_TO_JUDGE or not there:
@@ -354,11 +353,11 @@ def _count_oddities(recording: Recording, oddities: Counter[str]) -> None:
         hits = (quality == kind).sum(axis=0)
         for column in np.flatnonzero(hits):
             oddities[f"rows_{CHANNEL_NAMES[column]}_{kind.name.lower()}"] += int(hits[column])
-    start = quality[:3, _GROVE]
+    start = quality[:3, GROVE_INDICES]
     oddities["recordings_with_startup_garbage"] += int(
         ((start == Quality.OUT_OF_RANGE) | (start == Quality.SATURATED)).any()
     )
     resistance = values[:, channel_index("Gas_Resistance")]
     oddities["recordings_with_hung_bme680"] += int((resistance == 0).mean() > 0.5)  # noqa: PLR2004
-    present = np.nan_to_num(values[:, _GROVE])
+    present = np.nan_to_num(values[:, GROVE_INDICES])
     oddities["recordings_with_tenths"] += int((present != np.rint(present)).any())
