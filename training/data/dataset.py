@@ -187,10 +187,10 @@ def load_mixtures(
     path = index or next(
         (p for p in (folder / _INDEX_NAME, folder.parent / _INDEX_NAME) if p.is_file()), None
     )
-    entries = _read_index(path, folder) if path else _parse_names(folder)
-    names = sorted({label for entry in entries for label in entry.proportions})
-    order = tuple(labels or (_index_labels(path) if path else names))
-    _refuse_unknown(folder, "components", set(names) - set(order), order)
+    entries, columns = _read_index(path, folder) if path else (_parse_names(folder), [])
+    names = {label for entry in entries for label in entry.proportions}
+    order = tuple(labels or columns or sorted(names))
+    _refuse_unknown(folder, "components", names - set(order), order)
     by_file = {folder / entry.file: entry for entry in entries}
     return _load("mixture", folder, [by_file[file] for file in sorted(by_file)], order, progress)
 
@@ -281,12 +281,8 @@ def component_set_folds(data: Dataset, seed: int = 0) -> NDArray[np.int64]:
     return np.array([fold_of.get(present, -1) for present in sets], dtype=np.int64)
 
 
-def _index_labels(path: Path) -> list[str]:
-    with path.open(newline="") as stream:
-        return [key for key in next(csv.reader(stream)) if key not in _INDEX_KEYS]
-
-
-def _read_index(path: Path, folder: Path) -> list[_Entry]:
+def _read_index(path: Path, folder: Path) -> tuple[list[_Entry], list[str]]:
+    """Return the entries of files in the folder, and the columns of substances."""
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or "file" not in rows[0]:
@@ -294,15 +290,19 @@ def _read_index(path: Path, folder: Path) -> list[_Entry]:
             f"Expected an index with a `file` column and one column of proportions per "
             f"substance; {path} has {list(rows[0]) if rows else 'no rows'}."
         )
-    entries = []
-    for row in rows:
-        if not (folder / row["file"]).is_file():
-            continue  # an index may cover more splits than this folder holds
-        parts = {k: float(v) for k, v in row.items() if k not in _INDEX_KEYS and float(v) > 0}
-        entries.append(_Entry(row["file"], row.get("recording") or row["file"], parts))
+    columns = [key for key in rows[0] if key not in _INDEX_KEYS]
+    entries = [
+        _Entry(
+            row["file"],
+            row.get("recording") or row["file"],
+            {key: float(row[key]) for key in columns if float(row[key]) > 0},
+        )
+        for row in rows
+        if (folder / row["file"]).is_file()  # an index may cover more splits than the folder holds
+    ]
     if not entries:
         raise DataError(f"None of the files that {path} names is in {folder}.")
-    return entries
+    return entries, columns
 
 
 def _parse_names(folder: Path) -> list[_Entry]:
