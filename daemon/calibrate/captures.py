@@ -65,7 +65,12 @@ class _Index:
 
 
 class Captures:
-    """The captures of one rig, oldest first."""
+    """The captures of one rig, oldest first.
+
+    Parameters
+    ----------
+    folder: made with the first capture.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -68,7 +68,12 @@ class Choice:
 
 
 class ModelStore:
-    """Installed bundles of one rig."""
+    """Installed bundles of one rig.
+
+    Parameters
+    ----------
+    state_dir: the rig's.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir

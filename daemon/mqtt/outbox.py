@@ -16,6 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
@@ -26,7 +27,7 @@ from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority", "limits_from"]
@@ -40,9 +41,6 @@ MEMORY_LIMITS = Limits(messages=5_000, size_bytes=4 << 20, age_s=7 * 86_400)
 COMMIT_EVERY_S = 1.0
 """Predictions are written at once if the latest commit is older than this, otherwise with the next:
 commits wear a card out. Events do not wait."""
-
-LINGER_S = 0.05
-"""A prediction waits so long for those of the rig's other models, to share one commit with them."""
 
 REMOVE_WITHIN_S = 10.0
 """An acknowledged message is removed with the next commit, at the latest after this time. After a
@@ -98,7 +96,7 @@ class Outbox:
         self._newest_id = 0
         self._newest_retained: dict[str, int] = {}
         self._clock_s = -time.monotonic()
-        self._unwritten_since_s = -math.inf
+        self._grouping = False
         self._remove_by_s = self._retry_s = math.inf
 
         self._why: str | None = None if path else "durability was not asked for"
@@ -158,11 +156,21 @@ class Outbox:
             self._newest_id += 1
             if message.retain:
                 self._newest_retained[message.topic] = self._newest_id
-            if not self._unwritten:
-                self._unwritten_since_s = time.monotonic()
             self._unwritten.append(Entry(self._newest_id, self._now_s(), message))
             self._urgent = self._urgent or message.priority is Priority.KEPT
             self._lock.notify_all()
+
+    @contextmanager
+    def one_commit(self) -> Iterator[None]:
+        """Write what the block puts with one commit: the predictions of several models, say."""
+        with self._lock:
+            self._grouping = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._grouping = False
+                self._lock.notify_all()
 
     def take(self) -> Entry | None:
         """Return the oldest written entry not in flight, which then is; None if there is none."""
@@ -255,13 +263,11 @@ class Outbox:
     def _due_s(self) -> float:
         """Return when to write next, on the monotonic clock."""
         due_s = min(self._retry_s, self._remove_by_s)
-        if not self._unwritten:
+        if not self._unwritten or self._grouping:
             return due_s
         if self._urgent or self._why is not None:
             return -math.inf
-        return min(
-            due_s, max(self._committed_s + COMMIT_EVERY_S, self._unwritten_since_s + LINGER_S)
-        )
+        return min(due_s, self._committed_s + COMMIT_EVERY_S)
 
     def _write(self) -> None:
         """Write the new entries and remove the acknowledged ones, on disk or in memory."""

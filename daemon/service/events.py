@@ -23,7 +23,13 @@ LOGGED = {"model", "label", "channel", "detail"}
 
 
 class EventPublisher:
-    """Logs and publishes events."""
+    """Logs and publishes events.
+
+    Parameters
+    ----------
+    messages: publishes them.
+    recorder: knows which segment holds a reading.
+    """
 
     def __init__(self, messages: Messages, recorder: Recorder) -> None:
         self._messages = messages

@@ -73,6 +73,13 @@ LATENCIES_KEPT = 500
 def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> None:
     """Do everything that `scentd run` does once the configuration is known.
 
+    Parameters
+    ----------
+    config: as read.
+    path: of its file, which a reload reads again.
+    stop: ends the service.
+    reload: requests a reload.
+
     Raises
     ------
     ScentdError: if a model or the port can never be used; before anything is opened wherever
@@ -86,7 +93,16 @@ def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> 
 
 
 class Service:
-    """One rig's service; a reload reads the configuration at `path` again."""
+    """One rig's daemon.
+
+    Parameters
+    ----------
+    config: the active configuration.
+    bundles: the models, ready to run.
+    manager: is notified that the service is ready, alive and stopping.
+    path: of the configuration's file.
+    version: of scentd.
+    """
 
     def __init__(
         self,
@@ -224,15 +240,16 @@ class Service:
         self._events.board_changed(self._board.add_reading(time.monotonic(), self._decoder.counts))
         if self._config.mqtt.sample:
             self._messages.publish_sample(step.frame, step.t_ms)
-        for event in step.events:
-            self._channel_faults += event.type is EventType.CHANNEL_FAULT
-            self._events.publish(event)
-        for prediction in step.predictions:
-            self._events.model_changed(prediction, self._latest.get(prediction.model))
-            self._latest[prediction.model] = prediction
-            if prediction.window_s > 0:
-                self._inference_ms[prediction.model].append(prediction.latency_ms)
-            self._messages.publish_prediction(prediction)
+        with self._outbox.one_commit():
+            for event in step.events:
+                self._channel_faults += event.type is EventType.CHANNEL_FAULT
+                self._events.publish(event)
+            for prediction in step.predictions:
+                self._events.model_changed(prediction, self._latest.get(prediction.model))
+                self._latest[prediction.model] = prediction
+                if prediction.window_s > 0:
+                    self._inference_ms[prediction.model].append(prediction.latency_ms)
+                self._messages.publish_prediction(prediction)
 
     def _tick(self) -> None:
         """Do what depends on time rather than on readings."""

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from calibration.correction import (
     DELAY_S,
+    GAS_INDICES,
+    N_GAS,
     Compensation,
     CorrectionSpec,
     RigCorrection,
@@ -18,7 +20,6 @@ from calibration.correction import (
     log_signals,
     to_readings,
 )
-from hardware.channels import GAS_INDICES, N_GAS
 from tests.calibration.air import LEVELS, clean_air, frames, odour
 
 

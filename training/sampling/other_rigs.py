@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hardware.channels import CHANNELS, GROVE_FULL_SCALE, MQ_FLOOR_PPM, Part, channel_index
+from hardware.channels import CHANNELS, GROVE_FULL_SCALE, Part, channel_index
+from models.preprocess import MQ_FLOOR_PPM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

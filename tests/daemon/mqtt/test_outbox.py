@@ -648,3 +648,20 @@ TestOutboxAgainstAList = OutboxAgainstAList.TestCase
 TestOutboxAgainstAList.settings = settings(
     max_examples=40, stateful_step_count=40, deadline=None, derandomize=True
 )
+
+
+def test_messages_put_together_are_written_with_one_commit(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        before = outbox.report().commits
+        with outbox.one_commit():
+            outbox.put(message("first", topic="event", priority=Priority.KEPT))
+            outbox.put(message("second", topic="substance"))
+            outbox.put(message("third", topic="mixture"))
+            assert outbox.take() is None
+        wait_until(lambda: outbox.report().commits > before, "a commit")
+        assert outbox.report().commits == before + 1
+        assert [entry.message.payload for entry in iter(outbox.take, None)] == [
+            "first",
+            "second",
+            "third",
+        ]

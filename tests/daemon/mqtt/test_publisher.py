@@ -78,8 +78,9 @@ def guarded_broker(tmp_path: Path) -> Iterator[Mosquitto]:
     tool = needs_mosquitto().replace("sbin/mosquitto", "bin/mosquitto_passwd")
     subprocess.run([tool, "-b", str(passwords), "rig", "right"], check=True)
     passwords.chmod(0o644)
-    with Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}") as broker:
-        yield broker
+    broker = Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}").start()
+    yield broker
+    broker.stop()
 
 
 def test_mqtt_5_is_used_with_mosquitto(broker: Mosquitto) -> None:
@@ -264,12 +265,13 @@ def certificates(tmp_path: Path) -> Path:
 @pytest.fixture
 def tls_broker(certificates: Path) -> Iterator[Mosquitto]:
     """Run a Mosquitto that speaks TLS only."""
-    settings = (
+    broker = Mosquitto(
+        certificates,
         f"allow_anonymous true\ncertfile {certificates / 'broker.pem'}\n"
-        f"keyfile {certificates / 'broker.key'}"
-    )
-    with Mosquitto(certificates, settings) as broker:
-        yield broker
+        f"keyfile {certificates / 'broker.key'}",
+    ).start()
+    yield broker
+    broker.stop()
 
 
 def test_tls_with_the_rigs_own_authority(tls_broker: Mosquitto, certificates: Path) -> None:
