@@ -125,7 +125,7 @@ def cross_validate(
         "mean": _over_folds(rows, np.mean),
         "sd": _over_folds(rows, np.std),
         **_pool([result.tallies for result in results]),
-        "descriptors": _descriptors(held_out, data.labels),
+        "descriptors": descriptor_scores(held_out, data.labels),
         "decision": decision_report(held_out, find_open_set(folder)),
     }
     write_json(folder / REPORT, report)
@@ -262,8 +262,8 @@ def _pool(folds: list[dict[str, GroupedTally]]) -> dict[str, Any]:
     return {"pooled": scores, "intervals": intervals}
 
 
-def _descriptors(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Score the odour descriptors of held-out recordings, by the mean over their windows."""
+def descriptor_scores(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Score the odour descriptors of held-out recordings; empty without that head."""
     outputs = held_out.outputs
     if outputs.descriptors is None:
         return {}

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from models.decision_spec import DecisionSpec
 from models.substance_decision import EvidenceShare
-from training.evaluation.decision_fit import best_temperature, fit_evidence
-from training.evaluation.streaming import Streams
+from tests.training.outputs import calibrated_held_out, open_set_fold, random_streams
+from training.evaluation.decision_fit import (
+    best_temperature,
+    fit_announce,
+    fit_evidence,
+    fit_set,
+    fit_unknown,
+    fit_unknown_bound,
+)
+from training.evaluation.scoring import total_scores
+from training.evaluation.streaming import Streams, novelty_means, streaming_tally, trace_decisions
 
 
 def test_temperature_undoes_overconfidence() -> None:
@@ -37,3 +48,48 @@ def test_evidence_is_worth_little_when_windows_repeat_each_other() -> None:
     independent = Streams(hints(20), shares, ends_s, truth)
     assert fit_evidence(repeated, spec)[1] == 0.0
     assert fit_evidence(independent, spec)[1] > 0.8
+
+
+def test_announcing_belief_buys_precision_with_silence() -> None:
+    streams = random_streams(400)
+    spec = DecisionSpec(evidence_floor=0.6, evidence_factor=0.3)
+    belief = fit_announce(streams, spec)
+    fitted = dataclasses.replace(spec, announce=belief, withdraw=0.6 * belief)
+    hasty = dataclasses.replace(spec, announce=0.3, withdraw=0.18)
+    chosen, careless = (
+        total_scores(streaming_tally(streams, trace_decisions(streams, each)))
+        for each in (fitted, hasty)
+    )
+    assert careless["precision_120s"] < 0.85 <= chosen["precision_120s"]
+    assert chosen["announced_120s"] < careless["announced_120s"]
+
+
+def test_evidence_is_fitted_on_recordings_of_any_length() -> None:
+    streams = random_streams()
+    streams.logits[:10, 20:] = np.nan
+    floor, factor = fit_evidence(streams, DecisionSpec())
+    assert 0 < floor <= 1
+    assert 0 <= factor <= 1
+
+
+def test_the_bound_keeps_95_percent_of_known_recordings_at_every_moment() -> None:
+    fold = open_set_fold(5, strange=0.7)
+    known, hidden = fold.streams.select(fold.known), fold.streams.select(~fold.known)
+    fitted = fit_unknown(known, hidden, "cosine")
+    means, independent = novelty_means(known, "cosine", DecisionSpec())
+    assert fitted.unknown_above is not None
+    ripe = means[:, independent >= fitted.unknown_after]
+    assert (ripe < fitted.unknown_above + 1e-4).mean(axis=0).min() >= 0.94
+    assert fitted.unknown_above == fit_unknown_bound(known, "cosine", fitted.unknown_after)
+    trace = trace_decisions(hidden, fitted)
+    assert trace.unrecognised[:, -1].mean() > 0.8
+
+
+def test_sets_of_a_model_that_brags_grow_until_they_hold_the_truth() -> None:
+    held_out = calibrated_held_out()
+    streams = held_out.streams
+    assert streams is not None
+    bragging = dataclasses.replace(streams, logits=4 * streams.logits)
+    spec = DecisionSpec(evidence_floor=1.0, evidence_factor=0.0)
+    honest, bragged = (fit_set(part, spec) for part in (streams, bragging))
+    assert bragged < honest / 5

@@ -43,3 +43,17 @@ def test_presence_threshold_separates_where_it_can() -> None:
     presence = np.concatenate([np.linspace(0.0, 0.3, 50), np.linspace(0.4, 0.9, 50)])
     threshold = best_threshold(presence.astype(np.float32), np.arange(100) >= 50)
     assert 0.29 <= threshold <= 0.41
+
+
+def test_presence_threshold_is_the_best_geometric_mean() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.random(500) < 0.1
+    presence = np.clip(rng.normal(0.3 + 0.2 * truth, 0.1), 0, 1).astype(np.float32)
+
+    def mean(threshold: float) -> float:
+        found = presence >= threshold
+        return float(np.sqrt(found[truth].mean() * (~found[~truth]).mean()))
+
+    best = max(mean(threshold) for threshold in np.linspace(0, 1, 2001))
+    assert mean(best_threshold(presence, truth)) == pytest.approx(best, abs=1e-3)
+    assert best_threshold(presence, np.zeros(500, dtype=bool)) == 0.5

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from training.evaluation.scoring import mixture_scores, substance_scores
+from training.evaluation.intervals import pool_tallies
+from training.evaluation.scoring import (
+    mixture_scores,
+    mixture_tally,
+    substance_scores,
+    substance_tally,
+    total_scores,
+)
 
 
 def test_substance_scores_by_hand() -> None:
@@ -25,3 +34,61 @@ def test_mixture_scores_by_hand() -> None:
     assert result["top_k"] == pytest.approx(2 / 4)
     assert result["presence_f1"] == pytest.approx(2 * 1 / (3 + 4))
     assert result["mae"] == pytest.approx((0.05 + 0.3 + 0.35 + 0.75 + 0.05 + 0.8) / 6)
+
+
+def some_answers(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-probabilities of 60 windows of 12 recordings of 4 labels, better than chance."""
+    rng = np.random.default_rng(seed)
+    owner = np.sort(rng.integers(0, 12, 60))
+    truth = np.arange(12) % 4
+    logits = rng.normal(0, 1, (60, 4)) + 1.2 * np.eye(4)[truth[owner]]
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), owner, truth
+
+
+def brute_force(log_p: np.ndarray, owner: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The scores straight from their definitions."""
+    predicted, wanted = log_p.argmax(axis=1), truth[owner]
+    f1 = []
+    for k in np.unique(wanted):
+        hit = ((predicted == k) & (wanted == k)).sum()
+        f1.append(2 * hit / ((predicted == k).sum() + (wanted == k).sum()))
+    heard = np.unique(owner)
+    recordings = [log_p[owner == r].mean(axis=0).argmax() == truth[r] for r in heard]
+    return {
+        "top1": float((predicted == wanted).mean()),
+        "macro_f1": float(np.mean(f1)),
+        "recording_top1": float(np.mean(recordings)),
+    }
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=20), st.integers(0, 5))
+def test_scores_of_a_resample_are_those_of_its_recordings_put_side_by_side(
+    chosen: list[int], seed: int
+) -> None:
+    log_p, owner, truth = some_answers(seed)
+    tally = substance_tally(log_p, owner, truth)
+    windows = [np.flatnonzero(owner == r) for r in chosen]
+    beside = np.concatenate([np.full(len(w), k) for k, w in enumerate(windows)])
+    if not len(beside):
+        return
+    expected = brute_force(log_p[np.concatenate(windows)], beside, truth[chosen])
+    weights = np.bincount(chosen, minlength=12)[None].astype(float)
+    for name, value in expected.items():
+        assert tally[name].weighted(weights)[0] == pytest.approx(value), name
+
+
+def test_pooled_mixtures_score_as_all_their_windows() -> None:
+    rng = np.random.default_rng(3)
+    target = rng.dirichlet([0.3] * 4, 30).astype(np.float32)
+    target[target < 0.1] = 0
+    predicted = rng.dirichlet([0.3] * 4, 30)
+    owner = np.repeat(np.arange(10), 3)
+    first, last = owner < 4, owner >= 4
+    parts = [
+        mixture_tally(predicted[part], predicted[part] > 0.3, target[part], owner[part] - start, n)
+        for part, start, n in ((first, 0, 4), (last, 4, 6))
+    ]
+    whole = total_scores(pool_tallies(parts))
+    expected = mixture_scores(predicted, predicted > 0.3, target)
+    assert whole == pytest.approx(expected)

@@ -8,12 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle import Outputs, load_bundle
+from hardware.frames import SensorFrame
+from models.bundle import Bundle, Outputs, load_bundle
 from models.decision_spec import DecisionSpec
+from models.embedding_space import EmbeddingSpace
+from models.nose import Nose
+from models.novelty import NoveltyName
 from models.preprocess import batch_features
 from models.substance_decision import EvidenceShare, SubstanceDecision
+from tests.models.toys import LABELS
+from tests.training.outputs import random_streams, toy_bundle, wandering
 from tests.training.tiny import CONFIG, periodic, with_optimiser
-from training.evaluation.streaming import Streams, evidence_means, stream_recordings
+from training.evaluation.scoring import total_scores
+from training.evaluation.streaming import (
+    Streams,
+    evidence_means,
+    first_announcement_s,
+    median_announcement_s,
+    posteriors,
+    stream_recordings,
+    streaming_tally,
+    trace_announcements,
+    trace_decisions,
+)
 
 pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
@@ -56,3 +73,97 @@ def test_stream_asks_every_five_seconds_from_the_first_window_on(tmp_path: Path)
         x = batch_features(long.values[:end], fitted.spec)[0].x[-20:]
         logits = bundle.run(x[None].copy(), np.ones((1, len(x)), np.float32)).logits
         np.testing.assert_allclose(streams.logits[0, k], logits[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sure", [0.3, 0.45, 0.6])
+@pytest.mark.parametrize("novel", [None, "energy", "cosine"])
+def test_announcements_are_those_of_the_decision_layer(
+    sure: float, novel: NoveltyName | None
+) -> None:
+    rng = np.random.default_rng(5)
+    streams = random_streams()
+    embedding = rng.normal(0, 1, (*streams.logits.shape[:2], 3)).cumsum(axis=1)
+    streams = dataclasses.replace(streams, embedding=embedding.astype(np.float32))
+    space = EmbeddingSpace(tuple("abcd"), np.zeros(3), np.eye(3), rng.normal(0, 1, (4, 3)))
+    streams = streams.with_novelty(space)
+    bound = None if novel is None else float(np.nanmedian(streams.novelty[novel]))
+    spec = DecisionSpec(
+        1.2, 0.6, 0.5, memory_s=60, announce=sure, withdraw=0.8 * sure,
+        novelty=novel, unknown_above=bound, unknown_after=0.4, unknown_confirm=2,
+    )  # fmt: skip
+    trace = trace_decisions(streams, spec)
+    changes, strange = 0, 0
+    for row, logits in enumerate(streams.logits):
+        decision = SubstanceDecision(tuple("abcd"), spec, space)
+        for k, share in enumerate(streams.shares):
+            outputs = Outputs(embedding[row, [k]].astype(np.float32), logits[[k]])
+            belief = decision.add(outputs, share)
+            label = decision.announced
+            expected = -1 if label is None else "abcd".index(label)
+            assert trace.named[row, k] == expected
+            assert trace.unrecognised[row, k] == decision.unrecognised
+            assert trace.belief[row, k] == pytest.approx(belief.max(), rel=1e-5)
+        changes += int((np.diff(trace.named[row]) != 0).sum())
+        strange += int(np.diff(trace.unrecognised[row]).sum())
+    assert changes > 5, "the names hardly changed: the test saw too little"
+    assert novel is None or strange > 10
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return toy_bundle(tmp_path_factory.mktemp("bundle") / "toy-substance")
+
+
+def test_streamed_recordings_are_announced_as_the_daemon_s_nose_announces_them(
+    toy: Bundle,
+) -> None:
+    samples = [wandering(seed % 3, 150, seed) for seed in range(6)]
+    streams = stream_recordings(toy, samples)
+    trace = trace_decisions(streams, toy.manifest.decision)
+    announced = 0
+    for row, sample in enumerate(samples):
+        nose = Nose([toy], rate_hz=1.0, skip_warm_up=True, assume_exposed=True)
+        said = {}
+        for number, readings in enumerate(sample.values):
+            quality = np.where(np.isfinite(readings), 0, 1).astype(np.uint8)
+            frame = SensorFrame(number, number * 1000, readings, quality, 0)
+            for prediction in nose.process(frame).predictions:
+                said[number + 1.0] = prediction
+        for k in np.flatnonzero(streams.active[row]):
+            prediction = said[streams.ends_s[k]]
+            named = trace.named[row, k]
+            assert prediction.label == (LABELS[named] if named >= 0 else None)
+            assert prediction.top[0][1] == pytest.approx(trace.belief[row, k], rel=1e-4)
+            announced += named >= 0
+    assert announced > 10
+
+
+def test_recordings_that_ended_take_no_part_in_later_stages(toy: Bundle) -> None:
+    streams = stream_recordings(
+        toy, [wandering(0, 70, 1), wandering(1, 200, 2), wandering(2, 8, 3)]
+    )
+    assert streams.active.sum(axis=1).tolist() == [12, 38, 0]
+    scores = streaming_tally(streams, trace_decisions(streams, DecisionSpec()))
+    assert scores["announced_60s"].possible.tolist() == [1, 1, 0]
+    assert scores["announced_180s"].possible.tolist() == [0, 1, 0]
+    assert scores["announced_300s"].possible.sum() == 0
+    assert total_scores(scores)["precision_300s"] == 0
+
+
+def test_median_time_counts_the_announced_alone() -> None:
+    first_s = np.array([50.0, 60.0, np.nan, 100.0])
+    median, (low, high) = median_announcement_s(first_s)
+    assert median == 60
+    assert low == 50
+    assert high == 100
+    assert median_announcement_s(np.full(3, np.nan)) == (300.0, (300.0, 300.0))
+
+
+def test_first_announcement_is_when_the_name_is_first_there() -> None:
+    streams = random_streams()
+    trace = trace_announcements(posteriors(streams, DecisionSpec()), DecisionSpec())
+    seconds = first_announcement_s(streams, trace)
+    for row in np.flatnonzero(np.isfinite(seconds)):
+        k = int(np.flatnonzero(streams.ends_s == seconds[row])[0])
+        assert trace.named[row, k] >= 0
+        assert (trace.named[row, :k] < 0).all()

@@ -22,7 +22,6 @@ from training.data.dataset import N_FOLDS, Dataset, load_substances
 pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
 
-from training.evaluation.auroc import column_aurocs, grouped_auroc, mean_auroc
 from training.experiments.cross_modal import (
     PLAIN,
     SWITCHES,
@@ -32,15 +31,6 @@ from training.experiments.cross_modal import (
     split_recordings,
     with_budget,
     with_switch,
-)
-from training.experiments.description_matching import (
-    Pairs,
-    all_pairs,
-    fit_experts,
-    geometric_mean_threshold,
-    match_hidden,
-    match_known,
-    score_matching,
 )
 
 LABELS = ("almond", "apple", "banana", "cloves", "garlic", "ginger", "lemon", "mint", "pear",
@@ -183,101 +173,3 @@ def test_switches_are_on_by_their_names() -> None:
 
 
 # --- matching -------------------------------------------------------------------------------
-
-
-def views(informative: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines [recordings, labels, 3 views] of which the second knows the truth so well."""
-    rng = np.random.default_rng(seed)
-    truth = np.repeat(np.arange(20), 3)
-    cosines = rng.normal(0, 0.3, (60, 20, 3))
-    cosines[np.arange(60), truth, 1] += informative
-    return cosines, truth
-
-
-def test_combination_of_experts_follows_the_one_that_knows() -> None:
-    result = match_known(*views(1.0))
-    assert result.auroc.value > 0.95
-    assert result.views[1] > 0.95
-    assert abs(result.views[0] - 0.5) < 0.12
-    assert result.sensitivity > 0.8
-    assert result.specificity > 0.8
-
-
-def test_matching_without_knowledge_is_chance() -> None:
-    assert abs(match_known(*views(0.0)).auroc.value - 0.5) < 0.12
-
-
-def test_pairs_take_the_chosen_substances_only() -> None:
-    cosines, truth = views(1.0)
-    pairs = all_pairs(cosines, truth, np.array([2, 5, 7]))
-    assert pairs.cosines.shape == (9 * 3, 3)
-    assert pairs.matches.sum() == 9
-    np.testing.assert_array_equal(pairs.cosines[0], cosines[6, 2])
-
-
-def test_strangers_are_judged_by_what_other_strangers_taught() -> None:
-    """Were a fold's experts fitted on itself, turning the other's cosines would not matter."""
-    cosines, truth = views(1.0)
-    halves = [all_pairs(cosines, truth, np.arange(start, start + 10)) for start in (0, 10)]
-    fair = match_hidden(halves)
-    assert min(one.auroc.value for one in fair) > 0.95
-    assert min(one.sensitivity for one in fair) > 0.8
-    upside_down = Pairs(-halves[1].cosines, halves[1].matches, halves[1].substance)
-    misled, judged = match_hidden([halves[0], upside_down])
-    assert misled.auroc.value < 0.1
-    assert judged.auroc.value < 0.1
-    alone = match_hidden([halves[0]])
-    assert len(alone) == 2
-    assert min(one.auroc.value for one in alone) > 0.9
-
-
-def test_threshold_is_that_of_the_greatest_geometric_mean() -> None:
-    scores = np.array([0.1, 0.2, 0.3, 0.6, 0.5, 0.7, 0.9])
-    wanted = np.array([False, False, False, False, True, True, True])
-    best = geometric_mean_threshold(scores, wanted)
-    assert best == 0.5
-    grid = np.linspace(0, 1, 101)
-    means = [np.sqrt((scores[wanted] >= t).mean() * (scores[~wanted] < t).mean()) for t in grid]
-    assert np.sqrt(1.0 * 0.75) == pytest.approx(max(means))
-
-
-def test_experts_are_scored_at_the_threshold_they_were_fitted_with() -> None:
-    cosines = np.array([[0.0], [0.1], [0.9], [1.0]])
-    pairs = Pairs(cosines, np.array([False, False, True, True]), np.arange(4))
-    experts = fit_experts(pairs)
-    other = Pairs(cosines - 10, pairs.matches, pairs.substance)
-    shifted = score_matching(experts, other)
-    assert shifted.auroc.value == 1.0
-    assert (shifted.sensitivity, shifted.specificity) == (0.0, 1.0)
-
-
-def test_descriptor_that_cannot_be_judged_is_left_out_of_the_mean() -> None:
-    scores = np.array([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9]])
-    wanted = np.array([[True, True, True], [False, True, False]])
-    areas = column_aurocs(scores, wanted, np.arange(2))
-    assert {k: one.value for k, one in areas.items()} == {0: 1.0, 2: 0.0}
-    assert mean_auroc([*areas.values()]).value == 0.5
-
-
-def test_resampled_area_is_that_of_the_repeated_recordings() -> None:
-    from sklearn.metrics import roc_auc_score
-
-    from training.evaluation.intervals import resample_counts
-
-    rng = np.random.default_rng(3)
-    group = np.repeat(np.arange(8), 5)
-    scores = rng.integers(0, 6, 40).astype(float)  # with ties
-    wanted = rng.random(40) < 0.4
-    found = grouped_auroc(scores, wanted, group)
-    assert found.value == pytest.approx(roc_auc_score(wanted, scores))
-    times = resample_counts(8)[:5, group]
-    expected = [roc_auc_score(np.repeat(wanted, n), np.repeat(scores, n)) for n in times]
-    np.testing.assert_allclose(found.draws[:5], expected)
-    low, high = found.interval
-    assert low < found.value < high
-
-
-def test_resample_with_nothing_to_judge_is_left_out() -> None:
-    alone = grouped_auroc(np.array([0.2, 0.9]), np.array([False, True]), np.array([0, 1]))
-    assert np.isnan(alone.draws).any()
-    assert alone.interval == (1.0, 1.0)

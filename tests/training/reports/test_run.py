@@ -6,29 +6,22 @@ import dataclasses
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.bundle import load_bundle
+from tests.training.pages import Outline
 from tests.training.tiny import CONFIG, LABELS, oscillating
 from training.cli import main
 from training.evaluation.findings import (
-    OTHER,
-    categories,
-    confusion,
-    most_confused,
     over_time,
     read_fold_constants,
-    window_reliability,
 )
 from training.evaluation.held_out import HeldOut, read_held_out
 from training.evaluation.network_outputs import WindowOutputs
 from training.experiments.crossval import decision_report
 from training.export.model_card import collect_figures, figure_notes
-from training.reports.html import Section, html_page, html_table
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 torch.set_num_threads(1)
@@ -44,41 +37,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answered(stated: float, right: float, windows: int = 2000) -> HeldOut:
-    """Windows that all state one probability for label 0, which is right so often."""
-    logits = np.tile(np.log([stated, 1 - stated]), (windows, 1)).astype(np.float32)
-    target = np.eye(2, dtype=np.float32)[(np.arange(windows) >= right * windows).astype(int)]
-    names = tuple(map(str, range(windows)))
-    answers = WindowOutputs(np.arange(windows), logits, logits=logits)
-    return HeldOut(names, names, np.zeros(windows, dtype=int), target, answers)
-
-
-@pytest.mark.parametrize(("stated", "right"), [(0.8, 0.8), (0.9, 0.6), (0.7, 0.95)])
-def test_calibration_error_is_the_gap_between_word_and_deed(stated: float, right: float) -> None:
-    curve = window_reliability(answered(stated, right), {})
-    assert curve.error == pytest.approx(abs(stated - right), abs=1e-3)
-    # 2,000 answers: the gap of a resample strays by about 0.01.
-    np.testing.assert_allclose(curve.interval, curve.error, atol=0.04)
-
-
-def test_confusion_tells_the_share_of_each_truth() -> None:
-    table_ = confusion(answered(0.8, 0.75))
-    np.testing.assert_allclose(table_, [[1, 0], [1, 0]])
-    assert most_confused(table_, ("mint", "dill")) == [("dill", "mint", 1.0)]
-
-
-def test_every_shipped_substance_has_one_category() -> None:
-    labels = load_bundle("substances-50").manifest.labels
-    found = categories(labels)
-    assert OTHER not in found
-    assert sorted(label for members in found.values() for label in members) == sorted(labels)
-    assert len(found) == 5
-
-
-def test_a_substance_of_one_s_own_is_of_another_category() -> None:
-    assert categories(("almond", "my_shoe")) == {"nuts": ["almond"], OTHER: ["my_shoe"]}
-
-
 def test_the_course_of_time_ends_where_the_scores_are(finished: Path) -> None:
     report = json.loads((finished / "crossval.json").read_text())
     held_out = read_held_out(finished / "held_out.npz")
@@ -89,30 +47,6 @@ def test_the_course_of_time_ends_where_the_scores_are(finished: Path) -> None:
         report["decision"]["scores"]["accuracy_60s"], abs=1e-4
     )
     assert (course.right <= course.announced + 1e-9).all()
-
-
-class Outline(HTMLParser):
-    """Counts tags and remembers what a page would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "br", "img"):
-            self.open.append(tag)
-        for name, value in attrs:
-            if name in ("src", "href", "xlink:href") and value and not value.startswith("#"):
-                self.loads.append(value)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in ("meta", "br", "img"):
-            self.handle_endtag(tag)
 
 
 def test_the_page_is_whole_and_loads_nothing(
@@ -216,15 +150,6 @@ def test_mixtures_are_reported_with_the_presence_layer_and_the_constant(tmp_path
     text = (tmp_path / "report.html").read_text()
     for words in ("Presence at the fitted thresholds", "presence_f1", "0.123"):
         assert words in text
-
-
-def test_what_comes_from_data_is_escaped() -> None:
-    rows = [{"a": "<script>", "b": 0.5, "c": None}]
-    body = html_table(rows, "a=<th>, b, c")
-    text = html_page("<x>", "a & b", [Section("<i>", "</p>", body)])
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
-    assert "<title>&lt;x&gt;</title>" in text
 
 
 def test_one_fold_is_reported_without_a_decision_layer(finished: Path, tmp_path: Path) -> None:

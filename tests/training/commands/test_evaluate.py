@@ -1,0 +1,57 @@
+"""`scent-train evaluate` on small recordings; needs no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hardware.recording import RecordingWriter
+from models.bundle import Bundle
+from tests.models.toys import LABELS
+from tests.training.outputs import toy_bundle, wandering
+from training.cli import main
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return toy_bundle(tmp_path_factory.mktemp("bundle") / "toy-substance")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recordings")
+    for label, name in enumerate(LABELS):
+        (folder / name).mkdir()
+        for seed in range(3):
+            sample = wandering(label, 130, 10 * label + seed)
+            with RecordingWriter(folder / name / f"{seed}.csv") as recording:
+                for row, reading in enumerate(sample.values):
+                    recording.write(row * 1000, reading)
+    return folder
+
+
+def test_evaluate_prints_the_agreed_keys_and_their_intervals(
+    toy: Bundle, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", str(toy.folder), "--data", str(recordings), "--task", "substance"]
+    assert main(["evaluate", *options, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result) == [
+        "windows", "recordings", "top1", "top5", "macro_f1", "recording_top1", "seen_in_training",
+        "intervals",
+    ]  # fmt: skip
+    for name, (low, high) in result["intervals"].items():
+        assert low <= result[name] <= high or name == "macro_f1"
+
+
+def test_evaluate_can_stream_through_the_bundle_s_decision_layer(
+    toy: Bundle, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", str(toy.folder), "--data", str(recordings), "--task", "substance"]
+    assert main(["evaluate", *options, "--streaming", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["announced_120s"] > 0.3
+    assert 15 <= result["median_decision_s"] <= 120
+    assert main(["evaluate", *options, "--streaming", "--labels", "mint"]) == 2
