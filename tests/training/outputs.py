@@ -40,7 +40,7 @@ def random_streams(recordings: int = 30, windows: int = 40, seed: int = 5) -> St
 
 
 def held_out_of(streams: Streams) -> HeldOut:
-    """Answers of five folds: their protocol windows are some of the streamed ones."""
+    """Held-out outputs of five folds; their protocol windows are some of the streamed ones."""
     count = len(streams.truth)
     logits = streams.logits[:, ::8].reshape(-1, 4)
     windows = len(logits) // count
@@ -53,7 +53,7 @@ def held_out_of(streams: Streams) -> HeldOut:
 
 
 def open_set_fold(fold: int, strange: float, noise: float = 0.4) -> OpenSetFold:
-    """Answers of a network that knows four smells and never met four others.
+    """Outputs of a network that knows four smells and was trained without four others.
 
     Ten recordings of each known one, five of each hidden one. A known smell lies on its own axis;
     a hidden one on an axis of its own by the share `strange`, else beside a known one.
@@ -117,7 +117,7 @@ def calibrated_held_out(recordings: int = 200) -> HeldOut:
 
 
 def wandering(label: int, rows: int, seed: int) -> Sample:
-    """A recording whose Grove counts wander, with a lean that the toy network takes for a label."""
+    """A random walk of Grove counts whose trend the toy network takes for a label."""
     rng = np.random.default_rng(seed)
     readings = np.full((rows, N_CHANNELS), np.nan, dtype=np.float32)
     steps = rng.normal(0, 4, (rows, 4))
@@ -132,3 +132,12 @@ def toy_bundle(folder: Path) -> Bundle:
     decision = DecisionSpec(announce=0.5, withdraw=0.3)
     write_bundle(folder, toy_manifest("substance", decision=decision), toy_files("substance"))
     return load_bundle(folder, precision="fp32")
+
+
+def some_log_probabilities(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-probabilities of 60 windows of 12 recordings of 4 labels, better than chance."""
+    rng = np.random.default_rng(seed)
+    owner = np.sort(rng.integers(0, 12, 60))
+    truth = np.arange(12) % 4
+    logits = rng.normal(0, 1, (60, 4)) + 1.2 * np.eye(4)[truth[owner]]
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), owner, truth

@@ -46,7 +46,7 @@ def test_evaluate_prints_the_agreed_keys_and_their_intervals(
         assert low <= result[name] <= high or name == "macro_f1"
 
 
-def test_evaluate_can_stream_through_the_bundle_s_decision_layer(
+def test_evaluate_streams_through_the_decision_layer(
     toy: Bundle, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--model", str(toy.folder), "--data", str(recordings), "--task", "substance"]

@@ -15,7 +15,7 @@ from training.evaluation.auroc import (
 from training.evaluation.intervals import resample_counts
 
 
-def test_descriptor_that_cannot_be_judged_is_left_out_of_the_mean() -> None:
+def test_a_column_of_one_class_is_left_out_of_the_mean() -> None:
     scores = np.array([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9]])
     wanted = np.array([[True, True, True], [False, True, False]])
     areas = column_aurocs(scores, wanted, np.arange(2))
@@ -23,7 +23,7 @@ def test_descriptor_that_cannot_be_judged_is_left_out_of_the_mean() -> None:
     assert mean_auroc([*areas.values()]).value == 0.5
 
 
-def test_resampled_area_is_that_of_the_repeated_recordings() -> None:
+def test_a_resampled_auroc_is_that_of_the_repeated_recordings() -> None:
     from sklearn.metrics import roc_auc_score
 
     rng = np.random.default_rng(3)
@@ -39,7 +39,7 @@ def test_resampled_area_is_that_of_the_repeated_recordings() -> None:
     assert low < found.value < high
 
 
-def test_resample_with_nothing_to_judge_is_left_out() -> None:
+def test_a_resample_of_one_class_is_left_out() -> None:
     alone = grouped_auroc(np.array([0.2, 0.9]), np.array([False, True]), np.array([0, 1]))
     assert np.isnan(alone.draws).any()
     assert alone.interval == (1.0, 1.0)
@@ -62,7 +62,7 @@ def test_auroc_is_that_of_scikit_learn(levels: int) -> None:
         assert auroc(scores, positive) == pytest.approx(metrics.roc_auc_score(positive, scores))
 
 
-def test_nothing_to_separate_is_chance() -> None:
+def test_auroc_of_one_class_is_chance() -> None:
     assert auroc(np.arange(4.0), np.ones(4, dtype=bool)) == 0.5
 
 

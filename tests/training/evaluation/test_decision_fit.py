@@ -1,4 +1,4 @@
-"""The temperature and the worth of further evidence, fitted on held-out answers."""
+"""The constants of the decision layer, fitted on held-out predictions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.evaluation.scoring import total_scores
 from training.evaluation.streaming import Streams, novelty_means, streaming_tally, trace_decisions
 
 
-def test_temperature_undoes_overconfidence() -> None:
+def test_temperature_corrects_overconfident_logits() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1, (4000, 4)).astype(np.float32)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -30,7 +30,7 @@ def test_temperature_undoes_overconfidence() -> None:
     assert best_temperature(3 * logits, truth) == pytest.approx(3.0, rel=0.1)
 
 
-def test_evidence_is_worth_little_when_windows_repeat_each_other() -> None:
+def test_repeated_windows_add_no_evidence() -> None:
     rng = np.random.default_rng(4)
     truth = rng.integers(0, 4, 400)
     shares = tuple(EvidenceShare(5.0 * (k > 0), 1.0, 1.0) for k in range(20))
@@ -50,7 +50,7 @@ def test_evidence_is_worth_little_when_windows_repeat_each_other() -> None:
     assert fit_evidence(independent, spec)[1] > 0.8
 
 
-def test_announcing_belief_buys_precision_with_silence() -> None:
+def test_fitted_announcing_belief_trades_announcements_for_precision() -> None:
     streams = random_streams(400)
     spec = DecisionSpec(evidence_floor=0.6, evidence_factor=0.3)
     belief = fit_announce(streams, spec)
@@ -85,11 +85,11 @@ def test_the_bound_keeps_95_percent_of_known_recordings_at_every_moment() -> Non
     assert trace.unrecognised[:, -1].mean() > 0.8
 
 
-def test_sets_of_a_model_that_brags_grow_until_they_hold_the_truth() -> None:
+def test_sets_of_an_overconfident_model_get_a_lower_threshold() -> None:
     held_out = calibrated_held_out()
     streams = held_out.streams
     assert streams is not None
-    bragging = dataclasses.replace(streams, logits=4 * streams.logits)
+    overconfident = dataclasses.replace(streams, logits=4 * streams.logits)
     spec = DecisionSpec(evidence_floor=1.0, evidence_factor=0.0)
-    honest, bragged = (fit_set(part, spec) for part in (streams, bragging))
-    assert bragged < honest / 5
+    honest, lower = (fit_set(part, spec) for part in (streams, overconfident))
+    assert lower < honest / 5

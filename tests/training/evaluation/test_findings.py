@@ -27,14 +27,16 @@ def answered(stated: float, right: float, windows: int = 2000) -> HeldOut:
 
 
 @pytest.mark.parametrize(("stated", "right"), [(0.8, 0.8), (0.9, 0.6), (0.7, 0.95)])
-def test_calibration_error_is_the_gap_between_word_and_deed(stated: float, right: float) -> None:
+def test_calibration_error_is_the_gap_between_stated_and_observed_share(
+    stated: float, right: float
+) -> None:
     curve = window_reliability(answered(stated, right), {})
     assert curve.error == pytest.approx(abs(stated - right), abs=1e-3)
     # 2,000 answers: the gap of a resample strays by about 0.01.
     np.testing.assert_allclose(curve.interval, curve.error, atol=0.04)
 
 
-def test_confusion_tells_the_share_of_each_truth() -> None:
+def test_confusion_has_the_share_of_each_true_label() -> None:
     table_ = confusion(answered(0.8, 0.75))
     np.testing.assert_allclose(table_, [[1, 0], [1, 0]])
     assert most_confused(table_, ("mint", "dill")) == [("dill", "mint", 1.0)]
@@ -48,5 +50,5 @@ def test_every_shipped_substance_has_one_category() -> None:
     assert len(found) == 5
 
 
-def test_a_substance_of_one_s_own_is_of_another_category() -> None:
+def test_a_new_substance_is_in_the_category_other() -> None:
     assert categories(("almond", "my_shoe")) == {"nuts": ["almond"], OTHER: ["my_shoe"]}

@@ -11,7 +11,7 @@ from tests.training.outputs import held_out_of, random_streams
 from training.evaluation.held_out import HeldOutError, concatenate_held_out, read_held_out
 
 
-def test_held_out_answers_are_read_back_as_written(tmp_path: Path) -> None:
+def test_held_out_outputs_are_read_as_written(tmp_path: Path) -> None:
     parts = [held_out_of(random_streams(5, seed=seed)) for seed in (1, 2)]
     written = concatenate_held_out(parts)
     written.save(tmp_path / "held_out.npz")
@@ -26,7 +26,7 @@ def test_held_out_answers_are_read_back_as_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.streams.logits, written.streams.logits)
 
 
-def test_held_out_answers_of_another_version_say_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_or_other_file_says_to_run_crossval(tmp_path: Path) -> None:
     path = tmp_path / "held_out.npz"
     with pytest.raises(HeldOutError, match="crossval"):
         read_held_out(path)

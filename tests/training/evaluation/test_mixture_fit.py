@@ -1,4 +1,4 @@
-"""Bounds on mixtures' proportions and presence thresholds, fitted on held-out answers."""
+"""Bounds on mixtures' proportions and presence thresholds, fitted on held-out predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_only_components_that_would_be_published_count() -> None:
     np.testing.assert_allclose(errors, [0.1, 0.0, 0.2, 0.1, 0.3], atol=0.01)
 
 
-def test_a_margin_covers_other_recordings_as_stated() -> None:
+def test_a_margin_covers_the_stated_share_of_other_recordings() -> None:
     rng = np.random.default_rng(6)
     target = rng.dirichlet(np.ones(3), 400).astype(np.float32)
     said = np.clip(target + rng.normal(0, 0.1, target.shape), 0.01, None).astype(np.float32)
@@ -34,12 +34,12 @@ def test_a_margin_covers_other_recordings_as_stated() -> None:
     assert (errors <= bound).mean() == pytest.approx(0.9, abs=0.05)
 
 
-def test_too_few_recordings_state_no_interval() -> None:
+def test_too_few_recordings_give_no_margin() -> None:
     presence = np.ones((2, 3), np.float32)
     assert fit_margin(TARGET, presence, np.arange(2), TARGET, SPEC) is None
 
 
-def test_presence_threshold_separates_where_it_can() -> None:
+def test_presence_threshold_separates_separable_presences() -> None:
     presence = np.concatenate([np.linspace(0.0, 0.3, 50), np.linspace(0.4, 0.9, 50)])
     threshold = best_threshold(presence.astype(np.float32), np.arange(100) >= 50)
     assert 0.29 <= threshold <= 0.41

@@ -1,4 +1,4 @@
-"""The published scores, by hand."""
+"""The published scores, by hand and from their definitions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.training.outputs import some_log_probabilities
 from training.evaluation.intervals import pool_tallies
 from training.evaluation.scoring import (
     mixture_scores,
@@ -36,24 +37,15 @@ def test_mixture_scores_by_hand() -> None:
     assert result["mae"] == pytest.approx((0.05 + 0.3 + 0.35 + 0.75 + 0.05 + 0.8) / 6)
 
 
-def some_answers(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-probabilities of 60 windows of 12 recordings of 4 labels, better than chance."""
-    rng = np.random.default_rng(seed)
-    owner = np.sort(rng.integers(0, 12, 60))
-    truth = np.arange(12) % 4
-    logits = rng.normal(0, 1, (60, 4)) + 1.2 * np.eye(4)[truth[owner]]
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), owner, truth
-
-
 def brute_force(log_p: np.ndarray, owner: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The scores straight from their definitions."""
+    """Compute the scores from their definitions."""
     predicted, wanted = log_p.argmax(axis=1), truth[owner]
     f1 = []
     for k in np.unique(wanted):
         hit = ((predicted == k) & (wanted == k)).sum()
         f1.append(2 * hit / ((predicted == k).sum() + (wanted == k).sum()))
-    heard = np.unique(owner)
-    recordings = [log_p[owner == r].mean(axis=0).argmax() == truth[r] for r in heard]
+    scored = np.unique(owner)
+    recordings = [log_p[owner == r].mean(axis=0).argmax() == truth[r] for r in scored]
     return {
         "top1": float((predicted == wanted).mean()),
         "macro_f1": float(np.mean(f1)),
@@ -63,10 +55,10 @@ def brute_force(log_p: np.ndarray, owner: np.ndarray, truth: np.ndarray) -> dict
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=20), st.integers(0, 5))
-def test_scores_of_a_resample_are_those_of_its_recordings_put_side_by_side(
+def test_weighted_scores_equal_those_of_the_repeated_recordings(
     chosen: list[int], seed: int
 ) -> None:
-    log_p, owner, truth = some_answers(seed)
+    log_p, owner, truth = some_log_probabilities(seed)
     tally = substance_tally(log_p, owner, truth)
     windows = [np.flatnonzero(owner == r) for r in chosen]
     beside = np.concatenate([np.full(len(w), k) for k, w in enumerate(windows)])
@@ -78,7 +70,7 @@ def test_scores_of_a_resample_are_those_of_its_recordings_put_side_by_side(
         assert tally[name].weighted(weights)[0] == pytest.approx(value), name
 
 
-def test_pooled_mixtures_score_as_all_their_windows() -> None:
+def test_pooled_folds_score_as_all_their_windows() -> None:
     rng = np.random.default_rng(3)
     target = rng.dirichlet([0.3] * 4, 30).astype(np.float32)
     target[target < 0.1] = 0

@@ -17,7 +17,7 @@ SPEC = PreprocessSpec(
 )
 
 
-def smelled() -> Dataset:
+def one_recording() -> Dataset:
     """One recording in the middle of its channels' ranges, where rounding matters little."""
     readings = np.full((80, N_CHANNELS), np.nan, dtype=np.float32)
     time = np.arange(80)
@@ -32,14 +32,14 @@ def changes(data: Dataset) -> np.ndarray:
     return batch_features(data.samples[0].values, SPEC)[0].x
 
 
-def test_a_session_without_spread_is_the_same_session() -> None:
-    data = smelled()
+def test_no_spread_changes_nothing() -> None:
+    data = one_recording()
     same = other_sessions(data, SPEC.channels, SPREAD_FREE, draws=1)
     np.testing.assert_array_equal(same.samples[0].values, data.samples[0].values)
 
 
 def test_a_gain_cancels_in_log_differences() -> None:
-    data = smelled()
+    data = one_recording()
     louder = other_sessions(
         data, SPEC.channels, dataclasses.replace(SPREAD_FREE, gain=0.3), draws=1
     )
@@ -47,8 +47,8 @@ def test_a_gain_cancels_in_log_differences() -> None:
     np.testing.assert_allclose(changes(louder), changes(data), atol=0.02)
 
 
-def test_another_part_s_sensitivity_scales_every_change() -> None:
-    data = smelled()
+def test_another_sensitivity_scales_every_change() -> None:
+    data = one_recording()
     other = other_sessions(
         data, SPEC.channels, dataclasses.replace(SPREAD_FREE, gamma=0.3), draws=1
     )
@@ -58,8 +58,8 @@ def test_another_part_s_sensitivity_scales_every_change() -> None:
     np.testing.assert_allclose(after, factor * before, atol=0.02)
 
 
-def test_one_channel_of_the_model_is_lost_and_the_original_stays_whole() -> None:
-    data = smelled()
+def test_a_session_loses_one_channel_and_leaves_the_original_unchanged() -> None:
+    data = one_recording()
     before = data.samples[0].values.copy()
     sessions = other_sessions(data, SPEC.channels, draws=8)
     np.testing.assert_array_equal(data.samples[0].values, before)
@@ -72,8 +72,8 @@ def test_one_channel_of_the_model_is_lost_and_the_original_stays_whole() -> None
     assert {sample.group for sample in sessions.samples} == {"a"}
 
 
-def test_a_recording_meets_the_same_sessions_in_any_company() -> None:
-    data = smelled()
+def test_sessions_of_a_recording_do_not_depend_on_other_recordings() -> None:
+    data = one_recording()
     stranger = dataclasses.replace(data.samples[0], sha256="cd" * 32, name="b/b.csv")
     company = dataclasses.replace(data, samples=(stranger, *data.samples))
     alone = other_sessions(data, SPEC.channels, draws=2).samples

@@ -1,4 +1,4 @@
-"""Streamed answers: the beliefs of the decision layer, and when a network answers."""
+"""Streamed recordings, their beliefs and announcements."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from training.export.bundle import Provenance, export_bundle
 from training.fit import train_network
 
 
-def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
+def test_streamed_beliefs_equal_those_of_the_decision_layer() -> None:
     rng = np.random.default_rng(8)
     shares = (
         EvidenceShare(0.0, 0.2, 0.2),
@@ -58,7 +58,7 @@ def test_streamed_beliefs_are_those_of_the_decision_layer() -> None:
             np.testing.assert_allclose(posterior, expected / expected.sum(), rtol=1e-5)
 
 
-def test_stream_asks_every_five_seconds_from_the_first_window_on(tmp_path: Path) -> None:
+def test_streams_have_a_window_every_five_seconds(tmp_path: Path) -> None:
     data = periodic(rows=120)
     fitted = train_network(with_optimiser(steps=3, batch=4), data)
     export_bundle(
@@ -77,7 +77,7 @@ def test_stream_asks_every_five_seconds_from_the_first_window_on(tmp_path: Path)
 
 @pytest.mark.parametrize("sure", [0.3, 0.45, 0.6])
 @pytest.mark.parametrize("novel", [None, "energy", "cosine"])
-def test_announcements_are_those_of_the_decision_layer(
+def test_traced_announcements_equal_those_of_the_decision_layer(
     sure: float, novel: NoveltyName | None
 ) -> None:
     rng = np.random.default_rng(5)
@@ -114,7 +114,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return toy_bundle(tmp_path_factory.mktemp("bundle") / "toy-substance")
 
 
-def test_streamed_recordings_are_announced_as_the_daemon_s_nose_announces_them(
+def test_traced_announcements_equal_those_of_the_nose(
     toy: Bundle,
 ) -> None:
     samples = [wandering(seed % 3, 150, seed) for seed in range(6)]
@@ -138,7 +138,7 @@ def test_streamed_recordings_are_announced_as_the_daemon_s_nose_announces_them(
     assert announced > 10
 
 
-def test_recordings_that_ended_take_no_part_in_later_stages(toy: Bundle) -> None:
+def test_ended_recordings_are_not_counted_at_later_stages(toy: Bundle) -> None:
     streams = stream_recordings(
         toy, [wandering(0, 70, 1), wandering(1, 200, 2), wandering(2, 8, 3)]
     )
@@ -150,7 +150,7 @@ def test_recordings_that_ended_take_no_part_in_later_stages(toy: Bundle) -> None
     assert total_scores(scores)["precision_300s"] == 0
 
 
-def test_median_time_counts_the_announced_alone() -> None:
+def test_median_time_is_over_announced_recordings() -> None:
     first_s = np.array([50.0, 60.0, np.nan, 100.0])
     median, (low, high) = median_announcement_s(first_s)
     assert median == 60
@@ -159,7 +159,7 @@ def test_median_time_counts_the_announced_alone() -> None:
     assert median_announcement_s(np.full(3, np.nan)) == (300.0, (300.0, 300.0))
 
 
-def test_first_announcement_is_when_the_name_is_first_there() -> None:
+def test_first_announcement_is_the_first_window_with_a_name() -> None:
     streams = random_streams()
     trace = trace_announcements(posteriors(streams, DecisionSpec()), DecisionSpec())
     seconds = first_announcement_s(streams, trace)

@@ -1,4 +1,4 @@
-"""The leak detector finds the leaks that are planted, and none where there is none."""
+"""The audit finds planted leaks, and no others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def recordings(
     leak: str = "",
     smell: bool = True,
 ) -> Dataset:
-    """Recordings whose smell shows in a period, without any session but for a planted leak."""
+    """Recordings with a period for each smell, without session effects except a planted leak."""
     rng = np.random.default_rng(seed)
     samples = []
     for label in range(labels):
@@ -81,7 +81,7 @@ def verdicts(result: Audit) -> dict[str, str]:
     return {row.control: row.verdict for row in result.rows}
 
 
-def test_no_leak_is_found_where_none_is_planted() -> None:
+def test_data_without_leaks_are_clean() -> None:
     result = judged(recordings())
     assert set(verdicts(result).values()) == {CLEAN}
     assert result.references[0].top1 > 0.6, "the smell itself is there to be learnt"
@@ -99,7 +99,7 @@ def test_no_leak_is_found_where_none_is_planted() -> None:
         ("broken", {"channel_flags", "absolute_baseline", "first_seconds"}),
     ],
 )
-def test_a_planted_leak_is_found_and_no_other(leak: str, found: set[str]) -> None:
+def test_a_planted_leak_and_no_other_is_found(leak: str, found: set[str]) -> None:
     result = judged(recordings(leak=leak))
     leaking = {name for name, verdict in verdicts(result).items() if verdict == LEAKS}
     assert leaking == found
@@ -109,7 +109,7 @@ def test_a_planted_leak_is_found_and_no_other(leak: str, found: set[str]) -> Non
     assert any(f"{len(found)} of {len(CONTROLS)} controls leak" in line for line in result.summary)
 
 
-def test_a_leak_in_the_weather_is_seen_even_where_nothing_smells() -> None:
+def test_a_leak_in_the_weather_is_found_without_any_smell() -> None:
     result = judged(recordings(leak="weather", smell=False))
     assert verdicts(result)["environment"] == LEAKS
     assert result.references[0].low < result.rows[0].chance < 0.3
@@ -122,12 +122,12 @@ def test_labels_permuted_over_recordings_cannot_be_learnt() -> None:
     assert shuffled.top1 < 0.35
 
 
-def test_an_audit_of_the_same_data_is_the_same() -> None:
+def test_audit_is_reproducible() -> None:
     data = recordings(per_label=4)
     assert judged(data) == judged(data)
 
 
-def test_every_control_sees_one_row_a_window_and_finite_numbers() -> None:
+def test_every_control_gives_one_finite_row_per_window() -> None:
     data = recordings(leak="broken", per_label=2)
     windows = labelled_windows(data, OURS)
     cut = find_excerpts(data, OURS, windows.owner)
@@ -138,7 +138,7 @@ def test_every_control_sees_one_row_a_window_and_finite_numbers() -> None:
         assert np.isfinite(rows).all(), control.name
 
 
-def test_controls_see_the_samples_of_their_window_at_any_rate() -> None:
+def test_controls_use_the_samples_of_their_window_at_any_rate() -> None:
     data = recordings(labels=2, per_label=1)
     slow = data.samples[0]
     quick = Sample("a/q.csv", "q", slow.values.repeat(4, axis=0), slow.target, "q", 4.0)
@@ -157,7 +157,7 @@ def named(name: str) -> Control:
     return control
 
 
-def test_a_small_set_is_told_to_be_too_small_and_not_judged() -> None:
+def test_a_small_data_set_is_too_few_to_judge() -> None:
     result = judged(recordings(labels=2, per_label=2, leak="weather"))
     assert set(verdicts(result).values()) == {TOO_FEW}
     assert any(str(MIN_RECORDINGS) in line for line in result.summary)
@@ -173,19 +173,19 @@ def test_a_control_leaks_if_its_whole_interval_is_above_chance(
     assert verdict_of(low, 0.2, recordings_) == verdict
 
 
-def test_one_recording_of_a_label_says_what_to_record() -> None:
+def test_a_label_with_one_recording_is_refused() -> None:
     data = recordings(labels=3, per_label=2)
     with pytest.raises(DataError, match=r"one of c\. Record"):
         judged(data.subset(np.arange(6) != 5))
 
 
-def test_one_label_alone_cannot_be_audited() -> None:
+def test_a_single_label_is_refused() -> None:
     data = recordings(labels=2, per_label=2)
     with pytest.raises(DataError, match="another smell"):
         judged(data.subset(np.arange(4) < 2))
 
 
-def test_a_recording_too_short_for_any_window_is_named() -> None:
+def test_a_recording_without_windows_is_refused_by_name() -> None:
     data = recordings(labels=2, per_label=2)
     stub = data.samples[0]
     short = Sample(stub.name, stub.sha256, stub.values[:30], stub.target, stub.group, 1.0)
@@ -201,7 +201,7 @@ def test_copies_of_a_recording_are_named() -> None:
     assert any("a/copy.csv" in line and "byte for byte" in line for line in result.summary)
 
 
-def test_controls_are_held_against_the_network_where_its_figures_are_given() -> None:
+def test_controls_are_compared_with_the_given_network() -> None:
     data = recordings(leak="weather", per_label=4)
     result = judged(data, ModelFigures("nose-6", AuditScores(0.5, 0.5, 0.5, 0.75)))
     row = result.rows[0]
@@ -212,7 +212,7 @@ def test_controls_are_held_against_the_network_where_its_figures_are_given() -> 
     assert "nose-6" in row.sentence
 
 
-def test_page_and_table_hold_every_line() -> None:
+def test_page_and_table_have_every_row() -> None:
     result = judged(recordings(labels=4, per_label=5, leak="weather"))
     text = audit_page(result)
     for row in (*result.references, *result.rows):

@@ -1,4 +1,4 @@
-"""The baselines: true to their papers, learning, reproducible, compared on the same windows."""
+"""The baselines follow their papers, learn, are reproducible and are compared on equal windows."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_window_statistics_keep_features_apart() -> None:
         np.testing.assert_allclose(together[:, :, feature], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_trees_give_probabilities_and_doubt_labels_they_never_saw() -> None:
+def test_trees_give_finite_probabilities_to_labels_without_training_rows() -> None:
     x, label = toy_windows(60, 1)
     trees = Trees(4, trees=20, seed=0)  # label 3 has no row
     trees.fit(window_statistics(x), label)
@@ -159,7 +159,7 @@ def small(name: str) -> partial[Any]:
     return SMALL[name]
 
 
-def test_every_kind_of_baseline_is_tried_here_and_offered_on_both_inputs() -> None:
+def test_every_kind_of_baseline_is_tested_here_and_has_both_inputs() -> None:
     both = {name + end for name in SMALL for end in ("", "-published")}
     assert set(BASELINES) == both | {"trees-plate", "rocket-plate"}
     for name, entry in BASELINES.items():
@@ -169,7 +169,7 @@ def test_every_kind_of_baseline_is_tried_here_and_offered_on_both_inputs() -> No
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_baseline_learns_and_answers_with_probabilities(name: str) -> None:
+def test_baseline_learns_and_gives_probabilities(name: str) -> None:
     model = small(name)(3, seed=0, jobs=1)
     model.fit(*toy_windows(240, 4))
     x, label = toy_windows(90, 5)
@@ -181,7 +181,7 @@ def test_baseline_learns_and_answers_with_probabilities(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_baseline_is_reproducible_by_its_seed_and_leaves_its_input_alone(name: str) -> None:
+def test_baseline_is_reproducible_by_its_seed_and_does_not_change_its_input(name: str) -> None:
     x, _ = toy_windows(60, 6)
     label = np.random.default_rng(6).integers(0, 3, 60)  # hard enough to leave a model in doubt
     kept = x.copy()
@@ -221,7 +221,7 @@ def test_subtracting_the_first_row_as_published_changes_no_published_input() -> 
     np.testing.assert_array_equal(batch_features(shifted, PUBLISHED)[0].x, plain)
 
 
-def test_windows_are_the_protocols_and_denser_only_where_asked(data: Dataset) -> None:
+def test_windows_follow_the_protocol_unless_a_stride_is_given(data: Dataset) -> None:
     windows = labelled_windows(data, OURS)
     # 260 samples: windows at 0, 50 and 100, each 100 rows behind a lag of 50.
     assert np.bincount(windows.owner).tolist() == [3] * 12
@@ -231,7 +231,7 @@ def test_windows_are_the_protocols_and_denser_only_where_asked(data: Dataset) ->
     np.testing.assert_array_equal(windows.label, np.repeat([0, 1, 2], 12))
 
 
-def test_no_recording_is_judged_by_a_model_that_was_trained_on_it(data: Dataset) -> None:
+def test_no_recording_is_scored_by_a_model_trained_on_it(data: Dataset) -> None:
     seen: list[np.ndarray[Any, Any]] = []
 
     class Spy(WindowTrees):
@@ -247,7 +247,7 @@ def test_no_recording_is_judged_by_a_model_that_was_trained_on_it(data: Dataset)
     assert not any(window.tobytes() in trained for window in held)
 
 
-def test_comparison_that_was_cut_off_goes_on(data: Dataset, tmp_path: Path) -> None:
+def test_an_interrupted_comparison_resumes(data: Dataset, tmp_path: Path) -> None:
     fits = []
 
     class Counted(WindowTrees):
@@ -269,7 +269,7 @@ def test_comparison_that_was_cut_off_goes_on(data: Dataset, tmp_path: Path) -> N
     assert len(fits) == 4, "answers of other data were taken for this data's"
 
 
-def test_intervals_hold_the_score_and_narrow_with_more_recordings() -> None:
+def test_intervals_include_the_score_and_narrow_with_more_recordings() -> None:
     def width(count: int) -> float:
         owner = np.repeat(np.arange(count), 4)
         truth = np.zeros(count, dtype=np.int64)
@@ -284,7 +284,7 @@ def test_intervals_hold_the_score_and_narrow_with_more_recordings() -> None:
     assert width(20) > 1.5 * width(80) > 0
 
 
-def test_unknown_baseline_is_wrong_use() -> None:
+def test_an_unknown_baseline_is_refused() -> None:
     with pytest.raises(UsageError, match="lstm"):
         select_baselines(["trees", "forest"])
 

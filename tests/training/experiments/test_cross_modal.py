@@ -1,4 +1,4 @@
-"""Comparing cross-modal trainings, and matching descriptions with what was smelled."""
+"""Comparing trainings with and without a second modality."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def data(folder: Path) -> Dataset:
     return load_substances(folder / "base")
 
 
-def test_comparison_goes_on_where_it_was_cut_off(
+def test_an_interrupted_comparison_resumes(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def compared(*options: str) -> list[dict[str, object]]:
@@ -93,7 +93,7 @@ def test_comparison_goes_on_where_it_was_cut_off(
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
-def test_table_is_printed_for_a_reader(
+def test_a_markdown_table_is_printed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [
@@ -114,14 +114,14 @@ def test_table_is_printed_for_a_reader(
         (("--folds", "7"), "--folds"),
     ],
 )
-def test_wrong_options_are_wrong_use(
+def test_wrong_options_are_refused(
     options: tuple[str, ...], word: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["cross-modal", "--data", str(folder / "base"), *options]) == 2
     assert word in capsys.readouterr().err
 
 
-def test_every_fold_is_done_before_the_next_and_starts_without_a_switch() -> None:
+def test_trainings_go_fold_by_fold_and_begin_without_a_switch() -> None:
     todo = list_trainings(["gcms", "signed"], [1, 3], unseen=True)
     assert [(task.switch, task.fold, task.unseen) for task in todo] == [
         (PLAIN, 1, False), ("gcms", 1, False), ("signed", 1, False), ("signed", 1, True),
@@ -131,7 +131,7 @@ def test_every_fold_is_done_before_the_next_and_starts_without_a_switch() -> Non
         list_trainings(["odor"], [0], unseen=False)
 
 
-def test_strangers_are_in_no_training_and_every_substance_is_one_once(data: Dataset) -> None:
+def test_hidden_substances_are_in_no_training_and_each_is_hidden_once(data: Dataset) -> None:
     strangers = np.concatenate([hidden_substances(data, fold) for fold in range(N_FOLDS)])
     assert sorted(strangers) == list(range(len(LABELS)))
     train, test = split_recordings(data, Training("signed", 1, unseen=True))
@@ -144,7 +144,7 @@ def test_strangers_are_in_no_training_and_every_substance_is_one_once(data: Data
     assert len(np.unique(data.targets[plain].argmax(axis=1))) == len(LABELS)
 
 
-def test_budget_is_steps_of_one_network() -> None:
+def test_budget_is_so_many_steps_of_one_network() -> None:
     taught = dataclasses.replace(
         CONFIG, teachers=(TeacherConfig(seed=1, steps=9, augment=CONFIG.augment),)
     )
@@ -163,7 +163,7 @@ def test_switch_keeps_the_files_that_the_configuration_names() -> None:
     assert on == CrossModalConfig(gcms=0.5, gcms_file="my.csv", descriptors_file="own.csv")
 
 
-def test_switches_are_on_by_their_names() -> None:
+def test_each_switch_sets_the_option_of_its_name() -> None:
     assert SWITCHES[PLAIN] is None
     both = SWITCHES["both"]
     assert both is not None

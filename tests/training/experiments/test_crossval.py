@@ -1,4 +1,4 @@
-"""The cross-validation: it scores what can be learned, and nothing where nothing can."""
+"""The cross-validation and its report of the decision layer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data() -> Dataset:
     return periodic(rows=120)
 
 
-def test_crossval_learns_what_is_there_to_learn(data: Dataset, tmp_path: Path) -> None:
+def test_crossval_scores_a_learnable_relation(data: Dataset, tmp_path: Path) -> None:
     config = with_optimiser(steps=150)
     report = cross_validate(config, data, tmp_path, folds=range(2))
     assert report["mean"]["top1"] > 0.8
@@ -89,7 +89,7 @@ def test_a_fold_s_constants_come_from_the_other_folds() -> None:
     assert set(before["scores"]) == set(before["intervals"])
 
 
-def test_one_fold_has_nothing_to_fit_the_decision_layer_on() -> None:
+def test_one_fold_has_no_decision_report() -> None:
     whole = held_out_of(random_streams(10))
     assert decision_report(dataclasses.replace(whole, fold=np.zeros(10, dtype=int))) == {}
 

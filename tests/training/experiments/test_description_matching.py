@@ -19,7 +19,7 @@ pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
 
 
 def views(informative: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines [recordings, labels, 3 views] of which the second knows the truth so well."""
+    """Cosines [recordings, labels, 3 views]; the second view has so much information."""
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(20), 3)
     cosines = rng.normal(0, 0.3, (60, 20, 3))
@@ -27,7 +27,7 @@ def views(informative: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return cosines, truth
 
 
-def test_combination_of_experts_follows_the_one_that_knows() -> None:
+def test_combination_of_experts_follows_the_informative_one() -> None:
     result = match_known(*views(1.0))
     assert result.auroc.value > 0.95
     assert result.views[1] > 0.95
@@ -36,7 +36,7 @@ def test_combination_of_experts_follows_the_one_that_knows() -> None:
     assert result.specificity > 0.8
 
 
-def test_matching_without_knowledge_is_chance() -> None:
+def test_matching_without_information_is_chance() -> None:
     assert abs(match_known(*views(0.0)).auroc.value - 0.5) < 0.12
 
 
@@ -48,8 +48,8 @@ def test_pairs_take_the_chosen_substances_only() -> None:
     np.testing.assert_array_equal(pairs.cosines[0], cosines[6, 2])
 
 
-def test_strangers_are_judged_by_what_other_strangers_taught() -> None:
-    """Were a fold's experts fitted on itself, turning the other's cosines would not matter."""
+def test_hidden_substances_are_matched_by_experts_of_the_other_folds() -> None:
+    """Inverting one fold's cosines must spoil the matching of the other."""
     cosines, truth = views(1.0)
     halves = [all_pairs(cosines, truth, np.arange(start, start + 10)) for start in (0, 10)]
     fair = match_hidden(halves)

@@ -35,7 +35,7 @@ def clusters(spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     return centre + rng.normal(0, spread, (60, 6)), owner, truth, np.arange(15) % 5 == 0
 
 
-def test_substances_far_apart_are_all_told_from_one_recording() -> None:
+def test_distant_substances_are_recognised_from_one_recording() -> None:
     scores, tested = teach_and_test(*clusters(0.1))
     assert total_scores(scores) == {"top1": 1.0, "recording_top1": 1.0}
     assert len(tested) == 12
@@ -62,7 +62,7 @@ def test_every_fifth_substance_is_kept_out_with_all_its_recordings() -> None:
             assert data.labels[int(sample.target.argmax())] == sample.name[0]
 
 
-def test_whitening_takes_the_spread_within_substances_to_a_sphere() -> None:
+def test_whitening_makes_the_spread_within_substances_spherical() -> None:
     rng = np.random.default_rng(2)
     label = np.repeat([0, 1], 3000)
     x = rng.normal(0, [1.0, 5.0, 0.2], (6000, 3)) + 4 * label[:, None]
@@ -74,7 +74,7 @@ def test_whitening_takes_the_spread_within_substances_to_a_sphere() -> None:
     assert spreads.max() < 1.2
 
 
-def test_cosine_sees_directions_alone() -> None:
+def test_cosine_ignores_length() -> None:
     x = np.random.default_rng(1).normal(0, 1, (50, 4)).astype(np.float32)
     measured = EmbeddingSpace.fit(x, np.arange(50) % 2, ("a", "b"))
     space = dataclasses.replace(measured, middle=np.zeros(4))
@@ -82,7 +82,7 @@ def test_cosine_sees_directions_alone() -> None:
     np.testing.assert_allclose(far, near, rtol=1e-5)
 
 
-def test_a_network_is_taught_what_it_never_met(tmp_path: Path) -> None:
+def test_a_network_is_taught_substances_it_was_not_trained_on(tmp_path: Path) -> None:
     report = run_few_shot(CONFIG, oscillating(), tmp_path)
     assert json.loads((tmp_path / FEW_SHOT).read_text()) == report
     assert set(report["methods"]) == set(METHODS)
@@ -92,7 +92,7 @@ def test_a_network_is_taught_what_it_never_met(tmp_path: Path) -> None:
         assert low <= row["scores"]["top1"] <= high
 
 
-def test_too_few_substances_cannot_be_split(tmp_path: Path) -> None:
+def test_too_few_substances_are_refused(tmp_path: Path) -> None:
     data = oscillating()
     few = dataclasses.replace(data, labels=LABELS[:5])
     with pytest.raises(OpenSetError, match="more than 5"):

@@ -1,4 +1,4 @@
-"""Smells never met: the networks' answers, the scores of novelty, and what is fitted on them."""
+"""Networks that are trained without some substances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_network_trains_on_nothing_that_it_is_asked_about(number: int) -> None:
+def test_a_network_is_tested_on_nothing_it_is_trained_on(number: int) -> None:
     data = oscillating()
     train, known, hidden = split_open_set(data, number)
     assert hidden.labels == tuple(x for k, x in enumerate(LABELS) if k % 5 == number)
@@ -31,7 +31,7 @@ def test_a_network_trains_on_nothing_that_it_is_asked_about(number: int) -> None
             assert part.labels[int(sample.target.argmax())] == sample.name[0]
 
 
-def test_answers_are_kept_and_asked_for_once(tmp_path: Path) -> None:
+def test_outputs_are_stored_and_computed_once(tmp_path: Path) -> None:
     data = oscillating()
     asked = train_open_set(CONFIG, data, tmp_path, folds=[1])
     kept = tmp_path / "open-set/fold-1/answers.npz"
@@ -51,12 +51,12 @@ def test_answers_are_kept_and_asked_for_once(tmp_path: Path) -> None:
     assert not hashes & asked_about
 
 
-def test_without_answers_it_is_said_what_to_run(tmp_path: Path) -> None:
+def test_missing_outputs_say_which_command_to_run(tmp_path: Path) -> None:
     with pytest.raises(OpenSetError, match="crossval --open-set"):
         read_open_set(tmp_path)
 
 
-def test_too_few_substances_hide_none(tmp_path: Path) -> None:
+def test_too_few_substances_are_refused(tmp_path: Path) -> None:
     few = dataclasses.replace(oscillating(), labels=LABELS[:5])
     with pytest.raises(OpenSetError, match="more than 5"):
         train_open_set(CONFIG, few, tmp_path)

@@ -1,4 +1,4 @@
-"""The search on small synthetic recordings: it resumes, prunes in sight, and is asked properly."""
+"""The search for settings on small synthetic recordings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(folder: Path, data: Dataset, trials: int, space: SearchSpace = SPACE) ->
     return trial_rows(study)
 
 
-def test_study_goes_on_where_it_was(data: Dataset, tmp_path: Path) -> None:
+def test_a_study_resumes(data: Dataset, tmp_path: Path) -> None:
     first = run(tmp_path, data, 2)
     assert [row.number for row in first] == [0, 1]
     again = run(tmp_path, data, 4)
@@ -76,7 +76,7 @@ def test_study_goes_on_where_it_was(data: Dataset, tmp_path: Path) -> None:
     assert run(tmp_path, data, 4) == again  # there is nothing left to do
 
 
-def test_pruned_trials_are_listed_with_what_they_reached(data: Dataset, tmp_path: Path) -> None:
+def test_pruned_trials_are_listed_with_their_last_score(data: Dataset, tmp_path: Path) -> None:
     rows = run(tmp_path, data, 12)
     pruned = [row for row in rows if row.state == "pruned"]
     assert pruned, "a rate that learns nothing was never pruned"
@@ -91,10 +91,10 @@ def test_pruned_trials_are_listed_with_what_they_reached(data: Dataset, tmp_path
     assert best.score == max(row.score or 0 for row in rows if row.state == "complete")
 
 
-def test_score_is_that_of_recordings_held_out(
+def test_a_trial_is_scored_on_held_out_recordings(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every recording that a trial trains on is of another fold than those that it is scored on."""
+    """No recording that a trial trains on is in the fold that it is scored on."""
     import training.fit as fitting
 
     trained: list[set[str]] = []
@@ -118,7 +118,7 @@ def test_score_is_that_of_recordings_held_out(
     assert not trained[0] & scored[0]
 
 
-def test_stopped_trial_fails_and_the_study_stays(data: Dataset, tmp_path: Path) -> None:
+def test_an_interrupted_trial_fails_and_the_study_remains(data: Dataset, tmp_path: Path) -> None:
     study = open_study(tmp_path, CONFIG, data, SPACE, [0])
 
     def stop(trial: int, _fold: int, step: int, _loss: float) -> None:
@@ -143,12 +143,12 @@ def test_study_of_other_settings_is_refused(data: Dataset, tmp_path: Path) -> No
             open_study(tmp_path, config, data, space, folds)
 
 
-def test_search_without_a_complete_trial_has_no_best() -> None:
+def test_no_complete_trial_has_no_best_settings() -> None:
     with pytest.raises(SearchError):
         best_trial([TrialRow(0, "pruned", 0.5, 0, 0.5)])
 
 
-def test_best_settings_are_a_part_of_a_configuration() -> None:
+def test_best_settings_can_be_pasted_into_a_configuration() -> None:
     settings = {"optimiser.learning_rate": 0.00123456, "network.d_model": 96, "seed": 4}
     text = settings_yaml(settings)
     assert yaml.safe_load(text) == {
@@ -158,7 +158,7 @@ def test_best_settings_are_a_part_of_a_configuration() -> None:
 
 
 @pytest.mark.parametrize("name", ["substances-50", "mixtures-12"])
-def test_shipped_space_suits_the_shipped_configurations(name: str) -> None:
+def test_shipped_space_fits_the_shipped_configurations(name: str) -> None:
     config = load_train_config(config_path(name))
     space = load_space(config_path(name).parent / "search-space.yaml", config)
     assert len(space.fields) >= 10

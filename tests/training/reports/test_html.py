@@ -5,7 +5,7 @@ from __future__ import annotations
 from training.reports.html import Section, html_page, html_table
 
 
-def test_what_comes_from_data_is_escaped() -> None:
+def test_text_from_data_is_escaped() -> None:
     rows = [{"a": "<script>", "b": 0.5, "c": None}]
     body = html_table(rows, "a=<th>, b, c")
     text = html_page("<x>", "a & b", [Section("<i>", "</p>", body)])

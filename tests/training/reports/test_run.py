@@ -1,4 +1,4 @@
-"""The report of a run: its findings, its page, and what it says when there is nothing to report."""
+"""The report of a run folder and its page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_course_of_time_ends_where_the_scores_are(finished: Path) -> None:
+def test_accuracy_over_time_agrees_with_the_scores(finished: Path) -> None:
     report = json.loads((finished / "crossval.json").read_text())
     held_out = read_held_out(finished / "held_out.npz")
     course = over_time(held_out, read_fold_constants(report["decision"]["constants"]))
@@ -49,7 +49,7 @@ def test_the_course_of_time_ends_where_the_scores_are(finished: Path) -> None:
     assert (course.right <= course.announced + 1e-9).all()
 
 
-def test_the_page_is_whole_and_loads_nothing(
+def test_the_page_is_complete_and_loads_nothing(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", "--run", str(finished), "--output", str(tmp_path)]) == 0
@@ -70,7 +70,7 @@ def test_the_page_is_whole_and_loads_nothing(
         assert "#010101" not in plot
 
 
-def test_the_report_says_what_the_cross_validation_measured(finished: Path, tmp_path: Path) -> None:
+def test_the_report_has_the_figures_of_the_cross_validation(finished: Path, tmp_path: Path) -> None:
     assert main(["report", "--run", str(finished), "--output", str(tmp_path)]) == 0
     crossval = json.loads((finished / "crossval.json").read_text())
     report = json.loads((tmp_path / "report.json").read_text())
@@ -81,7 +81,7 @@ def test_the_report_says_what_the_cross_validation_measured(finished: Path, tmp_
         assert f"{value:.3f}" in text
 
 
-def test_companions_are_shown_where_they_were_run(finished: Path, tmp_path: Path) -> None:
+def test_reports_of_other_commands_are_included(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     row = {"name": "trees", "kind": "ExtraTrees", "top1": 0.7654, "low": 0.71, "high": 0.81}
@@ -112,7 +112,7 @@ def test_the_card_takes_figures_from_reports_of_the_same_data_alone(
     assert "It leaks." in figure_notes(report, tmp_path)
 
 
-def test_a_run_without_intervals_says_what_to_do(
+def test_a_run_without_intervals_says_which_command_to_run(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", "--run", str(tmp_path)]) == 1
@@ -124,7 +124,7 @@ def test_a_run_without_intervals_says_what_to_do(
     assert "older one" in capsys.readouterr().err
 
 
-def test_mixtures_are_reported_with_the_presence_layer_and_the_constant(tmp_path: Path) -> None:
+def test_a_mixture_report_has_presence_scores_and_the_constant(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     target = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
     presence = np.clip(0.3 + 0.4 * target + rng.normal(0, 0.15, (60, 3)), 0.01, 0.99)

@@ -25,7 +25,7 @@ def written(folder: Path, rows: int = 90) -> list[str]:
     return ["--config", str(config), "--data", str(data), "--run", str(folder / "run")]
 
 
-def test_the_evidence_is_printed_and_set_on_a_page(
+def test_trust_prints_targets_and_writes_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options, run = written(tmp_path), tmp_path / "run"
@@ -60,7 +60,9 @@ def test_the_evidence_is_printed_and_set_on_a_page(
     assert main(["trust", *options, "--parts", "smell"]) == 2
 
 
-def test_a_bundle_holds_what_a_rig_needs_to_tell_teach_and_calibrate(tmp_path: Path) -> None:
+def test_an_exported_bundle_has_the_arrays_for_novelty_teaching_and_calibration(
+    tmp_path: Path,
+) -> None:
     from training.export.rig_arrays import BELIEF, NOVELTY_HIDDEN, NOVELTY_KNOWN
 
     options = written(tmp_path, rows=130)

@@ -1,4 +1,4 @@
-"""What is measured of a skewed rig: before, after, and the share of the gap that is closed."""
+"""The scores of a different rig before and after its calibration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def bundle(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(folder / "fold-0" / "bundle", precision="int8")
 
 
-def test_scores_and_shares_belong_together(data: Dataset, bundle: Bundle) -> None:
+def test_report_has_scores_shares_and_methods_for_each_number(
+    data: Dataset, bundle: Bundle
+) -> None:
     found = measure_calibration({0: bundle}, data, rig=FIXED_RIG, choices=2, references=(2, 6))
     assert found["recordings"] == 7
     assert set(found["scores"]) == {"unskewed", "0", "2", "6"}
@@ -53,7 +55,7 @@ def test_the_training_rig_itself_loses_nothing(data: Dataset, bundle: Bundle) ->
     assert found["gap_closed"]["2"] == 0.0
 
 
-def test_the_reference_knows_every_label(data: Dataset) -> None:
+def test_the_reference_has_every_label(data: Dataset) -> None:
     reference = measure_rig(data)
     assert isinstance(reference, RigReference)
     assert reference.labels == data.labels

@@ -1,4 +1,4 @@
-"""False alarms in clean air and the finding of odours, as `scent-train trust` measures them."""
+"""False alarms in clean air and the delay until odours are found."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 SHIPPED = ExposureSettings()
 JUMPY = ExposureSettings(threshold=0.5, allowance=0.1, least_noise=0.001)
-"""A detector that takes the trembling of clean air for odours."""
+"""A detector that takes the fluctuations of clean air for odours."""
 
 
 @pytest.mark.parametrize("events", [0, 1, 7, 40])
-def test_upper_rate_is_that_at_which_so_few_events_come_in_one_case_of_twenty(events: int) -> None:
+def test_upper_rate_gives_so_few_events_in_one_case_of_twenty(events: int) -> None:
     rate = clean_air.upper_rate(events, hours=50.0)
     assert poisson.cdf(events, rate * 50.0) == pytest.approx(0.05)
 
 
-def test_no_time_bounds_no_rate() -> None:
+def test_no_time_gives_an_infinite_rate() -> None:
     assert clean_air.upper_rate(0, hours=0.0) == float("inf")
 
 
-def test_shipped_detector_is_calm_in_clean_air_and_a_jumpy_one_is_counted() -> None:
+def test_shipped_detector_gives_no_false_alarm_and_a_sensitive_one_does() -> None:
     calm = clean_air.count_simulated_alarms(SHIPPED, hours=0.5)
     assert {"simulated", "fixed rig"} < set(calm)
     assert calm["simulated"]["hours"] == 0.5
@@ -42,33 +42,33 @@ def test_shipped_detector_is_calm_in_clean_air_and_a_jumpy_one_is_counted() -> N
     assert jumpy.alarm_s > 0
 
 
-def test_an_odour_is_met_and_let_go_and_an_onset_without_one_is_false() -> None:
+def test_onset_and_end_of_an_odour_are_found_and_other_onsets_are_false() -> None:
     odour = clean_air.play_scenario(
         f"air:{clean_air.BEFORE_S},banana:{clean_air.ODOUR_S},air:{clean_air.AFTER_S}",
         clean_air.FIRST_SEED,
     )
-    met = clean_air.follow_episode(odour, SHIPPED)
-    assert met.onset_s is not None
-    assert 0 <= met.onset_s < 60
-    assert met.end_s is not None
-    assert met.clean_s is not None
-    assert 0 <= met.end_s <= met.clean_s
-    assert met.false_onsets == 0
+    found = clean_air.follow_episode(odour, SHIPPED)
+    assert found.onset_s is not None
+    assert 0 <= found.onset_s < 60
+    assert found.end_s is not None
+    assert found.clean_s is not None
+    assert 0 <= found.end_s <= found.clean_s
+    assert found.false_onsets == 0
     # The same odour two minutes too soon is an onset where the episode has none.
     early = clean_air.follow_episode(odour[120:], SHIPPED)
     assert early.false_onsets == 1
     assert early.onset_s is None
 
 
-def test_odour_that_is_never_met_has_neither_onset_nor_end() -> None:
-    deaf = ExposureSettings(threshold=1e9)
+def test_an_odour_without_onset_has_no_end() -> None:
+    insensitive = ExposureSettings(threshold=1e9)
     found = clean_air.follow_episode(
-        clean_air.play_scenario("air:400,banana:100,air:100", seed=1), deaf
+        clean_air.play_scenario("air:400,banana:100,air:100", seed=1), insensitive
     )
     assert (found.onset_s, found.end_s, found.clean_s) == (None, None, None)
 
 
-def test_quiet_stretches_leave_out_what_moves_and_what_is_short() -> None:
+def test_quiet_stretches_exclude_changes_and_short_pieces() -> None:
     still = np.full((600, N_CHANNELS), 300.0, dtype=np.float32)
     assert list(clean_air.find_quiet_stretches(still)) == [(0, 600)]
     moving = still.copy()
@@ -79,7 +79,7 @@ def test_quiet_stretches_leave_out_what_moves_and_what_is_short() -> None:
     assert list(clean_air.find_quiet_stretches(still[:100])) == []
 
 
-def test_whole_nose_is_asked_about_clean_air_on_the_board_of_its_model() -> None:
+def test_the_nose_runs_on_the_board_of_its_model() -> None:
     found = clean_air.run_nose(load_bundle("substances-50"), hours=0.1)
     assert found["rate_hz"] == 1.0
     assert sum(found["states"].values()) == pytest.approx(1.0, abs=1e-3)
@@ -91,7 +91,7 @@ def test_whole_nose_is_asked_about_clean_air_on_the_board_of_its_model() -> None
 
 
 @pytest.mark.data
-def test_quiet_stretches_of_real_recordings_hold_hours(smellnet: Path) -> None:
+def test_quiet_stretches_of_real_recordings_last_hours(smellnet: Path) -> None:
     data = load_substances(smellnet / "base")
     found = clean_air.count_quiet_alarms(data, SHIPPED)
     assert found["hours"] > 10

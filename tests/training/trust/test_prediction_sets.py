@@ -9,7 +9,7 @@ from training.evaluation.decision_fit import fit_fold_constants
 from training.trust.prediction_sets import measure_prediction_sets
 
 
-def test_honest_probabilities_make_honest_sets() -> None:
+def test_sets_of_calibrated_probabilities_have_the_stated_coverage() -> None:
     held_out = calibrated_held_out()
     report = measure_prediction_sets(held_out, fit_fold_constants(held_out))
     for method in ("least_ambiguous", "adaptive"):

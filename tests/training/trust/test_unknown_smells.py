@@ -6,7 +6,7 @@ from tests.training.outputs import open_set_fold
 from training.trust.unknown_smells import measure_unknown_smells
 
 
-def test_strange_smells_are_told_and_smells_beside_known_ones_are_not() -> None:
+def test_distant_smells_are_recognised_as_unknown_and_near_ones_are_not() -> None:
     far = measure_unknown_smells([open_set_fold(k, strange=1.0) for k in range(3)])
     near = measure_unknown_smells([open_set_fold(k, strange=0.0) for k in range(3)])
     assert far["auroc_300s"] > 0.97
@@ -16,7 +16,7 @@ def test_strange_smells_are_told_and_smells_beside_known_ones_are_not() -> None:
             for row in places.values():
                 low, high = row["interval"]
                 assert low <= row["auroc"] <= high
-    told = far["decision"]["by_second"]["300s"]
-    assert told["hidden"]["unrecognised"] > 0.9
-    assert told["known"]["unrecognised"] < 0.15
+    decided = far["decision"]["by_second"]["300s"]
+    assert decided["hidden"]["unrecognised"] > 0.9
+    assert decided["known"]["unrecognised"] < 0.15
     assert far["scores"]["cosine"]["300s"]["transferred"]["known_recall"] > 0.85
