@@ -112,6 +112,8 @@ class Baseline:
 def measure_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
     """Return the baseline of readings float32[n, 12], NaN where unusable.
 
+    A channel without any reading counts as one that the rig does not have.
+
     Raises
     ------
     BaselineError: too short, no usable channel, or any channel drifts, varies or fails.
@@ -122,38 +124,22 @@ def measure_baseline(values: NDArray[np.float32], rate_hz: float) -> Baseline:
             f"A clean-air baseline needs {MIN_CAPTURE_S:.0f} s, this capture has {seconds:.0f} s. "
             "Let it run longer."
         )
-    problems = capture_problems(values, rate_hz)
+    signal = log_signals(values)
+    channels, problems = {}, []
+    for k in np.flatnonzero(np.isfinite(signal).any(axis=0)).tolist():
+        try:
+            channels[GAS_NAMES[k]] = _measure_channel(k, signal[:, k], values, rate_hz)
+        except BaselineError as error:
+            problems.append(f"{GAS_NAMES[k]} {error}")
+    if not channels and not problems:
+        problems = ["the board has no usable gas channel"]
     if problems:
         raise BaselineError(
-            "This capture is no clean-air baseline: "
-            + "; ".join(f"{name} {why}" for name, why in problems.items())
-            + ". What drifts is warming up, recovering or in an odour. Air the room, take every "
-            "smell away, let the board run for ten minutes and capture again."
+            f"This capture is not of clean air: {'; '.join(problems)}. A channel that drifts is "
+            "warming up, recovering or exposed to an odour. Air the room, remove every smell, let "
+            "the board run for ten minutes and capture again."
         )
-    signal = log_signals(values)
-    channels = {
-        name: _channel(name, signal[:, k], values[:, GAS_INDICES[k]], rate_hz)
-        for k, name in enumerate(GAS_NAMES)
-        if np.isfinite(signal[:, k]).any()
-    }
     return Baseline(channels, _environment(values), seconds)
-
-
-def capture_problems(values: NDArray[np.float32], rate_hz: float) -> dict[str, str]:
-    """Return by gas channel why readings float32[n, 12] are not of clean air; empty if they are.
-
-    A channel without any reading counts as one that the rig does not have.
-    """
-    signal = log_signals(values)
-    known = np.isfinite(signal)
-    if not known.any():
-        return {"the board": "has no usable gas channel"}
-    problems = {}
-    for k in np.flatnonzero(known.any(axis=0)):
-        why = _channel_problem(signal[:, k], float(known[:, k].mean()), rate_hz, int(k))
-        if why:
-            problems[GAS_NAMES[k]] = why
-    return problems
 
 
 def is_clean_air(values: NDArray[np.float32], baseline: Baseline) -> bool:
@@ -162,8 +148,9 @@ def is_clean_air(values: NDArray[np.float32], baseline: Baseline) -> bool:
     for k, name in enumerate(GAS_NAMES):
         if name in baseline.channels and np.isfinite(signal[:, k]).any():
             clean = baseline.channels[name]
-            unit = max(clean.noise, _step(signal[:, k], k), _MIN_NOISE)
-            if abs(np.nanmedian(signal[:, k]) - clean.log_conductance) > MAX_RANGE * unit:
+            level = float(np.nanmedian(signal[:, k]))
+            unit = max(clean.noise, _step(level, k), _MIN_NOISE)
+            if abs(level - clean.log_conductance) > MAX_RANGE * unit:
                 return False
     return True
 
@@ -204,50 +191,38 @@ def _block_means(rows: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     return means
 
 
-def _channel_problem(
-    signal: NDArray[np.float64], usable: float, rate_hz: float, k: int
-) -> str | None:
+def _measure_channel(
+    k: int, signal: NDArray[np.float64], values: NDArray[np.float32], rate_hz: float
+) -> ChannelBaseline:
+    usable = np.isfinite(signal).mean()
     if usable < MIN_CAPTURE_SHARE:
-        return (
-            f"is unusable in {1 - usable:.0%} of the readings (at most {1 - MIN_CAPTURE_SHARE:.0%})"
+        limit = 1 - MIN_CAPTURE_SHARE
+        raise BaselineError(
+            f"is unusable in {1 - usable:.0%} of the readings (at most {limit:.0%})"
         )
+    level = float(np.nanmedian(signal))
+    step, noise = _step(level, k), _noise(signal, rate_hz)
     drift = _slope(signal, rate_hz) * 60.0
-    step = _step(signal, k)
     # A steady signal at the edge of a converter's step may change by that step.
     allowed = max(MAX_DRIFT_PER_MIN, 2.0 * step / (len(signal) / rate_hz / 60.0))
     if abs(drift) > allowed:
-        return f"drifts by {_percent(drift)} a minute (at most {_percent(allowed)})"
+        raise BaselineError(f"drifts by {_percent(drift)} a minute (at most {_percent(allowed)})")
     smooth = _smoothed(signal, rate_hz)
     span = float(np.nanmax(smooth) - np.nanmin(smooth))
-    unit = max(_noise(signal, rate_hz), step, _MIN_NOISE)
-    if span > MAX_RANGE * unit:
-        return f"moves by {_percent(span)} (at most {_percent(MAX_RANGE * unit)}): an odour"
-    return None
-
-
-def _channel(
-    name: str, signal: NDArray[np.float64], readings: NDArray[np.float32], rate_hz: float
-) -> ChannelBaseline:
+    allowed = MAX_RANGE * max(noise, step, _MIN_NOISE)
+    if span > allowed:
+        raise BaselineError(f"moves by {_percent(span)} (at most {_percent(allowed)}): an odour")
     rs = r0 = None
-    if CHANNELS[channel_index(name)].part is Part.MQ:
-        curve = MQ_CURVES[name]
-        rs = curve.resistance_kohm(float(np.nanmedian(readings)))
+    if CHANNELS[GAS_INDICES[k]].part is Part.MQ:
+        curve = MQ_CURVES[GAS_NAMES[k]]
+        rs = curve.resistance_kohm(float(np.nanmedian(values[:, GAS_INDICES[k]])))
         r0 = rs / curve.clean_air_ratio
-    k = GAS_NAMES.index(name)
-    return ChannelBaseline(
-        log_conductance=float(np.nanmedian(signal)),
-        noise=max(_noise(signal, rate_hz), _step(signal, k) / 2.0),
-        drift_per_min=_slope(signal, rate_hz) * 60.0,
-        rs_kohm=rs,
-        r0_kohm=r0,
-    )
+    return ChannelBaseline(level, max(noise, step / 2.0), drift, rs, r0)
 
 
-def _step(signal: NDArray[np.float64], k: int) -> float:
-    """Return a step of channel k's converter, in log-conductance at the signal's median."""
-    levels = np.zeros(N_GAS)
-    levels[k] = float(np.nanmedian(signal))
-    return float(converter_step(levels)[k])
+def _step(level: float, k: int) -> float:
+    """Return a step of channel k's converter, in log-conductance at a level."""
+    return float(converter_step(np.full(N_GAS, level))[k])
 
 
 def _slope(signal: NDArray[np.float64], rate_hz: float) -> float:

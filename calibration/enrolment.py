@@ -266,7 +266,7 @@ def require_space(bundle: Bundle) -> EmbeddingSpace:
     if bundle.space is None:
         raise EnrolmentError(
             f"The bundle of {name} has no class means, so nothing can be taught beside them. "
-            "Install a newer version of it, or export it anew."
+            "Install a newer version of it, or export it again."
         )
     return bundle.space
 
@@ -290,8 +290,8 @@ def _missing_channels(bundle: Bundle, quality: NDArray[np.uint8]) -> tuple[str, 
     if channel_problem(bundle.manifest, faults) is not None:
         names = ", ".join(f"{name} ({fault.name.lower()})" for name, fault in faults.items())
         raise EnrolmentError(
-            f"{bundle.manifest.name} cannot learn without {names}. Mend the sensors "
-            "(`scentd check` tells more), and teach again."
+            f"{bundle.manifest.name} cannot learn without {names}. Repair the sensors (see "
+            "`scentd check`), and teach again."
         )
     return tuple(faults)
 

@@ -102,9 +102,7 @@ class SmellSet:
             if smell.label == label:
                 return smell
         names = ", ".join(smell.label for smell in self.smells) or "none yet"
-        raise SmellError(
-            f"Expected a smell that this rig was taught, and {label!r} is none. Taught: {names}."
-        )
+        raise SmellError(f"This rig was not taught a smell called {label!r}. Taught: {names}.")
 
     def with_exposures(
         self, label: str, exposures: tuple[Exposure, ...], *, promote: bool

@@ -424,7 +424,7 @@ def _valid_label(text: str) -> str:
     label = text.strip()
     if not label or len(label) > MAX_LABEL_LENGTH or not label.isprintable():
         raise UsageError(
-            f"A smell's name has 1 to {MAX_LABEL_LENGTH} printable characters, and {text!r} came."
+            f"A smell's name has 1 to {MAX_LABEL_LENGTH} printable characters, got {text!r}."
         )
     return label
 

@@ -28,7 +28,7 @@ CAPTURE_TIMEOUT_S = 30.0
 MAX_CAPTURE_S = HISTORY_S
 SHOW_EVERY_S = 0.5
 
-NOTHING_KEPT = "Half a capture is none, so nothing was kept: start again and let it run."
+NOTHING_KEPT = "An incomplete capture is not kept: start again and let it run."
 
 
 class CaptureEndedError(BoardError):
@@ -75,9 +75,8 @@ def capture_from_history(
                 progress = CaptureProgress(captured_s, seconds, history.since(start_ms))
         elif now_s - received_s > CAPTURE_TIMEOUT_S:
             raise CaptureEndedError(
-                f"The board sent nothing for {CAPTURE_TIMEOUT_S:g} s, and {progress.seconds:.0f} s "
-                f"of the {seconds:g} s asked for were there. See that it is plugged in and ask "
-                "again."
+                f"The board sent nothing for {CAPTURE_TIMEOUT_S:g} s, after {progress.seconds:.0f} "
+                f"s of the {seconds:g} s asked for. Check that it is plugged in and start again."
             )
         yield progress
 

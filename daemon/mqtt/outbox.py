@@ -99,7 +99,7 @@ class Outbox:
         self._grouping = False
         self._remove_by_s = self._retry_s = math.inf
 
-        self._why: str | None = None if path else "durability was not asked for"
+        self._why: str | None = None if path else "the outbox has no file"
         self._count = self._size_bytes = 0
         self._oldest_put_s: int | None = None
         self._lost: Counter[str] = Counter()
@@ -433,7 +433,7 @@ class Outbox:
             first = lost and not self._lost
             self._lost += lost
         if first:
-            self._log.warning("the outbox is full; from now on messages give way", **lost)
+            self._log.warning("the outbox is full; from now on messages are dropped", **lost)
 
     def _measure(self) -> None:
         """Note what the files hold; the caller holds both locks."""

@@ -31,7 +31,7 @@ STATUS_WITHIN_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
 """The service answers, or reports progress, far more often than this."""
 
-MAYBE_DONE = "What was asked may be done all the same: see what there is before you ask again."
+MAYBE_DONE = "The request may have been carried out: check that before you send it again."
 
 
 class NoServiceError(ScentdError):
@@ -124,8 +124,8 @@ def send_request(
                 )
     raise NoServiceError(
         f"The service of rig {config.rig_id!r} did not answer request/{command} within "
-        f"{timeout_s:g} s. See that its configuration does not say mqtt.requests: false, that the "
-        "broker lets it subscribe, and what its log says."
+        f"{timeout_s:g} s. Check that its configuration has no `mqtt.requests: false`, that the "
+        "broker allows it to subscribe, and its log."
     )
 
 

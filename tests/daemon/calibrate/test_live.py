@@ -172,7 +172,7 @@ def test_a_replay_uses_the_rigs_profile(rig: Rig, capsys: pytest.CaptureFixture[
 
 def test_an_odour_is_refused_as_clean_air_and_the_channel_is_named(rig: Rig) -> None:
     error = rig.calibrate("baseline", "--recording", rig.exposure("mint"), code=1)
-    assert "no clean-air baseline" in error
+    assert "not of clean air" in error
     assert "VOC" in error
     assert rig.calibrate("show")["captures"] == []
 
