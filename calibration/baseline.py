@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.correction import (
-    GAS_INDICES,
     GAS_NAMES,
-    N_GAS,
     Compensation,
     ambient_deviation,
     converter_step,
     log_signals,
 )
-from hardware.channels import CHANNELS, Part, channel_index
+from hardware.channels import CHANNELS, GAS_INDICES, N_GAS, Part, channel_index
 from hardware.errors import ScentdError
 from hardware.mq_curves import MQ_CURVES
 
@@ -239,11 +237,7 @@ def _smoothed(signal: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64
     """Return the means over spans of `_SMOOTHING_S`."""
     width = max(1, round(_SMOOTHING_S * rate_hz))
     whole = signal[: len(signal) // width * width].reshape(-1, width)
-    known = np.isfinite(whole)
-    total = np.where(known, whole, 0.0).sum(axis=1)
-    smooth: NDArray[np.float64] = np.full(len(whole), np.nan)
-    np.divide(total, known.sum(axis=1), out=smooth, where=known.any(axis=1))
-    return smooth
+    return np.asarray(np.ma.masked_invalid(whole).mean(axis=1).filled(np.nan))
 
 
 def _noise(signal: NDArray[np.float64], rate_hz: float) -> float:

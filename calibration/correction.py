@@ -26,18 +26,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNELS, GROVE_FULL_SCALE, Part, channel_index
-from models.preprocess import MQ_FLOOR_PPM, Lineariser, PreprocessSpec
+from hardware.channels import (
+    CHANNELS,
+    GAS_INDICES,
+    GROVE_FULL_SCALE,
+    MQ_FLOOR_PPM,
+    N_GAS,
+    Part,
+    channel_index,
+)
+from models.preprocess import Lineariser, PreprocessSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GAS_INDICES = tuple(
-    index for index, channel in enumerate(CHANNELS) if channel.part is not Part.ENVIRONMENT
-)
-"""Columns of the gas channels, in the table's order; with the MQ-3, which no shipped model uses."""
 GAS_NAMES = tuple(CHANNELS[index].name for index in GAS_INDICES)
-N_GAS = len(GAS_INDICES)
 
 USUAL_HUMIDITY = 28.5
 USUAL_TEMPERATURE = 25.5

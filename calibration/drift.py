@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import GAS_NAMES, N_GAS
+from calibration.correction import GAS_NAMES
+from hardware.channels import N_GAS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

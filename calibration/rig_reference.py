@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import N_GAS, Compensation, log_signals
+from calibration.correction import Compensation, log_signals
+from hardware.channels import N_GAS
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -85,15 +86,17 @@ class RigReference:
         for label, values in recordings.items():
             exposures = [ResponseExcerpt.from_readings(label, item, rate_hz) for item in values]
             own = np.stack([exposure.features for exposure in exposures])
-            means.append(_mean(own))
+            means.append(np.ma.masked_invalid(own).mean(axis=0).filled(np.nan))
             if len(own) > 1:
                 # Deviations from the mean of n are too small by a share 1/n of their variance.
                 features.append((own - means[-1]) * math.sqrt(len(own) / (len(own) - 1)))
             wander += [exposure.wander for exposure in exposures]
         within = np.concatenate(features) if features else np.empty((0, N_GAS, N_FEATURES))
-        return cls(
-            tuple(recordings), np.stack(means), _covariances(within), _median(np.stack(wander))
-        )
+        median = [
+            np.median(known) if len(known := column[np.isfinite(column)]) else 0.0
+            for column in np.stack(wander, axis=1)
+        ]
+        return cls(tuple(recordings), np.stack(means), _covariances(within), np.array(median))
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return the arrays that a bundle holds; the labels are the bundle's."""
@@ -172,11 +175,8 @@ class ResponseExcerpt:
     @property
     def wander(self) -> NDArray[np.float64]:
         """float64[8], variance of ln conductance per second, of changes over five seconds."""
-        change = self.signal[5:] - self.signal[:-5]
-        variance: NDArray[np.float64] = np.full(N_GAS, np.nan)
-        known = np.isfinite(change).any(axis=0)
-        variance[known] = np.nanvar(change[:, known], axis=0) / 5.0
-        return variance
+        changes = np.ma.masked_invalid(self.signal[5:] - self.signal[:-5])
+        return np.asarray((changes.var(axis=0) / 5.0).filled(np.nan))
 
 
 def features_of(signal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -184,19 +184,6 @@ def features_of(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     changes = [np.nanmean(np.abs(signal[lag:] - signal[:-lag]), axis=0) for lag in LAGS_S]
     level = np.nanmedian(signal, axis=0)
     return np.stack([level, *(np.log(change + _QUIET) for change in changes)], axis=1)
-
-
-def _mean(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(features)
-    total = np.where(known, features, 0.0).sum(axis=0)
-    count = known.sum(axis=0)
-    mean: NDArray[np.float64] = np.full(total.shape, np.nan)
-    np.divide(total, count, out=mean, where=count > 0)
-    return mean
-
-
-def _median(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array([np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0.0 for c in rows.T])
 
 
 def _covariances(within: NDArray[np.float64]) -> NDArray[np.float64]:

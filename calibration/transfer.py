@@ -23,7 +23,6 @@ import numpy as np
 
 from calibration.correction import (
     GAS_NAMES,
-    N_GAS,
     Compensation,
     CorrectionSpec,
     estimator_taps,
@@ -37,7 +36,7 @@ from calibration.rig_reference import (
     TransferError,
     features_of,
 )
-from hardware.channels import CHANNELS, Part, channel_index
+from hardware.channels import CHANNELS, N_GAS, Part, channel_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

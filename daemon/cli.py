@@ -21,9 +21,9 @@ SCENTD = CommandLine(
     package="daemon.commands",
     commands={
         "run": "recognise smells and publish them until stopped",
-        "check": "test configuration, port, broker and models, and say how to mend what fails",
+        "check": "test configuration, port, broker and models, and say how to repair what fails",
         "config": "explain every setting, or print the JSON Schema of the configuration",
-        "demo": "watch a simulated board being smelled, with no set-up",
+        "demo": "watch the odours of simulated boards being recognised, with no set-up",
         "simulate": "put a simulated board behind a serial port",
         "record": "write a board's readings to a CSV",
         "replay": "recognise the smells in recordings",

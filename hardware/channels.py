@@ -17,6 +17,9 @@ UINT32_INFINITY = 4294967295.0
 GROVE_FULL_SCALE = 1023.0
 """Full scale of the 10-bit count that the Grove board sends (0 and 1023 are both unusable)."""
 
+MQ_FLOOR_PPM = 0.5
+"""Boards send whole ppm of an MQ part: a 0 means "below a half"."""
+
 
 class Part(Enum):
     """Kind of a channel's part, by which its number becomes a log-conductance."""
@@ -84,6 +87,17 @@ CHANNEL_NAMES: tuple[str, ...] = tuple(channel.name for channel in CHANNELS)
 
 GAS_CHANNELS: tuple[str, ...] = CHANNEL_NAMES[:6]
 """The six gas channels that the ScentFormer paper uses."""
+
+
+def _indices(*parts: Part) -> tuple[int, ...]:
+    return tuple(index for index, channel in enumerate(CHANNELS) if channel.part in parts)
+
+
+GROVE_INDICES = _indices(Part.GROVE)
+MQ_INDICES = _indices(Part.MQ)
+GAS_INDICES = _indices(Part.GROVE, Part.MQ, Part.BME_GAS)
+"""All channels that respond to gas: the order of the simulator's and the calibration's arrays."""
+N_GAS = len(GAS_INDICES)
 
 _INDEX: dict[str, int] = {
     spelling.casefold(): index

@@ -10,7 +10,7 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
-from hardware.channels import CHANNEL_NAMES, CHANNELS, N_CHANNELS, Part
+from hardware.channels import CHANNEL_NAMES, MQ_INDICES, N_CHANNELS
 from hardware.columns import TIMESTAMP_MS_COLUMN
 from hardware.crc import crc16
 from hardware.errors import UsageError
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LATEST_VERSION = 2
-MQ_CHANNELS: tuple[int, ...] = tuple(
-    index for index, channel in enumerate(CHANNELS) if channel.part is Part.MQ
-)
 
 _UINT32 = 1 << 32
 _ONE_FLOAT = struct.Struct("=f")
@@ -93,10 +90,10 @@ def encode_scent(
         )
     fields = _formatted(values)
     if version == LATEST_VERSION:
-        volts = [math.nan] * len(MQ_CHANNELS) if mq_volts is None else list(mq_volts)
-        if len(volts) != len(MQ_CHANNELS):
+        volts = [math.nan] * len(MQ_INDICES) if mq_volts is None else list(mq_volts)
+        if len(volts) != len(MQ_INDICES):
             raise UsageError(
-                f"A version 2 line carries {len(MQ_CHANNELS)} MQ voltages, got {len(volts)}."
+                f"A version 2 line carries {len(MQ_INDICES)} MQ voltages, got {len(volts)}."
             )
         fields += [format_number(volt) for volt in volts]
     elif mq_volts is not None:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNELS, GROVE_FULL_SCALE, N_CHANNELS, Part
+from hardware.channels import CHANNELS, GROVE_FULL_SCALE, GROVE_INDICES, N_CHANNELS, Part
 from hardware.frames import Quality
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ _LOGARITHM: dict[Part, Callable[[float], float]] = {
     Part.GROVE: _log_conductance_of_count,
     Part.BME_GAS: _log_of_resistance,
 }
-_GROVE = tuple(i for i, channel in enumerate(CHANNELS) if channel.part is Part.GROVE)
 _BME = tuple(i for i, channel in enumerate(CHANNELS) if channel.device == "BME680")
 _FLOAT32_BYTES = 4
 _BME_BYTES = slice(_FLOAT32_BYTES * _BME[0], _FLOAT32_BYTES * (_BME[-1] + 1))
@@ -153,7 +152,7 @@ class ChannelHealth:
         self._sent_level: list[float] = [math.nan] * N_CHANNELS
         self._level: list[float] = [math.nan] * N_CHANNELS
         self._plausible: list[int] = [0] * N_CHANNELS
-        self._run = [_Repetition() for _ in _GROVE]
+        self._run = [_Repetition() for _ in GROVE_INDICES]
         self._grove_run = _Repetition()
         self._bme_run = _Repetition()
         self._bme_row = b""
@@ -217,8 +216,8 @@ class ChannelHealth:
 
     def _find_stuck_grove(self, moved: set[int], quality: bytearray, t_ms: int) -> None:
         settings = self._settings
-        levels = tuple([self._level[channel] for channel in _GROVE])
-        for place, (channel, run) in enumerate(zip(_GROVE, self._run, strict=True)):
+        levels = tuple([self._level[channel] for channel in GROVE_INDICES])
+        for place, (channel, run) in enumerate(zip(GROVE_INDICES, self._run, strict=True)):
             if channel in moved or not run.samples:
                 run.restart(t_ms, levels)
                 continue
@@ -232,7 +231,7 @@ class ChannelHealth:
         else:
             self._grove_run.samples += 1
             if self._grove_run.lasts(t_ms, settings.grove_hung_s, settings.min_repeats):
-                _mark(quality, _GROVE)
+                _mark(quality, GROVE_INDICES)
 
     def _is_stuck(self, run: _Repetition, levels: tuple[float, ...], place: int, t_ms: int) -> bool:
         """Whether a repetition is long enough for what the siblings did meanwhile."""

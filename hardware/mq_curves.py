@@ -1,14 +1,13 @@
 """Ground floor: the power laws from which the upstream firmware computes the MQ parts' ppm.
 
-Imports nothing of scentd. The firmware in this folder has its own copy of these constants.
+May import the channel table. The firmware in this folder has its own copy of these constants.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEAST_PPM = 0.5
-"""Boards send whole ppm: a 0 means "below a half"."""
+from hardware.channels import MQ_FLOOR_PPM
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class MqCurve:
 
     def resistance_kohm(self, ppm: float) -> float:
         """Return Rs in kOhm of a reading; below half a ppm, its value at half a ppm."""
-        return float((max(ppm, LEAST_PPM) / self.a) ** (1.0 / self.b) * self.r0_kohm)
+        return float((max(ppm, MQ_FLOOR_PPM) / self.a) ** (1.0 / self.b) * self.r0_kohm)
 
 
 MQ_CURVES: dict[str, MqCurve] = {

@@ -18,10 +18,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hardware.channels import N_CHANNELS, find_channel
+from hardware.channels import MQ_INDICES, N_CHANNELS, find_channel
 from hardware.columns import TABLE_COLUMNS, Columns, column_names, find_columns
 from hardware.crc import crc16
-from hardware.encoding import LATEST_VERSION, MQ_CHANNELS
+from hardware.encoding import LATEST_VERSION
 from hardware.errors import UsageError
 from hardware.frames import SensorFrame
 from hardware.readings import float32_row, parse_number, parse_numbers, parse_uint32, range_quality
@@ -34,7 +34,7 @@ memory that a board without newlines can take."""
 _START = b"$SCENT,"
 _CRC_FIELD_BYTES = 5  # '*' and four hex digits
 _SCENT_PREFIX_FIELDS = 4  # 'SCENT', version, sequence, clock
-_VALUES_BY_VERSION = {b"1": N_CHANNELS, b"2": N_CHANNELS + len(MQ_CHANNELS)}
+_VALUES_BY_VERSION = {b"1": N_CHANNELS, b"2": N_CHANNELS + len(MQ_INDICES)}
 _MAX_TIMESTAMP_MS = 2.0**53  # integers above it are not exact in the float they arrive as
 
 

@@ -14,8 +14,14 @@ import math
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from hardware.channels import CHANNELS, GAS_CHANNELS, GROVE_FULL_SCALE, Part, channel_index
-from models.preprocess import MQ_FLOOR_PPM
+from hardware.channels import (
+    CHANNELS,
+    GAS_CHANNELS,
+    GROVE_FULL_SCALE,
+    MQ_FLOOR_PPM,
+    Part,
+    channel_index,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,15 +18,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hardware.channels import CHANNELS, GROVE_FULL_SCALE, N_CHANNELS, Part, channel_index
+from hardware.channels import (
+    CHANNELS,
+    GROVE_FULL_SCALE,
+    MQ_FLOOR_PPM,
+    N_CHANNELS,
+    Part,
+    channel_index,
+)
 from hardware.errors import ScentdError
 from models.ring import RingBuffer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-MQ_FLOOR_PPM = 0.5
-"""Least ppm of an MQ part, which sends whole ppm: ln(max(ppm, 0.5))."""
 
 _BLOCK = 256
 """Samples processed at once; bounds the history ring, no result depends on it."""

@@ -7,6 +7,7 @@ or terminal: readings are given as spans or recordings, every answer is plain da
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,9 +160,10 @@ class CalibrationActions:
         baseline = None
         compensation = Compensation()
         if clean:
-            baseline = measure_baseline(clean[-1].values, clean[-1].rate_hz)
-            alike = [item for item in clean if _same_rate(item.rate_hz, clean[-1].rate_hz)]
-            compensation = fit_compensation([item.values for item in alike], clean[-1].rate_hz)
+            rate_hz = clean[-1].rate_hz
+            baseline = measure_baseline(clean[-1].values, rate_hz)
+            alike = [item.values for item in clean if abs(item.rate_hz / rate_hz - 1) <= SAME_RATE]
+            compensation = fit_compensation(alike, rate_hz)
         transfer = None
         if references:
             exposures = [self._exposure(item, compensation) for item in references]
@@ -304,10 +306,6 @@ def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def _same_rate(one_hz: float, other_hz: float) -> bool:
-    return abs(one_hz / other_hz - 1.0) <= SAME_RATE
-
-
 def profile_summary(profile: Profile) -> Data:
     """Return a profile for people, as plain data."""
     return {
@@ -355,12 +353,7 @@ def settling_summary(span: ReadingSpan) -> Data:
 
 def capture_summary(captured: Captured) -> Data:
     """Return a capture as plain data."""
-    return {
-        "kind": captured.kind,
-        "label": captured.label,
-        "taken": captured.taken,
-        "seconds": captured.seconds,
-    }
+    return {name: value for name, value in asdict(captured).items() if name != "file"}
 
 
 def _channels(baseline: Baseline) -> Data:

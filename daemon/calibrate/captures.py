@@ -65,12 +65,7 @@ class _Index:
 
 
 class Captures:
-    """The captures of one rig, oldest first.
-
-    Parameters
-    ----------
-    folder: made with the first capture.
-    """
+    """The captures of one rig, oldest first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

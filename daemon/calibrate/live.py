@@ -52,13 +52,7 @@ DRIFT_EVERY_S = 1.0
 class LiveCalibration:
     """The calibration of a running service's rig.
 
-    Parameters
-    ----------
-    config: the rig's.
-    bundles: the models that run.
-    nose: gets the profile's correction.
-    history: the last minutes of readings, for captures.
-    changed: called when another profile, or none, has become the active one.
+    `changed` is called when another profile, or none, has become the active one.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the command's options."""
     parser = subparsers.add_parser(
         "check",
-        help="test configuration, port, broker and models, and say how to mend what fails",
+        help="test configuration, port, broker and models, and say how to repair what fails",
         description=(
             "Test a rig's configuration, its port and board, its broker and its models, and print "
             "for each that it is ok, or how to mend it. Stop the service first: it holds the port."

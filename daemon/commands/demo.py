@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the command's options."""
     parser = subparsers.add_parser(
         "demo",
-        help="watch a simulated board being smelled, with no set-up",
+        help="watch the odours of simulated boards being recognised, with no set-up",
         description=(
             "Start two simulated boards, an MQTT broker and one real scentd service per board, and "
             "show over MQTT which odours are played and which are recognised, faster than real "

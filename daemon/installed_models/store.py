@@ -68,12 +68,7 @@ class Choice:
 
 
 class ModelStore:
-    """Installed bundles of one rig.
-
-    Parameters
-    ----------
-    state_dir: the rig's.
-    """
+    """Installed bundles of one rig."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir

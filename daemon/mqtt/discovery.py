@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from daemon.mqtt.home_assistant import AnnouncedModel, birth_topic, config_topic, device_payload
 from daemon.mqtt.payloads import encode
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemon.config.settings import Config
+    from daemon.mqtt.publisher import Publisher
     from models.bundle import Bundle
     from models.manifest import Manifest
     from models.taught_head import TaughtHead
@@ -33,16 +34,6 @@ FILE_NAME = "home_assistant.json"
 
 REPEAT_AFTER_S = 5.0
 """Shortest time between two repetitions of the payload: others may write on the birth topic too."""
-
-
-class StatePublisher(Protocol):
-    """Publishes retained states on topics outside the rig's own."""
-
-    def set_state_at(self, topic: str, payload: str) -> None:
-        """Set a retained message by its whole topic; an empty one removes it."""
-
-    def repeat(self, topic: str) -> None:
-        """Send the state of a topic once more."""
 
 
 @dataclass(slots=True)
@@ -73,7 +64,7 @@ class Discovery:
         self._path: Path = config.state_dir / FILE_NAME
         self._announced = self._load()
         self._models: tuple[AnnouncedModel, ...] | None = None
-        self._publisher: StatePublisher | None = None
+        self._publisher: Publisher | None = None
         self._repeated_s = float("-inf")
         self._log = get_logger("discovery")
 
@@ -82,7 +73,7 @@ class Discovery:
         """The topic on which Home Assistant announces its start; None if discovery is disabled."""
         return None if self._prefix is None else birth_topic(self._prefix)
 
-    def use_publisher(self, publisher: StatePublisher) -> None:
+    def use_publisher(self, publisher: Publisher) -> None:
         """Publish through this; remove what an earlier configuration announced elsewhere."""
         self._publisher = publisher
         topic = None if self._prefix is None else config_topic(self._prefix, self._config.rig_id)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -91,9 +91,9 @@ class Session:
         self._protocol = PROTOCOL_NAMES[protocol]
         self._client = make_client(link.rig_id, link.config, protocol)
         self._client.will_set(self._prefix + STATUS, OFFLINE, qos=1, retain=True)
-        self._client.on_connect = self._on_connect
-        self._client.on_publish = self._on_publish
-        self._client.on_message = self._on_message
+        self._client.on_connect = lambda _client, _data, _flags, *args: self._on_connect(*args)
+        self._client.on_publish = lambda _client, _data, mid, why, _: self._on_publish(mid, why)
+        self._client.on_message = lambda _client, _data, message: self._on_message(message)
         self._connack: ReasonCode | None = None
         self._max_packet_bytes: float = math.inf
         self._in_flight: dict[int, int | None] = {}
@@ -162,7 +162,7 @@ class Session:
         else:
             self._client.subscribe(topic, qos=1)
 
-    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+    def _on_message(self, message: paho.MQTTMessage) -> None:
         listener = self._link.listeners.get(message.topic)
         if listener is not None:
             if not message.retain:  # after a connection everything is published again anyway
@@ -171,25 +171,11 @@ class Session:
             command = message.topic.rpartition("/")[2]
             self._link.on_request(command, bytes(message.payload), message.retain)
 
-    def _on_connect(
-        self,
-        _client: paho.Client,
-        _userdata: Any,
-        _flags: paho.ConnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
+    def _on_connect(self, reason: ReasonCode, properties: Properties | None) -> None:
         self._connack = reason
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", math.inf)
 
-    def _on_publish(
-        self,
-        _client: paho.Client,
-        _userdata: Any,
-        mid: int,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
+    def _on_publish(self, mid: int, reason: ReasonCode) -> None:
         self._acknowledge(self._in_flight.pop(mid, None))
         if reason.is_failure:
             # MQTT 5 reports what 3.1.1 conceals: no permission for the topic, a quota, a payload

@@ -23,13 +23,7 @@ LOGGED = {"model", "label", "channel", "detail"}
 
 
 class EventPublisher:
-    """Logs and publishes events.
-
-    Parameters
-    ----------
-    messages: publishes them.
-    recorder: knows which segment holds a reading.
-    """
+    """Logs and publishes events."""
 
     def __init__(self, messages: Messages, recorder: Recorder) -> None:
         self._messages = messages

@@ -73,13 +73,6 @@ LATENCIES_KEPT = 500
 def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> None:
     """Do everything that `scentd run` does once the configuration is known.
 
-    Parameters
-    ----------
-    config: as read.
-    path: of its file, which a reload reads again.
-    stop: ends the service.
-    reload: requests a reload.
-
     Raises
     ------
     ScentdError: if a model or the port can never be used; before anything is opened wherever
@@ -93,16 +86,7 @@ def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> 
 
 
 class Service:
-    """One rig's daemon.
-
-    Parameters
-    ----------
-    config: the active configuration.
-    bundles: the models, ready to run.
-    manager: is notified that the service is ready, alive and stopping.
-    path: of the configuration's file.
-    version: of scentd.
-    """
+    """One rig's service; a reload reads the configuration at `path` again."""
 
     def __init__(
         self,

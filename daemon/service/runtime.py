@@ -52,14 +52,7 @@ class Runtime:
 
     @classmethod
     def build(cls, config: Config, bundles: Sequence[Bundle], history: History) -> Self:
-        """Return a runtime of the rig; `load` applies its profile and what it was taught.
-
-        Parameters
-        ----------
-        config: the rig's.
-        bundles: its models.
-        history: the last minutes of readings, kept by the service.
-        """
+        """Return a runtime of the rig; `load` applies its profile and what it was taught."""
         nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}
 

@@ -30,10 +30,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from hardware.channels import CHANNEL_NAMES, CHANNELS, GROVE_FULL_SCALE, Part, channel_index
+from hardware.channels import (
+    CHANNEL_NAMES,
+    CHANNELS,
+    GAS_INDICES,
+    GROVE_FULL_SCALE,
+    GROVE_INDICES,
+    MQ_FLOOR_PPM,
+    MQ_INDICES,
+    N_GAS,
+    Part,
+    channel_index,
+)
 from hardware.errors import ScentdError, UsageError
-from hardware.mq_curves import LEAST_PPM, MQ_CURVES, MqCurve
-from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
+from hardware.mq_curves import MQ_CURVES, MqCurve
+from hardware.simulator.tables import load_board
 from hardware.typed_yaml import TypedYamlError, YamlMapping
 
 if TYPE_CHECKING:
@@ -59,13 +70,13 @@ _ENVIRONMENT_COLUMNS = [channel_index(name) for name in _ENVIRONMENT]
 _ENVIRONMENT_SPREAD = (1.0, 1.0, 3.0)
 """degC, hPa and %RH: the accuracy in the BME680's datasheet (BST-BME680-DS001)."""
 
-_GAS = list(GAS_SENSORS)
+_GAS = list(GAS_INDICES)
 _HUMIDITY = channel_index("Humidity")
 _RESISTANCE = channel_index("Gas_Resistance")
-_NAMES = tuple(CHANNEL_NAMES[index] for index in GAS_SENSORS)
-_IS_GROVE = np.array([CHANNELS[index].part is Part.GROVE for index in GAS_SENSORS])
-_IS_MQ = np.array([CHANNELS[index].part is Part.MQ for index in GAS_SENSORS])
-_MQ_MOST_PPM = CHANNELS[channel_index("LPG")].high
+_NAMES = tuple(CHANNEL_NAMES[index] for index in GAS_INDICES)
+_IS_GROVE = np.isin(_GAS, GROVE_INDICES)
+_IS_MQ = np.isin(_GAS, MQ_INDICES)
+_MQ_MOST_PPM = CHANNELS[MQ_INDICES[0]].high
 _CURVES = [MQ_CURVES.get(name, MqCurve(1.0, -1.0, 1.0, 1.0)) for name in _NAMES]
 _MQ_A, _MQ_SLOPE, _MQ_R0_KOHM = np.array([(one.a, -one.b, one.r0_kohm) for one in _CURVES]).T
 """a, minus b and R0 in kOhm of ppm = a (Rs / R0)^b, each float64[8]."""
@@ -133,7 +144,7 @@ class OtherRig:
     Attributes
     ----------
     name: for people and files.
-    parts: one per gas channel, in the order of `GAS_SENSORS`.
+    parts: one per gas channel, in the order of `GAS_INDICES`.
     environment: offsets of the BME680's readings: degC, hPa, %RH.
     seed: of the drift.
     """
@@ -163,7 +174,7 @@ class OtherRig:
         if not 0 <= strength < np.inf:
             raise UsageError(f"A rig's strength must not be negative, got {strength:g}.")
         rng = np.random.default_rng(seed)
-        parts = tuple(_random_part(CHANNELS[index].part, rng, strength) for index in GAS_SENSORS)
+        parts = tuple(_random_part(CHANNELS[index].part, rng, strength) for index in GAS_INDICES)
         environment = tuple(
             round(float(strength * spread * rng.standard_normal()), 2)
             for spread in _ENVIRONMENT_SPREAD
@@ -346,7 +357,7 @@ def _mq_ln_conductance(ln_ppm: NDArray[np.float64]) -> NDArray[np.float64]:
 def _ln_conductance(readings: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ln(RL / Rs), float64[n, 8]; of the BME680, which has no divider, -ln kOhm."""
     counts = np.clip(readings, 1.0, GROVE_FULL_SCALE - 1.0)
-    from_mq = _mq_ln_conductance(np.log(np.maximum(readings, LEAST_PPM)))
+    from_mq = _mq_ln_conductance(np.log(np.maximum(readings, MQ_FLOOR_PPM)))
     from_grove = np.log(counts / (GROVE_FULL_SCALE - counts))
     from_bme = -np.log(np.maximum(readings, _KOHM_FLOOR))
     return np.where(_IS_GROVE, from_grove, np.where(_IS_MQ, from_mq, from_bme))

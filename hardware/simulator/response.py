@@ -22,8 +22,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNELS, GROVE_FULL_SCALE, UINT32_INFINITY, Part
-from hardware.simulator.tables import GAS_SENSORS, N_GAS, RELAXATION_TIMES_S
+from hardware.channels import (
+    GAS_INDICES,
+    GROVE_FULL_SCALE,
+    GROVE_INDICES,
+    MQ_INDICES,
+    N_GAS,
+    UINT32_INFINITY,
+)
+from hardware.simulator.tables import RELAXATION_TIMES_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +43,9 @@ _MAX_LOG_DOSE = 60.0
 """exp(60) is beyond any sensor's range and far from overflow."""
 
 _RELAXATION_TIMES_S = np.array(RELAXATION_TIMES_S)
-_GAS = np.array(GAS_SENSORS)
-_IS_GROVE = np.array([CHANNELS[index].part is Part.GROVE for index in GAS_SENSORS])
-_IS_MQ = np.array([CHANNELS[index].part is Part.MQ for index in GAS_SENSORS])
+_GAS = np.array(GAS_INDICES)
+_IS_GROVE = np.isin(_GAS, GROVE_INDICES)
+_IS_MQ = np.isin(_GAS, MQ_INDICES)
 
 
 def relaxed_response(fingerprint: Fingerprint, t_s: float, middle_s: float) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from hardware.channels import N_CHANNELS, channel_index
+from hardware.channels import N_CHANNELS, N_GAS, channel_index
 from hardware.errors import UsageError
 from hardware.simulator.response import (
     LaggedSensors,
@@ -24,7 +24,7 @@ from hardware.simulator.response import (
     relaxed_response,
 )
 from hardware.simulator.scenario import AIR, parse_scenario
-from hardware.simulator.tables import N_GAS, load_board
+from hardware.simulator.tables import load_board
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNELS, Part, channel_index
+from hardware.channels import GAS_INDICES, N_GAS, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.simulator.scenario import AIR
 
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from numpy.typing import NDArray
-
-GAS_SENSORS: tuple[int, ...] = tuple(
-    index for index, channel in enumerate(CHANNELS) if channel.part is not Part.ENVIRONMENT
-)
-"""Indices of the channels that respond to gas: the order of every array of this package."""
-
-N_GAS = len(GAS_SENSORS)
 
 SUBSTANCE_BOARD = "substances"
 MIXTURE_BOARD = "mixtures"
@@ -76,7 +69,7 @@ class TableError(ScentdError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprint:
-    """The response of one exposure; arrays are in the order of `GAS_SENSORS`.
+    """The response of one exposure; arrays are in the order of `GAS_INDICES`.
 
     Attributes
     ----------
@@ -92,7 +85,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoardModel:
-    """One kind of board and the substances it can play; arrays in the order of `GAS_SENSORS`.
+    """One kind of board and the substances it can play; arrays in the order of `GAS_INDICES`.
 
     Attributes
     ----------
@@ -252,4 +245,4 @@ def _loadings(
 
 
 def _sensor(channel: str) -> int:
-    return GAS_SENSORS.index(channel_index(channel))
+    return GAS_INDICES.index(channel_index(channel))

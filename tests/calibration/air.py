@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import GAS_INDICES, N_GAS, to_readings
+from calibration.correction import to_readings
+from hardware.channels import GAS_INDICES, N_GAS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from calibration.correction import (
     DELAY_S,
-    GAS_INDICES,
-    N_GAS,
     Compensation,
     CorrectionSpec,
     RigCorrection,
@@ -20,6 +18,7 @@ from calibration.correction import (
     log_signals,
     to_readings,
 )
+from hardware.channels import GAS_INDICES, N_GAS
 from tests.calibration.air import LEVELS, clean_air, frames, odour
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from calibration.baseline import measure_baseline
-from calibration.correction import GAS_NAMES, N_GAS
+from calibration.correction import GAS_NAMES
 from calibration.drift import (
     SHORTEST_WARM_UP_S,
     BaselineTracker,
     ControlChart,
     Settling,
 )
+from hardware.channels import N_GAS
 from tests.calibration.air import LEVELS, clean_air
 
 

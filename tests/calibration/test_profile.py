@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from calibration.baseline import measure_baseline
-from calibration.correction import N_GAS, Compensation, CorrectionSpec
+from calibration.correction import Compensation, CorrectionSpec
 from calibration.profile import (
     Evidence,
     Profile,
@@ -21,6 +21,7 @@ from calibration.profile import (
     save_profile,
 )
 from calibration.transfer import Transfer
+from hardware.channels import N_GAS
 from tests.calibration.air import LEVELS, clean_air, frames, odour
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.correction import N_GAS, Compensation, CorrectionSpec, log_signals
+from calibration.correction import Compensation, CorrectionSpec, log_signals
 from calibration.rig_reference import ONSET_S, ResponseExcerpt, RigReference, TransferError
 from calibration.transfer import MIN_PAIRED, Transfer, fit_transfer, mismatch
+from hardware.channels import N_GAS
 from tests.calibration.air import LEVELS, frames, odour
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNEL_NAMES, CHANNELS, Part, channel_index
+from hardware.channels import CHANNEL_NAMES, GROVE_INDICES, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.frames import Quality
 from hardware.recording import Recording, read_recording
@@ -36,7 +36,6 @@ OUT_OF_ORDER = 0.9
 recording are not in the order of time."""
 MIN_ROWS_TO_JUDGE = 50
 
-_GROVE = [index for index, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
 _INDEX_NAME = "mixture_index.csv"
 _COMPONENT = re.compile(r"([A-Za-z]+)_?(\d+(?:\.\d+)?)?(?=_|$)")
 _MIXTURE_NAME = re.compile(r"[A-Za-z]+_?(\d+(\.\d+)?)?(_[A-Za-z]+_?\d+(\.\d+)?)*")
@@ -188,10 +187,10 @@ def load_mixtures(
     path = index or next(
         (p for p in (folder / _INDEX_NAME, folder.parent / _INDEX_NAME) if p.is_file()), None
     )
-    entries = _read_index(path, folder) if path else _parse_names(folder)
-    names = sorted({label for entry in entries for label in entry.proportions})
-    order = tuple(labels or (_index_labels(path) if path else names))
-    _refuse_unknown(folder, "components", set(names) - set(order), order)
+    entries, columns = _read_index(path, folder) if path else (_parse_names(folder), [])
+    names = {label for entry in entries for label in entry.proportions}
+    order = tuple(labels or columns or sorted(names))
+    _refuse_unknown(folder, "components", names - set(order), order)
     by_file = {folder / entry.file: entry for entry in entries}
     return _load("mixture", folder, [by_file[file] for file in sorted(by_file)], order, progress)
 
@@ -282,12 +281,8 @@ def component_set_folds(data: Dataset, seed: int = 0) -> NDArray[np.int64]:
     return np.array([fold_of.get(present, -1) for present in sets], dtype=np.int64)
 
 
-def _index_labels(path: Path) -> list[str]:
-    with path.open(newline="") as stream:
-        return [key for key in next(csv.reader(stream)) if key not in _INDEX_KEYS]
-
-
-def _read_index(path: Path, folder: Path) -> list[_Entry]:
+def _read_index(path: Path, folder: Path) -> tuple[list[_Entry], list[str]]:
+    """Return the entries of files in the folder, and the columns of substances."""
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or "file" not in rows[0]:
@@ -295,15 +290,19 @@ def _read_index(path: Path, folder: Path) -> list[_Entry]:
             f"Expected an index with a `file` column and one column of proportions per "
             f"substance; {path} has {list(rows[0]) if rows else 'no rows'}."
         )
-    entries = []
-    for row in rows:
-        if not (folder / row["file"]).is_file():
-            continue  # an index may cover more splits than this folder holds
-        parts = {k: float(v) for k, v in row.items() if k not in _INDEX_KEYS and float(v) > 0}
-        entries.append(_Entry(row["file"], row.get("recording") or row["file"], parts))
+    columns = [key for key in rows[0] if key not in _INDEX_KEYS]
+    entries = [
+        _Entry(
+            row["file"],
+            row.get("recording") or row["file"],
+            {key: float(row[key]) for key in columns if float(row[key]) > 0},
+        )
+        for row in rows
+        if (folder / row["file"]).is_file()  # an index may cover more splits than the folder holds
+    ]
     if not entries:
         raise DataError(f"None of the files that {path} names is in {folder}.")
-    return entries
+    return entries, columns
 
 
 def _parse_names(folder: Path) -> list[_Entry]:
@@ -334,7 +333,7 @@ def is_in_order(values: NDArray[np.float32]) -> bool:
     below 0.9 for every recording that a plot shows as smooth. The published mixtures with tenths
     lie at 1.0 to 1.2: their rows were permuted, and differences over time in them mean nothing.
     """
-    there = [column for column in _GROVE if np.isfinite(values[:, column]).any()]
+    there = [column for column in GROVE_INDICES if np.isfinite(values[:, column]).any()]
     readings = values[:, there].astype(np.float64)
     readings = readings[np.isfinite(readings).all(axis=1)]
     if len(readings) < MIN_ROWS_TO_JUDGE or not there:
@@ -354,11 +353,11 @@ def _count_oddities(recording: Recording, oddities: Counter[str]) -> None:
         hits = (quality == kind).sum(axis=0)
         for column in np.flatnonzero(hits):
             oddities[f"rows_{CHANNEL_NAMES[column]}_{kind.name.lower()}"] += int(hits[column])
-    start = quality[:3, _GROVE]
+    start = quality[:3, GROVE_INDICES]
     oddities["recordings_with_startup_garbage"] += int(
         ((start == Quality.OUT_OF_RANGE) | (start == Quality.SATURATED)).any()
     )
     resistance = values[:, channel_index("Gas_Resistance")]
     oddities["recordings_with_hung_bme680"] += int((resistance == 0).mean() > 0.5)  # noqa: PLR2004
-    present = np.nan_to_num(values[:, _GROVE])
+    present = np.nan_to_num(values[:, GROVE_INDICES])
     oddities["recordings_with_tenths"] += int((present != np.rint(present)).any())

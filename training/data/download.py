@@ -45,18 +45,12 @@ class DownloadError(ScentdError):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of the data set, as the hub lists it.
-
-    Attributes
-    ----------
-    path: below the data set's root.
-    size: in bytes.
-    digest: hex; SHA-256 of a large file, git's SHA-1 of a small one.
-    """
+    """A file of the data set, as the hub lists it: its path below the root and size in bytes."""
 
     path: str
     size: int
     digest: str
+    """Hex; SHA-256 of a large file, git's SHA-1 of a small one."""
 
     def matches(self, file: Path) -> bool:
         """Tell whether a local file has these bytes."""
@@ -72,21 +66,16 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A verified data set on this machine.
-
-    Attributes
-    ----------
-    folder: the data set's root on this machine.
-    revision: commit of the data set.
-    files, size: number of files, and of bytes.
-    fetched: number of files that were not there before.
-    """
+    """A verified data set on this machine."""
 
     folder: Path
     revision: str
+    """Commit of the data set."""
     files: int
     size: int
+    """In bytes."""
     fetched: int
+    """Files that were not there before."""
 
 
 def subset_folders(subset: str, *, with_test_splits: bool) -> tuple[str, ...]:

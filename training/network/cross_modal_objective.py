@@ -103,18 +103,18 @@ class CrossModalObjective(nn.Module):
         self.matcher: DescriptionMatcher | None = None
         self.decoder: MaskedDecoder | None = None
         self.describer: DescriptorTargets | None = None
-        elements = (
-            tables.elements.standardise(trained).restrict_to(trained) if tables.elements else None
-        )
-        if self.settings.gcms and elements:
-            self.gcms = GcmsAlignment(width, elements)
-        if self.settings.similarity and elements:
+        settings, elements = self.settings, tables.elements
+        if elements:
+            elements = elements.standardise(trained).restrict_to(trained)
+        if settings.gcms and elements:
+            self.gcms = GcmsAlignment(width, elements, settings.temperature)
+        if settings.similarity and elements:
             self.similarity = ChemicalSimilarity(width, elements)
-        if self.settings.signed:
+        if settings.signed:
             self.matcher = DescriptionMatcher(width, description_views(tables, trained))
-        if (self.settings.masked or self.settings.pretrain) and elements:
+        if (settings.masked or settings.pretrain) and elements:
             self.decoder = MaskedDecoder(config, spec, elements)
-        if self.settings.descriptors and tables.descriptors:
+        if settings.descriptors and tables.descriptors:
             self.describer = DescriptorTargets(tables.descriptors.restrict_to(trained))
 
     def forward(
@@ -158,12 +158,13 @@ class CrossModalObjective(nn.Module):
         else:
             logits = heads.logits[0].float()
             loss = substance_loss(logits, label_target, label_smoothing=label_smoothing)
-        if self.gcms is not None:
-            loss = loss + settings.gcms * self.gcms(heads.embedding, target, settings.temperature)
-        if self.similarity is not None:
-            loss = loss + settings.similarity * self.similarity(heads.embedding, target)
-        if self.matcher is not None:
-            loss = loss + settings.signed * self.matcher(heads.embedding, target)
+        for weight, term in (
+            (settings.gcms, self.gcms),
+            (settings.similarity, self.similarity),
+            (settings.signed, self.matcher),
+        ):
+            if term is not None:
+                loss = loss + weight * term(heads.embedding, target)
         if self.describer is not None:
             described = self.describer(heads.descriptors, target, descriptor_half)
             loss = loss + settings.descriptors * described
@@ -194,8 +195,9 @@ class GcmsAlignment(_WithConstants):
     known: Tensor
     kind: Tensor
 
-    def __init__(self, width: int, elements: SubstanceTable) -> None:
+    def __init__(self, width: int, elements: SubstanceTable, temperature: float) -> None:
         super().__init__()
+        self.temperature = temperature
         self.window_side = nn.Linear(width, SHARED_WIDTH)
         self.vector_side = nn.Sequential(
             nn.Linear(elements.values.shape[1], HIDDEN_WIDTH),
@@ -207,14 +209,14 @@ class GcmsAlignment(_WithConstants):
         kind = number_distinct_rows(elements.values)
         self.hold(vectors=elements.values, known=elements.known, kind=kind)
 
-    def forward(self, embedding: Tensor, target: Tensor, temperature: float) -> Tensor:
+    def forward(self, embedding: Tensor, target: Tensor) -> Tensor:
         """Return the loss of embeddings [batch, D] of windows that are `target` [batch, labels]."""
         rows, substances = purest_windows(target, self.kind, self.known)
         if len(rows) < 2:  # noqa: PLR2004 - InfoNCE needs a negative
             return embedding.sum() * 0
         sensed = self.window_side(embedding[rows]).float()
         vectors = self.vector_side(self.vectors[substances]).float()
-        return symmetric_info_nce(sensed, vectors, temperature)
+        return symmetric_info_nce(sensed, vectors, self.temperature)
 
 
 class ChemicalSimilarity(_WithConstants):

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hardware.channels import CHANNELS, GROVE_FULL_SCALE, Part, channel_index
-from models.preprocess import MQ_FLOOR_PPM
+from hardware.channels import CHANNELS, GROVE_FULL_SCALE, MQ_FLOOR_PPM, Part, channel_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hardware.channels import CHANNELS, Part
+from hardware.channels import CHANNELS, GAS_INDICES, N_GAS, Part
 from hardware.simulator.scenario import AIR
 from hardware.simulator.tables import (
     BOARDS_FILE,
     FINGERPRINTS_FILE,
     FLUCTUATIONS_FILE,
-    GAS_SENSORS,
-    N_GAS,
     RELAXATION_TIMES_S,
 )
 from training.data.dataset import load_mixtures, load_substances
@@ -148,7 +146,7 @@ def _median(times: list[Floats], least: int = 1) -> Floats:
 def _board_rows(board: FittedBoard, shared: _Shared) -> Iterator[dict[str, str]]:
     air = shared.air.copy()
     air[: len(board.kind.sensors)] = board.clean_air()
-    for sensor, index in enumerate(GAS_SENSORS):
+    for sensor, index in enumerate(GAS_INDICES):
         channel = CHANNELS[index]
         yield _row(
             board=board.kind.name,
@@ -194,7 +192,7 @@ def _fluctuation_rows(
             if time_s == 0:
                 unmeasured = np.arange(measured, N_GAS)
                 loadings[unmeasured, unmeasured] = shared.noise[unmeasured]
-            for index, loading in zip(GAS_SENSORS, loadings, strict=True):
+            for index, loading in zip(GAS_INDICES, loadings, strict=True):
                 if np.any(loading != 0):
                     yield _row(
                         board=board.kind.name,

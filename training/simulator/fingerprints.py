@@ -17,13 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import lsq_linear, nnls
 
-from hardware.channels import CHANNELS, GROVE_FULL_SCALE, Part
-from hardware.simulator.tables import (
-    GAS_SENSORS,
-    MIXTURE_BOARD,
-    RELAXATION_TIMES_S,
-    SUBSTANCE_BOARD,
-)
+from hardware.channels import CHANNELS, GAS_INDICES, GROVE_FULL_SCALE, Part
+from hardware.simulator.tables import MIXTURE_BOARD, RELAXATION_TIMES_S, SUBSTANCE_BOARD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +80,7 @@ SUBSTANCE_KIND = BoardKind(
     SUBSTANCE_BOARD,
     rate_hz=1.0,
     middle_s=300.0,
-    sensors=GAS_SENSORS,
+    sensors=GAS_INDICES,
     band_times_s=(2.0, 8.0, 30.0),
     lags=(1, 2, 3, 5, 8, 12, 18, 25, 35, 50),
 )
@@ -93,7 +88,7 @@ MIXTURE_KIND = BoardKind(
     MIXTURE_BOARD,
     rate_hz=10.0,
     middle_s=30.0,
-    sensors=GAS_SENSORS[:4],
+    sensors=GAS_INDICES[:4],
     band_times_s=(0.4, 1.5, 5.0),
     lags=(1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 80),
 )

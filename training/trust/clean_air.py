@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import gammaincinv
 
-from hardware.channels import CHANNELS, Part
+from hardware.channels import CHANNELS, N_GAS, Part
 from hardware.frames import SensorFrame
 from hardware.readings import range_quality
 from hardware.simulator.other_rig import FIXED_RIG, OtherPart, OtherRig
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import MIXTURE_BOARD, N_GAS, SUBSTANCE_BOARD, load_board
+from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
 from models.decision_spec import State
 from models.exposure import Change, ExposureDetector, Phase
 from models.exposure_settings import ExposureSettings

@@ -78,9 +78,8 @@ def guarded_broker(tmp_path: Path) -> Iterator[Mosquitto]:
     tool = needs_mosquitto().replace("sbin/mosquitto", "bin/mosquitto_passwd")
     subprocess.run([tool, "-b", str(passwords), "rig", "right"], check=True)
     passwords.chmod(0o644)
-    broker = Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}").start()
-    yield broker
-    broker.stop()
+    with Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}") as broker:
+        yield broker
 
 
 def test_mqtt_5_is_used_with_mosquitto(broker: Mosquitto) -> None:
@@ -265,13 +264,12 @@ def certificates(tmp_path: Path) -> Path:
 @pytest.fixture
 def tls_broker(certificates: Path) -> Iterator[Mosquitto]:
     """Run a Mosquitto that speaks TLS only."""
-    broker = Mosquitto(
-        certificates,
+    settings = (
         f"allow_anonymous true\ncertfile {certificates / 'broker.pem'}\n"
-        f"keyfile {certificates / 'broker.key'}",
-    ).start()
-    yield broker
-    broker.stop()
+        f"keyfile {certificates / 'broker.key'}"
+    )
+    with Mosquitto(certificates, settings) as broker:
+        yield broker
 
 
 def test_tls_with_the_rigs_own_authority(tls_broker: Mosquitto, certificates: Path) -> None:

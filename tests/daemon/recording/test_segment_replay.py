@@ -40,11 +40,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy_substances: Path) -> Run:
     """Let the service record two odours in segments of a minute."""
     folder = tmp_path_factory.mktemp("run")
     link = folder / "ttySIM"
-    broker = Mosquitto(folder).start()
     bounds = "recording: {segment_s: 60, reserve_mb: 0, compress: false}"
-    text = settings(link, [toy_substances], broker.port, "record: true", bounds)
     script = Odours(((None, 70), (NO2, 50), (None, 60), (VOC, 50)))
-    try:
+    with Mosquitto(folder) as broker:
+        text = settings(link, [toy_substances], broker.port, "record: true", bounds)
         with (
             Subscriber(broker.port) as ear,
             SimulatedBoard(script, link=link, speed=50, wait_for_listener=True) as board,
@@ -53,8 +52,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy_substances: Path) -> Run:
             assert board.wait(60)
             daemon.end()
             ear.await_text("scent/rig/status", "offline")
-    finally:
-        broker.stop()
     return Run(daemon.config, recordings(daemon), ear)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from hardware.channels import UINT32_INFINITY, channel_index
+from hardware.channels import GAS_INDICES, N_GAS, UINT32_INFINITY, channel_index
 from hardware.errors import UsageError
 from hardware.simulator.other_rig import (
     FIXED_RIG,
@@ -21,7 +21,7 @@ from hardware.simulator.other_rig import (
     write_rig,
 )
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import GAS_SENSORS, N_GAS, load_board
+from hardware.simulator.tables import load_board
 from models.bundle import load_bundle
 from training.data.dataset import load_substances, substance_folds
 from training.evaluation.network_outputs import run_network, score_bundle
@@ -80,7 +80,7 @@ def test_gain_and_resistance_shift_the_logarithm_of_a_conductance(
 
 
 def test_sensitivity_scales_the_response_around_clean_air() -> None:
-    clean = load_board().clean_air[GAS_SENSORS.index(C2H5OH)]
+    clean = load_board().clean_air[GAS_INDICES.index(C2H5OH)]
     still = np.tile(STILL_AIR, (5, 1))
     sent = ln_ratio(of_parts(gamma=1.4).transform(still, 1.0)[:, C2H5OH])
     expected = clean + 1.4 * (ln_ratio(still[:, C2H5OH]) - clean)
@@ -157,7 +157,7 @@ def test_a_signal_and_a_whole_recording_are_transformed_alike() -> None:
 def test_fixed_rig_differs_on_every_gas_channel() -> None:
     sent = FIXED_RIG.transform(recording(), 1.0)
     moved = np.abs(sent - recording()).max(axis=0)
-    assert (moved[list(GAS_SENSORS[:6])] > 0).all()
+    assert (moved[list(GAS_INDICES[:6])] > 0).all()
 
 
 def test_rig_reads_back_as_it_was_written(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardware.channels import N_GAS
 from hardware.simulator.response import (
     LaggedSensors,
     SmoothNoise,
@@ -17,7 +18,7 @@ from hardware.simulator.response import (
     mixed_response,
     relaxed_response,
 )
-from hardware.simulator.tables import N_GAS, RELAXATION_TIMES_S, Fingerprint, load_board
+from hardware.simulator.tables import RELAXATION_TIMES_S, Fingerprint, load_board
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from hardware.channels import CHANNELS, Part, channel_index
+from hardware.channels import CHANNELS, GROVE_INDICES, Part, channel_index
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.simulator.signals import ReplaySignal, SyntheticSignal
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from hardware.recording import Recording
     from hardware.simulator.signals import Signal
-
-_GROVE = [index for index, channel in enumerate(CHANNELS) if channel.part is Part.GROVE]
 
 
 def _rows(signal: Signal, n: int | None = None) -> np.ndarray:
@@ -106,7 +104,7 @@ def test_a_looped_scenario_continues_with_fresh_noise() -> None:
 
 def test_readings_leave_clean_air_with_an_odour_and_return() -> None:
     rows = _rows(SyntheticSignal("air:120,nutmeg:300,air:900", seed=3))
-    counts = np.clip(rows[:, _GROVE], 1, 1022)
+    counts = np.clip(rows[:, GROVE_INDICES], 1, 1022)
     level = np.log(counts / (1023 - counts))
     before, during, after = level[60:120].mean(0), level[360:420].mean(0), level[-120:].mean(0)
     assert np.all(during - before > 1)
@@ -116,7 +114,7 @@ def test_readings_leave_clean_air_with_an_odour_and_return() -> None:
 def test_a_scenario_that_starts_with_an_odour_starts_within_an_exposure() -> None:
     exposed = _rows(SyntheticSignal("nutmeg:60", seed=4))
     air = _rows(SyntheticSignal("air:60", seed=4))
-    assert np.all(exposed[0, _GROVE] > air[0, _GROVE] + 5)
+    assert np.all(exposed[0, GROVE_INDICES] > air[0, GROVE_INDICES] + 5)
 
 
 def test_a_mixture_lies_between_its_parts_on_average() -> None:
@@ -124,7 +122,7 @@ def test_a_mixture_lies_between_its_parts_on_average() -> None:
         rows = np.concatenate(
             [_rows(SyntheticSignal(scenario, seed=s, board="mixtures")) for s in range(12)]
         )
-        return rows[:, _GROVE].mean(axis=0)
+        return rows[:, GROVE_INDICES].mean(axis=0)
 
     orange, peach = level("orange:30"), level("peach:30")
     mixed = level("orange=.5+peach=.5:30")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hardware.channels import GAS_INDICES
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import GAS_SENSORS, RELAXATION_TIMES_S, load_board
+from hardware.simulator.tables import RELAXATION_TIMES_S, load_board
 from models.bundle import load_bundle
 from training.simulator.fingerprint_check import LiveTest, run_live_episodes, write_playable
 from training.simulator.fingerprint_tables import fit_tables, write_tables
@@ -23,7 +24,7 @@ from training.simulator.fingerprints import (
 
 def _play(scenario: str, seed: int, board: str) -> np.ndarray:
     signal = SyntheticSignal(scenario, seed=seed, board=board)
-    return np.array(list(islice(iter(signal), 600)), dtype=float)[:, list(GAS_SENSORS)]
+    return np.array(list(islice(iter(signal), 600)), dtype=float)[:, list(GAS_INDICES)]
 
 
 def test_the_fit_recovers_the_level_that_was_played() -> None:

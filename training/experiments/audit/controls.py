@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNELS, Part
+from hardware.channels import CHANNELS, GAS_INDICES, Part
 from models.preprocess import Lineariser, PreprocessSpec
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ FIRST_READINGS = 5
 NUMBERS_IN_NAME = 3
 
 ENVIRONMENT = tuple(i for i, c in enumerate(CHANNELS) if c.part is Part.ENVIRONMENT)
-GAS = tuple(i for i, c in enumerate(CHANNELS) if c.part is not Part.ENVIRONMENT)
 
-_GAS_LOGS = PreprocessSpec(channels=tuple(CHANNELS[i].name for i in GAS), rate_hz=1.0)
+_GAS_LOGS = PreprocessSpec(channels=tuple(CHANNELS[i].name for i in GAS_INDICES), rate_hz=1.0)
 _ROUNDING = 1e-6
 
 
@@ -115,13 +114,13 @@ def environment(recording: Excerpts) -> NDArray[np.float32]:
 
 def absolute_baseline(recording: Excerpts) -> NDArray[np.float32]:
     """Mean level of every gas channel in the window."""
-    values = recording.sample.values[:, GAS]
+    values = recording.sample.values[:, GAS_INDICES]
     return np.stack([_mean(values[start:end]) for start, end in recording.spans])
 
 
 def first_seconds(recording: Excerpts) -> NDArray[np.float32]:
     """Mean level of every gas channel in the recording's first five readings."""
-    values = recording.sample.values[: FIRST_READINGS * recording.factor, GAS]
+    values = recording.sample.values[: FIRST_READINGS * recording.factor, GAS_INDICES]
     return np.repeat(_mean(values)[np.newaxis], len(recording.spans), axis=0)
 
 
@@ -155,7 +154,7 @@ def least_step(recording: Excerpts) -> NDArray[np.float32]:
     of a high one, so a difference of logarithms keeps a trace of the level. Channels with other
     than whole numbers have no such step.
     """
-    readings = recording.sample.values[:, GAS]
+    readings = recording.sample.values[:, GAS_INDICES]
     fine = (np.isfinite(readings) & (readings != np.rint(readings))).any(axis=0)
     signal = Lineariser(_GAS_LOGS)(recording.sample.values)
     changes = np.where(fine, np.inf, np.abs(np.diff(signal, axis=0)))
