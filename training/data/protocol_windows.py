@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.decimator import Decimator, decimation_factor
 from models.preprocess import batch_features, protocol_windows
 
 if TYPE_CHECKING:
@@ -71,12 +72,6 @@ def scored_windows(data: Dataset, spec: PreprocessSpec) -> Windows:
 
 def _at_rate(sample: Sample, spec: PreprocessSpec) -> NDArray[np.float32]:
     """Return the readings averaged down to the model's rate, NaN where none is usable."""
-    factor = max(1, round(sample.rate_hz / spec.rate_hz))
-    if factor == 1:
-        return sample.values
-    whole = len(sample.values) // factor * factor
-    groups = sample.values[:whole].reshape(-1, factor, sample.values.shape[1])
-    usable = np.isfinite(groups)
-    total = np.where(usable, groups, 0).sum(axis=1, dtype=np.float64)
-    count = usable.sum(axis=1)
-    return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    factor = decimation_factor(sample.rate_hz, spec.rate_hz)
+    none_lost = np.zeros(len(sample.values), dtype=np.int64)
+    return Decimator(factor, factor).feed(sample.values, none_lost)[0]

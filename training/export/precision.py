@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LARGEST_LOSS = 0.005
 """Of the headline score by int8, as a share of 1: half a point."""
 HEADLINE = {"substance": "top1", "mixture": "within_01"}
-KINDS = ("fp32", "dynamic", "static")
+PRECISIONS = ("fp32", "dynamic", "static")
 WARM_UP = 10
 
 
@@ -83,7 +83,7 @@ def compare_precisions(
     """
     from training.export.onnx import quantise  # noqa: PLC0415 - torch
 
-    tallies: dict[str, list[Tally]] = {kind: [] for kind in KINDS}
+    tallies: dict[str, list[Tally]] = {kind: [] for kind in PRECISIONS}
     models: dict[str, bytes] = {}
     bundles: dict[str, Bundle] = {}
     for fold in folds:
@@ -119,7 +119,7 @@ def compare_precisions(
     sizes_mb = {kind: round(len(model) / 1e6, 3) for kind, model in models.items()}
     return {
         kind: PrecisionScores(pool_tallies(tallies[kind]), sizes_mb[kind], *times[kind])
-        for kind in KINDS
+        for kind in PRECISIONS
     }
 
 
@@ -159,7 +159,7 @@ def precision_report(compared: dict[str, PrecisionScores], task: str) -> dict[st
 
 def choose_precision(rows: dict[str, dict[str, Any]]) -> str:
     """Return the fastest kind of int8 within LARGEST_LOSS, else "fp32"."""
-    good = [kind for kind in KINDS if kind != "fp32" and rows[kind]["loss"] <= LARGEST_LOSS]
+    good = [kind for kind in PRECISIONS if kind != "fp32" and rows[kind]["loss"] <= LARGEST_LOSS]
     return min(good, key=lambda kind: float(rows[kind]["p50_ms"]), default="fp32")
 
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from models.preprocess import PreprocessSpec
     from training.config import NetworkConfig
 
-QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+QUANTILE_LEVELS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 """Of a feature over a window, from its least to its greatest value."""
 SPANS = 4
 """Equal spans of time whose means describe the coarse shape of a response."""
-N_STATISTICS = len(QUANTILES) + SPANS + 4
+N_STATISTICS = len(QUANTILE_LEVELS) + SPANS + 4
 """Per feature: mean, standard deviation, slope, mean step, means of the spans, quantiles."""
 MIN_BIN_WIDTH = 5e-3
 """In standardised units. Quantiles of a channel that sends few different counts coincide; a
@@ -163,7 +163,7 @@ def feature_statistics(x: Tensor, mask: Tensor) -> Tensor:
     Returns
     -------
     float32[batch, N_STATISTICS, feature]: mean, standard deviation, slope (covariance with time
-    from -1 to 1), mean absolute step, the means of the SPANS, the QUANTILES.
+    from -1 to 1), mean absolute step, the means of the SPANS, the QUANTILE_LEVELS.
     """
     counted = mask.unsqueeze(-1)
     rows = counted.sum(dim=1).clamp(min=1)
@@ -180,7 +180,7 @@ def feature_statistics(x: Tensor, mask: Tensor) -> Tensor:
         chosen = ((span == number).float() * mask).unsqueeze(-1)
         means.append((x * chosen).sum(dim=1) / chosen.sum(dim=1).clamp(min=1))
     ordered = (x + _BEYOND * (1 - counted)).sort(dim=1).values
-    level = torch.tensor(QUANTILES, device=x.device)[None, :, None]
+    level = torch.tensor(QUANTILE_LEVELS, device=x.device)[None, :, None]
     place = (level * (rows.unsqueeze(1) - 1)).round().long().expand(-1, -1, x.shape[2])
     quantiles = ordered.gather(1, place)
     return torch.cat([torch.stack([mean, spread, slope, step, *means], dim=1), quantiles], dim=1)

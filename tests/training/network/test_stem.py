@@ -13,7 +13,7 @@ from training.config import NetworkConfig  # noqa: E402
 from training.network.scentformer import SubstanceNet, build_network  # noqa: E402
 from training.network.stem import (  # noqa: E402
     N_STATISTICS,
-    QUANTILES,
+    QUANTILE_LEVELS,
     Blend,
     StatisticsStem,
     feature_statistics,
@@ -55,25 +55,26 @@ def test_statistics_equal_those_of_numpy_over_the_measured_rows(
     windows: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     x, mask = windows
-    said = feature_statistics(x, mask).numpy()
-    assert said.shape == (30, N_STATISTICS, FEATURES)
+    statistics = feature_statistics(x, mask).numpy()
+    assert statistics.shape == (30, N_STATISTICS, FEATURES)
     for number in (0, 25):
         rows = x[number][mask[number] > 0].numpy().astype(np.float64)
         time = np.linspace(-1, 1, len(rows))[:, None]
-        np.testing.assert_allclose(said[number, 0], rows.mean(axis=0), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(said[number, 1], rows.std(axis=0), rtol=1e-4)
-        np.testing.assert_allclose(said[number, 2], (rows * time).mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(statistics[number, 0], rows.mean(axis=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(statistics[number, 1], rows.std(axis=0), rtol=1e-4)
+        np.testing.assert_allclose(statistics[number, 2], (rows * time).mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(
-            said[number, 3], np.abs(np.diff(rows, axis=0)).mean(axis=0), rtol=1e-4
+            statistics[number, 3], np.abs(np.diff(rows, axis=0)).mean(axis=0), rtol=1e-4
         )
         ordered = np.sort(rows, axis=0)
-        for level, found in zip(QUANTILES, said[number, -len(QUANTILES) :], strict=True):
+        quantiles = statistics[number, -len(QUANTILE_LEVELS) :]
+        for level, found in zip(QUANTILE_LEVELS, quantiles, strict=True):
             place = round(level * (len(rows) - 1) + 1e-9)
             assert any(np.allclose(found, ordered[k]) for k in {place, place - 1, place + 1} & {
                 *range(len(rows))
             })  # fmt: skip
-        np.testing.assert_allclose(said[number, -1], rows.max(axis=0), rtol=1e-6)
-        np.testing.assert_allclose(said[number, -len(QUANTILES)], rows.min(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(quantiles[-1], rows.max(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(quantiles[0], rows.min(axis=0), rtol=1e-6)
 
 
 def test_rows_that_were_not_measured_change_nothing(
