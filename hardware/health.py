@@ -29,7 +29,6 @@ whole recording (733 s). Therefore what the other channels do meanwhile decides:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,31 +44,23 @@ if TYPE_CHECKING:
     from hardware.frames import SensorFrame
 
 
-@dataclass(frozen=True, slots=True)
-class HealthSettings:
-    """Thresholds; the module's docstring gives their reasons.
-
-    Attributes
-    ----------
-    stuck: pairs of seconds of repetition and movement of two siblings meanwhile (as a difference
-        of log-conductances) that together show a stuck Grove channel, shortest first.
-    stuck_alone_s: repetition that is enough by itself.
-    grove_hung_s: joint repetition of all Grove channels that shows a hung Grove board.
-    bme_hung_s: joint repetition of all BME680 channels that shows a hung BME680.
-    min_repeats: samples that any repetition must have, for slow boards.
-    spike_step: difference of logarithms within one sample that no gas causes.
-    spike_after: plausible samples before a spike can be found; boards start with garbage.
-    max_gap_s: a longer silence between frames ends every repetition and forgets every level.
-    """
-
-    stuck: tuple[tuple[float, float], ...] = ((15.0, 0.25), (30.0, 0.12), (60.0, 0.09))
-    stuck_alone_s: float = 1800.0
-    grove_hung_s: float = 300.0
-    bme_hung_s: float = 20.0
-    min_repeats: int = 8
-    spike_step: float = 3.5
-    spike_after: int = 3
-    max_gap_s: float = 20.0
+STUCK_GROVE = ((15.0, 0.25), (30.0, 0.12), (60.0, 0.09))
+"""Pairs of seconds of repetition and movement of two siblings meanwhile (as a difference of
+log-conductances) that together show a stuck Grove channel, shortest first."""
+STUCK_ALONE_S = 1800.0
+"""Repetition of one Grove channel that is enough by itself."""
+GROVE_HUNG_S = 300.0
+"""Joint repetition of all Grove channels that shows a hung Grove board."""
+BME_HUNG_S = 20.0
+"""Joint repetition of all BME680 channels that shows a hung BME680."""
+MIN_REPEATS = 8
+"""Samples that any repetition must have, for slow boards."""
+SPIKE_STEP = 3.5
+"""Difference of logarithms within one sample that no gas causes."""
+SPIKE_AFTER = 3
+"""Plausible samples before a spike can be found; boards start with garbage."""
+MAX_GAP_S = 20.0
+"""A longer silence between frames ends every repetition and forgets every level."""
 
 
 def _log_conductance_of_count(count: float) -> float:
@@ -116,16 +107,12 @@ class _Repetition:
         self.levels = levels
         self.stuck = False
 
-    def lasts(self, t_ms: int, seconds: float, samples: int) -> bool:
-        return self.samples >= samples and t_ms - self.since_ms >= 1000.0 * seconds
+    def lasts(self, t_ms: int, seconds: float) -> bool:
+        return self.samples >= MIN_REPEATS and t_ms - self.since_ms >= 1000.0 * seconds
 
 
 class ChannelHealth:
     """Assess frames one by one, in constant time.
-
-    Parameters
-    ----------
-    settings: thresholds.
 
     Examples
     --------
@@ -141,8 +128,7 @@ class ChannelHealth:
     [0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4]
     """
 
-    def __init__(self, settings: HealthSettings | None = None) -> None:
-        self._settings = settings or HealthSettings()
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -185,13 +171,12 @@ class ChannelHealth:
 
     def _after_gap(self, t_ms: int) -> bool:
         last_ms = self._last_ms
-        return last_ms is not None and t_ms - last_ms > 1000.0 * self._settings.max_gap_s
+        return last_ms is not None and t_ms - last_ms > 1000.0 * MAX_GAP_S
 
     def _find_spikes(self, numbers: list[float], quality: bytearray) -> set[int]:
         """Mark spikes and update the levels; return the Grove channels that moved."""
         moved = set()
         last, level, sent = self._values, self._level, self._sent_level
-        step, after = self._settings.spike_step, self._settings.spike_after
         for channel, is_grove, logarithm in _LOGARITHMIC:
             if quality[channel]:
                 continue
@@ -204,9 +189,9 @@ class ChannelHealth:
                     moved.add(channel)
                 before, sent[channel] = sent[channel], new
                 if (
-                    abs(new - level[channel]) > step
-                    and abs(new - before) > step
-                    and self._plausible[channel] >= after
+                    abs(new - level[channel]) > SPIKE_STEP
+                    and abs(new - before) > SPIKE_STEP
+                    and self._plausible[channel] >= SPIKE_AFTER
                 ):
                     quality[channel] = _SPIKE
                     continue
@@ -215,14 +200,13 @@ class ChannelHealth:
         return moved
 
     def _find_stuck_grove(self, moved: set[int], quality: bytearray, t_ms: int) -> None:
-        settings = self._settings
         levels = tuple([self._level[channel] for channel in GROVE_INDICES])
         for place, (channel, run) in enumerate(zip(GROVE_INDICES, self._run, strict=True)):
             if channel in moved or not run.samples:
                 run.restart(t_ms, levels)
                 continue
             run.samples += 1
-            if not run.stuck and run.samples >= settings.min_repeats:
+            if not run.stuck and run.samples >= MIN_REPEATS:
                 run.stuck = self._is_stuck(run, levels, place, t_ms)
             if run.stuck:
                 _mark(quality, (channel,))
@@ -230,19 +214,18 @@ class ChannelHealth:
             self._grove_run.restart(t_ms)
         else:
             self._grove_run.samples += 1
-            if self._grove_run.lasts(t_ms, settings.grove_hung_s, settings.min_repeats):
+            if self._grove_run.lasts(t_ms, GROVE_HUNG_S):
                 _mark(quality, GROVE_INDICES)
 
     def _is_stuck(self, run: _Repetition, levels: tuple[float, ...], place: int, t_ms: int) -> bool:
         """Whether a repetition is long enough for what the siblings did meanwhile."""
-        settings = self._settings
         lasted_s = (t_ms - run.since_ms) / 1000.0
-        if lasted_s < settings.stuck[0][0]:
+        if lasted_s < STUCK_GROVE[0][0]:
             return False
-        if lasted_s >= settings.stuck_alone_s:
+        if lasted_s >= STUCK_ALONE_S:
             return True
         movement = _sibling_movement(run.levels, levels, place)
-        return any(lasted_s >= least_s and movement >= least for least_s, least in settings.stuck)
+        return any(lasted_s >= least_s and movement >= least for least_s, least in STUCK_GROVE)
 
     def _find_hung_bme(self, frame: SensorFrame, quality: bytearray, t_ms: int) -> None:
         # Compared as bytes: NaN is equal to nothing, yet an absent column repeats.
@@ -252,7 +235,7 @@ class ChannelHealth:
             self._bme_run.restart(t_ms)
             return
         self._bme_run.samples += 1
-        if self._bme_run.lasts(t_ms, self._settings.bme_hung_s, self._settings.min_repeats):
+        if self._bme_run.lasts(t_ms, BME_HUNG_S):
             present = np.count_nonzero(~np.isnan(np.frombuffer(row, np.float32)))
             if present >= _MIN_BME_CHANNELS:
                 _mark(quality, _BME)

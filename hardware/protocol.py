@@ -22,7 +22,6 @@ from hardware.channels import MQ_INDICES, N_CHANNELS, find_channel
 from hardware.columns import TABLE_COLUMNS, Columns, column_names, find_columns
 from hardware.crc import crc16
 from hardware.encoding import LATEST_VERSION
-from hardware.errors import UsageError
 from hardware.frames import SensorFrame
 from hardware.readings import float32_row, parse_number, parse_numbers, parse_uint32, range_quality
 from hardware.sequence import FrameSequence
@@ -86,11 +85,7 @@ class LineDecoder:
     r"""Turn bytes into frames.
 
     Lines end at ``\n``, ``\r\n`` or a lone ``\r``. How the bytes are split into calls of `feed`
-    makes no difference to the frames or the counts.
-
-    Parameters
-    ----------
-    max_line_bytes: a longer line is dropped and counted.
+    makes no difference to the frames or the counts. A line longer than `MAX_LINE_BYTES` is dropped.
 
     Examples
     --------
@@ -102,12 +97,7 @@ class LineDecoder:
     (700, 216.0, 1)
     """
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        if max_line_bytes < 1:
-            raise UsageError(
-                f"A line decoder needs room for at least one byte, got {max_line_bytes}."
-            )
-        self._max_line_bytes = max_line_bytes
+    def __init__(self) -> None:
         self._pending = b""
         self._overlong = False
         self._after_cr = False
@@ -165,7 +155,7 @@ class LineDecoder:
         """Append to the pending line, or drop it once it is too long."""
         if self._overlong:
             return
-        if len(self._pending) + len(piece) > self._max_line_bytes:
+        if len(self._pending) + len(piece) > MAX_LINE_BYTES:
             self._pending = b""
             self._overlong = True
             self._count_line("overlong")

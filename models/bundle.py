@@ -203,14 +203,14 @@ def load_bundle(path_or_name: str | Path, precision: Precision | None = None) ->
     if choice != "auto":
         return _ready(folder, manifest, choice)
     candidates = [_ready(folder, manifest, "int8"), _ready(folder, manifest, "fp32")]
-    return min(candidates, key=median_run_s)
+    return min(candidates, key=_median_run_s)
 
 
-def median_run_s(bundle: Bundle, runs: int = _BENCHMARK_RUNS) -> float:
+def _median_run_s(bundle: Bundle) -> float:
     """Return the median seconds of one full window's run."""
     x, mask = _probe(bundle.manifest, bundle.manifest.preprocessing.window)
     durations = []
-    for _ in range(runs):
+    for _ in range(_BENCHMARK_RUNS):
         started_s = time.perf_counter()
         bundle.run(x, mask)
         durations.append(time.perf_counter() - started_s)

@@ -1,8 +1,8 @@
 """Models: the nose. It turns readings into predictions and events.
 
-May import hardware and models. Must never read a clock (the timer for latencies is a parameter),
-open a port or publish: the same object runs live, in replay and in evaluation, and its
-predictions depend on the readings and their `t_ms` alone.
+May import hardware and models. Must never open a port or publish, nor read a clock except for
+`latency_ms`: the same object runs live, in replay and in evaluation, and its predictions depend on
+the readings and their `t_ms` alone.
 
 Samples are collected in one block that all models share. A model turns its part of the block
 into features only when a prediction is due, so a sample costs little more than its copy; no
@@ -28,7 +28,7 @@ from models.substance_decision import state_of
 from models.timing import lost_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
@@ -46,12 +46,10 @@ class NoseSettings:
     ----------
     live_stride_s: seconds of stream time between two inferences of a model.
     exposure: when an odour begins and ends.
-    window_from_onset: use only rows since the onset, without the clean air before it.
     """
 
     live_stride_s: float = 5.0
     exposure: ExposureSettings = field(default_factory=ExposureSettings)
-    window_from_onset: bool = True
 
 
 class Nose:
@@ -68,7 +66,6 @@ class Nose:
         while the readings wait.
     skip_warm_up: the sensors are warm (a recording of a warm board).
     assume_exposed: the recording lies within one exposure, whole (the published layouts).
-    timer: seconds of any steady clock, for latencies.
     correction: of this rig's readings, or None.
     heads: by model, the labels that the owner taught, hid and renamed.
     """
@@ -81,14 +78,12 @@ class Nose:
         rate_hz: float | None = None,
         skip_warm_up: bool = False,
         assume_exposed: bool = False,
-        timer: Callable[[], float] = time.perf_counter,
         correction: Correction | None = None,
         heads: Mapping[str, TaughtHead] | None = None,
     ) -> None:
         self._bundles = tuple(bundles)
         self._heads: dict[str, TaughtHead | None] = {}
         self._settings = settings or NoseSettings()
-        self._timer = timer
         self._conditioner = Conditioner(rate_hz, correction, self._settings.exposure.forget_after_s)
         self._watch = self._conditioner.watch
         self._detector = ExposureDetector(
@@ -181,7 +176,7 @@ class Nose:
         arrival_ms: a steady clock at its arrival; used only for a board without its own clock.
         t_ms: the reading's time where it is already known, as in a history; always increasing.
         """
-        self._started_s = self._timer()
+        self._started_s = time.perf_counter()
         self._events = []
         reading = self._conditioner.process(frame, arrival_ms, t_ms)
         predictions = self._predictions(reading)
@@ -344,9 +339,8 @@ class Nose:
             self._add_event(EventType.ONSET)
         elif change is Change.ENDED:
             self._add_event(EventType.ENDED)
-        starts_evidence = change is Change.SETTLED or (
-            change is Change.ONSET and self._settings.window_from_onset
-        )
+        # Later windows use only rows since the onset, without the clean air before it.
+        starts_evidence = change in (Change.SETTLED, Change.ONSET)
         # Air that only seems clean may be a steady odour older than the start.
         keeps_evidence = not self._detector.air_known and change in (Change.CLEAN, Change.ENDED)
         self._announcing &= keeps_evidence
@@ -423,7 +417,7 @@ class Nose:
             frame_seq=self._frame_seq,
             state=state,
             channels_missing=self._watch.unusable(bundle.manifest.preprocessing.channels),
-            latency_ms=(self._timer() - self._started_s) * 1000.0,
+            latency_ms=(time.perf_counter() - self._started_s) * 1000.0,
             calibration=self._calibration_id(bundle),
             **details,
         )

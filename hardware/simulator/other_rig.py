@@ -162,22 +162,12 @@ class OtherRig:
             )
 
     @classmethod
-    def random(cls, seed: int, strength: float = 1.0) -> OtherRig:
-        """Draw a random rig.
-
-        Parameters
-        ----------
-        seed: the same seed gives the same rig.
-        strength: factor on all differences; 0 is the training rig, 1 two boards of one batch
-            of parts by their datasheets.
-        """
-        if not 0 <= strength < np.inf:
-            raise UsageError(f"A rig's strength must not be negative, got {strength:g}.")
+    def random(cls, seed: int) -> OtherRig:
+        """Draw a random rig, which differs as two boards of one batch of parts may."""
         rng = np.random.default_rng(seed)
-        parts = tuple(_random_part(CHANNELS[index].part, rng, strength) for index in GAS_INDICES)
+        parts = tuple(_random_part(CHANNELS[index].part, rng) for index in GAS_INDICES)
         environment = tuple(
-            round(float(strength * spread * rng.standard_normal()), 2)
-            for spread in _ENVIRONMENT_SPREAD
+            round(float(spread * rng.standard_normal()), 2) for spread in _ENVIRONMENT_SPREAD
         )
         return cls(f"drawn-{seed}", parts, environment, seed)
 
@@ -201,16 +191,16 @@ class OtherRig:
         return _RigState(self, 1.0 / rate_hz, drift_seed).transform(values)
 
 
-def _random_part(part: Part, rng: np.random.Generator, strength: float) -> OtherPart:
+def _random_part(part: Part, rng: np.random.Generator) -> OtherPart:
     gain, r0, gamma, response_s, humidity, drift, offset = _SPREADS[part]
-    draws = (strength * rng.standard_normal(6)).tolist()
+    draws = rng.standard_normal(6).tolist()
     return OtherPart(
         gain=round(float(np.exp(gain * draws[0])), 4),
         r0=round(float(np.exp(r0 * draws[1])), 4),
         gamma=round(float(np.exp(gamma * draws[2])), 4),
         response_s=round(response_s * abs(draws[3]), 2),
         humidity=round(humidity * draws[4], 4),
-        drift=round(strength * drift, 4),
+        drift=drift,
         offset=round(offset * draws[5], 5),
     )
 

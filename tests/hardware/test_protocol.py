@@ -485,11 +485,6 @@ def test_ten_megabytes_without_newline_use_no_memory_and_count_as_one_line() -> 
     assert [frame.frame_seq for frame in decoder.feed(b"\n" + scent(4))] == [4]
 
 
-def test_a_decoder_without_room_for_a_byte_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least one byte"):
-        LineDecoder(max_line_bytes=0)
-
-
 # Any bytes, any chunking
 
 PIECES = st.sampled_from(

@@ -60,9 +60,6 @@ def test_a_rig_without_differences_sends_the_same_readings() -> None:
 def test_only_the_same_seed_gives_the_same_rig() -> None:
     assert OtherRig.random(3) == OtherRig.random(3)
     assert OtherRig.random(3) != OtherRig.random(4)
-    assert OtherRig.random(3, strength=0.0).transform(recording(), 1.0) == pytest.approx(
-        recording()
-    )
 
 
 @pytest.mark.parametrize(("figures", "shift"), [({"gain": 1.5}, LN_1_5), ({"r0": 1.5}, -LN_1_5)])
@@ -122,16 +119,17 @@ def test_drift_has_the_stated_spread_after_an_hour_and_differs_between_recording
 
 
 def test_readings_are_rounded_and_within_what_a_board_can_send() -> None:
-    for seed in range(5):
-        sent = OtherRig.random(seed, strength=4.0).transform(recording(), 1.0)
+    extreme = [of_parts(r0=r0, gamma=gamma) for r0 in (0.02, 50.0) for gamma in (0.3, 3.0)]
+    for rig in (OtherRig.random(1), *extreme):
+        sent = rig.transform(recording(), 1.0)
         grove, mq = sent[:, :4], sent[:, 4:7]
         assert np.array_equal(grove, np.rint(grove))
         assert np.array_equal(mq, np.rint(mq))
         assert grove.min() >= 1
         assert grove.max() <= 1022
         assert mq.min() >= 0
-        resistance = sent[:, channel_index("Gas_Resistance")].astype(np.float64)
-        assert resistance == pytest.approx(np.round(resistance, 2), abs=1e-4)
+        resistance = sent[:, channel_index("Gas_Resistance")]
+        assert np.array_equal(resistance, np.round(resistance.astype(float), 2).astype(np.float32))
 
 
 def test_readings_that_are_no_measurements_stay_as_they_are() -> None:
