@@ -256,8 +256,6 @@ class RigCorrection:
         self.id = id
         self.model = model
         self.spec = spec
-        self._affine = spec.is_affine
-        self._gain = np.ascontiguousarray(np.diagonal(spec.matrix))
         self._humid = not spec.compensation.is_zero
         self._paces: dict[int, NDArray[np.float64]] = {}
         self._signal = np.empty(N_GAS)
@@ -304,10 +302,7 @@ class RigCorrection:
         estimate -= self.spec.middle
         if gone:
             estimate[missing] = 0.0
-        if self._affine:
-            estimate *= self._gain
-        else:
-            estimate = self.spec.matrix @ estimate
+        estimate = self.spec.matrix @ estimate
         estimate += self.spec.target
         corrected = values.copy()
         corrected[_COLUMNS] = self._sent(estimate)

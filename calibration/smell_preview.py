@@ -23,33 +23,8 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.taught_head import TaughtHead
 
-MAX_LISTED = 3
-"""Labels in a list of confusions."""
-
 STEP_FRAMES = 50
 """Frames processed at a time, some ten windows: a step takes about as long as two predictions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Confusions:
-    """The labels given to a smell's windows: the share of each, the largest first."""
-
-    shares: tuple[tuple[str, float], ...]
-
-    @classmethod
-    def count(cls, labels: Iterable[str]) -> Confusions:
-        """Count labels, one per window."""
-        counts = Counter(labels)
-        total = max(1, counts.total())
-        return cls(tuple((name, n / total) for name, n in counts.most_common()))
-
-    def share(self, label: str) -> float:
-        """Return the share of a label."""
-        return dict(self.shares).get(label, 0.0)
-
-    def others(self, label: str) -> tuple[tuple[str, float], ...]:
-        """Return the likeliest labels but this one."""
-        return tuple(pair for pair in self.shares if pair[0] != label)[:MAX_LISTED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +34,21 @@ class Preview:
     Attributes
     ----------
     label: of the smell.
-    before: labels of its windows without it.
-    held_out: labels of its windows by a head that was taught the other windows: whole exposures in
-        turn, or the halves of the only one. The halves are alike, so that their share is an upper
-        bound.
+    before: share of its windows by label, without the smell.
+    held_out: share of its windows by label, with a head that was taught the other windows: whole
+        exposures in turn, or the halves of the only one. The halves are alike, so that the share
+        of the smell is an upper bound.
     by_exposures: whether whole exposures were held out.
     taken_from: by label of another taught smell, the share of its windows that this one now gets.
+
+    Shares are in descending order.
     """
 
     label: str
-    before: Confusions
-    held_out: Confusions
+    before: Mapping[str, float]
+    held_out: Mapping[str, float]
     by_exposures: bool
-    taken_from: tuple[tuple[str, float], ...]
+    taken_from: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +72,19 @@ def preview_smell(store: SmellStore, label: str) -> Preview:
     head, _ = store.head(shadow=label)
     without = _without(head, label)
     taught = {smell.label for smell in without.taught}
-    taken_from = []
+    taken: dict[str, float] = {}
     for other in smells.smells:
         if other.label in taught:
             theirs = [store.learned_exposure(each) for each in other.exposures]
-            share = Confusions.count(_likeliest(store.bundle, head, theirs)).share(label)
-            if share > 0:
-                taken_from.append((other.label, share))
+            share = _shares(_likeliest(store.bundle, head, theirs)).get(label)
+            if share is not None:
+                taken[other.label] = share
     return Preview(
         label=label,
-        before=Confusions.count(_likeliest(store.bundle, without, exposures)),
-        held_out=Confusions.count(_held_out(store.bundle, without, label, exposures)),
+        before=_shares(_likeliest(store.bundle, without, exposures)),
+        held_out=_shares(_held_out(store.bundle, without, label, exposures)),
         by_exposures=len(exposures) > 1,
-        taken_from=tuple(sorted(taken_from, key=lambda pair: -pair[1])),
+        taken_from={name: taken[name] for name in sorted(taken, key=lambda each: -taken[each])},
     )
 
 
@@ -152,6 +129,11 @@ def compare_replay(
 def _without(head: TaughtHead, label: str) -> TaughtHead:
     others = tuple(smell for smell in head.taught if smell.label != label)
     return dataclasses.replace(head, taught=others)
+
+
+def _shares(labels: Iterable[str]) -> dict[str, float]:
+    counts = Counter(labels)
+    return {name: n / counts.total() for name, n in counts.most_common()}
 
 
 def _likeliest(

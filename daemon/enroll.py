@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from calibration.smell_preview import MAX_LISTED, compare_replay, preview_smell
+from calibration.smell_preview import compare_replay, preview_smell
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from daemon.board.capture import capture_from_history
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 ENROLL = "enroll"
 """Name of the request."""
+
+MAX_CONFUSIONS = 3
+"""Labels in a list of confusions."""
 
 TEACH_S = 120.0
 """Default seconds of an exposure that is taught."""
@@ -318,11 +321,12 @@ def _taught(smells: SmellSet, label: str, learned: LearnedExposure) -> Data:
 
 
 def _rehearsal(preview: Preview) -> Data:
+    others = {name: share for name, share in preview.held_out.items() if name != preview.label}
     return {
-        "before": _shares(preview.before.shares[:MAX_LISTED]),
-        "held_out": round(preview.held_out.share(preview.label), 3),
+        "before": _shares(preview.before)[:MAX_CONFUSIONS],
+        "held_out": round(preview.held_out.get(preview.label, 0.0), 3),
         "held_out_by": "exposure" if preview.by_exposures else "half",
-        "confused_with": _shares(preview.held_out.others(preview.label)),
+        "confused_with": _shares(others)[:MAX_CONFUSIONS],
         "taken_from": _shares(preview.taken_from),
     }
 
@@ -334,5 +338,5 @@ def _compare(steps: Generator[float, None, ReplayComparison], name: str) -> Step
     return {"recording": name, "without_s": dict(result.without_s), "with_s": dict(result.with_s)}
 
 
-def _shares(pairs: Iterable[tuple[str, float]]) -> list[Data]:
-    return [{"label": label, "share": round(share, 3)} for label, share in pairs]
+def _shares(shares: Mapping[str, float]) -> list[Data]:
+    return [{"label": label, "share": round(share, 3)} for label, share in shares.items()]
