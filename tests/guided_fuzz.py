@@ -19,7 +19,7 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 with atheris.instrument_imports(include=["hardware", "models", "calibration", "daemon"]):
-    from calibration.profile import load_profile
+    from calibration.rig_profile import load_profile
     from calibration.smell_set import SmellSet
     from daemon.config.loading import load_config
     from daemon.requests import parsed

@@ -16,7 +16,7 @@ from calibration.baseline import fit_compensation, is_clean_air, measure_baselin
 from calibration.correction import Compensation, log_signals
 from calibration.drift import Settling
 from calibration.enrolment import prepare_readings
-from calibration.profile import (
+from calibration.rig_profile import (
     Evidence,
     Profile,
     ProfileError,

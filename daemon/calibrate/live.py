@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from calibration.profile import Profile
+    from calibration.rig_profile import Profile
     from daemon.board.capture import CaptureProgress
     from daemon.board.history import History
     from daemon.calibrate.captures import Kind

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.profile import PROFILE
+from calibration.rig_profile import PROFILE
 from calibration.smell_exchange import export_smells, import_smells
 from calibration.smell_set import SmellError
 from daemon.board.capture import capture_from_port

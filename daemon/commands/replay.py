@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.profile import PROFILE
+from calibration.rig_profile import PROFILE
 from daemon.board.diagnosis import rejected_lines
 from daemon.calibrate.actions import read_profile
 from daemon.commands._service import log_warnings_only

@@ -345,7 +345,7 @@ class Config:
     @property
     def profile_path(self) -> Path:
         """Where the rig's calibration profile lies, if it has one."""
-        return self.state_dir / "calibration.yaml"  # calibration.profile.PROFILE
+        return self.state_dir / "calibration.yaml"  # calibration.rig_profile.PROFILE
 
     @property
     def calibration_dir(self) -> Path:

@@ -37,7 +37,7 @@ _EMBEDDED_SHUTDOWN_S = 1.0
 _POLL_S = 0.02
 
 
-class BrokerError(ScentdError):
+class BrokerStartError(ScentdError):
     """A broker does not start."""
 
 
@@ -64,7 +64,7 @@ class Broker(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start; return once it accepts connections, or raise `BrokerError`."""
+        """Start; return once it accepts connections, or raise `BrokerStartError`."""
 
     @abstractmethod
     def stop(self, *, kill: bool = True) -> None:
@@ -126,7 +126,9 @@ class Mosquitto(Broker):
         """Start it; return once it says that it listens."""
         program = mosquitto_program()
         if program is None:
-            raise BrokerError("Mosquitto is not installed. Install it: sudo apt install mosquitto.")
+            raise BrokerStartError(
+                "Mosquitto is not installed. Install it: sudo apt install mosquitto."
+            )
         config = self._folder / f"mosquitto-{self.port}.conf"
         log = config.with_suffix(".log")
         # It keeps root's rights (elsewhere `user` has no effect) to read files of this folder.
@@ -148,7 +150,7 @@ class Mosquitto(Broker):
             if self._process.poll() is not None or time.monotonic() > give_up_s:
                 self.stop()
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                raise BrokerError(
+                raise BrokerStartError(
                     f"Mosquitto ({program}) did not listen on {self._host} port {self.port} "
                     f"within {_START_WITHIN_S:.0f} s. Its log ends with: "
                     f"{lines[-1] if lines else 'nothing'}"
@@ -192,7 +194,7 @@ class EmbeddedBroker(Broker):
         try:
             started.result(_START_WITHIN_S)
         except Exception as failure:
-            raise BrokerError(
+            raise BrokerStartError(
                 f"The embedded MQTT broker did not start on {LOOPBACK} port {self.port} "
                 f"({failure or 'no answer'}). The loopback interface must be usable, and amqtt "
                 "0.11 or newer installed: pip install --upgrade 'scentd[demo]'."

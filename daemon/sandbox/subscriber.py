@@ -16,7 +16,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from daemon.config.settings import TOPIC_ROOT
-from daemon.sandbox.broker import LOOPBACK, BrokerError
+from daemon.sandbox.broker import LOOPBACK, BrokerStartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +117,7 @@ class Subscriber:
         self._client.loop_start()
         try:
             self._await(self._subscribed, "confirm a subscription")
-        except BrokerError:
+        except BrokerStartError:
             self.close()
             raise
         return self
@@ -159,7 +159,7 @@ class Subscriber:
 
     def _await(self, event: threading.Event, what: str) -> None:
         if not event.wait(_ANSWER_WITHIN_S):
-            raise BrokerError(
+            raise BrokerStartError(
                 f"The broker on port {self._port} did not {what} within {_ANSWER_WITHIN_S:.0f} s. "
                 "This machine may be too busy; try again."
             )

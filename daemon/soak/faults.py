@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Part(StrEnum):
+class FaultTarget(StrEnum):
     """The part that a fault affects."""
 
     BOARD = "board"
@@ -56,8 +56,8 @@ class DiskFault(StrEnum):
     FULL = "full"
 
 
-_WEIGHTS: dict[Part, dict[str, int]] = {
-    Part.BOARD: {
+_WEIGHTS: dict[FaultTarget, dict[str, int]] = {
+    FaultTarget.BOARD: {
         FaultKind.UNPLUG.value: 4,
         FaultKind.GARBAGE.value: 6,
         FaultKind.DROP.value: 4,
@@ -74,7 +74,7 @@ _WEIGHTS: dict[Part, dict[str, int]] = {
         FaultKind.CLOCK_WRAP.value: 2,
         FaultKind.REBOOT.value: 5,
     },
-    Part.BROKER: {
+    FaultTarget.BROKER: {
         BrokerFault.KILLED: 2,
         BrokerFault.RESTARTED: 1,
         BrokerFault.REFUSING: 2,
@@ -82,14 +82,14 @@ _WEIGHTS: dict[Part, dict[str, int]] = {
         BrokerFault.CUT: 3,
         BrokerFault.NO_ANSWERS: 2,
     },
-    Part.PROCESS: {
+    FaultTarget.PROCESS: {
         ProcessFault.KILLED: 4,
         ProcessFault.STOPPED: 2,
         ProcessFault.FROZEN: 1,
         ProcessFault.RELOADED: 2,
         ProcessFault.MISCONFIGURED: 1,
     },
-    Part.DISK: {DiskFault.TORN: 2, DiskFault.FULL: 1},
+    FaultTarget.DISK: {DiskFault.TORN: 2, DiskFault.FULL: 1},
 }
 """How often each kind is drawn, relative to the others. An outage or a restart takes seconds, a
 fault of the board next to nothing."""
@@ -113,7 +113,7 @@ class InjectedFault:
     channel: name of the channel that a board's fault affects, None for the whole board.
     """
 
-    part: Part
+    part: FaultTarget
     kind: str
     delay_s: float
     duration_s: float
@@ -141,9 +141,9 @@ def draw_faults(count: int, seed: int) -> list[InjectedFault]:
     return [_draw_times(*kinds[int(number)], rng) for number in (*first, *rest)]
 
 
-def _draw_times(part: Part, kind: str, rng: np.random.Generator) -> InjectedFault:
+def _draw_times(part: FaultTarget, kind: str, rng: np.random.Generator) -> InjectedFault:
     delay_s = round(float(rng.uniform(0.0, _LONGEST_DELAY_S)), 3)
-    if part is not Part.BOARD:
+    if part is not FaultTarget.BOARD:
         duration_s = round(float(rng.uniform(_SHORTEST_OUTAGE_S, _LONGEST_OUTAGE_S)), 3)
         return InjectedFault(part, kind, delay_s, duration_s)
     duration_s = round(float(rng.uniform(1.0, _LONGEST_BOARD_FAULT_S)), 3)
@@ -157,7 +157,7 @@ def summarise(faults: Iterable[InjectedFault]) -> str:
     """Return how many faults of each kind there are, one line per part."""
     counts = Counter((fault.part, fault.kind) for fault in faults)
     lines = []
-    for part in Part:
+    for part in FaultTarget:
         kinds = {kind: count for (of, kind), count in sorted(counts.items()) if of is part}
         each = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
         lines.append(f"{part} {sum(kinds.values())} ({each})")

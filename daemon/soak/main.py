@@ -27,7 +27,7 @@ from daemon.soak.delivery import (
     delivered_messages,
     delivery_report,
 )
-from daemon.soak.faults import BrokerFault, DiskFault, Part, ProcessFault
+from daemon.soak.faults import BrokerFault, DiskFault, FaultTarget, ProcessFault
 from daemon.soak.service import (
     CONNECTED,
     DISK_FAILED,
@@ -98,14 +98,16 @@ class SoakReport:
 
     faults: list[InjectedFault]
     delivery: DeliveryReport
-    recovery_s: Mapping[Part, list[float]]
+    recovery_s: Mapping[FaultTarget, list[float]]
     broker: str
     real_s: float
     board_s: float
 
     def as_json(self) -> dict[str, Any]:
         """Return it as one JSON object."""
-        parts = {str(part): sum(fault.part is part for fault in self.faults) for part in Part}
+        parts = {
+            str(part): sum(fault.part is part for fault in self.faults) for part in FaultTarget
+        }
         return {
             "faults": {"total": len(self.faults), **parts},
             **self.delivery.as_json(),
@@ -142,7 +144,9 @@ class SoakRun:
     rng: np.random.Generator
     subscriber: Subscriber | None = None
     arrivals: list[DeliveredMessage] = field(default_factory=list)
-    recovery_s: defaultdict[Part, list[float]] = field(default_factory=lambda: defaultdict(list))
+    recovery_s: defaultdict[FaultTarget, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
     def inject(self, fault: InjectedFault) -> None:
         """Inject a fault, and wait until the service has recovered."""
@@ -154,10 +158,10 @@ class SoakRun:
             )
         before = self.service.events.copy()
         event = {
-            Part.BOARD: self._inject_board,
-            Part.BROKER: self._inject_broker,
-            Part.PROCESS: self._inject_process,
-            Part.DISK: self._inject_disk,
+            FaultTarget.BOARD: self._inject_board,
+            FaultTarget.BROKER: self._inject_broker,
+            FaultTarget.PROCESS: self._inject_process,
+            FaultTarget.DISK: self._inject_disk,
         }[fault.part](fault)
         if event is not None:
             took_s = self.service.wait_for_event(event, before[event])
@@ -218,7 +222,7 @@ class SoakRun:
         self.service.end(number)
         self.service.tear_outbox(junk)
         self.service.start()
-        self.recovery_s[Part.PROCESS].append(self.service.ready_s)
+        self.recovery_s[FaultTarget.PROCESS].append(self.service.ready_s)
 
     def start_broker(self) -> None:
         """Start the broker, connect the subscriber, then let the service connect."""

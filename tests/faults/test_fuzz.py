@@ -26,7 +26,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calibration.profile import load_profile, save_profile
+from calibration.rig_profile import load_profile, save_profile
 from calibration.smell_exchange import MAX_IMPORT_BYTES, export_smells, import_smells
 from calibration.smell_set import SmellError, SmellSet
 from calibration.smell_store import INDEX, SmellStore
@@ -42,7 +42,7 @@ from hardware.protocol import LineDecoder
 from hardware.recording import read_recording
 from models.manifest import Manifest
 from tests.calibration.smells import PETROL, record_smell, teachable_bundle
-from tests.calibration.test_profile import _profile
+from tests.calibration.test_rig_profile import _profile
 from tests.models.toys import toy_manifest
 from tests.sandbox import QUIET_ROW, ROOT
 

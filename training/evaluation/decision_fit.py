@@ -35,7 +35,7 @@ from training.evaluation.streaming import (
     trace_announcements,
     trace_decisions,
 )
-from training.evaluation.teaching import HEAD_TEMPERATURES, head_temperature_losses
+from training.evaluation.taught_smells import HEAD_TEMPERATURES, head_temperature_losses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

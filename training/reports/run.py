@@ -17,7 +17,7 @@ from training.evaluation import findings
 from training.evaluation.held_out import HELD_OUT, read_held_out
 from training.evaluation.storage import write_json
 from training.reports import plots
-from training.reports.html import (
+from training.reports.html_page import (
     Section,
     descriptor_section,
     html_figure,

@@ -12,7 +12,7 @@ import numpy as np
 
 from training.evaluation.findings import Reliability
 from training.reports import plots
-from training.reports.html import (
+from training.reports.html_page import (
     Section,
     descriptor_section,
     html_figure,

@@ -18,7 +18,7 @@ from training.evaluation.intervals import pool_tallies, scores_with_intervals
 from training.evaluation.open_set import label_indices
 from training.evaluation.scoring import Ratio
 from training.evaluation.streaming import fading_means
-from training.evaluation.teaching import LESSON_S, taught_log_probabilities, teach_hidden
+from training.evaluation.taught_smells import LESSON_S, taught_log_probabilities, teach_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

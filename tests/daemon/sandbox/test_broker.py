@@ -10,7 +10,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from daemon.sandbox.broker import LOOPBACK, BrokerError, EmbeddedBroker
+from daemon.sandbox.broker import LOOPBACK, BrokerStartError, EmbeddedBroker
 from daemon.sandbox.subscriber import Subscriber
 from tests.sandbox import Mosquitto, retained, wait_until
 
@@ -36,7 +36,7 @@ def test_embedded_broker_delivers_messages_and_leaves_no_thread() -> None:
 def test_mosquitto_does_not_start_on_a_port_where_something_else_answers(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as server:
         broker = Mosquitto(tmp_path, port=server.getsockname()[1])
-        with pytest.raises(BrokerError, match="Address already in use"):
+        with pytest.raises(BrokerStartError, match="Address already in use"):
             broker.start()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
-from daemon.soak.faults import BrokerFault, InjectedFault, Part, draw_faults, summarise
+from daemon.soak.faults import BrokerFault, FaultTarget, InjectedFault, draw_faults, summarise
 from daemon.soak.main import run_soak
 from daemon.system.signals import StopEvent
 from hardware.simulator.faults import parse_faults
@@ -22,9 +22,9 @@ def test_a_seed_draws_the_same_faults_again_and_every_kind_is_among_them() -> No
     assert draw_faults(500, 4) != faults
     kinds = {(fault.part, fault.kind) for fault in faults}
     assert {(fault.part, fault.kind) for fault in draw_faults(60, 3)} == kinds
-    assert sum(fault.part is Part.BOARD for fault in faults) > 200
+    assert sum(fault.part is FaultTarget.BOARD for fault in faults) > 200
     for fault in faults:
-        if fault.part is Part.BOARD:
+        if fault.part is FaultTarget.BOARD:
             (parsed,) = parse_faults(fault.board_schedule)
             assert parsed.kind.value == fault.kind
     assert summarise(faults).startswith("board ")
@@ -32,7 +32,7 @@ def test_a_seed_draws_the_same_faults_again_and_every_kind_is_among_them() -> No
 
 def test_an_outage_beyond_the_outboxes_bound_loses_exactly_what_is_counted(tmp_path: Path) -> None:
     needs_mosquitto()
-    outage = InjectedFault(Part.BROKER, BrokerFault.REFUSING, delay_s=1.0, duration_s=6.0)
+    outage = InjectedFault(FaultTarget.BROKER, BrokerFault.REFUSING, delay_s=1.0, duration_s=6.0)
     report = run_soak(
         [outage],
         tmp_path,
@@ -66,7 +66,7 @@ def test_a_short_soak_of_the_real_service_loses_nothing(
     """
     needs_mosquitto()
     faults = draw_faults(20, 29)
-    assert {fault.part for fault in faults} == set(Part)
+    assert {fault.part for fault in faults} == set(FaultTarget)
     assert main(["soak", "--faults", "20", "--seed", "29", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["holds"]

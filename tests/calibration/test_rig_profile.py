@@ -10,7 +10,7 @@ import yaml
 
 from calibration.baseline import measure_baseline
 from calibration.correction import Compensation, CorrectionSpec
-from calibration.profile import (
+from calibration.rig_profile import (
     Evidence,
     Profile,
     ProfileDamagedError,

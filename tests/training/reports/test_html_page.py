@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.reports.html import Section, html_page, html_table
+from training.reports.html_page import Section, html_page, html_table
 
 
 def test_text_from_data_is_escaped() -> None:
