@@ -37,7 +37,7 @@ class SensorFrame:
     frame_seq: the board's own sequence number in our dialect, else the decoder's count from 0.
     device_ms: the board's clock (or the recording's timestamp) in milliseconds, None without one.
     values: float32[12] in the channel table's order, exactly as sent; NaN where absent,
-        infinite where the board said so. Read-only.
+        infinite where the board sent infinity. Read-only.
     quality: uint8[12] of `Quality`; only channels marked OK may be used. Read-only.
     lost_before: frames known to be lost just before this one, None where the dialect cannot tell.
     restarted: the board's sequence started anew, so nothing continues from before this frame.

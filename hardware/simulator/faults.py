@@ -36,16 +36,16 @@ class FaultKind(Enum):
     DROP = "drop", "single bytes go missing inside the lines", 10
     TRUNCATE = "truncate", "lines end in their middle", 5
     STUCK = "stuck:CHANNEL", "a channel repeats its last number", 60
-    SATURATE = "saturate:CHANNEL", "a channel sits at its end of scale", 20
+    SATURATE = "saturate:CHANNEL", "a channel stays at its end of scale", 20
     FREEZE = "freeze", "the BME680 hangs and repeats one impossible row", 60
     INF = "inf:CHANNEL", "a channel reads inf", 5
     NAN = "nan:CHANNEL", "a channel reads nan", 5
     UINT32 = "uint32:CHANNEL", "a channel reads 4294967295", 5
     JITTER = "jitter", "readings come up to half a period early or late", 30
     PAUSE = "pause", "the board hangs and sends nothing", 5
-    CLOCK_JUMP = "clock-jump", "the device clock leaps an hour ahead", 0
+    CLOCK_JUMP = "clock-jump", "the device clock jumps an hour ahead", 0
     CLOCK_WRAP = "clock-wrap", "the device clock wraps at 2**32 ms", 0
-    REBOOT = "reboot", "the board starts anew, banner and all", 0
+    REBOOT = "reboot", "the board restarts and sends its banner", 0
 
     def __new__(cls, spelling: str, effect: str = "", duration_s: float = 0.0) -> Self:
         """Return a member whose value is its name in a schedule."""

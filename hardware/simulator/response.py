@@ -155,7 +155,7 @@ class SmoothNoise:
         return following
 
 
-class SlowWander:
+class SlowVariation:
     """Ornstein-Uhlenbeck processes for what changes over minutes to hours: drift and weather.
 
     Parameters

@@ -15,7 +15,7 @@ from hardware.channels import N_CHANNELS, N_GAS, channel_index
 from hardware.errors import UsageError
 from hardware.simulator.response import (
     LaggedSensors,
-    SlowWander,
+    SlowVariation,
     SmoothNoise,
     gas_readings,
     mixed_loadings,
@@ -201,7 +201,7 @@ class _SensorState:
         self._rng = rng
         self._sensors = LaggedSensors(np.zeros(N_GAS), board.recovery_s)
         self._eddies = SmoothNoise(board.band_times_s, dt_s, rng)
-        self._drift = SlowWander(
+        self._drift = SlowVariation(
             np.full(N_GAS, self._DRIFT), np.full(N_GAS, self._DRIFT_S), dt_s, rng
         )
         self._weather = Weather(dt_s, rng)
@@ -238,16 +238,16 @@ class Weather:
     """Pressure from which the recordings' altitudes were computed."""
 
     def __init__(self, dt_s: float, rng: np.random.Generator) -> None:
-        self._wander = SlowWander(self._SPREAD, self._TIMES_S, dt_s, rng)
+        self._variation = SlowVariation(self._SPREAD, self._TIMES_S, dt_s, rng)
 
     @property
     def humidity_change(self) -> float:
         """%RH above the room's usual humidity."""
-        return float(self._wander.now[2])
+        return float(self._variation.now[2])
 
     def step(self) -> NDArray[np.float32]:
         """Advance and return float32[12] with the environment channels set, the others zero."""
-        temperature, pressure, humidity = self._USUAL + self._wander.step()
+        temperature, pressure, humidity = self._USUAL + self._variation.step()
         # The barometric formula of the upstream firmware.
         altitude = 44330.0 * (1.0 - (pressure / self._SEA_LEVEL_HPA) ** 0.1903)
         values = np.zeros(N_CHANNELS, dtype=np.float32)

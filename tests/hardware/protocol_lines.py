@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from hardware.channels import channel_index
+from hardware.encoding import encode_scent
 from hardware.protocol import LineCounts, LineDecoder
 
 if TYPE_CHECKING:
@@ -78,3 +80,14 @@ def facts(frame: SensorFrame) -> tuple[object, ...]:
         frame.restarted,
         None if volts is None else tuple("nan" if math.isnan(v) else v for v in volts),
     )
+
+
+def scent(seq: int, device_ms: int | None = None, values: tuple[float, ...] = GOOD) -> bytes:
+    return encode_scent(seq, seq * 100 if device_ms is None else device_ms, values)
+
+
+def changed(**by_name: float) -> tuple[float, ...]:
+    values = list(GOOD)
+    for name, value in by_name.items():
+        values[channel_index(name)] = value
+    return tuple(values)

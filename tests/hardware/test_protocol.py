@@ -16,11 +16,8 @@ from hardware.crc import crc16
 from hardware.encoding import (
     encode_csv,
     encode_csv_header,
-    encode_labelled,
     encode_scent,
-    format_number,
 )
-from hardware.errors import UsageError
 from hardware.frames import Quality
 from hardware.protocol import MAX_LINE_BYTES, LineDecoder
 from hardware.readings import range_quality
@@ -30,27 +27,18 @@ from tests.hardware.protocol_lines import (
     UPSTREAM_HEADER,
     UPSTREAM_ROW,
     assert_same_frames,
+    changed,
     decode,
     decode_chunks,
     decode_every_way,
     decode_one,
     facts,
+    scent,
 )
-
-
-def scent(seq: int, device_ms: int | None = None, values: tuple[float, ...] = GOOD) -> bytes:
-    return encode_scent(seq, seq * 100 if device_ms is None else device_ms, values)
 
 
 def with_crc(body: bytes) -> bytes:
     return b"$%s*%04X\n" % (body, crc16(body))
-
-
-def changed(**by_name: float) -> tuple[float, ...]:
-    values = list(GOOD)
-    for name, value in by_name.items():
-        values[channel_index(name)] = value
-    return tuple(values)
 
 
 def quality_of(frame: object, name: str) -> Quality:
@@ -156,60 +144,6 @@ def test_a_line_after_an_incomplete_line_without_newline_is_not_lost() -> None:
     assert [frame.frame_seq for frame in frames] == [2, 3, 4]
     assert counts.malformed == 1
     assert counts.lines == 4
-
-
-# Sequence
-
-
-def test_missing_numbers_are_lost_frames() -> None:
-    frames, counts = decode_every_way(scent(5) + scent(6) + scent(10))
-    assert [frame.lost_before for frame in frames] == [0, 0, 3]
-    assert counts.lost == 3
-
-
-def test_the_counter_wraps_without_loss() -> None:
-    frames, counts = decode_every_way(scent(2**32 - 1, 100) + scent(0, 200) + scent(2, 400))
-    assert [frame.lost_before for frame in frames] == [0, 0, 1]
-    assert not any(frame.restarted for frame in frames)
-    assert counts.restarts == 0
-
-
-def test_a_repeated_line_is_dropped_and_counted() -> None:
-    frames, counts = decode_every_way(scent(5) + scent(6) + scent(6) + scent(5) + scent(7))
-    assert [frame.frame_seq for frame in frames] == [5, 6, 7]
-    assert counts.duplicates == 2
-    assert counts.lost == 0
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ((5000, 500_000), (0, 40)),
-        ((3, 340), (0, 45)),  # rebooted after a few frames
-        ((3, 340), (3, 355)),  # to the same number, at another time
-        ((10, 90_000), (14, 1500)),  # the numbers continued, but the clock started anew
-        ((4_294_960_000, 500), (20, 3000)),  # a wrap would mean 7,000 lost frames
-    ],
-)
-def test_a_restart_of_the_board_is_reported(
-    before: tuple[int, int], after: tuple[int, int]
-) -> None:
-    frames, counts = decode_every_way(scent(*before) + scent(*after))
-    assert [frame.restarted for frame in frames] == [False, True]
-    assert frames[1].lost_before == 0
-    assert counts.restarts == 1
-    assert counts.lost == 0
-
-
-def test_a_clock_that_jumps_back_between_consecutive_frames_is_no_restart() -> None:
-    frames, _ = decode_every_way(scent(30, 3000) + scent(31, 50) + scent(32, 150))
-    assert not any(frame.restarted for frame in frames)
-
-
-def test_a_clock_that_wraps_is_no_restart() -> None:
-    frames, _ = decode_every_way(scent(30, 2**32 - 50) + scent(33, 250))
-    assert [frame.restarted for frame in frames] == [False, False]
-    assert frames[1].lost_before == 2
 
 
 # The upstream firmware
@@ -543,82 +477,6 @@ def test_every_line_is_counted_once_under_one_kind(data: bytes) -> None:
 def test_after_any_noise_the_next_line_is_read(noise: bytes, seq: int) -> None:
     frames, _ = decode(noise + b"\n" + scent(seq, 5))
     assert frames[-1].frame_seq == seq
-
-
-# Encoding
-
-FLOAT32 = st.floats(width=32, allow_nan=False)
-ROWS = st.lists(st.one_of(FLOAT32, st.just(math.nan)), min_size=12, max_size=12)
-
-
-def same_bits(first: object, second: object) -> bool:
-    return np.asarray(first, np.float32).tobytes() == np.asarray(second, np.float32).tobytes()
-
-
-@settings(max_examples=200, deadline=None)
-@given(ROWS)
-def test_every_dialect_decodes_to_the_encoded_bits(row: list[float]) -> None:
-    values = np.array(row, np.float32)
-    values[np.isnan(values)] = np.nan  # one NaN: payload bits are not transmitted
-    for line in (encode_scent(1, 2, values), encode_labelled(values), encode_csv(values)):
-        [frame] = decode(line)[0]
-        assert same_bits(frame.values, values)
-        assert frame.quality.tobytes() == range_quality(values).tobytes()
-
-
-@given(FLOAT32)
-def test_a_number_is_never_longer_than_numpy_writes_it(value: float) -> None:
-    text = format_number(value)
-    assert same_bits(float(text), value)
-    if math.isfinite(value) and not value.is_integer():
-        shortest = np.format_float_scientific(np.float32(value), unique=True, trim="-")
-        digits = text.lstrip("-").split("e")[0].replace(".", "").strip("0")
-        fewest = shortest.lstrip("-").split("e")[0].replace(".", "").strip("0")
-        assert len(digits) <= max(len(fewest), 9)
-        assert len(digits) >= len(fewest)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (216.0, "216"),
-        (25.53, "25.53"),
-        (-48.33, "-48.33"),
-        (4294967295.0, "4294967296"),
-        (0.1, "0.1"),
-        (-0.0, "-0"),
-        (1e20, "1e+20"),
-        (16777215.0, "16777215"),
-        (math.nan, ""),
-        (math.inf, "inf"),
-        (-math.inf, "-inf"),
-    ],
-)
-def test_numbers_are_written_in_their_usual_form(value: float, text: str) -> None:
-    assert format_number(value) == text
-
-
-def test_counters_wrap_as_the_boards_do() -> None:
-    frame = decode_one(encode_scent(2**32 + 5, 2**32 + 6, GOOD))
-    assert (frame.frame_seq, frame.device_ms) == (5, 6)
-
-
-def test_the_labelled_encoder_uses_the_upstream_names() -> None:
-    line = encode_labelled(GOOD)
-    assert line.startswith(b"NO2:216,C2H50H:305,")
-    assert b"BME Gas Resistance (VOC):69.69," in line
-    assert line.endswith(b"\r\n")
-
-
-def test_encoders_refuse_what_a_line_cannot_contain() -> None:
-    with pytest.raises(UsageError, match="12 values"):
-        encode_scent(0, 0, GOOD[:4])
-    with pytest.raises(UsageError, match="versions 1 to 2"):
-        encode_scent(0, 0, GOOD, version=3)
-    with pytest.raises(UsageError, match="no room"):
-        encode_scent(0, 0, GOOD, mq_volts=(1, 2, 3))
-    with pytest.raises(UsageError, match="3 MQ voltages"):
-        encode_scent(0, 0, GOOD, version=2, mq_volts=(1, 2))
 
 
 def test_the_comparison_of_frames_detects_differences() -> None:

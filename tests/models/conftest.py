@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from models.bundle import Bundle, load_bundle
 from models.manifest import write_bundle
-from tests.models.toys import Task, toy_arrays, toy_files, toy_manifest
+from tests.models.toys import (
+    DESCRIPTORS,
+    NOVELTY_SPEC,
+    Task,
+    toy_arrays,
+    toy_files,
+    toy_manifest,
+    toy_space,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,3 +48,21 @@ def toy_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def substance(toy_bundles: Callable[..., Path]) -> Bundle:
+    return load_bundle(toy_bundles("substance"))
+
+
+@pytest.fixture(scope="session")
+def mixture(toy_bundles: Callable[..., Path]) -> Bundle:
+    return load_bundle(toy_bundles("mixture", rate_hz=10.0))
+
+
+@pytest.fixture(scope="session")
+def novelty_model(toy_bundles: Callable[..., Path]) -> Bundle:
+    """A model with a novelty score, a space and descriptors."""
+    return load_bundle(
+        toy_bundles(decision=NOVELTY_SPEC, space=toy_space(), descriptors=DESCRIPTORS)
+    )

@@ -11,89 +11,34 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardware.channels import CHANNEL_NAMES, N_CHANNELS
-from hardware.errors import UsageError
+from hardware.channels import CHANNEL_NAMES
 from hardware.frames import Quality, SensorFrame
 from models.bundle import Bundle, Outputs, load_bundle
 from models.decimator import Decimator
-from models.decision_spec import DecisionSpec, LabelRule, State
+from models.decision_spec import DecisionSpec, State
 from models.manifest import Requirements
 from models.nose import Nose, NoseSettings
 from models.preprocess import batch_features
-from models.results import Event, EventType, Prediction
-from models.taught_head import HeadError, TaughtHead, TaughtSmell
-from tests.models.toys import DESCRIPTORS, LABELS, toy_space
+from models.results import Event, EventType
+from tests.models.toys import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-TEMPERATURE = CHANNEL_NAMES.index("Temperature")
-AIR = np.array([100, 300, 470, 820, 3, 31, 3, 24.5, 1013, 40, 250, 60], dtype=np.float32)
-LEMON, MINT = np.array([0.9, 0.2, 0.2, 0.1]), np.array([0.2, 0.9, 0.2, 0.1])
-PETROL = np.array([0.2, 0.1, 0.2, 0.9])
-"""None of the toy models' labels."""
-NOVELTY_SPEC = DecisionSpec(
-    novelty="cosine", unknown_above=0.5, unknown_after=0.5, set_threshold=0.2
+from tests.models.episodes import (
+    LEMON,
+    MINT,
+    PETROL,
+    air,
+    episode_of,
+    fading,
+    frames,
+    odour,
+    process_all,
+    states,
 )
-"""Constants of a model with a novelty score."""
-
-
-@pytest.fixture(scope="module")
-def substance(toy_bundles: Callable[..., Path]) -> Bundle:
-    return load_bundle(toy_bundles("substance"))
-
-
-@pytest.fixture(scope="module")
-def mixture(toy_bundles: Callable[..., Path]) -> Bundle:
-    return load_bundle(toy_bundles("mixture", rate_hz=10.0))
-
-
-@pytest.fixture(scope="module")
-def novelty_model(toy_bundles: Callable[..., Path]) -> Bundle:
-    """A model with a novelty score, a space and descriptors."""
-    return load_bundle(
-        toy_bundles(decision=NOVELTY_SPEC, space=toy_space(), descriptors=DESCRIPTORS)
-    )
-
-
-def air(seconds: float, rate_hz: float) -> NDArray[np.float64]:
-    """Return the effect of no odour, in log-conductance per Grove channel."""
-    return np.zeros((round(seconds * rate_hz), 4))
-
-
-def odour(gains: NDArray[np.float64], seconds: float, rate_hz: float) -> NDArray[np.float64]:
-    """Return the effect of an odour with a rise of 12 s."""
-    times_s = np.arange(round(seconds * rate_hz)) / rate_hz
-    return np.outer(1 - np.exp(-times_s / 12), gains)
-
-
-def fading(gains: NDArray[np.float64], seconds: float, rate_hz: float) -> NDArray[np.float64]:
-    """Return the effect after an odour, with a recovery of 15 s."""
-    times_s = np.arange(round(seconds * rate_hz)) / rate_hz
-    return np.outer(np.exp(-times_s / 15), gains)
-
-
-def frames(
-    effect: NDArray[np.float64], rate_hz: float, *, start_seq: int = 0, seed: int = 0
-) -> Iterator[SensorFrame]:
-    """Yield the board's frames for an effect, with the noise of a count."""
-    rng = np.random.default_rng(seed)
-    odds = AIR[:4] / (1023 - AIR[:4]) * np.exp(effect)
-    counts = np.rint(1023 * odds / (1 + odds) + rng.normal(0, 0.4, effect.shape))
-    for number, grove in enumerate(counts, start_seq):
-        values = AIR.copy()
-        values[:4] = grove
-        values[TEMPERATURE] += 0.01 * (number % 2)  # a BME680 whose row never changes has hung
-        yield SensorFrame(
-            frame_seq=number,
-            device_ms=round(number * 1000 / rate_hz),
-            values=values,
-            quality=np.zeros(N_CHANNELS, dtype=np.uint8),
-            lost_before=0,
-        )
 
 
 def with_quality(
@@ -104,22 +49,6 @@ def with_quality(
         marked = frame.quality.copy()
         marked[CHANNEL_NAMES.index(channel)] = quality
         yield dataclasses.replace(frame, quality=marked)
-
-
-def process_all(nose: Nose, source: Iterable[SensorFrame]) -> tuple[list[Prediction], list[Event]]:
-    """Process every frame; return all predictions and events."""
-    predictions: list[Prediction] = []
-    events: list[Event] = []
-    for frame in source:
-        step = nose.process(frame)
-        predictions += step.predictions
-        events += step.events
-    return predictions, events
-
-
-def states(predictions: list[Prediction]) -> list[str]:
-    """Return the states in order, without repetitions."""
-    return [state for state, _ in itertools.groupby(str(p.state) for p in predictions)]
 
 
 def episode(rate_hz: float) -> NDArray[np.float64]:
@@ -418,10 +347,6 @@ def test_the_stride_is_a_setting(substance: Bundle) -> None:
     assert np.diff([p.t_ms for p in predictions]).tolist() == [2000] * (len(predictions) - 1)
 
 
-def episode_of(gains: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([air(60, 1), odour(gains, 90, 1), fading(gains, 150, 1)])
-
-
 def test_an_odour_like_no_label_is_unrecognised_and_described(novelty_model: Bundle) -> None:
     predictions, events = process_all(Nose([novelty_model]), frames(episode_of(PETROL), 1))
     assert states(predictions) == [
@@ -433,10 +358,10 @@ def test_an_odour_like_no_label_is_unrecognised_and_described(novelty_model: Bun
     assert (events[1].model, events[1].label, events[1].probability) == (
         "toy-substance", None, None,
     )  # fmt: skip
-    strange = [p for p in predictions if p.state is State.UNRECOGNISED]
-    assert all(p.novelty is not None and p.novelty >= 0.5 for p in strange)
-    assert {p.descriptors[0][0] for p in strange} == {"smoky"}
-    assert all(len(p.descriptors) == 5 for p in strange)
+    unrecognised = [p for p in predictions if p.state is State.UNRECOGNISED]
+    assert all(p.novelty is not None and p.novelty >= 0.5 for p in unrecognised)
+    assert {p.descriptors[0][0] for p in unrecognised} == {"smoky"}
+    assert all(len(p.descriptors) == 5 for p in unrecognised)
     assert not any(p.descriptors for p in predictions if p.state is not State.UNRECOGNISED)
     assert all(p.label is None for p in predictions)
 
@@ -459,176 +384,3 @@ def test_a_model_without_a_space_gives_no_novelty(substance: Bundle) -> None:
     assert {p.novelty for p in predictions} == {None}
     assert {p.label_set for p in predictions} == {()}
     assert {p.set_coverage for p in predictions} == {None}
-
-
-def taught_petrol(novelty_model: Bundle) -> TaughtSmell:
-    """The smell is taught from the embeddings of a recording of it."""
-    seen: list[NDArray[np.float32]] = []
-
-    class Listening(Bundle):
-        """A bundle that records its embeddings."""
-
-        def run(self, x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
-            outputs = super().run(x, mask)
-            seen.append(outputs.embedding[0])
-            return outputs
-
-    bundle = Listening(
-        novelty_model.folder,
-        novelty_model.manifest,
-        novelty_model.precision,
-        novelty_model._session,
-    )
-    nose = Nose([bundle], skip_warm_up=True, assume_exposed=True)
-    process_all(nose, frames(odour(PETROL, 60, 1), 1, seed=5))
-    embeddings = np.array(seen)
-    return TaughtSmell("petrol", toy_space().whiten(embeddings).mean(axis=0), len(seen), 1)
-
-
-def test_a_smell_taught_during_its_exposure_is_recognised_at_the_next_prediction(
-    novelty_model: Bundle,
-) -> None:
-    nose = Nose([novelty_model])
-    source = list(frames(np.concatenate([air(60, 1), odour(PETROL, 120, 1)]), 1))
-    before, _ = process_all(nose, source[:150])
-    assert states(before)[-1] == "unrecognised"
-    spec = dataclasses.replace(NOVELTY_SPEC, head_temperature=0.1)
-    novelty_model.manifest = dataclasses.replace(novelty_model.manifest, decision=spec)
-    try:
-        nose.set_head("toy-substance", TaughtHead(taught=(taught_petrol(novelty_model),)))
-        after, events = process_all(nose, source[150:])
-    finally:
-        novelty_model.manifest = dataclasses.replace(novelty_model.manifest, decision=NOVELTY_SPEC)
-    assert after[0].t_ms - before[-1].t_ms <= 5000
-    assert after[0].top[0][0] == "petrol"
-    assert {p.label for p in after if p.state is State.RECOGNISED} == {"petrol"}
-    assert states(after)[-1] == "recognised"
-    assert [event.label for event in events] == ["petrol"]
-
-
-def test_a_hidden_label_is_never_announced_and_a_renamed_one_has_its_new_name(
-    novelty_model: Bundle,
-) -> None:
-    hiding = Nose([novelty_model], heads={"toy-substance": TaughtHead(hidden=frozenset({"lemon"}))})
-    predictions, _ = process_all(hiding, frames(episode_of(LEMON), 1))
-    predictions = {label for p in predictions for label in (p.label, *p.label_set, *dict(p.top))}
-    assert predictions == {None, "mint", "garlic"}
-    renaming = Nose(
-        [novelty_model], heads={"toy-substance": TaughtHead(renamed={"lemon": "citron"})}
-    )
-    predictions, _ = process_all(renaming, frames(episode_of(LEMON), 1))
-    assert {p.label for p in predictions if p.label} == {"citron"}
-
-
-def test_a_head_that_does_not_fit_is_refused(novelty_model: Bundle, substance: Bundle) -> None:
-    with pytest.raises(UsageError, match="none called 'other'"):
-        Nose([novelty_model], heads={"other": TaughtHead()})
-    with pytest.raises(UsageError, match="no class means"):
-        Nose([substance], heads={"toy-substance": TaughtHead()})
-    with pytest.raises(HeadError, match="coffee"):
-        Nose([novelty_model]).set_head("toy-substance", TaughtHead(hidden=frozenset({"coffee"})))
-
-
-def test_a_rule_of_one_label_overrides_that_of_all(toy_bundles: Callable[..., Path]) -> None:
-    spec = dataclasses.replace(NOVELTY_SPEC, labels={"lemon": LabelRule(confirm=6)})
-    bundle = load_bundle(toy_bundles(decision=spec, space=toy_space()))
-    assert bundle.manifest.decision.labels == {"lemon": LabelRule(confirm=6)}
-    first = {}
-    for label, gains in (("lemon", LEMON), ("mint", MINT)):
-        predictions, _ = process_all(Nose([bundle]), frames(episode_of(gains), 1))
-        first[label] = next(p.t_ms for p in predictions if p.label == label)
-    assert first["lemon"] - first["mint"] >= 15_000
-
-
-class Gain:
-    """Multiplies the response of the Grove channels, as another rig's gain would."""
-
-    id = "gain-1"
-
-    def __init__(self, power: float, model: str | None = None) -> None:
-        self.model = model
-        self._air = AIR[:4] / (1023 - AIR[:4])
-        self._power = power
-        self.steps_s: list[float] = []
-        self.resets = 0
-
-    def __call__(self, values: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
-        self.steps_s.append(dt_s)
-        corrected = values.copy()
-        odds = values[:4] / (1023 - values[:4])
-        odds = self._air * (odds / self._air) ** self._power
-        corrected[:4] = 1023 * odds / (1 + odds)
-        return corrected
-
-    def reset(self) -> None:
-        self.resets += 1
-
-
-def test_readings_are_corrected_for_the_exposure_detector_and_the_models(
-    novelty_model: Bundle,
-) -> None:
-    """A response that is corrected to nothing is no onset; an inverted one is another smell."""
-    source = list(frames(episode_of(LEMON), 1))
-    silent, events = process_all(Nose([novelty_model], correction=Gain(0.01)), source)
-    assert states(silent) == ["warming_up", "ambient"]
-    assert events == []
-    correction = Gain(-1.0)
-    turned, events = process_all(Nose([novelty_model], correction=correction), source)
-    assert EventType.ONSET in {event.type for event in events}
-    assert "lemon" not in {p.label for p in turned}
-    assert {p.calibration for p in turned} == {"gain-1"}
-    assert correction.steps_s[:3] == [0.0, 1.0, 1.0]
-
-
-def test_a_correction_applies_only_to_its_model(novelty_model: Bundle) -> None:
-    """Models are trained on different rigs, so a correction for one leaves another's input."""
-    source = list(frames(episode_of(LEMON), 1))
-    other, _ = process_all(Nose([novelty_model], correction=Gain(-1.0, "another-model")), source)
-    assert "lemon" in {p.label for p in other}
-    assert {p.calibration for p in other} == {None}
-    own, _ = process_all(
-        Nose([novelty_model], correction=Gain(-1.0, novelty_model.manifest.name)), source
-    )
-    assert "lemon" not in {p.label for p in own}
-    assert {p.calibration for p in own} == {"gain-1"}
-
-
-def test_a_correction_forgets_with_a_long_gap(novelty_model: Bundle) -> None:
-    correction = Gain(1.0)
-    source = list(frames(air(60, 1), 1))
-    later = list(frames(air(10, 1), 1, start_seq=200))
-    later[0] = dataclasses.replace(later[0], lost_before=140)
-    process_all(Nose([novelty_model], correction=correction), [*source, *later])
-    assert correction.resets == 1
-    assert correction.steps_s[60] == 0.0
-    assert correction.steps_s[61] == 1.0
-
-
-def test_a_new_correction_restarts_features_but_not_the_warm_up(novelty_model: Bundle) -> None:
-    nose = Nose([novelty_model])
-    source = list(frames(air(120, 1), 1))
-    process_all(nose, source[:60])
-    correction = Gain(2)
-    nose.set_correction(correction)
-    after, _ = process_all(nose, source[60:])
-    assert correction.resets == 1
-    assert "warming_up" not in states(after)
-    assert states(after)[-1] == "ambient"
-    assert min(p.window_s for p in after if p.window_s) == 15
-    assert {p.calibration for p in after} == {"gain-1"}
-    nose.set_correction(None)
-    again, _ = process_all(nose, frames(air(30, 1), 1, start_seq=120))
-    assert {p.calibration for p in again} == {None}
-
-
-def test_components_have_intervals_where_the_manifest_has_a_margin(
-    toy_bundles: Callable[..., Path],
-) -> None:
-    spec = DecisionSpec(presence_thresholds=(0.6,) * 3, proportion_margin=0.2, announce=0.3)
-    bundle = load_bundle(toy_bundles("mixture", decision=spec))
-    predictions, _ = process_all(Nose([bundle]), frames(episode_of(LEMON), 1))
-    parts = [part for p in predictions for part in p.components]
-    assert parts
-    for part in parts:
-        assert part.low == pytest.approx(max(0, part.proportion - 0.2))
-        assert part.high == pytest.approx(min(1, part.proportion + 0.2))

@@ -142,3 +142,9 @@ def masked_mean(x: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np
     """Return the toy network's mean over time, computed here."""
     mean: NDArray[np.float32] = (x * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
     return mean
+
+
+NOVELTY_SPEC = DecisionSpec(
+    novelty="cosine", unknown_above=0.5, unknown_after=0.5, set_threshold=0.2
+)
+"""Constants of a model with a novelty score."""
