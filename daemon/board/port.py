@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 READ_TIMEOUT_S = 0.2
 """Time that a read waits for a byte, and so until a reader notices `stop`."""
 
-FIRST_RETRY_S = 0.25
-LONGEST_RETRY_S = 2.0
+FIRST_REOPEN_S = 0.25
+LONGEST_REOPEN_S = 2.0
 """A board that is plugged in again is found within this time."""
 
 WRITE_GROUP_BITS = 0o060
@@ -95,7 +95,7 @@ def read_port(config: SourceConfig, stop: StopEvent) -> Iterator[Arrival]:
     ------
     NotAPortError: the path can never become a serial port.
     """
-    backoff = Backoff(first_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S)
+    backoff = Backoff(first_s=FIRST_REOPEN_S, longest_s=LONGEST_REOPEN_S)
     unplugged = False
     while not stop.is_set():
         try:

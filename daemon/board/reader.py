@@ -16,7 +16,7 @@ from daemon.system.signals import StopEvent
 if TYPE_CHECKING:
     from daemon.config.settings import SourceConfig
 
-QUEUE_LIMIT = 256
+READ_QUEUE_LIMIT = 256
 """Reads that may wait for the pipeline: half a minute of a 10 Hz board. A read that finds no room
 is dropped and counted; the decoder counts the lines that are damaged by it."""
 
@@ -33,7 +33,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._stop = StopEvent()
-        self._queue: queue.Queue[Arrival | None] = queue.Queue(QUEUE_LIMIT)
+        self._queue: queue.Queue[Arrival | None] = queue.Queue(READ_QUEUE_LIMIT)
         self._executor: ThreadPoolExecutor | None = None
         self._work: Future[None] | None = None
         self.dropped = 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daemon.mqtt.outbox import FILE_NAME, Message, Outbox
+from daemon.mqtt.outbox import OUTBOX_FILE, Message, Outbox
 from daemon.sandbox.broker import LOOPBACK, Mosquitto, mosquitto_program
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
@@ -206,7 +206,7 @@ def measure_outbox() -> RunTimes:
     times: RunTimes = {"put": [], "written": []}
     with (
         tempfile.TemporaryDirectory(prefix="scentd-") as folder,
-        Outbox(Path(folder, FILE_NAME)) as outbox,
+        Outbox(Path(folder, OUTBOX_FILE)) as outbox,
     ):
         for _ in range(OUTBOX_MESSAGES):
             started_s = time.perf_counter()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from models.manifest import Manifest
     from models.taught_head import TaughtHead
 
-FILE_NAME = "home_assistant.json"
+ANNOUNCEMENT_FILE = "home_assistant.json"
 """Below `state_dir`: the topic and the components of the latest payload."""
 
 REPEAT_AFTER_S = 5.0
@@ -61,7 +61,7 @@ class Discovery:
         self._version = version
         self._clock = clock
         self._prefix = config.mqtt.discovery_prefix
-        self._path: Path = config.state_dir / FILE_NAME
+        self._path: Path = config.state_dir / ANNOUNCEMENT_FILE
         self._announced = self._load()
         self._models: tuple[AnnouncedModel, ...] | None = None
         self._publisher: Publisher | None = None

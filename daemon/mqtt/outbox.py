@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority", "limits_from"]
 
-FILE_NAME = "outbox.sqlite"
+OUTBOX_FILE = "outbox.sqlite"
 """Below `state_dir`."""
 
 MEMORY_LIMITS = Limits(messages=5_000, size_bytes=4 << 20, age_s=7 * 86_400)

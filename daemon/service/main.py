@@ -26,7 +26,7 @@ from daemon.installed_models.loading import load_models
 from daemon.installed_models.requests import MODELS, ModelRequests
 from daemon.mqtt.discovery import Discovery
 from daemon.mqtt.messages import Messages
-from daemon.mqtt.outbox import FILE_NAME, Outbox, limits_from
+from daemon.mqtt.outbox import OUTBOX_FILE, Outbox, limits_from
 from daemon.mqtt.payloads import Gauges, RigEventType
 from daemon.mqtt.publisher import Publisher
 from daemon.mqtt.topics import OFFLINE, ONLINE
@@ -102,7 +102,7 @@ class Service:
         self._manager = manager
         self._version = version
         self._log = get_logger("service")
-        self._outbox = Outbox(config.state_dir / FILE_NAME, limits_from(config.outbox))
+        self._outbox = Outbox(config.state_dir / OUTBOX_FILE, limits_from(config.outbox))
         self._reader = Reader()
         self._inbox = Inbox(self._reader.wake)
         self._discovery, self._publisher = self._make_publisher(config)

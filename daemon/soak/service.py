@@ -15,7 +15,7 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from daemon.mqtt.outbox import FILE_NAME
+from daemon.mqtt.outbox import OUTBOX_FILE
 from daemon.mqtt.outbox_database import OutboxFile
 from daemon.sandbox.service_process import PATIENCE_S, ServiceProcess
 from daemon.soak.delivery import DURABLE, Boot, MadeMessage, MessageId
@@ -57,7 +57,7 @@ class ServiceUnderTest(ServiceProcess):
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, {**settings, "log": {"level": "debug", "format": "json"}})
         self._folder = folder
-        self._outbox = folder / "state" / FILE_NAME
+        self._outbox = folder / "state" / OUTBOX_FILE
         self.events: Counter[str] = Counter()
         self.boots: list[Boot] = []
 
@@ -106,7 +106,7 @@ class ServiceUnderTest(ServiceProcess):
 
     def tear_outbox(self, junk: bytes) -> None:
         """Append half-written bytes to the outbox's write-ahead log, as a power cut leaves them."""
-        wal = self._outbox.with_name(f"{FILE_NAME}-wal")
+        wal = self._outbox.with_name(f"{OUTBOX_FILE}-wal")
         if wal.exists():
             with wal.open("ab") as log:
                 log.write(junk)
