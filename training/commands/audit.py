@@ -26,8 +26,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "audit",
         help="find out how much of a score is session and not smell",
         description="Train controls that must fail on the folds of the cross-validation: weather, "
-        "absolute levels, the first seconds, file names, broken channels, shuffled labels. What "
-        "one of them names right can be had without smelling. Writes audit.json, audit.md and "
+        "absolute levels, the first seconds, file names, broken channels, shuffled labels. "
+        "Whatever one of them names right needs no smell. Writes audit.json, audit.md and "
         "audit.svg.",
         epilog="Example: scent-train audit --data data/smellnet/base "
         "--model-report runs/substances-50/crossval.json",
@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--model-report",
         type=Path,
         metavar="FILE",
-        help="crossval.json of a network, to hold the controls against",
+        help="crossval.json of a network, to compare the controls with",
     )
     add_option(
         parser, "--run", default=Path("runs/audit"), help="folder for the three files (runs/audit)"

@@ -54,7 +54,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         default="substances-50",
         help="the network that is trained (substances-50)",
     )
-    parser.add_argument("--only", metavar="A,B", help="which switches, beside none (all)")
+    parser.add_argument("--only", metavar="A,B", help="which switches, in addition to none (all)")
     add_option(parser, "--folds")
     parser.add_argument(
         "--steps",

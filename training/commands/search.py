@@ -7,7 +7,7 @@ import json
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
 from training.commands._folds import chosen_folds
@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="find settings on held-out recordings",
         description="Try settings of a configuration by Optuna. Each trial trains a network per "
         "fold; one that is worse than the median at the same fold and step is pruned. The study "
-        "is a file in the run folder: Ctrl-C keeps it, and the same command goes on with it.",
+        "is a file in the run folder: Ctrl-C keeps it, and the same command resumes it.",
         epilog="Example: scent-train search --config substances-50 --data data/smellnet/base "
         "--trials 40 --folds 0,1 --steps 600",
     )
@@ -93,7 +93,7 @@ def _shortened(config: TrainConfig, steps: int | None) -> TrainConfig:
     if config.optimiser.epochs:
         raise UsageError(
             f"{config.name} is trained by epochs (optimiser.epochs: {config.optimiser.epochs}), so "
-            "--steps says nothing. Leave it out, or set optimiser.epochs in your own configuration."
+            "--steps has no effect. Omit it, or set optimiser.epochs in your own configuration."
         )
     if steps < 1:
         raise UsageError(f"--steps must be at least 1, got {steps}.")
@@ -111,23 +111,22 @@ def _print(rows: Sequence[TrialRow], folder: Path, *, as_json: bool) -> None:
     from training.experiments.search import SearchError, best_trial  # noqa: PLC0415
     from training.experiments.search_space import settings_yaml  # noqa: PLC0415
 
+    best = problem = None
     try:
         best = best_trial(rows)
     except SearchError as error:
-        if as_json:
-            print(json.dumps({"trials": [dataclasses.asdict(row) for row in rows], "best": None}))
-            return
-        print("\n".join(_lines(rows)))
-        print(error, file=sys.stderr)
-        return
+        problem = error
     if as_json:
-        result: dict[str, Any] = {
-            "trials": [dataclasses.asdict(row) for row in rows],
-            "best": {"number": best.number, "score": best.score, "settings": dict(best.settings)},
-        }
-        print(json.dumps(result))
+        found = best and {
+            "number": best.number, "score": best.score, "settings": dict(best.settings)
+        }  # fmt: skip
+        trials = [dataclasses.asdict(row) for row in rows]
+        print(json.dumps({"trials": trials, "best": found}))
         return
     print("\n".join(_lines(rows)))
+    if best is None:
+        print(problem, file=sys.stderr)
+        return
     print(f"\n# trial {best.number}, score {best.score:.4f}: paste over a configuration's own")
     print(settings_yaml(best.settings), end="")
     print(f"Study: {folder}", file=sys.stderr)

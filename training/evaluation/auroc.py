@@ -20,13 +20,7 @@ CHANCE = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Auroc:
-    """An area under the ROC curve, or a mean of some, with its bootstrap.
-
-    Attributes
-    ----------
-    value: over all recordings.
-    draws: float64[draws], over each resample of them.
-    """
+    """An area under the ROC curve, or a mean of some; `draws` has that of each resample."""
 
     value: float
     draws: NDArray[np.float64]
@@ -61,11 +55,8 @@ def grouped_auroc(
     right or wrong together. With the wins of every group's positives over every group's negatives
     counted once, each resample is a quadratic form of how often it has each group.
 
-    Parameters
-    ----------
-    scores, positive, group: one for each n.
-    weights: float[draws, groups], how often each resample has each group, in the groups' sorted
-        order; None resamples all groups together.
+    `weights` float[draws, groups] says how often each resample has each of the sorted groups; None
+    resamples all groups together.
     """
     groups, number = np.unique(group, return_inverse=True)
     if weights is None:
@@ -120,11 +111,8 @@ def descriptor_report(
 ) -> dict[str, Any]:
     """Score the odour descriptors of some recordings: macro AUROC, and that of each descriptor.
 
-    Parameters
-    ----------
-    predicted: float[recordings, descriptors].
-    truth: int[recordings], the true one of `labels`; substances are resampled.
-    labels: names of substances in the descriptor table.
+    Of predicted[recordings, descriptors], with truth[recordings] the index of the true label;
+    substances are resampled.
     """
     from training.data.substance_tables import read_descriptors  # noqa: PLC0415 - keeps help quick
 

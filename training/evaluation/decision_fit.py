@@ -88,12 +88,8 @@ def fit_constants(
 ) -> DecisionSpec:
     """Fit the decision constants.
 
-    Parameters
-    ----------
-    held_out: a cross-validation's predictions.
-    chosen: bool[recordings], those to fit on.
-    open_set: predictions of networks trained without some substances; without them no odour is
-        called unrecognised.
+    On a cross-validation's predictions for `chosen` bool[recordings], and on those of open-set
+    networks; without these no odour is called unrecognised.
     """
     if held_out.streams is None:
         return fit_mixtures(held_out, chosen)
@@ -159,10 +155,9 @@ def fit_substances(
 
     Parameters
     ----------
-    logits: float32[windows, labels], of held-out recordings by the published protocol.
-    target: float32[windows, labels].
+    logits, target: float32[windows, labels], of held-out recordings by the published protocol.
     streams: the same recordings, streamed.
-    spec: holds when an odour is unrecognised (`fit_unknown`); None leaves that switched off.
+    spec: has the constants of `fit_unknown`; None: no odour is called unrecognised.
     """
     spec = dataclasses.replace(spec or DecisionSpec(), temperature=best_temperature(logits, target))
     floor, factor = fit_evidence(streams, spec)
@@ -273,12 +268,6 @@ def fit_unknown(known: Streams, hidden: Streams, name: NoveltyName) -> DecisionS
     The bound is the one of `fit_unknown_bound`, so it needs known recordings alone; after how much
     evidence is chosen by how many hidden recordings are unrecognised at 120, 180 and 300 s, on
     average.
-
-    Parameters
-    ----------
-    known: held-out recordings of substances that their networks were trained on.
-    hidden: recordings of substances that they were trained without.
-    name: of the score.
     """
 
     def share_unrecognised(spec: DecisionSpec) -> float:

@@ -51,15 +51,13 @@ class ShareWithInterval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """Stated probabilities compared with how often they come true.
+    """Stated probabilities compared with how often they come true, in bins that are not empty.
 
     Attributes
     ----------
-    stated, hit: float[bins], mean probability and share right, of the bins that are not empty.
-    count: int[bins].
-    error: expected calibration error: the mean gap between the two, weighted by count
+    stated, hit, count: [bins], mean probability, share right and number of predictions.
+    error, interval: expected calibration error: the mean gap between the two, weighted by count
         (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
-    interval: of the error.
     """
 
     stated: NDArray[np.float64]
@@ -71,14 +69,10 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AccuracyOverTime:
-    """Shares of recordings at every 5 s of their length.
+    """Shares of recordings float[times], at every 5 s of their length.
 
-    Attributes
-    ----------
-    seconds: float[times].
-    accuracy: share whose likeliest label is right.
-    announced: share with an announced label.
-    right: share with the right label announced.
+    `accuracy`: the likeliest label is right; `announced`: some label is announced; `right`: the
+    right label is.
     """
 
     seconds: NDArray[np.float64]

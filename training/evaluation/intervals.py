@@ -31,11 +31,8 @@ def score_intervals(
 ) -> dict[str, Interval]:
     """Return the 95 % percentile interval of every score (Efron & Tibshirani 1993, chapter 13).
 
-    Parameters
-    ----------
-    tally: scores as sums over recordings.
-    groups: per recording, the group it is resampled with; None resamples each by itself.
-    seed: of the resampling; the same for all scores, so that they can be compared.
+    Recordings are resampled with their groups, or each by itself without `groups`; all scores by
+    the same draws, so that they can be compared.
     """
     recordings = len(next(iter(tally.values())).gained)
     weights = resample_counts(recordings, groups, seed=seed).astype(np.float64)

@@ -63,13 +63,8 @@ def other_sessions(
 ) -> Dataset:
     """Return `draws` simulated sessions of every recording, each in its original's group.
 
-    Parameters
-    ----------
-    data: the recordings.
-    channels: those that the model reads; the others stay as they are.
-    spread: how far parts and boards differ.
-    draws: sessions per recording.
-    seed: of the simulation; the same recording is changed alike whatever else is in `data`.
+    Only the `channels` that the model reads are changed. A recording is changed alike whatever
+    else is in `data`.
     """
     columns = [channel_index(name) for name in channels]
     samples = []

@@ -22,7 +22,7 @@ _IDENTITY = "identity"
 def save_arrays(path: Path, arrays: Mapping[str, ArrayLike], identity: str = "") -> None:
     """Write arrays to one .npz, whole or not at all.
 
-    `identity` says of what they are the result; entries that are None are left out.
+    `identity` is that of the inputs they follow from; entries that are None are left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")

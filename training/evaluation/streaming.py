@@ -136,15 +136,14 @@ class Streams:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecisionTrace:
-    """The state of the decision layer after every window.
+    """The state of the decision layer after every window; arrays [recordings, windows].
 
     Attributes
     ----------
-    best: int[recordings, windows], the likeliest label.
-    belief: float[recordings, windows], its probability.
-    named: int[recordings, windows], the announced label, -1 without one.
+    best, belief: the likeliest label and its probability.
+    named: the announced label, -1 without one.
     posterior: float[recordings, windows, labels].
-    unrecognised: bool[recordings, windows], the odour counts as none of the labels.
+    unrecognised: the odour counts as none of the labels.
     """
 
     best: NDArray[np.intp]
@@ -241,7 +240,6 @@ def trace_announcements(
     Parameters
     ----------
     posterior: float[recordings, windows, labels].
-    spec: the constants.
     novel: bool[recordings, windows], the novelty is `unknown_above` or more; None: nowhere.
     enough: bool[windows], the evidence suffices to call an odour unrecognised; None: everywhere.
     """

@@ -188,7 +188,7 @@ def split_recordings(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the recordings that a training trains on and is tested on, bool[recordings].
 
-    A training without some substances holds out all their recordings beside those of the fold.
+    A training without some substances holds out all their recordings and those of the fold.
     """
     held_out = substance_folds(data) == training.fold
     if training.unseen:

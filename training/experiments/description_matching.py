@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 class Pairs:
     """Every recording with every description.
 
-    Attributes
-    ----------
-    cosines: float64[pairs, views].
-    matches: bool[pairs], whether the description is of the recording's substance.
-    substance: int[pairs], that of the recording.
+    cosines float64[pairs, views]; whether the description is of the recording's substance, and
+    that substance, [pairs].
     """
 
     cosines: NDArray[np.float64]
@@ -45,12 +42,8 @@ class Pairs:
 class Matching:
     """How well descriptions were matched with recordings.
 
-    Attributes
-    ----------
-    auroc: of the combined experts.
-    sensitivity: share of right descriptions that were accepted.
-    specificity: share of wrong ones that were refused.
-    views: AUROC of each expert alone.
+    AUROC of the combined experts; share of right descriptions that were accepted and of wrong ones
+    that were refused; AUROC of each view's expert alone.
     """
 
     auroc: Auroc
@@ -72,11 +65,7 @@ def all_pairs(
 ) -> Pairs:
     """Pair the recordings of some substances with these substances' descriptions.
 
-    Parameters
-    ----------
-    cosines: float64[recordings, labels, views].
-    truth: int[recordings], the label of each.
-    substances: labels to take.
+    Of cosines[recordings, labels, views] and truth[recordings], the label of each.
     """
     own = np.isin(truth, substances)
     chosen = cosines[own][:, substances]
@@ -86,7 +75,7 @@ def all_pairs(
 
 
 def fit_experts(pairs: Pairs) -> Experts:
-    """Weigh the experts on `pairs`, both answers counting the same, and set the threshold there.
+    """Weigh the experts and set the threshold on `pairs`; matches count as much as mismatches.
 
     The combination of experts is that of the olfactory matching in MUSTI (MediaEval 2022-23);
     the threshold is where the geometric mean of sensitivity and specificity is greatest.

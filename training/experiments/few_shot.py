@@ -113,15 +113,9 @@ def teach_and_test(
 ) -> tuple[Tally, NDArray[np.intp]]:
     """Teach from some recordings and score the others.
 
-    Returns the window accuracy (top1), the recording accuracy by the mean distance, and the tested
-    recordings.
-
-    Parameters
-    ----------
-    points: float[windows, D].
-    owner: int[windows], the recording of each.
-    truth: int[recordings].
-    teaches: bool[recordings], those whose windows make the class means.
+    The recordings where `teaches` bool[recordings] make the class means of their points[windows,
+    D]. Returns the window accuracy (top1), the recording accuracy by the mean distance, and the
+    tested recordings.
     """
     classes = np.unique(truth[teaches])
     teaching = teaches[owner]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.data.dataset import Dataset
     from training.data.protocol_windows import Windows
+    from training.evaluation.open_set import OpenSetFold
     from training.evaluation.scoring import Tally
     from training.network.scentformer import ScentFormer
 
@@ -67,14 +68,7 @@ def train_bundle(
     return load_bundle(place, precision="int8")
 
 
-class Storable(Protocol):
-    """A result that can be written to a file."""
-
-    def save(self, path: Path, identity: str) -> None:
-        """Write it, whole or not at all."""
-
-
-Result = TypeVar("Result", bound=Storable)
+Result = TypeVar("Result", "FoldPredictions", "OpenSetFold")
 
 
 def hash_inputs(inputs: Sequence[object]) -> str:

@@ -42,10 +42,8 @@ class Range:
 class SearchSpace:
     """What a search may try.
 
-    Attributes
-    ----------
-    fields: by dotted name, "optimiser.learning_rate".
-    robust_weight: share of the score that comes from simulated other sessions.
+    `fields` by dotted name, "optimiser.learning_rate"; `robust_weight` is the share of the score
+    that comes from simulated other sessions.
     """
 
     fields: Mapping[str, Range]

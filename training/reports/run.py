@@ -72,12 +72,7 @@ class ReportError(ScentdError):
 
 
 def write_run_report(run: Path, output: Path) -> tuple[Path, Path]:
-    """Write the JSON and the page of a run folder; return their paths.
-
-    Parameters
-    ----------
-    run: holds `crossval.json` and the held-out outputs, and perhaps the companions' reports.
-    output: folder to write to, made where missing.
+    """Write the JSON and the page of a run folder into `output`; return their paths.
 
     Raises
     ------

@@ -39,14 +39,7 @@ OPEN_SET_PROTOCOL = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure of the report and the bounds that it must and should keep to.
-
-    Attributes
-    ----------
-    name: of the figure.
-    path: of the figure in the report, dotted.
-    must, reach: lower and upper bounds.
-    """
+    """A figure, its dotted path in the report, and the bounds it must and should keep to."""
 
     name: str
     path: str

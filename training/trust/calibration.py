@@ -115,13 +115,9 @@ def measure_calibration(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """One choice of references.
+    """One choice of references: bool[recordings] of the others, the chosen method, and all methods.
 
-    Attributes
-    ----------
-    tested: bool[recordings], those that were no references.
-    method: the correction that was chosen.
-    right: by method, float64[2, recordings], see `KINDS`.
+    Each method with float64[2, recordings], see `KINDS`.
     """
 
     tested: NDArray[np.bool_]

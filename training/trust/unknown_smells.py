@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from training.evaluation.open_set import OpenSetFold
 
 JUDGED = "300s"
-"""The stage by which scores are compared: three windows' worth of readings have come by then."""
+"""The stage by which scores are compared: it takes three windows' worth of readings."""
 CURVE_POINTS = 101
 NEIGHBOURS = "neighbours"
 """A score for comparison that needs the training embeddings, so that no bundle can use it."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from hardware.recording import RecordingWriter
 from models.bundle import Bundle
 from tests.models.toys import LABELS
 from tests.training.outputs import toy_bundle, wandering
+from tests.training.tiny import write_recordings
 from training.cli import main
+from training.data.dataset import Dataset
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +23,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recordings")
+    samples = []
     for label, name in enumerate(LABELS):
-        (folder / name).mkdir()
         for seed in range(3):
             sample = wandering(label, 130, 10 * label + seed)
-            with RecordingWriter(folder / name / f"{seed}.csv") as recording:
-                for row, reading in enumerate(sample.values):
-                    recording.write(row * 1000, reading)
-    return folder
+            samples.append(dataclasses.replace(sample, name=f"{name}/{seed}.csv"))
+    data = Dataset("substance", tuple(LABELS), tuple(samples))
+    return write_recordings(data, tmp_path_factory.mktemp("recordings"))
 
 
 def test_evaluate_prints_the_agreed_keys_and_their_intervals(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hardware.channels import N_CHANNELS, channel_index
-from hardware.recording import RecordingWriter
+from tests.training.tiny import write_recordings
 from training.cli import main
 from training.data.dataset import DataError, Dataset, Sample, load_substances
 from training.experiments.audit.controls import CONTROLS, Control, find_excerpts
@@ -26,7 +26,7 @@ from training.experiments.audit.verdicts import (
     audit,
     verdict_of,
 )
-from training.experiments.baselines.inputs import OURS, labelled_windows
+from training.experiments.baselines.inputs import OURS, cut_input_windows
 from training.reports.audit import audit_page, audit_table
 
 pytest.importorskip("sklearn", reason="the audit needs the extra `train`")
@@ -129,7 +129,7 @@ def test_audit_is_reproducible() -> None:
 
 def test_every_control_gives_one_finite_row_per_window() -> None:
     data = recordings(leak="broken", per_label=2)
-    windows = labelled_windows(data, OURS)
+    windows = cut_input_windows(data, OURS)
     cut = find_excerpts(data, OURS, windows.owner)
     assert len(CONTROLS) == 6
     for control in CONTROLS:
@@ -143,7 +143,7 @@ def test_controls_use_the_samples_of_their_window_at_any_rate() -> None:
     slow = data.samples[0]
     quick = Sample("a/q.csv", "q", slow.values.repeat(4, axis=0), slow.target, "q", 4.0)
     both = Dataset("substance", data.labels, (slow, quick))
-    windows = labelled_windows(both, OURS)
+    windows = cut_input_windows(both, OURS)
     one, other = find_excerpts(both, OURS, windows.owner)
     assert one.spans == ((0, 150), (50, 200), (100, 250))
     assert other.spans == ((0, 600), (200, 800), (400, 1000))
@@ -223,14 +223,8 @@ def test_page_and_table_have_every_row() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("smells")
-    for sample in recordings(labels=4, per_label=5, rows=180, leak="level").samples:
-        path = place / sample.name
-        path.parent.mkdir(exist_ok=True)
-        with RecordingWriter(path) as recording:
-            for number, reading in enumerate(sample.values):
-                recording.write(number * 1000, reading)
-    return place
+    data = recordings(labels=4, per_label=5, rows=180, leak="level")
+    return write_recordings(data, tmp_path_factory.mktemp("smells"))
 
 
 def test_command_prints_verdicts_and_writes_table_and_plot(

@@ -12,8 +12,8 @@ import pytest
 
 from hardware.channels import N_CHANNELS
 from hardware.errors import UsageError
-from hardware.recording import RecordingWriter
 from models.preprocess import batch_features
+from tests.training.tiny import write_recordings
 from training.cli import main
 from training.data.dataset import Dataset, Sample
 from training.evaluation.intervals import score_intervals
@@ -29,7 +29,7 @@ from training.experiments.baselines.inputs import (
     OURS,
     PUBLISHED,
     Standardiser,
-    labelled_windows,
+    cut_input_windows,
 )
 from training.experiments.baselines.registry import BASELINES, BaselineEntry, select_baselines
 from training.experiments.baselines.rocket import KERNELS, Rocket, _convolve, _shifted, dilations
@@ -222,13 +222,12 @@ def test_subtracting_the_first_row_as_published_changes_no_published_input() -> 
 
 
 def test_windows_follow_the_protocol_unless_a_stride_is_given(data: Dataset) -> None:
-    windows = labelled_windows(data, OURS)
+    windows = cut_input_windows(data, OURS)
     # 260 samples: windows at 0, 50 and 100, each 100 rows behind a lag of 50.
     assert np.bincount(windows.owner).tolist() == [3] * 12
-    dense = labelled_windows(data, OURS, stride=10)
+    dense = cut_input_windows(data, OURS, stride=10)
     assert np.bincount(dense.owner).tolist() == [12] * 12
     np.testing.assert_array_equal(windows.x[1], dense.x[5])
-    np.testing.assert_array_equal(windows.label, np.repeat([0, 1, 2], 12))
 
 
 def test_no_recording_is_scored_by_a_model_trained_on_it(data: Dataset) -> None:
@@ -241,7 +240,7 @@ def test_no_recording_is_scored_by_a_model_trained_on_it(data: Dataset) -> None:
 
     entry = BaselineEntry("spy", "trees", "ours", partial(Spy, trees=5))
     predictions = predict_fold(data, entry, 1)
-    held = labelled_windows(data.subset(np.isin(np.arange(12), predictions.recordings)), OURS).x
+    held = cut_input_windows(data.subset(np.isin(np.arange(12), predictions.recordings)), OURS).x
     trained = {window.tobytes() for window in seen[0]}
     assert predictions.recordings.tolist() == [1, 5, 9]
     assert not any(window.tobytes() in trained for window in held)
@@ -292,7 +291,7 @@ def test_an_unknown_baseline_is_refused() -> None:
 def test_compare_prints_and_writes_its_table(
     data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = written(data, tmp_path / "data")
+    folder = write_recordings(data, tmp_path / "data")
     arguments = ["compare", "--data", str(folder), "--run", str(tmp_path / "run"), "--jobs", "1"]
     assert main([*arguments, "--models", "trees", "--folds", "0,2"]) == 0
     table = capsys.readouterr().out
@@ -304,14 +303,3 @@ def test_compare_prints_and_writes_its_table(
     assert f"{only['top1']:.3f}" in table
     assert main([*arguments, "--folds", "7"]) == 2
     assert "0, 1, 2, 3" in capsys.readouterr().err
-
-
-def written(data: Dataset, folder: Path) -> Path:
-    """Write recordings as LABEL/*.csv."""
-    for sample in data.samples:
-        path = folder / sample.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with RecordingWriter(path) as recording:
-            for number, reading in enumerate(sample.values):
-                recording.write(number * 1000, reading)
-    return folder

@@ -41,12 +41,9 @@ _ROUNDING = 1e-6
 class Excerpts:
     """A recording and the position of its windows.
 
-    Attributes
-    ----------
-    sample: the recording, at its own rate.
-    place: its number among the recordings of its label, sorted by name.
-    factor: its samples per sample of the model's rate.
-    spans: first and one-past-last sample of each window, the lags' history included.
+    `place` is its number among the recordings of its label, sorted by name; `factor` its samples
+    per sample of the model's rate; `spans` the first and one-past-last sample of each window, the
+    lags' history included.
     """
 
     sample: Sample
@@ -59,12 +56,8 @@ class Excerpts:
 class ControlTexts:
     """A control in words.
 
-    Attributes
-    ----------
-    name: in reports, with underscores.
-    inputs: of the classifier, in a few words.
-    subject: starts the sentence "... name 68 % of windows right".
-    consequence: to draw if it does so; empty for what is no control.
+    `subject` starts the sentence "... name 68 % of windows right", `consequence` follows if that
+    is above chance.
     """
 
     name: str
@@ -82,14 +75,9 @@ class Control(ControlTexts):
 
 
 def find_excerpts(data: Dataset, spec: PreprocessSpec, owner: NDArray[np.int64]) -> list[Excerpts]:
-    """Return every recording with the spans of its windows.
+    """Return every recording with the spans of its windows, of which `owner` has the recordings.
 
-    Parameters
-    ----------
-    data: recordings.
-    spec: the preprocessing that the windows were cut for.
-    owner: int[windows], the recording of each; window k of one covers the samples
-        [50k, 50k + 100 + longest lag) at the model's rate.
+    Window k of a recording covers the samples [50k, 50k + 100 + longest lag) at the model's rate.
     """
     counts = np.bincount(owner, minlength=len(data.samples))
     seen: dict[int, int] = {}

@@ -17,7 +17,7 @@ from training.data.dataset import DataError, substance_folds
 from training.evaluation.intervals import score_intervals
 from training.evaluation.scoring import substance_tally, total_scores
 from training.experiments.audit.controls import CONTROLS, ControlTexts, Excerpts, find_excerpts
-from training.experiments.baselines.inputs import OURS, labelled_windows
+from training.experiments.baselines.inputs import OURS, cut_input_windows
 from training.experiments.baselines.trees import Trees, window_statistics
 
 if TYPE_CHECKING:
@@ -72,14 +72,12 @@ class AuditRow:
 
     Attributes
     ----------
-    control: its name.
-    inputs: of the classifier, in a few words.
+    control, inputs: its name, and the inputs of the classifier in a few words.
     top1, low, high: share of windows named right, with its 95 % interval over recordings.
     recording_top1: share of recordings named right by mean log-probability.
     chance: share of windows that always naming the commonest label gets right.
-    verdict: "leaks", "clean" or "too few"; "reference" for honest inputs.
+    verdict, sentence: "leaks", "clean", "too few" or "reference", and the same in words.
     share_of_skill: this skill above chance as a share of the reference's; None for a reference.
-    sentence: the verdict in plain words.
     """
 
     control: str
@@ -127,13 +125,8 @@ def audit(
 ) -> Audit:
     """Audit a data set of substances.
 
-    Parameters
-    ----------
-    data: labelled recordings.
-    model: a network's figures on the same folds; None compares the controls with honest trees.
-    trees: per classifier.
-    jobs: processor cores, -1 for all.
-    on_step: called with the name of each of `STEPS` before it is trained.
+    The controls are compared with `model` or, if that is None, with honest trees. `on_step` is
+    called with the name of each of `STEPS` before it is trained.
 
     Raises
     ------
@@ -163,13 +156,13 @@ class _Classifier:
         self._trees, self._jobs, self._labels = trees, jobs, len(data.labels)
         self._truth = data.targets.argmax(axis=1)
         self._fold_of = substance_folds(data)
-        windows = labelled_windows(data, OURS)
+        windows = cut_input_windows(data, OURS)
         self._owner = windows.owner
         _check_long_enough(data, windows.owner)
         self.excerpts: list[Excerpts] = find_excerpts(data, OURS, windows.owner)
         self.honest = window_statistics(windows.x)
         self.recordings = len(data.samples)
-        self.chance = float(np.bincount(windows.label).max() / len(windows.label))
+        self.chance = float(np.bincount(self._truth[windows.owner]).max() / len(windows.owner))
 
     def score(self, rows: NDArray[np.float32]) -> AuditScores:
         """Score inputs float32[windows, number] with the true labels."""
@@ -217,8 +210,8 @@ class _Classifier:
 _HONEST = ControlTexts(
     HONEST,
     "log-conductance differences over 5, 10, 25 and 50 s of six gas channels",
-    "Trees on changes of log-conductance, which hold no weather and of the level only what whole "
-    "counts betray,",
+    "Trees on changes of log-conductance, which hold no weather and no level but the size of a "
+    "whole count,",
 )
 _SHUFFLED = ControlTexts(
     SHUFFLED,
@@ -264,7 +257,7 @@ def _control_row(
     conclusion = {
         LEAKS: f"{of_skill}{texts.consequence}",
         CLEAN: "No better than chance: nothing leaks here.",
-        TOO_FEW: f"{recordings} recordings are too few to tell that from luck: have "
+        TOO_FEW: f"{recordings} recordings are too few to exclude luck: have "
         f"{MIN_RECORDINGS} or more.",
     }[verdict]
     sentence = (

@@ -18,7 +18,7 @@ from training.data.dataset import substance_folds
 from training.evaluation.intervals import pool_tallies, score_intervals
 from training.evaluation.scoring import total_scores
 from training.evaluation.storage import write_json
-from training.experiments.baselines.inputs import INPUTS, labelled_windows
+from training.experiments.baselines.inputs import INPUTS, cut_input_windows
 from training.experiments.runner import (
     SUBSTANCE_PROTOCOL,
     FoldPredictions,
@@ -80,12 +80,13 @@ def predict_fold(
     held_out = substance_folds(data) == fold
     spec = INPUTS[entry.inputs]
     model = entry.make(len(data.labels), seed=SEED, jobs=jobs)
-    train = labelled_windows(data.subset(~held_out), spec, entry.train_stride)
-    test = labelled_windows(data.subset(held_out), spec)
-    model.fit(train.x, train.label)
+    truth = data.targets.argmax(axis=1)
+    train = cut_input_windows(data.subset(~held_out), spec, entry.train_stride)
+    test = cut_input_windows(data.subset(held_out), spec)
+    model.fit(train.x, truth[~held_out][train.owner])
     return FoldPredictions(
         recordings=np.flatnonzero(held_out),
-        truth=data.targets[held_out].argmax(axis=1),
+        truth=truth[held_out],
         owner=test.owner,
         log_probabilities=model.log_probabilities(test.x),
         seconds=round(time.monotonic() - started_s, 1),

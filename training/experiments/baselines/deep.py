@@ -40,23 +40,10 @@ class DeepSettings:
 
 
 class Deep:
-    """One small network.
-
-    Parameters
-    ----------
-    n_labels: how many labels there are.
-    settings: its kind, size and training.
-    seed: of weights, dropout and batches.
-    jobs: threads for torch; -1 leaves torch its default.
-    """
+    """One small network; `jobs` threads for torch, -1 leaves torch its default."""
 
     def __init__(
-        self,
-        n_labels: int,
-        settings: DeepSettings,
-        *,
-        seed: int = 0,
-        jobs: int = 1,
+        self, n_labels: int, settings: DeepSettings, *, seed: int = 0, jobs: int = 1
     ) -> None:
         self._n_labels, self._settings, self._seed, self._jobs = n_labels, settings, seed, jobs
         self._standardise: Standardiser | None = None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.data.dataset import Dataset
+    from training.data.protocol_windows import Windows
 
 _UNCLIPPED = 1e9
 
@@ -41,42 +42,15 @@ audit."""
 INPUTS = {"ours": OURS, "plate": PLATE, "published": PUBLISHED}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelledWindows:
-    """Windows with their labels.
-
-    Attributes
-    ----------
-    x: float32[windows, window, feature], not standardised.
-    label: int[windows].
-    owner: int[windows], the recording each was cut from.
-    """
-
-    x: NDArray[np.float32]
-    label: NDArray[np.int64]
-    owner: NDArray[np.int64]
-
-
-def labelled_windows(
-    data: Dataset, spec: PreprocessSpec, stride: int | None = None
-) -> LabelledWindows:
-    """Cut every recording; `stride` other than the protocol's is for training only."""
-    windows = cut_windows(
-        data.samples, dataclasses.replace(spec, stride=stride or spec.stride, clip=_UNCLIPPED)
-    )
-    truth = data.targets.argmax(axis=1)
-    return LabelledWindows(windows.x, truth[windows.owner], windows.owner)
+def cut_input_windows(data: Dataset, spec: PreprocessSpec, stride: int | None = None) -> Windows:
+    """Cut every recording, not standardised; `stride` other than the protocol's is for training."""
+    spec = dataclasses.replace(spec, stride=stride or spec.stride, clip=_UNCLIPPED)
+    return cut_windows(data.samples, spec)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standardiser:
-    """Centre and scale of each feature, measured on training windows.
-
-    Attributes
-    ----------
-    center, scale: float32[feature].
-    clip: standardised features are limited to +-clip.
-    """
+    """Centre and scale float32[feature], measured on training windows; a limit of +-`clip`."""
 
     center: NDArray[np.float32]
     scale: NDArray[np.float32]

@@ -61,14 +61,9 @@ def dilations(length: int, features_per_kernel: int) -> tuple[NDArray[np.int64],
 
 
 class Rocket:
-    """MiniRocket's features and a ridge classifier.
+    """MiniRocket's features, about as many as the paper's 10,000, and a ridge classifier.
 
-    Parameters
-    ----------
-    n_labels: how many labels there are.
-    seed: of the channel subsets and of the windows that give the biases.
-    features: about how many; the paper's 10,000 (84 * 119 = 9,996).
-    jobs: not used: the convolutions are numpy's.
+    `seed` chooses the channel subsets and the windows that give the biases; `jobs` is not used.
     """
 
     def __init__(

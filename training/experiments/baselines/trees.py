@@ -19,15 +19,8 @@ def window_statistics(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return 14 statistics of each feature over a window.
 
     Mean, standard deviation, minimum, maximum, five quantiles, first, middle and last value, the
-    slope of the least-squares line (per step) and the mean absolute step.
-
-    Parameters
-    ----------
-    x: float32[windows, window, feature].
-
-    Returns
-    -------
-    float32[windows, 14 * feature], statistic-major.
+    slope of the least-squares line (per step) and the mean absolute step. Of windows
+    float32[windows, window, feature] as float32[windows, 14 * feature], statistic-major.
     """
     steps = x.shape[1]
     time = np.arange(steps) - (steps - 1) / 2
@@ -50,12 +43,8 @@ def window_statistics(x: NDArray[np.float32]) -> NDArray[np.float32]:
 class Trees:
     """Extremely randomised trees on rows of numbers.
 
-    Parameters
-    ----------
-    n_labels: how many labels there are; those without a training row are never likely.
-    trees: how many.
-    seed: of the trees' random choices.
-    jobs: processor cores to use, -1 for all; the result does not depend on it.
+    Labels without a training row are never likely. `jobs` processor cores, -1 for all, which does
+    not change the result.
     """
 
     def __init__(self, n_labels: int, *, trees: int = 500, seed: int = 0, jobs: int = 1) -> None:
