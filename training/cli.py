@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SCENT_TRAIN = CommandLine(
     program="scent-train",
-    description="Train, judge and export the models that scentd runs.",
+    description="Train, evaluate and export the models that scentd runs.",
     epilog="Every command explains itself: scent-train crossval --help.",
     package="training.commands",
     commands={

@@ -74,11 +74,11 @@ def _check(model: str, seeds: int, folder: Path) -> int:
     from training.simulator import fingerprint_check as check  # noqa: PLC0415
 
     bundle = load_bundle(model, precision="int8")
-    mixture = bundle.manifest.task == "mixture"
-    test = check.MIXTURE_TEST if mixture else check.SUBSTANCE_TEST
-    steady = {} if mixture else check.steady_confusion(bundle, seeds, progress_bar)
+    steady: dict[str, list[str]] = {}
+    if bundle.manifest.task == "substance":
+        steady = check.steady_confusion(bundle, seeds, progress_bar)
     results = [
-        check.run_live_episodes(bundle, odour, seeds, test)
+        check.run_live_episodes(bundle, odour, seeds)
         for odour in progress_bar(check.live_odours(bundle))
     ]
     print(check.confusion_table(results, steady))

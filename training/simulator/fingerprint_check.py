@@ -42,34 +42,22 @@ _STEADY_S = 600.0
 """As long as the published recordings."""
 
 
-@dataclass(frozen=True, slots=True)
-class LiveTest:
-    """How long a live episode is: clean air, then the odour."""
-
-    air_s: float
-    odour_s: float
-
-
-SUBSTANCE_TEST = LiveTest(air_s=60.0, odour_s=420.0)
-MIXTURE_TEST = LiveTest(air_s=40.0, odour_s=60.0)
+LIVE_EPISODE_S = {"substance": (60.0, 420.0), "mixture": (40.0, 60.0)}
+"""By task: seconds of clean air, then of the odour."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveResult:
-    """The results of one odour's live episodes.
-
-    Attributes
-    ----------
-    odour: as a scenario writes it, without its duration.
-    name: the right answer: substances sorted and joined by '+'.
-    answers: what was announced at the end of each episode, in the same form, or ''.
-    right_after_s: seconds from the onset to the right name, for each episode that ended right.
-    """
+    """The results of one odour's live episodes."""
 
     odour: str
+    """As a scenario writes it, without its duration."""
     name: str
+    """The right answer: substances sorted and joined by '+'."""
     answers: tuple[str, ...]
+    """What was announced at the end of each episode, in the same form, or ''."""
     right_after_s: tuple[float, ...]
+    """Seconds from the onset to the right name, for each episode that ended right."""
 
     @property
     def right(self) -> int:
@@ -140,15 +128,16 @@ def live_odours(bundle: Bundle) -> tuple[str, ...]:
     return (*labels, *(f"{one}=0.5+{other}=0.5" for one, other in combinations(labels, 2)))
 
 
-def run_live_episodes(bundle: Bundle, odour: str, seeds: int, test: LiveTest) -> LiveResult:
+def run_live_episodes(bundle: Bundle, odour: str, seeds: int) -> LiveResult:
     """Play clean air and then an odour to a `Nose`, once per seed."""
+    air_s, odour_s = LIVE_EPISODE_S[bundle.manifest.task]
     names = sorted(part.split("=")[0] for part in odour.split("+"))
     right = "+".join(names)
     answers, after_s = [], []
     for seed in range(seeds):
         announced = [
-            (prediction.t_ms / 1000 - test.air_s, _announced(prediction, len(names)))
-            for prediction in _play(bundle, f"{AIR}:{test.air_s},{odour}:{test.odour_s}", seed)
+            (prediction.t_ms / 1000 - air_s, _announced(prediction, len(names)))
+            for prediction in _play(bundle, f"{AIR}:{air_s},{odour}:{odour_s}", seed)
         ]
         last = announced[-1][1] if announced else ""
         answers.append(last)

@@ -112,18 +112,14 @@ class _Shared:
 
     The mixture recordings hold the four Grove channels only, and a minute of them shows too few
     complete rises to measure times. Their board gets the other parts from here, in clean air.
-
-    Attributes
-    ----------
-    air: log-conductance in clean air.
-    rise_s, recovery_s: time constants.
-    noise: standard deviation of the readings in clean air.
     """
 
     air: Floats
+    """Log-conductance in clean air."""
     rise_s: Floats
     recovery_s: Floats
     noise: Floats
+    """Standard deviation of the readings in clean air."""
 
 
 def _shared(board: FittedBoard, covariances: dict[str, Floats]) -> _Shared:

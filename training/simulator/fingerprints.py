@@ -40,35 +40,27 @@ _SKIPPED_ROWS = 3
 _RIDGE = 1.5
 _CLEAN_AIR_QUANTILE = 0.1
 """Clean air was never recorded. The level that a tenth of the recordings lie below replaces it."""
-_BIG_RISE = 0.4
-_BIG_FALL = 0.15
+_RISE_WINDOW_S, _FALL_WINDOW_S = 40.0, 100.0
+"""How much of a recording's beginning shows how fast a sensor follows; a longer window would
+mistake the oxide's slow relaxation for the sensor's lag."""
+_BIG_RISE, _BIG_FALL = 0.4, 0.15
 _MIN_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class BoardKind:
-    """What differs between the two published kinds of recording.
-
-    Attributes
-    ----------
-    name: of the board in the tables.
-    rate_hz: rows per second of its recordings.
-    middle_s: time for which a fingerprint's response is stated, mid-recording.
-    sensors: the gas channels it was recorded with, as indices of the channel table.
-    band_times_s: correlation times of its fluctuations.
-    lags: rows over which fluctuations are compared.
-    rise_window_s, fall_window_s: how much of a recording's beginning shows how fast a sensor
-        follows; a longer window would mistake the oxide's slow relaxation for the sensor's lag.
-    """
+    """What differs between the two published kinds of recording."""
 
     name: str
     rate_hz: float
     middle_s: float
+    """Time for which a fingerprint's response is stated, mid-recording."""
     sensors: tuple[int, ...]
+    """The gas channels, as indices of the channel table."""
     band_times_s: tuple[float, ...]
+    """Correlation times of the fluctuations."""
     lags: tuple[int, ...]
-    rise_window_s: float = 40.0
-    fall_window_s: float = 100.0
+    """Rows over which fluctuations are compared."""
 
     @property
     def parts(self) -> list[Part]:
@@ -96,25 +88,19 @@ MIXTURE_KIND = BoardKind(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedFingerprint:
-    """The slow part of one recording, and the rest.
-
-    Arrays run over the kind's channels; rows are NaN where the channel was not measured.
-
-    Attributes
-    ----------
-    level: float64[c], log-conductance at `BoardKind.middle_s`.
-    relaxation: float64[c, 5].
-    rise_s, fall_s: float64[c], time to 63 % of a large first change, NaN where there is none.
-    residual: float64[n, c], the recording without its slow part.
-    rounding: float64[c], variance that rounding to what the part sends adds by itself.
-    """
+    """The slow part of one recording, and the rest; NaN where a channel was not measured."""
 
     level: Floats
+    """float64[c], log-conductance at `BoardKind.middle_s`."""
     relaxation: Floats
+    """float64[c, 5]."""
     rise_s: Floats
     fall_s: Floats
+    """float64[c] both, time to 63 % of a large first change, NaN where there is none."""
     residual: Floats
+    """float64[n, c], the recording without its slow part."""
     rounding: Floats
+    """float64[c], variance that rounding to what the part sends adds by itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,8 +169,8 @@ def fit_fingerprint(values: Floats, kind: BoardKind) -> FittedFingerprint:
     return FittedFingerprint(
         level=coefficients[0],
         relaxation=coefficients[1:].T,
-        rise_s=_time_to_most(trend, kind.rise_window_s, kind.rate_hz, _BIG_RISE),
-        fall_s=_time_to_most(-trend, kind.fall_window_s, kind.rate_hz, _BIG_FALL),
+        rise_s=_time_to_most(trend, _RISE_WINDOW_S, kind.rate_hz, _BIG_RISE),
+        fall_s=_time_to_most(-trend, _FALL_WINDOW_S, kind.rate_hz, _BIG_FALL),
         residual=residual[rest],
         rounding=rounding,
     )
