@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hardware.channels import CHANNEL_NAMES, N_CHANNELS, find_channel
+from hardware.channels import N_CHANNELS, find_channel
 from hardware.readings import parse_number
 
 TIMESTAMP_MS_COLUMN = "timestamp_ms"
@@ -20,31 +20,24 @@ class Columns:
 
     Attributes
     ----------
-    names: the columns as the header spells them.
     channels: channel index per field, None for a field to be ignored.
     clock_field: index of a field that names a time (with or without unit), None without one.
     clock_is_ms: whether that field is in milliseconds and can be read.
     """
 
-    names: tuple[str, ...]
     channels: tuple[int | None, ...]
-    clock_field: int | None
-    clock_is_ms: bool
+    clock_field: int | None = None
+    clock_is_ms: bool = False
 
     def without_clock(self) -> Columns:
         """Return the columns of rows that lack the time column of their header."""
         if self.clock_field is None:
             return self
-        kept = [i for i in range(len(self.names)) if i != self.clock_field]
-        return Columns(
-            tuple(self.names[i] for i in kept),
-            tuple(self.channels[i] for i in kept),
-            clock_field=None,
-            clock_is_ms=False,
-        )
+        kept = self.channels[: self.clock_field] + self.channels[self.clock_field + 1 :]
+        return Columns(kept)
 
 
-TABLE_COLUMNS = Columns(CHANNEL_NAMES, tuple(range(N_CHANNELS)), None, clock_is_ms=False)
+TABLE_COLUMNS = Columns(tuple(range(N_CHANNELS)))
 """Columns of rows without a header: the channel table's order."""
 
 
@@ -74,4 +67,4 @@ def find_columns(names: tuple[str, ...]) -> Columns | None:
         return None
     clock_field = clocks[0] if clocks else None
     clock_is_ms = clock_field is not None and names[clock_field].casefold() == TIMESTAMP_MS_COLUMN
-    return Columns(names, channels, clock_field, clock_is_ms)
+    return Columns(channels, clock_field, clock_is_ms)

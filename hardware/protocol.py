@@ -314,14 +314,14 @@ class LineDecoder:
     def _columns_for(self, n_fields: int) -> Columns | None:
         """Return the columns of a row of `n_fields` under the latest header, None for a misfit."""
         if self._row is not None:
-            return self._row if len(self._row.names) == n_fields else None
+            return self._row if len(self._row.channels) == n_fields else None
         if self._header is None:
             fits = self._headerless_allowed and n_fields == N_CHANNELS
             return TABLE_COLUMNS if fits else None
         # Upstream's header names a timestamp that its rows lack. The first row decides; from then
         # on a row with another number of fields is damaged.
         for columns in (self._header, self._header.without_clock()):
-            if len(columns.names) == n_fields:
+            if len(columns.channels) == n_fields:
                 return columns
         return None
 

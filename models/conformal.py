@@ -37,11 +37,8 @@ def set_threshold(
     -------
     `DecisionSpec.set_threshold`; None where the cases are too few for this coverage.
     """
-    level = _level(len(belief) if cases is None else cases, coverage)
-    if level is None:
-        return None
-    place = math.floor((1 - level) * len(belief) + _ROUNDING)
-    return float(np.partition(belief, place)[place])
+    bound = margin(-belief, coverage, cases)
+    return None if bound is None else -bound
 
 
 def margin(error: NDArray[np.float64], coverage: float, cases: int | None = None) -> float | None:
@@ -57,17 +54,12 @@ def margin(error: NDArray[np.float64], coverage: float, cases: int | None = None
     -------
     `DecisionSpec.proportion_margin`; None where the cases are too few for this coverage.
     """
-    level = _level(len(error) if cases is None else cases, coverage)
-    if level is None:
-        return None
-    place = math.ceil(level * len(error) - _ROUNDING) - 1
-    return float(np.partition(error, place)[place])
-
-
-def _level(cases: int, coverage: float) -> float | None:
-    """Return the level of the quantile, None where it would be beyond the largest case."""
+    cases = cases or len(error)
     rank = math.ceil((cases + 1) * coverage - _ROUNDING)
-    return rank / cases if rank <= cases else None
+    if rank > cases:
+        return None
+    place = math.ceil(rank / cases * len(error) - _ROUNDING) - 1
+    return float(np.partition(error, place)[place])
 
 
 _ROUNDING = 1e-9
