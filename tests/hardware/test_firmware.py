@@ -161,9 +161,9 @@ def test_an_mq_part_at_its_rails_or_absent_is_reported(
 ) -> None:
     sent = ppm(run_host, volts)
     assert sent == expected or (math.isnan(sent) and math.isnan(expected))
-    verdict = range_quality(np.array([*GOOD[:4], sent, *GOOD[5:]], np.float32))[4]
+    quality = range_quality(np.array([*GOOD[:4], sent, *GOOD[5:]], np.float32))[4]
     wanted = {0.0: Quality.OK, 5.0: Quality.SATURATED, 5.2: Quality.SATURATED}
-    assert verdict == wanted.get(volts, Quality.MISSING)
+    assert quality == wanted.get(volts, Quality.MISSING)
 
 
 def test_altitude_is_that_of_the_published_recordings(

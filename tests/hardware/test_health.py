@@ -33,7 +33,7 @@ HUNG_BME = {  # the row that the hung part of the published data repeats
 }
 
 
-def living_rows(count: int, seed: int = 0) -> NDArray[np.float32]:
+def moving_rows(count: int, seed: int = 0) -> NDArray[np.float32]:
     """Return `count` rows of a board on which every channel changes a little at each sample."""
     rng = np.random.default_rng(seed)
     rows = np.tile(np.array(GOOD, np.float32), (count, 1))
@@ -41,7 +41,7 @@ def living_rows(count: int, seed: int = 0) -> NDArray[np.float32]:
     return (rows + wander % 7 * np.float32(0.25)).astype(np.float32)
 
 
-def judge_all(
+def assess_all(
     rows: NDArray[np.float32], *, period_s: float = 1.0, health: ChannelHealth | None = None
 ) -> NDArray[np.uint8]:
     """Return uint8[n, 12], the quality of rows that arrive one per period."""
@@ -59,8 +59,8 @@ def frame_of(row: NDArray[np.float32], seq: int, *, restarted: bool = False) -> 
     return SensorFrame(seq, None, values, range_quality(values), None, restarted)
 
 
-def flagged(verdicts: NDArray[np.uint8], quality: Quality) -> set[str]:
-    return {name for i, name in enumerate(CHANNEL_NAMES) if (verdicts[:, i] == quality).any()}
+def flagged(quality: NDArray[np.uint8], value: Quality) -> set[str]:
+    return {name for i, name in enumerate(CHANNEL_NAMES) if (quality[:, i] == value).any()}
 
 
 def ramp(low: float, high: float, count: int) -> NDArray[np.float64]:
@@ -71,7 +71,7 @@ def ramp(low: float, high: float, count: int) -> NDArray[np.float64]:
 
 
 def test_a_working_board_has_no_faults() -> None:
-    assert not judge_all(living_rows(600)).any()
+    assert not assess_all(moving_rows(600)).any()
 
 
 @pytest.mark.parametrize("name", GROVE_CHANNELS)
@@ -80,13 +80,13 @@ def test_a_channel_that_repeats_while_its_siblings_move_is_stuck(
     name: str, period_s: float
 ) -> None:
     count = round(40 / period_s)
-    rows = living_rows(count)
+    rows = moving_rows(count)
     for sibling in GROVE_CHANNELS:
         rows[:, channel_index(sibling)] = ramp(300, 500, count)
     rows[:, channel_index(name)] = 400
-    verdicts = judge_all(rows, period_s=period_s)
-    assert flagged(verdicts, Quality.STUCK) == {name}
-    stuck_from_s = np.flatnonzero(verdicts[:, channel_index(name)])[0] * period_s
+    quality = assess_all(rows, period_s=period_s)
+    assert flagged(quality, Quality.STUCK) == {name}
+    stuck_from_s = np.flatnonzero(quality[:, channel_index(name)])[0] * period_s
     assert 15 <= stuck_from_s <= 20
 
 
@@ -94,124 +94,124 @@ def test_a_channel_that_repeats_while_its_siblings_move_is_stuck(
 def test_the_less_its_siblings_move_the_longer_a_channel_may_repeat(
     movement: float, stuck_after_s: int
 ) -> None:
-    rows = living_rows(90)
+    rows = moving_rows(90)
     for sibling in GROVE_CHANNELS:
         conductance = np.exp(np.where(np.arange(90) < 5, 0.0, movement))
         rows[:, channel_index(sibling)] = 1023 * conductance / (1 + conductance)
         rows[:, channel_index(sibling)] += np.arange(90) % 2 * np.float32(0.1)
     rows[:, channel_index("VOC")] = 400
-    verdicts = judge_all(rows)
-    assert flagged(verdicts, Quality.STUCK) == {"VOC"}
-    assert np.flatnonzero(verdicts.any(axis=1))[0] == stuck_after_s
+    quality = assess_all(rows)
+    assert flagged(quality, Quality.STUCK) == {"VOC"}
+    assert np.flatnonzero(quality.any(axis=1))[0] == stuck_after_s
 
 
 def test_a_stuck_channel_recovers_as_soon_as_it_moves() -> None:
-    rows = living_rows(60)
+    rows = moving_rows(60)
     for sibling in GROVE_CHANNELS:
         rows[:, channel_index(sibling)] = ramp(300, 600, 60)
     rows[:40, channel_index("CO")] = 400
-    verdicts = judge_all(rows)[:, channel_index("CO")]
-    assert verdicts[39] == Quality.STUCK
-    assert not verdicts[40:].any()
+    quality = assess_all(rows)[:, channel_index("CO")]
+    assert quality[39] == Quality.STUCK
+    assert not quality[40:].any()
 
 
 def test_repetition_in_quiet_air_is_not_a_fault() -> None:
     """Real C2H5OH channels stay constant for three minutes in clean air."""
-    rows = living_rows(180)
+    rows = moving_rows(180)
     rows[:, channel_index("C2H5OH")] = 58
-    assert not judge_all(rows).any()
+    assert not assess_all(rows).any()
 
 
 def test_siblings_that_start_later_do_not_count_as_movement() -> None:
     """A board's parts may start one after the other, which is no movement."""
-    rows = living_rows(60)
+    rows = moving_rows(60)
     rows[:5, :2] = 0
     rows[:, channel_index("CO")] = 830
     decoded = np.array([range_quality(row) for row in rows])
-    assert np.array_equal(judge_all(rows), decoded)
+    assert np.array_equal(assess_all(rows), decoded)
 
 
 def test_one_moving_sibling_does_not_show_a_stuck_channel() -> None:
     """Some substances change a single channel: VOC may stay constant under NO2."""
-    rows = living_rows(120)
+    rows = moving_rows(120)
     rows[:, channel_index("NO2")] = ramp(100, 400, 120)
     rows[:, channel_index("VOC")] = 161
-    assert not judge_all(rows).any()
+    assert not assess_all(rows).any()
 
 
 def test_half_an_hour_of_one_count_is_stuck_whatever_the_siblings_do() -> None:
-    rows = living_rows(1900)
+    rows = moving_rows(1900)
     rows[:, channel_index("VOC")] = 161
-    verdicts = judge_all(rows)
-    assert flagged(verdicts, Quality.STUCK) == {"VOC"}
-    assert np.flatnonzero(verdicts.any(axis=1))[0] == 1800
+    quality = assess_all(rows)
+    assert flagged(quality, Quality.STUCK) == {"VOC"}
+    assert np.flatnonzero(quality.any(axis=1))[0] == 1800
 
 
 def test_a_grove_board_that_repeats_all_its_channels_has_hung() -> None:
-    rows = living_rows(320)
+    rows = moving_rows(320)
     rows[:, :4] = GOOD[:4]
-    verdicts = judge_all(rows)
-    assert flagged(verdicts, Quality.STUCK) == set(GROVE_CHANNELS)
-    assert np.flatnonzero(verdicts.any(axis=1))[0] == 300
+    quality = assess_all(rows)
+    assert flagged(quality, Quality.STUCK) == set(GROVE_CHANNELS)
+    assert np.flatnonzero(quality.any(axis=1))[0] == 300
 
 
 def test_an_mq_part_of_few_counts_is_never_stuck() -> None:
-    rows = living_rows(3600)
+    rows = moving_rows(3600)
     rows[:, 4:7] = [2, 38, 0]
-    assert not judge_all(rows).any()
+    assert not assess_all(rows).any()
 
 
 def test_a_hung_bme680_is_stuck_in_all_its_channels() -> None:
-    rows = living_rows(40)
+    rows = moving_rows(40)
     for name, value in HUNG_BME.items():
         rows[10:, channel_index(name)] = value
-    verdicts = judge_all(rows)
-    assert flagged(verdicts, Quality.STUCK) == set(BME_CHANNELS) - {"Gas_Resistance"}
-    assert set(verdicts[10:, channel_index("Gas_Resistance")]) == {Quality.OUT_OF_RANGE}
-    assert np.flatnonzero((verdicts == Quality.STUCK).any(axis=1))[0] == 30
+    quality = assess_all(rows)
+    assert flagged(quality, Quality.STUCK) == set(BME_CHANNELS) - {"Gas_Resistance"}
+    assert set(quality[10:, channel_index("Gas_Resistance")]) == {Quality.OUT_OF_RANGE}
+    assert np.flatnonzero((quality == Quality.STUCK).any(axis=1))[0] == 30
 
 
 def test_an_absent_bme680_is_missing_not_stuck() -> None:
-    rows = living_rows(100)
+    rows = moving_rows(100)
     rows[:, 7:] = np.nan
-    verdicts = judge_all(rows)
-    assert set(verdicts[:, 7:].ravel()) == {Quality.MISSING}
+    quality = assess_all(rows)
+    assert set(quality[:, 7:].ravel()) == {Quality.MISSING}
 
 
 def test_two_bme680_columns_alone_may_repeat() -> None:
-    rows = living_rows(300)
+    rows = moving_rows(300)
     rows[:, 7:] = np.nan
     rows[:, channel_index("Temperature")] = 25.5
     rows[:, channel_index("Pressure")] = 1013
-    assert flagged(judge_all(rows), Quality.STUCK) == set()
+    assert flagged(assess_all(rows), Quality.STUCK) == set()
 
 
 def test_a_slow_board_needs_some_samples_before_anything_is_stuck() -> None:
-    rows = living_rows(7)
+    rows = moving_rows(7)
     for sibling in GROVE_CHANNELS:
         rows[:, channel_index(sibling)] = ramp(300, 500, 7)
     rows[:, channel_index("CO")] = 400
     rows[:, 7:] = GOOD[7:]
-    assert not judge_all(rows, period_s=10).any()
+    assert not assess_all(rows, period_s=10).any()
 
 
 @pytest.mark.parametrize("how", ["gap", "restart"])
 def test_repetition_before_a_gap_or_a_restart_does_not_count(how: str) -> None:
     """The same count before and after a pause with a change of air is no repetition."""
     health = ChannelHealth()
-    before, after = living_rows(14), living_rows(10, seed=1)
+    before, after = moving_rows(14), moving_rows(10, seed=1)
     after[:, :3] *= 2
     for rows in (before, after):
         rows[:, channel_index("CO")] = 400
     later_s = 300 if how == "gap" else 14
-    judge_all(before, health=health)
-    verdicts = [
+    assess_all(before, health=health)
+    quality = [
         health.assess(
             frame_of(row, seq, restarted=how == "restart" and seq == 0), (later_s + seq) * 1000
         )
         for seq, row in enumerate(after)
     ]
-    assert not np.any(verdicts)
+    assert not np.any(quality)
 
 
 # Spikes
@@ -221,52 +221,52 @@ def test_repetition_before_a_gap_or_a_restart_does_not_count(how: str) -> None:
     ("name", "value"), [("NO2", 1021.0), ("VOC", 3.0), ("Gas_Resistance", 5000.0)]
 )
 def test_a_jump_that_returns_is_a_spike_for_one_sample(name: str, value: float) -> None:
-    rows = living_rows(20)
+    rows = moving_rows(20)
     rows[10, channel_index(name)] = value
-    verdicts = judge_all(rows)
-    assert verdicts[10, channel_index(name)] == Quality.SPIKE
-    assert np.count_nonzero(verdicts) == 1
+    quality = assess_all(rows)
+    assert quality[10, channel_index(name)] == Quality.SPIKE
+    assert np.count_nonzero(quality) == 1
 
 
 def test_a_jump_that_stays_is_accepted_from_its_second_sample() -> None:
-    rows = living_rows(20)
+    rows = moving_rows(20)
     rows[10:, channel_index("NO2")] = np.arange(10) + 1010
-    verdicts = judge_all(rows)[:, channel_index("NO2")]
-    assert verdicts[10] == Quality.SPIKE
-    assert not verdicts[11:].any()
+    quality = assess_all(rows)[:, channel_index("NO2")]
+    assert quality[10] == Quality.SPIKE
+    assert not quality[11:].any()
 
 
 def test_a_jump_to_a_constant_value_is_accepted_too() -> None:
-    rows = living_rows(20)
+    rows = moving_rows(20)
     rows[10:, channel_index("NO2")] = 1010
-    verdicts = judge_all(rows)[:, channel_index("NO2")]
-    assert np.flatnonzero(verdicts).tolist() == [10]
+    quality = assess_all(rows)[:, channel_index("NO2")]
+    assert np.flatnonzero(quality).tolist() == [10]
 
 
 def test_the_largest_real_step_is_no_spike() -> None:
-    rows = living_rows(20)
+    rows = moving_rows(20)
     rows[10, channel_index("CO")] = 372.6  # from 955, in a recording with a loose contact
     rows[:10, channel_index("CO")] = 955
     rows[11:, channel_index("CO")] = 955
-    assert not judge_all(rows).any()
+    assert not assess_all(rows).any()
 
 
 def test_readings_after_garbage_at_start_up_are_no_spikes() -> None:
-    rows = living_rows(20)
+    rows = moving_rows(20)
     rows[0, :4] = [1, 1020.2, 22, 1019]
-    assert not judge_all(rows).any()
+    assert not assess_all(rows).any()
 
 
 # Contract
 
 
 def test_quality_set_by_the_decoder_is_kept() -> None:
-    rows = living_rows(60)
+    rows = moving_rows(60)
     rows[::2, channel_index("CO")] = 0
     rows[1::3, channel_index("LPG")] = math.inf
     rows[5::7, channel_index("VOC")] = math.nan
     decoded = np.array([range_quality(row) for row in rows])
-    assert np.array_equal(judge_all(rows), decoded)
+    assert np.array_equal(assess_all(rows), decoded)
 
 
 ANY_VALUE = st.one_of(
@@ -287,22 +287,22 @@ def test_any_values_are_assessed_without_error_and_never_improve_the_quality(
     for seq, row in enumerate(rows):
         t_ms += steps_ms[seq]
         frame = frame_of(np.array(row, np.float32), seq)
-        verdict = health.assess(frame, t_ms)
-        assert verdict.dtype == np.uint8
-        assert verdict.shape == (N_CHANNELS,)
+        quality = health.assess(frame, t_ms)
+        assert quality.dtype == np.uint8
+        assert quality.shape == (N_CHANNELS,)
         bad = frame.quality != Quality.OK
-        assert np.array_equal(verdict[bad], frame.quality[bad])
-        assert set(verdict[~bad]) <= {Quality.OK, Quality.STUCK, Quality.SPIKE}
+        assert np.array_equal(quality[bad], frame.quality[bad])
+        assert set(quality[~bad]) <= {Quality.OK, Quality.STUCK, Quality.SPIKE}
 
 
 def test_quality_arrays_are_read_only() -> None:
-    rows = living_rows(5)
+    rows = moving_rows(5)
     rows[4, 0] = 1022
     health = ChannelHealth()
     for seq, row in enumerate(rows):
-        verdict = health.assess(frame_of(row, seq), seq * 1000)
+        quality = health.assess(frame_of(row, seq), seq * 1000)
         with pytest.raises(ValueError, match="read-only"):
-            verdict[0] = 0
+            quality[0] = 0
 
 
 # Real recordings
@@ -320,14 +320,14 @@ def test_gas_channels_of_good_recordings_have_no_faults(smellnet: Path, layout: 
         recording = read_recording(path)
         health = ChannelHealth()
         period_ms = 1000 / recording.nominal_rate_hz
-        verdicts = np.array(
+        quality = np.array(
             [
                 health.assess(frame, round(row * period_ms))
                 for row, frame in enumerate(recording.frames())
             ]
         )
-        doubted = np.isin(verdicts[:, gas], (Quality.STUCK, Quality.SPIKE))
+        doubted = np.isin(quality[:, gas], (Quality.STUCK, Quality.SPIKE))
         assert not doubted.any(), f"{path.name}: {np.array(GAS_CHANNELS)[doubted.any(axis=0)]}"
-        hung += bool((verdicts[:, channel_index("Temperature")] == Quality.STUCK).any())
+        hung += bool((quality[:, channel_index("Temperature")] == Quality.STUCK).any())
     # 49 recordings of ten substances were made with a BME680 that had hung.
     assert hung == (49 if layout.startswith("base") else 0)

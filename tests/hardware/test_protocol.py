@@ -344,9 +344,9 @@ def test_a_number_beyond_float32_is_infinite() -> None:
 @pytest.mark.parametrize("name", CHANNEL_NAMES)
 def test_an_absent_value_is_missing_and_an_infinite_one_saturated(name: str) -> None:
     for value, expected in ((math.nan, Quality.MISSING), (math.inf, Quality.SATURATED)):
-        verdict = range_quality(np.array(changed(**{name: value}), np.float32))
-        assert verdict[channel_index(name)] == expected
-        assert np.count_nonzero(verdict) == 1
+        quality = range_quality(np.array(changed(**{name: value}), np.float32))
+        assert quality[channel_index(name)] == expected
+        assert np.count_nonzero(quality) == 1
 
 
 @pytest.mark.parametrize(
@@ -366,8 +366,8 @@ def test_an_absent_value_is_missing_and_an_infinite_one_saturated(name: str) -> 
 def test_ends_of_scale_have_the_quality_of_the_channel_table(
     name: str, value: float, expected: Quality
 ) -> None:
-    verdict = range_quality(np.array(changed(**{name: value}), np.float32))
-    assert verdict[channel_index(name)] == expected
+    quality = range_quality(np.array(changed(**{name: value}), np.float32))
+    assert quality[channel_index(name)] == expected
 
 
 # Damage

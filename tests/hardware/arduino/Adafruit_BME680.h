@@ -1,4 +1,4 @@
-// The bench's BME680: takes 190 ms a reading, as the part does with its heater at 150 ms.
+// A simulated BME680: a reading takes 190 ms, as the part needs with its heater at 150 ms.
 #ifndef BENCH_ADAFRUIT_BME680_H
 #define BENCH_ADAFRUIT_BME680_H
 

@@ -1,5 +1,5 @@
-// As much of the ESP32 Arduino core as scentboard.ino uses, on a virtual clock and a bench of
-// parts that can be unplugged. Lets the host run the sketch itself, not a copy of it.
+// The part of the ESP32 Arduino core that scentboard.ino uses, with a virtual clock and simulated
+// parts that can be unplugged, so that the host runs the sketch itself.
 #ifndef BENCH_ARDUINO_H
 #define BENCH_ARDUINO_H
 
@@ -16,13 +16,13 @@
 #define OUTPUT_OPEN_DRAIN 0x13
 #define ADC_11db 3
 
-// The bench: what is plugged in, and what it reads.
+// The simulated parts: which are plugged in, and what they read.
 struct Bench {
   uint64_t now_us = 0;
   bool grove = true;
   bool bme = true;
   bool bme_moves = true;     // false: it has hung and repeats one row
-  bool sda_held_low = false;  // until nine clocks have come
+  bool sda_held_low = false;  // until nine clocks
   int clocks = 0;
   int bme_resets = 0;
   uint8_t gas_status = 0x30;  // gas_valid and heat_stab

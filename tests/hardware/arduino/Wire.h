@@ -1,4 +1,4 @@
-// The bench's I2C bus: a Grove board at 0x08 and a BME680's gas status at 0x77.
+// A simulated I2C bus: a Grove board at 0x08 and a BME680's gas status at 0x77.
 #ifndef BENCH_WIRE_H
 #define BENCH_WIRE_H
 
