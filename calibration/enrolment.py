@@ -135,15 +135,12 @@ def prepare_readings(recording: Recording, correction: Correction | None = None)
 
     `correction` is that of the rig that made it; it is reset before and after.
     """
-    nominal_hz = recording.nominal_rate_hz if recording.timestamp_ms is None else None
-    conditioner = Conditioner(nominal_hz, correction, ExposureSettings().forget_after_s)
+    conditioner = Conditioner(
+        recording.assumed_rate_hz, correction, ExposureSettings().forget_after_s
+    )
     if correction is not None:
         correction.reset()
-    period_ms = 1000.0 / recording.nominal_rate_hz
-    readings = [
-        conditioner.process(frame, number * period_ms)
-        for number, frame in enumerate(recording.frames())
-    ]
+    readings = [conditioner.process(frame, at_ms) for frame, at_ms in recording.arrivals()]
     if correction is not None:
         correction.reset()
     return Readings(

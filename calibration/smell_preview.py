@@ -116,7 +116,7 @@ def compare_replay(
         nose = Nose(
             [store.bundle],
             settings,
-            rate_hz=recording.nominal_rate_hz if recording.timestamp_ms is None else None,
+            rate_hz=recording.assumed_rate_hz,
             skip_warm_up=True,
             assume_exposed=assume_exposed,
             correction=store.correction,
@@ -179,8 +179,8 @@ def _seconds_by_label(
     """Return how long each label is announced in a live run; yield the share done now and then."""
     total_ms: Counter[str] = Counter()
     label, since_ms, t_ms = None, 0, 0
-    for number, frame in enumerate(recording.frames()):
-        step = nose.process(frame, number * 1000.0 / recording.nominal_rate_hz)
+    for number, (frame, arrival_ms) in enumerate(recording.arrivals()):
+        step = nose.process(frame, arrival_ms)
         t_ms = step.t_ms
         for prediction in step.predictions:
             if label is not None:

@@ -403,8 +403,7 @@ def recording_bytes(t_ms: NDArray[np.int64], values: NDArray[np.float32]) -> byt
     """Return readings float32[n, 12] at the times int64[n] as the CSV of a recording."""
     stream = io.BytesIO()
     with RecordingWriter(stream) as writer:
-        for row_ms, row in zip(t_ms.tolist(), values, strict=True):
-            writer.write(row_ms, row)
+        writer.write_all(t_ms, values)
     return stream.getvalue()
 
 

@@ -83,6 +83,17 @@ class Recording:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def assumed_rate_hz(self) -> float | None:
+        """The nominal rate if there are no timestamps from which to measure one, else None."""
+        return self.nominal_rate_hz if self.timestamp_ms is None else None
+
+    def arrivals(self) -> Iterator[tuple[SensorFrame, float]]:
+        """Yield the frames with their times of arrival in milliseconds, at the nominal rate."""
+        period_ms = 1000.0 / self.nominal_rate_hz
+        for number, frame in enumerate(self.frames()):
+            yield frame, number * period_ms
+
     def frames(self) -> Iterator[SensorFrame]:
         """Yield the recording's frames, equal to those that a live decoder gave."""
         for row in range(len(self.values)):
@@ -305,6 +316,11 @@ class RecordingWriter:
     def fileno(self) -> int:
         """Return the open file's descriptor, to flush it to the disk."""
         return self._fd
+
+    def write_all(self, t_ms: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Append readings float32[n, 12] with their times int64[n], as `write` does."""
+        for row_ms, row in zip(t_ms.tolist(), values, strict=True):
+            self.write(row_ms, row)
 
     def write(self, t_ms: int, values: Sequence[float] | NDArray[np.float32]) -> None:
         """Append one row: integer milliseconds and the 12 values as the board sent them."""

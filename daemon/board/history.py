@@ -67,8 +67,7 @@ class ReadingSpan:
         RecordingError: the file exists already, or cannot be written.
         """
         with RecordingWriter(path) as recording:
-            for t_ms, values in zip(self.t_ms.tolist(), self.values, strict=True):
-                recording.write(t_ms, values)
+            recording.write_all(self.t_ms, self.values)
 
     def recording(self) -> Recording:
         """Return the readings as a recording, checked as one is that is read from disk."""

@@ -91,18 +91,17 @@ def score_recording(
     nose = Nose(
         [bundle],
         settings,
-        rate_hz=None if recording.timestamp_ms is not None else recording.nominal_rate_hz,
+        rate_hz=recording.assumed_rate_hz,
         skip_warm_up=True,
         assume_exposed=True,
         correction=correction,
     )
-    period_ms = 1000.0 / recording.nominal_rate_hz
     total: dict[str, float] = defaultdict(float)
     right_looks = covered_looks = 0
     truths: list[float] = []
     predictions = []
-    for number, frame in enumerate(recording.frames()):
-        predictions += nose.process(frame, number * period_ms).predictions
+    for frame, arrival_ms in recording.arrivals():
+        predictions += nose.process(frame, arrival_ms).predictions
     for prediction in predictions + nose.finish():
         if prediction.reason is not None:
             raise ScoreError(f"{recording.path}: {bundle.manifest.name} says {prediction.reason}.")

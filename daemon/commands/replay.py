@@ -172,9 +172,8 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
 
 def _results(nose: Nose, recording: Recording) -> Iterator[Event | Prediction]:
     """Yield every event and prediction, in order."""
-    period_ms = 1000.0 / recording.nominal_rate_hz
-    for number, frame in enumerate(recording.frames()):
-        step = nose.process(frame, number * period_ms)
+    for frame, arrival_ms in recording.arrivals():
+        step = nose.process(frame, arrival_ms)
         yield from step.events
         yield from step.predictions
     yield from nose.finish()
@@ -223,7 +222,7 @@ def _is_live(file: str, recording: Recording) -> bool:
 def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
     if config is not None and config.source.rate_hz is not None:
         return config.source.rate_hz
-    return None if recording.timestamp_ms is not None else recording.nominal_rate_hz
+    return recording.assumed_rate_hz
 
 
 _load_bundle = cache(load_bundle)

@@ -59,8 +59,7 @@ def smell_readings(
 def write_recording(path: Path, values: NDArray[np.float32], step_ms: int = 1000) -> Recording:
     """Write values as a recording and read it back."""
     with RecordingWriter(path) as recording:
-        for row, each in enumerate(values):
-            recording.write(row * step_ms, each)
+        recording.write_all(np.arange(len(values)) * step_ms, values)
     return read_recording(path)
 
 
