@@ -1,7 +1,7 @@
 """Ground floor: how both programs find a command, run it and return an exit code.
 
-Each command is a module with `add_parser(subparsers)` and `run(args) -> int`, imported only when it
-is called. May import hardware.errors and hardware.version.
+Each command is a module, imported only when it is called. Its `add_options(parser)` adds the
+options and sets `run(args) -> int`. May import hardware.errors and hardware.version.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-
-Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +91,10 @@ class CommandLine:
         )
         called = next((argument for argument in arguments if not argument.startswith("-")), None)
         for name, summary in self.commands.items():
+            command = subparsers.add_parser(name, help=summary)
             if name == called:
                 module = import_module(f"{self.package}.{name.replace('-', '_')}")
-                module.add_parser(subparsers)
-            else:
-                subparsers.add_parser(name, help=summary)
+                module.add_options(command)
         return parser.parse_args(arguments)
 
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hardware.command_line import Subparsers
     from models.bundle import Outputs
 
 MODELS = ("substances-50", "mixtures-12")
@@ -86,20 +85,16 @@ RunTimes = dict[str, list[float]]
 """Milliseconds of every run, by what was timed."""
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "bench",
-        help="measure speed and memory on this machine",
-        description=(
-            "Measure on this machine, with the shipped models: the cost of a sample outside "
-            "inference, inference in int8 and float32, the outbox, the time from a reading to its "
-            "prediction at a subscriber of Mosquitto (where that is installed), the service's "
-            "start and memory, the throughput of a replay, and the cost of the service at the "
-            "board's own pace. Takes about three minutes."
-        ),
-        epilog="Example: scentd bench --json",
+    parser.description = (
+        "Measure on this machine, with the shipped models: the cost of a sample outside "
+        "inference, inference in int8 and float32, the outbox, the time from a reading to its "
+        "prediction at a subscriber of Mosquitto (where that is installed), the service's "
+        "start and memory, the throughput of a replay, and the cost of the service at the "
+        "board's own pace. Takes about three minutes."
     )
+    parser.epilog = "Example: scentd bench --json"
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from daemon.config.settings import Config
     from daemon.system.background import Data
-    from hardware.command_line import Subparsers
 
 EPILOG = """Examples, in the order of a calibration:
   scentd calibrate baseline --config rig.yaml           # in clean air, warmed up
@@ -44,19 +43,15 @@ BOARD_PATIENCE = 3.0
 """A capture is given up when the board takes this many times as long as it should."""
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "calibrate",
-        help="measure this rig and fit its profile",
-        description=(
-            "Convert this rig's readings to those of the rig that the models were trained on. "
-            "Measure clean air and a few odours that the model knows, then fit: the profile is in "
-            "force at once and its id is in every prediction."
-        ),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser.description = (
+        "Convert this rig's readings to those of the rig that the models were trained on. "
+        "Measure clean air and a few odours that the model knows, then fit: the profile is in "
+        "force at once and its id is in every prediction."
     )
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
 
     def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:

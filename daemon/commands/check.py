@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemon.config.settings import Config
-    from hardware.command_line import Subparsers
 
 _T = TypeVar("_T")
 
@@ -37,17 +36,13 @@ ENOUGH_FRAMES = 10
 """Readings after which the rate is known and every channel should have been sent."""
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "check",
-        help="test configuration, port, broker and models, and say how to repair what fails",
-        description=(
-            "Test a rig's configuration, its port and board, its broker and its models, and print "
-            "for each that it is ok, or how to mend it. Stop the service first: it holds the port."
-        ),
-        epilog="Example: scentd check --config /etc/scentd/scentd.yaml",
+    parser.description = (
+        "Test a rig's configuration, its port and board, its broker and its models, and print "
+        "for each that it is ok, or how to mend it. Stop the service first: it holds the port."
     )
+    parser.epilog = "Example: scentd check --config /etc/scentd/scentd.yaml"
     add_config_option(parser)
     parser.add_argument(
         "--listen",

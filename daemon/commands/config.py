@@ -13,17 +13,11 @@ from hardware.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "config",
-        help="explain every setting, or print the JSON Schema of the configuration",
-        description="Explain the configuration file.",
-        epilog="Example: scentd config explain mqtt.keepalive_s",
-    )
+    parser.description = "Explain the configuration file."
+    parser.epilog = "Example: scentd config explain mqtt.keepalive_s"
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     explain = actions.add_parser(
         "explain",

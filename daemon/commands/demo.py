@@ -21,7 +21,6 @@ from hardware.errors import ScentdError, UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
 EXTRA = ("amqtt", "rich")
 """What the extra `demo` installs."""
@@ -34,19 +33,15 @@ class DemoNotInstalledError(ScentdError):
     """The packages of the extra `demo` are not there."""
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="watch the odours of simulated boards being recognised, with no set-up",
-        description=(
-            "Start two simulated boards, an MQTT broker and one real scentd service per board, and "
-            "show over MQTT which odours are played and which are recognised, faster than real "
-            "time. Needs no root, no Mosquitto and no data. At the end it prints a table of what "
-            "was played and what was recognised."
-        ),
-        epilog="Example: scentd demo --plain --seconds 60",
+    parser.description = (
+        "Start two simulated boards, an MQTT broker and one real scentd service per board, and "
+        "show over MQTT which odours are played and which are recognised, faster than real "
+        "time. Needs no root, no Mosquitto and no data. At the end it prints a table of what "
+        "was played and what was recognised."
     )
+    parser.epilog = "Example: scentd demo --plain --seconds 60"
     parser.add_argument("--plain", action="store_true", help="print lines, for pipes")
     parser.add_argument("--seconds", type=positive_seconds, metavar="N", help="end after N seconds")
     parser.add_argument(

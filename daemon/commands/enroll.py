@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from calibration.smell_store import SmellStore
     from daemon.system.background import Data
-    from hardware.command_line import Subparsers
     from hardware.recording import Recording
     from models.bundle import Bundle
 
@@ -54,20 +53,16 @@ EPILOG = """Examples:
 """
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "enroll",
-        help="teach the rig a new smell",
-        description=(
-            "Teach the rig a new smell, or refine one by another exposure. A new smell is in "
-            "shadow first: the answer shows what it was called before, what it is confused with "
-            "and what the rig would have announced over earlier readings, and --promote lets the "
-            "rig announce it."
-        ),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser.description = (
+        "Teach the rig a new smell, or refine one by another exposure. A new smell is in "
+        "shadow first: the answer shows what it was called before, what it is confused with "
+        "and what the rig would have announced over earlier readings, and --promote lets the "
+        "rig announce it."
     )
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("label", nargs="?", metavar="LABEL", help="name of the smell to teach")
     where = parser.add_argument_group("where the smell is")
     where.add_argument(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from daemon.config.settings import Config
     from daemon.system.background import Data
-    from hardware.command_line import Subparsers
 
 EPILOG = """Examples:
   scentd models list --config rig.yaml
@@ -34,18 +33,14 @@ EPILOG = """Examples:
 """
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "models",
-        help="list, verify, install and switch model bundles",
-        description=(
-            "List and verify model bundles; install one on a rig, switch to it and back. The "
-            "running service applies it without losing a reading."
-        ),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser.description = (
+        "List and verify model bundles; install one on a rig, switch to it and back. The "
+        "running service applies it without losing a reading."
     )
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     def add(

@@ -21,19 +21,14 @@ if TYPE_CHECKING:
     import argparse
 
     from daemon.config.settings import SourceConfig
-    from hardware.command_line import Subparsers
 
 STANDARD_OUTPUT = "-"
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "record",
-        help="write a board's readings to a CSV",
-        description="Write a board's readings to a CSV until Ctrl-C, or for some seconds.",
-        epilog="Example: scentd record --port /dev/ttyUSB0 --seconds 600 --output coffee.csv",
-    )
+    parser.description = "Write a board's readings to a CSV until Ctrl-C, or for some seconds."
+    parser.epilog = "Example: scentd record --port /dev/ttyUSB0 --seconds 600 --output coffee.csv"
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", metavar="PATH", help="the serial port, for example /dev/ttyUSB0")
     where.add_argument(

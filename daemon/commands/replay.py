@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from daemon.config.settings import Config
     from daemon.mqtt.payloads import Payload
-    from hardware.command_line import Subparsers
     from models.bundle import Bundle
     from models.correction import Correction
     from models.taught_head import TaughtHead
@@ -55,21 +54,17 @@ REPLAY_BOOT_ID = "0" * 16
 """A replay is no boot: the same recording gives the same payloads, except for the latency."""
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "replay",
-        help="recognise the smells in recordings",
-        description=(
-            "Recognise the smells in recordings: CSVs, or a capture of what the board sent. "
-            "A recording is assumed to begin with warm sensors, and a published one to lie within "
-            f"one exposure; one that the service wrote (*{LIVE_SUFFIX}) begins as the service did, "
-            "if it is the first of its run."
-        ),
-        epilog=(
-            "Examples: scentd replay coffee.csv --json | tail -n 1; one run of the service, whole: "
-            f"scentd replay --joined r000012-*{LIVE_SUFFIX}*"
-        ),
+    parser.description = (
+        "Recognise the smells in recordings: CSVs, or a capture of what the board sent. "
+        "A recording is assumed to begin with warm sensors, and a published one to lie within "
+        f"one exposure; one that the service wrote (*{LIVE_SUFFIX}) begins as the service did, "
+        "if it is the first of its run."
+    )
+    parser.epilog = (
+        "Examples: scentd replay coffee.csv --json | tail -n 1; one run of the service, whole: "
+        f"scentd replay --joined r000012-*{LIVE_SUFFIX}*"
     )
     parser.add_argument(
         "files",

@@ -17,21 +17,15 @@ from daemon.system.signals import ReloadSignal, StopEvent
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "run",
-        help="recognise smells and publish them until stopped",
-        description=(
-            "Read the board, recognise what it smells and publish it, until Ctrl-C or SIGTERM. "
-            "Works without a broker, and waits for a board that is not connected yet. On SIGHUP it "
-            "reads the configuration again, without losing a reading."
-        ),
-        epilog="Example: scentd run --config /etc/scentd/scentd.yaml",
+    parser.description = (
+        "Read the board, recognise what it smells and publish it, until Ctrl-C or SIGTERM. "
+        "Works without a broker, and waits for a board that is not connected yet. On SIGHUP it "
+        "reads the configuration again, without losing a reading."
     )
+    parser.epilog = "Example: scentd run --config /etc/scentd/scentd.yaml"
     add_config_option(parser)
     parser.set_defaults(run=run)
 

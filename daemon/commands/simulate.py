@@ -23,7 +23,6 @@ from hardware.simulator.signals import ReplaySignal, SyntheticSignal
 from hardware.simulator.tables import BOARD_NAMES, MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
 
 if TYPE_CHECKING:
-    from hardware.command_line import Subparsers
     from hardware.simulator.signals import Signal
 
 CHECK_EVERY_S = 0.2
@@ -31,22 +30,20 @@ _MIXTURE_RATE_HZ = 5.0
 """From this rate on, the default is the board of the 10 Hz mixture recordings."""
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add the options of `scentd simulate`."""
-    parser = subparsers.add_parser(
-        "simulate",
-        help="put a simulated board behind a serial port",
-        description="Put a simulated board on a pseudo-terminal that any serial program can open.",
-        epilog=(
-            "example:\n"
-            "  scentd simulate --synthetic almond:120,air:60,lemon:120 --speed 10 --link ./board\n"
-            "  scentd simulate --replay almond.csv --rig other.yaml --link ./board\n"
-            "  scentd run --config rig.yaml      # with source: {port: ./board}\n\n"
-            "faults, as KIND[:CHANNEL]@START[:DURATION] in seconds of board time:\n"
-            + indent(describe_faults(), "  ")
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.description = (
+        "Put a simulated board on a pseudo-terminal that any serial program can open."
     )
+    parser.epilog = (
+        "example:\n"
+        "  scentd simulate --synthetic almond:120,air:60,lemon:120 --speed 10 --link ./board\n"
+        "  scentd simulate --replay almond.csv --rig other.yaml --link ./board\n"
+        "  scentd run --config rig.yaml      # with source: {port: ./board}\n\n"
+        "faults, as KIND[:CHANNEL]@START[:DURATION] in seconds of board time:\n"
+        + indent(describe_faults(), "  ")
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--replay", type=Path, metavar="FILE", help="play a recording (CSV)")
     source.add_argument(

@@ -19,25 +19,20 @@ from hardware.errors import ScentdError, UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
 FAULTS = 500
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "soak",
-        help="inject faults into the real service and report what was delivered",
-        description=(
-            "Start a simulated board, a broker (Mosquitto if it is installed, else the demo's) and "
-            "the real service; inject faults of board, broker, process and disk one after the "
-            "other, faster than real time; and report how many messages were made, delivered, "
-            "repeated and lost. Exits with 1 if a message is unaccounted for. A fault takes about "
-            "a second, so that 500 take some ten minutes."
-        ),
-        epilog="Example: scentd soak --faults 50 --seed 7",
+    parser.description = (
+        "Start a simulated board, a broker (Mosquitto if it is installed, else the demo's) and "
+        "the real service; inject faults of board, broker, process and disk one after the "
+        "other, faster than real time; and report how many messages were made, delivered, "
+        "repeated and lost. Exits with 1 if a message is unaccounted for. A fault takes about "
+        "a second, so that 500 take some ten minutes."
     )
+    parser.epilog = "Example: scentd soak --faults 50 --seed 7"
     parser.add_argument(
         "--faults", type=int, default=FAULTS, metavar="N", help="number of faults (%(default)s)"
     )

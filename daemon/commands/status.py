@@ -16,22 +16,17 @@ if TYPE_CHECKING:
     import argparse
 
     from daemon.system.background import Data
-    from hardware.command_line import Subparsers
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "status",
-        help="show how the running service is",
-        description=(
-            "Show how a rig's running service is: board, models, recording, broker, calibration. "
-            "Exits 1 where none runs, or where something is wrong with it."
-        ),
-        epilog="Example: scentd status --config /etc/scentd/scentd.yaml",
+    parser.description = (
+        "Show how a rig's running service is: board, models, recording, broker, calibration. "
+        "Exits 1 where none runs, or where something is wrong with it."
     )
+    parser.epilog = "Example: scentd status --config /etc/scentd/scentd.yaml"
     add_config_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)

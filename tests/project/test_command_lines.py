@@ -27,7 +27,7 @@ def parser_of(program_name: str) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers()
     for command in program.commands:
         module = import_module(f"{program.package}.{command.replace('-', '_')}")
-        module.add_parser(subparsers)
+        module.add_options(subparsers.add_parser(command))
     return parser
 
 

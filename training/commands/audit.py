@@ -16,21 +16,20 @@ from training.reports.audit import write_audit
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
     from training.data.dataset import Dataset
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "audit",
-        help="find out how much of a score is session and not smell",
-        description="Train controls that must fail on the folds of the cross-validation: weather, "
+    parser.description = (
+        "Train controls that must fail on the folds of the cross-validation: weather, "
         "absolute levels, the first seconds, file names, broken channels, shuffled labels. "
         "Whatever one of them names right needs no smell. Writes audit.json, audit.md and "
-        "audit.svg.",
-        epilog="Example: scent-train audit --data data/smellnet/base "
-        "--model-report runs/substances-50/crossval.json",
+        "audit.svg."
+    )
+    parser.epilog = (
+        "Example: scent-train audit --data data/smellnet/base "
+        "--model-report runs/substances-50/crossval.json"
     )
     add_option(parser, "--data")
     parser.add_argument("--task", choices=("substance",), default="substance")

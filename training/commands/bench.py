@@ -17,21 +17,19 @@ from training.data.dataset import N_FOLDS
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "bench",
-        help="time torch, float32 and int8, or compare their accuracy",
-        description="Time one window through the network of a configuration (with random "
+    parser.description = (
+        "Time one window through the network of a configuration (with random "
         "weights: time does not depend on them) in torch, ONNX Runtime float32 and int8, each on "
         "one thread, interleaved so that a noisy machine disturbs all three alike. With "
         "--accuracy, quantise the networks of a finished cross-validation both ways and score "
-        "float32, dynamic and static int8 on the recordings that each fold held out.",
-        epilog="Examples: scent-train bench --config substances-50\n"
-        "          scent-train bench --accuracy --config substances-50 --data data/smellnet/base",
+        "float32, dynamic and static int8 on the recordings that each fold held out."
+    )
+    parser.epilog = (
+        "Examples: scent-train bench --config substances-50\n"
+        "          scent-train bench --accuracy --config substances-50 --data data/smellnet/base"
     )
     add_option(parser, "--config", default="substances-50")
     parser.add_argument("--labels", type=int, default=50, help="outputs of the head (times only)")

@@ -20,20 +20,18 @@ from training.experiments.baselines.registry import BASELINES, select_baselines
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
     from training.experiments.runner import FoldPredictions
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "compare",
-        help="score baselines on the folds of the cross-validation",
-        description="Train other kinds of model on the same folds and the same windows as "
+    parser.description = (
+        "Train other kinds of model on the same folds and the same windows as "
         "`crossval`, and print their scores with 95 % intervals over recordings. The baselines: "
-        f"{', '.join(BASELINES)}. Stored results are not computed again.",
-        epilog="Example: scent-train compare --data data/smellnet/base --models trees,rocket "
-        "--folds 0,1",
+        f"{', '.join(BASELINES)}. Stored results are not computed again."
+    )
+    parser.epilog = (
+        "Example: scent-train compare --data data/smellnet/base --models trees,rocket --folds 0,1"
     )
     add_option(parser, "--data")
     parser.add_argument(

@@ -26,26 +26,25 @@ from training.experiments.cross_modal import (
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
     from training.experiments.runner import FoldPredictions
 
 DEFAULT_STEPS = 600
 """Of substances-50 some 75 s on two idle cores."""
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "cross-modal",
-        help="compare trainings with and without a second modality",
-        description="Train the same network with and without each cross-modal switch, on the "
+    parser.description = (
+        "Train the same network with and without each cross-modal switch, on the "
         "same folds, seed and number of steps, and print the scores with 95 % intervals over "
         f"recordings. The switches: {', '.join(SWITCHES)}. Those that describe a smell are "
         "trained once more per fold without every fifth substance, and scored on these. Stored "
         "results are not computed again. GC-MS counts (gcms_elements.csv) and descriptions "
-        "(text_description.json) are looked for in DIR and above it.",
-        epilog="Example: scent-train cross-modal --data data/smellnet/base --folds 0,1 "
-        "--only gcms,descriptors",
+        "(text_description.json) are looked for in DIR and above it."
+    )
+    parser.epilog = (
+        "Example: scent-train cross-modal --data data/smellnet/base --folds 0,1 "
+        "--only gcms,descriptors"
     )
     add_option(parser, "--data")
     add_option(

@@ -28,17 +28,14 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from hardware.command_line import Subparsers
     from training.config import TrainConfig
     from training.data.dataset import Dataset
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "crossval",
-        help="score a configuration on recordings held out by groups",
-        description="Train a network per fold, quantise it, and score the int8 network on the "
+    parser.description = (
+        "Train a network per fold, quantise it, and score the int8 network on the "
         "recordings of its fold. Substances: one recording of every substance is held out. "
         "Mixtures: component sets are held out with all their proportions. The same recordings "
         "are scored as in another session (robust_*), as from another board (board_*) and through "
@@ -46,9 +43,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "is trained without every fifth substance is taught those from one recording each. With "
         "--open-set, five networks that are each trained without ten substances are tested on "
         "those, and on held-out recordings of the others: `trust` and `export` need this to "
-        "judge and recognise unknown smells.",
-        epilog="Example: scent-train crossval --config substances-50 "
-        "--data data/smellnet/base --json",
+        "judge and recognise unknown smells."
+    )
+    parser.epilog = (
+        "Example: scent-train crossval --config substances-50 --data data/smellnet/base --json"
     )
     add_training_options(parser)
     add_option(

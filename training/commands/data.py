@@ -11,19 +11,15 @@ from training.data.download import DATASET, fetch
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "data",
-        help="fetch the published data set",
-        description=f"Fetch the published recordings ({DATASET} on the Hugging Face hub) and "
+    parser.description = (
+        f"Fetch the published recordings ({DATASET} on the Hugging Face hub) and "
         "compare every file with the hub's checksum. The same command continues an interrupted "
-        "download.",
-        epilog="Example: scent-train data get --output data/smellnet --subset base",
+        "download."
     )
+    parser.epilog = "Example: scent-train data get --output data/smellnet --subset base"
     actions = parser.add_subparsers(title="actions", metavar="get", required=True, dest="action")
     get = actions.add_parser(
         "get",

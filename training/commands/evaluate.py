@@ -23,23 +23,22 @@ from training.evaluation.streaming import (
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
     from models.bundle import Bundle
     from training.data.dataset import Dataset
     from training.evaluation.intervals import Interval
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="score a bundle on labelled recordings (needs no torch)",
-        description="Score a bundle on labelled recordings by the published protocol: window "
+    parser.description = (
+        "Score a bundle on labelled recordings by the published protocol: window "
         "100, stride 50. Scores are shares of 1, `intervals` their 95 % bootstrap intervals over "
         "recordings; `seen_in_training` counts the recordings that "
-        "the bundle was trained on.",
-        epilog="Example: scent-train evaluate --model substances-50 "
-        "--data data/smellnet/crosssession/nuts --task substance --json",
+        "the bundle was trained on."
+    )
+    parser.epilog = (
+        "Example: scent-train evaluate --model substances-50 "
+        "--data data/smellnet/crosssession/nuts --task substance --json"
     )
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="name or folder")
     add_option(parser, "--data", help="the recordings")

@@ -20,21 +20,19 @@ from training.export.rig_arrays import bundle_arrays
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "export",
-        help="quantise, verify and write the bundle of a trained model",
-        description="Write the bundle of the model that `fit` trained, with the decision "
+    parser.description = (
+        "Write the bundle of the model that `fit` trained, with the decision "
         "constants and the figures of the cross-validation in the same run folder, and what a rig "
         "needs to reject unknown smells, to learn new ones and to be calibrated. Run `crossval "
         "--open-set` and then `crossval` before: without them, the model rejects no unknown smell. "
-        "A missing or unfinished training is done first.",
-        epilog="Example: scent-train export --config substances-50 --data data/smellnet/base "
-        "--output my-bundles/substances-50",
+        "A missing or unfinished training is done first."
+    )
+    parser.epilog = (
+        "Example: scent-train export --config substances-50 --data data/smellnet/base "
+        "--output my-bundles/substances-50"
     )
     add_training_options(parser)
     parser.add_argument(

@@ -16,18 +16,16 @@ from training.commands._shared import add_option, progress_bar
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "fingerprints",
-        help="fit the simulator's table of odours from recordings, or check it",
-        description="Fit the tables that the board simulator plays its odours from, or play "
-        "every one of them to a model and print what it took them for.",
-        epilog="Examples: scent-train fingerprints --data data/smellnet\n"
-        "          scent-train fingerprints --check --model substances-50",
+    parser.description = (
+        "Fit the tables that the board simulator plays its odours from, or play "
+        "every one of them to a model and print what it took them for."
+    )
+    parser.epilog = (
+        "Examples: scent-train fingerprints --data data/smellnet\n"
+        "          scent-train fingerprints --check --model substances-50"
     )
     add_option(
         parser, "--data", required=False, help="fit: holds base/, mixture/ and mixture_index.csv"

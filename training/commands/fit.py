@@ -11,18 +11,14 @@ from training.sampling.measurements import total_steps
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "fit",
-        help="train a model on all recordings",
-        description="Train a model on all recordings under DIR. An interrupted training "
-        "continues from its last checkpoint; `export` writes the bundle.",
-        epilog="Example: scent-train fit --config substances-50 --data data/smellnet/base",
+    parser.description = (
+        "Train a model on all recordings under DIR. An interrupted training "
+        "continues from its last checkpoint; `export` writes the bundle."
     )
+    parser.epilog = "Example: scent-train fit --config substances-50 --data data/smellnet/base"
     add_training_options(parser)
     parser.set_defaults(run=run)
 

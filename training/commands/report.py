@@ -10,19 +10,15 @@ from training.commands._shared import add_option
 if TYPE_CHECKING:
     import argparse
 
-    from hardware.command_line import Subparsers
 
-
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "report",
-        help="write all figures of a run as JSON and as one page",
-        description="Put together what `crossval` left in a run folder, and `crossval --few-shot`, "
+    parser.description = (
+        "Put together what `crossval` left in a run folder, and `crossval --few-shot`, "
         "`compare`, `cross-modal` and `audit` where they were run there too: report.json, and "
-        "report.html with plots, one file that needs no network. Trains nothing.",
-        epilog="Example: scent-train report --run runs/substances-50",
+        "report.html with plots, one file that needs no network. Trains nothing."
     )
+    parser.epilog = "Example: scent-train report --run runs/substances-50"
     add_option(parser, "--run", required=True, help="run folder of the cross-validation")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write (default: the run folder)"

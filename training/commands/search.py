@@ -18,21 +18,20 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from hardware.command_line import Subparsers
     from training.config import TrainConfig
     from training.experiments.search import TrialRow
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "search",
-        help="find settings on held-out recordings",
-        description="Try settings of a configuration by Optuna. Each trial trains a network per "
+    parser.description = (
+        "Try settings of a configuration by Optuna. Each trial trains a network per "
         "fold; one that is worse than the median at the same fold and step is pruned. The study "
-        "is a file in the run folder: Ctrl-C keeps it, and the same command resumes it.",
-        epilog="Example: scent-train search --config substances-50 --data data/smellnet/base "
-        "--trials 40 --folds 0,1 --steps 600",
+        "is a file in the run folder: Ctrl-C keeps it, and the same command resumes it."
+    )
+    parser.epilog = (
+        "Example: scent-train search --config substances-50 --data data/smellnet/base "
+        "--trials 40 --folds 0,1 --steps 600"
     )
     add_training_options(parser)
     parser.add_argument(

@@ -15,23 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hardware.command_line import Subparsers
     from training.data.dataset import Dataset
 
 PARTS = ("unknown", "probabilities", "lessons", "air", "rig")
 
 
-def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser = subparsers.add_parser(
-        "trust",
-        help="measure how far a model can be trusted",
-        description="Evaluate the results of `crossval` and `crossval --open-set` in a run folder, "
+    parser.description = (
+        "Evaluate the results of `crossval` and `crossval --open-set` in a run folder, "
         "and measure in the simulator: unknown smells rejected, announced probabilities, "
         "prediction sets, false alarms in clean air, a skewed rig before and after calibration, "
         "smells taught on the rig. Writes trust.json, and trust.html with plots, one file that "
-        "needs no network. Trains nothing.",
-        epilog="Example: scent-train trust --config substances-50 --data data/smellnet/base --json",
+        "needs no network. Trains nothing."
+    )
+    parser.epilog = (
+        "Example: scent-train trust --config substances-50 --data data/smellnet/base --json"
     )
     add_training_options(parser)
     parser.add_argument(
