@@ -1,5 +1,4 @@
-"""Leaf: the process on the Pi, from bytes to MQTT, and the command line `scentd`.
+"""Daemon: the process on the Pi, from bytes to MQTT, and the command line `scentd`.
 
-May import `hardware`, `models` and `calibration`. Must never import `training`
-or torch.
+May import `hardware`, `models` and `calibration`, never `training` or torch.
 """

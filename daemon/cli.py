@@ -30,7 +30,7 @@ SCENTD = CommandLine(
         "calibrate": "measure this rig and fit its profile",
         "enroll": "teach the rig a new smell",
         "models": "list, verify, install and switch model bundles",
-        "status": "show how the running service is",
+        "status": "show the state of the running service",
         "bench": "measure speed and memory on this machine",
         "soak": "inject faults into the real service and report what was delivered",
     },

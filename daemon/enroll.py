@@ -1,7 +1,7 @@
-"""Daemon: teaching smells to a rig: what `request/enroll` does, and the heads that the nose uses.
+"""Daemon: teaching smells to a rig: the actions of `request/enroll`, and the heads of the nose.
 
-Joins the history, the store of taught smells (`calibration.smell_store`) and the nose; belongs to
-the pipeline's thread. Knows no broker. `scentd enroll` uses the same object where no service runs.
+Joins the history, the store of taught smells (`calibration.smell_store`) and the nose; runs in the
+pipeline's thread. Knows no broker. `scentd enroll` uses the same object where no service runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENROLL = "enroll"
 """Name of the request."""
 
 MAX_CONFUSIONS = 3
-"""Labels in a list of confusions."""
+"""Labels in a list of confusions at most."""
 
 TEACH_S = 120.0
 """Default seconds of an exposure that is taught."""
@@ -66,9 +66,9 @@ def smell_stores(
 
 
 def taught_heads(stores: Mapping[str, SmellStore]) -> tuple[dict[str, TaughtHead], list[str]]:
-    """Return every model's head, and sentences about what could not be used.
+    """Return every model's head, and a sentence for each store or smell that cannot be used.
 
-    A store that cannot be read costs only its head: the model then works as shipped.
+    A model whose store cannot be read works as shipped.
     """
     heads, problems = {}, []
     for model, store in stores.items():
@@ -81,18 +81,18 @@ def taught_heads(stores: Mapping[str, SmellStore]) -> tuple[dict[str, TaughtHead
 
 
 class Enrolment:
-    """Changes what a rig was taught, and gives the nose the new heads at once.
+    """Changes the smells of a rig, and gives the nose the new heads at once.
 
     Parameters
     ----------
     stores: of the models that can be taught, by name.
-    apply: takes a model's name and its new head.
+    apply: called with a model's name and its new head.
     history: the last minutes of a running service's readings.
-    settings: the rig owner's, for processing earlier readings again.
+    settings: of the nose, to process earlier readings again.
 
     Attributes
     ----------
-    handle: does what `request/enroll` asks for.
+    handle: the actions of `request/enroll`.
     """
 
     def __init__(
@@ -137,33 +137,26 @@ class Enrolment:
         )
 
     def load(self) -> None:
-        """Give the nose what was taught before, and log what cannot be used."""
+        """Give the nose the stored heads, and log what cannot be used."""
         heads, problems = taught_heads(self._stores)
         for problem in problems:
             self._log.error(problem)
         for model, head in heads.items():
-            # An empty head would drop the evidence of a nose that needs none.
+            # An empty head would needlessly reset the evidence of the nose.
             if not head.empty or model in self._changed:
                 self._apply(model, head)
 
     def set_correction(self, correction: Correction | None) -> None:
         """Process the taught exposures through another correction of the rig's readings.
 
-        Parameters
-        ----------
-        correction: not the instance that the running nose uses; None for none.
+        It must not be the instance that the running nose uses.
         """
         for store in self._stores.values():
             store.use_correction(correction)
         self.load()
 
     def store(self, model: str | None = None) -> SmellStore:
-        """Return a model's store, by default the first one.
-
-        Raises
-        ------
-        SmellError: if there is none.
-        """
+        """Return a model's store, by default the first one; raise `SmellError` without one."""
         if not self._stores:
             raise SmellError(
                 "None of the rig's models can be taught: teaching needs a model of single "
@@ -189,13 +182,10 @@ class Enrolment:
         promote: bool = False,
         past: Sequence[tuple[str, Recording, bool]] = (),
     ) -> Steps:
-        """Teach one exposure, give the nose the new head, then say what it changes.
+        """Teach one exposure, give the nose the new head, then return what it changes.
 
-        Parameters
-        ----------
-        store: of the model.
-        label, recording, source, start_ms, promote: as `SmellStore.enroll` takes them.
-        past: recordings to process without the smell and with it.
+        The recordings of `past` (name, recording, whether it lies in one exposure) are processed
+        without the smell and with it; the other parameters are those of `SmellStore.enroll`.
         """
         started_s = time.perf_counter()
         smells, learned = store.enroll(
@@ -205,7 +195,7 @@ class Enrolment:
         effect_ms = self._renew_head(store, started_s)
         self._log.info("taught", model=store.model, label=label, effect_ms=round(effect_ms))
         yield {"doing": "rehearsing", "share": 0.0}
-        rehearsal = _rehearsal(preview_smell(store, label))
+        rehearsal = _preview_summary(preview_smell(store, label))
         compared = []
         for name, earlier, exposed in past:
             steps = compare_replay(
@@ -213,7 +203,7 @@ class Enrolment:
             )
             compared.append((yield from _compare(steps, name)))
         return {
-            **_taught(smells, label, learned),
+            **_taught_summary(smells, label, learned),
             "effect_ms": effect_ms,
             "rehearsal": rehearsal,
             "past": compared,
@@ -243,7 +233,7 @@ class Enrolment:
                     capture_from_history(history, wanted_s),
                     lambda capture: {"doing": "smelling", "share": capture.seconds / wanted_s},
                 )
-            # All earlier readings are passed on too: the onset stands out against their air.
+            # All earlier readings are passed on too: the onset needs their clean air.
             whole = history.since(-1)
             start_ms = int(whole.t_ms[-1] - whole.t_ms[0] - wanted_s * 1000.0)
             recording = whole.recording()
@@ -263,7 +253,7 @@ class Enrolment:
         return steps()
 
     def _change(self, method: Callable[..., Any], *, model: str | None, **fields: str) -> Data:
-        """Change a store, give the nose the new head, and say what is taught now."""
+        """Change a store, give the nose the new head, and return what is taught now."""
         store = self.store(model)
         started_s = time.perf_counter()
         method(store, **fields)
@@ -306,7 +296,7 @@ def list_smells(store: SmellStore) -> Data:
     }
 
 
-def _taught(smells: SmellSet, label: str, learned: LearnedExposure) -> Data:
+def _taught_summary(smells: SmellSet, label: str, learned: LearnedExposure) -> Data:
     smell = smells.smell(label)
     return {
         "model": smells.model,
@@ -320,7 +310,7 @@ def _taught(smells: SmellSet, label: str, learned: LearnedExposure) -> Data:
     }
 
 
-def _rehearsal(preview: Preview) -> Data:
+def _preview_summary(preview: Preview) -> Data:
     others = {name: share for name, share in preview.held_out.items() if name != preview.label}
     return {
         "before": _shares(preview.before)[:MAX_CONFUSIONS],

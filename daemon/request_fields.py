@@ -1,6 +1,6 @@
-"""Daemon: the fields of a request, checked before the function is called that does it.
+"""Daemon: the fields of a request, checked before its function is called.
 
-Pure: knows JSON values and the rig's state folder, nothing of brokers and threads.
+Pure: knows JSON values and the rig's state folder, but no broker and no thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COPY_IT = " Copy the file there, or let the scentd command on the rig do it."
 
 
 class RequestError(ScentdError):
-    """A request cannot be understood, or cannot be done as requested."""
+    """A request cannot be understood or cannot be carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Field:
 
     Attributes
     ----------
-    kind: what its value must be, for error messages: "text".
-    parse: returns what the function gets, None for a value of another kind.
-    default: what the function gets if the request lacks the field.
+    kind: of value, for error messages: "text".
+    parse: returns the function's argument, None for a value of another kind.
+    default: the function's argument if the request lacks the field.
     advice: what to do about a wrong value.
     """
 
@@ -45,12 +45,7 @@ class Field:
     advice: str = ""
 
     def value(self, name: str, payload: Data) -> Any:
-        """Return the field's value.
-
-        Raises
-        ------
-        RequestError: if it is required and missing, or of another kind.
-        """
+        """Return the field's value, or raise `RequestError` for a missing or wrong one."""
         if name not in payload and self.default is not REQUIRED:
             return self.default
         value = self.parse(payload.get(name))
@@ -61,7 +56,7 @@ class Field:
 
 
 def text(default: str | None = REQUIRED) -> Field:
-    """Return a field of text, of more than spaces."""
+    """Return a field of text that is not blank."""
     return Field("text", lambda v: v.strip() or None if isinstance(v, str) else None, default)
 
 
@@ -81,7 +76,7 @@ def number(low: float, high: float, default: float | None = REQUIRED) -> Field:
 
 
 def path_below(folder: Path) -> Field:
-    """Return a field of a path below the rig's state folder: a broker may have no others read."""
+    """Return a field of a path below the rig's state folder; requests may read no others."""
     kind = "a path below the rig's state_dir"
     return Field(kind, lambda value: _below(folder.resolve(), value), advice=COPY_IT)
 
@@ -107,13 +102,13 @@ def _below(root: Path, value: Any) -> Path | None:
 
 
 class Action:
-    """One thing that a request can ask for.
+    """One action of a request.
 
     Parameters
     ----------
-    function: does it, given the values of the fields by their names.
+    function: called with the values of the fields by their names.
     exclusive: fields of which a request may have only one.
-    fields: all that a request may have.
+    fields: all fields that a request may have.
     """
 
     def __init__(
@@ -128,7 +123,7 @@ class Action:
         self.fields = fields
 
     def __call__(self, payload: Data) -> Data | Steps:
-        """Check the fields of a request and do it.
+        """Check the fields of a request, then call the function.
 
         Raises
         ------
@@ -148,25 +143,14 @@ class Action:
 
 
 class Actions:
-    """The actions of one command; a request names one of them in its field `action`.
-
-    Parameters
-    ----------
-    default: the action of a request that names none.
-    actions: by their names.
-    """
+    """The actions of one command; a request names one in its field `action`, or gets `default`."""
 
     def __init__(self, default: str, /, **actions: Action) -> None:
         self._name = text(default)
         self.actions = actions
 
     def __call__(self, payload: Data) -> Data | Steps:
-        """Do the action that a request names.
-
-        Raises
-        ------
-        ScentdError: if there is no such action, or it cannot be done.
-        """
+        """Run the action that a request names."""
         name = self._name.value("action", payload)
         if name not in self.actions:
             raise RequestError(

@@ -1,9 +1,8 @@
-"""Daemon: requests to a running rig: received in the broker's thread, done in the pipeline's.
+"""Daemon: requests to a running rig: received in the MQTT thread, handled in the pipeline's.
 
-Knows JSON, and nothing of brokers, smells or calibration. The broker's thread only puts requests
-into an `Inbox`. The pipeline's thread does them by `Requests`: what it calls may use everything
-that lives in this thread without a lock, and long work is done in steps between two readings.
-`daemon.request_fields` checks what a request asks for before it calls the function.
+Knows JSON, but no broker, smell or calibration. The MQTT thread only puts requests into an `Inbox`.
+The pipeline's thread handles them by `Requests`: handlers may use everything of this thread without
+a lock, and long work is done in steps between two readings.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 
 
 Handler = Callable[[Data], "Data | Steps"]
-"""Does a request, given its fields without `transaction` and `progress`; raises `ScentdError` to
-refuse it. Mostly an `Action` or `Actions` of `daemon.request_fields`."""
+"""Handles a request, given its fields without `transaction` and `progress`; raises `ScentdError` to
+refuse it. Usually an `Action` or `Actions` of `daemon.request_fields`."""
 
 Reply = Callable[[str, Data], None]
-"""Publishes an answer, given the command and the payload of `response/COMMAND`."""
+"""Publishes a payload on `response/COMMAND`, given the command."""
 
 Transaction = str | int | None
 
@@ -40,26 +39,26 @@ ERROR = "error"
 WORKING = "working"
 
 PAYLOAD_LIMIT = 8192
-"""Bytes of a request: the longest sensible one is a page of settings."""
+"""Bytes of a request; the longest useful one is a page of settings."""
 
 QUEUE_LIMIT = 16
 """Requests that wait for the pipeline; more are dropped and counted."""
 
 BURST = 20
 PER_SECOND = 5.0
-"""At most BURST requests at once and PER_SECOND in the long run. People and automations stay far
-below it; a client that answers its own answers must not slow down the recognition."""
+"""At most BURST requests at once and PER_SECOND in the long run. People and automations send far
+fewer; a client in a loop must not slow down the recognition."""
 
 TRANSACTION_LIMIT = 128
 JOBS_LIMIT = 4
-"""Requests whose long work is under way at a time."""
+"""Requests with long work at a time."""
 
 PROGRESS_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, or what was wrong with it.
+    """One request, or its fault.
 
     Attributes
     ----------
@@ -86,8 +85,7 @@ class RequestCounts:
     Attributes
     ----------
     taken: given to the pipeline, faulty ones included.
-    retained: ignored because the broker had retained them: an old order must not be repeated at
-        every start.
+    retained: ignored because the broker had retained them: they would be repeated at every start.
     dropped: too many at once, or more than the pipeline could do.
     """
 
@@ -97,7 +95,7 @@ class RequestCounts:
 
 
 def parse(command: str, payload: bytes) -> Request:
-    """Parse one request; whatever is wrong with it becomes its `fault`."""
+    """Parse one request; an error in it becomes its `fault`."""
     if len(payload) > PAYLOAD_LIMIT:
         return Request(
             command,
@@ -138,7 +136,7 @@ class Inbox:
 
     Parameters
     ----------
-    wake: called after every request that was queued, to wake the pipeline's thread.
+    wake: called after every queued request, to wake the pipeline's thread.
     clock: seconds of a steady clock.
     """
 
@@ -181,7 +179,7 @@ class Inbox:
             return None
 
     def _within_rate(self) -> bool:
-        """Take a token from the bucket, which is refilled with time; return whether there was."""
+        """Take a token from the bucket, which refills with time; return whether it had one."""
         now_s = self._clock()
         self._tokens = min(BURST, self._tokens + PER_SECOND * (now_s - self._refilled_s))
         self._refilled_s = now_s
@@ -199,7 +197,7 @@ class Inbox:
 
 @dataclass(slots=True)
 class _Job:
-    """Long work under way: its request, its steps, and when its progress was last published."""
+    """A request with unfinished long work, and when its progress was last published."""
 
     request: Request
     task: Task[Data, Data]
@@ -207,7 +205,7 @@ class _Job:
 
 
 class Requests:
-    """Does requests, long ones step by step, and answers each of them once.
+    """Handles requests, long ones step by step, and answers each once.
 
     Parameters
     ----------
@@ -228,38 +226,38 @@ class Requests:
 
     @property
     def busy(self) -> bool:
-        """Whether long work is under way."""
+        """Whether long work is unfinished."""
         return bool(self._jobs)
 
     def works_on(self, *commands: str) -> bool:
-        """Whether long work of one of these commands is under way."""
+        """Whether long work of one of these commands is unfinished."""
         return any(job.request.command in commands for job in self._jobs)
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The commands that there are, sorted."""
+        """The registered commands, sorted."""
         return tuple(sorted(self._handlers))
 
     def register(self, handlers: Mapping[str, Handler]) -> None:
-        """Let requests be done by these handlers, which replace earlier ones of the commands."""
+        """Add handlers by their commands; they replace earlier ones."""
         self._handlers |= handlers
 
     def work(self) -> None:
-        """Begin all new requests and do one step of everything under way."""
+        """Begin all new requests, then do one step of each unfinished one."""
         while (request := self._inbox.next()) is not None:
             self.begin(request)
         for job in tuple(self._jobs):
             self._step(job)
 
     def close(self) -> None:
-        """Give up what is under way, and answer that."""
+        """End unfinished work, and answer its requests with an error."""
         for job in self._jobs:
             job.task.close()
             self._refuse(job.request, "The service is stopping; ask again when it is back.")
         self._jobs.clear()
 
     def begin(self, request: Request) -> None:
-        """Do a request, or begin its long work."""
+        """Handle a request, or begin its long work."""
         with self._errors_answered(request):
             if request.fault is not None:
                 raise RequestError(request.fault)
@@ -282,7 +280,7 @@ class Requests:
             self._jobs.append(_Job(request, Task(answer)))
 
     def _step(self, job: _Job) -> None:
-        """Do one step of a job, and answer if it was the last one."""
+        """Do one step of a job; answer after the last one."""
         progress = None
         with self._errors_answered(job.request):
             progress = job.task.step()
@@ -298,7 +296,7 @@ class Requests:
 
     @contextmanager
     def _errors_answered(self, request: Request) -> Iterator[None]:
-        """Answer with the error that the block raises, if it does."""
+        """Answer with the error that the block raises."""
         try:
             yield
         except (ScentdError, OSError) as error:
@@ -306,7 +304,7 @@ class Requests:
         except Exception:  # noqa: BLE001 - a bug in one request must not end the recognition
             self._log.exception("a request failed", command=request.command)
             self._refuse(
-                request, "scentd failed at this, which is a bug; its log has the traceback."
+                request, "scentd failed to do this, which is a bug; its log has the traceback."
             )
 
     def _refuse(self, request: Request, reason: str) -> None:

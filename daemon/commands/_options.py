@@ -17,7 +17,7 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_seconds(text: str) -> float:
-    """Read a duration for argparse."""
+    """Return the duration that an option's text states."""
     seconds = float(text)
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text}")

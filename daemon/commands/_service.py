@@ -1,4 +1,4 @@
-"""Daemon: what several commands do: have work done by the running service or here, and print it."""
+"""Daemon: what several commands share: work by the running service or here, and its printing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from daemon.config.settings import Config
     from daemon.system.background import Data
 
-WORK_S = 120.0
+ANSWER_TIMEOUT_S = 120.0
 """Longest silence of a service that works on a request: it reports its progress every second."""
 
 
@@ -38,42 +38,27 @@ def do_by_service_or_here(
     config: Config,
     command: str,
     payload: Data,
-    here: Callable[[], Data],
+    do_here: Callable[[], Data],
     describe: Callable[[Data], tuple[float, str]],
 ) -> Data:
-    """Send a request to the rig's running service, or do the same here if none is online.
+    """Send a request to the rig's running service, or call `do_here` if none is online.
 
-    Parameters
-    ----------
-    config : Config
-        Of the rig.
-    command, payload
-        The request.
-    here : callable
-        Does the same without a service.
-    describe : callable
-        Returns the share done and a text for the data of a progress report.
+    `describe` returns the share done and a text for the data of a progress report.
     """
     if not service_is_online(config):
-        return here()
+        return do_here()
     with Progress() as progress:
         return send_request(
             config,
             command,
             payload,
-            timeout_s=WORK_S,
+            timeout_s=ANSWER_TIMEOUT_S,
             on_progress=lambda data: progress.show(*describe(data)),
         )
 
 
 def refuse_last(last_s: float | None, instead: str) -> None:
-    """Refuse `--last` where no service runs.
-
-    Raises
-    ------
-    UsageError
-        Always, if `--last` was given.
-    """
+    """Raise `UsageError` if `--last` was given, which only a running service can answer."""
     if last_s is not None:
         raise UsageError(
             "Only a running service remembers the last seconds, and none answers. Start it "

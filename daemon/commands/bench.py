@@ -1,4 +1,4 @@
-"""Leaf: `scentd bench`: speed and memory of scentd on this machine, measured on the real parts.
+"""Daemon: `scentd bench`: measures speed and memory of scentd on this machine, with the real parts.
 
 Needs no board and no data: the readings come from the simulator. The time to a subscriber is
 measured where Mosquitto is installed.
@@ -45,8 +45,8 @@ MODELS = ("substances-50", "mixtures-12")
 RATE_HZ = 10.0
 """The faster of the two rates that models run at, and so the more expensive one."""
 
-ODOURS = "air:60,banana:120,air:60"
-"""What the board smells: air and odours cost the same, so any scenario would do."""
+SCENARIO = "air:60,banana:120,air:60"
+"""What the board plays; air and odours cost the same, so the scenario does not matter."""
 
 STRETCH = 50
 """Readings between two inferences: five seconds at 10 Hz."""
@@ -57,9 +57,9 @@ OUTBOX_MESSAGES = 300
 OUTBOX_PAYLOAD_BYTES = 900
 """Size of a prediction of the shipped models."""
 
-OUTBOX_PATIENCE_S = 10.0
+OUTBOX_TIMEOUT_S = 10.0
 IDLE_S = 60.0
-"""Real seconds that the service is watched at the board's own pace: a dozen predictions."""
+"""Real seconds of the measurement at the board's own pace: a dozen predictions."""
 
 SERVICE_SPEED = 20.0
 SERVICE_BOARD_S = 240.0
@@ -70,19 +70,19 @@ READINGS_PER_PREDICTION = 5
 """The usual stride of five seconds, at 1 Hz."""
 
 READING_S = 0.25
-"""Four times as fast as the board; predictions stay more than a second apart, as on a rig, so that
-none waits for the disk's work on the one before."""
+"""Four times as fast as the board. Predictions stay more than a second apart, as on a rig, so that
+none waits until the previous one is written to disk."""
 
 WARM_UP_READINGS = 150
-"""Sent at once before; after them the air is known and the state stays `ambient`."""
+"""Sent fast, before the measurement; after them clean air is known and the state is `ambient`."""
 
-_PATIENCE = 4.0
-"""How much longer than at full speed the service may take on a busy machine."""
+_BUSY_FACTOR = 4.0
+"""On a busy machine the service may take this many times as long as at full speed."""
 
 PRECISIONS: tuple[Literal["int8", "fp32"], ...] = ("int8", "fp32")
 
 RunTimes = dict[str, list[float]]
-"""Milliseconds of every run, by what was timed."""
+"""Milliseconds of every run, by the name of the measurement."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +102,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure everything and print it."""
     _report("the cost of a sample")
-    rows = list(SyntheticSignal(ODOURS, rate_hz=RATE_HZ, board=MIXTURE_BOARD))
+    rows = list(SyntheticSignal(SCENARIO, rate_hz=RATE_HZ, board=MIXTURE_BOARD))
     per_sample_us = measure_sample_us(rows)
     inference_ms = {}
     for model in MODELS:
@@ -110,11 +110,11 @@ def run(args: argparse.Namespace) -> int:
         inference_ms[model] = _percentiles(measure_inference(model), digits=3)
     _report("the outbox")
     outbox_ms = _percentiles(measure_outbox(), digits=4)
-    _report("the way to a subscriber")
+    _report("the time from a reading to a subscriber")
     publish_ms = _percentiles(measure_publish(), digits=2)
-    _report("a replay")
+    _report("the throughput of a replay")
     replay_samples_per_s = measure_replay(rows)
-    _report("the service")
+    _report("start and memory of the service")
     ready_s, rss_mb = measure_service()
     _report(f"the service at {RATE_HZ:g} Hz, for {IDLE_S:.0f} s")
     idle_cpu_percent = measure_idle()
@@ -133,10 +133,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _TimedBundle(Bundle):
-    """A model that adds up how long it has run, so that the rest can be told apart."""
+    """A model that adds up how long its network has run."""
 
     def __init__(self, bundle: Bundle) -> None:
-        vars(self).update(vars(bundle))  # the very same model, its session included
+        vars(self).update(vars(bundle))  # shares the session
         self.spent_s = 0.0
 
     def run(self, x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
@@ -148,11 +148,11 @@ class _TimedBundle(Bundle):
 
 
 def measure_sample_us(rows: Sequence[NDArray[np.float32]]) -> float:
-    """Return microseconds a line takes through decoder, health and nose, inference left out.
+    """Return microseconds a line takes through decoder, health and nose, without inference.
 
-    In processor time, which a busy machine changes little. Both models run at 10 Hz, and every
-    line comes alone, as from a port. The median over stretches of `STRETCH` lines: in each, every
-    model turns its samples into features once, so that a stretch is a fair mean.
+    In processor time, which a busy machine changes little. Both models run at 10 Hz, and lines are
+    fed one by one, as from a port. The median over stretches of `STRETCH` lines: in each, every
+    model makes features of its samples once.
     """
     period_ms = 1000.0 / RATE_HZ
     lines = [encode_scent(seq, round(seq * period_ms), row) for seq, row in enumerate(rows)]
@@ -188,14 +188,9 @@ def measure_inference(model: str) -> RunTimes:
 
 
 def measure_outbox() -> RunTimes:
-    """Time messages on their way into a durable outbox below the folder for temporary files.
+    """Time `put` into an outbox on disk, and `written`, until the message may be sent.
 
-    Returns
-    -------
-    dict
-        `put`, what the pipeline waits for; `written`, until the message is safe on disk and may
-        be sent. Each is an event, which is synchronised by itself; predictions share the disk's
-        work.
+    The messages are events: each is synchronised to disk alone, while predictions share a write.
     """
     payload = json.dumps({"seq": 0, "text": "x" * OUTBOX_PAYLOAD_BYTES})
     times: RunTimes = {"put": [], "written": []}
@@ -207,7 +202,7 @@ def measure_outbox() -> RunTimes:
             started_s = time.perf_counter()
             outbox.put(Message("event", payload, 1, retain=False))
             times["put"].append((time.perf_counter() - started_s) * 1000)
-            outbox.flush(OUTBOX_PATIENCE_S)
+            outbox.flush(OUTBOX_TIMEOUT_S)
             times["written"].append((time.perf_counter() - started_s) * 1000)
             if (entry := outbox.take()) is not None:
                 outbox.acknowledge(entry.id)
@@ -215,17 +210,14 @@ def measure_outbox() -> RunTimes:
 
 
 def measure_publish(predictions: int = PUBLISHED) -> RunTimes:
-    """Time readings on their way through a real `scentd run` and Mosquitto to a subscriber.
+    """Time readings from the pseudo-terminal through a real service and Mosquitto to a subscriber.
 
-    Returns
-    -------
-    dict
-        `whole`, from the last byte of a reading, written to a pseudo-terminal, to its prediction
-        at the subscriber; `beyond`, the same without `latency_ms`, the time that the service took
-        from the decoded reading to the prediction. Empty where Mosquitto is not installed.
+    `whole` is the time from a reading's last byte to its prediction at the subscriber; `beyond` is
+    the same without `latency_ms`, which the service takes from the decoded reading to the
+    prediction. Empty where Mosquitto is not installed.
     """
     if mosquitto_program() is None:
-        _report("nothing: Mosquitto is not installed (sudo apt install mosquitto)")
+        _report("without a subscriber: Mosquitto is not installed (sudo apt install mosquitto)")
         return {}
     times: RunTimes = {"whole": [], "beyond": []}
     written_s: list[float] = []
@@ -285,7 +277,7 @@ def measure_service() -> tuple[float, float]:
     with _board() as board, _service(board.port) as service:
         ready_s.append(service.ready_s)
         wanted = SERVICE_BOARD_S * RATE_HZ
-        give_up_s = time.monotonic() + _PATIENCE * SERVICE_BOARD_S / SERVICE_SPEED
+        give_up_s = time.monotonic() + _BUSY_FACTOR * SERVICE_BOARD_S / SERVICE_SPEED
         while board.report.readings < wanted and time.monotonic() < give_up_s:
             service.check()
             time.sleep(0.1)
@@ -299,17 +291,17 @@ def measure_idle() -> float:
     process, over all of its threads.
     """
     with _board(speed=1.0) as board, _service(board.port, MODELS[1:]) as service:
-        while board.report.readings < RATE_HZ:  # past the start's own cost
+        while board.report.readings < RATE_HZ:  # leaves out the cost of the start
             time.sleep(0.1)
-        began_s, spent_s = time.monotonic(), service.processor_s()
-        while time.monotonic() < began_s + IDLE_S:
+        started_s, spent_s = time.monotonic(), service.processor_s()
+        while time.monotonic() < started_s + IDLE_S:
             service.check()
             time.sleep(1.0)
-        return 100.0 * (service.processor_s() - spent_s) / (time.monotonic() - began_s)
+        return 100.0 * (service.processor_s() - spent_s) / (time.monotonic() - started_s)
 
 
 def _board(speed: float = SERVICE_SPEED) -> SimulatedBoard:
-    signal = SyntheticSignal(ODOURS, rate_hz=RATE_HZ, loop=True, board=MIXTURE_BOARD)
+    signal = SyntheticSignal(SCENARIO, rate_hz=RATE_HZ, loop=True, board=MIXTURE_BOARD)
     return SimulatedBoard(signal, speed=speed, wait_for_listener=True)
 
 
@@ -317,22 +309,21 @@ def _board(speed: float = SERVICE_SPEED) -> SimulatedBoard:
 def _service(
     port: str = "/dev/scentd-bench", models: Sequence[str] = MODELS, broker_port: int | None = None
 ) -> Iterator[ServiceProcess]:
-    """Run a service, by default one that finds neither a board nor a broker."""
-    with socket.socket() as taken, tempfile.TemporaryDirectory(prefix="scentd-") as folder:
-        # Bound but not listening, so that no broker can start there meanwhile.
-        taken.bind((LOOPBACK, 0))
+    """Run a service, by default without board and broker."""
+    with socket.socket() as reserved, tempfile.TemporaryDirectory(prefix="scentd-") as folder:
+        # Bound but not listening: no broker can start on this port.
+        reserved.bind((LOOPBACK, 0))
         settings = {
             "rig_id": "bench",
             "source": {"port": port},
             "models": list(models),
-            "mqtt": {"host": LOOPBACK, "port": broker_port or taken.getsockname()[1]},
+            "mqtt": {"host": LOOPBACK, "port": broker_port or reserved.getsockname()[1]},
         }
         with ServiceProcess(Path(folder), settings) as service:
             yield service
 
 
 def _percentiles(times: RunTimes, *, digits: int) -> dict[str, dict[str, float]]:
-    """Return the median and the 99th percentile of each, in milliseconds."""
     return {
         name: {f"p{share}": round(float(np.percentile(runs, share)), digits) for share in (50, 99)}
         for name, runs in times.items()
@@ -344,19 +335,18 @@ def _table(
     inference_ms: dict[str, dict[str, dict[str, float]]],
     publish_ms: dict[str, dict[str, float]],
 ) -> str:
-    """Return the figures with their targets, for people."""
     put, written = result["outbox_ms"]["put"], result["outbox_ms"]["written"]
     rows = [
         ("cost of a sample outside inference", f"{result['per_sample_us']:.1f} us", "<= 50 us"),
         *(
-            (f"{model}, inference {name}", _both(times[name]), target)
+            (f"{model}, inference {name}", _median_and_p99(times[name]), target)
             for model, times in inference_ms.items()
             for name, target in (("int8", "<= 1.5 ms, below fp32"), ("fp32", ""))
         ),
         ("outbox: handing over a message", f"{put['p50'] * 1000:.0f} us", "<= 1 ms"),
         ("outbox: until an event is safe on disk", f"{written['p50']:.2f} ms", ""),
-        ("a reading to its prediction at a client", _both(publish_ms.get("whole")), ""),
-        ("  beyond inference", _both(publish_ms.get("beyond")), "<= 10 ms"),
+        ("a reading to its prediction at a client", _median_and_p99(publish_ms.get("whole")), ""),
+        ("  beyond inference", _median_and_p99(publish_ms.get("beyond")), "<= 10 ms"),
         ("service: start to ready", f"{result['ready_s']:.2f} s", "<= 0.7 s"),
         ("service: resident memory, both models", f"{result['rss_mb']:.1f} MB", "<= 80 MB"),
         ("service: processor at 10 Hz", f"{result['idle_cpu_percent']:.2f} %", "<= 1 %"),
@@ -366,7 +356,7 @@ def _table(
     return "\n".join(f"{what:<40} {here:<26} {target}" for what, here, target in (heading, *rows))
 
 
-def _both(times: dict[str, float] | None) -> str:
+def _median_and_p99(times: dict[str, float] | None) -> str:
     return f"{times['p50']:.2f} ms, p99 {times['p99']:.2f} ms" if times else "no Mosquitto here"
 
 

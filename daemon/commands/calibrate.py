@@ -1,7 +1,7 @@
 """Daemon: `scentd calibrate`: measure a rig, fit its profile, show it and score it.
 
-A running service does it, because it holds the port and applies a new profile at once; without one
-the same work is done here.
+A running service does the work, because it holds the port and applies a new profile at once;
+without one the same work is done here.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 EPILOG = """Examples, in the order of a calibration:
   scentd calibrate baseline --config rig.yaml           # in clean air, warmed up
-  scentd calibrate reference almond --config rig.yaml   # hold almonds to it; four odours or more
+  scentd calibrate reference almond --config rig.yaml   # almonds at the sensors; 4 odours or more
   scentd calibrate fit --config rig.yaml                # in force at once
   scentd calibrate score --config rig.yaml recordings/*/*.csv
 """
 
-USUAL_MISMATCH = 5
+TRAINING_RIG_MISMATCH = 5
 """`calibration.transfer.mismatch` of the training rig's own recordings: median 4.2, mean 5.6 of
 every tenth that substances-50 was trained on."""
 
-BOARD_PATIENCE = 3.0
-"""A capture is given up when the board takes this many times as long as it should."""
+BOARD_DELAY_FACTOR = 3.0
+"""A capture ends with an error when the board takes this many times as long as it should."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -121,12 +121,12 @@ def run(args: argparse.Namespace) -> int:
         answer = actions.score(args.files, args.label)
     else:
         fields = {} if args.label is None else {"label": args.label}
-        here: Callable[..., Data] = getattr(actions, args.action)
+        action: Callable[..., Data] = getattr(actions, args.action)
         answer = do_by_service_or_here(
             config,
             CALIBRATE,
             {"action": args.action, **fields},
-            lambda: here(**fields),
+            lambda: action(**fields),
             lambda data: (0.5, f"{args.action}: {data.get('seconds', 0):.0f} s"),
         )
     print_answer(answer, _SUMMARIES[args.action], as_json=args.json)
@@ -140,9 +140,9 @@ def _capture(config: Config, actions: CalibrationActions, args: argparse.Namespa
         return actions.keep_recording(args.action, label, args.recording)
     seconds = args.seconds or CAPTURE_S[args.action]
 
-    def at_the_port() -> Data:
+    def capture_at_port() -> Data:
         refuse_last(args.last, "measure")
-        stop = StopEvent(after_s=BOARD_PATIENCE * seconds + 60.0)
+        stop = StopEvent(after_s=BOARD_DELAY_FACTOR * seconds + 60.0)
         with Progress() as progress, stop.on_signals():
             span = capture_from_port(
                 config.source,
@@ -155,11 +155,10 @@ def _capture(config: Config, actions: CalibrationActions, args: argparse.Namespa
     when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
     named = {} if label is None else {"label": label}
     request = {"action": args.action, **named, **when}
-    return do_by_service_or_here(config, CALIBRATE, request, at_the_port, _capture_progress)
+    return do_by_service_or_here(config, CALIBRATE, request, capture_at_port, _capture_progress)
 
 
 def _capture_progress(data: Data) -> tuple[float, str]:
-    """Describe how far a capture is, and which sensors have not settled."""
     state = "settled" if data.get("settled") else "not settled"
     unsettled = data.get("unsettled") or []
     names = f": {', '.join(unsettled)}" if unsettled else ""
@@ -168,7 +167,6 @@ def _capture_progress(data: Data) -> tuple[float, str]:
 
 
 def _capture_summary(answer: Data) -> list[str]:
-    """Describe a capture that was kept."""
     what = "clean air" if answer["label"] is None else answer["label"]
     lines = [f"Kept {answer['seconds']:.0f} s of {what}."]
     channels = answer.get("channels")
@@ -199,7 +197,7 @@ def _profile_summary(profile: Data) -> list[str]:
     lines += [
         f"  references  {', '.join(profile['references'])}",
         f"  correction  {profile['method']}, towards the training rig of {profile['model']}",
-        f"  mismatch of references left out (some {USUAL_MISMATCH}: as on the training rig)  "
+        f"  mismatch of references left out (training rig: {TRAINING_RIG_MISMATCH})  "
         f"{errors or 'unknown with one'}",
         f"  {'channel':<16}{'shift':>9}{'gain':>8}{'response':>10}",
     ]
@@ -247,17 +245,17 @@ def _score_summary(answer: Data) -> list[str]:
     lines += score_table(answer) + sets_summary(answer["sets"])
     if answer["of"] == "references":
         lines.append(
-            "These are the references that the profile was fitted to: recordings that it never "
-            "met tell more (scentd calibrate score FOLDER/LABEL/*.csv)."
+            "The profile was fitted to these references. A score on other recordings says more: "
+            "scentd calibrate score FOLDER/LABEL/*.csv."
         )
     return lines
 
 
 def _forget_summary(answer: Data) -> list[str]:
-    gone = [
+    removed = [
         f"{item['seconds']:.0f} s of {item['label'] or 'clean air'}" for item in answer["forgotten"]
     ]
-    return [f"Forgotten: {', '.join(gone) or 'nothing'}. The profile stays until the next fit."]
+    return [f"Forgotten: {', '.join(removed) or 'nothing'}. The profile stays until the next fit."]
 
 
 _SUMMARIES: dict[str, Callable[[Data], list[str]]] = {

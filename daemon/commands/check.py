@@ -1,4 +1,4 @@
-"""Daemon: `scentd check`: try everything that a rig needs, and explain how to mend what fails."""
+"""Daemon: `scentd check`: test what a rig needs, and explain how to repair what fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
         "Test a rig's configuration, its port and board, its broker and its models, and print "
-        "for each that it is ok, or how to mend it. Stop the service first: it holds the port."
+        "for each that it is ok, or how to repair it. Stop the service first: it holds the port."
     )
     parser.epilog = "Example: scentd check --config /etc/scentd/scentd.yaml"
     add_config_option(parser)
@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Try everything; return 1 if anything fails."""
+    """Test everything; return 1 if anything fails."""
     log_warnings_only()
     report = _Report(quiet=args.json)
     config = report.attempt(
@@ -72,16 +72,16 @@ def run(args: argparse.Namespace) -> int:
             lambda version: f"{config.mqtt.host}:{config.mqtt.port} speaks MQTT {version}",
         )
         for name in config.models:
-            report.attempt(f"model {name}", partial(_model, name, config, board), str)
+            report.attempt(f"model {name}", partial(_check_model, name, config, board), str)
         if config.record:
-            report.attempt("recordings", lambda: _writable(config.recordings_dir), str)
+            report.attempt("recordings", lambda: _check_writable(config.recordings_dir), str)
     if args.json:
         print(json.dumps(report.results))
     return 0 if all(result["ok"] for result in report.results) else 1
 
 
 class _Report:
-    """Results of the attempts; each is printed at once, because some take seconds."""
+    """Results of the tests; each is printed at once, because some take seconds."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.results: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ class _Report:
     def attempt(
         self, what: str, work: Callable[[], _T], describe: Callable[[_T], str]
     ) -> _T | None:
-        """Do one thing; return its result, or None where it failed."""
+        """Do one test; return its result, None if it failed."""
         result: _T | None = None
         try:
             result = work()
@@ -105,7 +105,7 @@ class _Report:
 
 @dataclass(frozen=True, slots=True)
 class _Board:
-    """A board, from a few seconds of its lines."""
+    """What a few seconds of a board's lines show."""
 
     port: str
     dialect: str
@@ -117,23 +117,15 @@ class _Board:
         rate = "rate not known yet" if self.rate_hz is None else f"{self.rate_hz:.3g} Hz"
         rejected = f", {self.rejected} lines rejected" if self.rejected else ""
         absent = [name for name in CHANNEL_NAMES if name not in self.channels]
-        lacks = f", without {', '.join(absent)}" if absent else ""
+        missing = f", without {', '.join(absent)}" if absent else ""
         return (
             f"{self.port} speaks {self.dialect}, {rate}, {len(self.channels)} channels"
-            f"{lacks}{rejected}"
+            f"{missing}{rejected}"
         )
 
 
 def _listen(config: Config, longest_s: float) -> _Board:
-    """Open the port and listen until the board's rate and channels are known.
-
-    Raises
-    ------
-    SourceError
-        The port cannot be opened.
-    BoardError
-        It sent nothing, or nothing that can be decoded.
-    """
+    """Open the port and listen until the board's rate and channels are known."""
     decoder, nose = LineDecoder(), live_nose(config, [])
     present: set[str] = set()
     received_bytes = 0
@@ -168,8 +160,8 @@ def _listen(config: Config, longest_s: float) -> _Board:
     )
 
 
-def _model(name: str, config: Config, board: _Board | None) -> str:
-    """Load a model, and compare what it needs with the board if one was found."""
+def _check_model(name: str, config: Config, board: _Board | None) -> str:
+    """Load a model, compare its needs with the board if one was found, and describe it."""
     (bundle,) = load_models(config, [name])
     manifest = bundle.manifest
     description = (
@@ -187,7 +179,7 @@ def _model(name: str, config: Config, board: _Board | None) -> str:
     return description
 
 
-def _writable(folder: Path) -> str:
+def _check_writable(folder: Path) -> str:
     """Make the folder for recordings as the service would."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

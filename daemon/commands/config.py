@@ -1,4 +1,4 @@
-"""Leaf: `scentd config`: the settings of the configuration file, for people and for editors."""
+"""Daemon: `scentd config`: explain the settings, or print their JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import textwrap
 from typing import TYPE_CHECKING
 
-from daemon.config.description import Setting, json_schema, settings_of
+from daemon.config.description import Setting, json_schema, list_settings
 from hardware.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run_schema(_args: argparse.Namespace) -> int:
 
 def run_explain(args: argparse.Namespace) -> int:
     """Print the settings that were named, or all."""
-    settings = list(settings_of())
+    settings = list(list_settings())
     if args.key is not None:
         chosen = [
             setting

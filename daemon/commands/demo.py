@@ -1,4 +1,4 @@
-"""Leaf: `scentd demo`: simulated boards, a broker, the real service, and a view, with no set-up.
+"""Daemon: `scentd demo`: show simulated boards, a broker and the real service, with no set-up.
 
 The demo itself is in `daemon.demo` and needs the extra `demo`; missing packages are reported here.
 """
@@ -30,7 +30,7 @@ _LEAST_PACE, _LARGEST_PACE = 0.05, 5.0
 
 
 class DemoNotInstalledError(ScentdError):
-    """The packages of the extra `demo` are not there."""
+    """The packages of the extra `demo` are not installed."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,18 +71,18 @@ def run(args: argparse.Namespace) -> int:
             "1 is the usual pace."
         )
     _check_installed()
-    plain = args.plain or _must_be_plain()
+    plain = args.plain or _needs_plain_output()
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     stop = StopEvent()
     # A closed terminal window ends the demo as well, unless nohup keeps it.
     hang_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
     with stop.on_signals(*hang_up):
-        _report("Starting the boards, the broker and the services ...")
+        _print_note("Starting the boards, the broker and the services ...")
         rigs = import_module("daemon.demo.main").run_demo(
             stop, plain=plain, seed=seed, seconds=args.seconds, pace=args.pace, picture=args.svg
         )
     print(import_module("daemon.demo.plain").summary(rigs))
-    _report(f"To play the same odours again: scentd demo --seed {seed}")
+    _print_note(f"To play the same odours again: scentd demo --seed {seed}")
     return 0
 
 
@@ -95,8 +95,8 @@ def _check_installed() -> None:
         )
 
 
-def _must_be_plain() -> bool:
-    """Return whether the output cannot be drawn on, and report why."""
+def _needs_plain_output() -> bool:
+    """Return whether the output cannot show a screen, and report why."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     if not sys.stdout.isatty():
         why = "standard output is not a terminal"
@@ -106,9 +106,9 @@ def _must_be_plain() -> bool:
         why = f"this terminal's encoding is {sys.stdout.encoding}, not UTF-8"
     else:
         return False
-    _report(f"Printing lines instead of drawing a screen, because {why}.")
+    _print_note(f"Printing lines instead of drawing a screen, because {why}.")
     return True
 
 
-def _report(text: str) -> None:
+def _print_note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Daemon: `scentd enroll`: teach a rig a new smell, and manage what it was taught.
 
-Recordings are learnt from here; the board is captured by the running service, or at its port where
-no service holds it. A running service is notified of every change made here.
+This command learns recordings itself. The running service captures the board; without a service
+this command does, at its port. A running service is notified of every change made here.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("label", nargs="?", metavar="LABEL", help="name of the smell to teach")
-    where = parser.add_argument_group("where the smell is")
+    where = parser.add_argument_group("source of the smell")
     where.add_argument(
         "--recording",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="recordings of it, one exposure each",
+        help="recordings of the smell, one exposure each",
     )
     where.add_argument(
         "--last", type=positive_seconds, metavar="S", help="the last S seconds of the service"
@@ -86,9 +86,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="recordings to try the smell on (a service takes its last minutes)",
+        help="recordings to test the smell on (a service takes its last minutes)",
     )
-    actions = parser.add_argument_group("what was taught").add_mutually_exclusive_group()
+    actions = parser.add_argument_group("taught smells").add_mutually_exclusive_group()
     actions.add_argument("--list", action="store_true", help="show what is taught")
     actions.add_argument(
         "--promote",
@@ -130,14 +130,14 @@ def run(args: argparse.Namespace) -> int:
     if label is None and isinstance(args.promote, str) and (args.recording or args.last):
         label, args.promote = args.promote, True
     if label is None:
-        print_answer(_manage(rig, args), _list_lines, as_json=args.json)
+        print_answer(_manage_smells(rig, args), _list_lines, as_json=args.json)
     else:
-        print_answer(_teach(rig, label, args), _lesson_lines, as_json=args.json)
+        print_answer(_teach(rig, label, args), _taught_lines, as_json=args.json)
     return 0
 
 
 class _Rig:
-    """The rig that the options name: its configuration or state folder, its service, its stores."""
+    """The rig that the options name: its configuration or state folder, service and stores."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.config = None if args.config is None else load_config(args.config)
@@ -148,12 +148,12 @@ class _Rig:
 
     @cached_property
     def enrolment(self) -> Enrolment:
-        """Does here what a service would do."""
+        """The enrolment that does here what a service would do."""
         config = self.config
         board_id = None if config is None else config.board_id
         profile, trouble = read_profile(self._state_dir / PROFILE, board_id)
         if trouble is not None:
-            # Smells taught without the rig's correction would fit no rig.
+            # Smells must be taught through the rig's correction, which cannot be used.
             raise SmellError(trouble)
         correction = None if profile is None else profile.rig_correction()
         stores = smell_stores(self._bundles(), self._state_dir, correction)
@@ -170,23 +170,23 @@ class _Rig:
     @cached_property
     def store(self) -> SmellStore:
         """The store of the model that the options name."""
-        enrolment = self.enrolment  # makes the model's name of its folder
+        enrolment = self.enrolment  # replaces a folder in `_model` by the model's name
         return enrolment.store(self._model)
 
     def request(self, **payload: object) -> Data:
-        """Let the service do it, or do it here where none runs."""
+        """Send a request to the service, or do the same here where none runs."""
 
-        def here() -> Data:
+        def do_here() -> Data:
             answer = self.enrolment.handle({**payload, "model": self.store.model})
             return answer if isinstance(answer, dict) else finish(answer)
 
         if self.config is None:
-            return here()
+            return do_here()
         model = {} if self._model is None else {"model": self._model}
-        return do_by_service_or_here(self.config, ENROLL, {**payload, **model}, here, _progress)
+        return do_by_service_or_here(self.config, ENROLL, {**payload, **model}, do_here, _progress)
 
     def notify_service(self) -> None:
-        """Let a running service read the store again, which was changed here."""
+        """Let a running service read the store again, which this command has changed."""
         if self.config is not None and service_is_online(self.config):
             self.request(action="reload")
 
@@ -221,13 +221,13 @@ def _teach(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
         return _teach_recordings(rig, label, args)
     if rig.config is None:
         raise UsageError(
-            "Say where the smell is: --recording FILE to learn from recordings, or --config "
+            "Name the source of the smell: --recording FILE to learn from recordings, or --config "
             "FILE for the rig whose board is exposed to it."
         )
     source, seconds = rig.config.source, args.seconds or TEACH_S
 
-    def at_the_port() -> Data:
-        refuse_last(args.last, "smell")
+    def capture_at_port() -> Data:
+        refuse_last(args.last, "capture")
         with Progress() as progress:
             span = capture_from_port(
                 source,
@@ -240,7 +240,7 @@ def _teach(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
     when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
     model = {} if args.model is None else {"model": args.model}
     request = {"label": label, "promote": args.promote is True, **when, **model}
-    return do_by_service_or_here(rig.config, ENROLL, request, at_the_port, _progress)
+    return do_by_service_or_here(rig.config, ENROLL, request, capture_at_port, _progress)
 
 
 def _refuse_contradictions(args: argparse.Namespace) -> None:
@@ -259,8 +259,7 @@ def _refuse_contradictions(args: argparse.Namespace) -> None:
 
 def _teach_recordings(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
     """Teach one exposure of every recording; return the answer about the last one."""
-    recordings = [(path, read_recording(path)) for path in args.recording]
-    *others, (last_path, last) = recordings
+    *others, (last_path, last) = [(path, read_recording(path)) for path in args.recording]
     with Progress() as progress:
         for path, recording in others:
             rig.store.enroll(label, recording, source=path.name, promote=args.promote is True)
@@ -270,8 +269,7 @@ def _teach_recordings(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
     return answer
 
 
-def _manage(rig: _Rig, args: argparse.Namespace) -> Data:
-    """Show or change what was taught."""
+def _manage_smells(rig: _Rig, args: argparse.Namespace) -> Data:
     if args.recording or args.last or args.seconds:
         raise UsageError("Name the smell to teach: scentd enroll LABEL --recording FILE.")
     if args.export is not None:
@@ -299,8 +297,7 @@ def _manage(rig: _Rig, args: argparse.Namespace) -> Data:
     )
 
 
-def _lesson_lines(data: Data) -> Iterator[str]:
-    """Yield what was learnt, for people."""
+def _taught_lines(data: Data) -> Iterator[str]:
     rehearsal = data["rehearsal"]
     exposures = "1 exposure" if data["exposures"] == 1 else f"{data['exposures']} exposures"
     yield (
@@ -322,10 +319,10 @@ def _lesson_lines(data: Data) -> Iterator[str]:
         yield f"  the others are taken for             {_shares(rehearsal['confused_with'])}"
     if rehearsal["taken_from"]:
         yield f"  it takes windows from                {_shares(rehearsal['taken_from'])}"
-    for past in data["past"]:
+    for comparison in data["past"]:
         yield (
-            f"  in {past['recording']}: {_durations(past['without_s'])} without it, "
-            f"{_durations(past['with_s'])} with it"
+            f"  in {comparison['recording']}: {_durations(comparison['without_s'])} without it, "
+            f"{_durations(comparison['with_s'])} with it"
         )
     if data["channels_missing"]:
         yield f"  learnt without {', '.join(data['channels_missing'])}"
@@ -344,7 +341,6 @@ def _durations(seconds: dict[str, float]) -> str:
 
 
 def _list_lines(data: Data) -> Iterator[str]:
-    """Yield what is taught, for people."""
     yield f"{data['model']}, version {data['version']} ({data['change']})"
     for smell in data["smells"]:
         state = "in shadow" if smell["shadow"] else "announced"

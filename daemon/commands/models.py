@@ -1,7 +1,7 @@
 """Daemon: `scentd models`: list, verify, install and switch model bundles.
 
-A rig's own models lie below its state folder. A new one is verified and put there by this command,
-which needs permission to write there; a running service then applies it.
+A rig's own models lie below its state folder. This command verifies a new one and writes it there,
+for which it needs permission; a running service then applies it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     installing = add(
         "install",
-        "verify a bundle, keep it on the rig and put it in force",
+        "verify and install a bundle, and activate it",
         "my-model.tar.gz --config rig.yaml",
         run_install,
     )
@@ -79,15 +79,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "path", type=Path, metavar="PATH", help="its folder, or a .tar.gz or .zip of it"
     )
     installing.add_argument(
-        "--no-switch", action="store_true", help="keep it, and leave the version in force"
+        "--no-switch", action="store_true", help="install only; the active version stays"
     )
     switching = add(
-        "switch", "put a version in force", "substances-50 1.1.0 --config rig.yaml", run_switch
+        "switch", "activate a version", "substances-50 1.1.0 --config rig.yaml", run_switch
     )
     switching.add_argument("name", metavar="NAME", help="of the model")
     switching.add_argument("version", metavar="VERSION", help=f"an installed one, or {SHIPPED}")
     going_back = add(
-        "rollback", "go back to the version in force before", "--config rig.yaml", run_rollback
+        "rollback", "activate the previous version again", "--config rig.yaml", run_rollback
     )
     going_back.add_argument(
         "name", nargs="?", metavar="NAME", help="left out: the only model that was ever switched"
@@ -97,9 +97,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Print what every shipped bundle is, or what there is on a rig."""
+    """Print the shipped bundles, or the models of a rig."""
     if args.config is not None:
-        return _list_of_rig(load_rig(args.config), as_json=args.json)
+        return _print_rig_models(load_rig(args.config), as_json=args.json)
     rows = [_describe_bundle(name) for name in shipped_bundles()]
     if args.json:
         print(json.dumps(rows))
@@ -113,12 +113,12 @@ def run_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list_of_rig(config: Config, *, as_json: bool) -> int:
+def _print_rig_models(config: Config, *, as_json: bool) -> int:
     models = list_models(ModelStore(config.state_dir), config.models)["models"]
     if as_json:
         print(json.dumps(models))
         return 0
-    print(f"{'NAME':<20} {'RUNS':<5} {'IN FORCE':<12} {'BEFORE':<12} {'SHIPPED':<12} INSTALLED")
+    print(f"{'NAME':<20} {'RUNS':<5} {'ACTIVE':<12} {'PREVIOUS':<12} {'SHIPPED':<12} INSTALLED")
     for row in models:
         print(
             f"{row['name']:<20} {'yes' if row['configured'] else 'no':<5} "
@@ -155,7 +155,7 @@ def run_verify(args: argparse.Namespace) -> int:
             else:
                 print(f"FAILED  {result['bundle']}: {result['error']}")
     if not results:
-        print("scentd: no bundle came with this installation.", file=sys.stderr)
+        print("scentd: this installation contains no bundle.", file=sys.stderr)
     return 0 if results and all(result["ok"] for result in results) else 1
 
 
@@ -169,10 +169,10 @@ def _verify(name: str) -> Data:
 
 
 def run_install(args: argparse.Namespace) -> int:
-    """Keep a bundle on the rig and, without `--no-switch`, put it in force."""
+    """Install a bundle on the rig and, without `--no-switch`, activate it."""
     config = load_rig(args.config)
     store = ModelStore(config.state_dir)
-    # Here and not in the service, which may not read this user's files.
+    # Not in the service, which may not read this user's files.
     manifest = store.install(args.path)
     if args.no_switch:
         return _print_model(args, config, store.describe(manifest.name))
@@ -180,12 +180,12 @@ def run_install(args: argparse.Namespace) -> int:
 
 
 def run_switch(args: argparse.Namespace) -> int:
-    """Put a version in force."""
+    """Activate a version."""
     return _switch(args, load_rig(args.config), args.name, args.version)
 
 
 def run_rollback(args: argparse.Namespace) -> int:
-    """Put the version before in force again."""
+    """Activate the previous version again."""
     config = load_rig(args.config)
     store = ModelStore(config.state_dir)
     name = args.name or switched_model(store)
@@ -202,14 +202,14 @@ def _switch(args: argparse.Namespace, config: Config, name: str, version: str) -
 def _change(
     args: argparse.Namespace, config: Config, request: Data, change: Callable[[], object]
 ) -> int:
-    """Change the version in force by the service, or by `change` where none runs."""
+    """Change the active version through the service, or by `change` where none runs."""
 
-    def here() -> Data:
+    def change_here() -> Data:
         change()
         return ModelStore(config.state_dir).describe(request["name"])
 
     answer = do_by_service_or_here(
-        config, MODELS, request, here, lambda data: (0.5, str(data.get("doing", "")))
+        config, MODELS, request, change_here, lambda data: (0.5, str(data.get("doing", "")))
     )
     return _print_model(args, config, answer)
 
@@ -220,16 +220,16 @@ def _print_model(args: argparse.Namespace, config: Config, model: Data) -> int:
     def lines(model: Data) -> Iterator[str]:
         name = model["name"]
         yield (
-            f"{name}: {model['active'] or 'no version'} in force, {model['previous'] or 'none'} "
-            "before; installed: "
+            f"{name}: {model['active'] or 'no version'} active, previously "
+            f"{model['previous'] or 'none'}; installed: "
             f"{', '.join(one['version'] for one in model['installed']) or 'none'}."
         )
         if name not in config.models:
             yield f"The configuration does not run it. Add {name} to models, and reload."
         elif model.get("in_force"):
-            yield "The running service has taken it on."
+            yield "The running service has applied it."
         else:
-            yield "The service takes it on when it starts."
+            yield "The service applies it when it starts."
 
     print_answer(model, lines, as_json=args.json)
     return 0

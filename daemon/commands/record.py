@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--usb", metavar="VID:PID[:SERIAL]", help="the USB adapter, for example 10c4:ea60"
     )
-    where.add_argument("--config", type=Path, metavar="FILE", help="take the source from there")
+    where.add_argument("--config", type=Path, metavar="FILE", help="take the source from this file")
     parser.add_argument(
         "--baud", type=int, default=BOARD_BAUD, help="bits per second (default: %(default)s)"
     )
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record until a signal or `--seconds` ends it; return 0 if anything was recorded."""
+    """Record until a signal or `--seconds` ends it."""
     source = (
         source_from_options(port=args.port, usb=args.usb, baud=args.baud)
         if args.config is None
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             received_bytes, listened_s = _record(source, decoder, recording, stop)
         finally:
             if isinstance(target, Path) and decoder.counts.frames == 0:
-                target.unlink()  # a header alone is no recording, and would block the next try
+                target.unlink()  # only a header; the file would block the next attempt
     counts = decoder.counts
     trouble = explain_no_reading(
         counts, received_bytes=received_bytes, listened_s=listened_s, baud=source.baud
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     rejected = sum(rejected_lines(counts).values())
     print(
         f"{counts.frames} readings in {args.output}; {rejected} lines rejected, "
-        f"{counts.lost} readings lost on the way.",
+        f"{counts.lost} readings lost.",
         file=sys.stderr,
     )
     return 0
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def _record(
     source: SourceConfig, decoder: LineDecoder, recording: RecordingWriter, stop: StopEvent
 ) -> tuple[int, float]:
-    """Write every frame; return the number of bytes received and the seconds since the opening."""
+    """Write every frame; return the bytes received and the seconds since the port opened."""
     timeline = Timeline()
     received_bytes = 0
     opened_s: float | None = None

@@ -1,7 +1,7 @@
-"""Daemon: `scentd replay`: recognise the smells in recordings, as a live run would have.
+"""Daemon: `scentd replay`: recognise the smells in recordings, with the predictions of a live run.
 
-Time is the recording's own: a replay runs as fast as the machine allows, and always gives the same
-predictions.
+A replay takes its time from the recording: it runs as fast as the machine allows and always gives
+the same predictions.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 REPLAY_BOOT_ID = "0" * 16
-"""A replay is no boot: the same recording gives the same payloads, except for the latency."""
+"""Constant, so that a recording always gives the same payloads, except for the latency."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="take the rig's models, settings, calibration and taught smells from there",
+        help="take the rig's models, settings, calibration and taught smells from this file",
     )
     rig.add_argument(
         "--state",
@@ -105,7 +105,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay every file; return 1 if any could not be."""
+    """Replay every file; return 1 if any cannot be replayed."""
     log_warnings_only()
     config = None if args.config is None else load_config(args.config)
     failed = 0
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:
-    """Replay one recording, which may lie in several files."""
+    """Replay one recording, in one or several files."""
     file = files[0]
     recording = read_recordings([_existing_path(name) for name in files])
     bundle = _choose_bundle(file, recording, args.model, config)
@@ -145,20 +145,20 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
         printer = _JsonPrinter(first_ms)
     else:
         printer = _TablePrinter(f"{file}  ({bundle.manifest.name})")
-    answer = _Answer()
+    outcome = _RecordingResult()
     for result in _results(nose, recording):
         if isinstance(result, Event):
             printer.print_event(result)
         else:
-            answer.update(result)
+            outcome.update(result)
             printer.print_prediction(result)
     printer.print_summary(
         payloads.summary_payload(
             file=file,
             model=bundle.manifest.name,
-            label=answer.label,
-            probability=answer.probability,
-            decided_s=answer.decided_s,
+            label=outcome.label,
+            probability=outcome.probability,
+            decided_s=outcome.decided_s,
             frames=len(recording),
             rejected=sum(rejected_lines(recording.counts).values()) + recording.torn,
         )
@@ -166,7 +166,6 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
 
 
 def _results(nose: Nose, recording: Recording) -> Iterator[Event | Prediction]:
-    """Yield every event and prediction, in order."""
     for frame, arrival_ms in recording.arrivals():
         step = nose.process(frame, arrival_ms)
         yield from step.events
@@ -175,7 +174,7 @@ def _results(nose: Nose, recording: Recording) -> Iterator[Event | Prediction]:
 
 
 def _existing_path(file: str) -> Path:
-    """Return the path to read; an event names a segment as it was before it was compressed."""
+    """Return the path to read: of a segment that was compressed since an event named it, too."""
     if file == STANDARD_INPUT:
         return Path("/dev/stdin")
     path = Path(file)
@@ -184,7 +183,7 @@ def _existing_path(file: str) -> Path:
 
 
 def _correction(state_dir: Path | None, config: Config | None) -> Correction | None:
-    """Return the correction of the rig's profile, None where no rig was named or it has none."""
+    """Return the correction of the rig's profile, None without a rig or a correction."""
     if state_dir is None:
         return None
     board = None if config is None else config.board_id
@@ -197,7 +196,7 @@ def _correction(state_dir: Path | None, config: Config | None) -> Correction | N
 def _heads(
     bundle: Bundle, state_dir: Path | None, correction: Correction | None
 ) -> dict[str, TaughtHead]:
-    """Return the smells that the rig was taught, by model; none where no rig was named."""
+    """Return the heads of the models that the rig was taught something; none without a rig."""
     if state_dir is None:
         return {}
     heads, problems = taught_heads(smell_stores([bundle], state_dir, correction))
@@ -207,7 +206,7 @@ def _heads(
 
 
 def _is_live(file: str, recording: Recording) -> bool:
-    """Whether the recording begins as the service does: of its segments, only a run's first."""
+    """Whether the recording begins with the start of a service: of segments, only a run's first."""
     if parse_segment_name(Path(file)) is None:
         return file.endswith(LIVE_SUFFIX)
     # The service's time begins with its first reading; recording may have begun later.
@@ -226,7 +225,7 @@ _load_bundle = cache(load_bundle)
 def _choose_bundle(
     file: str, recording: Recording, model: str | None, config: Config | None
 ) -> Bundle:
-    """Return the model that was named, or else the one that lacks the fewest channels."""
+    """Return the model of `--model`, or else the one that lacks the fewest channels."""
     decision = DecisionConfig()
     names: Sequence[str] = RIG_BUNDLES if config is None else config.models
     if model is not None:
@@ -242,21 +241,20 @@ def _choose_bundle(
         reasons = "; ".join(f"{bundle.manifest.name}: {problem}" for bundle, problem in problems)
         raise CannotFeedError(
             f"{file} cannot feed the model ({reasons}). It has {', '.join(present)} at "
-            f"{rate_hz:.3g} Hz. Choose a model that can do with these: scentd models list."
+            f"{rate_hz:.3g} Hz. Choose a model that needs no more than these: scentd models list."
         )
     return min(usable, key=lambda bundle: len(missing_channels(bundle.manifest, present)))
 
 
 @dataclass
-class _Answer:
-    """A recording's answer: the label that was recognised last, and since when."""
+class _RecordingResult:
+    """A recording's result: the label that was recognised last, and since when."""
 
     label: str | None = None
     probability: float | None = None
     decided_s: float | None = None
 
     def update(self, prediction: Prediction) -> None:
-        """Take the next prediction into account."""
         label, probability = _recognised(prediction)
         if label is None:
             return
@@ -272,16 +270,14 @@ def _recognised(prediction: Prediction) -> tuple[str | None, float | None]:
     if prediction.task == topics.SUBSTANCE:
         return prediction.label, prediction.probability
     parts = prediction.components
-    # In order of their names: which of two equal parts is larger may change with every window.
+    # Sorted by name: which of two nearly equal components is larger may change with every window.
     return "+".join(sorted(part.label for part in parts)), min(part.presence for part in parts)
 
 
 class _JsonPrinter:
     """Prints one object a line: the payloads that MQTT would carry, and their topic.
 
-    Parameters
-    ----------
-    first_ms: time of the recording's first row.
+    `first_ms` is the time of the recording's first row.
     """
 
     def __init__(self, first_ms: int) -> None:
@@ -294,7 +290,7 @@ class _JsonPrinter:
 
     def print_event(self, event: Event) -> None:
         envelope = self._envelope(event.t_ms)
-        # In the file's own time, so that the row can be found there.
+        # In the time of the file, to find the row there.
         event = replace(event, t_ms=event.t_ms + self._first_ms)
         self._print({"topic": topics.EVENT, **payloads.event_payload(event, None, envelope)})
 
@@ -302,7 +298,7 @@ class _JsonPrinter:
         self._print(summary)
 
     def _envelope(self, t_ms: int) -> Envelope:
-        # The recording's time starts in 1970: its date is not known, which `clock_synced` states.
+        # A recording has no date: its time starts in 1970, so `clock_synced` is false.
         envelope = Envelope(t_ms, clock_synced=False, boot_id=REPLAY_BOOT_ID, seq=self._seq)
         self._seq += 1
         return envelope

@@ -1,7 +1,7 @@
 """Daemon: `scentd run`: the service itself.
 
-The configuration is read before anything else is loaded, so that a mistake in it ends the start
-at once.
+The configuration is read before the libraries are loaded, so that an error in it is reported at
+once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
-        "Read the board, recognise what it smells and publish it, until Ctrl-C or SIGTERM. "
+        "Read the board, recognise smells and publish them, until Ctrl-C or SIGTERM. "
         "Works without a broker, and waits for a board that is not connected yet. On SIGHUP it "
         "reads the configuration again, without losing a reading."
     )
@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until a signal stops it."""
+    """Run the service until a signal stops it."""
     # numpy does no linear algebra here; OpenBLAS would still start a thread per core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     stop, reload = StopEvent(), ReloadSignal()

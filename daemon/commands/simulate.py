@@ -1,6 +1,6 @@
 """Daemon: `scentd simulate`: put a simulated board behind a serial port.
 
-May import the simulator and recordings. Opens no real port, speaks to no broker, runs no model.
+May import the simulator and recordings. Opens no real port, connects to no broker, runs no model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hardware.simulator.tables import BOARD_NAMES, MIXTURE_BOARD, SUBSTANCE_BOAR
 if TYPE_CHECKING:
     from hardware.simulator.signals import Signal
 
-CHECK_EVERY_S = 0.2
+_CHECK_EVERY_S = 0.2
 _MIXTURE_RATE_HZ = 5.0
 """From this rate on, the default is the board of the 10 Hz mixture recordings."""
 
@@ -85,15 +85,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rig",
         metavar="FILE|SEED",
         help=(
-            "play it as another rig would send it: described in a YAML file, drawn at random from "
-            f"a whole number, or {FIXED_RIG.name!r}, the one of the documented figures"
+            "play it as another rig would send it: the rig of a YAML file, one drawn at random by "
+            f"this seed, or {FIXED_RIG.name!r}, the rig of the documented figures"
         ),
     )
     parser.add_argument("--link", type=Path, metavar="PATH", help="where to put the port's link")
     parser.add_argument(
         "--once",
         action="store_true",
-        help="end with the signal (as without --loop; explicit for scripts)",
+        help="stop at the end of the signal (the default without --loop; explicit for scripts)",
     )
     parser.add_argument(
         "--no-wait",
@@ -104,9 +104,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play until the signal has been read, Ctrl-C or SIGTERM; return the exit code.
+    """Play until the signal ends, Ctrl-C or SIGTERM.
 
-    The link is removed in every case: left behind, it would soon lead to another terminal.
+    The link is removed in every case: it would soon lead to another terminal.
     """
     if args.list:
         for name in BOARD_NAMES:
@@ -129,14 +129,14 @@ def run(args: argparse.Namespace) -> int:
         waits = "" if args.loop or args.no_wait else " It begins when the port is opened."
         announcement = f"A simulated board is at {board.port}.{waits} Ctrl-C unplugs it."
         print(announcement, file=sys.stderr, flush=True)
-        while not (stop.is_set() or board.wait(timeout_s=CHECK_EVERY_S)):
+        while not (stop.is_set() or board.wait(timeout_s=_CHECK_EVERY_S)):
             pass
     print(_summary(board.report), file=sys.stderr)
     return 0
 
 
 def _signal(args: argparse.Namespace) -> Signal:
-    signal = _signal_of_training_rig(args)
+    signal = _training_rig_signal(args)
     if args.rig is None:
         return signal
     if args.rig == FIXED_RIG.name:
@@ -146,7 +146,7 @@ def _signal(args: argparse.Namespace) -> Signal:
     return OtherRigSignal(signal, rig)
 
 
-def _signal_of_training_rig(args: argparse.Namespace) -> Signal:
+def _training_rig_signal(args: argparse.Namespace) -> Signal:
     if args.replay is not None:
         if args.board is not None:
             raise UsageError("--board chooses fingerprints for --synthetic; --replay needs none.")
@@ -159,14 +159,17 @@ def _signal_of_training_rig(args: argparse.Namespace) -> Signal:
 
 
 def _summary(report: BoardReport) -> str:
-    """Return one line with the counts that are not zero."""
     counts = {
         "readings": report.readings,
         "bytes sent": report.sent_bytes,
-        "lines unheard": report.lines_without_listener,
+        "lines without a listener": report.lines_without_listener,
         "bytes overrun": report.overrun_bytes,
         "readings missed": report.missed_readings,
         "boots": report.boots,
         "faults": report.faults,
     }
-    return "The board is gone: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n) + "."
+    return (
+        "The simulated board was unplugged: "
+        + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+        + "."
+    )

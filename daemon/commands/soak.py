@@ -1,6 +1,6 @@
-"""Leaf: `scentd soak`: injects faults into the real service and reports what was delivered.
+"""Daemon: `scentd soak`: inject faults into the real service and report what was delivered.
 
-Everything it does is in `daemon.soak`, which is loaded only when it is called.
+The work is done in `daemon.soak`, which is loaded only when the command is called.
 """
 
 from __future__ import annotations
@@ -73,11 +73,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 class SoakError(ScentdError):
-    """The service did not survive a fault, or a part of the run failed."""
+    """The service did not recover from a fault, or a part of the run failed."""
 
 
 def _table(result: dict[str, Any], faults: str) -> str:
-    """Return the report for people."""
     undecoded = result["sent"] - result["decoded"]
     unwritten_s = f"{result['unwritten_s']:.2f} s"
     board_h = f"{result['board_s'] / 3600:.1f} h"

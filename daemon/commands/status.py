@@ -1,6 +1,6 @@
-"""Daemon: `scentd status`: the state of a running service on a few lines.
+"""Daemon: `scentd status`: show the state of a running service on a few lines.
 
-Requests it over the broker; opens no port and no file but the configuration.
+Sends a request over the broker; opens no port, and of files the configuration alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
-        "Show how a rig's running service is: board, models, recording, broker, calibration. "
+        "Show the state of a rig's running service: board, models, recording, broker, calibration. "
         "Exits 1 where none runs, or where something is wrong with it."
     )
     parser.epilog = "Example: scentd status --config /etc/scentd/scentd.yaml"
@@ -40,7 +40,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(status: Data) -> list[str]:
-    """Return the status for people."""
     rate = "" if status["rate_hz"] is None else f" at {status['rate_hz']:.3g} Hz"
     dialect = "" if status["dialect"] is None else f", dialect {status['dialect']}"
     outbox, recording = status["outbox"], status["recording"]

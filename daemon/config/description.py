@@ -41,7 +41,7 @@ class Setting(NamedTuple):
     description: str
 
 
-def settings_of(kind: Any = Config, prefix: Location = ()) -> Iterator[Setting]:
+def list_settings(kind: Any = Config, prefix: Location = ()) -> Iterator[Setting]:
     """Yield every setting of the configuration, a section before what is inside it."""
     for name, (hint, item) in fields_of(kind).items():
         value, rules, _ = _resolve(hint)
@@ -59,7 +59,7 @@ def settings_of(kind: Any = Config, prefix: Location = ()) -> Iterator[Setting]:
             description or (_first_line(value) if section else ""),
         )
         if section:
-            yield from settings_of(value, location)
+            yield from list_settings(value, location)
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from daemon.commands.config import markdown_table
-from daemon.config.description import settings_of
+from daemon.config.description import list_settings
 from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig
 from models.decision_spec import DecisionSpec, State
@@ -28,7 +28,7 @@ def test_both_examples_are_valid(tmp_path: Path) -> None:
 
 
 def test_the_table_of_settings_is_that_of_the_source() -> None:
-    table = markdown_table(list(settings_of()))
+    table = markdown_table(list(list_settings()))
     assert table in PAGE, "replace it by the output of: scentd config explain --markdown"
 
 

@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from daemon.cli import main
-from daemon.config.description import json_schema, settings_of
+from daemon.config.description import json_schema, list_settings
 from daemon.config.loading import EXAMPLE
 
 
 def test_every_setting_has_a_description() -> None:
-    settings = {setting.name: setting for setting in settings_of()}
+    settings = {setting.name: setting for setting in list_settings()}
     assert len(settings) > 60
     assert [name for name, setting in settings.items() if not setting.description] == []
     keepalive = settings["mqtt.keepalive_s"]

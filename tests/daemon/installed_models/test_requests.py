@@ -127,7 +127,7 @@ def test_a_running_rig_switches_models_without_losing_a_reading(
         # By the command: verified here, applied by the service.
         second = made(tmp_path, "2.0", ("citron", "mint", "garlic"))
         assert main(["models", "install", str(second), *rig]) == 0
-        assert "The running service has taken it on." in capsys.readouterr().out
+        assert "The running service has applied it." in capsys.readouterr().out
         assert main(["status", *rig, "--json"]) == 0
         assert printed(capsys)["models"][NAME]["version"] == "2.0"
         wait_until(
