@@ -21,7 +21,7 @@ from training.evaluation.intervals import (
     score_intervals,
 )
 from training.evaluation.scoring import Ratio, sum_per_recording, total_scores
-from training.evaluation.streaming import trace_decisions
+from training.evaluation.streaming import trace_folds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,39 +149,28 @@ def window_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> 
 
 def belief_reliability(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Reliability | None:
     """Compare the decision layer's belief after 120 s with the truth; None without streams."""
-    if held_out.streams is None:
+    streams = held_out.streams
+    if streams is None or not specs or streams.ends_s[0] > JUDGED_S:
         return None
-    stage = int(np.searchsorted(held_out.streams.ends_s, JUDGED_S, side="right")) - 1
-    stated = np.full(len(held_out.names), np.nan)
-    right = np.zeros(len(held_out.names), dtype=bool)
-    for fold, spec in specs.items():
-        rows = held_out.fold == fold
-        streams = held_out.streams.select(rows)
-        trace = trace_decisions(streams, spec)
-        stated[rows] = trace.belief[:, stage]
-        right[rows] = trace.best[:, stage] == streams.truth
+    trace, stage = trace_folds(streams, held_out.fold, specs), streams.window_at(JUDGED_S)
+    stated, right = trace.belief[:, stage], trace.best[:, stage] == streams.truth
     known = np.isfinite(stated)
-    if stage < 0 or not known.any():
+    if not known.any():
         return None
     return reliability(stated[known], right[known], np.flatnonzero(known), held_out.groups)
 
 
 def over_time(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> AccuracyOverTime | None:
     """Return how accuracy and announcements grow with time; None without streams."""
-    if held_out.streams is None or not specs:
-        return None
     streams = held_out.streams
-    sums = np.zeros((4, len(streams.ends_s)))
-    for fold, spec in specs.items():
-        part = streams.select(held_out.fold == fold)
-        trace, active = trace_decisions(part, spec), part.active
-        truth = part.truth[:, None]
-        for row, hits in enumerate(
-            (active, trace.best == truth, trace.named >= 0, trace.named == truth)
-        ):
-            sums[row] += (hits & active).sum(axis=0)
-    some = sums[0] > 0
-    accuracy, announced, right = sums[1:, some] / sums[0, some]
+    if streams is None or not specs:
+        return None
+    trace, active = trace_folds(streams, held_out.fold, specs), streams.active
+    truth, some = streams.truth[:, None], active.any(axis=0)
+    accuracy, announced, right = (
+        (hits & active).sum(axis=0)[some] / active.sum(axis=0)[some]
+        for hits in (trace.best == truth, trace.named >= 0, trace.named == truth)
+    )
     return AccuracyOverTime(streams.ends_s[some], accuracy, announced, right)
 
 

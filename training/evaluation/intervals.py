@@ -13,7 +13,7 @@ import numpy as np
 from training.evaluation.scoring import Ratio, Tally, total_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -45,17 +45,6 @@ def scores_with_intervals(tally: Tally, groups: Sequence[str] | None = None) -> 
         "scores": {name: round(value, 4) for name, value in total_scores(tally).items()},
         "intervals": {name: list(pair) for name, pair in score_intervals(tally, groups).items()},
     }
-
-
-def statistic_interval(
-    statistic: Callable[[NDArray[np.int64]], float], recordings: int, *, seed: int = 0
-) -> Interval:
-    """Return the interval of a statistic that is not a ratio, such as a median.
-
-    `statistic` gets the indices of a resample's recordings; NaN means that it has no value there.
-    """
-    rows = np.random.default_rng(seed).integers(0, recordings, size=(DRAWS, recordings))
-    return percentile_interval(np.array([statistic(row) for row in rows]))
 
 
 def resample_counts(

@@ -169,25 +169,6 @@ def presence_tally(
     }
 
 
-def substance_scores(
-    log_probabilities: NDArray[np.floating],
-    owner: NDArray[np.int64],
-    truth: NDArray[np.int64],
-) -> dict[str, float]:
-    """Score substances over all recordings; see `substance_tally`."""
-    return total_scores(substance_tally(log_probabilities, owner, truth))
-
-
-def mixture_scores(
-    proportions: NDArray[np.floating],
-    present: NDArray[np.bool_],
-    target: NDArray[np.float32],
-) -> dict[str, float]:
-    """Score mixtures over all windows; see `mixture_tally`."""
-    number = len(target)
-    return total_scores(mixture_tally(proportions, present, target, np.arange(number), number))
-
-
 def sum_per_recording(
     numbers: NDArray[Any], owner: NDArray[np.int64], recordings: int
 ) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from models.novelty import NoveltyName
 from models.preprocess import FeatureStream
 from models.softmax import log_softmax
 from models.substance_decision import EvidenceShare, FadingMean
-from training.evaluation.intervals import statistic_interval
+from training.evaluation.intervals import DRAWS, percentile_interval
 from training.evaluation.scoring import Ratio, Tally
 
 if TYPE_CHECKING:
@@ -207,6 +207,17 @@ def trace_decisions(streams: Streams, spec: DecisionSpec) -> DecisionTrace:
     return trace_announcements(posteriors(streams, spec), spec, *novelty_masks(streams, spec))
 
 
+def trace_folds(
+    streams: Streams, fold: NDArray[np.int64], specs: Mapping[int, DecisionSpec]
+) -> DecisionTrace:
+    """Run the decision layer over every recording with the constants of its fold[recordings]."""
+    parts = [trace_decisions(streams.select(fold == k), spec) for k, spec in specs.items()]
+    place = np.argsort(np.concatenate([np.flatnonzero(fold == k) for k in specs]))
+    names = [item.name for item in dataclasses.fields(DecisionTrace)]
+    joined = ([getattr(part, name) for part in parts] for name in names)
+    return DecisionTrace(*(np.concatenate(arrays)[place] for arrays in joined))
+
+
 def posteriors(streams: Streams, spec: DecisionSpec) -> NDArray[np.float64]:
     """Return the beliefs float[recordings, windows, labels]; NaN once a recording has ended."""
     means, independent = evidence_means(streams, spec)
@@ -311,14 +322,12 @@ def median_announcement_s(first_s: NDArray[np.float64]) -> tuple[float, Interval
 
     Without any announcement, the streamed time: none was made within it.
     """
-
-    def median(rows: NDArray[np.int64]) -> float:
-        announced = first_s[rows][np.isfinite(first_s[rows])]
-        return float(np.median(announced)) if len(announced) else np.nan
-
     if not np.isfinite(first_s).any():
         return STREAMED_S, (STREAMED_S, STREAMED_S)
-    return median(np.arange(len(first_s))), statistic_interval(median, len(first_s))
+    rows = np.random.default_rng(0).integers(0, len(first_s), size=(DRAWS, len(first_s)))
+    some = np.isfinite(first_s[rows]).any(axis=1)
+    medians = np.nanmedian(first_s[rows[some]], axis=1)
+    return float(np.nanmedian(first_s)), percentile_interval(medians)
 
 
 def evidence_means(

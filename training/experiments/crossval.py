@@ -46,12 +46,12 @@ from training.evaluation.streaming import (
     median_announcement_s,
     stream_recordings,
     streaming_tally,
-    trace_decisions,
+    trace_folds,
 )
 from training.experiments.runner import SUBSTANCE_PROTOCOL, train_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -142,19 +142,13 @@ def decision_report(held_out: HeldOut, open_set: Sequence[OpenSetFold] = ()) -> 
     specs = fit_fold_constants(held_out, open_set)
     if not specs:
         return {}
-    first_s, parts = [], []
-    for fold, spec in specs.items():
-        if held_out.streams is None:
-            parts.append(_tally_presences(held_out, fold, spec))
-        else:
-            streams = held_out.streams.select(held_out.fold == fold)
-            trace = trace_decisions(streams, spec)
-            parts.append(streaming_tally(streams, trace))
-            first_s.append(first_announcement_s(streams, trace))
-    order = np.concatenate([np.flatnonzero(held_out.fold == fold) for fold in specs])
-    report = scores_with_intervals(pool_tallies(parts), [held_out.groups[row] for row in order])
-    if first_s:
-        median, interval = median_announcement_s(np.concatenate(first_s))
+    streams = held_out.streams
+    if streams is None:
+        report = scores_with_intervals(_tally_presences(held_out, specs), held_out.groups)
+    else:
+        trace = trace_folds(streams, held_out.fold, specs)
+        report = scores_with_intervals(streaming_tally(streams, trace), held_out.groups)
+        median, interval = median_announcement_s(first_announcement_s(streams, trace))
         report["scores"]["median_decision_s"] = round(median, 4)
         report["intervals"]["median_decision_s"] = list(interval)
     constants = {str(fold): dataclasses.asdict(spec) for fold, spec in specs.items()}
@@ -271,27 +265,24 @@ def descriptor_scores(held_out: HeldOut, labels: tuple[str, ...]) -> dict[str, A
     return descriptor_report(predicted, held_out.target.argmax(axis=1), labels)
 
 
-def _tally_presences(held_out: HeldOut, fold: int, spec: DecisionSpec) -> Tally:
-    """Count the presences of a fold's mixtures, and the coverage of their intervals."""
-    outputs = held_out.outputs
+def _tally_presences(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> Tally:
+    """Count the presences of mixtures, and the coverage of their intervals, by each fold's spec."""
+    outputs, recordings = held_out.outputs, len(held_out.names)
     proportions, presence = outputs.require("proportions"), outputs.require("presence")
-    recordings = np.flatnonzero(held_out.fold == fold)
-    windows = np.isin(outputs.owner, recordings)
-    owner = np.searchsorted(recordings, outputs.owner[windows])
-    present = presence[windows] >= np.array(spec.presence_thresholds)
-    truly = held_out.window_target[windows] > 0
-    tally = presence_tally(present, truly, owner, len(recordings))
-    if spec.proportion_margin is not None:
-        covered, published = np.zeros((2, len(recordings)))
-        for number, recording in enumerate(recordings):
+    spec_of = [specs[int(fold)] for fold in held_out.fold]
+    thresholds = np.array([spec.presence_thresholds for spec in spec_of])[outputs.owner]
+    truly = held_out.window_target > 0
+    tally = presence_tally(presence >= thresholds, truly, outputs.owner, recordings)
+    covered, published = np.zeros((2, recordings))
+    for recording, spec in enumerate(spec_of):
+        if spec.proportion_margin is not None:
             rows = outputs.owner == recording
             errors = published_errors(
                 proportions[rows], presence[rows], outputs.owner[rows], held_out.target, spec
             )
-            covered[number] = (errors <= spec.proportion_margin).sum()
-            published[number] = len(errors)
-        tally["interval_coverage"] = Ratio(covered, published)
-    return tally
+            covered[recording] = (errors <= spec.proportion_margin).sum()
+            published[recording] = len(errors)
+    return tally | ({"interval_coverage": Ratio(covered, published)} if published.any() else {})
 
 
 def _over_folds(

@@ -19,7 +19,7 @@ from hardware.errors import ScentdError, UsageError
 from training.config import config_as_dict
 from training.data.dataset import folds_of
 from training.data.protocol_windows import scored_windows
-from training.evaluation.scoring import mixture_scores, substance_scores
+from training.evaluation.scoring import mixture_tally, substance_tally, total_scores
 from training.evaluation.sessions import other_sessions
 from training.experiments.runner import run_in_batches
 from training.experiments.search_space import with_settings
@@ -212,9 +212,11 @@ def _train(
 def _score(trainer: Trainer, data: Dataset, windows: Windows) -> float:
     """Return Top-1 or within-0.1 over windows, of the averaged weights, in float32."""
     output = run_in_batches(trainer.average, windows, _BATCH)[0].numpy()
+    owner, target = windows.owner, data.targets
     if trainer.config.task == "mixture":
-        return mixture_scores(output, output > 0, data.targets[windows.owner])["within_01"]
-    return substance_scores(output, windows.owner, data.targets.argmax(axis=1))["top1"]
+        tally = mixture_tally(output, output > 0, target[owner], owner, len(target))
+        return total_scores(tally)["within_01"]
+    return total_scores(substance_tally(output, owner, target.argmax(axis=1)))["top1"]
 
 
 def _suggest(trial: optuna.Trial, name: str, span: Range) -> Any:

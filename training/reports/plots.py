@@ -38,14 +38,16 @@ _HEAT = (31, 111, 178)
 
 def course_plot(course: AccuracyOverTime) -> str:
     """Accuracy and announcements over the seconds of a recording."""
-    figure, axes = _figure(4.8, 3.2)
-    axes.plot(course.seconds, course.accuracy, color=FIRST, label="likeliest label is right")
-    axes.plot(course.seconds, course.announced, color=SECOND, label="something announced")
-    axes.plot(course.seconds, course.right, color=THIRD, label="the right label announced")
-    axes.set(xlabel="seconds of a recording", ylabel="share of recordings", ylim=(0, 1))
-    axes.set_xlim(0, float(course.seconds[-1]))
-    _legend(axes)
-    return _svg(figure)
+    curves = {
+        "likeliest label is right": course.accuracy,
+        "something announced": course.announced,
+        "the right label announced": course.right,
+    }
+    return lines_plot(
+        {name: (course.seconds, shares) for name, shares in curves.items()},
+        "seconds of a recording",
+        "share of recordings",
+    )
 
 
 def reliability_plot(curves: dict[str, Reliability]) -> str:

@@ -14,7 +14,7 @@ from training.evaluation.decision_fit import fit_set
 from training.evaluation.findings import reliability
 from training.evaluation.intervals import scores_with_intervals
 from training.evaluation.scoring import Ratio
-from training.evaluation.streaming import STAGES_S, of_truth, posteriors, trace_decisions
+from training.evaluation.streaming import STAGES_S, of_truth, posteriors, trace_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from models.decision_spec import DecisionSpec
     from training.evaluation.held_out import HeldOut
-    from training.evaluation.streaming import Streams
+    from training.evaluation.streaming import DecisionTrace, Streams
 
 
 def measure_prediction_sets(held_out: HeldOut, specs: Mapping[int, DecisionSpec]) -> dict[str, Any]:
@@ -60,12 +60,11 @@ def measure_prediction_sets(held_out: HeldOut, specs: Mapping[int, DecisionSpec]
             whole[held_out.fold == fold] = part
         return whole
 
-    named = per_fold(lambda own, _others, spec: trace_decisions(own, spec).named)
-    posterior = per_fold(lambda own, _others, spec: posteriors(own, spec))
+    trace = trace_folds(streams, held_out.fold, specs)
     return {
         "recordings": len(held_out.names),
         "set_coverage": next(iter(specs.values())).set_coverage,
-        "announced": _score_announced(named, posterior, streams, held_out.groups),
+        "announced": _score_announced(trace, streams, held_out.groups),
         "sets": {
             method: _score_sets(per_fold(sets), streams, held_out.groups)
             for method, sets in (("least_ambiguous", _least_ambiguous), ("adaptive", _adaptive))
@@ -80,15 +79,12 @@ def _windows_at_stages(streams: Streams) -> dict[str, NDArray[np.bool_]]:
 
 
 def _score_announced(
-    named: NDArray[np.intp],
-    posterior: NDArray[np.float64],
-    streams: Streams,
-    groups: Sequence[str],
+    trace: DecisionTrace, streams: Streams, groups: Sequence[str]
 ) -> dict[str, Any]:
-    announced = (named >= 0) & streams.active
-    label = np.maximum(named, 0)
-    stated = np.take_along_axis(posterior, label[:, :, None], axis=2)[:, :, 0]
-    right = named == streams.truth[:, None]
+    announced = (trace.named >= 0) & streams.active
+    label = np.maximum(trace.named, 0)
+    stated = np.take_along_axis(trace.posterior, label[:, :, None], axis=2)[:, :, 0]
+    right = trace.named == streams.truth[:, None]
     places = {"first": announced & (np.cumsum(announced, axis=1) == 1)}
     places |= {stage: announced & at for stage, at in _windows_at_stages(streams).items()}
     places["always"] = announced

@@ -39,6 +39,12 @@ def test_too_few_recordings_give_no_margin() -> None:
     assert fit_margin(TARGET, presence, np.arange(2), TARGET, SPEC) is None
 
 
+def test_nothing_published_gives_no_margin() -> None:
+    absent = np.zeros((400, 3), np.float32)
+    target = np.tile(TARGET, (200, 1))
+    assert fit_margin(target, absent, np.arange(400), target, SPEC) is None
+
+
 def test_presence_threshold_separates_separable_presences() -> None:
     presence = np.concatenate([np.linspace(0.0, 0.3, 50), np.linspace(0.4, 0.9, 50)])
     threshold = best_threshold(presence.astype(np.float32), np.arange(100) >= 50)

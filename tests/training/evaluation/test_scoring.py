@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from tests.training.outputs import some_log_probabilities
 from training.evaluation.intervals import pool_tallies
 from training.evaluation.scoring import (
-    mixture_scores,
     mixture_tally,
-    substance_scores,
     substance_tally,
     total_scores,
 )
@@ -20,7 +18,7 @@ from training.evaluation.scoring import (
 
 def test_substance_scores_by_hand() -> None:
     p = np.log(np.array([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]))
-    result = substance_scores(p, np.array([0, 0, 1, 1]), np.array([0, 2]))
+    result = total_scores(substance_tally(p, np.array([0, 0, 1, 1]), np.array([0, 2])))
     assert result["top1"] == 0.5
     assert result["top5"] == 1.0
     assert result["recording_top1"] == 1.0
@@ -30,7 +28,8 @@ def test_substance_scores_by_hand() -> None:
 def test_mixture_scores_by_hand() -> None:
     target = np.array([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8]], dtype=np.float32)
     predicted = np.array([[0.45, 0.2, 0.35], [0.75, 0.25, 0.0]])
-    result = mixture_scores(predicted, predicted > 0.3, target)
+    tally = mixture_tally(predicted, predicted > 0.3, target, np.arange(2), 2)
+    result = total_scores(tally)
     assert result["within_01"] == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert result["top_k"] == pytest.approx(2 / 4)
     assert result["presence_f1"] == pytest.approx(2 * 1 / (3 + 4))
@@ -82,5 +81,5 @@ def test_pooled_folds_score_as_all_their_windows() -> None:
         for part, start, n in ((first, 0, 4), (last, 4, 6))
     ]
     whole = total_scores(pool_tallies(parts))
-    expected = mixture_scores(predicted, predicted > 0.3, target)
+    expected = total_scores(mixture_tally(predicted, predicted > 0.3, target, np.arange(30), 30))
     assert whole == pytest.approx(expected)

@@ -18,6 +18,7 @@ from training.data.substance_tables import read_descriptors
 from training.evaluation.held_out import HeldOut
 from training.evaluation.network_outputs import WindowOutputs
 from training.experiments.crossval import (
+    _over_folds,
     best_constant,
     cross_validate,
     decision_report,
@@ -116,3 +117,8 @@ def test_descriptors_are_scored_over_held_out_recordings() -> None:
     assert report(wanted)["macro_auroc"] == 1
     assert 0.35 < report(noise)["macro_auroc"] < 0.65
     assert report(None) == {}
+
+
+def test_a_score_that_only_some_folds_have_is_averaged_over_those() -> None:
+    rows = [{"fold": 0, "mae": 0.1}, {"fold": 1, "mae": 0.3, "permuted_mae": 0.5}]
+    assert _over_folds(rows, np.mean) == {"mae": 0.2, "permuted_mae": 0.5}
