@@ -298,7 +298,7 @@ def test_requests_can_be_switched_off(
         daemon_at(tmp_path, board, toy_substances, broker.port, ", requests: false"),
     ):
         ear.await_text("scent/rig/status", "online")
-        with pytest.raises(NoServiceError, match=r"does not say mqtt\.requests: false"):
+        with pytest.raises(NoServiceError, match=r"has no `mqtt\.requests: false`"):
             send_request(rig(broker.port), "status", {}, timeout_s=1.0)
 
 
@@ -324,7 +324,7 @@ def test_a_service_that_ends_during_a_request_may_have_done_it(
 
         service = threading.Thread(target=go_when_asked)
         service.start()
-        with pytest.raises(NoServiceError, match=r"went offline before.*see what there is"):
+        with pytest.raises(NoServiceError, match=r"went offline before.*may have been carried out: check that"):
             send_request(rig(broker.port), "status", {}, timeout_s=60)
         service.join()
 
