@@ -1,7 +1,7 @@
-"""Daemon: what `calibrate` does to a rig's state, for the command, the request and their child.
+"""Daemon: the actions of `scentd calibrate` and `request/calibrate` on a rig's state.
 
 Joins the captures on disk, the fits of `calibration` and the models' scores. Knows no port, broker
-or terminal: readings are given as spans or recordings, every answer is plain data.
+or terminal: readings come as spans or recordings, every answer is plain data.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 SAME_RATE = 0.05
-"""Relative difference of measured rates; captures of one board differ by less."""
+"""Relative difference of measured rates; those of one board differ by less."""
 
 
 class NoReferenceError(ScentdError):
-    """The model's bundle does not say what its training rig measured."""
+    """The model's bundle does not hold the responses of its training rig."""
 
 
 class CalibrationActions:
@@ -59,8 +59,8 @@ class CalibrationActions:
 
     Parameters
     ----------
-    config: the rig's.
-    bundles: its models if they are loaded already; otherwise they are loaded when first needed.
+    config: of the rig.
+    bundles: its models; None to load them when first needed.
     """
 
     def __init__(self, config: Config, bundles: Sequence[Bundle] | None = None) -> None:
@@ -70,48 +70,38 @@ class CalibrationActions:
 
     @property
     def bundle(self) -> Bundle:
-        """The model that calibration is for: the first of single substances.
-
-        Raises
-        ------
-        UsageError: if the rig has none.
-        """
+        """The model that calibration is for: the first of single substances."""
         if self._loaded is None:
             self._loaded = load_models(self._config)
         for bundle in self._loaded:
             if bundle.manifest.task == SUBSTANCE:
                 return bundle
         raise UsageError(
-            "Calibration is fitted to what a model of single substances was trained on, and this "
+            "Calibration is fitted to the training rig of a model of single substances, and this "
             f"rig runs {', '.join(self._config.models)}. Add one, for example substances-50."
         )
 
     def check_label(self, label: str) -> str:
-        """Return `label` if the model knows it: only then is known what it should look like.
+        """Return `label` if the model has it, and so its response on the training rig.
 
         Raises
         ------
-        UsageError: with the labels that there are.
+        UsageError: with the model's labels.
         """
         labels = self.bundle.manifest.labels
         if label in labels:
             return label
         raise UsageError(
-            f"A reference must be an odour that {self.bundle.manifest.name} knows, and it knows "
-            f"no {label!r}. Take one or more of: {', '.join(labels)}."
+            f"A reference must be an odour that {self.bundle.manifest.name} knows, and it does not "
+            f"know {label!r}. Use one or more of: {', '.join(labels)}."
         )
 
     def keep(self, kind: Kind, label: str | None, span: ReadingSpan) -> Data:
-        """Check readings that were just captured, and keep them if they can be used.
-
-        Raises
-        ------
-        ScentdError: if they are no clean air, or no reference: which channel, and why.
-        """
+        """Check captured readings, and keep them if they are clean air, or a reference."""
         return self._keep(kind, label, span.recording(), span.write)
 
     def keep_recording(self, kind: Kind, label: str | None, path: Path) -> Data:
-        """Do the same with a recording, which stays where it is."""
+        """Check a recording, and keep a copy of it if it can be used."""
         return self._keep(
             kind, label, read_recording(path), lambda copy: copy.write_bytes(path.read_bytes())
         )
@@ -128,19 +118,19 @@ class CalibrationActions:
         if kind == BASELINE:
             baseline = measure_baseline(readings.values, readings.rate_hz)
             kept = self.captures.keep(write, kind, None, seconds)
-            return {**capture_summary(kept), "channels": _channels(baseline)}
+            return {**capture_summary(kept), "channels": _baseline_summary(baseline)}
         # Raises an error if the readings hold no response.
         ResponseExcerpt.from_readings(str(label), readings.values, readings.rate_hz)
         self._refuse_clean_air(str(label), readings)
         return capture_summary(self.captures.keep(write, kind, label, seconds))
 
     def _refuse_clean_air(self, label: str, readings: Readings) -> None:
-        """Refuse a reference without an odour: it would tilt every later fit."""
+        """Refuse a reference without an odour, which would distort every later fit."""
         clean = self.captures.baselines()
         if not clean:
             return
-        known = self._readings(clean[-1])
-        if is_clean_air(readings.values, measure_baseline(known.values, known.rate_hz)):
+        latest = self._readings(clean[-1])
+        if is_clean_air(readings.values, measure_baseline(latest.values, latest.rate_hz)):
             raise CapturesError(
                 f"Expected {label}, but every channel reads what it read in clean air on "
                 f"{clean[-1].taken}. Hold the sample to the sensors, wait two minutes and capture "
@@ -148,22 +138,24 @@ class CalibrationActions:
             )
 
     def fit(self) -> Data:
-        """Fit a profile to the captures there are and make it the active one."""
+        """Fit a profile to the captures and activate it."""
         clean = [self._readings(item) for item in self.captures.baselines()]
         references = self.captures.references()
         if not clean and not references:
             raise CapturesError(
                 "There is nothing to fit a profile to. Measure clean air (scentd calibrate "
                 "baseline), then a few odours that the model knows (scentd calibrate reference "
-                "LABEL); four different ones do well."
+                "LABEL); four different ones suffice."
             )
         baseline = None
         compensation = Compensation()
         if clean:
             rate_hz = clean[-1].rate_hz
             baseline = measure_baseline(clean[-1].values, rate_hz)
-            alike = [item.values for item in clean if abs(item.rate_hz / rate_hz - 1) <= SAME_RATE]
-            compensation = fit_compensation(alike, rate_hz)
+            same_rate = [
+                item.values for item in clean if abs(item.rate_hz / rate_hz - 1) <= SAME_RATE
+            ]
+            compensation = fit_compensation(same_rate, rate_hz)
         transfer = None
         if references:
             exposures = [self._exposure(item, compensation) for item in references]
@@ -196,27 +188,27 @@ class CalibrationActions:
         reference = RigReference.from_arrays(manifest.labels, self.bundle.arrays)
         if reference is None:
             raise NoReferenceError(
-                f"The bundle of {manifest.name} {manifest.version} does not say what its training "
-                "rig measured, so no correction can be fitted to it. Install a newer version of "
-                "the model."
+                f"The bundle of {manifest.name} {manifest.version} does not hold the "
+                "responses of its training rig, so no correction can be fitted. Install a newer "
+                "version of the model."
             )
         return reference
 
     def _activate(self, profile: Profile) -> None:
-        """Write the profile; `undo` returns to the one before if that could be used."""
+        """Write the profile; keep a usable previous one for `undo`."""
         path = self._config.profile_path
         before, _ = active_profile(self._config)
         if before is not None:
-            write_atomically(_previous(path), path.read_bytes())
+            write_atomically(_previous_path(path), path.read_bytes())
         save_profile(profile, path)
 
     def undo(self) -> Data:
-        """Exchange the profile for the one before; done twice, nothing has changed."""
+        """Exchange the profile and the previous one; a second call restores both."""
         path = self._config.profile_path
-        now, before = _read(path), _read(_previous(path))
+        now, before = _read_bytes(path), _read_bytes(_previous_path(path))
         if now is None and before is None:
-            raise CapturesError("There is no profile, and none to go back to. Fit one first.")
-        for place, content in ((path, before), (_previous(path), now)):
+            raise CapturesError("There is no profile and no previous one. Fit one first.")
+        for place, content in ((path, before), (_previous_path(path), now)):
             if content is None:
                 place.unlink(missing_ok=True)
             else:
@@ -224,7 +216,7 @@ class CalibrationActions:
         return self.show()
 
     def show(self) -> Data:
-        """Return what was captured, and the active profile or what is wrong with it."""
+        """Return the captures, and the active profile or why it cannot be used."""
         profile, trouble = active_profile(self._config)
         return {
             "captures": [capture_summary(item) for item in self.captures.all()],
@@ -233,7 +225,7 @@ class CalibrationActions:
         }
 
     def forget(self, label: str | None = None) -> Data:
-        """Remove the captures of one reference odour, or all there are."""
+        """Remove the captures of one reference odour, or all."""
         return {"forgotten": [capture_summary(item) for item in self.captures.forget(label)]}
 
     def score(self, files: Sequence[Path] = (), label: str | None = None) -> Data:
@@ -274,22 +266,22 @@ class CalibrationActions:
 
 
 def fit(config: Config) -> Data:
-    """Fit a rig's profile, in a process that does only this."""
+    """Fit a rig's profile, in a child process."""
     return CalibrationActions(config).fit()
 
 
 def score(config: Config, files: Sequence[Path], label: str | None) -> Data:
-    """Score a rig's profile, in a process that does only this."""
+    """Score a rig's profile, in a child process."""
     return CalibrationActions(config).score(files, label)
 
 
 def active_profile(config: Config) -> tuple[Profile | None, str | None]:
-    """Return the rig's profile, or None and, if there is one that cannot be used, why."""
+    """Return the rig's profile, or None and why it cannot be used (None if it has none)."""
     return read_profile(config.profile_path, config.board_id)
 
 
 def read_profile(path: Path, board: str | None = None) -> tuple[Profile | None, str | None]:
-    """Return a profile, or None and, if there is one that cannot be used, why."""
+    """Return a profile, or None and why it cannot be used (None if there is no file)."""
     try:
         return load_profile(path, board), None
     except ProfileMissingError:
@@ -298,16 +290,16 @@ def read_profile(path: Path, board: str | None = None) -> tuple[Profile | None, 
         return None, str(error)
 
 
-def _previous(path: Path) -> Path:
+def _previous_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def _read(path: Path) -> bytes | None:
+def _read_bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
 def profile_summary(profile: Profile) -> Data:
-    """Return a profile for people, as plain data."""
+    """Return a profile as plain data."""
     return {
         "id": profile.id,
         "date": profile.date,
@@ -318,12 +310,11 @@ def profile_summary(profile: Profile) -> Data:
         "baseline_s": None if profile.baseline is None else round(profile.baseline.seconds, 1),
         "environment": {} if profile.baseline is None else dict(profile.baseline.environment),
         "figures": {name: round(value, 4) for name, value in profile.figures.items()},
-        "channels": _corrections(profile),
+        "channels": _correction_summary(profile),
     }
 
 
-def _corrections(profile: Profile) -> Data:
-    """Return what the correction does to each channel."""
+def _correction_summary(profile: Profile) -> Data:
     channels = {} if profile.correction is None else profile.correction.channels
     return {
         name: {
@@ -336,12 +327,7 @@ def _corrections(profile: Profile) -> Data:
 
 
 def settling_summary(span: ReadingSpan) -> Data:
-    """Return whether readings have settled at their end, judged once a second, and which have not.
-
-    Returns
-    -------
-    settled: whether all have; unsettled: names of the channels that still move.
-    """
+    """Return whether all channels are steady at the end, and which are not, by a value a second."""
     settling = Settling()
     factor = max(1, round(span.rate_hz))
     signals = log_signals(span.values[::factor])
@@ -356,7 +342,7 @@ def capture_summary(captured: Captured) -> Data:
     return {name: value for name, value in asdict(captured).items() if name != "file"}
 
 
-def _channels(baseline: Baseline) -> Data:
+def _baseline_summary(baseline: Baseline) -> Data:
     return {
         name: {
             "log_conductance": round(channel.log_conductance, 4),

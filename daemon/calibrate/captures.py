@@ -1,7 +1,7 @@
 """Daemon: the captures of clean air and of reference odours that a calibration is fitted to.
 
-Each is a recording, as the board sent it, in state_dir/calibration; an index beside them says what
-each is of. Knows files; the fits are in `calibration`.
+Each is an uncorrected recording in state_dir/calibration; an index beside them holds kinds and
+labels. Knows files; the fits are in `calibration`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_CAPTURES: dict[Kind, int] = {BASELINE: 10, REFERENCE: 60}
 
 
 class CapturesError(ScentdError):
-    """The captures of a calibration cannot be read, or do not suffice."""
+    """The captures of a calibration cannot be read, or are not sufficient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,6 @@ class Captured:
 
     Attributes
     ----------
-    kind: clean air (`baseline`) or a reference odour.
     label: of the odour, None for clean air.
     file: name of its recording.
     taken: date and time, UTC.
@@ -71,12 +70,7 @@ class Captures:
         self.folder = folder
 
     def all(self) -> tuple[Captured, ...]:
-        """Return every capture.
-
-        Raises
-        ------
-        CapturesError: if the index is damaged.
-        """
+        """Return every capture; raise `CapturesError` if the index is damaged."""
         path = self.folder / INDEX
         try:
             index = YamlMapping(path.read_bytes()).build(_Index)
@@ -92,8 +86,7 @@ class Captures:
     def _damaged(path: Path, why: str) -> str:
         return (
             f"The index of the calibration's captures, {path}, cannot be read: {why} Move it "
-            "away and capture again, or put back what was there; the recordings beside it are "
-            "whole."
+            "away and capture again, or restore it; the recordings beside it are complete."
         )
 
     def baselines(self) -> tuple[Captured, ...]:
@@ -105,12 +98,7 @@ class Captures:
         return tuple(item for item in self.all() if item.kind == REFERENCE)
 
     def recording(self, captured: Captured) -> Recording:
-        """Return a capture's readings.
-
-        Raises
-        ------
-        CapturesError: if its file is gone or damaged.
-        """
+        """Return a capture's readings; raise `CapturesError` if its file is lost or damaged."""
         try:
             return read_recording(self.folder / captured.file)
         except RecordingError as error:
@@ -125,12 +113,8 @@ class Captures:
     ) -> Captured:
         """Add a capture, and remove the oldest of its kind if there are too many.
 
-        Clean air of several days shows the influence of humidity and temperature.
-
-        Parameters
-        ----------
-        write: writes the recording to a path that does not exist yet.
-        kind, label, seconds: as in `Captured`.
+        Clean air of several days shows the influence of humidity and temperature. `write` writes
+        the recording to a path that does not exist yet.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         now_s = time.time()
@@ -153,18 +137,13 @@ class Captures:
         return captured
 
     def forget(self, label: str | None = None) -> tuple[Captured, ...]:
-        """Remove the captures of one reference odour, or all captures; return them.
-
-        Raises
-        ------
-        CapturesError: if there is no reference of that label.
-        """
+        """Remove the captures of one reference odour, or all captures; return them."""
         captures = self.all()
         removed = tuple(item for item in captures if label is None or item.label == label)
         if label is not None and not removed:
             known = sorted({item.label for item in captures if item.label is not None})
             raise CapturesError(
-                f"There is no reference of {label!r}. There are: {', '.join(known) or 'none'}."
+                f"There is no reference of {label!r}. References: {', '.join(known) or 'none'}."
             )
         self._remove(captures, removed)
         return removed

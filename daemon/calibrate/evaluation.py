@@ -1,4 +1,4 @@
-"""Daemon: what a calibration is worth on labelled recordings: scores with and without it.
+"""Daemon: scores of labelled recordings with and without a calibration.
 
 The recordings are processed by the same `Nose` as the readings of a live board. Knows neither
 ports nor brokers.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SUBSTANCE = "substance"
 ROUNDING = 1e-9
-"""0.9 / (1 - 0.9) is 9 and must not become 10 by a rounding error."""
+"""Subtracted before rounding up: 0.9 / (1 - 0.9) must give 9 and not, by rounding errors, 10."""
 
 
 class ScoreError(ScentdError):
@@ -42,9 +42,10 @@ class RecordingResult:
 
     Attributes
     ----------
-    label: the likeliest over the whole recording, None without a prediction.
+    label: the most probable over the whole recording, None without a prediction.
     probability: its mean probability over all predictions.
-    right_looks, looks: predictions whose likeliest label was the right one, and all.
+    looks: number of predictions.
+    right_looks: predictions whose most probable label was the right one.
     covered_looks: predictions whose set held the right label.
     truths: probability of the right label in every prediction; 0 where it was not listed.
     """
@@ -59,15 +60,7 @@ class RecordingResult:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRecording:
-    """One recording, without and with the correction.
-
-    Attributes
-    ----------
-    file: its name.
-    label: the right one.
-    before: without the correction.
-    after: with it; None if there is none.
-    """
+    """One recording, its right label, and its results without and with the correction, if any."""
 
     file: str
     label: str
@@ -82,12 +75,7 @@ def score_recording(
     settings: NoseSettings,
     correction: Correction | None,
 ) -> RecordingResult:
-    """Score a model on a recording that lies within one exposure.
-
-    Raises
-    ------
-    ScoreError: if the recording cannot feed the model.
-    """
+    """Score a model on a recording that lies within one exposure."""
     nose = Nose(
         [bundle],
         settings,
@@ -104,7 +92,10 @@ def score_recording(
         predictions += nose.process(frame, arrival_ms).predictions
     for prediction in predictions + nose.finish():
         if prediction.reason is not None:
-            raise ScoreError(f"{recording.path}: {bundle.manifest.name} says {prediction.reason}.")
+            raise ScoreError(
+                f"{recording.path}: {bundle.manifest.name} is {prediction.state}: "
+                f"{prediction.reason}."
+            )
         if not prediction.top:
             continue
         right_looks += prediction.top[0][0] == label
@@ -125,18 +116,16 @@ def score_recordings(
     settings: NoseSettings,
     correction: Callable[[], Correction | None],
 ) -> list[ScoredRecording]:
-    """Score a model on labelled recordings without and with a correction.
+    """Score a model of single substances on labelled recordings without and with a correction.
 
     Parameters
     ----------
-    bundle: a model of single substances.
-    recordings: each within one exposure to what its label says.
-    settings: the rig's.
-    correction: makes a fresh correction, or None if the rig has none.
+    recordings: label and recording; each lies within one exposure to the labelled substance.
+    correction: returns a new correction, or None if the rig has none.
 
     Raises
     ------
-    UsageError: if a label is none of the model's.
+    UsageError: if the model does not have a label.
     """
     unknown = sorted({label for label, _ in recordings} - set(bundle.manifest.labels))
     if unknown:
@@ -148,16 +137,16 @@ def score_recordings(
     scored = []
     for label, recording in recordings:
         before = score_recording(bundle, recording, label, settings, None)
-        fresh = correction()
+        new_correction = correction()
         after = None
-        if fresh is not None:
-            after = score_recording(bundle, recording, label, settings, fresh)
+        if new_correction is not None:
+            after = score_recording(bundle, recording, label, settings, new_correction)
         scored.append(ScoredRecording(recording.path.name, label, before, after))
     return scored
 
 
 def score_report(scored: Sequence[ScoredRecording], spec: DecisionSpec) -> Data:
-    """Return everything as plain data."""
+    """Return the scores as plain data."""
 
     def plain(result: RecordingResult | None) -> Data | None:
         if result is None:
@@ -193,14 +182,14 @@ def _shares(results: Sequence[tuple[RecordingResult, str]]) -> dict[str, float |
 
 
 def check_sets(scored: Sequence[ScoredRecording], spec: DecisionSpec) -> Data | None:
-    """Return how often the prediction sets hold the right label on this rig.
+    """Return how often the prediction sets hold the right label on this rig; None without sets.
 
     Returns
     -------
-    coverage: the stated share; covered: the measured one, every recording counting the same;
-    set_threshold: the constant by which it would be the stated one on these recordings, None if
-    they are too few, or if the right label is too often not even listed. None for a model without
-    sets.
+    coverage: the nominal share.
+    covered: the measured share, with equal weight for every recording.
+    set_threshold: gives the nominal share on these recordings; None if they are too few, or if too
+        few predictions list the right label.
     """
     results = [item.after or item.before for item in scored]
     results = [result for result in results if result.looks]
@@ -217,7 +206,7 @@ def check_sets(scored: Sequence[ScoredRecording], spec: DecisionSpec) -> Data | 
 
 
 def score_table(report: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a before/after table of what `score_report` returned."""
+    """Return the lines of a before/after table of a `score_report`."""
     rows = [("label", "before", "after", "file")]
     rows += [
         (
@@ -239,22 +228,22 @@ def score_table(report: Mapping[str, Any]) -> list[str]:
 
 
 def sets_summary(sets: Mapping[str, Any] | None) -> list[str]:
-    """Return the lines about the prediction sets of what `check_sets` returned."""
+    """Return the lines about the prediction sets, from `check_sets`."""
     if sets is None:
         return []
     lines = [
-        f"Prediction sets that should hold the truth in {sets['coverage']:.0%} of cases hold it in "
-        f"{sets['covered']:.0%}."
+        f"Prediction sets that should hold the right label in {sets['coverage']:.0%} of cases "
+        f"hold it in {sets['covered']:.0%}."
     ]
     if sets["set_threshold"] is None:
         needed = math.ceil(sets["coverage"] / (1 - sets["coverage"]) - ROUNDING)
         lines.append(
-            f"To set them right for this rig takes {needed} recordings or more, most of them "
-            "with the truth among the five likeliest."
+            f"To correct this for the rig takes {needed} recordings or more, most of them with the "
+            "right label among the five most probable."
         )
     else:
         lines.append(
-            "On this rig they would with this in the configuration: "
+            "To reach that on this rig, set in the configuration: "
             f"decision: {{set_threshold: {sets['set_threshold']:g}}}"
         )
     return lines

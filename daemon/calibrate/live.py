@@ -1,8 +1,8 @@
 """Daemon: the rig's calibration in the running service: the active profile, and its drift.
 
-Joins the profile on disk, the nose and the history, and does what `request/calibrate` asks for;
-belongs to the pipeline's thread. Knows no broker. A profile that cannot be used never stops the
-rig: it continues uncalibrated, and reports that.
+Joins the profile on disk, the nose and the history, and holds the actions of `request/calibrate`;
+runs in the pipeline's thread. Knows no broker. With a profile that cannot be used the rig runs
+uncalibrated, and reports that.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CAPTURE_S: dict[Kind, float] = {BASELINE: 120.0, REFERENCE: 150.0}
 MIN_CAPTURE_S = 10.0
 
 DRIFT_EVERY_S = 1.0
-"""Clean air changes over hours: one sample a second is more than enough to follow it."""
+"""Clean air changes over hours, so one sample a second suffices."""
 
 
 class LiveCalibration:
@@ -56,7 +56,7 @@ class LiveCalibration:
 
     Attributes
     ----------
-    handle: does what `request/calibrate` asks for.
+    handle: the actions of `request/calibrate`.
     profile: the active one, None without one.
     """
 
@@ -107,11 +107,11 @@ class LiveCalibration:
 
     @property
     def profile_id(self) -> str | None:
-        """Of the active profile, None without one."""
+        """Id of the active profile, None without one."""
         return None if self.profile is None else self.profile.id
 
     def correction(self) -> Correction | None:
-        """Return another instance than the running nose's, None without a correction."""
+        """Return a new instance of the correction, None without one."""
         return None if self.profile is None else self.profile.rig_correction()
 
     def load(self) -> None:
@@ -132,7 +132,7 @@ class LiveCalibration:
         self._changed()
 
     def observe(self, step: Step) -> None:
-        """Follow the drift of clean air by a reading as it was received, uncorrected."""
+        """Update the drift of clean air by an uncorrected reading."""
         if self._tracker is None or self._chart is None or self._nose.phase is not Phase.AMBIENT:
             self._sampled_ms = None
             return
@@ -170,13 +170,13 @@ class LiveCalibration:
         }
 
     def _apply(self, answer: Data) -> Data:
-        """Apply what an action may have changed on disk, and add the report to its answer."""
+        """Load the profile if an action changed it, and add the report to the answer."""
         profile, trouble = active_profile(self._config)
         if (profile and profile.id, trouble) != (self.profile_id, self._trouble):
             self.load()
         return {**answer, "in_force": self.report()}
 
-    # A fit takes seconds of a core, and a score loads every model once more.
+    # In a child process: a fit takes seconds of a core, and a score loads every model again.
 
     def _fit(self) -> Steps:
         answer = yield from in_process("daemon.calibrate.actions:fit", self._config, doing="fit")
@@ -206,7 +206,7 @@ class LiveCalibration:
 
 
 def describe_capture(capture: CaptureProgress) -> Data:
-    """Return how far a capture is, and whether the sensors have settled."""
+    """Return the progress of a capture, and whether the sensors have settled."""
     return {
         "doing": "capturing",
         "seconds": round(capture.seconds, 1),

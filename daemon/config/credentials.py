@@ -1,4 +1,4 @@
-"""Daemon: secrets in files: which copy of a file to read, and its first line."""
+"""Daemon: secrets in files: finds the copy that systemd made, and reads the first line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CREDENTIALS = "credentials"
 """Folder beside the configuration for files that only root may read."""
 
 CREDENTIAL_PREFIX = "scentd_"
-"""Prefix that LoadCredential=scentd:FOLDER gives to the name of every file of the folder."""
+"""LoadCredential=scentd:FOLDER puts this before the name of every file of the folder."""
 
 
 class SecretError(ScentdError):
@@ -22,16 +22,13 @@ class SecretError(ScentdError):
 
 
 def credential_path(path: Path, folder: Path, environ: Mapping[str, str]) -> Path:
-    """Return the copy of a credential that systemd made for this service, if it made one.
+    """Return systemd's copy of a credential, or the configured path if there is none.
 
     Parameters
     ----------
-    path : Path
-        As configured, absolute.
-    folder : Path
-        Of the configuration. Its folder `credentials` belongs to root.
-    environ : mapping
-        With CREDENTIALS_DIRECTORY, where systemd names the folder of the copies.
+    path: as configured, absolute.
+    folder: of the configuration; its folder `credentials` belongs to root.
+    environ: holds CREDENTIALS_DIRECTORY, the folder of systemd's copies.
     """
     copies = environ.get("CREDENTIALS_DIRECTORY")
     if copies is None or path.parent != folder / CREDENTIALS:
@@ -41,13 +38,7 @@ def credential_path(path: Path, folder: Path, environ: Mapping[str, str]) -> Pat
 
 
 def read_secret(path: Path) -> str:
-    """Return the first line of a secret's file, without its end.
-
-    Raises
-    ------
-    SecretError
-        If the file is missing, unreadable or empty.
-    """
+    """Return the first line of a secret's file; raise `SecretError` if there is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

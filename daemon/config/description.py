@@ -1,7 +1,7 @@
 """Daemon: every setting with its description, default and rule, as text and as JSON Schema.
 
-Made from `daemon.config.settings`: types and rules from the fields, descriptions from the text
-below each field in the source. Loaded only by `scentd config`.
+Types and rules come from the fields of `daemon.config.settings`, descriptions from the text below
+each field in the source. Loaded only by `scentd config`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path:
 
 
 class Setting(NamedTuple):
-    """One setting, or a section, which accepts nothing itself."""
+    """One setting, or a section, whose `accepts` is empty."""
 
     name: str
     accepts: str
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
 
 
 def list_settings(kind: Any = Config, prefix: Location = ()) -> Iterator[Setting]:
-    """Yield every setting of the configuration, a section before what is inside it."""
+    """Yield every setting of the configuration, a section before its settings."""
     for name, (hint, item) in fields_of(kind).items():
         value, rules, _ = _resolve(hint)
         location = (*prefix, name)
@@ -123,7 +123,7 @@ def _resolve(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:
-    """Return a field's default; None where it is none, or made at run time."""
+    """Return a field's default; None if it has none or makes it at run time."""
     return None if item.default is dataclasses.MISSING else item.default
 
 

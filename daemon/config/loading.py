@@ -1,6 +1,6 @@
-"""Daemon: reading a configuration: YAML and environment in, a frozen `Config` or every problem out.
+"""Daemon: reads a configuration: YAML and environment in, a frozen `Config` or every problem out.
 
-Opens nothing but the configuration itself.
+Opens no other file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = "SCENTD_"
 NOT_SETTINGS = frozenset({"SCENTD_DATA"})
-"""Variables with our prefix that mean something else: SCENTD_DATA leads the tests to recordings."""
+"""Variables with this prefix that are no settings: SCENTD_DATA is the tests' recordings folder."""
 
 EXAMPLE = """\
 rig_id: kitchen
@@ -29,30 +29,27 @@ models: [substances-50, mixtures-12]
 mqtt: {host: localhost, port: 1883}"""
 
 _NO_SECRETS = (
-    "secrets do not stand in the configuration. Put the password alone in a file that only scentd "
+    "secrets do not belong in the configuration. Put the password alone in a file that only scentd "
     "may read, and name it with mqtt.password_file."
 )
 WORDS = Words("setting", dict.fromkeys(("password", "passwd"), _NO_SECRETS))
 
 
 class ConfigError(ScentdError):
-    """The configuration cannot be used; the message lists every problem with its line and mend."""
+    """The configuration cannot be used; the message lists every problem and its repair."""
 
 
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """Read, overlay with the environment, and validate a configuration as a whole.
+    """Read and validate a YAML file, with single settings overridden by the environment.
 
     Parameters
     ----------
-    path : Path
-        The YAML file. Relative paths inside it start at its folder.
-    environ : Mapping, optional
-        Variables such as SCENTD_MQTT__HOST override single settings; the process's own by default.
+    path: of the file; relative paths inside it start at its folder.
+    environ: holds variables such as SCENTD_MQTT__HOST; the process's own by default.
 
     Raises
     ------
-    ConfigError
-        With every problem at once: a line or a variable's name, and what to do.
+    ConfigError: with every problem at once.
     """
     variables = os.environ if environ is None else environ
     text = _read_text(path)
@@ -74,13 +71,7 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
 
 
 def source_from_options(**options: Any) -> SourceConfig:
-    """Return the source that a command line names, by the same rules as in a file.
-
-    Raises
-    ------
-    UsageError
-        With every problem at once.
-    """
+    """Return the source that a command line names, validated as in a file."""
     try:
         return build(SourceConfig, options, WORDS)
     except TypedYamlError as error:
@@ -96,7 +87,7 @@ def _read_text(path: Path) -> str:
         ) from None
     except IsADirectoryError:
         raise ConfigError(
-            f"{path} is a folder; --config wants the YAML file inside it, "
+            f"{path} is a folder; --config needs the YAML file inside it, "
             f"for example {path}/scentd.yaml."
         ) from None
     except PermissionError:
@@ -115,16 +106,18 @@ def _read_text(path: Path) -> str:
 
 
 def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:
-    """Let relative paths start at the configuration's folder, wherever scentd was started."""
+    """Return the configuration with relative paths made absolute, from its own folder."""
 
-    def secret(path: Path | None) -> Path | None:
+    def find_secret(path: Path | None) -> Path | None:
         return (
             None if path is None else credential_path(folder / path.expanduser(), folder, environ)
         )
 
     tls = config.mqtt.tls
     if tls is not None:
-        tls = replace(tls, ca=secret(tls.ca), cert=secret(tls.cert), key=secret(tls.key))
+        tls = replace(
+            tls, ca=find_secret(tls.ca), cert=find_secret(tls.cert), key=find_secret(tls.key)
+        )
     port = config.source.port
     return replace(
         config,
@@ -132,6 +125,6 @@ def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str
         models=tuple(
             str(folder / Path(name).expanduser()) if "/" in name else name for name in config.models
         ),
-        mqtt=replace(config.mqtt, tls=tls, password_file=secret(config.mqtt.password_file)),
+        mqtt=replace(config.mqtt, tls=tls, password_file=find_secret(config.mqtt.password_file)),
         state_dir=folder / config.state_dir.expanduser(),
     )

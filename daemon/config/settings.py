@@ -1,7 +1,7 @@
 """Daemon: the configuration as frozen values, each field with its rule and its description.
 
-The text below a field is its only description: `scentd config explain`, the JSON Schema and the
-table in docs/configuration.md are made of it. May import the standard library, `hardware` and
+`scentd config explain`, the JSON Schema and the table in docs/configuration.md show the text below
+each field. May import the standard library, `hardware` and
 `models.exposure_settings`; numpy and anything slow must not enter.
 """
 
@@ -17,7 +17,7 @@ from hardware.typed_yaml import Example, Rule, between
 from models.exposure_settings import Amount, ExposureSettings, Seconds, Share
 
 TOPIC_ROOT = "scent"
-"""Every topic starts with it; rigs on one broker differ by their `rig_id`."""
+"""First level of every topic; the second is the `rig_id`."""
 
 BOARD_BAUD = 115200
 """Baud rate of the boards' firmware."""
@@ -268,17 +268,13 @@ class DecisionConfig:
             raise ValueError("withdraw must not be above announce")
 
     def overrides(self) -> dict[str, float]:
-        """Return the numbers that were given, by the names of `DecisionSpec`."""
+        """Return the numbers that are set, by the field names of `DecisionSpec`."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def default_state_dir() -> Path:
-    """Return where state lies when the configuration does not say.
-
-    systemd names the unit's own folder in STATE_DIRECTORY; a user's run follows
-    the XDG base directories.
-    """
+    """Return the default of `state_dir`: systemd's STATE_DIRECTORY, or else by the XDG standard."""
     if systemd := os.environ.get("STATE_DIRECTORY"):
         return Path(systemd.split(":", maxsplit=1)[0])
     base = os.environ.get("XDG_STATE_HOME")
@@ -334,20 +330,20 @@ class Config:
 
     @property
     def recordings_dir(self) -> Path:
-        """Where recordings are written."""
+        """Folder of the continuous recording."""
         return self.state_dir / "recordings"
 
     @property
     def board_id(self) -> str:
-        """How a calibration profile identifies this rig's board; no other profile is accepted."""
+        """Identifies the board; a calibration profile of another board is refused."""
         return self.rig_id if self.source.usb is None else f"{self.rig_id} {self.source.usb}"
 
     @property
     def profile_path(self) -> Path:
-        """Where the rig's calibration profile lies, if it has one."""
+        """File of the rig's calibration profile, if it has one."""
         return self.state_dir / "calibration.yaml"  # calibration.rig_profile.PROFILE
 
     @property
     def calibration_dir(self) -> Path:
-        """Where the captures lie that the profile is fitted to."""
+        """Folder of the captures that the profile is fitted to."""
         return self.state_dir / "calibration"

@@ -1,6 +1,5 @@
 """Demo: simulated boards, an embedded broker, the real service, and a live view of its messages.
 
 May import the rest of the daemon, the simulator, amqtt and rich (the extra `demo`); only
-`scentd demo` imports it. Nothing here recognises an odour: the views show what the service
-published, received over MQTT as by any other client.
+`scentd demo` imports it. The views show what the service published over MQTT.
 """

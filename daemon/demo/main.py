@@ -1,7 +1,6 @@
-"""Demo: starts broker, boards, services and view in order, and ends them in reverse.
+"""Demo: starts broker, boards, services and views in order, and stops them in reverse.
 
-The only module of the demo with a loop and a clock. Every part is a context manager, so
-whatever ends the demo (Ctrl-C, a closed window, a deadline, a failure) leaves nothing behind.
+The only module of the demo with a loop and a clock.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from daemon.system.signals import StopEvent
 
 WAITING_LIMIT = 20_000
-"""Messages that wait for the views at most: more than a minute's."""
+"""Messages that may wait for the views: those of more than a minute."""
 
 _UPDATE_EVERY_S = 0.2
 
@@ -58,17 +57,15 @@ def run_demo(
 
     Parameters
     ----------
-    stop: ends the demo.
     plain: print lines instead of drawing a screen.
     seed: of the odours, their order and the boards' noise.
-    seconds: real seconds that it lasts once all is started; None for no end.
-    pace: 1 is the usual one; at 2 the boards run twice as fast.
-    picture: an SVG file for the screen at its best moment, or None.
+    seconds: real seconds after the start of all parts; None for no end.
+    pace: factor of the boards' usual speed.
+    picture: an SVG file for the screen with the most right names, or None.
 
     Raises
     ------
-    ScentdError
-        A part cannot start, or ended by itself.
+    ScentdError: if a part cannot start, or ended by itself.
     """
     schedules = [choose_schedule(replace(rig, speed=rig.speed * pace), seed) for rig in RIGS]
     rigs = [RigState(schedule) for schedule in schedules]
@@ -109,7 +106,7 @@ def run_demo(
                 view(rigs, elapsed_s)
             if seconds is not None and elapsed_s >= seconds:
                 break
-            # Ctrl-C reaches every process of the terminal: then the services may end as well.
+            # Ctrl-C also ends the services, which is then no error.
             if not stop.is_set():
                 for service in services:
                     service.check()
@@ -121,14 +118,14 @@ def _settings(setup: DemoRig, port: Path, broker_port: int) -> dict[str, Any]:
         "rig_id": setup.rig_id,
         "source": {"port": str(port)},
         "models": [setup.model],
-        # amqtt speaks no other version, and finding that out takes seconds.
+        # The only version of amqtt; to find that out would take seconds.
         "mqtt": {"host": LOOPBACK, "port": broker_port, "protocol": "3.1.1", "sample": True},
     }
 
 
 @contextlib.contextmanager
 def _screen_view(address: str) -> Iterator[View]:
-    """Draw on the terminal's alternate screen; the usual one returns when the block ends."""
+    """Draw on the terminal's alternate screen while the block runs."""
     with Live(console=Console(), screen=True, auto_refresh=False) as live:
 
         def update(rigs: Sequence[RigState], elapsed_s: float) -> None:
@@ -141,7 +138,7 @@ def _screen_view(address: str) -> Iterator[View]:
 
 @contextlib.contextmanager
 def _picture(path: Path, address: str) -> Iterator[View]:
-    """Write the screen as an SVG when the block ends: the moment with the most right names."""
+    """Write the screen with the most right names as an SVG when the block ends."""
     best: tuple[int, int, int] = (-1, -1, -1)
     drawn: RenderableType = ""
 
@@ -161,6 +158,6 @@ def _picture(path: Path, address: str) -> Iterator[View]:
         console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
         console.print(drawn)
         svg = console.export_svg(title="scentd demo")
-        # rich links to fonts on a server; the picture should load nothing.
+        # rich links to fonts on a server; the picture must not load any.
         svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
         path.write_text(svg, encoding="utf-8")

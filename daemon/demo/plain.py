@@ -1,7 +1,4 @@
-"""Demo: the plain view: one line for every change, for pipes and for screen readers.
-
-Pure but for the stream it is given. Shows the same as the screen.
-"""
+"""Demo: the plain view: one line for every change, for pipes and for screen readers."""
 
 from __future__ import annotations
 
@@ -40,14 +37,14 @@ def plain_view(stream: TextIO) -> View:
 def _announcement(rig: RigState) -> str:
     text = rig.announcement
     newest = next(reversed(rig.results), None)
-    # An odour that has just begun has no result yet: the names still mean the last one.
+    # An odour that has just begun has no result yet: the names are those of the previous one.
     if not rig.names or newest is None or newest.finished:
         return text
     return f"{text} ({newest.verdict}, {newest.after_s:.0f} s after its onset)"
 
 
 def summary(rigs: Sequence[RigState]) -> str:
-    """Return what was played against what was named, rig by rig, with the score."""
+    """Return a table of the odours played and the names given, then the score of every rig."""
     rows = [("", "played", "said")] + [
         (result.verdict, odour_text(result.odour), _named(result))
         for rig in rigs

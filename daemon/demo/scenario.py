@@ -1,8 +1,7 @@
-"""Demo: what is played: two rigs, and for each some odours in a random order.
+"""Demo: the scenario: two rigs, and for each some odours in a random order.
 
-May import the simulator. Pure: no clock, no port. The odours are those that the simulator's own
-check (`scent-train fingerprints --check`) found the shipped models to recognise; how often they do
-so here is for the demo to show.
+May import the simulator. Pure: no clock, no port. The odours are those that the shipped models
+recognise in the simulator's own check (`scent-train fingerprints --check`).
 """
 
 from __future__ import annotations
@@ -16,21 +15,18 @@ from hardware.simulator.scenario import Episode, parse_scenario
 from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board, load_playable
 
 FEWEST_ODOURS, SUBSTITUTES = 3, 8
-"""With fewer odours than the first the play would hardly vary; then so many of those recognised
-most often are played."""
+"""With fewer playable odours than FEWEST_ODOURS, the SUBSTITUTES recognised most often are played:
+otherwise the demo would hardly vary."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRig:
     """One simulated board with the service that reads it.
 
-    There are two, because the two models come from recordings of two kinds of boards: each is
-    shown on the board that it knows.
+    Each model has its own, because the two models were trained on two kinds of boards.
 
     Attributes
     ----------
-    rig_id: in every topic.
-    model: the shipped bundle.
     board: the simulator's name of the board.
     question: the panel's title.
     rate_hz: readings per second of the board's time.
@@ -54,13 +50,13 @@ RIGS: tuple[DemoRig, ...] = (
     ),
     DemoRig("mixtures", "mixtures-12", MIXTURE_BOARD, "What is mixed?", 10.0, 8.0, 60.0, 90.0),
 )
-"""The times are those of the simulator's check; the speeds make an odour with its air last some 17
-seconds."""
+"""The times are those of the simulator's check; the speeds make an odour and the air before it last
+about 17 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoEpisode:
-    """Something in the air for a while.
+    """An odour or clean air for a while.
 
     Attributes
     ----------
@@ -76,13 +72,7 @@ class DemoEpisode:
 
 
 class DemoSchedule:
-    """A rig's episodes, repeated without end.
-
-    Parameters
-    ----------
-    rig: whose.
-    episodes: in their order.
-    """
+    """A rig's episodes, repeated without end."""
 
     def __init__(self, rig: DemoRig, episodes: tuple[Episode, ...]) -> None:
         self.rig = rig
@@ -90,7 +80,7 @@ class DemoSchedule:
         self._ends_s = list(accumulate(episode.duration_s for episode in episodes))
 
     def episode_at(self, board_s: float) -> DemoEpisode:
-        """Return what is in the air at a moment of the board's time."""
+        """Return the episode at a moment of the board's time."""
         length_s = self._ends_s[-1]
         rounds, within_s = divmod(board_s, length_s)
         index = min(bisect_right(self._ends_s, within_s), len(self.episodes) - 1)
@@ -105,7 +95,7 @@ class DemoSchedule:
 
 
 def choose_schedule(rig: DemoRig, seed: int) -> DemoSchedule:
-    """Return air and odours in turn: first one that is named quickly, then the others at random."""
+    """Return air and odours in turn: first a quickly recognised one, then the others at random."""
     odours = load_playable(rig.board)
     if len(odours) < FEWEST_ODOURS:
         odours = load_playable(rig.board, least_right=0.0)[:SUBSTITUTES]

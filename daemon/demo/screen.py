@@ -1,7 +1,6 @@
 """Demo: the live screen: two rigs side by side in 80 columns and 24 rows, drawn with rich.
 
-Pure: rig states in, a renderable out. The only module that knows rich's tables; which terminal
-shows it, and how often, is decided in `daemon.demo.main`.
+Pure: rig states in, a renderable out; `daemon.demo.main` decides where and how often it is shown.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ROWS, WIDTH = 24, 80
 """The smallest terminal that shows everything."""
 
 _LEVELS = "▁▂▃▄▅▆▇█"
-_BAR, _NO_BAR = "━", "─"
+_BAR, _EMPTY_BAR = "━", "─"
 _ROWS_OUTSIDE_PANELS = 6
 _ROWS_BESIDE_CHANNELS = 12
 """Rows of a panel that are not sparklines: borders, headings, bars."""
@@ -39,8 +38,8 @@ _NAME_WIDTH = 15
 _VALUE_WIDTH = 6
 _LEAST_SPAN = 0.02
 _NOISE_SPAN = 6.0
-"""The height of a sparkline is at least this share of the reading, and so many times the mean
-step between neighbours: noise, and a flip between two counts, stays low."""
+"""A sparkline's height is at least _LEAST_SPAN of the value and _NOISE_SPAN mean steps between
+neighbours, so that noise and single counts look small."""
 
 _DIM, _HEAD, _ALARM = "bright_black", "bold", "bold red"
 _MARKS = {
@@ -54,14 +53,9 @@ _MARKS = {
 def screen(
     rigs: Sequence[RigState], *, width: int, height: int, address: str, elapsed_s: float
 ) -> RenderableType:
-    """Return the whole screen.
+    """Return the whole screen for a terminal of `width` columns and `height` rows.
 
-    Parameters
-    ----------
-    rigs: one panel each.
-    width, height: of the terminal.
-    address: of the broker, for people who want to subscribe too.
-    elapsed_s: real seconds since the demo began.
+    `address` is the broker's, for other subscribers; `elapsed_s` are real seconds since the start.
     """
     tallest = len(CHANNEL_NAMES) + _ROWS_BESIDE_CHANNELS
     panel_height = min(max(height, ROWS) - _ROWS_OUTSIDE_PANELS, tallest)
@@ -77,7 +71,7 @@ def screen(
             (f"  {clock(elapsed_s)}", _HEAD),
         ),
         panels,
-        *(_score(rig) for rig in rigs),
+        *(_score_line(rig) for rig in rigs),
         _line((" · ".join(_counters(rigs)), _DIM)),
         _line(("Ctrl-C ends the demo.", _DIM)),
     )
@@ -151,15 +145,15 @@ def _bars(rig: RigState, width: int) -> list[Text]:
             _line(
                 (f"{odour_text((label,))[:_NAME_WIDTH]:<{_NAME_WIDTH}} ", ""),
                 (_BAR * filled, "green" if label in played else "yellow"),
-                (_NO_BAR * (room - filled), _DIM),
+                (_EMPTY_BAR * (room - filled), _DIM),
                 (f"{share:5.0%}", ""),
             )
         )
     return lines
 
 
-def _score(rig: RigState) -> Text:
-    """Return the rig's score and its odours, the newest first as far as there is room."""
+def _score_line(rig: RigState) -> Text:
+    """Return the rig's score and its odours, the newest first."""
     results = [result for result in rig.results if result.finished]
     return _line(
         (f"{rig.setup.rig_id:<11}", _DIM),

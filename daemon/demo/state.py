@@ -1,7 +1,7 @@
-"""Demo: what one rig has published so far: what was played, what was named, and whether rightly.
+"""Demo: the state of one rig: the odours played, the names announced, and whether they are right.
 
-Pure: messages and the schedule in, values for the views out. Names are judged here and nowhere
-else; the service does not know the schedule.
+Pure: messages and the schedule in, values for the views out. The service does not know the
+schedule; only this module compares its names with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = 64
 """Columns of history kept per channel."""
 
 _COLUMNS_PER_ODOUR = 20
-"""Columns of an odour with the air before it: what an 80-column terminal has room for."""
+"""Columns of an odour and the air before it, as fit into a terminal of 80 columns."""
 
 
 STATES: dict[State, str] = {
@@ -42,7 +42,7 @@ STATES: dict[State, str] = {
 
 
 class Verdict(StrEnum):
-    """Whether an odour was named rightly."""
+    """Whether an odour was named correctly."""
 
     RIGHT = "right"
     """All its names and no other."""
@@ -53,12 +53,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NamingResult:
-    """One odour, and the latest names it was given while it lasted.
+    """One odour, and the latest names that the service gave it.
 
     Attributes
     ----------
-    odour: the names of what was played, sorted.
-    names: the names given, sorted; empty when none was.
+    odour: the names of the odours played, sorted.
+    names: the names given, sorted; empty without any.
     after_s: seconds of the board's time from the onset to these names.
     finished: whether the odour has ended; until then the names may change.
     """
@@ -83,14 +83,13 @@ class RigState:
 
     Attributes
     ----------
-    setup: the board, its model and its speed.
     state: as published, None before the first prediction.
-    names: the names announced now, sorted; empty when none is.
+    names: the names announced now, sorted.
     bars: label and share of the newest prediction, the largest first: candidates of a substance,
         or components of a mixture.
     reason: why the state is fault or disabled.
     health: the newest `health` payload.
-    messages, readings: received so far.
+    messages, readings: numbers received so far.
     board_s: the board's time of the newest reading received.
     """
 
@@ -111,12 +110,12 @@ class RigState:
 
     @property
     def episode(self) -> DemoEpisode:
-        """What is in the air at `board_s`."""
+        """The episode at `board_s`."""
         return self._schedule.episode_at(self.board_s)
 
     @property
     def results(self) -> list[NamingResult]:
-        """Every odour so far, the present one included once it has a name."""
+        """Every odour so far; the present one only if it has a name."""
         now = self.episode.number
         results = [
             replace(result, finished=number != now) for number, result in self._results.items()
@@ -131,12 +130,12 @@ class RigState:
         return "(nothing yet)" if self.state is None else STATES[self.state]
 
     def receive(self, topic: str, payload: Any) -> None:
-        """Take one message; `topic` is below the rig's prefix."""
+        """Update the state by a message; `topic` is below the rig's prefix."""
         self.messages += 1
         if topic == topics.SAMPLE:
-            self._take_reading(payload["frame_seq"], payload["values"])
+            self._receive_reading(payload["frame_seq"], payload["values"])
         elif topic in (topics.SUBSTANCE, topics.MIXTURE):
-            self._take_prediction(topic, payload)
+            self._receive_prediction(topic, payload)
         elif topic == topics.HEALTH:
             self.health = payload
 
@@ -145,7 +144,7 @@ class RigState:
         index = CHANNEL_NAMES.index(channel)
         return [values[index] for _, values in list(self._columns)[-width:]]
 
-    def _take_reading(self, frame_seq: int, values: dict[str, float | None]) -> None:
+    def _receive_reading(self, frame_seq: int, values: dict[str, float | None]) -> None:
         self._advance(frame_seq)
         self.readings += 1
         column = int(self.board_s / self._column_s)
@@ -160,7 +159,7 @@ class RigState:
         if episode.odour:
             self._results.setdefault(episode.number, NamingResult(episode.odour))
 
-    def _take_prediction(self, topic: str, payload: dict[str, Any]) -> None:
+    def _receive_prediction(self, topic: str, payload: dict[str, Any]) -> None:
         self.state = State(payload["state"])
         self.reason = payload["reason"]
         if topic == topics.SUBSTANCE:

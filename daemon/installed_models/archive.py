@@ -1,7 +1,7 @@
-"""Daemon: unpacking a bundle from a folder or an archive into one empty folder, nowhere else.
+"""Daemon: copies a bundle from a folder or an archive into an empty folder.
 
-Knows archives and which names a bundle's files may have; does not verify their content. A module
-of its own because only an installation needs the archives' libraries.
+Knows archives and the valid names of a bundle's files; does not verify their content. A module of
+its own because only an installation needs the archive libraries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIZE_LIMIT = 256 << 20
-"""Bytes of an unpacked bundle: ten times the largest shipped one."""
+"""Bytes of an unpacked bundle: ten times those of the largest shipped one."""
 
 FILES_LIMIT = 64
 
@@ -41,7 +41,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 
 class UnpackingError(ScentdError):
-    """A path is no bundle's folder and no archive of one."""
+    """A path is neither a bundle's folder nor an archive of one."""
 
 
 def unpack_bundle(source: Path, fresh: Path) -> None:
@@ -55,7 +55,7 @@ def unpack_bundle(source: Path, fresh: Path) -> None:
         _copy(source, fresh)
     except (*_UNREADABLE, FileExistsError) as error:
         raise UnpackingError(
-            f"{source} is no archive that can be unpacked ({error}). Copy it again, or pack the "
+            f"{source} cannot be unpacked ({error}). Copy it again, or pack the "
             "bundle's folder as .tar.gz or .zip."
         ) from None
 
@@ -65,15 +65,15 @@ def _copy(source: Path, fresh: Path) -> None:
     for number, (name, stream) in enumerate(_files(source), start=1):
         if number > FILES_LIMIT:
             raise UnpackingError(
-                f"{source} holds more than {FILES_LIMIT} files; a bundle has some ten."
+                f"{source} holds more than {FILES_LIMIT} files; a bundle has about ten."
             )
         with stream, (fresh / name).open("xb") as target:
             while chunk := stream.read(_CHUNK):
                 left -= len(chunk)
                 if left < 0:
                     raise UnpackingError(
-                        f"{source} unpacks to more than {SIZE_LIMIT >> 20} MiB, which no bundle "
-                        "does."
+                        f"{source} unpacks to more than {SIZE_LIMIT >> 20} MiB, too much for a "
+                        "bundle."
                     )
                 target.write(chunk)
             target.flush()

@@ -1,4 +1,4 @@
-"""Daemon: loading the configured models, and making the nose that runs them."""
+"""Daemon: loads the configured models, and makes the nose that runs them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_models(config: Config, names: Iterable[str] | None = None) -> list[Bundle]:
-    """Load the rig's models, with the decision settings of its owner.
-
-    Parameters
-    ----------
-    config: the rig's.
-    names: names or folders of the models; those of the configuration by default.
+    """Load the configured models, or those of `names`, with the configured decision settings.
 
     Raises
     ------
-    BundleError: the first bundle that cannot be used, and why.
+    BundleError: for the first bundle that cannot be used.
     """
     store = ModelStore(config.state_dir)
     names = config.models if names is None else names
@@ -35,23 +30,23 @@ def load_models(config: Config, names: Iterable[str] | None = None) -> list[Bund
 
 
 def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
-    """Return a copy of a bundle with the decision settings of the rig's owner.
+    """Return a copy of a bundle with the configured decision settings.
 
     Raises
     ------
-    ManifestError: the owner's settings contradict those of the manifest.
+    ManifestError: if they contradict those of the manifest.
     """
     spec = bundle.manifest.decision
     if wanted.error_rate is not None:
         spec = spec.at_error_rate(wanted.error_rate)
     given = wanted.overrides()
     if spec.novelty is None:
-        given.pop("unknown_above", None)  # meant for another model of the same rig
+        given.pop("unknown_above", None)  # applies to other models of the rig
     rules = {label: LabelRule(rule.announce, rule.confirm) for label, rule in wanted.labels.items()}
     spec = replace(spec, **given, labels={**spec.labels, **rules})  # type: ignore[arg-type]
-    own = copy(bundle)
-    own.manifest = replace(bundle.manifest, decision=spec)
-    return own
+    changed = copy(bundle)
+    changed.manifest = replace(bundle.manifest, decision=spec)
+    return changed
 
 
 def nose_settings(config: Config) -> NoseSettings:

@@ -1,7 +1,7 @@
-"""Daemon: what `request/models` asks of a running rig.
+"""Daemon: the actions of `request/models` on a running rig.
 
-Joins the store of models and the service's reload; belongs to the pipeline's thread. What takes
-long is done in another thread. Knows no broker and no board.
+Joins the store of models and the service's reload; runs in the pipeline's thread, and long work in
+another one. Knows no broker and no board.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ MODELS = "models"
 
 
 class ModelRequests:
-    """Changes the installed models, and lets the service apply that.
+    """Changes the installed models, and lets the service apply the change.
 
     Parameters
     ----------
     config: returns the active configuration.
-    reload: begins a reload, by which the service applies what the store says.
+    reload: begins a reload, by which the service applies the content of the store.
 
     Attributes
     ----------
-    handle: does what `request/models` asks for.
+    handle: the actions of `request/models`.
     """
 
     def __init__(self, config: Callable[[], Config], reload: Callable[[], Steps]) -> None:
@@ -67,7 +67,7 @@ class ModelRequests:
         return self._change(model, lambda: self._store.rollback(model))
 
     def _change(self, name: str, change: Callable[[], Choice]) -> Steps:
-        """Change the active version on disk, then apply it; undo the first if the second fails."""
+        """Change the active version on disk and apply it; undo the change if that fails."""
         store = self._store
         before = yield from in_thread(change, doing="verifying")
         runs = name in self._config().models
@@ -81,7 +81,7 @@ class ModelRequests:
 
 
 def list_models(store: ModelStore, configured: tuple[str, ...]) -> Data:
-    """Return every model by its name: shipped, installed, and which version is active."""
+    """Return the versions of every shipped or installed model."""
     names = sorted({*shipped_bundles(), *store.names()})
     return {
         "models": [{**store.describe(name), "configured": name in configured} for name in names]
@@ -89,22 +89,17 @@ def list_models(store: ModelStore, configured: tuple[str, ...]) -> Data:
 
 
 def parse_version(text: str) -> str | None:
-    """Return a version as the store knows it: None for the shipped one."""
+    """Return a version as the store names it: None for the shipped one."""
     return None if text == SHIPPED else text
 
 
 def switched_model(store: ModelStore) -> str:
-    """Return the only model that was ever switched.
-
-    Raises
-    ------
-    StoreError: there are more, or none.
-    """
+    """Return the only model that was ever switched; raise `StoreError` for several or none."""
     names = [name for name in store.names() if store.choice(name).before]
     if len(names) == 1:
         return names[0]
     raise StoreError(
-        f"Say which model is to go back: {', '.join(names)}."
+        f"Name the model to roll back: {', '.join(names)}."
         if names
-        else "No model was ever switched on this rig, so there is nothing to go back to."
+        else "No model was ever switched on this rig, so there is no previous version."
     )

@@ -1,11 +1,10 @@
 """Daemon: the model bundles installed on a rig, below its state folder.
 
     models/NAME/VERSION/     a bundle, verified and run once before it was moved there
-    models/NAME/active.json  the active version (null: the shipped one), and those before it
+    models/NAME/active.json  the active version (null: the shipped one), and earlier active ones
 
-May import hardware and models. Knows no broker and no pipeline: it returns where a model lies, and
-changes that atomically. Whatever the names of a bundle's files, nothing is written outside its
-folder.
+May import hardware and models. Knows no broker and no pipeline. Changes are atomic, and no file is
+written outside a bundle's folder.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ FOLDER = "models"
 ACTIVE = "active.json"
 
 SHIPPED = "shipped"
-"""Name of the version that came with scentd; a bundle's own version must be another."""
+"""Name of the version shipped with scentd; no bundle may have it as its version."""
 
 VERSIONS_KEPT = 6
-"""Of one model; beyond that the oldest are removed, but never the active one or the one before."""
+"""Versions of one model; the oldest others are removed, except the active and previous one."""
 
 HISTORY_KEPT = 16
 
@@ -46,7 +45,7 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 class StoreError(ScentdError):
-    """A model cannot be installed, or its version not be changed."""
+    """A model cannot be installed, or its version cannot be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class ModelStore:
         return tuple(path.name for path in folders)
 
     def choice(self, name: str) -> Choice:
-        """Return which version is active: the shipped one if the file cannot be read."""
+        """Return the active version: the shipped one if the file cannot be read."""
         if not _NAME.fullmatch(name):
             return Choice()
         try:
@@ -108,25 +107,18 @@ class ModelStore:
             return Choice()
 
     def folder(self, name: str) -> Path:
-        """Return the folder of a configuration's model: installed, shipped, or a path.
-
-        Raises
-        ------
-        BundleMissingError: there is none of the three.
-        """
+        """Return the folder of a configured model: installed, shipped, or a path."""
         active = self.choice(name).active
         if active is not None and active in self.versions(name):
             return self.root / name / active
         return self._shipped(name)
 
     def load(self, name: str) -> Bundle:
-        """Load the active version; if it cannot be used, log that and load the one before it.
-
-        A damaged file must not stop the recognition: an earlier version is better than none.
+        """Load the active version; if it cannot be used, log that and load an earlier one.
 
         Raises
         ------
-        BundleError: if none can be used: what is wrong with the active one.
+        BundleError: if none can be used; the error of the active version.
         """
         choice = self.choice(name)
         installed = self.versions(name)
@@ -169,11 +161,11 @@ class ModelStore:
 
         Raises
         ------
-        UnpackingError: if it is no such thing, too large, or would write outside its folder.
+        UnpackingError: if it is none of these, too large, or would write outside its folder.
         StoreError: if another bundle of the same version is installed.
         BundleError: if its files are not those of its manifest, or it does not run here.
         """
-        # Only an installation needs the archives' libraries.
+        # Only an installation needs the archive libraries.
         from daemon.installed_models.archive import unpack_bundle  # noqa: PLC0415
 
         with locked_folder(self.root):
@@ -193,22 +185,16 @@ class ModelStore:
         return manifest
 
     def switch(self, name: str, version: str | None) -> Choice:
-        """Activate a version, None for the shipped one; return the choice before.
-
-        Raises
-        ------
-        StoreError: there is no such version.
-        BundleError: it is damaged.
-        """
+        """Activate an intact version, None for the shipped one; return the previous choice."""
         if version is None:
             self._shipped(name)
         elif version in self.versions(name):
             load_bundle(self.root / name / version)
         else:
-            there = ", ".join(self.versions(name)) or "none"
+            installed = ", ".join(self.versions(name)) or "none"
             raise StoreError(
-                f"{name} {version} is not installed. Installed: {there}. Install it (scentd models "
-                f"install FILE), or name one of these, or {SHIPPED}."
+                f"{name} {version} is not installed. Installed: {installed}. Install it (scentd "
+                f"models install FILE), or name one of these, or {SHIPPED}."
             )
         with locked_folder(self.root):
             before = self.choice(name)
@@ -217,30 +203,26 @@ class ModelStore:
         return before
 
     def rollback(self, name: str) -> Choice:
-        """Activate the version before again; return the choice before.
-
-        Raises
-        ------
-        StoreError: there is none before, or it is no longer installed.
-        """
+        """Activate the previous version again; return the choice before that."""
         with locked_folder(self.root):
             before = self.choice(name)
             if not before.before:
                 raise StoreError(
-                    f"{name} was never switched, so there is nothing to go back to. Choose a "
+                    f"{name} was never switched, so there is no previous version. Choose a "
                     f"version instead: scentd models switch {name} VERSION."
                 )
             version = before.before[-1]
             if version is not None and version not in self.versions(name):
                 raise StoreError(
-                    f"{name} {version}, the version before, is no longer installed. Choose "
+                    f"{name} {version}, the previous version, is no longer "
+                    f"installed. Choose "
                     f"another: {', '.join((*self.versions(name), SHIPPED))}."
                 )
             self._choose(name, Choice(version, before.before[:-1]))
             return before
 
     def restore(self, name: str, choice: Choice) -> None:
-        """Restore what `switch` or `rollback` returned: the change could not be applied."""
+        """Restore a choice that `switch` or `rollback` returned."""
         with locked_folder(self.root):
             self._choose(name, choice)
 
@@ -248,17 +230,17 @@ class ModelStore:
         try:
             return bundle_folder(name)
         except BundleMissingError as error:
-            there = ", ".join(self.names())
+            installed = ", ".join(self.names())
             raise BundleMissingError(
-                f"{error} Installed: {there}." if there else str(error)
+                f"{error} Installed: {installed}." if installed else str(error)
             ) from None
 
     def _move(self, fresh: Path, manifest: Manifest) -> None:
-        """Move a verified bundle to its place; one that lies there already must be the same."""
+        """Move a verified bundle to its place; one already there must be the same."""
         if not _VERSION.fullmatch(manifest.version) or manifest.version == SHIPPED:
             raise StoreError(
-                f"A version is of letters, digits and . _ + -, and not {SHIPPED!r}; this bundle's "
-                f"is {manifest.version!r}. Export it with another."
+                f"A version consists of letters, digits and . _ + -, and is not {SHIPPED!r}; this "
+                f"bundle's is {manifest.version!r}. Export it with another."
             )
         folder = self.root / manifest.name / manifest.version
         if folder.exists():
@@ -293,7 +275,7 @@ class ModelStore:
         self._log.info("in force", model=name, version=choice.active or SHIPPED)
 
     def _give_to_owner(self) -> None:
-        """Make the owner of the state folder the owner of what root wrote below it."""
+        """Give what root wrote to the owner of the state folder."""
         if os.geteuid() != 0:
             return
         owner = self._state_dir.stat()

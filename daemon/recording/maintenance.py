@@ -1,7 +1,7 @@
 """Daemon: a thread that flushes recordings to the disk and compresses closed segments.
 
-Both may take a second on an SD card, which the pipeline's thread must not wait for. Whatever is
-not done when the service ends is done after its next start, or by the operating system.
+Both may take a second on an SD card, and the pipeline's thread must not wait. Work that is not done
+when the service ends is done after its next start, or by the operating system.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SegmentMaintenance:
-    """Owns the thread, from the first task to `close`."""
+    """Owns the thread, from `start` or the first task to `close`."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="recorder")
@@ -29,11 +29,11 @@ class SegmentMaintenance:
         self._log = get_logger("recording")
 
     def start(self) -> None:
-        """Start the thread now: later there may be no memory for it."""
+        """Start the thread now, since later there may be no memory for it."""
         self._submit(lambda: None)
 
     def close(self) -> None:
-        """Give up what is under way and end the thread."""
+        """Cancel the tasks and end the thread."""
         self._ending.set()
         self._executor.shutdown()
 
@@ -54,7 +54,7 @@ class SegmentMaintenance:
         self._submit(self._compress, path)
 
     def _submit(self, task: Callable[..., None], *args: object) -> bool:
-        """Queue a task; return False if the system has no thread to spare."""
+        """Queue a task; return False if the system cannot start the thread."""
         try:
             self._executor.submit(task, *args)
         except RuntimeError as error:
@@ -79,9 +79,9 @@ class SegmentMaintenance:
         except FileNotFoundError:
             return  # removed meanwhile to make room
         except OSError as error:
-            # It is tried again with every new segment: one warning is enough.
+            # Repeated with every new segment: one warning is enough.
             log = self._log.debug if self._compression_failed else self._log.warning
-            log(f"{path} could not be compressed: {error}. It stays as it is for now.")
+            log(f"{path} could not be compressed: {error}. It stays uncompressed for now.")
             self._compression_failed = True
         else:
             self._compression_failed = False

@@ -1,8 +1,7 @@
-"""Daemon: the recording that a running service keeps of its board, in segments, within bounds.
+"""Daemon: the continuous recording of a running service, in segments of bounded total size.
 
-Belongs to the pipeline's thread; `daemon.recording.maintenance` does what takes long in a thread
-of its own. Trouble with the disk pauses the recording, never the service, and the recording
-resumes by itself.
+Runs in the pipeline's thread; `daemon.recording.maintenance` does slow work in its own. A disk
+error pauses the recording, never the service, and the recording resumes by itself.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 
 SEGMENT_SHARE = 8
-"""A segment holds at most this part of the bound, so that making room never costs much at once;
-two such parts are kept free: for the segment being written and for the one being compressed."""
+"""A segment holds at most 1/8 of the bound, so that few bytes are removed at once; 2/8 are kept
+free, for the segment being written and the one being compressed."""
 
 SYNC_EVERY_S = 30.0
-"""A power cut loses at most this much; more often would only wear out an SD card."""
+"""A power cut loses at most this much; a shorter interval would wear out an SD card."""
 
 CHECK_EVERY_S = 5.0
 """Interval at which the free space of the disk is checked."""
@@ -54,11 +53,11 @@ LONGEST_RETRY_S = 30.0
 
 RESUME_MARGIN = 1.1
 RESUME_BYTES = 1 << 16
-"""Free space to resume at: this factor of the reserve, and at least so many bytes. Without it, a
-disk at the limit would pause the recording every minute."""
+"""The recording resumes at this factor of the reserve, and at least RESUME_BYTES of free space.
+Otherwise a disk at the limit would pause it every minute."""
 
 CLOSED_KEPT = 4
-"""Closed segments whose times are remembered, for events of a moment ago."""
+"""Closed segments whose times are kept, for events that are slightly older."""
 
 
 class RecorderState(StrEnum):
@@ -72,16 +71,13 @@ class RecorderState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecorderReport:
-    """The recorder's part of `health`.
+    """The recorder's part of `health`; counts are since the start of the process.
 
     Attributes
     ----------
-    state: what it does now.
-    why: why it is paused, None otherwise.
+    why: reason of a pause, None otherwise.
     segment: the file being written, None if there is none.
-    rows: written since the start of the process.
-    rows_skipped: readings received while it was paused.
-    pauses: how often it had to pause.
+    rows_skipped: readings received during pauses.
     segments_removed: the oldest ones, to stay within the bound.
     kept_mb: size of all segments, measured when the latest one was opened, and of that one.
     """
@@ -97,7 +93,7 @@ class RecorderReport:
 
 
 class NoRoomError(ScentdError):
-    """The disk has less room than the owner reserved for everything else."""
+    """The disk has less free space than `recording.reserve_mb`."""
 
 
 @dataclass(slots=True)
@@ -115,7 +111,6 @@ class Recorder:
     Parameters
     ----------
     folder: made with the first reading.
-    config: the bounds.
     wanted: whether to record from the start.
     on_change: called with the reason of a pause, and with None when the recording resumes.
     clock: seconds of a steady clock.
@@ -212,11 +207,11 @@ class Recorder:
         )
 
     def write(self, t_ms: int, values: NDArray[np.float32]) -> None:
-        """Append a reading; trouble with the disk raises no error but pauses the recording."""
+        """Append a reading; a disk error pauses the recording instead of being raised."""
         if not self._wanted:
             return
         if self._segments and t_ms <= self._segments[-1].last_ms:
-            # The time has begun anew, as after another configuration.
+            # The time has started again, as after another configuration.
             self._end_run()
         try:
             writer = self._writer_for(t_ms)
@@ -309,10 +304,10 @@ class Recorder:
         segment = self._segments[-1]
         if segment.last_ms < segment.first_ms:
             self._segments.pop()
-            segment.path.unlink(missing_ok=True)  # a header alone is no recording
+            segment.path.unlink(missing_ok=True)  # only a header
 
     def _pause(self, error: Exception) -> None:
-        """Close the segment, report the reason once, and try again later."""
+        """Close the segment, report the reason once, and set the time of the next attempt."""
         reason = error.reason if isinstance(error, DiskRefusedError) else str(error)
         self._retry_s = self._clock() + self._backoff.next_s()
         try:
@@ -323,7 +318,7 @@ class Recorder:
             self._pauses += 1
             self._log.warning(
                 f"The recording below {self._folder} pauses: {reason}. Make room, or the folder "
-                "writable; it resumes by itself. Recognition goes on."
+                "writable; it resumes by itself. Recognition continues."
             )
             self._why = reason
             self._on_change(reason)
@@ -338,13 +333,15 @@ class Recorder:
         self._on_change(None)
 
     def _prepare(self) -> None:
-        """Start the maintenance, and repair what a power cut left of an earlier run."""
+        """Start the maintenance, and repair what a power cut damaged."""
         self._maintenance.start()
         try:
             repaired = repair_segments(self._folder)
             self._kept_bytes = sum(segment.size for segment in list_segments(self._folder))
         except OSError as error:
-            self._log.warning(f"What lies below {self._folder} could not be repaired: {error}.")
+            self._log.warning(
+                f"The recordings below {self._folder} could not be repaired: {error}."
+            )
             return
         if repaired.bytes_cut or repaired.removed:
             self._log.warning(

@@ -1,7 +1,7 @@
 """Daemon: `request/record`: start and stop the continuous recording, report on it, list segments.
 
-Belongs to the pipeline's thread. Must never read or publish what was recorded: recordings leave
-the rig by other ways than its broker.
+Runs in the pipeline's thread. Must never publish recorded readings: a broker is no way to copy
+recordings.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ RECORD = "record"
 """Name of the request."""
 
 LISTED = 200
-"""Segments that `list` names at most, the newest: an answer of some 20 KB."""
+"""Segments that `list` returns at most, the newest: an answer of about 20 KB."""
 
 
 def recording_actions(recorder: Recorder, folder: Path) -> Actions:
-    """Return what `request/record` can ask of a recorder that writes into `folder`."""
+    """Return the actions of `request/record` on a recorder that writes into `folder`."""
 
     def report() -> Data:
         values = recorder.report

@@ -1,6 +1,6 @@
-"""Daemon: the segments of a continuous recording: their names, order, repair and bound.
+"""Daemon: the segments of a continuous recording: names, order, repair, compression, removal.
 
-Knows files and nothing of boards, threads or clocks. Each segment is a recording of its own
+Knows files, but no board, thread or clock. Each segment is a recording of its own
 (`hardware.recording`); those of one run of the service, in order, are the parts of one recording.
 """
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIVE_SUFFIX = ".live.csv"
-"""By this `scentd replay` knows a recording of the service: it begins with the sensors' warm-up and
-perhaps with clean air, unlike a recording that somebody made of one smell."""
+"""`scentd replay` recognises a recording of the service by it: such a recording begins with the
+sensors' warm-up and perhaps clean air, unlike a recording made of one smell."""
 
 _NAME = re.compile(r"r(\d{6,})-(\d{4,})-\d{8}T\d{6}Z\.live\.csv(\.gz)?")
 _PART_SUFFIX = ".part"
@@ -35,10 +35,9 @@ class Segment:
 
     Attributes
     ----------
-    path: of the file.
     run: of the service, counted in this folder; orders segments even on a rig without a clock.
-    number: from 1 within the run; the first begins when the service did.
-    compressed: whether it is, which only closed ones are.
+    number: from 1 within the run; the first begins with the service.
+    compressed: only closed segments are.
     size: bytes on the disk.
     """
 
@@ -50,7 +49,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """The file's name before it was compressed, which events hold."""
+        """The file's name before compression, as in events."""
         return self.path.name.removesuffix(COMPRESSED_SUFFIX)
 
 
@@ -61,10 +60,9 @@ def parse_segment_name(path: Path) -> tuple[int, int] | None:
 
 
 def segment_name(run: int, number: int, utc: str) -> str:
-    """Return a segment's file name; `utc` as 20260131T120000Z, for people.
+    """Return a segment's file name; `utc` as 20260131T120000Z.
 
-    The run comes first because the clock of a rig without a clock chip may be years off, and names
-    must sort by age all the same.
+    The run comes first so that names sort by age: without a clock chip the date may be years off.
     """
     return f"r{run:06d}-{number:04d}-{utc}{LIVE_SUFFIX}"
 
@@ -87,7 +85,7 @@ def list_segments(folder: Path) -> list[Segment]:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What was repaired after a power cut.
+    """Repairs after a power cut.
 
     Attributes
     ----------
@@ -100,12 +98,7 @@ class RepairReport:
 
 
 def repair_segments(folder: Path) -> RepairReport:
-    """Remove what a power cut left incomplete: last lines, and files.
-
-    Raises
-    ------
-    OSError: if the disk refuses.
-    """
+    """Remove incomplete last lines and files, as a power cut leaves them."""
     bytes_cut = removed = 0
     for part in folder.glob(f"r*{COMPRESSED_SUFFIX}{_PART_SUFFIX}"):
         part.unlink()
@@ -128,12 +121,7 @@ def repair_segments(folder: Path) -> RepairReport:
 def compress_segment(path: Path, is_cancelled: Callable[[], bool]) -> bool:
     """Replace a closed segment by a compressed one; return False if cancelled.
 
-    At every instant one of the two files is there and complete.
-
-    Parameters
-    ----------
-    path: the segment.
-    is_cancelled: called now and then; returns whether there is no time left.
+    At every instant one of the two files is complete. `is_cancelled` is called repeatedly.
 
     Raises
     ------
@@ -159,12 +147,7 @@ def compress_segment(path: Path, is_cancelled: Callable[[], bool]) -> bool:
 
 
 def remove_oldest(segments: Iterable[Segment], limit_bytes: int) -> list[Segment]:
-    """Remove the oldest segments until the others fit; return those removed.
-
-    Raises
-    ------
-    OSError: if the disk refuses.
-    """
+    """Remove the oldest segments until the others fit; return those removed."""
     kept = list(segments)
     removed = []
     while kept and sum(segment.size for segment in kept) > limit_bytes:

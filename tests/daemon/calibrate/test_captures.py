@@ -40,7 +40,7 @@ def test_references_are_removed_by_label_and_all_together(tmp_path: Path) -> Non
     captures = Captures(tmp_path)
     for label in ("mint", "lemon", "mint"):
         captures.keep(readings(60).write, "reference", label, 59.0)
-    with pytest.raises(CapturesError, match=r"no reference of 'tea'\. There are: lemon, mint"):
+    with pytest.raises(CapturesError, match=r"no reference of 'tea'\. References: lemon, mint"):
         captures.forget("tea")
     assert len(captures.forget("mint")) == 2
     assert [item.label for item in captures.all()] == ["lemon"]

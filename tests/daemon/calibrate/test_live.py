@@ -145,7 +145,7 @@ def test_the_command_prints_tables(rig: Rig) -> None:
         assert f"of {label}." in rig.told("reference", label, "--recording", rig.exposure(label))
     assert "towards the training rig of toy-substance" in rig.told("fit")
     assert "3 recordings" in rig.told("score")
-    assert "the references that the profile was fitted to" in rig.told("score")
+    assert "The profile was fitted to these references" in rig.told("score")
     assert "clean air" in rig.told("show")
     assert "Forgotten" in rig.told("forget", "mint")
     assert "uncalibrated" in rig.told("undo")
@@ -200,12 +200,14 @@ def test_a_damaged_profile_is_not_kept_as_the_one_before(rig: Rig) -> None:
 
 
 def test_errors_say_what_to_do(rig: Rig, tmp_path: Path) -> None:
-    assert "knows no 'tea'" in rig.calibrate("reference", "tea", "--recording", rig.air(), code=2)
+    assert "does not know 'tea'" in rig.calibrate(
+        "reference", "tea", "--recording", rig.air(), code=2
+    )
     short = recorded(tmp_path / "short.csv", frames(odour(0))[:40])
     assert "at least 100 s" in rig.calibrate("reference", "mint", "--recording", short, code=1)
     assert "nothing to fit" in rig.calibrate("fit", code=1)
     assert "nothing to score" in rig.calibrate("score", code=1)
-    assert "no profile, and none to go back to" in rig.calibrate("undo", code=1)
+    assert "no profile and no previous one" in rig.calibrate("undo", code=1)
     assert "no reference of 'mint'" in rig.calibrate("forget", "mint", code=1)
     assert "Only a running service remembers" in rig.calibrate("baseline", "--last", 60, code=2)
 
@@ -216,7 +218,7 @@ def test_a_model_without_a_rig_reference_cannot_be_calibrated_to(
     rig = Rig(tmp_path, toy_substances, capsys)
     rig.measured()
     error = rig.calibrate("fit", code=1)
-    assert "does not say what its training rig measured" in error
+    assert "does not hold the responses of its training rig" in error
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_versions_that_are_no_folder_names_are_refused(
 ) -> None:
     folder = tmp_path / "made" / NAME
     write_bundle(folder, toy_manifest(version=version), FILES)
-    with pytest.raises(StoreError, match="A version is of letters"):
+    with pytest.raises(StoreError, match="A version consists of letters"):
         store.install(folder)
     with pytest.raises(StoreError, match="is not installed"):
         store.switch(NAME, version)
