@@ -322,7 +322,6 @@ def _preview_summary(preview: Preview) -> Data:
 
 
 def _compare(steps: Generator[float, None, ReplayComparison], name: str) -> Steps:
-    """Do the steps of a comparison, and return it as plain data."""
     doing = f"hearing {name} again"
     result = yield from describe_progress(steps, lambda share: {"doing": doing, "share": share})
     return {"recording": name, "without_s": dict(result.without_s), "with_s": dict(result.with_s)}

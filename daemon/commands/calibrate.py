@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 EPILOG = """Examples, in the order of a calibration:
   scentd calibrate baseline --config rig.yaml           # in clean air, warmed up
   scentd calibrate reference almond --config rig.yaml   # almonds at the sensors; 4 odours or more
-  scentd calibrate fit --config rig.yaml                # in force at once
+  scentd calibrate fit --config rig.yaml                # active at once
   scentd calibrate score --config rig.yaml recordings/*/*.csv
 """
 
@@ -47,8 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
         "Convert this rig's readings to those of the rig that the models were trained on. "
-        "Measure clean air and a few odours that the model knows, then fit: the profile is in "
-        "force at once and its id is in every prediction."
+        "Measure clean air and a few odours that the model knows, then fit: the profile is "
+        "active at once and its id is in every prediction."
     )
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -86,8 +86,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         when.add_argument(
             "--recording", type=Path, metavar="FILE", help="a recording instead of the board"
         )
-    add("fit", "fit the profile to what was measured; in force at once", config)
-    add("show", "show what was measured and the profile in force", f"{config} --json")
+    add("fit", "fit the profile to the captures; it is active at once", config)
+    add("show", "show the captures and the active profile", f"{config} --json")
     score = add(
         "score",
         "recognise recordings without and with the profile",
@@ -100,12 +100,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="recordings of one exposure each, labelled by their folder (default: the references)",
     )
-    score.add_argument("--label", metavar="LABEL", help="label of all of them")
+    score.add_argument("--label", metavar="LABEL", help="label of all recordings")
     forget = add(
         "forget", "delete the references of an odour, or every capture", f"almond {config}"
     )
     forget.add_argument("label", nargs="?", metavar="LABEL", help="left out: every capture")
-    add("undo", "go back to the profile before, or to none", config)
+    add("undo", "return to the previous profile, or to none", config)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -222,7 +222,7 @@ def _show_summary(answer: Data) -> list[str]:
     lines = [
         f"{item['taken']}  {item['seconds']:5.0f} s  {item['label'] or 'clean air'}"
         for item in answer["captures"]
-    ] or ["Nothing was measured yet."]
+    ] or ["There are no captures yet."]
     if answer["trouble"] is not None:
         lines.append(f"The profile cannot be used. {answer['trouble']}")
     elif answer["profile"] is None:
@@ -232,7 +232,7 @@ def _show_summary(answer: Data) -> list[str]:
     in_force = answer.get("in_force")
     if in_force is not None:
         why = "" if in_force["why"] is None else f": {in_force['why']}"
-        lines.append(f"The running service says: {in_force['state']}{why}.")
+        lines.append(f"The running service reports: {in_force['state']}{why}.")
         drift = [f"{name} {value:+.3f}" for name, value in in_force["drift"].items()]
         if drift:
             lines.append(f"  drift of clean air, ln conductance: {', '.join(drift)}")

@@ -58,7 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     listing = add("list", "list the shipped bundles, or all of a rig", "--json", run_list)
     listing.add_argument(
-        "--config", type=Path, metavar="FILE", help="list what is on this rig, installed or shipped"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="list the models of this rig, installed or shipped",
     )
     verifying = add(
         "verify",
@@ -84,7 +87,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switching = add(
         "switch", "activate a version", "substances-50 1.1.0 --config rig.yaml", run_switch
     )
-    switching.add_argument("name", metavar="NAME", help="of the model")
+    switching.add_argument("name", metavar="NAME", help="name of the model")
     switching.add_argument("version", metavar="VERSION", help=f"an installed one, or {SHIPPED}")
     going_back = add(
         "rollback", "activate the previous version again", "--config rig.yaml", run_rollback

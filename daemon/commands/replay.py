@@ -86,7 +86,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--live",
         action="store_true",
-        help="begin with the warm-up, as a live run does, whatever the file's name",
+        help="begin with the warm-up, as a live run does, for any file name",
     )
     rig = parser.add_mutually_exclusive_group()
     rig.add_argument(
@@ -123,7 +123,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:
-    """Replay one recording, in one or several files."""
     file = files[0]
     recording = read_recordings([_existing_path(name) for name in files])
     bundle = _choose_bundle(file, recording, args.model, config)
@@ -174,7 +173,7 @@ def _results(nose: Nose, recording: Recording) -> Iterator[Event | Prediction]:
 
 
 def _existing_path(file: str) -> Path:
-    """Return the path to read: of a segment that was compressed since an event named it, too."""
+    """Return the path to read; an event may name a segment that was compressed later."""
     if file == STANDARD_INPUT:
         return Path("/dev/stdin")
     path = Path(file)
@@ -196,7 +195,7 @@ def _correction(state_dir: Path | None, config: Config | None) -> Correction | N
 def _heads(
     bundle: Bundle, state_dir: Path | None, correction: Correction | None
 ) -> dict[str, TaughtHead]:
-    """Return the heads of the models that the rig was taught something; none without a rig."""
+    """Return the heads with taught smells, by model; none without a rig."""
     if state_dir is None:
         return {}
     heads, problems = taught_heads(smell_stores([bundle], state_dir, correction))

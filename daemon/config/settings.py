@@ -82,7 +82,7 @@ class TlsConfig:
     """Certificates of an encrypted connection, as PEM files; left out, it is not encrypted."""
 
     ca: Path | None = None
-    """Who signed the broker's certificate; the system's authorities when left out."""
+    """Authority that signed the broker's certificate; the system's authorities when left out."""
 
     cert: Path | None = None
     """This rig's own certificate, where the broker requires one."""
@@ -97,7 +97,7 @@ class TlsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MqttConfig:
-    """The broker, and what is published beyond the results."""
+    """The broker, and what is published in addition to the results."""
 
     host: Annotated[str, Rule("name the broker's host", pattern=r"[\s\S]*\S[\s\S]*")] = "localhost"
     """Name or address of the broker."""
@@ -109,7 +109,7 @@ class MqttConfig:
     """Name to log in with; anonymous when left out."""
 
     password_file: Path | None = None
-    """A file whose first line is the password: secrets never stand in the configuration."""
+    """A file whose first line is the password; the configuration itself holds no secrets."""
 
     tls: TlsConfig | None = None
     """Certificates; not encrypted when left out, and `{}` trusts the system's authorities."""
@@ -121,13 +121,13 @@ class MqttConfig:
         int,
         between(5, 3600, "a keep-alive lies between {} and {} seconds"),
     ] = 30
-    """How long the broker waits for a sign of life before it publishes the last will (x1.5)."""
+    """The broker publishes the last will when it receives nothing for 1.5 times this."""
 
     sample: bool = False
     """Publish every raw frame on `sample` as well."""
 
     requests: bool = True
-    """Accept `request/+`: whoever may publish there may calibrate and teach this rig."""
+    """Accept `request/+`: every client that may publish there can calibrate and teach this rig."""
 
     home_assistant: Annotated[
         bool | str,
@@ -188,7 +188,7 @@ class RecordingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxConfig:
-    """How much may wait on disk for the broker; docs/mqtt.md says what is dropped first."""
+    """Limits of the messages on disk; docs/mqtt.md lists the order in which they are dropped."""
 
     max_messages: Annotated[
         int,
@@ -209,7 +209,7 @@ class OutboxConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelConfig:
-    """What is required of one label in place of what is required of all."""
+    """Rules of one label, in place of those of all labels."""
 
     announce: Share | None = None
     """Probability from which on this label is announced."""
@@ -220,7 +220,7 @@ class LabelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionConfig:
-    """Overrides of every model's manifest; what is left out is as the model says."""
+    """Overrides of every model's manifest; a setting left out keeps the manifest's value."""
 
     announce: Share | None = None
     """Probability from which on a label is announced."""

@@ -1,1 +1,1 @@
-"""Daemon: a broker, a service and a subscriber of one's own, for demo, soak, bench and tests."""
+"""Daemon: starts a broker, a service and a subscriber for demo, soak, bench and tests."""

@@ -1,4 +1,4 @@
-"""Daemon: MQTT brokers on the loopback interface, started and ended at will: Mosquitto or amqtt.
+"""Daemon: starts and stops MQTT brokers on the loopback interface: Mosquitto or amqtt.
 
 amqtt (pure Python, MQTT 3.1.1 only) comes with the extra `demo`; it is imported only where
 `EmbeddedBroker` starts. Knows no topic and no payload.
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 
 _PORTS = range(20_000, 32_768)
-"""Below the range from which Linux gives ports to outgoing connections and to listeners that name
-none (32768 to 60999): only another deliberate choice can take one of these."""
+"""Below the range that Linux assigns to outgoing connections and to listeners without a port (32768
+to 60999)."""
 
 _START_WITHIN_S = 30.0
 _STOP_WITHIN_S = 10.0
@@ -38,11 +38,11 @@ _POLL_S = 0.02
 
 
 class BrokerStartError(ScentdError):
-    """A broker does not start."""
+    """A broker does not start, or does not answer."""
 
 
 class Broker(ABC):
-    """A broker that runs while its block does; it can be stopped and started again.
+    """A broker that runs while its block runs; it can be stopped and started again.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Broker(ABC):
 
     @abstractmethod
     def stop(self, *, kill: bool = True) -> None:
-        """Stop it if it runs: as a power cut does, or in order."""
+        """Stop it if it runs: abruptly, or in order."""
 
 
 def free_port() -> int:
@@ -117,13 +117,13 @@ class Mosquitto(Broker):
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """Id of the running process."""
         if self._process is None:
             raise RuntimeError("Mosquitto has a process only between start and stop")
         return self._process.pid
 
     def start(self) -> None:
-        """Start it; return once it says that it listens."""
+        """Start it; return once its log states that it runs."""
         program = mosquitto_program()
         if program is None:
             raise BrokerStartError(
@@ -145,7 +145,7 @@ class Mosquitto(Broker):
                 stderr=stream,
             )
         give_up_s = time.monotonic() + _START_WITHIN_S
-        # A connection would prove nothing: another process might answer on that port.
+        # No test by a connection: another process might answer on that port.
         while b" running" not in log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > give_up_s:
                 self.stop()
@@ -158,7 +158,7 @@ class Mosquitto(Broker):
             time.sleep(_POLL_S)
 
     def stop(self, *, kill: bool = True) -> None:
-        """Kill it, or ask it to end; in order, it writes its sessions if its settings say so."""
+        """Kill it, or let it end in order, when it writes its sessions if so configured."""
         if self._process is None:
             return
         if not kill:
@@ -181,7 +181,7 @@ class EmbeddedBroker(Broker):
 
     def start(self) -> None:
         """Start it; return once it accepts connections."""
-        # amqtt warns of every client that leaves.
+        # amqtt warns of every client that disconnects.
         for name in ("amqtt", "transitions"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._loop = asyncio.new_event_loop()
@@ -229,6 +229,6 @@ class EmbeddedBroker(Broker):
         await broker.start()
         started.set_result(None)
         await self._stopping.wait()
-        # amqtt would wait longer for messages that nobody is left to receive.
+        # amqtt would wait longer for messages without a receiver.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(broker.shutdown(), _EMBEDDED_SHUTDOWN_S)

@@ -1,7 +1,7 @@
-"""Daemon: a TCP relay on the loopback interface that fails on request; it stands before a broker.
+"""Daemon: a TCP relay between client and broker that fails on request.
 
-Knows bytes, not MQTT. The client connects to the relay and the relay to the broker, so that the
-broker may return on another port, and what either side sends can be delayed or discarded.
+Knows bytes, not MQTT. It can delay and discard the bytes of either side, and the broker may restart
+on another port.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Mode(Enum):
     REFUSING = "refusing"
     """New connections are closed at once."""
     STALLED = "stalled"
-    """Nothing passes; what is sent waits."""
+    """No bytes pass; those sent wait."""
     NO_ANSWERS = "no answers"
     """The client's bytes pass; the broker's are discarded, acknowledgements included."""
     CUTTING = "cutting"
@@ -57,12 +57,12 @@ class Relay:
 
     Parameters
     ----------
-    target: port of the broker; without one, connections are refused until `open` names it.
-    bytes_per_s: how much passes.
+    target: port of the broker; without one, connections are refused until `open` sets it.
+    bytes_per_s: limit of the rate.
 
     Attributes
     ----------
-    port: where the client finds its broker, the same all the time.
+    port: on which the client finds its broker; it never changes.
     """
 
     def __init__(self, target: int | None = None, *, bytes_per_s: float = math.inf) -> None:
@@ -88,13 +88,13 @@ class Relay:
         self._listener.close()
 
     def open(self, target: int | None = None) -> None:
-        """Let everything pass, to the broker's port `target` if that is new."""
+        """Let everything pass, from now on to the broker's port `target` if it is given."""
         with self._lock:
             self._target = self._target if target is None else target
             self._mode = Mode.OPEN
 
     def fail(self, mode: Mode) -> None:
-        """Fail as `mode` says; `REFUSING` also closes the connections and what waits in them."""
+        """Set `mode`; `REFUSING` also closes the connections, with the bytes that wait in them."""
         with self._lock:
             self._mode = mode
             if mode is Mode.REFUSING:
@@ -110,7 +110,7 @@ class Relay:
             with self._lock:
                 stalled = self._mode is Mode.STALLED
                 ends = [] if stalled else [end for pair in self._connections for end in pair]
-            # A socket that is closed meanwhile shows as ready or as an error; both are handled.
+            # A socket closed meanwhile is ready or raises an error; both are handled.
             with contextlib.suppress(OSError, ValueError):
                 ready, _, _ = select.select([self._listener, *ends], [], [], _POLL_S)
                 with self._lock:
@@ -125,7 +125,7 @@ class Relay:
             for source in connection:
                 if source not in ready or connection not in self._connections:
                     continue
-                if not self._pass_on(connection, source):
+                if not self._forward(connection, source):
                     connection.close()
                     self._connections.remove(connection)
 
@@ -141,8 +141,8 @@ class Relay:
         client.settimeout(_SEND_WITHIN_S)
         self._connections.append(_Connection(client, broker))
 
-    def _pass_on(self, connection: _Connection, source: socket.socket) -> bool:
-        """Pass on what has come; return whether the connection continues."""
+    def _forward(self, connection: _Connection, source: socket.socket) -> bool:
+        """Forward the received bytes; return whether the connection continues."""
         from_client = source is connection.client
         sink = connection.broker if from_client else connection.client
         try:

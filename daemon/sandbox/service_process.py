@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PATIENCE_S = 60.0
-"""For a start or an end. A service needs under two seconds; this is for the busiest machine."""
+"""Longest start or end. A service needs under two seconds; a busy machine may need much longer."""
 
 _POLL_S = 0.02
 _LINES_IN_ERROR = 5
@@ -31,17 +31,17 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class ServiceProcessError(ScentdError):
-    """The child process does not do what a service must."""
+    """The child process does not start, run or end as a service should."""
 
 
 class ServiceProcess:
-    """A service that runs while its block does; it is killed at the end of the block.
+    """A service that runs while its block runs, and is killed at its end.
 
     Parameters
     ----------
     folder: for its configuration, `scentd.yaml`; relative paths in `settings` start there.
     settings: the configuration: a mapping, to which `state_dir: state` is added, or YAML text.
-    environ: variables beyond those of this process.
+    environ: additional environment variables.
     command_prefix: a command that starts it, such as `unshare -m`.
 
     Attributes
@@ -52,8 +52,7 @@ class ServiceProcess:
 
     Raises
     ------
-    ServiceProcessError
-        It ended, or was not ready in time; with the end of its log.
+    ServiceProcessError: if it ended or was not ready in time; with the end of its log.
     """
 
     lines_kept: int | None = None
@@ -95,7 +94,7 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int:
-        """Of the child process."""
+        """Id of the child process."""
         return self.process.pid
 
     @property
@@ -107,9 +106,9 @@ class ServiceProcess:
         """Write the configuration, start, and return once the service is ready."""
         self.config.parent.mkdir(parents=True, exist_ok=True)
         self.configure({})
-        # The same code as this process runs, whatever the current folder holds.
+        # The code of this process, not that of the current folder.
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-        ours = {name: text for name, text in os.environ.items() if not name.startswith("SCENTD_")}
+        own = {name: text for name, text in os.environ.items() if not name.startswith("SCENTD_")}
         program = (sys.executable, "-P", "-m", "daemon.cli", "run", "--config", str(self.config))
         self._ready.clear()
         started_s = time.monotonic()
@@ -120,7 +119,7 @@ class ServiceProcess:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**ours, "PYTHONPATH": path, **self._environ},
+            env={**own, "PYTHONPATH": path, **self._environ},
         )
         self._reader = threading.Thread(
             target=self._read, args=(self._process.stdout,), name="service log", daemon=True
@@ -147,7 +146,7 @@ class ServiceProcess:
             raise self.error(f"ended by itself (exit code {self.process.returncode})")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal that ends it, read the log to its end and return the exit code."""
+        """Send a signal, read the log to its end and return the exit code."""
         self.process.send_signal(number)
         try:
             code = self.process.wait(PATIENCE_S)
@@ -167,7 +166,7 @@ class ServiceProcess:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def processor_s(self) -> float:
-        """Return the processor time that all of its threads have taken, in seconds."""
+        """Return the processor time of all its threads in seconds."""
         stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
         # The name, the second field, may hold blanks and brackets.
         user, system = stat.rpartition(")")[2].split()[11:13]
@@ -178,8 +177,8 @@ class ServiceProcess:
         quoted = "".join(f"\n  {line.rstrip()}" for line in list(self.lines)[-_LINES_IN_ERROR:])
         return ServiceProcessError(f"The service {what}. Its log ends with:{quoted or ' nothing'}")
 
-    def note(self, line: str) -> None:
-        """Take one line of the log; called in the thread that reads it."""
+    def add_line(self, line: str) -> None:
+        """Keep one line of the log; called in the thread that reads it."""
         self.lines.append(line)
         if '"ready"' in line:
             self._ready.set()
@@ -187,7 +186,7 @@ class ServiceProcess:
     def _read(self, log: IO[str]) -> None:
         with log:
             for line in log:
-                self.note(line)
+                self.add_line(line)
 
     def _join(self) -> None:
         if self._reader is not None:

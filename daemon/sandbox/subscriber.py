@@ -1,6 +1,6 @@
 """Daemon: an MQTT client that collects what a broker on this machine delivers.
 
-May import paho-mqtt. Knows no payload: what the messages mean is for its users.
+May import paho-mqtt. Does not interpret payloads.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ class ReceivedMessage(NamedTuple):
 
     Attributes
     ----------
-    topic, payload, qos: as delivered.
-    retained: whether the broker had kept it from before the subscription.
-    at_s: when it came, on the clock of `time.monotonic`.
+    retained: whether it was sent before the subscription and retained by the broker.
+    at_s: time of arrival, on the clock of `time.monotonic`.
     """
 
     topic: str
@@ -59,20 +58,18 @@ class ReceivedMessage(NamedTuple):
 
 
 class Subscriber:
-    """Collects messages while its block runs; paho owns its thread.
+    """Collects messages while its block runs, in a thread of paho.
 
     Parameters
     ----------
     port: of a broker on the loopback interface.
-    topic: filter of what it subscribes to.
+    topic: filter of the subscription.
     session: name of a session that the broker keeps between two connections; empty for none.
-    limit: messages kept at most, of which the oldest give way.
-    protocol: version of MQTT.
+    limit: messages kept at most; the oldest are dropped.
 
     Raises
     ------
-    BrokerError
-        The broker does not serve this client in time.
+    BrokerStartError: if the broker does not answer in time.
 
     Attributes
     ----------
@@ -128,12 +125,12 @@ class Subscriber:
         self._client.loop_stop()
 
     def take(self) -> Iterator[ReceivedMessage]:
-        """Yield the messages received since the last call, and forget them."""
+        """Yield the messages received since the last call, and remove them."""
         while self.received:
             yield self.received.popleft()
 
     def catch_up(self) -> None:
-        """Return once every message that the broker had for this client before now has arrived.
+        """Return once every message that the broker has for this client now has arrived.
 
         A broker delivers to one client in order, so this client publishes a marker to itself.
         """

@@ -1,7 +1,7 @@
-"""Daemon: what happens to a rig, logged and published once: odours, channels, board, recording.
+"""Daemon: logs and publishes events: odours, channels, board, recording.
 
-Belongs to the pipeline's thread. Joins the messages and the recorder, whose segment each event
-names. Decides nothing: others notice that something has changed.
+Runs in the pipeline's thread. Joins the messages and the recorder, whose segment each event names.
+Others decide that something has changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from daemon.recording.recorder import Recorder
     from models.results import Event, Prediction, Step
 
-LOGGED = {"model", "label", "channel", "detail"}
+LOGGED_FIELDS = {"model", "label", "channel", "detail"}
 """Fields of an event that its log line holds."""
 
 
@@ -32,14 +32,14 @@ class EventPublisher:
         self._log = get_logger("service")
 
     def add_reading(self, step: Step) -> None:
-        """Note the latest reading: the rig's events happen at its time."""
+        """Store the time of the latest reading, at which events of the rig happen."""
         self._latest = step.t_ms, step.frame.frame_seq
 
     def publish(self, event: Event) -> None:
         """Publish an event that the nose returned."""
         # The recovery of a channel is logged at the same level as its fault.
         log = self._log.info if event.channel is None else self._log.warning
-        fields = {name: value for name, value in asdict(event).items() if name in LOGGED}
+        fields = {name: value for name, value in asdict(event).items() if name in LOGGED_FIELDS}
         log(
             str(event.type).replace("_", " "),
             **{name: value for name, value in fields.items() if value is not None},
@@ -69,7 +69,7 @@ class EventPublisher:
         self.publish_rig_event(kind, why)
 
     def model_changed(self, prediction: Prediction, before: Prediction | None) -> None:
-        """Log why a model cannot work when that begins, and that it can when it is over."""
+        """Log the reason when a model becomes unable to work, and its recovery."""
         if prediction.reason == (before and before.reason):
             return
         if prediction.reason is None:

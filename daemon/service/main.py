@@ -1,10 +1,10 @@
 """Daemon: the running service: its threads, its loop and its orderly end.
 
 Four threads: one reads the port (`daemon.board.reader`), this one is the pipeline, one writes the
-outbox (`daemon.mqtt.outbox`), one is the MQTT client's (`daemon.mqtt.publisher`). Between reader
-and pipeline lies one bounded queue. Without a broker the service recognises and records all the
-same. Requests (`daemon.requests`) are done in the pipeline's thread, between two readings; so is a
-reload (`daemon.service.reload`), which changes nothing until everything that it needs is ready.
+outbox (`daemon.mqtt.outbox`), one is the MQTT client's (`daemon.mqtt.publisher`). A bounded queue
+lies between reader and pipeline. Recognition and recording need no broker. Requests
+(`daemon.requests`) are handled in the pipeline's thread, between two readings; so is a reload
+(`daemon.service.reload`), which changes nothing until everything that it needs is ready.
 """
 
 from __future__ import annotations
@@ -60,23 +60,22 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 RELOADING_TICK_S = 0.01
-"""During a reload the loop turns at least this often, whether readings arrive or not."""
+"""Longest wait for a reading during a reload, which then does its next step."""
 
 HEALTH_EVERY_S = 10.0
 LAST_WRITE_S = 0.5
-"""How long the end waits for the outbox: SIGTERM has two seconds in all, FLUSH_S and FAREWELL_S of
-`daemon.mqtt.session` among them."""
+"""How long the end waits for the outbox: with FLUSH_S and FAREWELL_S of `daemon.mqtt.session` it
+must stay within the two seconds after SIGTERM."""
 
 LATENCIES_KEPT = 500
 
 
 def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> None:
-    """Do everything that `scentd run` does once the configuration is known.
+    """Load the models and run the service.
 
     Raises
     ------
-    ScentdError: if a model or the port can never be used; before anything is opened wherever
-        possible.
+    ScentdError: if a model or the port can never be used.
     """
     manager = ServiceManager()
     configure_logs(config.log)
@@ -138,7 +137,7 @@ class Service:
         self._published_info: tuple[float | None, str | None, str | None] | None = None
 
     def _make_publisher(self, config: Config) -> tuple[Discovery, Publisher]:
-        """Return the broker's side of a configuration, not started yet."""
+        """Return discovery and publisher of a configuration, not started yet."""
         discovery = Discovery(config, version=self._version)
         birth = discovery.birth_topic
         publisher = Publisher(
@@ -152,7 +151,6 @@ class Service:
         return discovery, publisher
 
     def _use_runtime(self, runtime: Runtime) -> None:
-        """Recognise with `runtime` from now on."""
         self._runtime = runtime
         self._requests.register(
             {CALIBRATE: runtime.calibration.handle, ENROLL: runtime.enrolment.handle}
@@ -164,7 +162,7 @@ class Service:
         }
 
     def run(self, stop: StopEvent, reload: ReloadSignal) -> None:
-        """Serve until `stop` is set; everything started here has ended when this returns.
+        """Serve until `stop` is set, then end all threads.
 
         Raises
         ------
@@ -180,7 +178,7 @@ class Service:
             stack.callback(self._reader.close)
             self._tick()
             drop_startup_pages()
-            # Ready whatever broker and board do: the loop below waits for them.
+            # Ready without broker and board: the loop below waits for them.
             self._manager.ready(self._status_line())
             self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
             while not stop.is_set():
@@ -191,12 +189,12 @@ class Service:
                     self._requests.begin(Request(RELOAD, answered=False))
                 self._requests.work()
                 self._tick()
-                # Everything received has been processed: a loop that hangs never gets here.
+                # A loop that hangs does not send this.
                 self._manager.alive()
             self._log.info("stopping")
             self._requests.close()
             self._manager.stopping()
-            # What the outbox gives up for lack of room is counted when it is written.
+            # The outbox counts dropped messages when it writes.
             self._outbox.flush(LAST_WRITE_S)
             self._messages.publish_health(self._gauges())
 
@@ -236,7 +234,7 @@ class Service:
                 self._messages.publish_prediction(prediction)
 
     def _tick(self) -> None:
-        """Do what depends on time rather than on readings."""
+        """Do the work that depends on time instead of readings."""
         now_s = time.monotonic()
         if now_s < self._next_tick_s:
             return
@@ -299,7 +297,6 @@ class Service:
         return {"changed": changed, "models": models}
 
     def _apply(self, prepared: PreparedReload) -> None:
-        """Replace what another configuration changes."""
         config, changed = prepared.config, prepared.changed
         if "source" in changed:
             self._reader.close()
@@ -327,7 +324,6 @@ class Service:
         drop_startup_pages()
 
     def _status(self) -> Data:
-        """Answer `request/status`."""
         return {
             "rig_id": self._config.rig_id,
             "scentd_version": self._version,

@@ -1,8 +1,8 @@
-"""Daemon: a reload: the configuration and the models, read again beside the running recognition.
+"""Daemon: a reload: reads configuration and models again while the recognition continues.
 
-Long functions here are work in steps (`daemon.system.background`): they yield while something is
-loaded, and nothing of the running service has changed when they fail. The service applies the
-result between two readings.
+Long functions here work in steps (`daemon.system.background`): they yield while something is
+loaded, and if they fail, the running service has not changed. The service applies the result
+between two readings.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ class ReloadError(ScentdError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedReload:
-    """Everything that another configuration needs.
+    """Another configuration, and the runtime that it needs.
 
     Attributes
     ----------
-    config: the configuration.
     changed: names of the settings that differ from the active one's; `models` also if the files of
         a model differ.
     runtime: one that has processed the history, None if the running one can stay.
@@ -67,16 +66,14 @@ def prepare_reload(
     *,
     teaching: Callable[[], bool],
 ) -> Generator[Data, None, PreparedReload]:
-    """Read a configuration and make everything that it needs.
+    """Read a configuration, load its models and build its runtime.
 
     Parameters
     ----------
     path: of the configuration.
-    active: the active one.
+    active: the active configuration.
     running: the models that run now.
-    history: the last minutes of readings.
-    teaching: whether the rig is being calibrated or taught: a runtime must not be replaced
-        meanwhile.
+    teaching: whether the rig is being calibrated or taught, when no runtime may be replaced.
 
     Raises
     ------
@@ -86,8 +83,7 @@ def prepare_reload(
     def check_idle() -> None:
         if teaching():
             raise ReloadError(
-                "The rig is being calibrated or taught a smell this moment. Let that end, then "
-                "reload."
+                "The rig is being calibrated or taught a smell. Reload when that has ended."
             )
 
     config = load_config(path)
@@ -111,12 +107,7 @@ def prepare_reload(
 
 
 def load_bundles(config: Config, running: Sequence[Bundle]) -> Generator[Data, None, list[Bundle]]:
-    """Load the configured models; one that runs and is the same on disk is not loaded twice.
-
-    Raises
-    ------
-    BundleError: the first that cannot be used, and why.
-    """
+    """Load the configured models; one that runs and is the same on disk is not loaded again."""
     bundles = []
     store = ModelStore(config.state_dir)
     for name in config.models:
@@ -135,17 +126,12 @@ def load_bundles(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
 
 
 def check_replaceable(active: Config, wanted: Config) -> None:
-    """Refuse what a running service cannot apply, before anything of it is changed.
-
-    Raises
-    ------
-    ReloadError: naming the setting.
-    """
+    """Raise `ReloadError` for a setting that a running service cannot apply."""
     for name in NEED_RESTART:
         if getattr(wanted, name) != getattr(active, name):
             raise ReloadError(
                 f"{name} cannot change while scentd runs: undelivered messages lie there. "
-                "Take the change back, or restart scentd: sudo systemctl restart scentd."
+                "Undo the change, or restart scentd: sudo systemctl restart scentd."
             )
     port = None if wanted.source.port is None else Path(wanted.source.port)
     if wanted.source == active.source or port is None or not port.exists():

@@ -1,6 +1,6 @@
-"""Daemon: how a rig is: the answer to `request/status`, and a line for `systemctl status`.
+"""Daemon: the state of a rig: the answer to `request/status`, and a line for `systemctl status`.
 
-Pure: from what the service knows to plain data. Knows no broker and no clock.
+Pure: gauges and predictions in, plain data out. Knows no broker and no clock.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ STATUS = "status"
 """Name of the request."""
 
 _NO_TROUBLE = (Quality.OK, Quality.MISSING, Quality.SPIKE)
-"""Of a channel: a board may lack it, and a spike is over with the next reading."""
+"""Qualities of a channel that are no trouble: a board may lack it, and a spike is one reading."""
 
 
 def status_summary(
     gauges: Gauges, bundles: Iterable[Bundle], latest: Mapping[str, Prediction], trouble: str | None
 ) -> Data:
-    """Return how the rig is.
+    """Return the state of the rig.
 
     Parameters
     ----------
     gauges: as `health` publishes them.
-    bundles: the models that run.
     latest: the latest prediction of every model, by its name.
-    trouble: of the configuration: a reload was refused.
+    trouble: a sentence if a reload was refused.
     """
     return {
         "uptime_s": rounded(gauges.uptime_s, 1),
@@ -62,15 +61,15 @@ def status_summary(
 
 
 def status_line(gauges: Gauges, latest: Iterable[Prediction], trouble: str | None) -> str:
-    """Return how the rig is in one line, from what `status_summary` takes."""
+    """Return the state of the rig in one line; parameters as of `status_summary`."""
     sentences = [] if trouble is None else [trouble]
     sentences += [_prediction_sentence(prediction) for prediction in latest]
     if gauges.board["state"] != BoardState.ONLINE:
-        sentences.append("The board is silent or away.")
+        sentences.append("No readings arrive from the board.")
     elif gauges.rate_hz:
         sentences.append(f"The board sends {gauges.rate_hz:.3g} readings a second.")
     else:
-        sentences.append("The board sends.")
+        sentences.append("The board sends readings.")
     broker, depth = gauges.broker["state"], gauges.outbox.depth
     waiting = depth and broker != BrokerState.CONNECTED
     sentences.append(
@@ -106,7 +105,7 @@ def _model_summary(bundle: Bundle, latest: Prediction | None) -> Data:
 
 
 def _troubles(gauges: Gauges, latest: Iterable[Prediction], trouble: str | None) -> Iterator[str]:
-    """Yield a sentence about everything that is wrong, the gravest first."""
+    """Yield a sentence about every trouble, the most serious first."""
     if gauges.board["why"] is not None:
         yield str(gauges.board["why"])
     for prediction in latest:

@@ -1,8 +1,8 @@
 """Daemon: the runtime: models, nose, calibration and enrolment of one configuration.
 
-Made and replaced as a whole, so that a running service changes its models and settings between
-two readings. The new runtime processes the last minutes of readings before it replaces the old
-one; its predictions for them are dropped, since the old one made them. Knows no broker, no port.
+A running service replaces it as a whole, between two readings. The new runtime first processes the
+last minutes of readings; its predictions for them are dropped, since the old one published its own.
+Knows no broker and no port.
 """
 
 from __future__ import annotations
@@ -33,14 +33,11 @@ period of the fastest board."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runtime:
-    """What recognises; make one with `Runtime.build`.
+    """The objects that recognise smells; make it with `Runtime.build`.
 
     Attributes
     ----------
-    bundles: the models, with the decision settings of the rig's owner.
-    nose: from readings to predictions.
-    calibration: the rig's profile.
-    enrolment: what the rig was taught.
+    bundles: the models, with the configured decision settings.
     heads: the heads of the models that were taught something, by name.
     """
 
@@ -52,7 +49,7 @@ class Runtime:
 
     @classmethod
     def build(cls, config: Config, bundles: Sequence[Bundle], history: History) -> Self:
-        """Return a runtime of the rig; `load` applies its profile and what it was taught."""
+        """Return a runtime without the rig's profile and taught smells, which `load` applies."""
         nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}
 
@@ -76,14 +73,13 @@ class Runtime:
         return cls(tuple(bundles), nose, calibration, enrolment, heads)
 
     def load(self) -> None:
-        """Apply the profile and, through its correction, what was taught."""
+        """Apply the profile and, through its correction, the taught smells."""
         self.calibration.load()
 
     def process_history(self, history: History) -> Steps:
-        """Process the readings of the history, and those that arrive meanwhile; yields between.
+        """Process the readings of the history and those that arrive meanwhile, in steps.
 
-        When the generator ends, every reading has been processed: a runtime that replaces the old
-        one at that moment has missed none.
+        When the generator ends, no reading is missing.
         """
         newest_ms = -1
         while len(span := history.since(newest_ms)):

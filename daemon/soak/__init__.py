@@ -1,5 +1,5 @@
-"""Soak: faults injected into a running service, and a report of what was delivered all the same.
+"""Soak: faults injected into a running service, and a report of the messages delivered.
 
-Belongs to `scentd soak`. May import what the daemon, the simulator and paho-mqtt offer; the
-service itself must never import it.
+Used by `scentd soak`. May import the daemon, the simulator and paho-mqtt; the service must never
+import it.
 """

@@ -1,6 +1,6 @@
 """Soak: the delivery report: messages the service made, against those stored and those delivered.
 
-Pure. A message is known by its boot and its sequence number, as it is to any consumer.
+Pure. A message is identified by its boot and its sequence number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from daemon.sandbox.subscriber import ReceivedMessage
 
 DURABLE = frozenset({topics.SUBSTANCE, topics.MIXTURE, topics.EVENT})
-"""Topics of which nothing may be lost."""
+"""Topics whose messages must not be lost."""
 
 MessageId = tuple[str, int]
 """Boot and sequence number."""
@@ -57,10 +57,10 @@ class Boot:
 
     Attributes
     ----------
-    boot_id: its own; empty until it has made a message.
+    boot_id: empty until it has made a message.
     made: the messages it made, in order.
-    killed_s: when it was killed, on the clock of `MadeMessage.at_s`; None if it ended in order.
-    stored: the messages, of any boot, that its outbox file held after its end.
+    killed_s: time of its kill, on the clock of `MadeMessage.at_s`; None if it ended in order.
+    stored: the messages, of any boot, in its outbox file after its end.
     """
 
     boot_id: str = ""
@@ -70,31 +70,31 @@ class Boot:
 
     @property
     def durable(self) -> list[MadeMessage]:
-        """Those made that must be delivered."""
+        """The messages made that must be delivered."""
         return [message for message in tuple(self.made) if message.topic in DURABLE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryReport:
-    """How many messages were made, and what became of them.
+    """How many messages were made, delivered and lost.
 
     Attributes
     ----------
-    sent: lines that the board's port took.
+    sent: lines that the board wrote to its port.
     decoded: of them, those that became readings.
     rejected: damaged lines that the service counted; of a killed boot, up to its last report.
     boots, kills: runs of the process, and how many of them were ended by kill -9.
     made: predictions and events that the service made.
-    delivered: those that arrived, each counted once.
-    late: of them, those marked `buffered`.
+    delivered: of them, those that arrived.
+    late: of the delivered ones, those marked `buffered`.
     unwritten: made, but not yet in the outbox's file when the process was killed.
     unwritten_s: the longest time between making one of them and the kill.
-    dropped: those that the outbox counted as given up for lack of room.
+    dropped: those that the outbox counted as dropped for lack of room.
     lost: all others that did not arrive.
-    again: arrivals beyond the first of the same message.
-    duplicated: arrivals under a number that had another content before.
+    again: repeated arrivals of the same message.
+    duplicated: arrivals with a number of an earlier message and another content.
     invented: arrivals that the service never made.
-    disordered: first arrivals after a younger one of their topic.
+    disordered: first arrivals after a later message of their topic.
     """
 
     sent: int
@@ -116,7 +116,7 @@ class DeliveryReport:
 
     @property
     def complaints(self) -> list[str]:
-        """What is wrong; empty when every message is accounted for."""
+        """A sentence for everything wrong; empty when every message is accounted for."""
         wrong = {
             f"{self.lost} were lost, but {self.dropped} counted as dropped": self.lost
             != self.dropped,
@@ -137,7 +137,7 @@ class DeliveryReport:
 def delivered_messages(received: Iterable[ReceivedMessage]) -> Iterator[DeliveredMessage]:
     """Yield the messages with a sequence number.
 
-    Retained ones are left out: counted as a delivery, one could hide a loss.
+    Retained ones are left out: they could hide a loss.
     """
     for message in received:
         payload = message.value
@@ -149,17 +149,11 @@ def delivered_messages(received: Iterable[ReceivedMessage]) -> Iterator[Delivere
 def delivery_report(
     boots: Sequence[Boot], arrivals: Sequence[DeliveredMessage], *, sent: int
 ) -> DeliveryReport:
-    """Compare what was made with what arrived.
+    """Compare the messages made with those that arrived, both in order.
 
-    A message that never arrived is `unwritten` only if its boot was killed, the outbox's file
-    did not hold it afterwards, and nothing made after it reached the file or the subscriber: the
-    outbox writes in order. All others that did not arrive are `lost`.
-
-    Parameters
-    ----------
-    boots: in the order of their start.
-    arrivals: in the order of arrival.
-    sent: lines that the board's port took.
+    A message that never arrived is `unwritten` only if its boot was killed and neither it nor a
+    later message reached the outbox's file or the subscriber: the outbox writes in order. All
+    others that did not arrive are `lost`.
     """
     durable = [message for message in arrivals if message.topic in DURABLE]
     first: dict[MessageId, DeliveredMessage] = {}
@@ -194,17 +188,17 @@ def delivery_report(
 
 
 def count_dropped(arrivals: Iterable[DeliveredMessage]) -> int:
-    """Return how many messages the outbox gave up, as `health` counts them."""
+    """Return how many messages the outbox dropped, as `health` counts them."""
     return sum(int(health["outbox_dropped"]) for health in _last_health_of_boots(arrivals))
 
 
 def _content(message: DeliveredMessage) -> tuple[str, dict[str, Any]]:
-    """Return all that must be equal when a message arrives again."""
+    """Return the parts that must be equal when a message arrives again."""
     return message.topic, {**message.payload, "buffered": None}
 
 
 def _unwritten_ages_s(boot: Boot, known: set[MessageId]) -> Iterator[float]:
-    """Yield the ages at the kill of a boot's last messages, as far as none of them is known."""
+    """Yield the ages at the kill of a boot's messages after its last known one."""
     if boot.killed_s is None:
         return
     for message in reversed(boot.durable):
@@ -221,7 +215,7 @@ def _last_health_of_boots(arrivals: Iterable[DeliveredMessage]) -> list[dict[str
 
 
 def _count_disordered(boots: Sequence[Boot], first: Iterable[DeliveredMessage]) -> int:
-    """Count the first arrivals that a younger one of the same topic came before."""
+    """Count the first arrivals after a later message of the same topic."""
     number = {boot.boot_id: place for place, boot in enumerate(boots)}
     newest: dict[str, tuple[int, int]] = {}
     disordered = 0

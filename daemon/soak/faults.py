@@ -1,4 +1,4 @@
-"""Soak: which faults are injected, in which order, drawn from a seed; nothing is done here.
+"""Soak: the kinds, order and times of the injected faults, drawn from a seed.
 
 Pure: knows the names of faults and the simulator's notation for those of a board.
 """
@@ -40,7 +40,7 @@ class BrokerFault(StrEnum):
 
 
 class ProcessFault(StrEnum):
-    """What happens to the service's process."""
+    """Faults of the service's process."""
 
     KILLED = "killed"
     STOPPED = "stopped"
@@ -50,7 +50,7 @@ class ProcessFault(StrEnum):
 
 
 class DiskFault(StrEnum):
-    """What happens to the service's files."""
+    """Faults of the service's files."""
 
     TORN = "torn"
     FULL = "full"
@@ -91,8 +91,8 @@ _WEIGHTS: dict[FaultTarget, dict[str, int]] = {
     },
     FaultTarget.DISK: {DiskFault.TORN: 2, DiskFault.FULL: 1},
 }
-"""How often each kind is drawn, relative to the others. An outage or a restart takes seconds, a
-fault of the board next to nothing."""
+"""Relative frequency of each kind. An outage or a restart takes seconds, a fault of the board
+almost no time."""
 
 _LONGEST_BOARD_FAULT_S = 60.0
 _LONGEST_OUTAGE_S = 3.0
@@ -106,10 +106,9 @@ class InjectedFault:
 
     Attributes
     ----------
-    part: that it affects.
     kind: the value of a `FaultKind`, `BrokerFault`, `ProcessFault` or `DiskFault`.
-    delay_s: real seconds without a fault before it.
-    duration_s: how long it lasts: a board's in board time, the others in real seconds.
+    delay_s: real seconds before it.
+    duration_s: in board time for a fault of the board, else in real seconds.
     channel: name of the channel that a board's fault affects, None for the whole board.
     """
 
@@ -127,7 +126,6 @@ class InjectedFault:
         return f"{self.kind}{channel}@0{duration}"
 
     def __str__(self) -> str:
-        """Name it for people."""
         return f"{self.part} {self.kind}{'' if self.channel is None else f' {self.channel}'}"
 
 

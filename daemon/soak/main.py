@@ -1,7 +1,6 @@
-"""Soak: starts every part, injects the faults one after the other, waits until each is repaired.
+"""Soak: starts all parts, injects one fault after the other and waits for each recovery.
 
-The one module of the soak with a sequence of events. The faults are drawn in
-`daemon.soak.faults`; what was delivered is judged in `daemon.soak.delivery`.
+`daemon.soak.faults` draws the faults; `daemon.soak.delivery` compares the messages.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ MODEL = "substances-50"
 ODOURS = "air:90,almond:60,air:60,lemon:60,air:60,mint:60"
 RATE_HZ = 1.0
 SPEED = 40.0
-"""Board seconds per second: as many predictions a second, for the stride is one reading."""
+"""Board seconds per second; also predictions per second, since the stride is one reading."""
 
 _MOSQUITTO_SETTINGS = """\
 allow_anonymous true
@@ -65,7 +64,7 @@ persistence_location {folder}/
 max_inflight_messages 0
 max_queued_messages 0
 set_tcp_nodelay true"""
-"""Without bounds, the subscriber gets everything at once and in order."""
+"""Without limits, so that the subscriber gets everything at once and in order."""
 
 _MODES: dict[str, Mode] = {
     BrokerFault.REFUSING: Mode.REFUSING,
@@ -78,22 +77,21 @@ _POLL_S = 0.02
 
 
 class SoakRunError(ScentdError):
-    """The soak run itself failed; that says nothing about the service."""
+    """The soak run itself failed, not the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoakReport:
-    """What a soak run found.
+    """The result of a soak run.
 
     Attributes
     ----------
     faults: those injected.
-    delivery: what became of the messages.
     recovery_s: seconds until a part worked again: the broker's from its return to the service's
         connection, the board's from its plugging in to the opened port, the process's from its
         start to its readiness, the disk's from free space to the next write.
-    broker: its name.
-    real_s, board_s: how long the run took, and how much of the board's time that was.
+    broker: name of the broker's program.
+    real_s, board_s: duration of the run, in real time and in the board's time.
     """
 
     faults: list[InjectedFault]
@@ -131,7 +129,6 @@ class SoakRun:
 
     Attributes
     ----------
-    board, service, relay, broker, subscriber: as they are connected.
     rng: draws the bytes that damage files.
     arrivals: messages received so far.
     recovery_s: seconds until a part worked again, so far.
@@ -167,12 +164,12 @@ class SoakRun:
             took_s = self.service.wait_for_event(event, before[event])
             self.recovery_s[fault.part].append(took_s)
 
-    # Each returns the event that the service logs when it has recovered, if that is to be awaited.
+    # Each returns the log event of the recovery, None if there is nothing to wait for.
 
     def _inject_board(self, fault: InjectedFault) -> str | None:
         self.board.inject(fault.board_schedule)
         if fault.kind != FaultKind.UNPLUG.value:
-            return None  # it lasts while more faults follow
+            return None  # it lasts during the next faults
         self.service.wait_until(lambda: not self.board.plugged, "had no unplugged board")
         self.service.wait_until(lambda: self.board.plugged, "had no board plugged in again")
         return PORT_OPENED
@@ -233,10 +230,9 @@ class SoakRun:
         self.relay.open(self.broker.port)
 
     def stop_broker(self, *, kill: bool = True) -> None:
-        """Stop the broker at a moment that the service cannot foresee.
+        """Stop the broker once the subscriber has everything that was acknowledged.
 
-        What a broker acknowledges and then forgets is no loss of the service's: before its end,
-        the subscriber takes everything that can have been acknowledged.
+        Otherwise a message that the broker acknowledged and lost would count as the service's loss.
         """
         self.relay.fail(Mode.STALLED)
         self.collect()
@@ -257,7 +253,7 @@ class SoakRun:
             self.arrivals += delivered_messages(self.subscriber.take())
 
     def settle(self) -> None:
-        """Wait for what has been made so far; what a kill cost or was dropped may be missing."""
+        """Wait for the messages made, except those of killed boots and as many as were dropped."""
         made = self.service.made_ids()
         killed = {boot.boot_id for boot in self.service.boots if boot.killed_s is not None}
         deadline_s = time.monotonic() + _ARRIVES_WITHIN_S
@@ -278,11 +274,10 @@ def run_soak(
     on_fault: Callable[[int, InjectedFault], None],
     changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> SoakReport:
-    """Inject the faults one after the other, and compare what was made with what arrived.
+    """Inject the faults one after the other, and compare the messages made with those that arrived.
 
     Parameters
     ----------
-    faults: those to inject, fewer if `stop` is set meanwhile.
     folder: for the parts' files.
     stop: ends the run early, in order.
     seed: of the board's noise and of the damage to files.
@@ -291,8 +286,7 @@ def run_soak(
 
     Raises
     ------
-    ScentdError
-        A part does not start, or the service ended by itself or did not recover.
+    ScentdError: if a part does not start, or the service ended by itself or did not recover.
     """
     broker: Broker = (
         EmbeddedBroker()
@@ -334,7 +328,7 @@ def run_soak(
                 injected.append(fault)
             run.settle()
             service.end()
-        # Taken once nobody listens: the board sends until then.
+        # Read after the end of the service, because the board sends until then.
         report, board_s = board.report, board.now_s
         sent = report.readings - report.lines_without_listener
         run.stop_broker()

@@ -1,6 +1,6 @@
-"""Soak: the service under test: started, killed, frozen, its disk filled, its log counted.
+"""Soak: the service under test, with faults of process and disk, and the events of its log.
 
-The service logs every message that it makes, at level debug; the delivery report rests on that.
+The delivery report uses the service's log, which holds every message at level debug.
 """
 
 from __future__ import annotations
@@ -32,19 +32,14 @@ DISK_FAILED = "the outbox cannot be written to disk; messages wait in memory mea
 DISK_RECOVERED = "the outbox is written to disk again"
 RELOADED = "reloaded"
 RELOAD_REFUSED = "The configuration before stays in force."
-"""The end of an event that begins with the reason; the others are the whole event."""
+"""Only the end of the event, which begins with the reason."""
 
 _MESSAGE_MADE = "message made"
 _POLL_S = 0.01
 
 
 class ServiceUnderTest(ServiceProcess):
-    """One service that is started again and again over the same state folder.
-
-    Parameters
-    ----------
-    folder: for its configuration and its state.
-    settings: the configuration, as its YAML file holds it.
+    """A service that is started repeatedly with the same state folder.
 
     Attributes
     ----------
@@ -67,13 +62,7 @@ class ServiceUnderTest(ServiceProcess):
         super().start()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the boot and note what its outbox holds.
-
-        Raises
-        ------
-        ServiceProcessError
-            It does not end, or not in order.
-        """
+        """End the boot, in order unless by SIGKILL, and store the ids in its outbox."""
         boot = self.boots[-1]
         if number is signal.SIGKILL:
             boot.killed_s = time.time()
@@ -89,14 +78,14 @@ class ServiceUnderTest(ServiceProcess):
         self.process.send_signal(signal.SIGHUP)
 
     def freeze(self, duration_s: float) -> None:
-        """Stop the process for a while, as a machine that is out of memory does."""
+        """Stop the process for a while, as on a machine out of memory."""
         self.process.send_signal(signal.SIGSTOP)
         time.sleep(duration_s)
         self.process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
-        """Let it write nothing to any file, as on a full disk, while the block runs."""
+        """Let every write to a file fail, as on a full disk, while the block runs."""
         before = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (0, before[1]))
         try:
@@ -116,13 +105,7 @@ class ServiceUnderTest(ServiceProcess):
         return {(boot.boot_id, message.seq) for boot in self.boots for message in boot.durable}
 
     def wait_until(self, happened: Callable[[], bool], failure: str) -> float:
-        """Wait until `happened()`; return the seconds it took.
-
-        Raises
-        ------
-        ServiceProcessError
-            The process ended by itself, or it never happened.
-        """
+        """Wait until `happened()`, with `failure` as the error; return the seconds it took."""
         started_s = time.monotonic()
         while not happened():
             self.check()
@@ -136,20 +119,20 @@ class ServiceUnderTest(ServiceProcess):
         return self.wait_until(lambda: self.events[event] > before, f'did not log "{event}"')
 
     def error(self, what: str) -> ServiceProcessError:
-        """Return an error that quotes the end of the log; leave more of it in a file."""
+        """Return an error that quotes the end of the log; write more of it to a file."""
         (self._folder / "scentd.log").write_text(self.log, encoding="utf-8")
         return super().error(what)
 
-    def note(self, line: str) -> None:
-        """Count an event of the log; keep what is not at level debug."""
+    def add_line(self, line: str) -> None:
+        """Count an event of the log; keep the line if its level is above debug."""
         try:
             entry = json.loads(line)
         except ValueError:  # most likely a traceback
-            super().note(line)
+            super().add_line(line)
             return
         event = entry["event"]
         if entry["level"] != "debug":
-            super().note(line)
+            super().add_line(line)
         elif event == _MESSAGE_MADE:
             boot = self.boots[-1]
             boot.boot_id = entry["boot_id"]
@@ -159,7 +142,7 @@ class ServiceUnderTest(ServiceProcess):
 
 
 def stored_ids(path: Path, copy: Path) -> frozenset[MessageId]:
-    """Return the messages in an outbox's file, read from a copy of what a dead process left."""
+    """Return the ids of the messages in an outbox's file, read from a copy."""
     if not path.exists():
         return frozenset()
     shutil.rmtree(copy, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Daemon: work that takes long, done beside the pipeline's thread: in a thread or a child process.
+"""Daemon: long work outside the pipeline's thread, in another thread or a child process.
 
 Long work is a generator: it yields its progress while it waits and returns the result, or raises
-the error. The caller advances it between two readings. Knows nothing of what is done.
+the error. The caller advances it between two readings.
 
 Run as a program (`python -m daemon.system.background MODULE:FUNCTION`) this module is the child.
 """
@@ -33,7 +33,7 @@ Steps = Generator[Data, None, Data]
 """Long work: yields its progress, and returns the data of the answer."""
 
 NICENESS = 10
-"""Of a child: a fit takes seconds of a Raspberry Pi's core, and readings must not wait for it."""
+"""Of a child process: a fit takes seconds of a core, and readings must not wait for it."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Task(Generic[Progress, Result]):
-    """A generator under way, with the result once it has ended."""
+    """An unfinished generator, with the result once it has ended."""
 
     def __init__(self, steps: Generator[Progress, None, Result]) -> None:
         self.result: Result
@@ -56,7 +56,7 @@ class Task(Generic[Progress, Result]):
         return next(self._steps, None)
 
     def close(self) -> None:
-        """Give the work up."""
+        """Cancel the work."""
         self._steps.close()
 
 
@@ -86,10 +86,7 @@ def in_thread(
 ) -> Generator[Data, None, Result]:
     """Call a function in a thread of its own; the end of the process does not wait for it.
 
-    Parameters
-    ----------
-    function, arguments: what is called, and with what.
-    doing: the progress: "loading substances-50".
+    `doing` is the progress: "loading substances-50".
     """
     future: Future[Result] = Future()
 
@@ -106,15 +103,14 @@ def in_thread(
 
 
 def in_process(target: str, *arguments: object, doing: str) -> Generator[Data, None, Any]:
-    """Call a function in a niced child process, which takes its memory along when it ends.
+    """Call a function in a child process of low priority, which frees its memory when it ends.
 
     The child is killed when the generator is closed.
 
     Parameters
     ----------
     target: "module:function"; the child imports that module alone.
-    arguments
-        Of the function; pickled, as its result is.
+    arguments: of the function; pickled, as its result is.
     doing: the progress, and the error if there is no answer: "fit", "read the configuration".
 
     Raises
@@ -150,11 +146,11 @@ def in_process(target: str, *arguments: object, doing: str) -> Generator[Data, N
 
 
 def main() -> None:
-    """Be the child: read the arguments, call the function, write its result or its error."""
-    # systemd's filter of system calls may forbid it.
+    """Run as the child: read the arguments, call the function, write its result or its error."""
+    # systemd's filter of system calls may forbid this.
     with contextlib.suppress(PermissionError):
         os.nice(NICENESS)
-    answer, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever is printed is no answer
+    answer, sys.stdout = sys.stdout.buffer, sys.stderr  # printed text must not mix with the answer
     # Only the process that started this one writes there.
     arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - see above
     module, _, function = sys.argv[1].partition(":")

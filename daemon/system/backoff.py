@@ -1,7 +1,7 @@
 """Daemon: how long to wait before trying again: doubling, bounded, and jittered.
 
-Pure: knows no clock and no thread. Jitter keeps a fleet of rigs from returning
-to a restarted broker in the same instant.
+Pure: knows no clock and no thread. Without jitter, all rigs of a fleet would reconnect to a
+restarted broker at the same instant.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ class Backoff:
 
     def next_s(self) -> float:
         """Return how many seconds to wait after one more failure."""
-        # 2**32 would outlast every bound; without the cap a rig that fails for
-        # a month would compute with ever larger integers.
+        # Without the limit of 32, the power overflows after many failures.
         wait_s = min(self.longest_s, self.first_s * 2.0 ** min(self._failures, 32))
         self._failures += 1
         return wait_s * (1.0 - JITTER * self.source.random())

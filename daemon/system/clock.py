@@ -1,7 +1,7 @@
 """Daemon: the time of day, and whether it can be trusted.
 
-A Raspberry Pi has no battery-backed clock: until a time server has answered,
-its time of day is wrong, and every payload says so.
+A Raspberry Pi has no battery-backed clock: until a time server has answered, its time of day is
+wrong, which every payload states (`clock_synced`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Daemon: importing a library without modules that it loads and this process never uses."""
+"""Daemon: imports a library without modules that it loads and this process never uses."""
 
 from __future__ import annotations
 

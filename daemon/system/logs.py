@@ -1,8 +1,7 @@
 """Daemon: the logs: text for people on a terminal, JSON elsewhere.
 
-Everything logged goes to standard error; standard output belongs to data. No
-secret may reach a log: no event holds a password, and values whose names suggest
-a secret are masked all the same.
+Logs go to standard error; standard output is for data. No event may hold a secret; as a second
+guard, values whose names suggest a secret are masked.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def get_logger(part: str) -> structlog.typing.FilteringBoundLogger:
 
 
 class FaultTolerantStream:
-    """A stream for logs: a full disk or a closed pipe loses lines and never ends the service."""
+    """A stream for logs that drops lines on a full disk or a closed pipe instead of raising."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

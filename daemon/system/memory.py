@@ -1,10 +1,9 @@
-"""Daemon: give back the memory that only the start needed.
+"""Daemon: releases the memory that only the start needed.
 
-Half of what is resident after the start is program text that has run once: ONNX
-Runtime's graph optimisers, Python's importers. The kernel drops such clean pages
-when memory is short; on a board that shares 512 MB with a broker and a
-dashboard it is better done before that. What is used again is read again, from
-the page cache, in microseconds a page.
+Half of the resident memory after the start is program text that ran once: ONNX Runtime's graph
+optimisers, Python's importers. The kernel drops such pages only when memory is short; a board that
+shares 512 MB with a broker and a dashboard should not wait for that. A page that is used again is
+read from the page cache in microseconds.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ def drop_startup_pages() -> None:
 def _text_mappings() -> list[tuple[int, int]]:
     """Return start and end of every executable mapping of a file.
 
-    Only those: no process writes to its text, so each page can be read from the file again.
-    Pages of a library's data may hold relocations, which would be lost.
+    No process writes to these, so each page can be read from the file again. Pages of a library's
+    data may hold relocations, which would be lost.
     """
     found = []
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
@@ -45,7 +44,7 @@ def _text_mappings() -> list[tuple[int, int]]:
 
 @cache
 def _statm(_pid: int) -> int:
-    """Open a process's page counts once: health must not end with the last free file."""
+    """Open the page counts once per process: later there may be no free file descriptor."""
     return os.open("/proc/self/statm", os.O_RDONLY)
 
 

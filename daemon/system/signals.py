@@ -1,6 +1,6 @@
-"""Daemon: one way to ask a loop to stop (Ctrl-C, SIGTERM, a deadline, another part), and SIGHUP.
+"""Daemon: stops loops on Ctrl-C, SIGTERM, a deadline or a call, and receives SIGHUP.
 
-Knows signals and a clock, nothing else. Loops test `is_set`, waits use `wait`.
+Loops test `is_set`, waits use `wait`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StopEvent:
         self._deadline_s = None if after_s is None else time.monotonic() + after_s
 
     def set(self) -> None:
-        """Ask everybody who tests it to stop."""
+        """Tell the loops that test it to stop."""
         self._event.set()
 
     def is_set(self) -> bool:
@@ -59,9 +59,9 @@ class StopEvent:
 
 
 class ReloadSignal:
-    """SIGHUP, which asks a service to read its configuration again.
+    """SIGHUP, the request to read the configuration again.
 
-    To a program on a terminal it means that the terminal is gone, and ends the program as usual.
+    On a terminal it means that the terminal was closed, and ends the program as usual.
     """
 
     def __init__(self) -> None:

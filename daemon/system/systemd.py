@@ -1,4 +1,4 @@
-"""Daemon: what the service manager is notified of, by the protocol of sd_notify(3).
+"""Daemon: notifies the service manager by the protocol of sd_notify(3).
 
 One datagram of `NAME=value` lines on the socket that NOTIFY_SOCKET names. May import the standard
 library alone. Without a service manager every method does nothing.
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
 TIMEOUT_S = 1.0
-"""How long `ready`, `reloading` and `stopping` wait for a service manager that is busy. `status`
-and `alive` do not wait: they are soon repeated, and readings arrive meanwhile."""
+"""How long `ready`, `reloading` and `stopping` wait for a busy service manager. `status` and
+`alive` do not wait: they are soon repeated."""
 
 ALIVE_PER_INTERVAL = 4
-"""Watchdog messages in the time after which systemd would kill a silent service."""
+"""Watchdog messages per interval after which systemd would kill the service."""
 
 
 class ServiceManager:
@@ -79,7 +79,7 @@ class ServiceManager:
     def _send(self, *lines: str, timeout_s: float = TIMEOUT_S) -> None:
         if self._address is None:
             return
-        # A service manager that does not answer is no reason to stop the recognition.
+        # An absent service manager must not stop the recognition.
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
@@ -92,7 +92,7 @@ def _address(name: str) -> str | None:
     """Return the address of the socket; a leading @ stands for the abstract namespace's zero."""
     if name.startswith("@"):
         return "\0" + name[1:]
-    # Names that begin with vsock: are for a virtual machine's host, not for a service inside one.
+    # Other names, such as vsock:, are not for a service on this machine.
     return name if name.startswith("/") else None
 
 

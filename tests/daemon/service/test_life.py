@@ -111,7 +111,7 @@ def test_the_manager_is_notified_without_broker_and_board(
     with ServiceProcess(tmp_path, text, manager.environ) as daemon:
         wait_until(lambda: "READY=1" in manager.heard, "READY")
         wait_until(lambda: manager.heard.count("WATCHDOG=1") > 3, "watchdog messages")
-        wait_until(lambda: "is silent or away" in manager.statuses[-1], "the board's absence")
+        wait_until(lambda: "No readings arrive" in manager.statuses[-1], "the board's absence")
         wait_until(lambda: "unreachable" in manager.statuses[-1], "the broker's absence")
         assert daemon.end() == 0
         wait_until(lambda: "STOPPING=1" in manager.heard, "the end")
