@@ -324,7 +324,9 @@ def test_a_service_that_ends_during_a_request_may_have_done_it(
 
         service = threading.Thread(target=go_when_asked)
         service.start()
-        with pytest.raises(NoServiceError, match=r"went offline before.*may have been carried out: check that"):
+        with pytest.raises(
+            NoServiceError, match=r"went offline before.*may have been carried out: check that"
+        ):
             send_request(rig(broker.port), "status", {}, timeout_s=60)
         service.join()
 
