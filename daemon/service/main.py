@@ -127,6 +127,7 @@ class Service:
         )
         self._latest: dict[str, Prediction] = {}
         self._inference_ms: dict[str, deque[float]] = {}
+        self._has_settled = False
         self._use_runtime(Runtime.build(config, bundles, self._history))
         self._reloading = False
         self._config_trouble: str | None = None
@@ -240,6 +241,11 @@ class Service:
             return
         self._next_tick_s = now_s + TICK_S
         runtime = self._runtime
+        if not self._has_settled and all(self._inference_ms.values()):
+            # The first inferences of every model ran code that does not run again.
+            self._has_settled = True
+            gc.collect()
+            drop_startup_pages()
         self._publisher.check()
         self._events.board_changed(
             self._board.check_silence(now_s, self._decoder.counts, runtime.nose.rate_hz)
