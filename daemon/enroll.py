@@ -52,11 +52,7 @@ def smell_stores(
 ) -> dict[str, SmellStore]:
     """Return the store of every model that can be taught, by the model's name.
 
-    Parameters
-    ----------
-    bundles: the rig's models.
-    state_dir: the rig's state folder.
-    correction: of the rig's readings; not the instance that the running nose uses.
+    `correction` must not be the instance that the running nose uses.
     """
     return {
         bundle.manifest.name: SmellStore(state_dir, bundle, correction)

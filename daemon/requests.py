@@ -132,12 +132,9 @@ def _is_transaction(value: object) -> bool:
 
 
 class Inbox:
-    """A bounded queue of requests from the broker's thread to the pipeline's; never blocks.
+    """A bounded queue of requests from the MQTT thread to the pipeline's; never blocks.
 
-    Parameters
-    ----------
-    wake: called after every queued request, to wake the pipeline's thread.
-    clock: seconds of a steady clock.
+    `wake` is called after every queued request, to wake the pipeline's thread.
     """
 
     def __init__(
@@ -205,14 +202,7 @@ class _Job:
 
 
 class Requests:
-    """Handles requests, long ones step by step, and answers each once.
-
-    Parameters
-    ----------
-    inbox: where requests wait.
-    reply: publishes `response/COMMAND`.
-    clock: seconds of a steady clock, for the pace of progress.
-    """
+    """Handles the requests of an inbox, long ones step by step, and answers each once."""
 
     def __init__(
         self, inbox: Inbox, reply: Reply, *, clock: Callable[[], float] = time.monotonic

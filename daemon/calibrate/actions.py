@@ -55,13 +55,7 @@ class NoReferenceError(ScentdError):
 
 
 class CalibrationActions:
-    """The actions of `calibrate` on one rig's state.
-
-    Parameters
-    ----------
-    config: of the rig.
-    bundles: its models; None to load them when first needed.
-    """
+    """The actions of `calibrate` on a rig's state; models are loaded when needed, if not given."""
 
     def __init__(self, config: Config, bundles: Sequence[Bundle] | None = None) -> None:
         self._config = config
@@ -82,12 +76,7 @@ class CalibrationActions:
         )
 
     def check_label(self, label: str) -> str:
-        """Return `label` if the model has it, and so its response on the training rig.
-
-        Raises
-        ------
-        UsageError: with the model's labels.
-        """
+        """Return `label`; raise `UsageError` if the model, and so its training rig, lacks it."""
         labels = self.bundle.manifest.labels
         if label in labels:
             return label
@@ -229,12 +218,9 @@ class CalibrationActions:
         return {"forgotten": [capture_summary(item) for item in self.captures.forget(label)]}
 
     def score(self, files: Sequence[Path] = (), label: str | None = None) -> Data:
-        """Score the profile on the captured references, or on recordings.
+        """Score the profile on recordings, or without any on the captured references.
 
-        Parameters
-        ----------
-        files: the recordings; the captured references if there are none.
-        label: of all files; otherwise the name of each file's folder is its label.
+        Without `label`, the label of a recording is the name of its folder.
         """
         if files:
             recordings = [(label or path.parent.name, read_recording(path)) for path in files]

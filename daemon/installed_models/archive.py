@@ -41,16 +41,11 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 
 class UnpackingError(ScentdError):
-    """A path is neither a bundle's folder nor an archive of one."""
+    """A path is no bundle's folder or archive, too large, or has files outside one folder."""
 
 
 def unpack_bundle(source: Path, fresh: Path) -> None:
-    """Copy a bundle's files from a folder or an archive into an empty folder.
-
-    Raises
-    ------
-    UnpackingError: if it is neither, too large, or would write outside its folder.
-    """
+    """Copy a bundle's files from a folder or an archive into an empty folder."""
     try:
         _copy(source, fresh)
     except (*_UNREADABLE, FileExistsError) as error:

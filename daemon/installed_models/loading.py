@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_models(config: Config, names: Iterable[str] | None = None) -> list[Bundle]:
-    """Load the configured models, or those of `names`, with the configured decision settings.
-
-    Raises
-    ------
-    BundleError: for the first bundle that cannot be used.
-    """
+    """Load the configured models, or those of `names`, with the configured decision settings."""
     store = ModelStore(config.state_dir)
     names = config.models if names is None else names
     return [with_decision(store.load(name), config.decision) for name in names]

@@ -50,13 +50,7 @@ class StoreError(ScentdError):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which version of a model is active.
-
-    Attributes
-    ----------
-    active: the version, None for the shipped one.
-    before: earlier active versions, the latest last, to which `rollback` returns.
-    """
+    """The active version of a model and earlier ones, the latest last; None is the shipped one."""
 
     active: str | None = None
     before: tuple[str | None, ...] = ()
@@ -114,12 +108,7 @@ class ModelStore:
         return self._shipped(name)
 
     def load(self, name: str) -> Bundle:
-        """Load the active version; if it cannot be used, log that and load an earlier one.
-
-        Raises
-        ------
-        BundleError: if none can be used; the error of the active version.
-        """
+        """Load the active version; if it cannot be used, log that and load an earlier one."""
         choice = self.choice(name)
         installed = self.versions(name)
         errors: list[BundleError] = []

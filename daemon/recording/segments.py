@@ -85,13 +85,7 @@ def list_segments(folder: Path) -> list[Segment]:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """Repairs after a power cut.
-
-    Attributes
-    ----------
-    bytes_cut: of incomplete last lines.
-    removed: files without a reading, and half-written compressed ones.
-    """
+    """Bytes of incomplete last lines, and number of incomplete files, removed after a power cut."""
 
     bytes_cut: int = 0
     removed: int = 0
@@ -121,11 +115,8 @@ def repair_segments(folder: Path) -> RepairReport:
 def compress_segment(path: Path, is_cancelled: Callable[[], bool]) -> bool:
     """Replace a closed segment by a compressed one; return False if cancelled.
 
-    At every instant one of the two files is complete. `is_cancelled` is called repeatedly.
-
-    Raises
-    ------
-    OSError: if the disk refuses; the segment stays as it was.
+    At every instant one of the two files is complete, also after an `OSError`. `is_cancelled` is
+    called repeatedly.
     """
     target = path.with_name(path.name + COMPRESSED_SUFFIX)
     part = target.with_name(target.name + _PART_SUFFIX)

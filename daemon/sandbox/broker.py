@@ -42,13 +42,7 @@ class BrokerStartError(ScentdError):
 
 
 class Broker(ABC):
-    """A broker that runs while its block runs; it can be stopped and started again.
-
-    Attributes
-    ----------
-    name: of the program.
-    port: on which it listens, the same after every start.
-    """
+    """A broker that runs while its block runs; it can be stopped and started on the same port."""
 
     name: str
 

@@ -59,10 +59,6 @@ class Relay:
     ----------
     target: port of the broker; without one, connections are refused until `open` sets it.
     bytes_per_s: limit of the rate.
-
-    Attributes
-    ----------
-    port: on which the client finds its broker; it never changes.
     """
 
     def __init__(self, target: int | None = None, *, bytes_per_s: float = math.inf) -> None:

@@ -71,12 +71,7 @@ LATENCIES_KEPT = 500
 
 
 def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> None:
-    """Load the models and run the service.
-
-    Raises
-    ------
-    ScentdError: if a model or the port can never be used.
-    """
+    """Load the models and run the service."""
     manager = ServiceManager()
     configure_logs(config.log)
     manager.status("Loading the models.")
@@ -270,9 +265,7 @@ class Service:
     def _reload(self) -> Steps:
         """Read the configuration and the models again, and apply them between two readings.
 
-        Raises
-        ------
-        ReloadError: if something cannot be used; nothing has changed then.
+        A `ReloadError` leaves everything unchanged.
         """
         if self._reloading:
             raise ReloadError("The configuration is being read again already. Wait for it to end.")

@@ -23,14 +23,7 @@ MessageId = tuple[str, int]
 
 
 class MadeMessage(NamedTuple):
-    """A message that the service logged before it handed it to its outbox.
-
-    Attributes
-    ----------
-    topic: below the rig's prefix.
-    seq: of this boot.
-    at_s: time of the log entry, in seconds since 1970.
-    """
+    """A message that the service logged, at `at_s` since 1970, before it gave it to its outbox."""
 
     topic: str
     seq: int

@@ -125,14 +125,7 @@ class SoakReport:
 
 @dataclass(slots=True)
 class SoakRun:
-    """The running parts.
-
-    Attributes
-    ----------
-    rng: draws the bytes that damage files.
-    arrivals: messages received so far.
-    recovery_s: seconds until a part worked again, so far.
-    """
+    """The running parts, arrivals and recovery times so far; `rng` draws the damage to files."""
 
     board: SimulatedBoard
     service: ServiceUnderTest

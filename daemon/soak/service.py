@@ -39,13 +39,7 @@ _POLL_S = 0.01
 
 
 class ServiceUnderTest(ServiceProcess):
-    """A service that is started repeatedly with the same state folder.
-
-    Attributes
-    ----------
-    boots: runs of the process so far, the present one last.
-    events: how often each event was logged.
-    """
+    """A service that is started repeatedly with the same state folder; counts its log events."""
 
     lines_kept = 200
 

@@ -19,13 +19,7 @@ PLAIN_EVERY_S = 10.0
 
 
 class Progress:
-    """A bar with text beside it; a context manager that ends with the cursor on a new line.
-
-    Parameters
-    ----------
-    stream: standard error by default.
-    clock: seconds of a steady clock.
-    """
+    """A bar with text beside it; a context manager that ends with the cursor on a new line."""
 
     def __init__(
         self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic

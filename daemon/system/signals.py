@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 class StopEvent:
-    """An event that a signal or a deadline sets as well.
-
-    Parameters
-    ----------
-    after_s: seconds from now until the deadline.
-    """
+    """An event that a signal, or the deadline `after_s` seconds from now, sets as well."""
 
     def __init__(self, after_s: float | None = None) -> None:
         self._event = threading.Event()
