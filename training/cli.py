@@ -16,7 +16,7 @@ SCENT_TRAIN = CommandLine(
     epilog="Every command explains itself: scent-train crossval --help.",
     package="training.commands",
     commands={
-        "data": "fetch the published data set",
+        "data": "fetch the published data set, or convert recordings of other projects",
         "fit": "train a model on all recordings",
         "crossval": "score a configuration on recordings held out by groups",
         "export": "quantise, verify and write the bundle of a trained model",
@@ -26,6 +26,7 @@ SCENT_TRAIN = CommandLine(
         "compare": "score baselines on the folds of the cross-validation",
         "cross-modal": "compare trainings with and without a second modality",
         "audit": "find out how much of a score is session and not smell",
+        "rigs": "score the rig's recogniser on real rigs, whole sessions held out",
         "trust": "print the evidence of how far a model is to be trusted",
         "report": "write all figures of a run as JSON and as one page",
         "fingerprints": "fit the simulator's table of odours from recordings",

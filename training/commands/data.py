@@ -1,4 +1,4 @@
-"""training/: `scent-train data get`: fetch the published data set."""
+"""training/: `scent-train data get|import`: fetch recordings, or convert those of others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardware.errors import UsageError
+from hardware.foreign.mapping import read_mapping, shipped_format, shipped_formats
+from hardware.foreign.reading import describe, read_foreign, write_recordings
 from training.data.download import DATASET, fetch
 
 if TYPE_CHECKING:
     import argparse
+    from argparse import ArgumentParser, _SubParsersAction
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +24,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "download."
     )
     parser.epilog = "Example: scent-train data get --output data/smellnet --subset base"
-    actions = parser.add_subparsers(title="actions", metavar="get", required=True, dest="action")
+    actions = parser.add_subparsers(
+        title="actions", metavar="get|import", required=True, dest="action"
+    )
     get = actions.add_parser(
         "get",
         help="fetch, resume and verify",
@@ -50,6 +56,54 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--endpoint", metavar="URL", help="a mirror of the hub (default: HF_ENDPOINT, or the hub)"
     )
     get.set_defaults(run=run)
+    add_import_parser(actions)
+
+
+def add_import_parser(actions: _SubParsersAction[ArgumentParser]) -> None:
+    """Add `data import`."""
+    parser = actions.add_parser(
+        "import",
+        help="convert recordings of another project",
+        description="Convert recordings of another project into OUTPUT/LABEL/SESSION/*.csv. Which "
+        "column is taken for which channel is printed; nothing is guessed. Known formats: "
+        f"{', '.join(shipped_formats())}. A mapping file of a few lines describes any other one "
+        "(docs/recordings.md).",
+        epilog="Example: scent-train data import rigs/fruits5 --format fruits5 --output data",
+    )
+    parser.add_argument("source", nargs="+", type=Path, metavar="FILE|DIR", help="what to convert")
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--format", metavar="NAME", help="a known format")
+    form.add_argument("--map", type=Path, metavar="FILE", help="a mapping file")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder of the recordings"
+    )
+    parser.set_defaults(run=run_import)
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Convert, and print what was taken for what."""
+    form = shipped_format(args.format) if args.format else read_mapping(args.map)
+    suffix = f"*.{form.kind}"
+    files = [
+        path
+        for source in args.source
+        for path in (sorted(source.rglob(suffix)) if source.is_dir() else [source])
+    ]
+    if not files:
+        raise UsageError(f"There is no {suffix} in {', '.join(map(str, args.source))}.")
+    recordings = list(read_foreign(files, form))
+    paths = write_recordings(recordings, args.output)
+    print("\n".join(describe(form)), file=sys.stderr)
+    for path, recording in zip(paths, recordings, strict=True):
+        minutes = (recording.time_ms[-1] - recording.time_ms[0]) / 60_000
+        print(f"{path}: {len(recording.time_ms)} readings, {minutes:.1f} min")
+    sessions = len({recording.session for recording in recordings})
+    print(
+        f"{len(paths)} recordings of {len({recording.label for recording in recordings})} labels "
+        f"and {sessions} session{'s' if sessions > 1 else ''}",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
