@@ -53,7 +53,7 @@ KINDS = ("windows", "recordings")
 """What is counted, along the first axis of all arrays of shares: the share of a recording's
 windows that are named right, and whether the mean log-probability names the recording right."""
 
-_Lesson = tuple[int, int | None]
+_TaughtFrom = tuple[int, int | None]
 """How many references, and their seconds; None for whole recordings."""
 
 
@@ -131,7 +131,7 @@ class _FoldScores:
 
     unskewed: NDArray[np.float64]
     before: NDArray[np.float64]
-    trials: dict[_Lesson, list[_Trial]]
+    trials: dict[_TaughtFrom, list[_Trial]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,9 +144,9 @@ class _Joined:
     tested: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, folds: Sequence[_FoldScores], lesson: _Lesson) -> _Joined:
+    def of(cls, folds: Sequence[_FoldScores], taught_from: _TaughtFrom) -> _Joined:
         def stack(array: Callable[[_FoldScores, _Trial], NDArray[Any]]) -> NDArray[Any]:
-            parts = [[array(fold, trial) for trial in fold.trials[lesson]] for fold in folds]
+            parts = [[array(fold, trial) for trial in fold.trials[taught_from]] for fold in folds]
             return np.concatenate([np.stack(part, axis=-2) for part in parts], axis=-1)
 
         return cls(
@@ -197,10 +197,10 @@ def _score_fold(
     held_out = data.subset(fold_of == fold)
     reference = measure_rig(data.subset(fold_of != fold))
     sent = _change_readings(held_out, rig.transform)
-    lessons: list[_Lesson] = [(number, None) for number in references]
-    lessons += [(SHORTER_REFERENCES, seconds) for seconds in SHORTER_S]
-    trials: dict[_Lesson, list[_Trial]] = {}
-    for number, seconds in lessons:
+    taught_from_all: list[_TaughtFrom] = [(number, None) for number in references]
+    taught_from_all += [(SHORTER_REFERENCES, seconds) for seconds in SHORTER_S]
+    trials: dict[_TaughtFrom, list[_Trial]] = {}
+    for number, seconds in taught_from_all:
         # The same choices of labels, however long the exposures.
         rng = np.random.default_rng([seed, fold, number])
         rows = [rng.choice(len(sent.samples), number, replace=False) for _ in range(choices)]
