@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 RANDOM_FEATURES = 300
 KERNEL_WIDTH = 0.7
 """Length scale of the Gaussian kernel, times the root of the number of standardised features, which
-is the typical distance of a row from the centre. From 0.5 to 1.0 the figures stay the same within
-noise."""
+is the typical distance of a row from the centre. Chosen on fruits5 and ai-nose, where anything from
+0.5 to 1.0 gave the same figures within noise."""
 
 SHRINKAGE = 1.0
 """Identity added to the within-class covariance, times its mean variance: few exposures say little
-about it. From 0.3 to 3 the figures stay the same within noise."""
+about it. Chosen likewise, from 0.3 to 3."""
 
 LEAST_SMELLS = 2
 MOST_ROWS = 4096
-"""Taught rows kept for the distance to the nearest one: 0.7 MB at 21 features."""
+"""Taught rows kept for the distance to the nearest one: 0.34 MB at 21 features."""
 
 TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
 DEFAULT_TEMPERATURE = 12.0
 DEFAULT_NOVELTY = 1.0
-"""Where one session only was taught, nothing can be held out: these were fitted to the visible real
-rigs (`scent-train rigs`)."""
+"""Used where one session only was taught, so that nothing can be held out. Both are assumed, not
+fitted: after one session most unknown smells are given a name (`scent-train rigs`)."""
 
-ROW_S = 5.0
-"""Seconds between rows: neighbouring readings say the same."""
+ROW_S = 5
+"""Seconds between rows of features: neighbouring readings say the same."""
 
 STAGES = (6, 12, 24, 48, 120)
 """Rows of an exposure so far at which the novelty limit is fitted: a rise is unlike the rest."""

@@ -362,7 +362,7 @@ def test_an_invalid_certificate_is_reported_and_the_next_valid_one_accepted(
 
 
 def test_recovery_is_logged_at_the_level_of_the_failure(broker: Mosquitto, tmp_path: Path) -> None:
-    """Whoever filters the log by level and sees the failure sees the recovery too."""
+    """A reader who filters the log by level and sees the failure sees the recovery too."""
     log = io.StringIO()
     configure_logs(LogConfig(level="warning", format="json"), stream=log)
     with rig_at(tmp_path, broker.port) as rig:

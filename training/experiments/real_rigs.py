@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.correction import log_signals
-from calibration.recogniser import LEAST_SMELLS, Recogniser, TaughtExposure
+from calibration.recogniser import LEAST_SMELLS, ROW_S, Recogniser, TaughtExposure
 from hardware.foreign.mapping import shipped_format
 from hardware.foreign.reading import read_foreign
 from models.response import response_features
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 RATE_HZ = 1.0
 """Recordings are interpolated to it; slower boards too."""
-
-ROW_EVERY_S = 5
-"""Neighbouring rows say the same."""
 
 MOMENTS_S = (60.0, 120.0, 240.0, float("inf"))
 """Seconds after the onset at which the recogniser is asked; the last one is the end."""
@@ -145,9 +142,9 @@ def _exposure(
         same = [other for other in air if other.session == recording.session] or list(air)
         clean = np.concatenate([_signals(other)[1] for other in same]).mean(axis=0)
         onset = 0
-    features = response_features(signals[onset:], clean, RATE_HZ)[::ROW_EVERY_S]
+    features = response_features(signals[onset:], clean, RATE_HZ)[:: round(ROW_S * RATE_HZ)]
     taught = TaughtExposure(rig.label(recording.label), recording.session, features)
-    return RigExposure(taught, np.arange(0.0, ROW_EVERY_S * len(features), ROW_EVERY_S))
+    return RigExposure(taught, np.arange(0.0, ROW_S * len(features), ROW_S))
 
 
 def _signals(recording: ForeignRecording) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
