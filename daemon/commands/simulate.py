@@ -18,7 +18,7 @@ from hardware.simulator.board import BoardReport, SimulatedBoard
 from hardware.simulator.board_firmware import Dialect
 from hardware.simulator.faults import describe_faults
 from hardware.simulator.other_rig import FIXED_RIG, OtherRig, OtherRigSignal, read_rig
-from hardware.simulator.scenario import AIR
+from hardware.simulator.scenario import AIR, find_substance, parse_scenario
 from hardware.simulator.signals import ReplaySignal, SyntheticSignal
 from hardware.simulator.tables import BOARD_NAMES, MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
 
@@ -77,8 +77,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--board",
         choices=BOARD_NAMES,
         help=(
-            "fingerprints of the 50 substances at 1 Hz, or of the mixture recordings "
-            f"(the default from {_MIXTURE_RATE_HZ:g} Hz on)"
+            "fingerprints of the 50 substances at 1 Hz, or of the mixture recordings (the default "
+            f"from {_MIXTURE_RATE_HZ:g} Hz on, if it knows all substances of the scenario)"
         ),
     )
     parser.add_argument(
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     if args.once and args.loop:
         raise UsageError("--once ends with the signal and --loop never ends; choose one of them.")
     board = SimulatedBoard(
-        _signal(args),
+        signal_of(args),
         dialect=args.dialect,
         link=args.link,
         speed=args.speed,
@@ -135,7 +135,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _signal(args: argparse.Namespace) -> Signal:
+def signal_of(args: argparse.Namespace) -> Signal:
+    """Return what the options ask to be played.
+
+    Raises
+    ------
+    ScentdError: an unreadable scenario, recording or rig, or an impossible rate.
+    """
     signal = _training_rig_signal(args)
     if args.rig is None:
         return signal
@@ -151,11 +157,30 @@ def _training_rig_signal(args: argparse.Namespace) -> Signal:
         if args.board is not None:
             raise UsageError("--board chooses fingerprints for --synthetic; --replay needs none.")
         return ReplaySignal(read_recording(args.replay), rate_hz=args.rate, loop=args.loop)
-    by_rate = args.rate is not None and args.rate >= _MIXTURE_RATE_HZ
-    board = args.board or (MIXTURE_BOARD if by_rate else SUBSTANCE_BOARD)
+    board = args.board or _board_playing(args.synthetic, args.rate)
     return SyntheticSignal(
         args.synthetic, rate_hz=args.rate, seed=args.seed, loop=args.loop, board=board
     )
+
+
+def _board_playing(scenario: str, rate_hz: float | None) -> str:
+    """Return the board of that rate; the other one where only it knows every substance."""
+    by_rate = [SUBSTANCE_BOARD, MIXTURE_BOARD]
+    if rate_hz is not None and rate_hz >= _MIXTURE_RATE_HZ:
+        by_rate.reverse()
+    known = {name: load_board(name).fingerprints for name in by_rate}
+    episodes = parse_scenario(scenario, {one for some in known.values() for one in some})
+    played = {substance for episode in episodes for substance, _ in episode.components}
+    knowing = [name for name in by_rate if all(find_substance(one, known[name]) for one in played)]
+    # With neither, the first one's error names what it cannot play.
+    board = (knowing or by_rate)[0]
+    if board != by_rate[0]:
+        print(
+            f"The board {by_rate[0]!r}, usual at this rate, has no fingerprint of everything in "
+            f"the scenario, so the board {board!r} plays it.",
+            file=sys.stderr,
+        )
+    return board
 
 
 def _summary(report: BoardReport) -> str:

@@ -4,7 +4,8 @@ May import errors. Pure; must know nothing of boards or tables.
 
 A scenario is a comma-separated list of episodes. An episode is what is in the air and for how
 many seconds: ``almond:60``, ``air:30``, half the usual concentration ``almond=.5:60``, several
-substances at once ``banana=.5+mango=.5:60``.
+substances at once ``banana=.5+mango=.5:60``. The two published kinds of recording write some names
+differently, clove and cloves; a scenario may use either for any board.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Episode:
 def parse_scenario(text: str, substances: Collection[str]) -> tuple[Episode, ...]:
     """Return the episodes of a scenario's text, with names from `substances` and ``air``.
 
+    A name is understood in the singular and in the plural; the episodes have the board's own.
+
     Raises
     ------
     UsageError
@@ -95,7 +98,8 @@ def _component(part: str, item: str, substances: Collection[str]) -> tuple[str, 
             f"Episode {item!r} mixes air with something: air is what everything is in. "
             "Leave it out, or give it an episode of its own."
         )
-    if name not in substances:
+    substance = find_substance(name, substances)
+    if substance is None:
         raise UsageError(
             f"Episode {item!r} names {name!r}, which this board has no fingerprint of. "
             f"It knows: {AIR}, {', '.join(sorted(substances))}."
@@ -106,7 +110,19 @@ def _component(part: str, item: str, substances: Collection[str]) -> tuple[str, 
             f"Episode {item!r} gives {name} the concentration {number!r}; it must be a number "
             f"above 0 and at most {MAX_CONCENTRATION:g}, 1 being that of the recordings."
         )
-    return name, concentration
+    return substance, concentration
+
+
+def find_substance(name: str, substances: Collection[str]) -> str | None:
+    """Return a board's own name of a substance written in the singular or plural, or None.
+
+    Examples
+    --------
+    >>> find_substance("cloves", {"clove", "chives"})
+    'clove'
+    """
+    forms = (name, name.removesuffix("s"), f"{name}s")
+    return next((form for form in forms if form in substances), None)
 
 
 def _positive(text: str) -> float | None:

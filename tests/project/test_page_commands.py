@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from daemon.commands.simulate import signal_of
+from hardware.channels import N_CHANNELS
+from hardware.recording import RecordingWriter
+from hardware.simulator.other_rig import FIXED_RIG, write_rig
+from hardware.simulator.signals import SyntheticSignal
 from tests.project.source_tree import PAGES
 from tests.project.test_command_lines import PROGRAMS, parser_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NAMES = {program.program for program in PROGRAMS}
 
@@ -55,6 +61,24 @@ SHOWN = [
 
 def test_commands_are_found() -> None:
     assert len(SHOWN) > 50
+
+
+SIMULATIONS = [shown for shown in SHOWN if shown.values[0][:2] == ["scentd", "simulate"]]
+
+
+@pytest.mark.parametrize("words", SIMULATIONS)
+def test_a_simulation_of_a_page_can_be_played(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`almond.csv`, `other.yaml` and the loops over `$smell` are the pages' own examples."""
+    monkeypatch.chdir(tmp_path)
+    with RecordingWriter(tmp_path / "almond.csv") as writer:
+        for row, values in enumerate(SyntheticSignal("almond:20")):
+            writer.write(1000 * row, values)
+    write_rig(FIXED_RIG, tmp_path / "other.yaml")
+    arguments = [word.replace("$smell", "cloves") for word in words[1:]]
+    readings = iter(signal_of(parser_of("scentd").parse_args(arguments)))
+    assert len(next(readings)) == N_CHANNELS
 
 
 @pytest.mark.parametrize("words", SHOWN)

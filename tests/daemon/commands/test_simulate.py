@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import serial
 
+from daemon.commands import simulate
 from hardware.protocol import LineDecoder
 from hardware.recording import RecordingWriter
 from hardware.simulator.other_rig import FIXED_RIG, write_rig
@@ -52,6 +55,17 @@ def test_a_whole_scenario_is_played_and_the_process_ends(tmp_path: Path) -> None
     assert len(frames) == 30
     assert "30 readings" in errors
     assert not os.path.lexists(link)
+
+
+@pytest.mark.parametrize("rate", ["1", "10"])
+@pytest.mark.parametrize("odour", ["cloves", "clove", "orange", "nutmeg"])
+def test_a_substance_of_either_board_is_played_at_either_rate(odour: str, rate: str) -> None:
+    parser = argparse.ArgumentParser()
+    simulate.add_options(parser)
+    words = ["--synthetic", f"air:60,{odour}:120", "--rate", rate]
+    played = simulate.signal_of(parser.parse_args(words))
+    assert played.rate_hz == float(rate)
+    assert len(list(itertools.islice(played, 3))) == 3
 
 
 @pytest.mark.parametrize("by", ["name", "file"])

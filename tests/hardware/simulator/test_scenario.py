@@ -26,6 +26,16 @@ def test_spaces_around_parts_do_not_matter() -> None:
     assert spaced == parse_scenario("almond:60,air:30,banana=.5+mango=.5:60", SUBSTANCES)
 
 
+def test_a_name_in_singular_or_plural_becomes_the_boards_own() -> None:
+    """The two published kinds of recording call one spice clove and cloves."""
+    for written in ("clove", "cloves"):
+        for own in ("clove", "cloves"):
+            (episode,) = parse_scenario(f"{written}:60", {own, "chives"})
+            assert episode.components == ((own, 1.0),)
+    with pytest.raises(UsageError, match="twice"):
+        parse_scenario("clove=.5+cloves=.5:60", {"cloves"})
+
+
 _concentrations = st.floats(min_value=1e-6, max_value=MAX_CONCENTRATION)
 _components = st.lists(
     st.tuples(st.sampled_from(SUBSTANCES), _concentrations), max_size=4, unique_by=lambda c: c[0]
