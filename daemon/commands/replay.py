@@ -24,7 +24,6 @@ from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
-from daemon.recording.segments import LIVE_SUFFIX, parse_segment_name
 from hardware.recording import (
     COMPRESSED_SUFFIX,
     Recording,
@@ -33,6 +32,7 @@ from hardware.recording import (
     present_channels,
     read_recordings,
 )
+from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
 from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings

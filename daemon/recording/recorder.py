@@ -15,16 +15,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 from daemon.recording.maintenance import SegmentMaintenance
-from daemon.recording.segments import (
-    list_segments,
-    remove_oldest,
-    repair_segments,
-    segment_name,
-)
+from daemon.recording.segments import list_segments, remove_oldest, repair_segments
 from daemon.system.backoff import Backoff
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 from hardware.recording import DiskRefusedError, RecordingError, RecordingWriter
+from hardware.segment_names import segment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardware.encoding import encode_csv_header
 from hardware.files import sync_folder
 from hardware.recording import COMPRESSED_SUFFIX, whole_lines_bytes
+from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-LIVE_SUFFIX = ".live.csv"
-"""`scentd replay` recognises a recording of the service by it: such a recording begins with the
-sensors' warm-up and perhaps clean air, unlike a recording made of one smell."""
-
-_NAME = re.compile(r"r(\d{6,})-(\d{4,})-\d{8}T\d{6}Z\.live\.csv(\.gz)?")
 _PART_SUFFIX = ".part"
 _COPY_BYTES = 1 << 16
 
@@ -51,20 +46,6 @@ class Segment:
     def name(self) -> str:
         """The file's name before compression, as in events."""
         return self.path.name.removesuffix(COMPRESSED_SUFFIX)
-
-
-def parse_segment_name(path: Path) -> tuple[int, int] | None:
-    """Return run and number of a segment, None for any other file."""
-    match = _NAME.fullmatch(path.name)
-    return None if match is None else (int(match[1]), int(match[2]))
-
-
-def segment_name(run: int, number: int, utc: str) -> str:
-    """Return a segment's file name; `utc` as 20260131T120000Z.
-
-    The run comes first so that names sort by age: without a clock chip the date may be years off.
-    """
-    return f"r{run:06d}-{number:04d}-{utc}{LIVE_SUFFIX}"
 
 
 def list_segments(folder: Path) -> list[Segment]:

@@ -74,6 +74,18 @@ def periodic(
     return Dataset("substance", tuple(periods_s), tuple(samples), {}, folder)
 
 
+def in_sessions(sessions: int, *, per_label: int = 8, rows: int = 80) -> Dataset:
+    """Recordings as `periodic` makes them, laid out as LABEL/day-K/*.csv in turn."""
+    data = periodic(per_label=per_label, rows=rows)
+    samples = []
+    for sample in data.samples:
+        label, file = sample.name.split("/")
+        session = f"day-{int(file.removesuffix('.csv')) % sessions}"
+        name = f"{label}/{session}/{file}"
+        samples.append(dataclasses.replace(sample, name=name, group=name, session=session))
+    return dataclasses.replace(data, samples=tuple(sorted(samples, key=lambda s: s.name)))
+
+
 def oscillating(rows: int = 90) -> Dataset:
     """Three recordings each of seven substances, without noise."""
     periods_s = {name: 5.0 + 3 * label for label, name in enumerate(LABELS)}

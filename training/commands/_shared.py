@@ -29,7 +29,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "required": True,
         "type": Path,
         "metavar": "DIR",
-        "help": "the recordings, DIR/LABEL/*.csv",
+        "help": "the recordings, DIR/LABEL/*.csv or DIR/LABEL/SESSION/*.csv",
     },
     "--run": {
         "dest": "run_folder",
@@ -60,8 +60,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_option(
         parser,
         "--data",
-        help="substances: DIR/LABEL/*.csv; mixtures: DIR/*.csv; or the root of the published "
-        "data set, of which the training part is taken",
+        help="substances: DIR/LABEL/*.csv or DIR/LABEL/SESSION/*.csv; mixtures: DIR/*.csv; or the "
+        "root of the published data set, of which the training part is taken",
     )
     add_option(parser, "--run")
     add_option(parser, "--device", help="torch device (default: cpu; cuda trains in bfloat16)")
@@ -87,7 +87,7 @@ def load_training(args: argparse.Namespace) -> tuple[TrainConfig, Dataset, Path]
     """Return the configuration, the data and the run folder that the options name."""
     config = load_train_config(config_path(args.config))
     refuse_test_part(args.data)
-    data = load_recordings(config.task, args.data)
+    data = load_recordings(config.task, args.data).at_rate(config.preprocessing.rate_hz)
     return config, data, args.run_folder or Path("runs") / config.name
 
 
@@ -102,7 +102,10 @@ def load_recordings(
         print(f"Taking the {part}", file=sys.stderr)
     if task == "mixture":
         return load_mixtures(part.folder, index, labels)
-    return load_substances(part.folder, labels)
+    data = load_substances(part.folder, labels)
+    for notice in data.notices:
+        print(notice, file=sys.stderr)
+    return data
 
 
 def progress_bar(items: Iterable[T]) -> Iterable[T]:

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--streaming announces substances; a mixture has no one label.")
     labels = _chosen(args.labels, manifest.labels, args.task)
     data = load_recordings(args.task, args.data, args.index, labels)
+    data = data.at_rate(manifest.preprocessing.rate_hz)
     outputs = run_network(bundle, data)
     result: dict[str, Any] = dict(score_bundle(bundle, data, outputs))
     groups = [sample.group for sample in data.samples]

@@ -22,8 +22,11 @@ import numpy as np
 from hardware.channels import CHANNEL_NAMES, GROVE_INDICES, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.frames import Quality
-from hardware.recording import Recording, read_recording
+from hardware.recording import Recording, read_recordings
 from training.data.layouts import label_name
+from training.data.recording_files import find_recordings, is_recording_name, visible_files
+from training.data.resampling import resample
+from training.data.sessions import read_session_table, session_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,12 +58,15 @@ class Sample:
     Attributes
     ----------
     name: path below the data folder, with forward slashes.
-    sha256: of the file's bytes.
+    sha256: of the file's bytes; of all files' bytes where segments were joined.
     values: float32[n, 12] in the channel table's order, NaN where unusable.
     target: float32[labels], proportions summing to 1 (one-hot for a single substance).
     group: recordings with the same group must not be split across folds.
     rate_hz: nominal rate of the recording.
     in_order: whether its rows are in the order of time, by `is_in_order`.
+    session: the rig, place and day that it belongs to (`training.data.sessions`); empty where that
+        is not known.
+    time_ms: float64[n], when each row was measured; None where the rows are evenly spaced.
     """
 
     name: str
@@ -70,6 +76,15 @@ class Sample:
     group: str
     rate_hz: float
     in_order: bool = True
+    session: str = ""
+    time_ms: NDArray[np.float64] | None = None
+
+    def at_rate(self, rate_hz: float) -> Sample:
+        """Return the recording at another rate; the same object where its own is close enough."""
+        values = resample(self.values, self.time_ms, self.rate_hz, rate_hz)
+        if values is self.values:
+            return self
+        return dataclasses.replace(self, values=values, rate_hz=rate_hz, time_ms=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,7 @@ class Dataset:
     samples: the recordings, sorted by name.
     oddities: how often each oddity of the data was found, for the log and the model card.
     folder: where the recordings were read; tables about the substances lie in it or above it.
+    notices: sentences about files that were not read and about what is doubtful.
     """
 
     task: str
@@ -90,6 +106,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     oddities: dict[str, int] = field(default_factory=dict)
     folder: Path | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -101,6 +118,13 @@ class Dataset:
     def targets(self) -> NDArray[np.float32]:
         """float32[recordings, labels]."""
         return np.stack([sample.target for sample in self.samples])
+
+    def at_rate(self, rate_hz: float) -> Dataset:
+        """Return the data set with every recording at a model's rate (`resampling.resample`)."""
+        samples = tuple(sample.at_rate(rate_hz) for sample in self.samples)
+        changed = sum(one is not two for one, two in zip(samples, self.samples, strict=True))
+        oddities = self.oddities | ({"recordings_resampled": changed} if changed else {})
+        return dataclasses.replace(self, samples=samples, oddities=oddities)
 
     def drop_unordered(self) -> Dataset:
         """Return the data set without the recordings whose rows are out of time order."""
@@ -126,17 +150,28 @@ FileProgress = Callable[[Iterable[Path]], Iterable[Path]]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A file to load: its path below the data folder, its group and its shares by label."""
+    """A recording to load.
 
-    file: str
+    Attributes
+    ----------
+    name: path of its first file below the data folder.
+    paths: its files, several where segments of the service are joined.
+    group: recordings with the same group must not be split across folds.
+    proportions: its shares by label.
+    session: as its path says.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
     group: str
     proportions: dict[str, float]
+    session: str = ""
 
 
 def load_substances(
     folder: Path, labels: Sequence[str] | None = None, progress: FileProgress = iter
 ) -> Dataset:
-    """Load FOLDER/LABEL/*.csv; every recording is its own group.
+    """Load FOLDER/LABEL/*.csv and FOLDER/LABEL/SESSION/*.csv; every recording is its own group.
 
     Parameters
     ----------
@@ -146,25 +181,29 @@ def load_substances(
 
     Raises
     ------
-    DataError: no labelled recording there.
+    DataError: no labelled recording there, or the same recording under two labels.
     UsageError: a folder's name is not among `labels`.
     """
-    files = sorted(folder.glob("*/*.csv"))
-    if not files:
+    files = find_recordings(folder)
+    if not files.recordings:
         raise DataError(
-            f"Expected recordings as {folder}/LABEL/*.csv, found none. Name the folder that "
-            "holds one sub-folder per substance."
+            f"Expected recordings as {folder}/LABEL/*.csv or {folder}/LABEL/SESSION/*.csv, found "
+            "none. Name the folder that holds one sub-folder per substance. "
+            + " ".join(files.notices)
         )
-    found = sorted({label_name(file.parent.name) for file in files})
+    found = sorted({label_name(one.label_folder) for one in files.recordings})
     order = tuple(labels or found)
     spelt = {label_name(label): label for label in order}
     _refuse_unknown(folder, "folders", set(found) - set(spelt), order)
-    names = [file.relative_to(folder).as_posix() for file in files]
     entries = [
-        _Entry(name, name, {spelt[label_name(file.parent.name)]: 1.0})
-        for name, file in zip(names, files, strict=True)
+        _Entry(
+            one.name, one.paths, one.name, {spelt[label_name(one.label_folder)]: 1.0}, one.session
+        )
+        for one in files.recordings
     ]
-    return _load("substance", folder, entries, order, progress)
+    data = _load("substance", folder, entries, order, progress)
+    _refuse_two_labels(data)
+    return dataclasses.replace(data, notices=files.notices)
 
 
 def load_mixtures(
@@ -191,7 +230,7 @@ def load_mixtures(
     names = {label for entry in entries for label in entry.proportions}
     order = tuple(labels or columns or sorted(names))
     _refuse_unknown(folder, "components", names - set(order), order)
-    by_file = {folder / entry.file: entry for entry in entries}
+    by_file = {entry.paths[0]: entry for entry in entries}
     return _load("mixture", folder, [by_file[file] for file in sorted(by_file)], order, progress)
 
 
@@ -210,29 +249,46 @@ def _load(
     labels: tuple[str, ...],
     progress: FileProgress,
 ) -> Dataset:
-    """Read the entries' files, which `progress` gets in the same order."""
+    """Read the entries' files; `progress` gets the first of each entry, in the same order."""
     oddities: Counter[str] = Counter()
     samples = []
-    files = progress([folder / entry.file for entry in entries])
-    for file, entry in zip(files, entries, strict=True):
-        recording = read_recording(file)
+    table = read_session_table(folder)
+    files = progress([entry.paths[0] for entry in entries])
+    for _, entry in zip(files, entries, strict=True):
+        recording = read_recordings(entry.paths)
         usable = np.where(recording.quality == Quality.OK, recording.values, np.float32(np.nan))
         in_order = is_in_order(usable)
         _count_oddities(recording, oddities)
         oddities["recordings_out_of_time_order"] += int(not in_order)
         target = [entry.proportions.get(label, 0.0) for label in labels]
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in entry.paths)).hexdigest()
+        times = recording.timestamp_ms
         samples.append(
             Sample(
-                entry.file,
-                hashlib.sha256(file.read_bytes()).hexdigest(),
+                entry.name,
+                digest,
                 usable,
                 np.array(target, dtype=np.float32),
                 entry.group,
                 recording.nominal_rate_hz,
                 in_order,
+                session_of(entry.name, digest, entry.session, table),
+                None if times is None else times.astype(np.float64),
             )
         )
     return Dataset(task, labels, tuple(samples), dict(sorted(oddities.items())), folder)
+
+
+def _refuse_two_labels(data: Dataset) -> None:
+    """Refuse a recording that lies under two labels: one of them is wrong."""
+    first: dict[str, Sample] = {}
+    for sample in data.samples:
+        other = first.setdefault(sample.sha256, sample)
+        if not np.array_equal(other.target, sample.target):
+            raise DataError(
+                f"Expected one label for every recording; {other.name} and {sample.name} are the "
+                "same file, byte for byte. Remove it from the label where it does not belong."
+            )
 
 
 def substance_folds(data: Dataset) -> NDArray[np.int64]:
@@ -294,6 +350,7 @@ def _read_index(path: Path, folder: Path) -> tuple[list[_Entry], list[str]]:
     entries = [
         _Entry(
             row["file"],
+            (folder / row["file"],),
             row.get("recording") or row["file"],
             {key: float(row[key]) for key in columns if float(row[key]) > 0},
         )
@@ -308,7 +365,7 @@ def _read_index(path: Path, folder: Path) -> tuple[list[_Entry], list[str]]:
 def _parse_names(folder: Path) -> list[_Entry]:
     """Read proportions from names such as `Almond20_Orange80.ID_3.csv` or `apple.ID.csv`."""
     entries = []
-    for file in sorted(folder.rglob("*.csv")):
+    for file in filter(is_recording_name, visible_files(folder)):
         stem = file.name.split(".", 1)[0]
         if not _MIXTURE_NAME.fullmatch(stem):
             raise DataError(
@@ -319,7 +376,8 @@ def _parse_names(folder: Path) -> list[_Entry]:
         total = sum(parts.values())
         proportions = {name: share / total for name, share in parts.items()}
         name = file.relative_to(folder).as_posix()
-        entries.append(_Entry(name, re.sub(r"(_\d+)?\.csv$", "", name), proportions))
+        group = re.sub(r"(_\d+)?\.csv(\.gz)?$", "", name)
+        entries.append(_Entry(name, (file,), group, proportions))
     if not entries:
         raise DataError(f"Expected mixture recordings as {folder}/*.csv, found none.")
     return entries

@@ -2,8 +2,9 @@
 
 Three layouts are read: the published one (`base_data/{training,testing}/LABEL/*.csv`,
 `mixture_data/{training_new,training_seen,test_seen,test_unseen}/*.csv`), its halves as
-`base/LABEL/*.csv` and `mixture/*.csv`, and any folder of `LABEL/*.csv`. Reads names only, never
-a recording. A test part is used only if the path names it.
+`base/LABEL/*.csv` and `mixture/*.csv`, and any folder of `LABEL/*.csv` or
+`LABEL/SESSION/*.csv`. Reads names only, never a recording. A test part is used only if the path
+names it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
+from training.data.recording_files import is_recording_name, visible_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,4 +97,7 @@ def refuse_test_part(folder: Path) -> None:
 
 def _holds_recordings(folder: Path, task: str) -> bool:
     """Tell whether there are recordings; those of mixtures may lie at any depth."""
-    return any(folder.glob("**/*.csv" if task == "mixture" else "*/*.csv"))
+    if not folder.is_dir():
+        return False
+    files = filter(is_recording_name, visible_files(folder))
+    return any(task == "mixture" or path.parent != folder for path in files)

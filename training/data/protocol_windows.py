@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.decimator import Decimator, decimation_factor
 from models.preprocess import batch_features, protocol_windows
 
 if TYPE_CHECKING:
@@ -46,11 +45,11 @@ def cut_windows(
 ) -> Windows:
     """Cut every recording by the protocol; one that is too short gives one partial window.
 
-    Recordings faster than the model are averaged down to its rate first.
+    Recordings of another rate are brought to the model's first.
     """
     xs, masks, owner = [], [], []
     for number, sample in enumerate(samples):
-        segment = batch_features(_at_rate(sample, spec)[:max_samples], spec)[0]
+        segment = batch_features(sample.at_rate(spec.rate_hz).values[:max_samples], spec)[0]
         x = protocol_windows(segment, spec)
         mask = np.ones(x.shape[:2], dtype=np.float32)
         if not len(x) and len(rows := segment.x[-spec.window :]) >= spec.min_steps:
@@ -68,10 +67,3 @@ def scored_windows(data: Dataset, spec: PreprocessSpec) -> Windows:
     mixture = data.task == "mixture"
     limit = round(MIXTURE_SECONDS * spec.rate_hz) if mixture else None
     return cut_windows(data.samples, spec, limit)
-
-
-def _at_rate(sample: Sample, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Return the readings averaged down to the model's rate, NaN where none is usable."""
-    factor = decimation_factor(sample.rate_hz, spec.rate_hz)
-    none_lost = np.zeros(len(sample.values), dtype=np.int64)
-    return Decimator(factor, factor).feed(sample.values, none_lost)[0]

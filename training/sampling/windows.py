@@ -87,8 +87,11 @@ class WindowSampler:
         shortest = spec.lags[-1] + spec.window
         if lengths.min() < shortest:
             short = data.samples[int(lengths.argmin())]
-            raise ValueError(
-                f"{short.name} has {lengths.min()} samples; a full window needs {shortest}"
+            raise DataError(
+                f"Expected recordings of at least {shortest / spec.rate_hz:.0f} s, the longest lag "
+                f"and a window together; {short.name} lasts {lengths.min() / spec.rate_hz:.0f} s. "
+                "Move it away, or make preprocessing.window or the longest of preprocessing.lags "
+                "shorter."
             )
         self._signals = torch.from_numpy(np.concatenate(signals)).to(device)
         self._lengths = torch.from_numpy(lengths)

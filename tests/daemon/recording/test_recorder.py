@@ -21,11 +21,11 @@ from daemon.recording.segments import (
     list_segments,
     remove_oldest,
     repair_segments,
-    segment_name,
 )
 from daemon.request_fields import RequestError
 from daemon.system.background import Data
 from hardware.recording import read_recording, read_recordings
+from hardware.segment_names import segment_name
 from tests.sandbox import wait_until
 
 if TYPE_CHECKING:

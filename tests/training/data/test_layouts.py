@@ -77,8 +77,9 @@ def test_base_and_mixture_side_by_side_are_distinguished(tmp_path: Path) -> None
 
 
 def test_a_users_folders_are_used_as_they_are(tmp_path: Path) -> None:
-    for label in ("base", "training", "coffee"):  # names that mean something elsewhere
-        record(tmp_path / label / "a.csv")
+    names = ("base", "training", "coffee")  # the first two mean something elsewhere
+    for number, label in enumerate(names):
+        record(tmp_path / label / "a.csv", 300 + 10 * number)
     part = training_part(tmp_path, "substance")
     assert part.folder == tmp_path
     assert load_substances(part.folder).labels == ("base", "coffee", "training")

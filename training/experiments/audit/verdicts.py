@@ -133,6 +133,7 @@ def audit(
     DataError: a label has fewer than two recordings, or there is only one label.
     """
     _check_enough(data)
+    data = data.at_rate(OURS.rate_hz)
     classifier = _Classifier(data, trees, jobs)
     on_step(HONEST)
     references = [_honest_row(classifier.score(classifier.honest), classifier.chance)]

@@ -1,0 +1,159 @@
+"""training/: which files of a folder are recordings, and the label and the folder of each.
+
+Knows names only and reads no file. Whatever looks like data and is not read is named, so that no
+label is lost without a word; hidden files and those of operating systems are passed over.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hardware.recording import COMPRESSED_SUFFIX
+from hardware.segment_names import parse_segment_name, segment_date
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+SESSION_TABLE = "sessions.csv"
+"""A table of `recording,session` in the data folder, where sessions are not in the paths."""
+
+_TABLES = frozenset({SESSION_TABLE, "mixture_index.csv", "gcms_elements.csv", "descriptors.csv"})
+"""CSV files of a data folder that are no recordings."""
+_OF_SYSTEMS = frozenset(
+    {"__macosx", "__pycache__", "@eadir", "lost+found", "$recycle.bin", "thumbs.db", "desktop.ini"}
+)
+"""What operating systems and tools leave in folders, in lower case."""
+_SUFFIXES = (".csv", f".csv{COMPRESSED_SUFFIX}")
+_NAMED = 5
+"""Files that a notice names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFiles:
+    """The files of one recording.
+
+    Attributes
+    ----------
+    name: of the first file, as a path below the data folder with forward slashes.
+    paths: one file, or consecutive segments of one run of the service.
+    label_folder: the first folder below the data folder, as it is spelt.
+    session: the folders between label and file joined by `/`; without any, the date in a
+        segment's name; else empty.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    label_folder: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRecordings:
+    """The recordings below a folder, sorted by name, and sentences about what was not read."""
+
+    recordings: tuple[RecordingFiles, ...]
+    notices: tuple[str, ...]
+
+
+def is_recording_name(path: Path) -> bool:
+    """Tell whether a file's name is that of a recording, compressed or not."""
+    return path.name.lower().endswith(_SUFFIXES) and path.name not in _TABLES
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, sorted, without those hidden or of operating systems."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "~$")) or path.name.lower() in _OF_SYSTEMS:
+            continue
+        if path.is_dir():
+            yield from visible_files(path)
+        else:
+            yield path
+
+
+def find_recordings(folder: Path) -> FoundRecordings:
+    """Find the recordings `LABEL/*.csv` and `LABEL/SESSION/*.csv` below a folder, `.gz` or not.
+
+    Folders deeper than a session belong to the session's name.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    loose: list[Path] = []
+    for path in visible_files(folder):
+        if path.parent == folder:
+            loose += [path] if is_recording_name(path) else []
+        else:
+            (found if is_recording_name(path) else others).append(path)
+    kept, copies = _without_compressed_copies(found)
+    notices = [
+        *_notice(folder, loose, "lie beside the folders of labels and so have no label"),
+        *_notice(folder, others, "are no recordings (*.csv, *.csv.gz)"),
+        *_notice(folder, copies, "are compressed copies of files beside them"),
+        *_empty_labels(folder, kept),
+    ]
+    recordings = sorted(
+        (_recording(folder, paths) for paths in _join_segments(kept)), key=lambda one: one.name
+    )
+    return FoundRecordings(tuple(recordings), tuple(notices))
+
+
+def _recording(folder: Path, paths: tuple[Path, ...]) -> RecordingFiles:
+    below = paths[0].relative_to(folder)
+    label, *folders = below.parts[:-1]
+    session = "/".join(folders) or segment_date(paths[0]) or ""
+    return RecordingFiles(below.as_posix(), paths, label, session)
+
+
+def _without_compressed_copies(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files, and the `.gz` of which the same file lies there uncompressed."""
+    plain = {path for path in files if path.suffix != COMPRESSED_SUFFIX}
+    copies = [path for path in files if path not in plain and path.with_suffix("") in plain]
+    return [path for path in files if path not in set(copies)], copies
+
+
+def _join_segments(files: Iterable[Path]) -> Iterator[tuple[Path, ...]]:
+    """Yield the files of every recording: consecutive segments of one run are one recording."""
+    runs: dict[tuple[Path, int], list[tuple[int, Path]]] = defaultdict(list)
+    for path in files:
+        place = parse_segment_name(path)
+        if place is None:
+            yield (path,)
+        else:
+            runs[path.parent, place[0]].append((place[1], path))
+    for segments in runs.values():
+        joined: list[Path] = []
+        previous = None
+        for number, path in sorted(segments):
+            if joined and number != (previous or 0) + 1:
+                yield tuple(joined)
+                joined = []
+            joined.append(path)
+            previous = number
+        yield tuple(joined)
+
+
+def _notice(folder: Path, paths: Sequence[Path], why: str) -> list[str]:
+    if not paths:
+        return []
+    names = [path.relative_to(folder).as_posix() for path in paths[:_NAMED]]
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return [f"Not read, for they {why}: {', '.join(names)}{more}."]
+
+
+def _empty_labels(folder: Path, kept: Sequence[Path]) -> list[str]:
+    """Name the visible folders of labels that hold no recording."""
+    with_recordings = {path.relative_to(folder).parts[0] for path in kept}
+    empty = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.is_dir()
+        and not path.name.startswith(".")
+        and path.name.lower() not in _OF_SYSTEMS
+        and path.name not in with_recordings
+    ]
+    if not empty:
+        return []
+    return [f"No label, for no recording lies in it: {', '.join(empty)}."]
