@@ -21,10 +21,10 @@ from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
 from models.conditioning import Conditioner
-from models.decimator import Decimator, decimation_factor
 from models.exposure import Change, ExposureDetector, Phase
 from models.exposure_settings import ExposureSettings
 from models.preprocess import batch_features
+from models.rate_conversion import RateConverter
 from models.requirements import channel_problem, rate_problem
 from models.taught_head import EXPOSURE_VARIANCE, TaughtSmell
 from models.timing import lost_samples
@@ -314,12 +314,11 @@ def _feature_rows(bundle: Bundle, readings: Readings, first: int, end: int) -> I
     The readings before the onset serve the lag differences alone, as they do live.
     """
     spec = bundle.manifest.preprocessing
-    factor = _decimation(bundle, readings.rate_hz)
-    lead = max(0, first - spec.lags[-1] * factor)
-    decimator = Decimator(factor, (spec.max_hold + 1) * factor)
-    lost = readings.lost
-    before, gaps_before = decimator.feed(readings.values[lead:first], lost[lead:first])
-    during, gaps = decimator.feed(readings.values[first:end], lost[first:end])
+    converter = _converter(bundle, readings.rate_hz)
+    lead = max(0, first - converter.readings_covering(spec.lags[-1]))
+    values, lost, t_ms = readings.values, readings.lost, readings.t_ms
+    before, gaps_before = converter.feed(values[lead:first], lost[lead:first], t_ms[lead:first])
+    during, gaps = converter.feed(values[first:end], lost[first:end], t_ms[first:end])
     samples, lost = np.concatenate([before, during]), np.concatenate([gaps_before, gaps])
     starts = np.flatnonzero(lost > spec.max_hold).tolist()
     for start, stop in itertools.pairwise([0, *starts, len(samples)]):
@@ -334,12 +333,14 @@ def _feature_rows(bundle: Bundle, readings: Readings, first: int, end: int) -> I
         yield segment.x[skipped:], segment.mask[skipped:]
 
 
-def _decimation(bundle: Bundle, rate_hz: float) -> int:
-    """Return how many readings make one at the model's rate."""
-    problem = rate_problem(bundle.manifest, rate_hz)
+def _converter(bundle: Bundle, rate_hz: float) -> RateConverter:
+    """Return what converts the readings to the model's rate."""
+    manifest = bundle.manifest
+    problem = rate_problem(manifest, rate_hz)
     if problem is not None:
         raise EnrolmentError(
-            f"The readings cannot feed {bundle.manifest.name}: {problem}. "
+            f"The readings cannot feed {manifest.name}: {problem}. "
             "Choose a model that fits the board."
         )
-    return decimation_factor(rate_hz, bundle.manifest.preprocessing.rate_hz)
+    spec = manifest.preprocessing
+    return RateConverter(rate_hz, spec.rate_hz, spec.max_hold, manifest.rate_ratio)

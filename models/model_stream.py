@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.channels import N_CHANNELS
-from models.decimator import Decimator, decimation_factor
 from models.mixture_decision import MixtureDecision
 from models.preprocess import FeatureStream
+from models.rate_conversion import RATE_RATIO, RateConverter
 from models.substance_decision import EvidenceShare, SubstanceDecision
 
 if TYPE_CHECKING:
@@ -35,45 +35,53 @@ class Block:
         unusable.
     measured: the same, uncorrected.
     lost: int64[BLOCK_SAMPLES], samples lost just before each.
+    t_ms: int64[BLOCK_SAMPLES], the samples' times.
     count: samples in the block.
     """
 
-    __slots__ = ("count", "lost", "measured", "values")
+    __slots__ = ("count", "lost", "measured", "t_ms", "values")
 
     def __init__(self) -> None:
         self.values: NDArray[np.float32] = np.empty((BLOCK_SAMPLES, N_CHANNELS), dtype=np.float32)
         self.measured: NDArray[np.float32] = np.empty_like(self.values)
         self.lost: NDArray[np.int64] = np.zeros(BLOCK_SAMPLES, dtype=np.int64)
+        self.t_ms: NDArray[np.int64] = np.zeros(BLOCK_SAMPLES, dtype=np.int64)
         self.count = 0
 
 
 class BlockReader:
-    """One reader's position in the block, and its decimator.
+    """One reader's position in the block, and its conversion to another rate.
 
     Parameters
     ----------
     board_hz: rate of the block.
     wanted_hz: rate of the reader.
     max_hold: lost samples, at the reader's rate, that it bridges.
+    rate_ratio: rates over the wanted one that are taken for it.
     as_measured: read the uncorrected values.
     """
 
-    __slots__ = ("_as_measured", "_decimator", "_position", "factor", "rate_hz")
+    __slots__ = ("_as_measured", "_position", "converter")
 
     def __init__(
-        self, board_hz: float, wanted_hz: float, max_hold: int, *, as_measured: bool = False
+        self,
+        board_hz: float,
+        wanted_hz: float,
+        max_hold: int,
+        rate_ratio: tuple[float, float] = RATE_RATIO,
+        *,
+        as_measured: bool = False,
     ) -> None:
         self._as_measured = as_measured
-        self.factor = decimation_factor(board_hz, wanted_hz)
-        self.rate_hz = board_hz / self.factor
-        self._decimator = Decimator(self.factor, (max_hold + 1) * self.factor)
+        self.converter = RateConverter(board_hz, wanted_hz, max_hold, rate_ratio)
         self._position = 0
 
     def read(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the samples since the last call, at the reader's rate, and the lost ones."""
         start, self._position = self._position, block.count
         values = block.measured if self._as_measured else block.values
-        return self._decimator.feed(values[start : block.count], block.lost[start : block.count])
+        new = slice(start, block.count)
+        return self.converter.feed(values[new], block.lost[new], block.t_ms[new])
 
     def rewind(self) -> None:
         """Start again at the beginning of the block, which has been emptied."""
@@ -114,11 +122,16 @@ class ModelStream:
         self.fault: str | None = None
         self.due_ms = 0
         self._reader = BlockReader(
-            board_hz, self.spec.rate_hz, self.spec.max_hold, as_measured=as_measured
+            board_hz,
+            self.spec.rate_hz,
+            self.spec.max_hold,
+            bundle.manifest.rate_ratio,
+            as_measured=as_measured,
         )
+        self._converter = self._reader.converter
         self._features = FeatureStream(self.spec)
         self._resets = 0
-        self.missing_samples = (self.spec.first_step + self.spec.min_steps) * self._reader.factor
+        self.missing_samples = self._converter.readings_for(self._short_samples())
         self._evidence_start = 0
         self._used_steps = 0
 
@@ -151,9 +164,7 @@ class ModelStream:
         if self._features.resets != self._resets:
             self._resets = self._features.resets
             self._evidence_start = self._used_steps = 0
-        short = self.spec.first_step + self.spec.min_steps - self._features.samples
-        # The group that the decimator is filling may lack a single sample.
-        self.missing_samples = (short - 1) * self._reader.factor + 1 if short > 0 else 0
+        self.missing_samples = self._converter.readings_for(self._short_samples())
 
     def rewind(self) -> None:
         """Start again at the beginning of the block, which has been emptied."""
@@ -196,7 +207,7 @@ class ModelStream:
             self._evidence_ms = None
         self.announces = self.decision.announced is not None
         reach = min(self.spec.lags[-1], self._features.samples - steps)
-        return (steps + reach) / self._reader.rate_hz
+        return (steps + reach) / self._converter.rate_hz
 
     def newly_announced(self) -> str | None:
         """Return what is announced if it was not at the last call."""
@@ -210,6 +221,10 @@ class ModelStream:
             self.decision.unrecognised,
         )
         return self._reported_unrecognised and not before
+
+    def _short_samples(self) -> int:
+        """Return the samples that the shortest window still needs."""
+        return self.spec.first_step + self.spec.min_steps - self._features.samples
 
     def _share(self, t_ms: int, steps: int) -> EvidenceShare:
         """Return the window's part in the evidence, and note that it was used."""

@@ -22,7 +22,7 @@ from models.decision_spec import State
 from models.exposure import Change, ExposureDetector, Phase
 from models.exposure_settings import ExposureSettings
 from models.model_stream import BLOCK_SAMPLES, Block, BlockReader, ModelStream
-from models.requirements import channel_problem, feeding_problem
+from models.requirements import channel_problem, feeding_problem, is_resampled
 from models.results import Event, EventType, Prediction, Step
 from models.substance_decision import state_of
 from models.timing import lost_samples
@@ -210,7 +210,7 @@ class Nose:
         self._streams_outdated = False
         self._block.count = 0
         self._detector_reader = BlockReader(board_hz, _DETECTOR_HZ, max_hold=3)
-        self._detector_due = self._detector_reader.factor
+        self._detector_due = self._detector_reader.converter.readings_covering(1)
         self._announcing = False
         self._streams = [
             ModelStream(
@@ -236,6 +236,7 @@ class Nose:
         block.values[block.count] = reading.values
         block.measured[block.count] = reading.measured
         block.lost[block.count] = lost
+        block.t_ms[block.count] = reading.t_ms
         block.count += 1
         predictions: list[Prediction] = []
         if lost * period_ms >= self._settings.exposure.forget_after_s * 1000.0:
@@ -322,12 +323,12 @@ class Nose:
         """Give the block's new samples to the exposure detector and apply the changes."""
         if self._detector_reader is None:
             return []
-        self._detector_due = self._detector_reader.factor
+        self._detector_due = self._detector_reader.converter.readings_covering(1)
         values, lost = self._detector_reader.read(self._block)
         predictions: list[Prediction] = []
         longest_s = self._settings.exposure.longest_step_s
         for row, gap in zip(values.tolist(), lost.tolist(), strict=True):
-            step_s = min((1 + gap) / self._detector_reader.rate_hz, longest_s)
+            step_s = min((1 + gap) / self._detector_reader.converter.rate_hz, longest_s)
             change = self._detector.update(row, step_s, named=self._announcing)
             if change is not None:
                 predictions += self._apply_change(change)
@@ -419,5 +420,6 @@ class Nose:
             channels_missing=self._watch.unusable(bundle.manifest.preprocessing.channels),
             latency_ms=(time.perf_counter() - self._started_s) * 1000.0,
             calibration=self._calibration_id(bundle),
+            resampled=is_resampled(bundle.manifest, self.rate_hz),
             **details,
         )

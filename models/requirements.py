@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hardware.errors import ScentdError
-from models.decimator import decimation_factor
+from models.rate_conversion import SLOWEST_SHARE, Conversion, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -44,13 +44,22 @@ def feeding_problem(
 def rate_problem(manifest: Manifest, rate_hz: float) -> str | None:
     """Return why a board's rate cannot feed a model, None if it can."""
     wanted_hz = manifest.preprocessing.rate_hz
-    low, high = manifest.rate_ratio
-    if low <= rate_hz / decimation_factor(rate_hz, wanted_hz) / wanted_hz <= high:
+    if conversion(rate_hz, wanted_hz, manifest.rate_ratio) is not Conversion.IMPOSSIBLE:
         return None
-    return (
-        f"the board sends {rate_hz:.3g} readings a second, the model needs {low * wanted_hz:.3g} "
-        f"to {high * wanted_hz:.3g} or a multiple of that"
-    )
+    slowest_hz = SLOWEST_SHARE * wanted_hz
+    needs = f"the board sends {rate_hz:.3g} readings a second, the model needs"
+    if rate_hz < slowest_hz:
+        return f"{needs} at least {slowest_hz:.3g}"
+    low, high = manifest.rate_ratio
+    return f"{needs} {low * wanted_hz:.3g} to {high * wanted_hz:.3g} or a multiple of that"
+
+
+def is_resampled(manifest: Manifest, rate_hz: float | None) -> bool:
+    """Return whether a model receives interpolated samples; not while the rate is unknown."""
+    if rate_hz is None:
+        return False
+    wanted_hz = manifest.preprocessing.rate_hz
+    return conversion(rate_hz, wanted_hz, manifest.rate_ratio) is Conversion.INTERPOLATED
 
 
 def channel_problem(

@@ -41,6 +41,7 @@ class Prediction:
     set_coverage: of `label_set`, None without one.
     novelty: how little the odour resembles anything learned, None without a score.
     descriptors: up to five (descriptor, how well it fits, 0..1); only of an unrecognised odour.
+    resampled: whether the model receives samples interpolated between the board's readings.
     """
 
     task: str
@@ -61,6 +62,7 @@ class Prediction:
     set_coverage: float | None = None
     novelty: float | None = None
     descriptors: tuple[tuple[str, float], ...] = ()
+    resampled: bool = False
 
 
 class EventType(StrEnum):

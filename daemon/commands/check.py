@@ -20,7 +20,7 @@ from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
 from hardware.protocol import LineDecoder
-from models.requirements import CannotFeedError, feeding_problem
+from models.requirements import CannotFeedError, feeding_problem, is_resampled
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-LISTEN_S = 12.0
+LISTEN_S = 45.0
+"""Ten readings of the slowest board that can feed a model at 1 Hz."""
+
+SILENT_S = 12.0
+"""A board that has sent no reading until then will send none."""
+
 ENOUGH_FRAMES = 10
 """Readings after which the rate is known and every channel should have been sent."""
 
@@ -131,7 +136,10 @@ def _listen(config: Config, longest_s: float) -> _Board:
     received_bytes = 0
     with open_port(config.source) as port:
         started_s = time.monotonic()
-        while time.monotonic() - started_s < longest_s and decoder.counts.frames < ENOUGH_FRAMES:
+        while decoder.counts.frames < ENOUGH_FRAMES:
+            until_s = longest_s if decoder.counts.frames else min(longest_s, SILENT_S)
+            if time.monotonic() - started_s >= until_s:
+                break
             data = port.read(max(1, port.in_waiting))
             received_bytes += len(data)
             for frame in decoder.feed(data):
@@ -176,6 +184,9 @@ def _check_model(name: str, config: Config, board: _Board | None) -> str:
             f"{description}, but this board cannot feed it: {problem}. Leave it out of models, "
             "or set the board to another rate (firmware) or give it the channels."
         )
+    if is_resampled(manifest, board.rate_hz):
+        rate_hz = manifest.preprocessing.rate_hz
+        return f"{description}, with readings interpolated to {rate_hz:g} Hz"
     return description
 
 

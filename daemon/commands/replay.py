@@ -36,7 +36,12 @@ from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
 from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
-from models.requirements import CannotFeedError, feeding_problem, missing_channels
+from models.requirements import (
+    CannotFeedError,
+    feeding_problem,
+    is_resampled,
+    missing_channels,
+)
 from models.results import Event, Prediction
 
 if TYPE_CHECKING:
@@ -143,7 +148,9 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
         first_ms = 0 if recording.timestamp_ms is None else int(recording.timestamp_ms[0])
         printer = _JsonPrinter(first_ms)
     else:
-        printer = _TablePrinter(f"{file}  ({bundle.manifest.name})")
+        resampled = is_resampled(bundle.manifest, recording.nominal_rate_hz)
+        interpolated = ", interpolated to its rate" if resampled else ""
+        printer = _TablePrinter(f"{file}  ({bundle.manifest.name}{interpolated})")
     outcome = _RecordingResult()
     for result in _results(nose, recording):
         if isinstance(result, Event):
@@ -224,7 +231,11 @@ _load_bundle = cache(load_bundle)
 def _choose_bundle(
     file: str, recording: Recording, model: str | None, config: Config | None
 ) -> Bundle:
-    """Return the model of `--model`, or else the one that lacks the fewest channels."""
+    """Return the model of `--model`, or else one of the recording's own rate, or of its channels.
+
+    Of the models that need no interpolated samples, if there are any, the one that lacks the
+    fewest channels.
+    """
     decision = DecisionConfig()
     names: Sequence[str] = RIG_BUNDLES if config is None else config.models
     if model is not None:
@@ -242,7 +253,13 @@ def _choose_bundle(
             f"{file} cannot feed the model ({reasons}). It has {', '.join(present)} at "
             f"{rate_hz:.3g} Hz. Choose a model that needs no more than these: scentd models list."
         )
-    return min(usable, key=lambda bundle: len(missing_channels(bundle.manifest, present)))
+    return min(
+        usable,
+        key=lambda bundle: (
+            is_resampled(bundle.manifest, rate_hz),
+            len(missing_channels(bundle.manifest, present)),
+        ),
+    )
 
 
 @dataclass

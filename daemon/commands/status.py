@@ -62,6 +62,7 @@ def _lines(status: Data) -> list[str]:
         lines.append(
             f"  {name:<12} {model['version']}: {state}{_prefix(' ', model['label'])}{probability}"
             f"{_prefix(': ', model['reason'])}"
+            f"{', readings interpolated to its rate' if model['resampled'] else ''}"
         )
     lines += [f"  TROUBLE      {trouble}" for trouble in status["troubles"]]
     return lines

@@ -19,6 +19,7 @@ from daemon.mqtt.topics import SUBSTANCE
 from hardware.channels import CHANNEL_NAMES, CHANNELS
 from hardware.frames import Quality
 from models.manifest import FP32_MODEL, INT8_MODEL
+from models.requirements import is_resampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +95,7 @@ def prediction_payload(prediction: Prediction, envelope: Envelope) -> Payload:
         "window_s": rounded(prediction.window_s, 3),
         "model": prediction.model,
         "calibration": prediction.calibration,
+        "resampled": prediction.resampled,
         "latency_ms": rounded(prediction.latency_ms, 3),
         "channels_missing": list(prediction.channels_missing),
         "buffered": False,
@@ -313,6 +315,7 @@ def info_payload(
                 "labels": list(bundle.manifest.labels),
                 "precision": bundle.precision,
                 "sha256": bundle.manifest.files[_FILE_OF[bundle.precision]],
+                "resampled": is_resampled(bundle.manifest, rate_hz),
                 "trust": _trust(bundle.manifest.decision),
             }
             for bundle in bundles

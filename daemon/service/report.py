@@ -101,6 +101,7 @@ def _model_summary(bundle: Bundle, latest: Prediction | None) -> Data:
             for part in (latest.components if latest else ())
         ],
         "reason": latest and latest.reason,
+        "resampled": latest and latest.resampled,
     }
 
 

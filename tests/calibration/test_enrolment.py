@@ -153,6 +153,17 @@ def test_a_fast_board_teaches_a_slow_model(bundle: Bundle, tmp_path: Path) -> No
     np.testing.assert_allclose(fast.embedding, slow.embedding, atol=0.05)
 
 
+def test_a_slower_board_teaches_what_the_models_rate_would(bundle: Bundle, tmp_path: Path) -> None:
+    values = smell_readings(PETROL, 90)
+    learned = learn(bundle, prepare_readings(write_recording(tmp_path / "one.csv", values)))
+    slow = write_recording(tmp_path / "slow.csv", values[::3], step_ms=3000)
+    slowly = learn(bundle, prepare_readings(slow))
+    assert len(slowly) == pytest.approx(len(learned), abs=1)
+    np.testing.assert_allclose(
+        slowly.embedding.mean(axis=0), learned.embedding.mean(axis=0), atol=0.1
+    )
+
+
 def test_a_board_too_slow_for_the_model_cannot_teach_it(bundle: Bundle, tmp_path: Path) -> None:
     slow = prepare_readings(
         write_recording(tmp_path / "slow.csv", smell_readings(PETROL), step_ms=5000)

@@ -91,6 +91,20 @@ class TestReplay:
             outputs.append([{**line, "latency_ms": 0} for line in lines])
         assert outputs[0] == outputs[1]
 
+    def test_a_slower_boards_recording_is_interpolated_and_says_so(
+        self, tmp_path: Path, toy_substances: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = Odours(((NO2, 180),))
+        path = tmp_path / "slow.csv"
+        lines = [encode_csv(row, number * 1000) for number, row in enumerate(rows)]
+        path.write_bytes(b"".join([encode_csv_header(timestamps=True), *lines[::3]]))
+        assert main(["replay", str(path), "--model", str(toy_substances), "--json"]) == 0
+        *said, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert summary["label"] == "lemon"
+        assert all(line["resampled"] for line in said if line["topic"] == "substance")
+        assert main(["replay", str(path), "--model", str(toy_substances)]) == 0
+        assert "interpolated to its rate" in capsys.readouterr().out
+
     def test_standard_input_is_a_file_called_dash(self, lemon: Path, toy_substances: Path) -> None:
         done = scentd(
             "replay", "-", "--model", str(toy_substances), "--json", stdin=lemon.read_bytes()
