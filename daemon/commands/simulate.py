@@ -65,6 +65,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="N", help="seed of all that is random (0)"
     )
     parser.add_argument(
+        "--day",
+        type=int,
+        default=0,
+        metavar="N",
+        help=(
+            "play another day of the same rig: clean air and fingerprints differ as days of real "
+            "rigs do (0: the day of the tables)"
+        ),
+    )
+    parser.add_argument(
         "--faults", default="", metavar="SCHEDULE", help="which faults happen, and when"
     )
     parser.add_argument(
@@ -156,10 +166,17 @@ def _training_rig_signal(args: argparse.Namespace) -> Signal:
     if args.replay is not None:
         if args.board is not None:
             raise UsageError("--board chooses fingerprints for --synthetic; --replay needs none.")
+        if args.day != 0:
+            raise UsageError("--day shifts what --synthetic plays; a recording has its own day.")
         return ReplaySignal(read_recording(args.replay), rate_hz=args.rate, loop=args.loop)
     board = args.board or _board_playing(args.synthetic, args.rate)
     return SyntheticSignal(
-        args.synthetic, rate_hz=args.rate, seed=args.seed, loop=args.loop, board=board
+        args.synthetic,
+        rate_hz=args.rate,
+        seed=args.seed,
+        day=args.day,
+        loop=args.loop,
+        board=board,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from hardware.channels import N_CHANNELS, N_GAS, channel_index
 from hardware.errors import UsageError
+from hardware.simulator.days import Day
 from hardware.simulator.response import (
     LaggedSensors,
     SlowVariation,
@@ -105,6 +106,8 @@ class SyntheticSignal:
     scenario: episodes, or their text, such as ``almond:60,air:30,banana=.5+mango=.5:60``.
     rate_hz: readings per second, by default that of the board's own recordings.
     seed: chooses the fingerprints, the noise and the weather.
+    day: of the rig: clean air and fingerprints differ between days, whatever the seed. Day 0 is
+        that of the tables.
     loop: begin again at the end, for ever, with fresh fingerprints and noise.
     board: the board whose tables are played, or its name.
 
@@ -120,6 +123,7 @@ class SyntheticSignal:
         *,
         rate_hz: float | None = None,
         seed: int = 0,
+        day: int = 0,
         loop: bool = False,
         board: BoardModel | str = "substances",
     ) -> None:
@@ -131,6 +135,7 @@ class SyntheticSignal:
             else scenario
         )
         self._seed = seed
+        self._day = Day(day)
         self._loop = loop
 
     @property
@@ -139,12 +144,12 @@ class SyntheticSignal:
         return sum(episode.duration_s for episode in self.episodes)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        rng = np.random.default_rng(self._seed)
-        board = _SensorState(self._board, 1.0 / self.rate_hz, rng)
+        rng = self._day.generator(self._seed)
+        board = _SensorState(self._board, self._day, 1.0 / self.rate_hz, rng)
         first = True
         while first or self._loop:
             for episode in self.episodes:
-                exposure = _Exposure(self._board, episode, rng)
+                exposure = _Exposure(self._board, self._day, episode, rng)
                 if first:
                     board.start_in(exposure)
                     first = False
@@ -158,7 +163,9 @@ class _Exposure:
     _SIZE_SPREAD = 0.03
     """Between two exposures to the same sample, in addition to the spread of the fingerprints."""
 
-    def __init__(self, board: BoardModel, episode: Episode, rng: np.random.Generator) -> None:
+    def __init__(
+        self, board: BoardModel, day: Day, episode: Episode, rng: np.random.Generator
+    ) -> None:
         self._board = board
         names = [name for name, _ in episode.components]
         self._concentrations = [
@@ -169,6 +176,7 @@ class _Exposure:
             board.fingerprints[name][int(rng.integers(len(board.fingerprints[name])))]
             for name in names
         ]
+        self._factors = [day.response_factor(name) for name in names]
         self.loadings = (
             mixed_loadings(board, names, self._concentrations) if names else board.loadings[AIR]
         )
@@ -181,8 +189,8 @@ class _Exposure:
     def target(self, t_s: float) -> NDArray[np.float64]:
         """Return ln(G / G_air), float64[8], that the sensors approach."""
         responses = [
-            relaxed_response(fingerprint, t_s, self._board.middle_s)
-            for fingerprint in self._fingerprints
+            factor * relaxed_response(fingerprint, t_s, self._board.middle_s)
+            for factor, fingerprint in zip(self._factors, self._fingerprints, strict=True)
         ]
         return mixed_response(responses, self._concentrations, self._board.exponent)
 
@@ -195,8 +203,9 @@ class _SensorState:
     _LOADINGS_S = 10.0
     """Time constant with which fluctuations change between two episodes."""
 
-    def __init__(self, board: BoardModel, dt_s: float, rng: np.random.Generator) -> None:
+    def __init__(self, board: BoardModel, day: Day, dt_s: float, rng: np.random.Generator) -> None:
         self._board = board
+        self._clean_air = board.clean_air + day.air_shift()
         self._dt_s = dt_s
         self._rng = rng
         self._sensors = LaggedSensors(np.zeros(N_GAS), board.recovery_s)
@@ -222,7 +231,7 @@ class _SensorState:
         fluctuation = np.einsum("bij,bj->i", self._loadings, unit)
         values = self._weather.step()
         humid = self._board.humidity * self._weather.humidity_change / 10.0
-        steady = self._board.clean_air + level + self._drift.step() + humid
+        steady = self._clean_air + level + self._drift.step() + humid
         place_gas_readings(values, gas_readings(steady, fluctuation))
         return values
 

@@ -9,6 +9,8 @@ recordings. They describe two boards, one per kind of published recording; their
   that the spread between them is real.
 - ``fluctuations.csv``: the fluctuations of the readings of each substance: the covariance between
   channels in a few bands of time, as loadings on independent eddies.
+- ``days.csv``: how clean air and fingerprints of the same rig differ between days: covariances as
+  loadings on independent draws. Measured on other real rigs, so both boards share them.
 - ``playable.csv``: how reliably the shipped models recognise what the simulator plays.
 """
 
@@ -38,6 +40,7 @@ BOARD_NAMES = (SUBSTANCE_BOARD, MIXTURE_BOARD)
 BOARDS_FILE = "boards.csv"
 FINGERPRINTS_FILE = "fingerprints.csv"
 FLUCTUATIONS_FILE = "fluctuations.csv"
+DAYS_FILE = "days.csv"
 PLAYABLE_FILE = "playable.csv"
 
 RELAXATION_TIMES_S: tuple[float, ...] = (10.0, 30.0, 90.0, 270.0, 900.0)
@@ -149,6 +152,43 @@ def load_board(name: str = SUBSTANCE_BOARD, folder: Traversable | None = None) -
         ) from error
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DaySpread:
+    """How days of one rig differ; a shift is a matrix @ eight independent standard normal draws.
+
+    Attributes
+    ----------
+    clean_air: float64[8, 8], of the log-conductance in clean air.
+    fingerprint: float64[8, 8], of the logarithm of a substance's response above clean air.
+    """
+
+    clean_air: NDArray[np.float64]
+    fingerprint: NDArray[np.float64]
+
+
+@lru_cache(maxsize=2)
+def load_day_spread(folder: Traversable | None = None) -> DaySpread:
+    """Return the spread between days from the table in `folder`, by default the shipped one.
+
+    Raises
+    ------
+    TableError
+        A table that is missing or cannot be read, naming it.
+    """
+    where = files("hardware.simulator") if folder is None else folder
+    spread = DaySpread(np.zeros((N_GAS, N_GAS)), np.zeros((N_GAS, N_GAS)))
+    try:
+        for row in _rows(where, DAYS_FILE):
+            matrix = {"clean_air": spread.clean_air, "fingerprint": spread.fingerprint}[row["of"]]
+            matrix[_sensor(row["channel"])] = _eddies(row)
+    except (KeyError, ValueError, TypeError) as error:
+        raise TableError(
+            f"The simulator's table {DAYS_FILE} in {where} cannot be read ({error!r}); "
+            "`scent-train fingerprints --days` writes it anew."
+        ) from error
+    return spread
+
+
 def load_playable(
     board: str = SUBSTANCE_BOARD, *, least_right: float = 0.8
 ) -> tuple[PlayableSubstance, ...]:
@@ -238,10 +278,12 @@ def _loadings(
     loadings: dict[str, NDArray[np.float64]] = {}
     for row in rows:
         matrix = loadings.setdefault(row["substance"], np.zeros((len(place), N_GAS, N_GAS)))
-        matrix[place[float(row["time_s"])], _sensor(row["channel"])] = [
-            float(row[f"eddy_{eddy}"] or 0) for eddy in range(1, N_GAS + 1)
-        ]
+        matrix[place[float(row["time_s"])], _sensor(row["channel"])] = _eddies(row)
     return np.array(times), loadings
+
+
+def _eddies(row: dict[str, str]) -> list[float]:
+    return [float(row[f"eddy_{eddy}"] or 0) for eddy in range(1, N_GAS + 1)]
 
 
 def _sensor(channel: str) -> int:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
-        "Fit the tables that the board simulator plays its odours from, or play "
-        "every one of them to a model and print what it took them for."
+        "Fit the tables that the board simulator plays its odours from; measure how days of real "
+        "rigs differ, for its other days; or play every odour to a model and print what it took "
+        "them for."
     )
     parser.epilog = (
         "Examples: scent-train fingerprints --data data/smellnet\n"
+        "          scent-train fingerprints --days --data data/smellnet --rigs data/rigs\n"
         "          scent-train fingerprints --check --model substances-50"
     )
     add_option(
@@ -36,6 +38,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the tables go (default: the simulator's own folder)",
     )
+    parser.add_argument(
+        "--days",
+        action="store_true",
+        help="print how exposures differ within a day and between days, and write that table",
+    )
+    parser.add_argument("--rigs", type=Path, metavar="DIR", help="days: holds fruits5/")
     parser.add_argument("--check", action="store_true", help="play the shipped tables to --model")
     parser.add_argument("--model", metavar="BUNDLE", help="check: name or folder of a bundle")
     parser.add_argument(
@@ -45,12 +53,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit, or check."""
+    """Fit, measure days, or check."""
     folder = args.output or Path(str(files("hardware.simulator")))
     if args.check:
         if args.model is None or args.seeds < 1:
             raise UsageError("--check needs --model BUNDLE and --seeds of at least 1.")
         return _check(args.model, args.seeds, folder)
+    if args.days:
+        if args.data is None or args.rigs is None:
+            raise UsageError("--days needs --data DIR, which holds base/, and --rigs DIR.")
+        return _measure_days(args.data, args.rigs, folder)
     if args.data is None:
         raise UsageError(
             "Name recordings with --data DIR to fit the tables, or a model with --check "
@@ -64,6 +76,16 @@ def _fit(data: Path, folder: Path) -> int:
 
     for path in tables.write_tables(tables.fit_tables(data, progress_bar), folder):
         print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+    return 0
+
+
+def _measure_days(data: Path, rigs: Path, folder: Path) -> int:
+    from training.simulator import day_spread  # noqa: PLC0415 - scipy is slow
+
+    figures = day_spread.measure_days(data, rigs, progress_bar)
+    print(day_spread.days_table(figures))
+    path = day_spread.write_days(figures, folder)
+    print(f"The table of the simulator's other days is in {path}.", file=sys.stderr)
     return 0
 
 

@@ -184,7 +184,7 @@ def _fluctuation_rows(
     for substance, bands in {**covariances, AIR: _air_covariance(covariances)}.items():
         for time_s, matrix in zip((*board.kind.band_times_s, 0.0), bands, strict=True):
             loadings = np.zeros((N_GAS, N_GAS))
-            loadings[:measured, :measured] = _lower_root(matrix)
+            loadings[:measured, :measured] = lower_root(matrix)
             if time_s == 0:
                 unmeasured = np.arange(measured, N_GAS)
                 loadings[unmeasured, unmeasured] = shared.noise[unmeasured]
@@ -195,10 +195,7 @@ def _fluctuation_rows(
                         substance=substance,
                         time_s=time_s,
                         channel=CHANNELS[index].name,
-                        **{
-                            f"eddy_{eddy}": value if abs(value) >= _NEGLIGIBLE else ""
-                            for eddy, value in enumerate(loading, start=1)
-                        },
+                        **eddy_cells(loading),
                     )
 
 
@@ -210,8 +207,18 @@ def _air_covariance(covariances: dict[str, Floats]) -> Floats:
     return air
 
 
-def _lower_root(covariance: Floats) -> Floats:
-    """Return L, lower triangular, with L L' the nearest possible covariance."""
+def eddy_cells(loading: Floats) -> dict[str, str]:
+    """Return the cells of a table for a channel's loadings, float64[8]."""
+    return _row(
+        **{
+            f"eddy_{eddy}": value if abs(value) >= _NEGLIGIBLE else ""
+            for eddy, value in enumerate(loading, start=1)
+        }
+    )
+
+
+def lower_root(covariance: Floats) -> Floats:
+    """Return L, lower triangular, with L L' the nearest possible covariance, float64[8, 8]."""
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     lower: Floats = np.asarray(np.linalg.qr(root.T, mode="r")).T
