@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daemon.mqtt.outbox import OUTBOX_FILE, Message, Outbox
+from daemon.mqtt.outbox import Message, Outbox
+from daemon.mqtt.outbox_values import OUTBOX_FILE
 from daemon.sandbox.broker import LOOPBACK, Mosquitto, mosquitto_program
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber

@@ -21,8 +21,19 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from daemon.config.settings import OutboxConfig
-from daemon.mqtt.outbox_database import DamagedError, DiskUse, OutboxFile, set_aside
-from daemon.mqtt.outbox_values import LOSSES, Entry, Limits, Message, OutboxReport, Priority
+from daemon.mqtt.outbox_database import DiskUse, OutboxFile
+from daemon.mqtt.outbox_repair import finish_replacement, replace_damaged
+from daemon.mqtt.outbox_rows import DamagedError
+from daemon.mqtt.outbox_values import (
+    LOSSES,
+    MEMORY_LIMITS,
+    Entry,
+    Limits,
+    Message,
+    OutboxReport,
+    Priority,
+    limits_from,
+)
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
@@ -30,13 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority", "limits_from"]
-
-OUTBOX_FILE = "outbox.sqlite"
-"""Below `state_dir`."""
-
-MEMORY_LIMITS = Limits(messages=5_000, size_bytes=4 << 20, age_s=7 * 86_400)
-"""Memory that a service on a Raspberry Pi can spare while its disk is full."""
+__all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority"]
 
 COMMIT_EVERY_S = 1.0
 """Predictions are written at once if the latest commit is older than this, otherwise with the next:
@@ -50,15 +55,6 @@ RETRY_S = 10.0
 """Time between two attempts to write a disk that failed."""
 
 _SLOWEST_COMMIT_S = 5.0
-
-
-def limits_from(config: OutboxConfig) -> Limits:
-    """Return the limits on disk that the rig's owner set."""
-    return Limits(
-        messages=config.max_messages,
-        size_bytes=round(config.max_mb * 1e6),
-        age_s=round(config.max_age_days * 86_400),
-    )
 
 
 class Outbox:
@@ -89,14 +85,13 @@ class Outbox:
         self._memory_from = math.inf  # the lowest id in memory
         self._cursor = 0  # the id of the entry taken last
 
-        self._closing = self._urgent = False
+        self._closing = self._urgent = self._grouping = False
         self._unwritten: list[Entry] = []
         self._in_flight: set[int] = set()
         self._acknowledged: set[int] = set()  # and not removed from the files yet
         self._newest_id = 0
         self._newest_retained: dict[str, int] = {}
         self._clock_s = -time.monotonic()
-        self._grouping = False
         self._remove_by_s = self._retry_s = math.inf
 
         self._why: str | None = None if path else "the outbox has no file"
@@ -134,9 +129,8 @@ class Outbox:
                 self._write_disk([], self._acknowledged)
             if self._memory is not None and self._memory.count:
                 self._log.warning("messages only in memory are lost", count=self._memory.count)
-            for file in (self._disk, self._memory):
-                if file is not None:
-                    file.close()
+            for file in filter(None, (self._disk, self._memory)):
+                file.close()
 
     def set_ready_callback(self, on_ready: Callable[[], None]) -> None:
         """Call `on_ready`, in the writing thread, whenever there may be something to take."""
@@ -226,13 +220,13 @@ class Outbox:
     def report(self) -> OutboxReport:
         """Return the numbers for `health`."""
         with self._lock:
-            oldest_put_s = self._oldest_put_s
+            put_s = self._oldest_put_s
             return OutboxReport(
                 store="disk" if self._why is None else "memory",
                 why=self._why,
                 depth=self.depth,
                 size_bytes=self._size_bytes,
-                oldest_s=None if oldest_put_s is None else self._now_s() - oldest_put_s,
+                oldest_s=None if put_s is None else self._now_s() - put_s,
                 dropped={kind: self._lost[kind] for kind in LOSSES},
                 fallbacks=self._fallbacks,
                 set_aside=self._replaced,
@@ -274,8 +268,8 @@ class Outbox:
         with self._lock:
             entries, acknowledged = list(self._unwritten), set(self._acknowledged)
             self._urgent, self._remove_by_s = False, math.inf
-        may_try = self._why is None or time.monotonic() >= self._retry_s
-        if may_try and self._write_disk(entries, acknowledged):
+        try_disk = self._why is None or time.monotonic() >= self._retry_s
+        if try_disk and self._write_disk(entries, acknowledged):
             removed = acknowledged
         else:
             removed = self._write_memory(entries, acknowledged)
@@ -307,7 +301,7 @@ class Outbox:
         """Bring the disk up to date, with what is in memory; return False if that fails."""
         if self._path is None:
             return False
-        for _ in range(2):  # a damaged file is set aside, and a new one started at once
+        for attempt in range(2):  # a damaged file is replaced at once
             try:
                 disk = self._opened(self._path)
                 in_memory = () if self._memory is None else self._memory.entries()
@@ -320,7 +314,8 @@ class Outbox:
                     touch=self._why is not None,
                 )
             except DamagedError as error:
-                if not self._replace(error):
+                if attempt or not self._replace(error):
+                    self._fall_back(error)
                     return False
             except (sqlite3.Error, OSError) as error:
                 self._fall_back(error)
@@ -334,12 +329,15 @@ class Outbox:
     def _next_entry(self) -> Entry | None:
         """Return the entry after the cursor."""
         entry = None
-        if self._disk is not None:
+        for attempt in range(2):  # a damaged file is replaced at once
+            if self._disk is None:
+                break
             try:
                 entry = self._disk.next_after(self._cursor)
+                break
             except (DamagedError, sqlite3.Error) as error:
-                if isinstance(error, DamagedError):
-                    self._replace(error)
+                if isinstance(error, DamagedError) and attempt == 0 and self._replace(error):
+                    self._write()
                 else:
                     self._close_disk()
                     self._fall_back(error)
@@ -351,6 +349,7 @@ class Outbox:
 
     def _opened(self, path: Path) -> OutboxFile:
         if self._disk is None:
+            finish_replacement(path)
             disk = OutboxFile(path, self._disk_use)
             try:
                 self._adopt(disk)
@@ -375,34 +374,41 @@ class Outbox:
         self._cursor = min(self._cursor, disk.first_id() - 1)
 
     def _replace(self, error: DamagedError) -> bool:
-        """Set a damaged file aside, so that a new one can take its place."""
+        """Replace a damaged file by one with all that can be read of it; False if that fails."""
         if self._path is None:
             return False
-        with self._lock:
-            kept = {one for one in self._acknowledged if one >= self._memory_from}
-            lost = 0 if self._disk is None else self._disk.count - len(self._acknowledged - kept)
-            self._lost["damaged"] += lost
-            self._acknowledged = kept
-            self._in_flight = {one for one in self._in_flight if one >= self._memory_from}
-        self._close_disk()
+        held = None if self._disk is None else self._disk.count
         try:
-            aside = set_aside(self._path)
-        except OSError as failure:
-            self._fall_back(failure)
+            repaired = replace_damaged(self._path)
+        except (sqlite3.Error, OSError, DamagedError) as failure:
+            self._log.error("the outbox's damaged file cannot be replaced", why=str(failure))
             return False
+        finally:
+            self._close_disk()  # not before: SQLite then writes a damaged log into the file
+        with self._lock:
+            on_disk = {one for one in self._acknowledged if one < self._memory_from}
+            # A process that had the file open knows what it held.
+            lost = repaired.lost
+            if held is not None:
+                lost = max(0, held - len(on_disk | repaired.ids))
+            self._lost["damaged"] += lost
+            self._acknowledged -= on_disk - repaired.ids
+            in_memory = {one for one in self._in_flight if one >= self._memory_from}
+            self._in_flight = in_memory | (self._in_flight & repaired.ids)
         self._replaced += 1
         self._log.error(
-            "the outbox's file is damaged and was set aside; a new one is begun",
+            "the outbox's file is damaged and was set aside; a new one has all that can be read",
             why=str(error),
-            file=aside.name,
-            messages_lost=lost or "unknown",
+            file=repaired.aside,
+            messages_saved=len(repaired.ids),
+            messages_lost=lost,
         )
         return True
 
     def _close_disk(self) -> None:
         if self._disk is not None:
             self._disk.close()
-            self._disk = None
+        self._disk = None
 
     def _fall_back(self, error: Exception) -> None:
         """Use memory until the disk can be written again."""
@@ -437,7 +443,7 @@ class Outbox:
 
     def _measure(self) -> None:
         """Note what the files hold; the caller holds both locks."""
-        files = [file for file in (self._disk, self._memory) if file is not None]
+        files = list(filter(None, (self._disk, self._memory)))
         self._count = sum(file.count for file in files)
         self._size_bytes = sum(file.size_bytes for file in files)
         puts = [file.oldest_put_s for file in files if file.oldest_put_s is not None]

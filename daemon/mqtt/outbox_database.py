@@ -1,6 +1,6 @@
 """Daemon: messages in one SQLite database, on disk or in memory: a transaction at a time.
 
-The lower half of `daemon.mqtt.outbox`. Knows SQL, limits and damage; no thread, no clock and no
+The lower half of `daemon.mqtt.outbox`. Knows SQL and limits; no thread, no clock and no
 broker: the caller holds a lock and supplies the time. On disk the database has a write-ahead log
 (WAL) that is synchronised at every commit, so that a power cut leaves the state after one of the
 commits.
@@ -8,52 +8,48 @@ commits.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
-import zlib
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from daemon.mqtt.outbox_values import Entry, Limits, Message, Priority
-from hardware.errors import ScentdError
+from daemon.mqtt.outbox_damage import check_files, damage_recognised
+from daemon.mqtt.outbox_rows import (
+    FORMAT,
+    SCHEMA,
+    DamagedError,
+    Tally,
+    checksum,
+    entry_of,
+    row_of,
+    stored_tally,
+    tally_of,
+)
+from daemon.mqtt.outbox_salvage import PAGE_BYTES
+from daemon.mqtt.outbox_values import Entry, Limits, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-FORMAT = 1
-"""Kept in the file's `user_version`; a file of another format is set aside like a damaged one."""
-
 CHECKPOINT_BYTES = 1 << 20
 """Length of the log at which it is written into the file: some hundred commits share one such
 rewrite, and a start after a power cut has little to read."""
 
-SET_ASIDE_KEPT = 3
-"""Damaged files kept for inspection; older ones are deleted."""
+_INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY, put_s INTEGER NOT NULL, worth INTEGER NOT NULL, topic TEXT NOT NULL,
-    qos INTEGER NOT NULL, retain INTEGER NOT NULL, payload BLOB NOT NULL, crc32 INTEGER NOT NULL
-)
-"""
+_NEXT = "SELECT * FROM messages WHERE id > ? ORDER BY id LIMIT 1"
 
-_INSERT = """
-INSERT INTO messages (id, put_s, worth, topic, qos, retain, payload, crc32)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+_ALL = "SELECT * FROM messages ORDER BY id"
 
-_NEXT = """
-SELECT id, put_s, worth, topic, qos, retain, payload, crc32 FROM messages
-WHERE id > ? ORDER BY id LIMIT 1
-"""
+_NEWEST = "SELECT * FROM messages ORDER BY id DESC LIMIT 1"
 
-_COPY_BELOW = """
-INSERT INTO messages (id, put_s, worth, topic, qos, retain, payload, crc32)
-SELECT id - ?, put_s, worth, topic, qos, retain, payload, crc32 FROM messages
+_MOVE_BELOW = """
+INSERT INTO messages
+SELECT id - :by, put_s, worth, topic, qos, retain, payload, held, oldest - :by,
+    checksum(id - :by, put_s, worth, topic, qos, retain, payload, held, oldest - :by)
+FROM messages
 """
 
 _EVERY_SECOND = """
@@ -74,7 +70,6 @@ _OLDEST = "SELECT id FROM messages WHERE worth <= ? AND id > ? ORDER BY id LIMIT
 
 _DELETE = "DELETE FROM messages WHERE id = ? RETURNING length(payload)"
 
-_COLUMN_TYPES = (int, int, int, str, int, int, bytes, int)
 _WAL_HEADER_AND_FRAME = 32 + 24
 
 
@@ -84,10 +79,6 @@ class DiskUse:
 
     commits: int = 0
     written_bytes: int = 0
-
-
-class DamagedError(ScentdError):
-    """The file is not, or no longer, an outbox; nothing more can be read from it."""
 
 
 _FAILURES = (sqlite3.Error, OSError, DamagedError)
@@ -121,21 +112,19 @@ class OutboxFile:
         self._unreadable: set[int] = set()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite gives the log the permissions of the file: nobody else may read the messages.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            check_files(path)
         self._db = sqlite3.connect(
             ":memory:" if path is None else path,
             timeout=0,
             isolation_level=None,
             check_same_thread=False,
         )
+        self._db.text_factory = bytes  # a damaged text may be no UTF-8
+        self._db.create_function("checksum", -1, checksum, deterministic=True)
         try:
-            with _damage_recognised():
+            with damage_recognised():
                 self._prepare()
-                self.count, self.size_bytes = self._db.execute(
-                    "SELECT count(*), coalesce(sum(length(payload)), 0) FROM messages"
-                ).fetchone()
-                self.oldest_put_s = self._first_put_s()
+                self._check_content()
                 self._settle()
         except BaseException:
             self._db.close()
@@ -153,23 +142,60 @@ class OutboxFile:
         run("PRAGMA trusted_schema = OFF")
         run("PRAGMA temp_store = MEMORY")
         run("PRAGMA cache_size = -512")
+        # What is deleted is overwritten, where that writes no page more: it must not come back.
+        run("PRAGMA secure_delete = FAST").fetchall()
         version = run("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = run("SELECT name, rootpage, sql FROM sqlite_master ORDER BY rootpage").fetchall()
         if version == 0 and not tables:
             run("BEGIN IMMEDIATE")
-            run(_SCHEMA)
+            for statement in SCHEMA:
+                run(statement)
+            self._write_tally(Tally(0, 0))
             run(f"PRAGMA user_version = {FORMAT}")
             run("COMMIT")
-        elif version != FORMAT or tables != {"messages"}:
+        elif version != FORMAT or [(page, sql.decode()) for _, page, sql in tables] != [
+            *enumerate(SCHEMA, start=2)
+        ]:
+            names = sorted(name.decode(errors="replace") for name, _, _ in tables)
             raise DamagedError(
-                f"The outbox has format {version} and the tables {sorted(tables)}; expected was "
-                f"format {FORMAT} with the table messages. It was written by another program, "
-                "or by another version of scentd."
+                f"The outbox has format {version} and the tables {names}; expected was format "
+                f"{FORMAT} with the tables messages and tally. It is damaged, or was written by "
+                "another program or another version of scentd."
             )
+
+    def _check_content(self) -> None:
+        """Check pages, rows and their number; count the messages.
+
+        Raises
+        ------
+        DamagedError: anything differs from what was written.
+        """
+        (encoding,) = self._db.execute("PRAGMA encoding").fetchone()
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if (encoding, found) != (b"UTF-8", b"ok"):
+            raise DamagedError(f"The outbox's file is damaged ({found.decode(errors='replace')}).")
+        tally = None
+        for row in self._db.execute(_ALL):
+            tally = tally_of(row)
+            if tally is None:
+                raise DamagedError(f"Message {row[0]} of the outbox's file is damaged.")
+            self.count += 1
+            self.size_bytes += len(row[6])
+        (stored,) = self._db.execute("SELECT * FROM tally").fetchall()
+        tally = tally or stored_tally(stored)
+        if tally is None or tally.held != self.count:
+            raise DamagedError(
+                f"The outbox's file holds {self.count} messages instead of "
+                f"{'an unknown number' if tally is None else tally.held}."
+            )
+        self.oldest_put_s = self._first()[1]
 
     def close(self) -> None:
         """Write the log into the file and close it."""
-        with suppress(*_FAILURES):
+        with suppress(*_FAILURES), damage_recognised():
+            if self._wal is not None:
+                with self._transaction():
+                    self._write_tally(self._tally())
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(*_FAILURES):
             self._db.close()
@@ -208,14 +234,16 @@ class OutboxFile:
         changes = self._db.total_changes
         lost: Counter[str] = Counter()
         try:
-            with _damage_recognised(), self._transaction():
+            with damage_recognised(), self._transaction():
                 if touch:
                     self._db.execute(f"PRAGMA user_version = {FORMAT}")
+                newest = self._newest_id()
                 lost["damaged"] = self._remove(self._unreadable)
                 self._remove(removed)
                 self._add(added)
                 self._make_room(lost, limits, after, now_s)
-                oldest_put_s = self._first_put_s()
+                self._update_held(newest)
+                oldest_put_s = self._first()[1]
         except BaseException:
             self.count, self.size_bytes = count, size_bytes
             raise
@@ -249,18 +277,38 @@ class OutboxFile:
         return found
 
     def _add(self, entries: Iterable[Entry]) -> None:
+        oldest, _ = self._first()
         for entry in entries:
-            # A label taught over JSON may hold characters that UTF-8 cannot encode.
-            message, payload = entry.message, entry.message.payload.encode(errors="replace")
-            self._db.execute(
-                _INSERT,
-                (
-                    *(entry.id, entry.put_s, int(message.priority), message.topic),
-                    *(message.qos, int(message.retain), payload, _checksum(message, payload)),
-                ),
-            )
+            oldest = oldest or entry.id
+            row = row_of(entry, self.count + 1, oldest)
+            self._db.execute(_INSERT, row)
             self.count += 1
-            self.size_bytes += len(payload)
+            self.size_bytes += len(row[6])
+
+    def _update_held(self, newest_before: int) -> None:
+        """Let the newest message say how many there are; note it in the tally if it was removed."""
+        tally = self._tally()
+        row = self._db.execute(_NEWEST).fetchone()
+        entry = None if row is None else entry_of(row)
+        if entry is not None and tally_of(row) != tally:
+            *_, held, oldest, crc32 = row_of(entry, tally.held, tally.oldest)
+            values = (held, oldest, crc32, entry.id)
+            self._db.execute(
+                "UPDATE messages SET held = ?, oldest = ?, crc32 = ? WHERE id = ?", values
+            )
+        if entry is None or entry.id < newest_before:
+            self._write_tally(tally)
+
+    def _tally(self) -> Tally:
+        return Tally(self._newest_id(), self.count, self._first()[0])
+
+    def _write_tally(self, tally: Tally) -> None:
+        values = (1, tally.newest, tally.held)
+        self._db.execute("REPLACE INTO tally VALUES (?, ?, ?, ?)", (*values, checksum(*values)))
+
+    def _newest_id(self) -> int:
+        (newest,) = self._db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()
+        return int(newest)
 
     def _make_room(self, lost: Counter[str], limits: Limits, after: int, now_s: int) -> None:
         """Drop what is too old, then every second repeat, then predictions, then events."""
@@ -286,9 +334,10 @@ class OutboxFile:
                     break
                 lost[kind] += dropped
 
-    def _first_put_s(self) -> int | None:
-        row = self._db.execute("SELECT put_s FROM messages ORDER BY id LIMIT 1").fetchone()
-        return None if row is None else int(row[0])
+    def _first(self) -> tuple[int, int | None]:
+        """Return the id of the oldest message and when it was put; 0 and None if there is none."""
+        row = self._db.execute("SELECT id, put_s FROM messages ORDER BY id LIMIT 1").fetchone()
+        return (0, None) if row is None else (int(row[0]), int(row[1]))
 
     def _drop(self, which: str, values: tuple[int, ...] | dict[str, int]) -> int:
         """Remove the messages whose ids a query returns; return how many there were."""
@@ -305,14 +354,14 @@ class OutboxFile:
         sqlite3.Error: it cannot be read now.
         """
         while True:
-            with _damage_recognised():
+            with damage_recognised():
                 row = self._db.execute(_NEXT, (entry_id,)).fetchone()
             if row is None:
                 return None
             if row[0] <= entry_id:
                 raise DamagedError("The outbox's file gives its messages out of order.")
             entry_id = row[0]
-            if (entry := _entry(row)) is not None:
+            if (entry := entry_of(row)) is not None:
                 return entry
             self._unreadable.add(entry_id)
 
@@ -339,14 +388,14 @@ class OutboxFile:
 
     def newest_retained(self) -> dict[str, int]:
         """Return, per topic with retained messages, the id of the newest of them."""
-        with _damage_recognised():
+        with damage_recognised():
             rows = self._db.execute(
                 "SELECT topic, max(id) FROM messages WHERE retain GROUP BY topic"
             )
-            return {str(topic): int(entry_id) for topic, entry_id in rows}
+            return {topic.decode(): int(entry_id) for topic, entry_id in rows}
 
     def _one(self, statement: str) -> int:
-        with _damage_recognised():
+        with damage_recognised():
             return int(self._db.execute(statement).fetchone()[0])
 
     def shift_below(self, entry_id: int) -> None:
@@ -354,9 +403,10 @@ class OutboxFile:
         first, last = self.first_id(), self.last_id()
         # By more than the span, so that no new id is one of the old ones.
         shift = max(last - entry_id, last - first) + 1
-        with _damage_recognised(), self._transaction():
-            self._db.execute(_COPY_BELOW, (shift,))
+        with damage_recognised(), self._transaction():
+            self._db.execute(_MOVE_BELOW, {"by": shift})
             self._db.execute("DELETE FROM messages WHERE id >= ?", (first,))
+            self._write_tally(self._tally())
 
     def _settle(self) -> None:
         """Count the growth of the log, and write it into the file when it is long."""
@@ -367,55 +417,9 @@ class OutboxFile:
             self._use.written_bytes += max(0, length - self._wal_bytes)
             self._wal_bytes = length
             if length >= CHECKPOINT_BYTES:
-                page_bytes = self._one("PRAGMA page_size")
-                frames = (length - _WAL_HEADER_AND_FRAME) // (page_bytes + 24) + 1
-                self._use.written_bytes += page_bytes * min(frames, self._one("PRAGMA page_count"))
+                with self._transaction():
+                    self._write_tally(self._tally())
+                frames = (length - _WAL_HEADER_AND_FRAME) // (PAGE_BYTES + 24) + 1
+                self._use.written_bytes += PAGE_BYTES * min(frames, self._one("PRAGMA page_count"))
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 self._wal_bytes = self._wal.stat().st_size
-
-
-def _entry(row: tuple[Any, ...]) -> Entry | None:
-    """Return a row as an entry, None if it is damaged."""
-    if not all(map(isinstance, row, _COLUMN_TYPES)):
-        return None
-    entry_id, put_s, priority, topic, qos, retain, payload, crc32 = row
-    try:
-        message = Message(topic, payload.decode(), qos, bool(retain), Priority(priority))
-    except ValueError:
-        return None
-    return Entry(entry_id, put_s, message) if _checksum(message, payload) == crc32 else None
-
-
-def _checksum(message: Message, payload: bytes) -> int:
-    """Return the CRC-32 of all that is sent: SQLite checks its structure, not its content."""
-    head = f"{message.topic}\0{message.qos}\0{message.retain:d}\0".encode()
-    return zlib.crc32(payload, zlib.crc32(head))
-
-
-@contextmanager
-def _damage_recognised() -> Iterator[None]:
-    """Raise DamagedError for a broken file, and other errors of SQLite as they are."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        # The low byte is the primary result code; the rest is detail.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        foreign = "no such column" in str(error) or "no such table" in str(error)
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or foreign:
-            raise DamagedError(f"The outbox's file is broken ({error}).") from error
-        raise
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged database and its log, delete those of long ago, and return the new path."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
-    wal = path.with_name(f"{path.name}-wal")
-    if wal.exists():
-        wal.replace(f"{aside}-wal")
-    path.replace(aside)
-    older = sorted(path.parent.glob(f"{path.name}.damaged-*Z"))
-    for one in older[:-SET_ASIDE_KEPT]:
-        one.unlink()
-        one.with_name(f"{one.name}-wal").unlink(missing_ok=True)
-    return aside

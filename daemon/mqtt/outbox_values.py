@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from daemon.config.settings import OutboxConfig
+
+OUTBOX_FILE = "outbox.sqlite"
+"""Below `state_dir`."""
+
 LOSSES = ("thinned", "predictions", "events", "expired", "damaged")
 """Reasons for losing a message: repeats thinned out, other predictions and events for lack of
 room, too old, or unreadable."""
@@ -79,6 +84,19 @@ class Limits:
     age_s: int
 
 
+MEMORY_LIMITS = Limits(messages=5_000, size_bytes=4 << 20, age_s=7 * 86_400)
+"""Memory that a service on a Raspberry Pi can spare while its disk is full."""
+
+
+def limits_from(config: OutboxConfig) -> Limits:
+    """Return the limits on disk that the rig's owner set."""
+    return Limits(
+        messages=config.max_messages,
+        size_bytes=round(config.max_mb * 1e6),
+        age_s=round(config.max_age_days * 86_400),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxReport:
     """The outbox's numbers for `health`.
@@ -92,7 +110,7 @@ class OutboxReport:
     oldest_s: running time of scentd since the oldest was put; None when there is none.
     dropped: messages lost, by `LOSSES`.
     fallbacks: how often the disk failed.
-    set_aside: how often a damaged file was replaced.
+    set_aside: how often a damaged file was replaced by one with all that could be read of it.
     commits, written_bytes: transactions on disk, and what they wrote.
     """
 

@@ -26,7 +26,8 @@ from daemon.installed_models.loading import load_models
 from daemon.installed_models.requests import MODELS, ModelRequests
 from daemon.mqtt.discovery import Discovery
 from daemon.mqtt.messages import Messages
-from daemon.mqtt.outbox import OUTBOX_FILE, Outbox, limits_from
+from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.outbox_values import OUTBOX_FILE, limits_from
 from daemon.mqtt.payloads import Gauges, RigEventType
 from daemon.mqtt.publisher import Publisher
 from daemon.mqtt.topics import OFFLINE, ONLINE

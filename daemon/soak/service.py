@@ -15,8 +15,8 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from daemon.mqtt.outbox import OUTBOX_FILE
 from daemon.mqtt.outbox_database import OutboxFile
+from daemon.mqtt.outbox_values import OUTBOX_FILE
 from daemon.sandbox.service_process import PATIENCE_S, ServiceProcess
 from daemon.soak.delivery import DURABLE, Boot, MadeMessage, MessageId
 

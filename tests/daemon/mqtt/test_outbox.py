@@ -22,7 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from daemon.mqtt import outbox as module
 from daemon.mqtt.outbox import Entry, Limits, Message, Outbox, Priority
-from daemon.mqtt.outbox_database import SET_ASIDE_KEPT, DamagedError, OutboxFile
+from daemon.mqtt.outbox_database import OutboxFile
+from daemon.mqtt.outbox_repair import SET_ASIDE_KEPT
+from daemon.mqtt.outbox_rows import DamagedError
 from tests.sandbox import ROOT, wait_until
 
 if TYPE_CHECKING:
@@ -232,10 +234,11 @@ def test_a_log_cut_at_any_page_leaves_what_a_commit_had_made(
     assert found[-1] == 60
 
 
-def test_a_log_torn_inside_any_page_leaves_what_a_commit_had_made(
+def test_a_log_torn_inside_any_page_keeps_the_messages_of_all_other_pages(
     history: History, tmp_path: Path
 ) -> None:
     wal = history.wal.read_bytes()
+    put = {text for state in history.states for text in state}
     for frame in range((len(wal) - WAL_HEADER) // FRAME):
         torn = bytearray(wal)
         # A sector of 512 bytes that the card reported as written and did not write.
@@ -245,9 +248,13 @@ def test_a_log_torn_inside_any_page_leaves_what_a_commit_had_made(
         path.parent.mkdir()
         shutil.copy(history.path, path)
         path.with_name("outbox.sqlite-wal").write_bytes(bytes(torn))
-        texts, replaced = reopened(path)
-        assert replaced == 0
-        assert texts in history.states
+        outbox = Outbox(path)
+        texts = set(taken(outbox))
+        report = outbox.report()
+        outbox.close()
+        assert texts <= put
+        assert report.set_aside == 1
+        assert report.dropped["damaged"] == len(set(history.states[-1]) - texts) <= 5
         shutil.rmtree(path.parent)
 
 
