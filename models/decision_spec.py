@@ -98,6 +98,11 @@ class DecisionSpec:
         contain the truth.
     set_threshold: smallest posterior of a label in the prediction set: the conformal quantile of
         held-out recordings (Sadinle, Lei & Wasserman 2019, JASA 114). None: no sets.
+    list_size: labels in the short list, the likeliest ones, which is given while one name is not
+        certain.
+    list_coverage: share of recordings of another session whose short list holds the truth; None:
+        it was never measured, and no list is given.
+    list_after: independent windows before a short list is given.
     proportion_margin: half the width of a component's interval: the conformal quantile of
         |proportion - truth| on held-out recordings (Lei et al. 2018, JASA 113). None: no intervals.
     head_temperature: squared distances to taught smells are divided by twice this.
@@ -124,6 +129,9 @@ class DecisionSpec:
     unknown_confirm: int = 3
     set_coverage: float = 0.9
     set_threshold: float | None = None
+    list_size: int = 3
+    list_coverage: float | None = None
+    list_after: float = 1.0
     proportion_margin: float | None = None
     head_temperature: float = 1.0
     exposure_variance: float = EXPOSURE_VARIANCE
@@ -161,7 +169,13 @@ class DecisionSpec:
         found = []
         shares = {
             name: getattr(self, name)
-            for name in ("error_rate", "set_coverage", "set_threshold", "proportion_margin")
+            for name in (
+                "error_rate",
+                "set_coverage",
+                "set_threshold",
+                "list_coverage",
+                "proportion_margin",
+            )
         }
         found += [
             f"{name} must lie between 0 and 1, got {value}"
@@ -179,6 +193,11 @@ class DecisionSpec:
             found.append(
                 "unknown_after must not be negative and unknown_confirm be at least 1, "
                 f"got {self.unknown_after} and {self.unknown_confirm}"
+            )
+        if self.list_size < 1 or self.list_after < 0:
+            found.append(
+                "list_size must be at least 1 and list_after not be negative, "
+                f"got {self.list_size} and {self.list_after}"
             )
         if self.unknown_above is not None and self.novelty is None:
             found.append("unknown_above needs novelty, the name of the score that it bounds")

@@ -33,6 +33,7 @@ class MixtureDecision:
     unrecognised = False
     novelty: float | None = None
     label_set: tuple[str, ...] = ()
+    short_list: tuple[str, ...] = ()
     descriptors: tuple[tuple[str, float], ...] = ()
 
     def __init__(self, labels: tuple[str, ...], spec: DecisionSpec) -> None:

@@ -176,6 +176,8 @@ class ModelStream:
         self._evidence_ms: int | None = None
         self._reported_label: str | None = None
         self._reported_unrecognised = False
+        self._reported_list: frozenset[str] = frozenset()
+        self._seen_list: frozenset[str] = frozenset()
         self.announces = False
 
     def start_evidence(self) -> None:
@@ -225,6 +227,15 @@ class ModelStream:
     def _short_samples(self) -> int:
         """Return the samples that the shortest window still needs."""
         return self.spec.first_step + self.spec.min_steps - self._features.samples
+
+    def newly_listed(self, short_list: tuple[str, ...]) -> bool:
+        """Whether the list has other labels than the last one reported, twice in a row."""
+        labels = frozenset(short_list)
+        steady, self._seen_list = labels == self._seen_list, labels
+        if not labels or not steady or labels == self._reported_list:
+            return False
+        self._reported_list = labels
+        return True
 
     def _share(self, t_ms: int, steps: int) -> EvidenceShare:
         """Return the window's part in the evidence, and note that it was used."""

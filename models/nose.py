@@ -304,6 +304,10 @@ class Nose:
             )
         if state is State.UNRECOGNISED and turned:
             self._add_event(EventType.UNRECOGNISED, model=model)
+        short_list = decision.short_list if state is State.SENSING else ()
+        if stream.newly_listed(short_list):
+            detail = f"probably one of {', '.join(short_list)}"
+            self._add_event(EventType.LISTED, model=model, detail=detail)
         label_set = decision.label_set
         return self._prediction(
             bundle,
@@ -315,6 +319,8 @@ class Nose:
             window_s=window_s,
             label_set=label_set,
             set_coverage=spec.set_coverage if label_set else None,
+            short_list=short_list,
+            list_coverage=spec.list_coverage if short_list else None,
             novelty=decision.novelty,
             descriptors=decision.descriptors if state is State.UNRECOGNISED else (),
         )

@@ -39,6 +39,9 @@ class Prediction:
     label_set: labels that contain the truth in `set_coverage` of cases, the likeliest first;
         empty where the bundle has no threshold.
     set_coverage: of `label_set`, None without one.
+    short_list: while one name is not certain, the likeliest labels, the likeliest first; empty in
+        every state but `sensing`, and where the bundle states no coverage for it.
+    list_coverage: share of cases in which `short_list` holds the truth, None without one.
     novelty: how little the odour resembles anything learned, None without a score.
     descriptors: up to five (descriptor, how well it fits, 0..1); only of an unrecognised odour.
     resampled: whether the model receives samples interpolated between the board's readings.
@@ -60,6 +63,8 @@ class Prediction:
     calibration: str | None = None
     label_set: tuple[str, ...] = ()
     set_coverage: float | None = None
+    short_list: tuple[str, ...] = ()
+    list_coverage: float | None = None
     novelty: float | None = None
     descriptors: tuple[tuple[str, float], ...] = ()
     resampled: bool = False
@@ -71,6 +76,7 @@ class EventType(StrEnum):
     ONSET = "onset"
     RECOGNISED = "recognised"
     UNRECOGNISED = "unrecognised"
+    LISTED = "listed"
     ENDED = "ended"
     CHANNEL_FAULT = "channel_fault"
     CHANNEL_RECOVERED = "channel_recovered"

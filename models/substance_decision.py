@@ -172,6 +172,19 @@ class SubstanceDecision:
         return tuple(label for label, _ in ranked)
 
     @property
+    def short_list(self) -> tuple[str, ...]:
+        """The likeliest labels while none is announced, the likeliest first.
+
+        One of them is the truth in `list_coverage` of recordings. Empty while a label is announced,
+        while the odour counts as none of them, before `list_after`, and without a `list_coverage`.
+        """
+        spec = self._spec
+        enough = self._mean.independent >= spec.list_after
+        if spec.list_coverage is None or not enough or self.unrecognised or self.named:
+            return ()
+        return tuple(label for label, _ in self._ranked(0.0)[: spec.list_size])
+
+    @property
     def descriptors(self) -> tuple[tuple[str, float], ...]:
         """Up to five (descriptor, how well it fits, 0..1), the best first."""
         if self._fitting is None:

@@ -156,7 +156,7 @@ def components(
 
 
 def _substances(model: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
-    """Return the recognised substance, its probability, and the state of the model."""
+    """Return the substance, its probability, the short list, and the state of the model."""
     labels = [label for label in model.labels if label != NOTHING]
     return {
         "substance": _sensor(
@@ -174,6 +174,14 @@ def _substances(model: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
             f"if value_json.probability is not none else {UNKNOWN} }}}}",
             **PERCENT,
             expire_after=expiry_s,
+        ),
+        "short_list": _sensor(
+            "Probably one of",
+            SUBSTANCE,
+            f"{{{{ (value_json.short_list.labels | join(', '))[:{STATE_LIMIT}] "
+            f"if value_json.short_list else '{NOTHING}' }}}}",
+            expire_after=expiry_s,
+            icon="mdi:format-list-bulleted",
         ),
         "state": _state("State", SUBSTANCE),
     }

@@ -116,6 +116,12 @@ def _substance(prediction: Prediction) -> Payload:
         }
         if prediction.label_set
         else None,
+        "short_list": {
+            "coverage": rounded(prediction.list_coverage, 4),
+            "labels": list(prediction.short_list),
+        }
+        if prediction.short_list
+        else None,
         "novelty": rounded(prediction.novelty, 4),
         "descriptors": [
             {"name": name, "fit": rounded(fit, 4)} for name, fit in prediction.descriptors
@@ -338,6 +344,7 @@ def _trust(spec: DecisionSpec) -> Payload:
         "error_rate": spec.error_rate,
         "unknown_above": None if spec.novelty is None else spec.unknown_above,
         "set_coverage": spec.set_coverage if stated else None,
+        "list_coverage": spec.list_coverage,
     }
 
 

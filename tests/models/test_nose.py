@@ -266,6 +266,22 @@ def test_a_low_probability_does_not_overrule_air_that_seems_clean(
     assert events == []
 
 
+def test_a_short_list_stands_in_for_an_uncertain_name_and_is_reported_once(
+    toy_bundles: Callable[..., Path],
+) -> None:
+    decision = DecisionSpec(announce=0.99, withdraw=0.5, temperature=50.0, list_coverage=0.7)
+    bundle = load_bundle(toy_bundles(decision=decision))
+    nose = Nose([bundle], skip_warm_up=True, assume_exposed=True)
+    predictions, events = process_all(nose, frames(odour(LEMON, 120, 1), 1))
+    listed = [prediction for prediction in predictions if prediction.short_list]
+    assert listed
+    assert {prediction.state for prediction in listed} == {State.SENSING}
+    assert {prediction.list_coverage for prediction in listed} == {0.7}
+    assert all(p.short_list == tuple(label for label, _ in p.top[:3]) for p in listed)
+    told = [event.detail for event in events if event.type is EventType.LISTED]
+    assert told == [f"probably one of {', '.join(listed[0].short_list)}"]
+
+
 def test_a_change_of_odour_without_an_end_is_followed(substance: Bundle) -> None:
     lemon = odour(LEMON, 120, 1)
     steps = np.concatenate(

@@ -342,6 +342,26 @@ def test_there_is_no_set_without_a_threshold() -> None:
     assert decision.label_set == ()
 
 
+def test_a_short_list_is_given_after_enough_evidence_while_no_label_is_announced() -> None:
+    spec = dataclasses.replace(SPEC, list_coverage=0.7, list_after=0.9)
+    decision = SubstanceDecision(LABELS, spec)
+    unsure = [1.0, 2.0, 1.8, 0.0, 0.0, 0.0, 0.0]
+    decision.add(outputs(unsure), EvidenceShare(0.0, 0.5, 0.5))
+    assert decision.short_list == ()
+    decision.add(outputs(unsure), EvidenceShare(5.0, 1.0, 0.5))
+    assert decision.short_list == ("b", "c", "a")
+    for _ in range(5):
+        decision.add(outputs([0, 60, 0, 0, 0, 0, 0]), EvidenceShare(50.0, 1.0, 0.5))
+    assert decision.announced == "b"
+    assert decision.short_list == ()
+
+
+def test_there_is_no_short_list_without_a_stated_coverage() -> None:
+    decision = SubstanceDecision(LABELS, SPEC)
+    decision.add(outputs([1.0, 2.0, 1.8, 0, 0, 0, 0]), EvidenceShare(0.0, 1.0, 2.0))
+    assert decision.short_list == ()
+
+
 def test_a_label_may_need_a_higher_probability_and_more_predictions() -> None:
     rules = {"a": LabelRule(announce=0.999999), "b": LabelRule(confirm=5)}
     spec = dataclasses.replace(SPEC, confirm=1, labels=rules)

@@ -140,6 +140,13 @@ def test_labels_of_any_spelling_have_their_own_entities() -> None:
         assert float(shown) == (25.0 if label == labels[1] else 0.0)
 
 
+def test_the_short_list_is_shown_as_text_and_none_without_one() -> None:
+    entity = Entity(payload(SUBSTANCES)["components"]["short_list"])
+    listed = {"short_list": {"coverage": 0.7, "labels": ["mint", "lemon", "kiwi"]}}
+    assert entity.rendered(json.dumps(listed)) == "mint, lemon, kiwi"
+    assert entity.rendered(json.dumps({"short_list": None})) == NOTHING
+
+
 def test_each_entity_follows_its_own_model_of_two_on_a_topic() -> None:
     announced = payload(SUBSTANCES, AnnouncedModel("other", "substance", ("tar",)))["components"]
     entity = Entity(announced["substance_other"])

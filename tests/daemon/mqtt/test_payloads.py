@@ -76,6 +76,7 @@ def test_every_schema_is_valid_and_closed(name: str) -> None:
     latency_ms=st.floats(0, 1e6),
     missing=st.sets(st.sampled_from(CHANNEL_NAMES)),
     label_set=st.lists(st.sampled_from(("lemon", "mint", "garlic")), unique=True),
+    short_list=st.lists(st.sampled_from(("lemon", "mint", "garlic")), unique=True),
     novelty=st.none() | st.floats(-1e9, 1e9),
     interval=st.none() | st.floats(0, 1),
 )
@@ -86,6 +87,7 @@ def test_predictions_match_their_schemas(
     latency_ms: float,
     missing: set[str],
     label_set: list[str],
+    short_list: list[str],
     novelty: float | None,
     interval: float | None,
 ) -> None:
@@ -105,6 +107,8 @@ def test_predictions_match_their_schemas(
             latency_ms=latency_ms,
             calibration="profile-1",
             label_set=tuple(label_set),
+            short_list=tuple(short_list),
+            list_coverage=0.7 if short_list else None,
             set_coverage=0.9,
             novelty=novelty,
             descriptors=(("citrus", 0.8),),
@@ -115,6 +119,8 @@ def test_predictions_match_their_schemas(
         if task == "substance":
             said = {"coverage": 0.9, "labels": label_set} if label_set else None
             assert payload["set"] == said
+            listed = {"coverage": 0.7, "labels": short_list} if short_list else None
+            assert payload["short_list"] == listed
 
 
 @given(st.lists(st.floats(width=32), min_size=N_CHANNELS, max_size=N_CHANNELS))
@@ -192,6 +198,7 @@ def test_info_holds_the_constants_to_interpret_a_model() -> None:
         novelty="cosine",
         unknown_above=0.4,
         set_threshold=0.05,
+        list_coverage=0.7,
     )
     silent = DecisionSpec(announce=0.6)
     trust = []
@@ -208,6 +215,18 @@ def test_info_holds_the_constants_to_interpret_a_model() -> None:
         jsonschema.validate(json.loads(encode(payload)), schema("info"))
         trust.append(payload["models"][0]["trust"])
     assert trust == [
-        {"announce": 0.7, "error_rate": 0.15, "unknown_above": 0.4, "set_coverage": 0.9},
-        {"announce": 0.6, "error_rate": None, "unknown_above": None, "set_coverage": None},
+        {
+            "announce": 0.7,
+            "error_rate": 0.15,
+            "unknown_above": 0.4,
+            "set_coverage": 0.9,
+            "list_coverage": 0.7,
+        },
+        {
+            "announce": 0.6,
+            "error_rate": None,
+            "unknown_above": None,
+            "set_coverage": None,
+            "list_coverage": None,
+        },
     ]
