@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from io import BytesIO
@@ -36,6 +37,8 @@ from models.manifest import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from models.decision_spec import DecisionSpec
 
 Precision = Literal["int8", "fp32", "auto"]
 
@@ -104,6 +107,17 @@ class Bundle:
         self.precision: Literal["int8", "fp32"] = precision
         self._session = session
         self._names = output_names(manifest)
+
+    def with_decision(self, spec: DecisionSpec) -> Bundle:
+        """Return a copy that decides by other constants; it shares the session.
+
+        Raises
+        ------
+        ManifestError: the constants contradict the manifest.
+        """
+        changed = copy(self)
+        changed.manifest = replace(self.manifest, decision=spec)
+        return changed
 
     def run(self, x: NDArray[np.float32], mask: NDArray[np.float32]) -> Outputs:
         """Run the network.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,9 +38,7 @@ def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:
         given.pop("unknown_above", None)  # applies to other models of the rig
     rules = {label: LabelRule(rule.announce, rule.confirm) for label, rule in wanted.labels.items()}
     spec = replace(spec, **given, labels={**spec.labels, **rules})  # type: ignore[arg-type]
-    changed = copy(bundle)
-    changed.manifest = replace(bundle.manifest, decision=spec)
-    return changed
+    return bundle.with_decision(spec)
 
 
 def nose_settings(config: Config) -> NoseSettings:

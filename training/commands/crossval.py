@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
@@ -12,6 +13,7 @@ from training.commands._shared import (
     StepBar,
     add_option,
     add_training_options,
+    load_recordings,
     load_training,
     print_scores,
     step_bars,
@@ -20,13 +22,15 @@ from training.data.dataset import folds_of
 from training.evaluation.storage import write_json
 from training.experiments.crossval import REPORT, cross_validate
 from training.experiments.few_shot import FEW_SHOT, run_few_shot, split_few_shot
+from training.experiments.held_out_sessions import REPORT as SESSIONS_REPORT
+from training.experiments.held_out_sessions import cross_validate_sessions
 from training.experiments.open_set import split_open_set, train_open_set
+from training.reports.sessions import session_lines
 from training.reports.trust import OPEN_SET, open_set_report
 from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from training.config import TrainConfig
     from training.data.dataset import Dataset
@@ -43,7 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "is trained without every fifth substance is taught those from one recording each. With "
         "--open-set, five networks that are each trained without ten substances are tested on "
         "those, and on held-out recordings of the others: `trust` and `export` need this to "
-        "judge and recognise unknown smells."
+        "judge and recognise unknown smells. With --sessions, whole sessions are held out, and "
+        "the recordings are played to the decision layer: the figure to expect on another day."
     )
     parser.epilog = (
         "Example: scent-train crossval --config substances-50 --data data/smellnet/base --json"
@@ -63,6 +68,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train five networks without ten substances each, and test them on those",
     )
+    parser.add_argument(
+        "--sessions",
+        action="store_true",
+        help="hold out whole sessions (LABEL/SESSION/*.csv) instead of single recordings",
+    )
+    parser.add_argument(
+        "--also",
+        type=Path,
+        metavar="DIR",
+        help="with --sessions: recordings of further sessions, DIR/LABEL/*.csv, which never train",
+    )
     parser.set_defaults(run=run)
 
 
@@ -70,8 +86,15 @@ def run(args: argparse.Namespace) -> int:
     """Train and score every fold; print the mean scores."""
     config, data, folder = load_training(args)
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
-    if args.few_shot and args.open_set:
-        raise UsageError("Expected --few-shot or --open-set, got both. Run them one by one.")
+    if sum((args.few_shot, args.open_set, args.sessions)) > 1:
+        raise UsageError(
+            "Expected one of --few-shot, --open-set and --sessions, got several. Run them one by "
+            "one."
+        )
+    if args.also is not None and not args.sessions:
+        raise UsageError("--also adds recordings to judge with --sessions; add that option too.")
+    if args.sessions:
+        return _sessions(args, config, data, folder)
     if args.open_set:
         return _open_set(args, config, data, folder)
     if args.few_shot:
@@ -101,6 +124,28 @@ def run(args: argparse.Namespace) -> int:
         print("The decision layer, its constants fitted on the other folds:")
         print_scores(layer["scores"], layer["intervals"])
     print(f"Report and held-out predictions: {folder / REPORT}", file=sys.stderr)
+    return 0
+
+
+def _sessions(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
+    """Hold out whole sessions; print the scores of each and of all together."""
+    if args.folds is not None:
+        raise UsageError("--sessions holds out every session in turn; leave --folds out.")
+    also = None
+    if args.also is not None:
+        also = load_recordings(config.task, args.also, labels=data.labels)
+        also = also.at_rate(config.preprocessing.rate_hz)
+    bars = step_bars(
+        lambda fold: f"{config.name} session fold {fold}", lambda _fold: total_steps(config, data)
+    )
+    report = cross_validate_sessions(
+        config, data, folder, also=also, device=args.device, on_step=bars
+    )
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    print("\n".join(session_lines(report)))
+    print(f"Report: {folder / SESSIONS_REPORT}", file=sys.stderr)
     return 0
 
 

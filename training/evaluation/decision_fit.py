@@ -71,12 +71,12 @@ _FACTORS = np.round(np.arange(0.0, 1.01, 0.05), 2)
 _BELIEFS = np.round(np.arange(0.1, 0.96, 0.02), 2)
 
 
-def fit_decision(folder: Path) -> DecisionSpec:
-    """Return the constants that follow from the held-out predictions in a run folder.
+def fit_decision(folder: Path, file: str = HELD_OUT) -> DecisionSpec:
+    """Return the constants that follow from the held-out predictions `file` in a run folder.
 
     How they do on recordings that they were not fitted on is in the cross-validation's report.
     """
-    held_out, open_set = read_held_out(folder / HELD_OUT), find_open_set(folder)
+    held_out, open_set = read_held_out(folder / file), find_open_set(folder)
     spec = fit_constants(held_out, np.ones(len(held_out.names), dtype=bool), open_set)
     if not open_set:
         return spec

@@ -106,6 +106,25 @@ def substance_tally(
     }
 
 
+def recording_rank_tally(
+    log_probabilities: NDArray[np.floating],
+    owner: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    ranks: tuple[int, ...] = (1, 3, 5),
+) -> Tally:
+    """Count, for each rank k, the recordings with the true label among the first k.
+
+    Labels are ordered by mean log-probability over the recording's windows. Parameters as in
+    `substance_tally`; returns recording_top1, recording_top3 and so on. A recording without a
+    window is not counted.
+    """
+    mean = mean_per_recording(log_probabilities, owner, len(truth))
+    order = np.argsort(-mean, axis=1, kind="stable")
+    place = (order == truth[:, None]).argmax(axis=1)
+    scored = (np.bincount(owner, minlength=len(truth)) > 0).astype(float)
+    return {f"recording_top{k}": Ratio((place < k) * scored, scored) for k in ranks}
+
+
 def mixture_tally(
     proportions: NDArray[np.floating],
     present: NDArray[np.bool_],

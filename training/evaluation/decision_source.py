@@ -1,0 +1,98 @@
+"""training/: which held-out predictions a bundle's decision constants come from.
+
+numpy only. Predictions for held-out sessions come first, where every label was held out with a
+session; then those for held-out recordings; without either, constants that announce with caution.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from models.decision_spec import DecisionSpec
+from training.evaluation.decision_fit import fit_constants, fit_decision
+from training.evaluation.held_out import HELD_OUT, HeldOut, read_held_out
+from training.evaluation.mixture_fit import DEFAULT_PRESENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SESSIONS_HELD_OUT = "sessions_held_out.npz"
+"""Predictions of `crossval --sessions` for recordings of held-out sessions."""
+
+FEWEST = 10
+"""Recordings below which no constant is fitted on held-out sessions."""
+
+CAUTIOUS = DecisionSpec(
+    temperature=2.0,
+    evidence_factor=0.3,
+    announce=0.8,
+    withdraw=0.5,
+    confirm=3,
+    overrule=0.9,
+)
+"""Constants of a bundle for which nothing was held out. Temperatures fitted on another session
+were 1.4 to 2.1 on SmellNet's second sessions; evidence of further windows counts half as much as
+by default, and a label needs a probability of 0.8 in three predictions in a row."""
+
+Source = Literal["sessions", "recordings", "none"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecisionSource:
+    """Decision constants and where they come from.
+
+    Attributes
+    ----------
+    spec: the constants.
+    source: held-out sessions, held-out recordings of the same sessions, or none (`CAUTIOUS`).
+    held_out: the predictions that they were fitted on; None for none.
+    """
+
+    spec: DecisionSpec
+    source: Source
+    held_out: HeldOut | None = None
+
+
+def choose_decision(folder: Path, task: str, labels: Sequence[str]) -> DecisionSource:
+    """Return the decision constants that a run folder allows."""
+    if (folder / SESSIONS_HELD_OUT).is_file():
+        held_out = read_held_out(folder / SESSIONS_HELD_OUT)
+        judged = np.unique(held_out.target.argmax(axis=1))
+        if len(judged) == len(labels) and len(held_out.names) >= FEWEST:
+            spec = fit_decision(folder, SESSIONS_HELD_OUT)
+            return DecisionSource(spec, "sessions", held_out)
+    if (folder / HELD_OUT).is_file():
+        held_out = read_held_out(folder / HELD_OUT)
+        return DecisionSource(fit_decision(folder), "recordings", held_out)
+    presence = (DEFAULT_PRESENCE,) * len(labels) if task == "mixture" else ()
+    return DecisionSource(dataclasses.replace(CAUTIOUS, presence_thresholds=presence), "none")
+
+
+def fold_decisions(sessions: HeldOut, recordings: HeldOut | None) -> dict[int, DecisionSource]:
+    """Return each session fold's constants, fitted on other recordings than the fold's.
+
+    On the other folds' recordings if there are ten; else on held-out `recordings` of the same
+    sessions, without the fold's own; else the cautious constants.
+    """
+    found = {}
+    for fold in map(int, np.unique(sessions.fold)):
+        inside = sessions.fold == fold
+        found[fold] = _fit(sessions, ~inside, "sessions")
+        if found[fold].source == "none" and recordings is not None:
+            own = {name for name, here in zip(sessions.names, inside, strict=True) if here}
+            others = np.array([name not in own for name in recordings.names])
+            found[fold] = _fit(recordings, others, "recordings")
+    return found
+
+
+def _fit(held_out: HeldOut, chosen: NDArray[np.bool_], source: Source) -> DecisionSource:
+    if chosen.sum() < FEWEST:
+        return DecisionSource(CAUTIOUS, "none")
+    return DecisionSource(fit_constants(held_out, chosen), source, held_out)

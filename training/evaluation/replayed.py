@@ -1,0 +1,92 @@
+"""training/: held-out recordings replayed through the whole nose, as a rig's owner sees them.
+
+numpy and ONNX Runtime. The same object as in the service and in `scentd replay`
+(`models.nose.Nose`): what is counted are names that it announced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.frames import Quality, SensorFrame
+from models.decision_spec import State
+from models.nose import Nose
+from training.data.clean_air import onset_s
+from training.evaluation.scoring import Ratio, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.bundle import Bundle
+    from training.data.dataset import Sample
+
+SOON_S = 60.0
+"""Seconds after the onset within which an announcement is soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcements:
+    """The names that a recording was given, in order.
+
+    Attributes
+    ----------
+    names: each name that differs from the one before.
+    seconds: when each was announced, since the smell arrived (since the start of a recording
+        that lies within one exposure).
+    """
+
+    names: tuple[str, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+
+def replay_recordings(bundle: Bundle, samples: Sequence[Sample]) -> list[Announcements]:
+    """Replay recordings at the model's rate, each as one exposure of a warm board."""
+    return [_replay(bundle, sample) for sample in samples]
+
+
+def _replay(bundle: Bundle, sample: Sample) -> Announcements:
+    nose = Nose([bundle], rate_hz=sample.rate_hz, skip_warm_up=True, assume_exposed=True)
+    start_s = onset_s(sample) or 0.0
+    names: list[str] = []
+    seconds: list[float] = []
+    for row, values in enumerate(sample.values):
+        quality = np.where(np.isfinite(values), Quality.OK, Quality.MISSING).astype(np.uint8)
+        frame = SensorFrame(row, round(row * 1000 / sample.rate_hz), values, quality)
+        for prediction in nose.process(frame).predictions:
+            if prediction.state is not State.RECOGNISED or prediction.label is None:
+                continue
+            if not names or prediction.label != names[-1]:
+                names.append(prediction.label)
+                seconds.append(prediction.t_ms / 1000.0 - start_s)
+    return Announcements(tuple(names), tuple(seconds))
+
+
+def announcement_tally(replayed: Sequence[Announcements], truth: Sequence[str]) -> Tally:
+    """Count announcements.
+
+    Returns
+    -------
+    Shares of recordings: `announced`, given any name; `announced_60s`, within 60 s of the onset;
+    `right_in_the_end` and `wrong_in_the_end`, by the last name; `another_name_first`. And
+    `announced_right`, the share of announced recordings whose last name is right.
+    """
+    every = np.ones(len(truth))
+    last = [one.names[-1] if one.names else None for one in replayed]
+    named = np.array([name is not None for name in last], dtype=float)
+    right = np.array([a == b for a, b in zip(last, truth, strict=True)], dtype=float)
+    soon = np.array([bool(one.seconds) and one.seconds[0] <= SOON_S for one in replayed], float)
+    first_wrong = np.array(
+        [bool(one.names) and one.names[0] != b for one, b in zip(replayed, truth, strict=True)],
+        float,
+    )
+    return {
+        "announced": Ratio(named, every),
+        "announced_right": Ratio(right, named),
+        "right_in_the_end": Ratio(right, every),
+        "wrong_in_the_end": Ratio(named - right, every),
+        "another_name_first": Ratio(first_wrong, every),
+        "announced_60s": Ratio(soon, every),
+    }

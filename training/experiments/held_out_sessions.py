@@ -1,0 +1,265 @@
+"""training/: cross-validation that holds out whole sessions, the figure that counts.
+
+A network is trained without the recordings of some sessions, quantised and scored on them: whole
+recordings by mean log-probability, and what the nose announced when it was played them. Imports
+torch only while it trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from hardware.errors import UsageError
+from models.softmax import log_softmax
+from training.data.sessions import session_folds
+from training.evaluation.decision_source import SESSIONS_HELD_OUT, fold_decisions
+from training.evaluation.held_out import HELD_OUT, HeldOut, concatenate_held_out, read_held_out
+from training.evaluation.intervals import pool_tallies, scores_with_intervals
+from training.evaluation.network_outputs import run_network
+from training.evaluation.replayed import announcement_tally, replay_recordings
+from training.evaluation.scoring import (
+    Ratio,
+    Tally,
+    mean_per_recording,
+    recording_rank_tally,
+    substance_tally,
+    total_scores,
+)
+from training.evaluation.storage import write_json
+from training.evaluation.streaming import stream_recordings
+from training.experiments.runner import train_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from models.bundle import Bundle
+    from training.config import TrainConfig
+    from training.data.dataset import Dataset
+    from training.data.sessions import SessionFold
+    from training.evaluation.decision_source import DecisionSource
+
+REPORT = "sessions.json"
+PROTOCOL = (
+    "whole sessions held out; recordings of labels without another session are neither trained "
+    "on nor judged then"
+)
+LISTED = 3
+"""Labels of the short list in the table of recordings."""
+
+
+class _Scored(NamedTuple):
+    """Some recordings judged by one network: their tally, groups and rows of the report."""
+
+    tally: Tally
+    groups: list[str]
+    rows: list[dict[str, Any]]
+
+
+class _Trained(NamedTuple):
+    """The network of a fold and its outputs for the held-out recordings."""
+
+    bundle: Bundle
+    test: Dataset
+    held_out: HeldOut
+    seconds: float
+
+
+def cross_validate_sessions(
+    config: TrainConfig,
+    data: Dataset,
+    folder: Path,
+    *,
+    also: Dataset | None = None,
+    device: str = "cpu",
+    on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
+) -> dict[str, Any]:
+    """Hold out whole sessions, write the report and the held-out outputs, return the report.
+
+    Parameters
+    ----------
+    config, data: a substance model and its recordings, at the model's rate.
+    folder: of the run; finished folds in it are used again.
+    also: recordings of further sessions, which never train and fit no constant. Every fold's
+        network is asked; in the pooled scores each recording counts once.
+    device: torch device.
+    on_step: called with fold, step and loss.
+
+    Raises
+    ------
+    SessionError: no label has two sessions.
+    UsageError: a mixture model, or `also` holds a recording of `data`.
+    """
+    _check(config, data, also)
+    folds = session_folds(data)
+    trained = [
+        _train_fold(config, data, number, fold, folder, device, partial(on_step, number))
+        for number, fold in enumerate(folds)
+    ]
+    held_out = concatenate_held_out([one.held_out for one in trained])
+    held_out.save(folder / SESSIONS_HELD_OUT)
+    same_sessions = _recordings_held_out(folder, data)
+    decisions = fold_decisions(held_out, same_sessions)
+    parts: list[_Scored] = []
+    rows = []
+    for number, (fold, one) in enumerate(zip(folds, trained, strict=True)):
+        scored = _score(one.bundle, one.test, decisions[number])
+        rows.append(_fold_row(number, fold, scored, decisions[number], one.seconds))
+        parts.append(scored)
+        if also is not None:
+            other = _score(one.bundle, also, decisions[number])
+            rows[-1]["also"] = _rounded(other.tally)
+            parts.append(
+                _Scored(
+                    _share(other.tally, len(folds)),
+                    [f"also/{group}" for group in other.groups],
+                    other.rows,
+                )
+            )
+    report = {
+        "model": config.name,
+        "task": config.task,
+        "protocol": PROTOCOL,
+        "precision": "int8",
+        "seed": config.seed,
+        "data_sha256": data.sha256,
+        "labels": list(data.labels),
+        "sessions": len({session for fold in folds for session in fold.sessions}),
+        "also": 0 if also is None else len(also.samples),
+        "always_trained": sum(not sample.session for sample in data.samples),
+        "folds": rows,
+        **_pool(parts),
+        "recordings": [row for part in parts for row in part.rows],
+        "constants": {
+            str(number): dataclasses.asdict(one.spec) for number, one in decisions.items()
+        },
+    }
+    write_json(folder / REPORT, report)
+    return report
+
+
+def _check(config: TrainConfig, data: Dataset, also: Dataset | None) -> None:
+    if config.task != "substance":
+        raise UsageError(
+            "--sessions judges models of single substances; mixtures are held out by component "
+            "set. Leave --sessions out."
+        )
+    if also is None:
+        return
+    known = {sample.sha256 for sample in data.samples}
+    seen = [sample.name for sample in also.samples if sample.sha256 in known]
+    if seen:
+        raise UsageError(
+            f"Expected recordings in --also that are not in --data; {seen[0]} is in both. What "
+            "trains cannot judge: name other recordings."
+        )
+
+
+def _train_fold(
+    config: TrainConfig,
+    data: Dataset,
+    number: int,
+    fold: SessionFold,
+    folder: Path,
+    device: str,
+    on_step: Callable[[int, float], None],
+) -> _Trained:
+    started_s = time.monotonic()
+    train, test = data.subset(fold.train), data.subset(fold.test).drop_unordered()
+    if config.in_order_only:
+        train = train.drop_unordered()
+    bundle = train_bundle(
+        config, train, folder / f"sessions-{number}", f"scent-train crossval (sessions {number})",
+        device=device, on_step=on_step,
+    )  # fmt: skip
+    seconds = time.monotonic() - started_s
+    names = tuple(sample.name for sample in test.samples)
+    # The novelty is not scored here, and the embeddings would be ten megabytes.
+    streams = dataclasses.replace(stream_recordings(bundle, test.samples), embedding=None)
+    held_out = HeldOut(
+        names,
+        tuple(sample.group for sample in test.samples),
+        np.full(len(names), number),
+        test.targets,
+        run_network(bundle, test),
+        streams,
+    )
+    return _Trained(bundle, test, held_out, seconds)
+
+
+def _recordings_held_out(folder: Path, data: Dataset) -> HeldOut | None:
+    """Return the held-out outputs of `crossval` on the same recordings, if it was run."""
+    if not (folder / HELD_OUT).is_file():
+        return None
+    held_out = read_held_out(folder / HELD_OUT)
+    known = {sample.name for sample in data.samples}
+    return held_out if known.issuperset(held_out.names) else None
+
+
+def _score(bundle: Bundle, test: Dataset, decision: DecisionSource) -> _Scored:
+    """Judge a fold's network, with the fold's decision constants, on recordings."""
+    outputs = run_network(bundle, test)
+    columns = [bundle.manifest.labels.index(label) for label in test.labels]
+    truth = np.array(columns)[test.targets.argmax(axis=1)]
+    log_p = log_softmax(outputs.require("logits"), decision.spec.temperature)
+    names = [bundle.manifest.labels[k] for k in truth]
+    replayed = replay_recordings(bundle.with_decision(decision.spec), test.samples)
+    windows = substance_tally(log_p, outputs.owner, truth)
+    tally = {
+        **recording_rank_tally(log_p, outputs.owner, truth),
+        **announcement_tally(replayed, names),
+        "top1": windows["top1"],
+        "top5": windows["top5"],
+    }
+    order = np.argsort(-mean_per_recording(log_p, outputs.owner, len(names)), axis=1)
+    rows = [
+        {
+            "recording": sample.name,
+            "session": sample.session,
+            "truth": name,
+            "list": [bundle.manifest.labels[k] for k in order[row, :LISTED]],
+            "announced": [
+                [label, round(at_s, 1)]
+                for label, at_s in zip(said.names, said.seconds, strict=True)
+            ],
+        }
+        for row, (sample, name, said) in enumerate(zip(test.samples, names, replayed, strict=True))
+    ]
+    return _Scored(tally, [sample.group for sample in test.samples], rows)
+
+
+def _fold_row(
+    number: int, fold: SessionFold, scored: _Scored, decision: DecisionSource, seconds: float
+) -> dict[str, Any]:
+    return {
+        "fold": number,
+        "sessions": fold.name,
+        "recordings": len(scored.groups),
+        "not_judged": list(fold.not_judged),
+        "constants_from": decision.source,
+        **_rounded(scored.tally),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _rounded(tally: Tally) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in total_scores(tally).items()}
+
+
+def _share(tally: Tally, folds: int) -> Tally:
+    """Return the tally of one of several networks asked about the same recordings."""
+    return {
+        name: Ratio(ratio.gained / folds, ratio.possible / folds) for name, ratio in tally.items()
+    }
+
+
+def _pool(parts: Sequence[_Scored]) -> dict[str, Any]:
+    """Return the scores over all recordings and their 95 % intervals over recordings."""
+    groups = [group for part in parts for group in part.groups]
+    pooled = scores_with_intervals(pool_tallies([part.tally for part in parts]), groups)
+    return {"pooled": pooled["scores"], "intervals": pooled["intervals"]}
