@@ -19,10 +19,9 @@ from training.commands._shared import (
     step_bars,
 )
 from training.data.dataset import folds_of
-from training.evaluation.storage import write_json
-from training.experiments.crossval import REPORT, cross_validate
+from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT, write_json
+from training.experiments.crossval import cross_validate
 from training.experiments.few_shot import FEW_SHOT, run_few_shot, split_few_shot
-from training.experiments.held_out_sessions import REPORT as SESSIONS_REPORT
 from training.experiments.held_out_sessions import cross_validate_sessions
 from training.experiments.open_set import split_open_set, train_open_set
 from training.reports.sessions import session_lines
@@ -123,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if layer:
         print("The decision layer, its constants fitted on the other folds:")
         print_scores(layer["scores"], layer["intervals"])
-    print(f"Report and held-out predictions: {folder / REPORT}", file=sys.stderr)
+    print(f"Report and held-out predictions: {folder / CROSSVAL_REPORT}", file=sys.stderr)
     return 0
 
 

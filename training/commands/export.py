@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shlex
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hardware.errors import UsageError
 from models.bundle import load_bundle
 from training.commands._shared import add_training_options, config_path, load_training
-from training.evaluation.decision_fit import fit_decision
-from training.experiments.crossval import REPORT
-from training.export.model_card import NOTES, collect_figures, figure_notes
+from training.evaluation.decision_source import choose_decision
+from training.export.model_card import (
+    CONSTANTS_FROM,
+    NOTES,
+    collect_figures,
+    figure_notes,
+    read_reports,
+)
 from training.export.rig_arrays import bundle_arrays
 
 if TYPE_CHECKING:
@@ -24,11 +28,12 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
-        "Write the bundle of the model that `fit` trained, with the decision "
-        "constants and the figures of the cross-validation in the same run folder, and what a rig "
-        "needs to reject unknown smells, to learn new ones and to be calibrated. Run `crossval "
-        "--open-set` and then `crossval` before: without them, the model rejects no unknown smell. "
-        "A missing or unfinished training is done first."
+        "Write the bundle of the model that `fit` trained, with what a rig needs to reject unknown "
+        "smells, to learn new ones and to be calibrated. The decision constants and the figures "
+        "are those of the cross-validations in the same run folder: of `crossval --sessions` if "
+        "every label was held out with a session, else of `crossval`. Without either the bundle "
+        "says that nothing was held out, and announces with caution. Without `crossval --open-set` "
+        "it rejects no unknown smell. A missing or unfinished training is done first."
     )
     parser.epilog = (
         "Example: scent-train export --config substances-50 --data data/smellnet/base "
@@ -47,17 +52,22 @@ def run(args: argparse.Namespace) -> int:
     from training.fit import train_network  # noqa: PLC0415
 
     config, data, folder = load_training(args)
-    report = _report(folder, config.name, data.sha256)
+    reports = read_reports(folder, config.name, data.sha256)
     if config.in_order_only:
         data = data.drop_unordered()
     fitted = train_network(config, data, folder=folder / "final", device=args.device)
-    decision = fit_decision(folder)
+    chosen = choose_decision(folder if reports else None, config.task, data.labels)
+    decision = chosen.spec
+    print(f"Decision constants: {CONSTANTS_FROM[chosen.source]}", file=sys.stderr)
     provenance = Provenance(
         command=shlex.join(
             ["scent-train", "fit", "--config", args.config, "--data", f"DIR/{args.data.name}"]
         ),
         config_file=config_path(args.config).name,
-        metrics={**collect_figures(report, folder), NOTES: figure_notes(report, folder)},
+        metrics={
+            **collect_figures(reports, folder),
+            NOTES: [CONSTANTS_FROM[chosen.source], *figure_notes(reports, folder)],
+        },
     )
     if config.task == "substance":
         # The arrays need the outputs of the int8 file that ships, so the bundle is written twice:
@@ -65,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory() as place:
             export_bundle(Path(place) / "bundle", config, fitted, data, decision, provenance)
             plain = load_bundle(Path(place) / "bundle", precision="int8")
-            provenance = replace(provenance, arrays=bundle_arrays(plain, data, folder))
+            provenance = replace(
+                provenance, arrays=bundle_arrays(plain, data, chosen.held_out, folder)
+            )
     manifest = export_bundle(args.output, config, fitted, data, decision, provenance)
     bundle = load_bundle(args.output)
     print(
@@ -73,21 +85,3 @@ def run(args: argparse.Namespace) -> int:
         f"parameters, {bundle.precision}, parity {dict(manifest.metrics['parity'])}"
     )
     return 0
-
-
-def _report(folder: Path, name: str, data_sha256: str) -> dict[str, Any]:
-    """Return the cross-validation's report, if it is one of this model and these data."""
-    path = folder / REPORT
-    if not path.is_file():
-        raise UsageError(
-            f"Expected the cross-validation of {name} in {path}: its held-out answers set the "
-            "temperature and the thresholds. Run `scent-train crossval` first, with the same "
-            "--config, --data and --run."
-        )
-    report: dict[str, Any] = json.loads(path.read_text())
-    if report["model"] != name or report["data_sha256"] != data_sha256:
-        raise UsageError(
-            f"{path} is of model {report['model']} on other data. Run `scent-train crossval` "
-            "again, or name the right --run folder."
-        )
-    return report

@@ -23,6 +23,7 @@ from hardware.channels import CHANNEL_NAMES, GROVE_INDICES, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.frames import Quality
 from hardware.recording import Recording, read_recordings
+from models.rate_conversion import SLOWEST_SHARE
 from training.data.layouts import label_name
 from training.data.recording_files import find_recordings, is_recording_name, visible_files
 from training.data.resampling import resample
@@ -80,8 +81,19 @@ class Sample:
     time_ms: NDArray[np.float64] | None = None
 
     def at_rate(self, rate_hz: float) -> Sample:
-        """Return the recording at another rate; the same object where its own is close enough."""
+        """Return the recording at another rate; the same object where its own is close enough.
+
+        Raises
+        ------
+        DataError: it is too slow for that rate.
+        """
         values = resample(self.values, self.time_ms, self.rate_hz, rate_hz)
+        if values is None:
+            raise DataError(
+                f"Expected recordings of at least {SLOWEST_SHARE * rate_hz:.3g} Hz for a model at "
+                f"{rate_hz:g} Hz; {self.name} has {self.rate_hz:.3g} Hz. Move it away, or set a "
+                "lower preprocessing.rate_hz (`scent-train init` writes one that fits)."
+            )
         if values is self.values:
             return self
         return dataclasses.replace(self, values=values, rate_hz=rate_hz, time_ms=None)

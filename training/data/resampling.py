@@ -1,7 +1,7 @@
-"""training/: recordings brought to a model's rate: averaged down, or interpolated where slower.
+"""training/: recordings brought to a model's rate, as the nose does it live.
 
-numpy only. The value between two readings is a straight line between them, which a live stream
-knows when the second reading comes; nothing later is used.
+numpy only. The rule is that of `models.rate_conversion`: faster boards are averaged down, slower
+ones interpolated; a board below a quarter of the model's rate cannot feed it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.decimator import Decimator, decimation_factor
+from hardware.channels import N_CHANNELS
+from models.rate_conversion import Conversion, conversion, convert_recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SLOWEST_AS_IT_IS = 0.7
-"""A rate from this share of the model's on is used as it is, as the daemon does
-(`Manifest.rate_ratio`)."""
-LONGEST_LINE_S = 10.0
-"""Between readings further apart, and more than three periods, nothing is known: NaN."""
-_PERIODS = 3.0
+LONGEST_PAUSE_S = 600.0
+"""A longer pause within a recording is shortened to this: nothing is known of it anyway."""
+_MAX_HOLD = 3
+"""Lost samples that the nose bridges by default (`PreprocessSpec.max_hold`)."""
 
 
 def resample(
@@ -28,7 +27,7 @@ def resample(
     time_ms: NDArray[np.float64] | None,
     rate_hz: float,
     wanted_hz: float,
-) -> NDArray[np.float32]:
+) -> NDArray[np.float32] | None:
     """Return readings at another rate; the same array where the rate is close enough.
 
     Parameters
@@ -36,33 +35,27 @@ def resample(
     values: float32[n, 12], NaN where unusable.
     time_ms: float64[n], when they were measured; None: evenly spaced at `rate_hz`.
     rate_hz: of the readings.
-    wanted_hz: of the result.
+    wanted_hz: of the result, whose rows are evenly spaced: lost samples are rows of NaN.
+
+    Returns
+    -------
+    None where the board is too slow for the wanted rate.
     """
-    factor = decimation_factor(rate_hz, wanted_hz)
-    if factor > 1:
-        none_lost = np.zeros(len(values), dtype=np.int64)
-        return Decimator(factor, factor).feed(values, none_lost)[0]
-    if rate_hz >= SLOWEST_AS_IT_IS * wanted_hz:
+    kind = conversion(rate_hz, wanted_hz)
+    if kind is Conversion.IMPOSSIBLE:
+        return None
+    if kind is Conversion.AVERAGED and round(rate_hz / wanted_hz) <= 1:
         return values
-    even_ms = np.arange(len(values), dtype=np.float64) * (1000.0 / rate_hz)
-    return _interpolate(values, even_ms if time_ms is None else time_ms, rate_hz, wanted_hz)
-
-
-def _interpolate(
-    values: NDArray[np.float32],
-    time_ms: NDArray[np.float64],
-    rate_hz: float,
-    wanted_hz: float,
-) -> NDArray[np.float32]:
-    forward = np.flatnonzero(time_ms > np.maximum.accumulate(np.r_[-np.inf, time_ms[:-1]]))
-    seconds = (time_ms[forward] - time_ms[forward[0]]) / 1000.0
-    wanted_s = np.arange(0.0, seconds[-1] + 1e-9, 1.0 / wanted_hz)
-    after = np.clip(np.searchsorted(seconds, wanted_s), 1, max(len(seconds) - 1, 1))
-    longest_s = max(LONGEST_LINE_S, _PERIODS / rate_hz)
-    unknown = np.diff(seconds)[after - 1] > longest_s if len(seconds) > 1 else False
-    result = np.full((len(wanted_s), values.shape[1]), np.nan, dtype=np.float32)
-    for column in range(values.shape[1]):
-        # A missing reading stays missing on both sides of it: NaN enters the straight line.
-        result[:, column] = np.interp(wanted_s, seconds, values[forward, column])
-    result[unknown] = np.nan
-    return result
+    # The trainer takes the rows of a board that is fast enough as evenly spaced.
+    even_ms = np.arange(len(values)) * (1000.0 / rate_hz)
+    times_ms = even_ms if time_ms is None or kind is Conversion.AVERAGED else time_ms
+    forward = np.flatnonzero(np.diff(np.maximum.accumulate(times_ms), prepend=-np.inf) > 0)
+    samples, lost = convert_recording(
+        values[forward], np.rint(times_ms[forward]).astype(np.int64), rate_hz, wanted_hz, _MAX_HOLD
+    )
+    if not lost.any():
+        return samples
+    place = np.arange(len(samples)) + np.cumsum(np.minimum(lost, LONGEST_PAUSE_S * wanted_hz))
+    spaced = np.full((int(place[-1]) + 1, N_CHANNELS), np.nan, dtype=np.float32)
+    spaced[place.astype(np.int64)] = samples
+    return spaced

@@ -60,8 +60,11 @@ class DecisionSource:
     held_out: HeldOut | None = None
 
 
-def choose_decision(folder: Path, task: str, labels: Sequence[str]) -> DecisionSource:
-    """Return the decision constants that a run folder allows."""
+def choose_decision(folder: Path | None, task: str, labels: Sequence[str]) -> DecisionSource:
+    """Return the decision constants that a run folder allows; None: nothing was held out."""
+    if folder is None:
+        presence = (DEFAULT_PRESENCE,) * len(labels) if task == "mixture" else ()
+        return DecisionSource(dataclasses.replace(CAUTIOUS, presence_thresholds=presence), "none")
     if (folder / SESSIONS_HELD_OUT).is_file():
         held_out = read_held_out(folder / SESSIONS_HELD_OUT)
         judged = np.unique(held_out.target.argmax(axis=1))
@@ -71,8 +74,7 @@ def choose_decision(folder: Path, task: str, labels: Sequence[str]) -> DecisionS
     if (folder / HELD_OUT).is_file():
         held_out = read_held_out(folder / HELD_OUT)
         return DecisionSource(fit_decision(folder), "recordings", held_out)
-    presence = (DEFAULT_PRESENCE,) * len(labels) if task == "mixture" else ()
-    return DecisionSource(dataclasses.replace(CAUTIOUS, presence_thresholds=presence), "none")
+    return choose_decision(None, task, labels)
 
 
 def fold_decisions(sessions: HeldOut, recordings: HeldOut | None) -> dict[int, DecisionSource]:

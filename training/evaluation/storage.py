@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+CROSSVAL_REPORT, SESSIONS_REPORT = "crossval.json", "sessions.json"
+"""Reports of `crossval` and of `crossval --sessions` in a run folder."""
+
 _IDENTITY = "identity"
 
 

@@ -40,7 +40,7 @@ from training.evaluation.scoring import (
     total_scores,
 )
 from training.evaluation.sessions import OTHER_BOARD, OTHER_SESSION, other_sessions
-from training.evaluation.storage import write_json
+from training.evaluation.storage import CROSSVAL_REPORT, write_json
 from training.evaluation.streaming import (
     first_announcement_s,
     median_announcement_s,
@@ -60,8 +60,6 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.data.dataset import Dataset
     from training.evaluation.open_set import OpenSetFold
-
-REPORT = "crossval.json"
 
 ROBUST = ("top1", "recording_top1", "within_01", "top_k")
 """Scores that are given for simulated other sessions too."""
@@ -128,7 +126,7 @@ def cross_validate(
         "descriptors": descriptor_scores(held_out, data.labels),
         "decision": decision_report(held_out, find_open_set(folder)),
     }
-    write_json(folder / REPORT, report)
+    write_json(folder / CROSSVAL_REPORT, report)
     return report
 
 

@@ -30,7 +30,7 @@ from training.evaluation.scoring import (
     substance_tally,
     total_scores,
 )
-from training.evaluation.storage import write_json
+from training.evaluation.storage import SESSIONS_REPORT, write_json
 from training.evaluation.streaming import stream_recordings
 from training.experiments.runner import train_bundle
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from training.data.sessions import SessionFold
     from training.evaluation.decision_source import DecisionSource
 
-REPORT = "sessions.json"
 PROTOCOL = (
     "whole sessions held out; recordings of labels without another session are neither trained "
     "on nor judged then"
@@ -139,7 +138,7 @@ def cross_validate_sessions(
             str(number): dataclasses.asdict(one.spec) for number, one in decisions.items()
         },
     }
-    write_json(folder / REPORT, report)
+    write_json(folder / SESSIONS_REPORT, report)
     return report
 
 

@@ -7,9 +7,12 @@ reports (few-shot, baselines, audit) are used only where they are of the same da
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hardware.errors import UsageError
 from models.manifest import TRAINING_FILES
+from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +24,16 @@ NOTES = "notes"
 """The entry of a manifest's metrics that holds the card's sentences."""
 INTERVALS = "intervals"
 """The entry with the 95 % intervals of the others, by protocol and score."""
+
+CONSTANTS_FROM = {
+    "sessions": "The decision layer's constants were fitted on whole held-out sessions.",
+    "recordings": "The decision layer's constants were fitted on held-out recordings of sessions "
+    "that were also trained on: expect less on another day than they promise.",
+    "none": "No recording was held out: no figure of this bundle is known, and its decision layer "
+    "announces with caution by constants that were not fitted (temperature 2, a probability of 0.8 "
+    "in three predictions in a row). Run `scent-train crossval --sessions` and export again.",
+}
+"""What a bundle says of its decision constants, by their source."""
 
 PUBLISHED_FIGURES = {
     "paper-50": "Published for this recipe: window Top-1 .562, with GC-MS .586 (SmellNet, arXiv "
@@ -73,14 +86,66 @@ def _interval(ends: Sequence[float] | None) -> str:
     return "" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
 
 
-def collect_figures(report: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the manifest's figures by protocol, and their intervals.
+@dataclass(frozen=True, slots=True)
+class HeldOutReports:
+    """The reports of `crossval` and of `crossval --sessions` on a bundle's data; None: not run."""
+
+    recordings: dict[str, Any] | None = None
+    sessions: dict[str, Any] | None = None
+
+    def __bool__(self) -> bool:
+        return self.recordings is not None or self.sessions is not None
+
+
+def read_reports(folder: Path, name: str, data_sha256: str) -> HeldOutReports:
+    """Read the reports of the cross-validations in a run folder.
+
+    Raises
+    ------
+    UsageError: one is of another model or of other data.
+    """
+    return HeldOutReports(
+        _read_report(folder / CROSSVAL_REPORT, name, data_sha256),
+        _read_report(folder / SESSIONS_REPORT, name, data_sha256),
+    )
+
+
+def _read_report(path: Path, name: str, data_sha256: str) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text())
+    if report["model"] != name or report["data_sha256"] != data_sha256:
+        raise UsageError(
+            f"{path} is of model {report['model']} on other data. Run `scent-train crossval` "
+            "again, or name the right --run folder."
+        )
+    return report
+
+
+def collect_figures(reports: HeldOutReports, folder: Path) -> dict[str, Any]:
+    """Return the manifest's figures by protocol, held-out sessions first, and their intervals.
 
     Parameters
     ----------
-    report: of the cross-validation.
+    reports: of the cross-validations.
     folder: the run folder, which may hold companion reports.
     """
+    figures: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    if reports.sessions is not None:
+        figures["sessions"] = reports.sessions["pooled"]
+        intervals["sessions"] = reports.sessions["intervals"]
+    if reports.recordings is not None:
+        more, ends = _recording_figures(reports.recordings, folder)
+        figures |= more
+        intervals |= ends
+    return {**figures, INTERVALS: intervals}
+
+
+def _recording_figures(
+    report: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return figures and intervals of a cross-validation over recordings, and of companions."""
     layer = "streaming" if report["task"] == "substance" else "presence"
     figures: dict[str, Any] = {"crossval": report["mean"]}
     intervals: dict[str, Any] = {"crossval": report["intervals"]}
@@ -108,11 +173,27 @@ def collect_figures(report: dict[str, Any], folder: Path) -> dict[str, Any]:
             rows = companion["rows"]
             figures[name] = {row[key]: row["top1"] for row in rows}
             intervals[name] = {row[key]: [float(row[low]), float(row[high])] for row in rows}
-    return {**figures, INTERVALS: intervals}
+    return figures, intervals
 
 
-def figure_notes(report: dict[str, Any], folder: Path) -> list[str]:
+def figure_notes(reports: HeldOutReports, folder: Path) -> list[str]:
     """Explain the card's figures in sentences."""
+    notes = []
+    if (report := reports.sessions) is not None:
+        notes.append(
+            f"`sessions`: {report['protocol']}; int8, {report['sessions']} sessions, "
+            f"{len({row['recording'] for row in report['recordings']})} recordings; 95 % bootstrap "
+            "intervals over recordings. `recording_topK`: the true label is among the first K by "
+            "mean log-probability. The others: what was announced when each recording was replayed "
+            "from its start, by constants fitted without its session."
+        )
+    if reports.recordings is not None:
+        notes += _recording_notes(reports.recordings, folder)
+    return notes
+
+
+def _recording_notes(report: dict[str, Any], folder: Path) -> list[str]:
+    """Explain the figures of a cross-validation over recordings, and of companions."""
     notes = [
         f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
         "Intervals are 95 % bootstrap intervals over the recordings of all folds together. "

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.rig_reference import TransferError
-from training.evaluation.held_out import HELD_OUT, read_held_out
 from training.evaluation.network_outputs import measure_rig, measure_space
 from training.evaluation.open_set import find_open_set
 from training.evaluation.streaming import novelty_means, of_truth, posteriors
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from training.data.dataset import Dataset
+    from training.evaluation.held_out import HeldOut
 
 NOVELTY_KNOWN, NOVELTY_HIDDEN = "novelty_known", "novelty_hidden"
 """Novelty after 300 s, by the manifest's score, of held-out recordings of known substances and of
@@ -35,23 +35,26 @@ recordings, NaN after a recording's end: what conformal bounds are quantiles of.
 NOVELTY_AFTER_S = 300.0
 
 
-def bundle_arrays(bundle: Bundle, data: Dataset, run: Path) -> dict[str, NDArray[np.floating]]:
+def bundle_arrays(
+    bundle: Bundle, data: Dataset, held_out: HeldOut | None, run: Path
+) -> dict[str, NDArray[np.floating]]:
     """Return the arrays of a substance model's bundle by their names in it.
 
     Parameters
     ----------
     bundle: the network as it will ship, with its decision constants.
     data: the recordings that it was trained on.
-    run: holds the held-out answers, and the open-set answers if there are any.
+    held_out: the predictions that the constants were fitted on, None without any.
+    run: holds the open-set predictions if there are any.
     """
     spec = bundle.manifest.decision
     arrays: dict[str, NDArray[np.floating]] = {
         **measure_space(bundle, data).to_arrays(),
         **_rig(data),
     }
-    streams = read_held_out(run / HELD_OUT).streams
-    if streams is None:
+    if held_out is None or held_out.streams is None:
         return arrays
+    streams = held_out.streams
     arrays[BELIEF] = of_truth(posteriors(streams, spec), streams.truth).astype(np.float32)
     name = spec.novelty
     if name is not None and name in streams.novelty:

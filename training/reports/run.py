@@ -15,7 +15,7 @@ import numpy as np
 from hardware.errors import ScentdError
 from training.evaluation import findings
 from training.evaluation.held_out import HELD_OUT, read_held_out
-from training.evaluation.storage import write_json
+from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT, write_json
 from training.reports import plots
 from training.reports.html_page import (
     Section,
@@ -26,6 +26,7 @@ from training.reports.html_page import (
     interval_text,
     score_rows,
 )
+from training.reports.sessions import SESSIONS_LEAD, sessions_section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from models.decision_spec import DecisionSpec
     from training.evaluation.held_out import HeldOut
 
-CROSSVAL = "crossval.json"
 COMPANIONS = ("few_shot", "compare", "cross_modal", "audit")
 """Reports of other commands that are included if the run folder has them."""
 RUN_REPORT, RUN_PAGE = "report.json", "report.html"
@@ -74,16 +74,25 @@ class ReportError(ScentdError):
 def write_run_report(run: Path, output: Path) -> tuple[Path, Path]:
     """Write the JSON and the page of a run folder into `output`; return their paths.
 
+    Held-out sessions come first, where `crossval --sessions` was run.
+
     Raises
     ------
     ReportError: no cross-validation with intervals there.
     """
-    crossval = _read(run / CROSSVAL)
+    crossval = _read(run / CROSSVAL_REPORT)
+    sessions = _read(run / SESSIONS_REPORT)
+    if crossval is None and sessions is not None:
+        path = write_json(output / RUN_REPORT, {"sessions": sessions})
+        page = html_page(sessions["model"], SESSIONS_LEAD, [sessions_section(sessions)])
+        (output / RUN_PAGE).write_text(page)
+        return path, output / RUN_PAGE
     if crossval is None or "intervals" not in crossval:
         raise ReportError(
-            f"Expected a cross-validation with intervals in {run / CROSSVAL}, found "
+            f"Expected a cross-validation with intervals in {run / CROSSVAL_REPORT}, found "
             f"{'an older one' if crossval else 'none'}. Run `scent-train crossval` with --run "
-            f"{run}; folds that are trained are not trained again."
+            f"{run}, or `scent-train crossval --sessions`; folds that are trained are not trained "
+            "again."
         )
     held_out = read_held_out(run / HELD_OUT)
     others = {name: _read(run / f"{name}.json") for name in COMPANIONS}
@@ -93,13 +102,15 @@ def write_run_report(run: Path, output: Path) -> tuple[Path, Path]:
     else:
         found, sections = _mixtures(crossval, held_out)
     companions = {name: report for name, report in others.items() if report}
-    content = {"crossval": crossval, **companions, "findings": found}
+    first = {} if sessions is None else {"sessions": sessions}
+    content = {**first, "crossval": crossval, **companions, "findings": found}
     path = write_json(output / RUN_REPORT, content)
     lead = (
         f"{crossval['protocol']}. Figures of the {crossval['precision']} networks; brackets are "
         "95 % bootstrap intervals over recordings."
     )
-    sections = [_scores(crossval), *sections, *_companions(companions), _folds(crossval)]
+    head = [] if sessions is None else [sessions_section(sessions)]
+    sections = [*head, _scores(crossval), *sections, *_companions(companions), _folds(crossval)]
     (output / RUN_PAGE).write_text(html_page(crossval["model"], lead, sections))
     return path, output / RUN_PAGE
 

@@ -1,4 +1,4 @@
-"""training/: the report of held-out sessions as lines of text.
+"""training/: the report of held-out sessions as lines of text and as a section of a page.
 
 Reads the report of `training.experiments.held_out_sessions` and measures nothing.
 """
@@ -6,6 +6,8 @@ Reads the report of `training.experiments.held_out_sessions` and measures nothin
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from training.reports.html_page import Section, html_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +35,31 @@ SOURCES = {
 _COLUMNS = ("recording_top1", "recording_top3", "recording_top5", "announced", "announced_right")
 
 
+SESSIONS_LEAD = (
+    "Whole sessions held out: what to expect on another day. Figures of the int8 networks; "
+    "brackets are 95 % bootstrap intervals over recordings."
+)
+_HEADS = (
+    "sessions=held out, recordings, recording_top1=Top-1, recording_top3=Top-3, "
+    "recording_top5=Top-5, announced, announced_right=of these right, seconds=s"
+)
+
+
+def sessions_section(report: Mapping[str, Any]) -> Section:
+    """Return the section of the run's page: pooled scores, then a row per held-out session."""
+    pooled = (
+        {"score": text, "value": report["pooled"][name], "interval": report["intervals"][name]}
+        for name, text in SCORES.items()
+    )
+    return Section(
+        "On another day: whole sessions held out",
+        f"{_count(report)} sessions; {report['protocol']}. Shares of recordings; names are those "
+        f"announced when a recording is replayed. {' '.join(_notes(report))}",
+        html_table(pooled, "score=share of recordings, value, interval=95 %")
+        + html_table(report["folds"], _HEADS),
+    )
+
+
 def session_lines(report: Mapping[str, Any]) -> list[str]:
     """Return the lines that `crossval --sessions` prints: per session, then pooled."""
     pooled, ends = report["pooled"], report["intervals"]
@@ -41,7 +68,7 @@ def session_lines(report: Mapping[str, Any]) -> list[str]:
         f"{report['model']}, {report['protocol']}; int8.",
         *_table(report),
         "",
-        f"All held-out recordings together, {_count(report)} [95 % over recordings]:",
+        f"All held-out recordings together, {_count(report)} sessions [95 % over recordings]:",
         *(
             f"  {text:<{width}}  {pooled[name]:.3f}  [{ends[name][0]:.3f}, {ends[name][1]:.3f}]"
             for name, text in SCORES.items()
@@ -69,7 +96,8 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _count(report: Mapping[str, Any]) -> str:
     count = len({row["recording"] for row in report["recordings"]})
-    return f"{count} of {report['sessions']} sessions" + (" and --also" if report["also"] else "")
+    also = f" (of these {report['also']} of --also)" if report["also"] else ""
+    return f"{count}{also} of {report['sessions']}"
 
 
 def _notes(report: Mapping[str, Any]) -> Iterator[str]:

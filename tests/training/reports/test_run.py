@@ -21,7 +21,7 @@ from training.evaluation.findings import (
 from training.evaluation.held_out import HeldOut, read_held_out
 from training.evaluation.network_outputs import WindowOutputs
 from training.experiments.crossval import decision_report
-from training.export.model_card import collect_figures, figure_notes
+from training.export.model_card import HeldOutReports, collect_figures, figure_notes
 
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 torch.set_num_threads(1)
@@ -103,13 +103,13 @@ def test_the_card_takes_figures_from_reports_of_the_same_data_alone(
     audit = {"data_sha256": report["data_sha256"], "rows": [row]}
     (tmp_path / "audit.json").write_text(json.dumps(audit))
     (tmp_path / "compare.json").write_text(json.dumps({"data_sha256": "other", "rows": [row]}))
-    figures = collect_figures(report, tmp_path)
+    figures = collect_figures(HeldOutReports(report), tmp_path)
     assert figures["crossval"] == report["mean"]
     assert figures["streaming"] == report["decision"]["scores"]
     assert figures["audit"] == {"weather": 0.63}
     assert figures["intervals"]["audit"] == {"weather": [0.58, 0.69]}
     assert "baselines" not in figures
-    assert "It leaks." in figure_notes(report, tmp_path)
+    assert "It leaks." in figure_notes(HeldOutReports(report), tmp_path)
 
 
 def test_a_run_without_intervals_says_which_command_to_run(
