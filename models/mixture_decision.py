@@ -5,7 +5,7 @@ May import numpy and models.substance_decision. Pure: no clock, no files.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from models.bundle import Outputs
     from models.decision_spec import DecisionSpec
     from models.substance_decision import EvidenceShare
+
+
+class ComponentGroup(NamedTuple):
+    """Components that cannot be told apart, and the belief that at least one of them is present."""
+
+    labels: tuple[str, ...]
+    presence: float
 
 
 class MixtureDecision:
@@ -31,6 +38,8 @@ class MixtureDecision:
     # Only a decision between single substances has these.
     named: tuple[str, float] | None = None
     unrecognised = False
+    unexplained = False
+    groups: tuple[ComponentGroup, ...] = ()
     novelty: float | None = None
     label_set: tuple[str, ...] = ()
     short_list: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hardware.frames import SensorFrame
     from models.decision_spec import State
+    from models.mixture_decision import ComponentGroup
     from models.substance_decision import Component
 
 
@@ -31,6 +32,8 @@ class Prediction:
     label, probability: of the announced substance; None unless `state` is recognised.
     top: up to five (label, probability or proportion), the likeliest first.
     components: of the announced mixture, the largest first.
+    groups: of a mixture, components that cannot be told apart, none of them announced.
+    unexplained: something is in the mixture that the model or the rig does not know.
     window_s: seconds of readings behind it.
     channels_missing: channels of the model that were missing.
     latency_ms: from the arrival of the newest reading; not compared.
@@ -56,6 +59,8 @@ class Prediction:
     probability: float | None = None
     top: tuple[tuple[str, float], ...] = ()
     components: tuple[Component, ...] = ()
+    groups: tuple[ComponentGroup, ...] = ()
+    unexplained: bool = False
     window_s: float = 0.0
     channels_missing: tuple[str, ...] = ()
     latency_ms: float = field(default=0.0, compare=False)

@@ -27,6 +27,7 @@ SCENT_TRAIN = CommandLine(
         "cross-modal": "compare trainings with and without a second modality",
         "audit": "find out how much of a score is session and not smell",
         "rigs": "score the rig's recogniser on real rigs, whole sessions held out",
+        "unmix": "score the unmixing of taught smells, on real pairs and simulated mixtures",
         "trust": "print the evidence of how far a model is to be trusted",
         "report": "write all figures of a run as JSON and as one page",
         "fingerprints": "fit the simulator's table of odours from recordings",

@@ -141,6 +141,11 @@ def _mixture(prediction: Prediction) -> Payload:
             }
             for part in prediction.components
         ],
+        "groups": [
+            {"labels": list(group.labels), "presence": rounded(group.presence, 4)}
+            for group in prediction.groups
+        ],
+        "unexplained": prediction.unexplained,
     }
 
 

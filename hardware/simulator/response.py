@@ -5,9 +5,7 @@ port: every function and object takes time steps in seconds and returns arrays.
 
 Modelled:
 
-- conductance is a power law of concentration, G = G0 (1 + a c)^beta, and in a mixture the
-  effective concentrations add up before the power (Clifford & Tuma, Sensors and Actuators 3,
-  1982); gases that oxidise lower it in the same way;
+- the response to a mixture of gases, by `hardware.mixing_law`;
 - a sensor follows its gas with a first-order lag, quicker when the gas comes than when it goes
   (adsorption against desorption), each channel with its own times;
 - under a steady gas the oxide relaxes over minutes, as fitted per recording;
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
 
     from hardware.simulator.tables import BoardModel, Fingerprint
 
-_MAX_LOG_DOSE = 60.0
+_MAX_LOG_SIGNAL = 60.0
 """exp(60) is beyond any sensor's range and far from overflow."""
 
 _RELAXATION_TIMES_S = np.array(RELAXATION_TIMES_S)
@@ -53,35 +51,6 @@ def relaxed_response(fingerprint: Fingerprint, t_s: float, middle_s: float) -> N
     decay = np.exp(-t_s / _RELAXATION_TIMES_S) - np.exp(-middle_s / _RELAXATION_TIMES_S)
     response: NDArray[np.float64] = fingerprint.response + fingerprint.relaxation @ decay
     return response
-
-
-def mixed_response(
-    responses: Sequence[NDArray[np.float64]],
-    concentrations: Sequence[float],
-    exponent: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return ln(G / G_air) of several gases at once.
-
-    Parameters
-    ----------
-    responses: of each gas alone at concentration 1, float64[8]; negative where it oxidises.
-    concentrations: of each gas, 1 being that of the recordings.
-    exponent: float64[8], beta of each channel.
-
-    Returns
-    -------
-    float64[8]. One gas at concentration 1 gives back its own response; far above that, the
-    response grows as beta * ln(concentration).
-    """
-    reducing = np.zeros_like(exponent)
-    oxidising = np.zeros_like(exponent)
-    for response, concentration in zip(responses, concentrations, strict=True):
-        # 'a' of the power law, by which (1 + a)^beta is the response at c = 1, times c.
-        dose = concentration * np.expm1(np.minimum(np.abs(response) / exponent, _MAX_LOG_DOSE))
-        reducing += np.where(response > 0, dose, 0.0)
-        oxidising += np.where(response < 0, dose, 0.0)
-    mixed: NDArray[np.float64] = exponent * (np.log1p(reducing) - np.log1p(oxidising))
-    return mixed
 
 
 class LaggedSensors:
@@ -223,10 +192,10 @@ def gas_readings(
     fluctuation: float64[8], added to a log-conductance; to an MQ part's ppm as a fraction,
         because its number is small and its noise is not.
     """
-    noisy = np.clip(log_conductance + fluctuation, -_MAX_LOG_DOSE, _MAX_LOG_DOSE)
+    noisy = np.clip(log_conductance + fluctuation, -_MAX_LOG_SIGNAL, _MAX_LOG_SIGNAL)
     count = np.rint(GROVE_FULL_SCALE / (1.0 + np.exp(-noisy)))
     ppm = np.rint(
-        np.exp(np.clip(log_conductance, -_MAX_LOG_DOSE, _MAX_LOG_DOSE))
+        np.exp(np.clip(log_conductance, -_MAX_LOG_SIGNAL, _MAX_LOG_SIGNAL))
         * np.maximum(1.0 + fluctuation, 0.0)
     )
     kilohm = np.round(np.exp(-noisy), 2)

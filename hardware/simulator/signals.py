@@ -13,6 +13,7 @@ import numpy as np
 
 from hardware.channels import N_CHANNELS, N_GAS, channel_index
 from hardware.errors import UsageError
+from hardware.mixing_law import mixed_response
 from hardware.simulator.days import Day
 from hardware.simulator.response import (
     LaggedSensors,
@@ -20,7 +21,6 @@ from hardware.simulator.response import (
     SmoothNoise,
     gas_readings,
     mixed_loadings,
-    mixed_response,
     place_gas_readings,
     relaxed_response,
 )

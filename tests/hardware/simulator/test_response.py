@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware.channels import N_GAS
@@ -15,7 +14,6 @@ from hardware.simulator.response import (
     SmoothNoise,
     gas_readings,
     mixed_loadings,
-    mixed_response,
     relaxed_response,
 )
 from hardware.simulator.tables import RELAXATION_TIMES_S, Fingerprint, load_board
@@ -30,42 +28,6 @@ SMALLEST_RESPONSE = 1e-6
 """A converter's step is 4000 times larger; what is much smaller is lost to rounding."""
 _response = st.just(0.0) | st.floats(SMALLEST_RESPONSE, 4) | st.floats(-3, -SMALLEST_RESPONSE)
 _responses = st.lists(_response, min_size=N_GAS, max_size=N_GAS).map(np.array)
-
-
-@given(_responses)
-def test_one_gas_at_full_concentration_has_its_own_response(response: Vector) -> None:
-    np.testing.assert_allclose(mixed_response([response], [1.0], _EXPONENT), response, atol=1e-9)
-
-
-@given(_responses, st.floats(min_value=0.05, max_value=0.95))
-def test_two_parts_of_one_gas_respond_as_that_gas(response: Vector, share: float) -> None:
-    split = mixed_response([response, response], [share, 1 - share], _EXPONENT)
-    np.testing.assert_allclose(split, response, atol=1e-9)
-
-
-def test_the_exponent_is_the_slope_at_high_concentration() -> None:
-    response = np.full(N_GAS, 1.5)
-    low, high = (mixed_response([response], [c], _EXPONENT) for c in (1e4, 1e6))
-    np.testing.assert_allclose((high - low) / np.log(100), _EXPONENT, rtol=1e-3)
-
-
-@given(_responses, st.floats(min_value=0.01, max_value=10), st.floats(min_value=1.01, max_value=5))
-def test_more_of_a_gas_gives_every_channel_a_larger_response(
-    response: Vector, concentration: float, factor: float
-) -> None:
-    little = mixed_response([response], [concentration], _EXPONENT)
-    much = mixed_response([response], [concentration * factor], _EXPONENT)
-    assert np.all(np.abs(much) >= np.abs(little) - 1e-12)
-    assert np.all(np.sign(much[response != 0]) == np.sign(response[response != 0]))
-
-
-def test_an_oxidising_and_a_reducing_gas_cancel() -> None:
-    up, down = np.full(N_GAS, 1.0), np.full(N_GAS, -1.0)
-    np.testing.assert_allclose(mixed_response([up, down], [1, 1], _EXPONENT), 0, atol=1e-12)
-
-
-def test_clean_air_gives_no_response() -> None:
-    np.testing.assert_array_equal(mixed_response([], [], _EXPONENT), np.zeros(N_GAS))
 
 
 def test_a_fingerprint_gives_its_response_in_the_middle_of_an_exposure() -> None:

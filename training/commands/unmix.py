@@ -1,0 +1,78 @@
+"""training/: `scent-train unmix`: what a rig finds in mixtures of smells that it was taught."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from training.commands._shared import add_option
+from training.data.dataset import load_mixtures
+from training.experiments.unmixing import (
+    SIMULATED_BOARDS,
+    TEACHINGS,
+    UnmixingTrial,
+    load_exposures,
+    real_pairs,
+    simulated_mixtures,
+)
+
+if TYPE_CHECKING:
+    import argparse
+
+_ALL_CHANNELS = "6 gas + heater plate"
+_REPEATED = 3
+"""Exposures of each smell in the last simulated line."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.description = (
+        "Teach the rig's unmixing some smells and count how often it finds the exact set of "
+        "components: real pairs among the published mixtures, smells taught in the same session "
+        "or on the day before; and single smells and even pairs on the simulated board, taught on "
+        "another simulated day. Intervals are over exposures. Takes about three minutes."
+    )
+    parser.epilog = "Example: scent-train unmix --data $SCENTD_DATA/smellnet/mixture"
+    add_option(parser, "--data", help="the published mixture recordings")
+    add_option(parser, "--json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score real pairs and simulated mixtures and print the table."""
+    print("Reading the recordings ...", file=sys.stderr, flush=True)
+    exposures = load_exposures(load_mixtures(args.data))
+    trials: list[UnmixingTrial] = []
+    for teaching in TEACHINGS:
+        print(f"Scoring real pairs, {teaching[0]} ...", file=sys.stderr, flush=True)
+        trials += real_pairs(exposures, teaching)
+    for name, channels in SIMULATED_BOARDS.items():
+        print(f"Scoring simulated mixtures, {name} ...", file=sys.stderr, flush=True)
+        counts = (1, _REPEATED) if name == _ALL_CHANNELS else (1,)
+        for count in counts:
+            trials += [
+                dataclasses.replace(trial, what=f"{name}: {trial.what}")
+                for trial in simulated_mixtures(channels, count)
+            ]
+    if args.json:
+        print(json.dumps([dataclasses.asdict(trial) for trial in trials]))
+    else:
+        print("\n".join(table(trials)))
+    return 0
+
+
+def table(trials: list[UnmixingTrial]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = [
+        "| data | what was taught and asked | exact set | 95 % | by chance | exposures |",
+        "|---|---|---|---|---|---|",
+    ]
+    for trial in trials:
+        low, high = trial.interval
+        lines.append(
+            f"| {trial.data} | {trial.what} | {trial.exact:.2f} | {low:.2f} to {high:.2f} | "
+            f"{trial.chance:.3f} | {trial.exposures} |"
+        )
+    return lines
