@@ -6,8 +6,10 @@ V2, three MQ parts behind an ESP32's ADC, and a BME680. Must know nothing of lin
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from hardware.errors import UsageError
 
@@ -110,16 +112,24 @@ N_GAS = len(GAS_INDICES)
 GAS_EXPONENTS: tuple[float, ...] = tuple(CHANNELS[index].exponent or 1.0 for index in GAS_INDICES)
 """Exponent of each channel of `GAS_INDICES`, from the table."""
 
+
+def _spelling(name: str) -> str:
+    """Return a name as it is compared: blanks, underscores and dashes are one."""
+    return _SEPARATORS.sub("_", name.strip().casefold())
+
+
+_SEPARATORS = re.compile(r"[\s_-]+")
 _INDEX: dict[str, int] = {
-    spelling.casefold(): index
+    _spelling(spelling): index
     for index, channel in enumerate(CHANNELS)
     for spelling in (channel.name, *channel.aliases)
 }
 
 
+@lru_cache(maxsize=256)  # asked for every pair of a labelled line
 def find_channel(name: str) -> int | None:
     """Return the index of the channel called `name` or one of its aliases, or None."""
-    return _INDEX.get(name.strip().casefold())
+    return _INDEX.get(_spelling(name))
 
 
 def channel_index(name: str) -> int:

@@ -1,70 +1,249 @@
-"""Ground floor: which columns of a CSV are which channels, by its header.
+"""Ground floor: which columns of a table are which channels, by its header.
 
-May import the channel table and the parsing of numbers. Must know nothing of frames or files.
+May import the channel table, units and the column of the time. Must know nothing of rows or files.
+A header is understood, or refused with the reason; it is never taken for no header.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
-from hardware.channels import N_CHANNELS, find_channel
+from hardware.cells import MISSING
+from hardware.channels import CHANNEL_NAMES, CHANNELS, GROVE_INDICES, N_CHANNELS, Part, find_channel
+from hardware.clock import Clock, ClockName, clock_name, stated_clock
 from hardware.readings import parse_number
+from hardware.units import AS_SENT, Scale, heading_scale, normalised
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TIMESTAMP_MS_COLUMN = "timestamp_ms"
-_CLOCK_COLUMNS = frozenset({TIMESTAMP_MS_COLUMN, "timestamp"})
+_UPSTREAM_TIMESTAMP = "timestamp"
+
+_WITH_UNIT = (
+    re.compile(r"(?P<name>.*?)\s*[(\[{](?P<unit>[^()\[\]{}]*)[)\]}]"),
+    re.compile(r"(?P<name>.*?)\s*[/,]\s*(?P<unit>[^/,]+)"),
+    re.compile(r"(?P<name>.*?)[ _](?P<unit>[^ _]+)"),
+)
+_COMMENT = re.compile(r"^\s*(#|%|//)\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """A CSV header: which field of a row is which channel.
+class ColumnSource:
+    """One channel of a table.
 
     Attributes
     ----------
-    channels: channel index per field, None for a field to be ignored.
-    clock_field: index of a field that names a time (with or without unit), None without one.
-    clock_is_ms: whether that field is in milliseconds and can be read.
+    field: position in a row.
+    channel: index in the channel table.
+    scale: to the channel table's unit.
+    unit: as the heading or the mapping states it, empty where the values are taken as sent.
     """
 
-    channels: tuple[int | None, ...]
-    clock_field: int | None = None
-    clock_is_ms: bool = False
+    field: int
+    channel: int
+    scale: Scale = AS_SENT
+    unit: str = ""
+
+
+@dataclass(frozen=True)  # without slots, for the cached property
+class Columns:
+    """A header: which field of a row is what.
+
+    Attributes
+    ----------
+    names: of all fields, without blank ones at the end.
+    sources: the channels, the first of any that comes twice.
+    repeated: further columns of a channel; a row is read where they agree with the first.
+    clock_fields: fields of the time, two where date and time of day are apart; none without one.
+    clock: what the heading states of the time, None where only the values can tell.
+    rows_may_lack_clock: whether rows may come without the time column, as upstream's do.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[ColumnSource, ...]
+    repeated: tuple[ColumnSource, ...] = ()
+    clock_fields: tuple[int, ...] = ()
+    clock: Clock | None = None
+    rows_may_lack_clock: bool = False
+
+    @cached_property
+    def is_whole_table(self) -> bool:
+        """Whether the sources are all channels in the table's order, as sent."""
+        plain = [(source.channel, source.scale) for source in self.sources]
+        return plain == [(index, AS_SENT) for index in range(N_CHANNELS)]
+
+    @cached_property
+    def take(self) -> Callable[[list[bytes]], tuple[bytes, ...]]:
+        """Returns the fields of a row that are channels, in the order of `sources`."""
+        positions = [source.field for source in self.sources]
+        if len(positions) == 1:
+            return lambda fields: (fields[positions[0]],)
+        return itemgetter(*positions)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of the columns that are neither a channel nor the time."""
+        used = {source.field for source in (*self.sources, *self.repeated)} | {*self.clock_fields}
+        return tuple(name for field, name in enumerate(self.names) if field not in used)
 
     def without_clock(self) -> Columns:
-        """Return the columns of rows that lack the time column of their header."""
-        if self.clock_field is None:
-            return self
-        kept = self.channels[: self.clock_field] + self.channels[self.clock_field + 1 :]
-        return Columns(kept)
+        """Return the columns of rows that lack the time column, which comes first."""
+        sources = tuple(
+            ColumnSource(source.field - 1, source.channel, source.scale, source.unit)
+            for source in self.sources
+        )
+        return Columns(self.names[1:], sources)
+
+    def describe(self) -> list[str]:
+        """Return sentences on everything that is not plain: units, names, ignored columns."""
+        lines = [
+            f"{CHANNEL_NAMES[source.channel]} from column {self.names[source.field]!r}"
+            + (f" ({source.unit})" if source.unit else "")
+            for source in self.sources
+            if source.unit or find_channel(self.names[source.field]) is None
+        ]
+        lines += [
+            f"column {source.field + 1}, {self.names[source.field]!r}, repeats "
+            f"{CHANNEL_NAMES[source.channel]}"
+            for source in self.repeated
+        ]
+        ignored = [name or "(no name)" for name in self.ignored]
+        return lines + ([f"ignored: {', '.join(ignored)}"] if ignored else [])
 
 
-TABLE_COLUMNS = Columns(tuple(range(N_CHANNELS)))
+@dataclass(frozen=True, slots=True)
+class HeaderProblem:
+    """A line that names columns, but not so that its rows can be read.
+
+    Attributes
+    ----------
+    names: of the columns.
+    reason: a clause that says what is wrong with them.
+    certain: whether the line is a header beyond doubt, rather than a message with commas.
+    """
+
+    names: tuple[str, ...]
+    reason: str
+    certain: bool = False
+
+
+TABLE_COLUMNS = Columns(
+    CHANNEL_NAMES, tuple(ColumnSource(index, index) for index in range(N_CHANNELS))
+)
 """Columns of rows without a header: the channel table's order."""
 
 
-def column_names(text: str) -> tuple[str, ...] | None:
-    """Return the fields of a line if all could be names of columns, else None."""
-    # Spreadsheets write a byte order mark first, statistics packages quote their headers.
-    names = tuple(name.strip().strip('"') for name in text.removeprefix("\ufeff").split(","))
-    if len(names) == 1 or any(parse_number(name.encode()) is not None for name in names if name):
-        return None
-    return names
+def heading_names(fields: list[str]) -> tuple[str, ...] | None:
+    """Return the fields of a line as names of columns, None if it cannot be a header.
 
-
-def find_columns(names: tuple[str, ...]) -> Columns | None:
-    """Return the named columns, None if they are not those of a board.
-
-    At least half must be channels or a time, no channel may come twice.
+    Blank fields at the end and a comment's mark before the first name are left out.
     """
-    channels = tuple(find_channel(name) for name in names)
-    clocks = [i for i, name in enumerate(names) if name.casefold() in _CLOCK_COLUMNS]
-    known = [channel for channel in channels if channel is not None]
-    if (
-        not known
-        or len(set(known)) < len(known)
-        or len(clocks) > 1
-        or 2 * (len(known) + len(clocks)) < len(names)
-    ):
+    names = [normalised(field).strip("\"'").strip() for field in fields]
+    names[0] = _COMMENT.sub("", names[0])
+    while names and not names[-1]:
+        names.pop()
+    words = [name for name in names if name.casefold() not in MISSING]
+    numbers = [name for name in words if _is_number(name)]
+    if len(names) < 2 or 2 * len(words) < len(names):  # noqa: PLR2004 - columns
         return None
-    clock_field = clocks[0] if clocks else None
-    clock_is_ms = clock_field is not None and names[clock_field].casefold() == TIMESTAMP_MS_COLUMN
-    return Columns(channels, clock_field, clock_is_ms)
+    known = sum(find_channel(name) is not None for name in names)
+    if numbers and known < 3:  # noqa: PLR2004 - a row with words in it
+        return None
+    return tuple(names)
+
+
+def _is_number(name: str) -> bool:
+    return parse_number(name.encode("utf-8", "replace")) is not None
+
+
+def find_columns(names: tuple[str, ...]) -> Columns | HeaderProblem:
+    """Return the columns that the names stand for, or why they are not those of a board.
+
+    Besides the names of the channel table, a heading may state a unit. At least half of the columns
+    must be channels or a time, or all four channels of the Grove board be there: other instruments
+    have a VOC and a humidity too.
+    """
+    numbers = [name for name in names if name.casefold() not in MISSING and _is_number(name)]
+    if len(numbers) > 1:
+        reason = f"{' and '.join(numbers[:2])} are no names; the line is damaged"
+        return HeaderProblem(names, reason, certain=True)
+    sources: list[ColumnSource] = []
+    repeated: list[ColumnSource] = []
+    for field, name in enumerate(names):
+        match = _channel_of(name)
+        if match is None:
+            continue
+        channel, unit = match
+        scale = heading_scale(channel, unit)
+        if scale is None and CHANNELS[channel].part is Part.ENVIRONMENT:
+            continue  # no model needs it: ignored, and named as such
+        if scale is None:
+            return HeaderProblem(
+                names,
+                f"column {name!r} has the unit {unit!r}, but {CHANNEL_NAMES[channel]} is in "
+                f"{CHANNELS[channel].unit}; a mapping file (--map) can convert it",
+                certain=True,
+            )
+        taken = any(source.channel == channel for source in sources)
+        unit = unit if scale != AS_SENT else ""
+        (repeated if taken else sources).append(ColumnSource(field, channel, scale, unit))
+    clocks = {field: found for field, name in enumerate(names) if (found := clock_name(name))}
+    for source in (*sources, *repeated):
+        clocks.pop(source.field, None)
+    if not sources:
+        # A message may have commas; twelve names are the header of the twelve numbers below them.
+        certain = len(names) >= N_CHANNELS
+        return HeaderProblem(names, "no column is a channel of the board", certain=certain)
+    known = {source.channel for source in sources}
+    used = len(sources) + len(repeated) + len(clocks)
+    if 2 * used < len(names) and not known.issuperset(GROVE_INDICES):
+        return HeaderProblem(
+            names,
+            f"only {used} of {len(names)} columns are channels of the board or a time",
+            certain=True,
+        )
+    fields, clock = _choose_clock(clocks)
+    upstream = names[0].casefold() == _UPSTREAM_TIMESTAMP and len(names) == N_CHANNELS + 1
+    return Columns(
+        names,
+        tuple(sources),
+        tuple(repeated),
+        fields,
+        clock,
+        rows_may_lack_clock=upstream and len(known) == N_CHANNELS,
+    )
+
+
+def _channel_of(name: str) -> tuple[int, str] | None:
+    """Return the channel that a heading names, and the unit that it states; None for none."""
+    channel = find_channel(name)
+    if channel is not None:
+        return channel, ""
+    for number, pattern in enumerate(_WITH_UNIT):
+        match = pattern.fullmatch(name)
+        channel = None if match is None else find_channel(match["name"])
+        if match is None or channel is None:
+            continue
+        # Without brackets only a known unit is one: "VOC index" is another quantity.
+        if number == 0 or heading_scale(channel, match["unit"]) is not None:
+            return channel, match["unit"].strip()
+    return None
+
+
+def _choose_clock(clocks: dict[int, ClockName]) -> tuple[tuple[int, ...], Clock | None]:
+    """Return the fields of the time, and what their headings state."""
+    if not clocks:
+        return (), None
+    for field, found in clocks.items():
+        if found.unit is not None:
+            return (field,), stated_clock(found.unit)
+    dates = [field for field, found in clocks.items() if found.date]
+    times = [field for field, found in clocks.items() if not found.date]
+    if dates and times:
+        return (dates[0], times[0]), None
+    return ((dates or times)[0],), None

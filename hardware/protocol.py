@@ -17,14 +17,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hardware.channels import MQ_INDICES, N_CHANNELS, find_channel
-from hardware.columns import TABLE_COLUMNS, Columns, column_names, find_columns
 from hardware.crc import crc16
 from hardware.encoding import LATEST_VERSION
 from hardware.frames import SensorFrame
 from hardware.readings import float32_row, parse_number, parse_numbers, parse_uint32, range_quality
 from hardware.sequence import FrameSequence
+from hardware.table_rows import RowReader
+
+if TYPE_CHECKING:
+    from hardware.columns import Columns
 
 MAX_LINE_BYTES = 4096
 """A line of any dialect is below 300 bytes; 4 KiB leaves room for long banners and bounds the
@@ -34,7 +38,6 @@ _START = b"$SCENT,"
 _CRC_FIELD_BYTES = 5  # '*' and four hex digits
 _SCENT_PREFIX_FIELDS = 4  # 'SCENT', version, sequence, clock
 _VALUES_BY_VERSION = {b"1": N_CHANNELS, b"2": N_CHANNELS + len(MQ_INDICES)}
-_MAX_TIMESTAMP_MS = 2.0**53  # integers above it are not exact in the float they arrive as
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,12 @@ class LineDecoder:
     r"""Turn bytes into frames.
 
     Lines end at ``\n``, ``\r\n`` or a lone ``\r``. How the bytes are split into calls of `feed`
-    makes no difference to the frames or the counts. A line longer than `MAX_LINE_BYTES` is dropped.
+    makes no difference to the frames or the counts.
+
+    Parameters
+    ----------
+    rows: reads the CSV dialect; by default as a live board's.
+    max_line_bytes: a longer line is dropped.
 
     Examples
     --------
@@ -97,7 +105,9 @@ class LineDecoder:
     (700, 216.0, 1)
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, rows: RowReader | None = None, *, max_line_bytes: int = MAX_LINE_BYTES
+    ) -> None:
         self._pending = b""
         self._overlong = False
         self._after_cr = False
@@ -105,9 +115,8 @@ class LineDecoder:
         self._dialect: str | None = None
         self._sequence = FrameSequence()
         self._unnumbered = 0
-        self._header: Columns | None = None
-        self._row: Columns | None = None
-        self._headerless_allowed = True
+        self._max_line_bytes = max_line_bytes
+        self._rows = RowReader() if rows is None else rows
 
     @property
     def counts(self) -> LineCounts:
@@ -118,6 +127,16 @@ class LineDecoder:
     def dialect(self) -> str | None:
         """The dialect of the latest frame: 'scent', 'labelled' or 'csv'; None before any."""
         return self._dialect
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of the CSV dialect's latest header, None before any."""
+        return self._rows.columns
+
+    @property
+    def problem(self) -> str | None:
+        """Why rows of the CSV dialect are refused, as a clause; None while none was."""
+        return self._rows.problem
 
     def feed(self, data: bytes) -> list[SensorFrame]:
         """Decode any number of bytes and return the frames that they complete."""
@@ -155,7 +174,7 @@ class LineDecoder:
         """Append to the pending line, or drop it once it is too long."""
         if self._overlong:
             return
-        if len(self._pending) + len(piece) > MAX_LINE_BYTES:
+        if len(self._pending) + len(piece) > self._max_line_bytes:
             self._pending = b""
             self._overlong = True
             self._count_line("overlong")
@@ -250,19 +269,25 @@ class LineDecoder:
     # The dialects without checksum or sequence
 
     def _plain(self, line: bytes) -> SensorFrame | None:
+        frame = self._labelled(line) if b":" in line else None
+        if frame is None:  # a row may contain a colon, in a date
+            row = self._rows.read(line)
+            if row is not None:
+                return self._unnumbered_frame("csv", row.numbers, row.time_ms)
+        if frame is not None:
+            return frame
+        if self._rows.read_header(line):
+            self._count_line("headers")
+            return None
         text = _printable(line)
         if text is None:
             self._count_line("binary")
-            return None
-        frame = self._labelled(line) if ":" in text else None
-        if frame is None:  # a row may contain a colon, in a date
-            frame = self._row_of_numbers(line)
-        if frame is None and self._read_header(text):
-            self._count_line("headers")
-            return None
-        if frame is None:
-            self._count_line("malformed" if _resembles_data(text) else "text")
-        return frame
+        elif _resembles_data(text):
+            self._count_line("malformed")
+            self._unnumbered += self._dialect in {"csv", "labelled"}  # its time stays
+        else:
+            self._count_line("text")
+        return None
 
     def _labelled(self, line: bytes) -> SensorFrame | None:
         numbers = [math.nan] * N_CHANNELS
@@ -273,7 +298,7 @@ class LineDecoder:
             parsed = parse_number(value)
             if not colon or parsed is None or b"_" in value:
                 return None
-            channel = find_channel(name.decode())
+            channel = find_channel(name.decode("utf-8", "replace"))
             if channel in seen:
                 return None  # two lines without a newline between them
             if channel is not None:
@@ -283,63 +308,6 @@ class LineDecoder:
         if len(seen) * 2 < len(pairs) or not seen:
             return None
         return self._unnumbered_frame("labelled", numbers, None)
-
-    def _row_of_numbers(self, line: bytes) -> SensorFrame | None:
-        if b"_" in line:
-            return None  # Python reads '1_000', which only a damaged line contains
-        fields = line.split(b",")
-        columns = self._columns_for(len(fields))
-        if columns is None:
-            return None
-        if columns.clock_field is not None and not columns.clock_is_ms:
-            fields[columns.clock_field] = b""  # a date, or seconds: not a usable clock
-        numbers = parse_numbers(fields)
-        if numbers is None:
-            return None
-        device_ms: int | None = None
-        if columns.clock_is_ms and columns.clock_field is not None:
-            clock = numbers[columns.clock_field]
-            if not abs(clock) <= _MAX_TIMESTAMP_MS:
-                return None
-            device_ms = round(clock)
-        if columns.channels != TABLE_COLUMNS.channels:
-            by_channel = [math.nan] * N_CHANNELS
-            for channel, number in zip(columns.channels, numbers, strict=True):
-                if channel is not None:
-                    by_channel[channel] = number
-            numbers = by_channel
-        self._row = columns
-        return self._unnumbered_frame("csv", numbers, device_ms)
-
-    def _columns_for(self, n_fields: int) -> Columns | None:
-        """Return the columns of a row of `n_fields` under the latest header, None for a misfit."""
-        if self._row is not None:
-            return self._row if len(self._row.channels) == n_fields else None
-        if self._header is None:
-            fits = self._headerless_allowed and n_fields == N_CHANNELS
-            return TABLE_COLUMNS if fits else None
-        # Upstream's header names a timestamp that its rows lack. The first row decides; from then
-        # on a row with another number of fields is damaged.
-        for columns in (self._header, self._header.without_clock()):
-            if len(columns.channels) == n_fields:
-                return columns
-        return None
-
-    def _read_header(self, text: str) -> bool:
-        """Read a line that names columns; return whether it was one."""
-        names = column_names(text)
-        if names is None:
-            return False
-        header = find_columns(names)
-        if header is None:
-            # Numbers below a header of other columns are not readings, even if there are twelve.
-            if self._header is None and len(names) >= N_CHANNELS:
-                self._headerless_allowed = False
-            return False
-        if header != self._header:
-            self._header = header
-            self._row = None
-        return True
 
     def _unnumbered_frame(
         self, dialect: str, numbers: list[float], device_ms: int | None
@@ -360,7 +328,7 @@ def _printable(line: bytes) -> str | None:
         text = line.decode()
     except UnicodeDecodeError:
         return None
-    text = text.removeprefix("\ufeff").replace("\t", " ")  # spreadsheets write the mark
+    text = text.removeprefix("\ufeff").replace("\t", " ").replace("\u00a0", " ")
     return text if text.isprintable() else None
 
 

@@ -7,9 +7,7 @@ models or labels.
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,10 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
-from hardware.channels import CHANNEL_NAMES
+from hardware.channels import CHANNEL_NAMES, N_CHANNELS
 from hardware.encoding import encode_csv, encode_csv_header
-from hardware.errors import ScentdError
 from hardware.frames import Quality, SensorFrame
-from hardware.protocol import LineCounts, LineDecoder
+from hardware.recording_stream import OWN_LAYOUT, Layout, RecordingError, RecordingStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,18 +26,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-RATE_WITHOUT_TIMESTAMPS_HZ = 1.0
-"""The published single-substance recordings have no timestamps: one row per second."""
+    from hardware.protocol import LineCounts
+
+__all__ = [
+    "COMPRESSED_SUFFIX",
+    "DiskRefusedError",
+    "Recording",
+    "RecordingError",
+    "RecordingWriter",
+    "is_published",
+    "present_channels",
+    "read_recording",
+    "read_recordings",
+    "whole_lines_bytes",
+    "whole_recording",
+]
 
 COMPRESSED_SUFFIX = ".gz"
 
 _LOSS_UNKNOWN = -1
 _READ_BYTES = 1 << 16
 _OWN_HEADER = encode_csv_header(timestamps=True)
-
-
-class RecordingError(ScentdError):
-    """A recording cannot be read, or cannot be written."""
 
 
 class DiskRefusedError(RecordingError):
@@ -67,6 +73,7 @@ class Recording:
     lost_before: int64[n], frames lost before each, -1 where the dialect cannot tell.
     restarted: bool[n], whether the board restarted just before this frame.
     torn: whether the last line is incomplete, as after a power cut, and left out.
+    notes: sentences on what is not as in a recording of scentd: what columns were taken for.
     """
 
     path: Path
@@ -79,6 +86,7 @@ class Recording:
     lost_before: NDArray[np.int64]
     restarted: NDArray[np.bool_]
     torn: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -92,7 +100,12 @@ class Recording:
         """Yield the frames with their times of arrival in milliseconds, at the nominal rate."""
         period_ms = 1000.0 / self.nominal_rate_hz
         for number, frame in enumerate(self.frames()):
-            yield frame, number * period_ms
+            # A damaged row of a recording without times keeps its place.
+            first = int(self.frame_seq[0])
+            place = (
+                number if self.timestamp_ms is not None else max(number, frame.frame_seq - first)
+            )
+            yield frame, place * period_ms
 
     def frames(self) -> Iterator[SensorFrame]:
         """Yield the recording's frames, equal to those that a live decoder gave."""
@@ -108,8 +121,8 @@ class Recording:
             )
 
 
-def read_recording(path: Path) -> Recording:
-    """Read a recording in any layout that the decoder knows, compressed (.gz) or not.
+def read_recording(path: Path, layout: Layout = OWN_LAYOUT) -> Recording:
+    """Read a recording in any layout that the decoder knows, however it is packed.
 
     If the last line of a recording that `RecordingWriter` wrote has no end, its last number may
     lack digits, so that line is left out.
@@ -119,10 +132,10 @@ def read_recording(path: Path) -> Recording:
     RecordingError
         The file is missing, unreadable or empty, has no known columns, or has no data rows.
     """
-    return read_recordings([path])
+    return read_recordings([path], layout)
 
 
-def read_recordings(paths: Sequence[Path]) -> Recording:
+def read_recordings(paths: Sequence[Path], layout: Layout = OWN_LAYOUT) -> Recording:
     """Read the segments of one recording, in order, as one recording.
 
     Raises
@@ -130,44 +143,39 @@ def read_recordings(paths: Sequence[Path]) -> Recording:
     RecordingError
         As `read_recording` does, of the first that cannot be read, or of all together.
     """
-    decoder = LineDecoder()
-    frames: list[SensorFrame] = []
-    first_bytes = b""
-    torn = False
-    for path in map(Path, paths):
-        tail = b"\n"
-        own = False
-        for data in _pieces(path):
-            own = own or (tail == b"\n" and data.startswith(_OWN_HEADER))
-            first_bytes = first_bytes or data
-            tail = data[-1:]
-            frames += decoder.feed(data)
-        if own and tail != b"\n":
-            decoder.drop_partial_line()
-            torn = True
-        frames += decoder.finish()
-    path = Path(paths[0])
-    if not frames:
-        raise RecordingError(_why_no_frames(path, first_bytes, decoder.counts))
-    return _assemble(path, frames, decoder.counts, torn=torn)
+    return whole_recording(RecordingStream(paths, layout))
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    """Yield a file's bytes, decompressed where its name says so."""
-    try:
-        with gzip.open(path) if path.suffix == COMPRESSED_SUFFIX else path.open("rb") as stream:
-            while data := stream.read(_READ_BYTES):
-                yield data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordingError(
-            f"Expected a compressed recording at {path}, but it is damaged ({error}). Copy it "
-            "again from where it came, or replay the recording beside it."
-        ) from error
-    except OSError as error:
-        raise RecordingError(
-            f"Expected a recording at {path}, but it cannot be read "
-            f"({error.strerror or error}). Check the path and its permissions."
-        ) from error
+def whole_recording(stream: RecordingStream) -> Recording:
+    """Return all frames of a recording as arrays."""
+    count = len(stream)
+    values = np.empty((count, N_CHANNELS), np.float32)
+    quality = np.empty((count, N_CHANNELS), np.uint8)
+    clock = np.empty(count, np.int64)
+    frame_seq = np.empty(count, np.int64)
+    lost_before = np.empty(count, np.int64)
+    restarted = np.empty(count, np.bool_)
+    for row, frame in enumerate(stream.frames()):
+        values[row], quality[row] = frame.values, frame.quality
+        clock[row] = 0 if frame.device_ms is None else frame.device_ms
+        frame_seq[row] = frame.frame_seq
+        lost_before[row] = _LOSS_UNKNOWN if frame.lost_before is None else frame.lost_before
+        restarted[row] = frame.restarted
+    for array in (values, quality, clock):
+        array.flags.writeable = False
+    return Recording(
+        path=stream.path,
+        values=values,
+        quality=quality,
+        timestamp_ms=clock if stream.timestamped else None,
+        nominal_rate_hz=stream.nominal_rate_hz,
+        counts=stream.counts,
+        frame_seq=frame_seq,
+        lost_before=lost_before,
+        restarted=restarted,
+        torn=stream.torn,
+        notes=stream.notes,
+    )
 
 
 def whole_lines_bytes(path: Path) -> int:
@@ -188,66 +196,6 @@ def whole_lines_bytes(path: Path) -> int:
                 return start + last_newline + 1
             end = start
     return 0
-
-
-def _assemble(
-    path: Path, frames: list[SensorFrame], counts: LineCounts, *, torn: bool
-) -> Recording:
-    clocks = [frame.device_ms for frame in frames if frame.device_ms is not None]
-    timestamp_ms = np.array(clocks, np.int64) if len(clocks) == len(frames) else None
-    values = np.array([frame.values for frame in frames], np.float32)
-    quality = np.array([frame.quality for frame in frames], np.uint8)
-    for array in (values, quality, timestamp_ms):
-        if array is not None:
-            array.flags.writeable = False
-    return Recording(
-        path=path,
-        values=values,
-        quality=quality,
-        timestamp_ms=timestamp_ms,
-        nominal_rate_hz=_rate_hz(timestamp_ms),
-        counts=counts,
-        frame_seq=np.array([frame.frame_seq for frame in frames], np.int64),
-        lost_before=np.array(
-            [_LOSS_UNKNOWN if f.lost_before is None else f.lost_before for f in frames], np.int64
-        ),
-        restarted=np.array([frame.restarted for frame in frames], np.bool_),
-        torn=torn,
-    )
-
-
-def _rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:
-    """Return the rate of the median forward step, which pauses and clock jumps do not affect."""
-    if timestamp_ms is None:
-        return RATE_WITHOUT_TIMESTAMPS_HZ
-    steps_ms = np.diff(timestamp_ms)
-    forward_ms = steps_ms[steps_ms > 0]
-    if forward_ms.size == 0:
-        return RATE_WITHOUT_TIMESTAMPS_HZ
-    return 1000.0 / float(np.median(forward_ms))
-
-
-def _why_no_frames(path: Path, first_bytes: bytes, counts: LineCounts) -> str:
-    if not first_bytes.strip():
-        return f"Expected a recording at {path}, but the file is empty. Record it again."
-    columns = ", ".join(CHANNEL_NAMES)
-    if counts.headers:
-        return (
-            f"{path} has a header but no data row that fits it ({_damage(counts)}). "
-            "Record it again, or repair the rows."
-        )
-    first_line = first_bytes.lstrip().splitlines()[0][:200].decode("utf-8", "replace")
-    return (
-        f"{path} has no columns of the board. It begins with {first_line!r}; expected a header "
-        f"naming some of {columns} (optionally timestamp_ms), or lines as the board sends them. "
-        "Rename the columns, or choose another file."
-    )
-
-
-def _damage(counts: LineCounts) -> str:
-    kinds = ("malformed", "checksum", "binary", "overlong", "text")
-    found = [f"{getattr(counts, kind)} {kind}" for kind in kinds if getattr(counts, kind)]
-    return ", ".join(found) or "nothing follows it"
 
 
 class RecordingWriter:
@@ -369,12 +317,14 @@ class RecordingWriter:
         )
 
 
-def present_channels(recording: Recording) -> tuple[str, ...]:
+def present_channels(recording: Recording | RecordingStream) -> tuple[str, ...]:
     """Return the channels of which a recording has any number."""
+    if isinstance(recording, RecordingStream):
+        return recording.present
     ever = (recording.quality != Quality.MISSING).any(axis=0)
     return tuple(name for name, there in zip(CHANNEL_NAMES, ever, strict=True) if there)
 
 
-def is_published(recording: Recording) -> bool:
+def is_published(recording: Recording | RecordingStream) -> bool:
     """Whether this is one of the published layouts, which lie within one exposure."""
-    return recording.timestamp_ms is None or len(present_channels(recording)) < len(CHANNEL_NAMES)
+    return recording.assumed_rate_hz is not None or len(present_channels(recording)) < N_CHANNELS

@@ -26,12 +26,10 @@ from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
 from hardware.recording import (
     COMPRESSED_SUFFIX,
-    Recording,
     RecordingError,
     is_published,
-    present_channels,
-    read_recordings,
 )
+from hardware.recording_stream import RecordingStream
 from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
 from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision_spec import State
@@ -129,7 +127,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:
     file = files[0]
-    recording = read_recordings([_existing_path(name) for name in files])
+    recording = RecordingStream([_existing_path(name) for name in files])
+    _print_notes(file, recording)
     bundle = _choose_bundle(file, recording, args.model, config)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
@@ -145,8 +144,7 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     )
     printer: _JsonPrinter | _TablePrinter
     if args.json:
-        first_ms = 0 if recording.timestamp_ms is None else int(recording.timestamp_ms[0])
-        printer = _JsonPrinter(first_ms)
+        printer = _JsonPrinter(recording.first_ms)
     else:
         resampled = is_resampled(bundle.manifest, recording.nominal_rate_hz)
         interpolated = ", interpolated to its rate" if resampled else ""
@@ -171,7 +169,13 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     )
 
 
-def _results(nose: Nose, recording: Recording) -> Iterator[Event | Prediction]:
+def _print_notes(file: str, recording: RecordingStream) -> None:
+    """Say what the columns were taken for, where they are not those of a recording of scentd."""
+    for note in recording.notes:
+        print(f"{file}: {note}", file=sys.stderr)
+
+
+def _results(nose: Nose, recording: RecordingStream) -> Iterator[Event | Prediction]:
     for frame, arrival_ms in recording.arrivals():
         step = nose.process(frame, arrival_ms)
         yield from step.events
@@ -211,15 +215,15 @@ def _heads(
     return {model: head for model, head in heads.items() if not head.empty}
 
 
-def _is_live(file: str, recording: Recording) -> bool:
+def _is_live(file: str, recording: RecordingStream) -> bool:
     """Whether the recording begins with the start of a service: of segments, only a run's first."""
     if parse_segment_name(Path(file)) is None:
         return file.endswith(LIVE_SUFFIX)
     # The service's time begins with its first reading; recording may have begun later.
-    return recording.timestamp_ms is not None and int(recording.timestamp_ms[0]) == 0
+    return recording.timestamped and recording.first_ms == 0
 
 
-def _known_rate_hz(recording: Recording, config: Config | None) -> float | None:
+def _known_rate_hz(recording: RecordingStream, config: Config | None) -> float | None:
     if config is not None and config.source.rate_hz is not None:
         return config.source.rate_hz
     return recording.assumed_rate_hz
@@ -229,7 +233,7 @@ _load_bundle = cache(load_bundle)
 
 
 def _choose_bundle(
-    file: str, recording: Recording, model: str | None, config: Config | None
+    file: str, recording: RecordingStream, model: str | None, config: Config | None
 ) -> Bundle:
     """Return the model of `--model`, or else one of the recording's own rate, or of its channels.
 
@@ -244,7 +248,7 @@ def _choose_bundle(
         decision, store = config.decision, ModelStore(config.state_dir)
         names = [str(store.folder(name)) for name in names]
     bundles = [with_decision(_load_bundle(name), decision) for name in names]
-    present, rate_hz = present_channels(recording), recording.nominal_rate_hz
+    present, rate_hz = recording.present, recording.nominal_rate_hz
     problems = [(bundle, feeding_problem(bundle.manifest, present, rate_hz)) for bundle in bundles]
     usable = [bundle for bundle, problem in problems if problem is None]
     if not usable:

@@ -132,7 +132,7 @@ def test_rows_that_do_not_fit_their_header_are_counted_in_the_message(file: Path
 
 def test_a_picture_is_no_recording(file: Path) -> None:
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40)
-    with pytest.raises(RecordingError, match="no columns of the board"):
+    with pytest.raises(RecordingError, match="a picture"):
         read_recording(file)
 
 
