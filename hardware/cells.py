@@ -24,7 +24,9 @@ MISSING = frozenset(
 )
 """What spreadsheets, databases and programs write where there is no value, in lower case."""
 
-_NUMBER_AND_UNIT = re.compile(r"([+-]?(?:[0-9][0-9.,']*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(.*)")
+_NUMBER_AND_UNIT = re.compile(
+    r"([+-]?(?:[0-9][0-9.,']*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([^0-9\s].*)?"
+)
 _GROUPED_BY_COMMA = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+)?")
 _GROUPED_BY_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+(,[0-9]+)?")
 _PLAIN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -70,7 +72,7 @@ def parse_cell(field: bytes, comma: Comma) -> Cell | None:
         return Cell(plain)
     match = _NUMBER_AND_UNIT.fullmatch(text)
     number = None if match is None else _number(match[1], comma)
-    return None if match is None or number is None else Cell(number, match[2].strip())
+    return None if match is None or number is None else Cell(number, (match[2] or "").strip())
 
 
 def cell_text(field: bytes) -> str:

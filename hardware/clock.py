@@ -58,6 +58,9 @@ _AGREE = 0.9
 """Share of the values that must be numbers, or dates."""
 _COARSE_ROWS = 1.5
 """Mean number of rows with one time from which on the column is coarser than the readings."""
+_COARSE_MS = 100.0
+"""Least step of such a column: clocks are written in tenths of a second, or more coarsely."""
+_COARSE_LEAST_ROWS = 16
 
 _EPOCHS = (
     # 1985 to 2128; a day counts from 1900 in spreadsheets.
@@ -215,12 +218,13 @@ def _with_resolution(clock: Clock, times: list[float]) -> Clock:
     changes = [
         number for number, _ in enumerate(times) if number and times[number] != times[number - 1]
     ]
-    if not changes or len(times) / (len(changes) + 1) < _COARSE_ROWS:
+    few = len(times) < _COARSE_LEAST_ROWS or not changes
+    if few or len(times) / (len(changes) + 1) < _COARSE_ROWS:
         return clock
     forward = [times[at] - times[at - 1] for at in changes if times[at] > times[at - 1]]
-    if not forward:
+    resolution = median(forward) if forward else 0.0
+    if resolution < _COARSE_MS:
         return clock
-    resolution = median(forward)
     runs = [after - before for before, after in pairwise(changes)]
     rows = median(runs) if runs else float(changes[0])
     return replace(

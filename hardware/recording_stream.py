@@ -209,7 +209,9 @@ class RecordingStream:
         return clocks, notes
 
     def _without_time(self, columns: dict[Columns, None]) -> list[str]:
-        if self.timestamped or any(header.clock_fields for header in columns):
+        # The published recordings of single substances are rows of the whole table, at 1 Hz.
+        known = (header.clock_fields or header.is_whole_table for header in columns)
+        if self.timestamped or (columns and all(known)):
             return []
         return [f"no time: one reading in {1 / self.nominal_rate_hz:g} s is assumed"]
 

@@ -128,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
 def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:
     file = files[0]
     recording = RecordingStream([_existing_path(name) for name in files])
-    _print_notes(file, recording)
     bundle = _choose_bundle(file, recording, args.model, config)
+    _print_notes(file, recording)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
     live = args.live or _is_live(file, recording)

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardware.encoding import encode_csv, encode_labelled, encode_scent, format_number
+from hardware.encoding import (
+    encode_csv,
+    encode_csv_header,
+    encode_labelled,
+    encode_scent,
+    format_number,
+)
 from hardware.errors import UsageError
 from hardware.readings import range_quality
 from tests.hardware.protocol_lines import GOOD, decode, decode_one
@@ -27,7 +33,8 @@ def same_bits(first: object, second: object) -> bool:
 def test_every_dialect_decodes_to_the_encoded_bits(row: list[float]) -> None:
     values = np.array(row, np.float32)
     values[np.isnan(values)] = np.nan  # one NaN: payload bits are not transmitted
-    for line in (encode_scent(1, 2, values), encode_labelled(values), encode_csv(values)):
+    csv_lines = encode_csv_header(timestamps=False) + encode_csv(values)
+    for line in (encode_scent(1, 2, values), encode_labelled(values), csv_lines):
         [frame] = decode(line)[0]
         assert same_bits(frame.values, values)
         assert frame.quality.tobytes() == range_quality(values).tobytes()
