@@ -16,6 +16,7 @@ SCENT_TRAIN = CommandLine(
     epilog="Every command explains itself: scent-train crossval --help.",
     package="training.commands",
     commands={
+        "init": "look at a folder of recordings and write a configuration for it",
         "data": "fetch the published data set, or convert recordings of other projects",
         "fit": "train a model on all recordings",
         "crossval": "score a configuration on recordings held out by groups",

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from training.commands._shared import StepBar, add_training_options, load_training
+from training.data.inspection import find_problems, inspect_recordings
 from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if config.in_order_only:
         data = data.drop_unordered()
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
+    if config.task == "substance":
+        for problem in find_problems(data, inspect_recordings(data)):
+            print(f"\n{problem}", file=sys.stderr)
     bar = StepBar(config.name, total_steps(config, data))
     fitted = train_network(config, data, folder=folder / "final", device=args.device, on_step=bar)
     print(f"{config.name}: trained, loss {fitted.loss:.4f}; checkpoint in {folder / 'final'}")

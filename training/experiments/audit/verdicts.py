@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from training.data.dataset import DataError, substance_folds
+from training.data.inspection import find_problems, inspect_recordings
+from training.data.sessions import labels_of_one_session
 from training.evaluation.intervals import score_intervals
 from training.evaluation.scoring import substance_tally, total_scores
 from training.experiments.audit.controls import CONTROLS, ControlTexts, Excerpts, find_excerpts
@@ -133,6 +135,7 @@ def audit(
     DataError: a label has fewer than two recordings, or there is only one label.
     """
     _check_enough(data)
+    problems = find_problems(data, inspect_recordings(data))
     data = data.at_rate(OURS.rate_hz)
     classifier = _Classifier(data, trees, jobs)
     on_step(HONEST)
@@ -146,7 +149,7 @@ def audit(
         rows.append(_control_row(control, classifier.score(inputs), classifier, references[-1]))
     on_step(SHUFFLED)
     rows.append(_control_row(_SHUFFLED, classifier.score_shuffled(), classifier, references[-1]))
-    summary = _summary(rows, references, _copies(data))
+    summary = (*_summary(rows, references, _copies(data)), *problems, _day_sentence(data))
     return Audit(len(data.labels), len(data.samples), tuple(rows), tuple(references), summary)
 
 
@@ -323,11 +326,22 @@ def _summary(
         else "The folds themselves leak: even permuted labels can be learnt, so windows of one "
         "recording lie on both sides. Repair that before any score is believed."
     )
-    lines.append(
-        "No fold of these recordings can show how much of the honest score is the day: only "
-        "recordings of another day can. Record every label on several days."
-    )
     return tuple(lines)
+
+
+def _day_sentence(data: Dataset) -> str:
+    """Say whether sessions can be held out; these folds hold out recordings."""
+    single = labels_of_one_session(data)
+    if len(single) == len(data.labels):
+        return (
+            "No fold of these recordings can show how much of the honest score is the day: only "
+            "recordings of another day can. Record every label on several days."
+        )
+    return (
+        "These folds hold out recordings, not days. How much of the honest score is the day, "
+        f"`scent-train crossval --sessions` shows for {len(data.labels) - len(single)} of "
+        f"{len(data.labels)} labels."
+    )
 
 
 def _copies(data: Dataset) -> list[str]:
