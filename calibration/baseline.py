@@ -17,16 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import (
-    GAS_NAMES,
-    Compensation,
-    ambient_deviation,
-    converter_step,
-    log_signals,
-)
+from calibration.correction import Compensation, ambient_deviation, converter_step
 from hardware.channels import CHANNELS, GAS_INDICES, N_GAS, Part, channel_index
 from hardware.errors import ScentdError
 from hardware.mq_curves import MQ_CURVES
+from models.signals import GAS_NAMES, log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

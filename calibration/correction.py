@@ -35,12 +35,9 @@ from hardware.channels import (
     Part,
     channel_index,
 )
-from models.preprocess import Lineariser, PreprocessSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-GAS_NAMES = tuple(CHANNELS[index].name for index in GAS_INDICES)
 
 USUAL_HUMIDITY = 28.5
 USUAL_TEMPERATURE = 25.5
@@ -80,13 +77,6 @@ _SENT_LOW = np.where(_MQ, 0.0, _LOW)
 _HUMIDITY = channel_index("Humidity")
 _TEMPERATURE = channel_index("Temperature")
 _RESISTANCE = channel_index("Gas_Resistance")
-
-_LINEARISE = Lineariser(PreprocessSpec(channels=GAS_NAMES, rate_hz=1.0))
-
-
-def log_signals(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the log-conductances float64[n, 8] of readings float32[n, 12]; NaN stays NaN."""
-    return _LINEARISE(values).astype(np.float64)
 
 
 def to_readings(signals: NDArray[np.float64], *, whole: bool = True) -> NDArray[np.float64]:

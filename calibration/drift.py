@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import GAS_NAMES
 from hardware.channels import N_GAS
+from models.signals import GAS_NAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

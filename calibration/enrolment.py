@@ -3,8 +3,8 @@
 May import hardware, models and numpy. Must never know where taught smells are kept
 (`calibration.smell_store`), nor a port, a broker or a clock.
 
-Readings are processed as live ones are: channel health, the rig's correction, the model's rate and
-preprocessing, and windows that grow from the onset, as the daemon's do, and from later starts. The
+Readings are processed as live ones are (`calibration.exposures`), at the model's rate and with its
+preprocessing, in windows that grow from the onset, as the daemon's do, and from later starts. The
 network's embeddings of these windows are what is learnt.
 """
 
@@ -17,17 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.exposures import EnrolmentError, find_exposure
 from hardware.channels import CHANNEL_NAMES
-from hardware.errors import ScentdError
 from hardware.frames import Quality
-from models.conditioning import Conditioner
-from models.exposure import Change, ExposureDetector, Phase
-from models.exposure_settings import ExposureSettings
 from models.preprocess import batch_features
 from models.rate_conversion import RateConverter
 from models.requirements import channel_problem, rate_problem
 from models.taught_head import EXPOSURE_VARIANCE, TaughtSmell
-from models.timing import lost_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,9 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hardware.recording import Recording
+    from calibration.exposures import Readings
     from models.bundle import Bundle
-    from models.correction import Correction
     from models.embedding_space import EmbeddingSpace
 
     Window = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -56,38 +51,6 @@ MIN_USABLE_SHARE = 0.5
 
 BATCH_SIZE = 32
 """Windows that go through the network at once: bounds the memory on a small machine."""
-
-
-class EnrolmentError(ScentdError):
-    """Nothing can be learnt from these readings; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Readings:
-    """A recording as the models receive it.
-
-    Attributes
-    ----------
-    values: float32[n, 12], corrected, NaN where a channel could not be used.
-    quality: uint8[n, 12] of `Quality`, after channel health.
-    t_ms: int64[n], increasing.
-    rate_hz: of the board.
-    """
-
-    values: NDArray[np.float32]
-    quality: NDArray[np.uint8]
-    t_ms: NDArray[np.int64]
-    rate_hz: float
-
-    def __len__(self) -> int:
-        return len(self.t_ms)
-
-    @property
-    def lost(self) -> NDArray[np.int64]:
-        """int64[n], samples lost just before each."""
-        period_ms = 1000.0 / self.rate_hz
-        steps = np.diff(self.t_ms, prepend=self.t_ms[:1]).tolist()
-        return np.array([lost_samples(step, period_ms) for step in steps], np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,68 +93,6 @@ class LearnedExposure:
             return cls(arrays["embedding"], arrays["logits"], float(arrays["seconds"]), missing)
 
 
-def prepare_readings(recording: Recording, correction: Correction | None = None) -> Readings:
-    """Return a recording as the models receive it.
-
-    `correction` is that of the rig that made it; it is reset before and after.
-    """
-    conditioner = Conditioner(
-        recording.assumed_rate_hz, correction, ExposureSettings().forget_after_s
-    )
-    if correction is not None:
-        correction.reset()
-    readings = [conditioner.process(frame, at_ms) for frame, at_ms in recording.arrivals()]
-    if correction is not None:
-        correction.reset()
-    return Readings(
-        np.array([reading.values for reading in readings], np.float32),
-        np.array([reading.quality for reading in readings], np.uint8),
-        np.array([reading.t_ms for reading in readings], np.int64),
-        conditioner.meter.rate_hz or recording.nominal_rate_hz,
-    )
-
-
-def find_exposure(readings: Readings, start: int = 0) -> tuple[int, int]:
-    """Return the first row of the smell and the row after its last, from row `start` on.
-
-    Where onsets were detected with certainty, the smell is the longest stretch from an onset to
-    its end. Where none was, the smell was there from the beginning: a steady smell is as quiet as
-    clean air, so that only air that is *known* to be clean is refused. The readings before `start`
-    only show what clean air is.
-
-    Raises
-    ------
-    EnrolmentError: the air was clean.
-    """
-    detector = ExposureDetector(ExposureSettings(), skip_warm_up=True)
-    rows = len(readings)
-    stretches: list[tuple[int, int]] = []
-    onset, certain, clean = 0, False, 0
-    steps_s = np.diff(readings.t_ms, prepend=readings.t_ms[:1] - 1000).astype(float) / 1000.0
-    for row, (values, dt_s) in enumerate(
-        zip(readings.values.tolist(), steps_s.tolist(), strict=True)
-    ):
-        change = detector.update(values, dt_s)
-        if change is Change.ONSET:
-            onset, certain = row, False
-        elif change is Change.ENDED and certain:
-            stretches.append((max(onset, start), row))
-        certain = detector.odour_certain or (certain and detector.phase is Phase.EXPOSED)
-        clean += row >= start and detector.phase is Phase.AMBIENT and detector.air_known
-    if certain:
-        stretches.append((max(onset, start), rows))
-    stretches = [(first, end) for first, end in stretches if end > first]
-    if stretches:
-        return max(stretches, key=lambda stretch: stretch[1] - stretch[0])
-    if clean <= (rows - start) / 2:
-        return start, rows
-    raise EnrolmentError(
-        f"Expected a smell to learn, but in {clean} of {rows - start} readings the air was as "
-        "clean as before the last odour. Bring the sample to the sensors, and teach it while the "
-        "state is sensing or unrecognised."
-    )
-
-
 def learn(bundle: Bundle, readings: Readings, start: int = 0) -> LearnedExposure:
     """Return what the model learns from an exposure.
 
@@ -206,7 +107,8 @@ def learn(bundle: Bundle, readings: Readings, start: int = 0) -> LearnedExposure
     EnrolmentError: the model cannot be taught, or nothing can be learnt from these readings.
     """
     require_space(bundle)
-    first, end = find_exposure(readings, start)
+    found = find_exposure(readings, start)
+    first, end = found.first, found.end
     missing = _missing_channels(bundle, readings.quality[first:end])
     windows = list(_windows(bundle, readings, first, end))
     seconds = float(readings.t_ms[end - 1] - readings.t_ms[first]) / 1000.0 if end > first else 0.0

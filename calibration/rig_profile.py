@@ -20,12 +20,13 @@ import numpy as np
 import yaml
 
 from calibration.baseline import Baseline  # noqa: TC001 - read by get_type_hints
-from calibration.correction import GAS_NAMES, Compensation, CorrectionSpec, RigCorrection
+from calibration.correction import Compensation, CorrectionSpec, RigCorrection
 from hardware.channels import N_GAS
 from hardware.errors import ScentdError
 from hardware.files import write_atomically
 from hardware.safe_yaml import abbreviate
 from hardware.typed_yaml import TypedYamlError, YamlMapping, build, to_plain
+from models.signals import GAS_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path

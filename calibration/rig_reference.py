@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import Compensation, log_signals
 from hardware.channels import N_GAS
 from hardware.errors import ScentdError
+from models.signals import log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from calibration.correction import Compensation
 
 
 LAGS_S = (1, 2, 5, 10, 25, 50)

@@ -12,7 +12,7 @@ import io
 import zipfile
 from typing import TYPE_CHECKING
 
-from calibration.enrolment import prepare_readings
+from calibration.exposures import prepare_readings
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from calibration.smell_store import EXPOSURES, INDEX, SmellStore, content_id, recording_bytes
 from hardware.files import write_atomically

@@ -25,14 +25,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.enrolment import (
-    EnrolmentError,
-    LearnedExposure,
-    fit_smell,
-    learn,
-    prepare_readings,
-    require_space,
-)
+from calibration.enrolment import LearnedExposure, fit_smell, learn, require_space
+from calibration.exposures import EnrolmentError, prepare_readings
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from hardware.errors import ScentdError, UsageError
 from hardware.files import locked_folder, write_atomically

@@ -21,13 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from calibration.correction import (
-    GAS_NAMES,
-    Compensation,
-    CorrectionSpec,
-    estimator_taps,
-    round_signals,
-)
+from calibration.correction import Compensation, CorrectionSpec, estimator_taps, round_signals
 from calibration.rig_reference import (
     LAGS_S,
     N_FEATURES,
@@ -37,6 +31,7 @@ from calibration.rig_reference import (
     features_of,
 )
 from hardware.channels import CHANNELS, N_GAS, Part, channel_index
+from models.signals import GAS_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -68,8 +68,7 @@ class DecisionSpec:
     announce: smallest probability with which a label is announced.
     withdraw: probability below which an announced label is withdrawn; at most `announce`.
     confirm: predictions in a row over `announce` before a label is announced.
-    overrule: smallest probability with which an odour is announced in air that seems clean but
-        has not been proved clean: a steady odour older than the start is quiet too.
+    overrule: not used any more; bundles of earlier versions have it.
     presence_thresholds: per label, the smallest presence of a component that counts as present
         (mixtures only, else empty).
     presence_release: share of its threshold below which a present component is dropped.
@@ -208,7 +207,7 @@ class DecisionSpec:
     def at_error_rate(self, rate: float) -> DecisionSpec:
         """Return these constants with the `announce` that a stated error rate needs.
 
-        `withdraw` keeps its share of `announce`; `overrule` never lies below `announce`.
+        `withdraw` keeps its share of `announce`.
         """
         announce = 1.0 - rate
         return dataclasses.replace(
@@ -216,5 +215,4 @@ class DecisionSpec:
             error_rate=rate,
             announce=announce,
             withdraw=announce * self.withdraw / self.announce,
-            overrule=max(self.overrule, announce),
         )

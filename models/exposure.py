@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hardware.channels import (
     CHANNELS,
     GAS_CHANNELS,
+    GAS_INDICES,
     GROVE_FULL_SCALE,
     MQ_FLOOR_PPM,
     Part,
@@ -25,6 +26,9 @@ from hardware.channels import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from models.exposure_settings import ExposureSettings
 
@@ -214,10 +218,24 @@ class ExposureDetector:
         if warm and self.phase is Phase.WARMING_UP:
             self._enter(Phase.UNKNOWN)
 
-    def presume_odour(self) -> None:
-        """Return to `UNKNOWN` from air that only seemed clean: a model recognises an odour."""
-        if self.phase is Phase.AMBIENT and not self.air_known:
-            self._enter(Phase.UNKNOWN)
+    def begin_exposure(self, clean_air: NDArray[np.float64]) -> Change:
+        """Begin an exposure above clean air float64[8], known otherwise."""
+        for channel in self._channels:
+            baseline = float(clean_air[GAS_INDICES.index(channel.index)])
+            if math.isfinite(baseline):
+                channel.baseline = baseline
+        self._baseline_set = True
+        self._enter(Phase.EXPOSED)
+        return Change.ONSET
+
+    def end_presumed(self) -> Change | None:
+        """End an exposure whose clean air has proved not to be clean: the air is unknown again."""
+        if self._assume_exposed:
+            return None
+        self._baseline_set = False
+        self._quiet_for_s = 0.0
+        self._enter(Phase.UNKNOWN)
+        return Change.ENDED
 
     def update(self, values: Sequence[float], dt_s: float, *, named: bool = False) -> Change | None:
         """Add a sample; return what it changed, or None.

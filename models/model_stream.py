@@ -10,82 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import N_CHANNELS
+from models.block import BlockReader
 from models.mixture_decision import MixtureDecision
 from models.preprocess import FeatureStream
-from models.rate_conversion import RATE_RATIO, RateConverter
 from models.substance_decision import EvidenceShare, SubstanceDecision
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from models.block import Block
     from models.bundle import Bundle
     from models.taught_head import TaughtHead
-
-BLOCK_SAMPLES = 512
-"""Capacity of a block: 25 s at 20 Hz. No result depends on it."""
-
-
-class Block:
-    """Samples of the board that not every reader has read yet.
-
-    Attributes
-    ----------
-    values: float32[BLOCK_SAMPLES, 12], corrected where the rig has a correction, NaN where
-        unusable.
-    measured: the same, uncorrected.
-    lost: int64[BLOCK_SAMPLES], samples lost just before each.
-    t_ms: int64[BLOCK_SAMPLES], the samples' times.
-    count: samples in the block.
-    """
-
-    __slots__ = ("count", "lost", "measured", "t_ms", "values")
-
-    def __init__(self) -> None:
-        self.values: NDArray[np.float32] = np.empty((BLOCK_SAMPLES, N_CHANNELS), dtype=np.float32)
-        self.measured: NDArray[np.float32] = np.empty_like(self.values)
-        self.lost: NDArray[np.int64] = np.zeros(BLOCK_SAMPLES, dtype=np.int64)
-        self.t_ms: NDArray[np.int64] = np.zeros(BLOCK_SAMPLES, dtype=np.int64)
-        self.count = 0
-
-
-class BlockReader:
-    """One reader's position in the block, and its conversion to another rate.
-
-    Parameters
-    ----------
-    board_hz: rate of the block.
-    wanted_hz: rate of the reader.
-    max_hold: lost samples, at the reader's rate, that it bridges.
-    rate_ratio: rates over the wanted one that are taken for it.
-    as_measured: read the uncorrected values.
-    """
-
-    __slots__ = ("_as_measured", "_position", "converter")
-
-    def __init__(
-        self,
-        board_hz: float,
-        wanted_hz: float,
-        max_hold: int,
-        rate_ratio: tuple[float, float] = RATE_RATIO,
-        *,
-        as_measured: bool = False,
-    ) -> None:
-        self._as_measured = as_measured
-        self.converter = RateConverter(board_hz, wanted_hz, max_hold, rate_ratio)
-        self._position = 0
-
-    def read(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the samples since the last call, at the reader's rate, and the lost ones."""
-        start, self._position = self._position, block.count
-        values = block.measured if self._as_measured else block.values
-        new = slice(start, block.count)
-        return self.converter.feed(values[new], block.lost[new], block.t_ms[new])
-
-    def rewind(self) -> None:
-        """Start again at the beginning of the block, which has been emptied."""
-        self._position = 0
 
 
 class ModelStream:
@@ -174,10 +107,6 @@ class ModelStream:
         """Discard the evidence: another odour begins, or the air is clean."""
         self.decision.clear()
         self._evidence_ms: int | None = None
-        self._reported_label: str | None = None
-        self._reported_unrecognised = False
-        self._reported_list: frozenset[str] = frozenset()
-        self._seen_list: frozenset[str] = frozenset()
         self.announces = False
 
     def start_evidence(self) -> None:
@@ -211,31 +140,9 @@ class ModelStream:
         reach = min(self.spec.lags[-1], self._features.samples - steps)
         return (steps + reach) / self._converter.rate_hz
 
-    def newly_announced(self) -> str | None:
-        """Return what is announced if it was not at the last call."""
-        before, self._reported_label = self._reported_label, self.decision.announced
-        return self._reported_label if self._reported_label != before else None
-
-    def newly_unrecognised(self) -> bool:
-        """Whether the odour counts as none of the labels and did not at the last call."""
-        before, self._reported_unrecognised = (
-            self._reported_unrecognised,
-            self.decision.unrecognised,
-        )
-        return self._reported_unrecognised and not before
-
     def _short_samples(self) -> int:
         """Return the samples that the shortest window still needs."""
         return self.spec.first_step + self.spec.min_steps - self._features.samples
-
-    def newly_listed(self, short_list: tuple[str, ...]) -> bool:
-        """Whether the list has other labels than the last one reported, twice in a row."""
-        labels = frozenset(short_list)
-        steady, self._seen_list = labels == self._seen_list, labels
-        if not labels or not steady or labels == self._reported_list:
-            return False
-        self._reported_list = labels
-        return True
 
     def _share(self, t_ms: int, steps: int) -> EvidenceShare:
         """Return the window's part in the evidence, and note that it was used."""

@@ -11,31 +11,37 @@ prediction waits for a block to fill.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from hardware.errors import UsageError
+from models.block import BLOCK_SAMPLES, Block, BlockReader
 from models.conditioning import ConditionedReading, Conditioner
-from models.correction import Correction, correction_for
 from models.decision_spec import State
-from models.exposure import Change, ExposureDetector, Phase
+from models.exposure import Change, Phase
 from models.exposure_settings import ExposureSettings
-from models.model_stream import BLOCK_SAMPLES, Block, BlockReader, ModelStream
-from models.requirements import channel_problem, feeding_problem, is_resampled
-from models.results import Event, EventType, Prediction, Step
+from models.exposure_stream import MAX_HOLD, RATE_HZ, ExposureStream
+from models.model_stream import ModelStream
+from models.recogniser import TAUGHT
+from models.reporter import Reporter
+from models.requirements import channel_problem, feeding_problem
+from models.results import EventType, Step
+from models.rig_stream import RigStream
 from models.substance_decision import state_of
 from models.timing import lost_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hardware.frames import SensorFrame
     from models.bundle import Bundle
+    from models.correction import Correction
+    from models.recogniser import Recogniser
+    from models.results import Prediction
     from models.taught_head import TaughtHead
-
-_DETECTOR_HZ = 1.0
-"""Rate of the exposure detector: an odour takes seconds, and averaging lowers the noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class Nose:
     assume_exposed: the recording lies within one exposure, whole (the published layouts).
     correction: of this rig's readings, or None.
     heads: by model, the labels that the owner taught, hid and renamed.
+    recogniser: of the smells that the rig was taught, or None.
+    calibrated_air: float64[8], log-conductances of the rig's calibration in clean air, or None.
     """
 
     def __init__(
@@ -80,29 +88,33 @@ class Nose:
         assume_exposed: bool = False,
         correction: Correction | None = None,
         heads: Mapping[str, TaughtHead] | None = None,
+        recogniser: Recogniser | None = None,
+        calibrated_air: NDArray[np.float64] | None = None,
     ) -> None:
         self._bundles = tuple(bundles)
         self._heads: dict[str, TaughtHead | None] = {}
         self._settings = settings or NoseSettings()
         self._conditioner = Conditioner(rate_hz, correction, self._settings.exposure.forget_after_s)
         self._watch = self._conditioner.watch
-        self._detector = ExposureDetector(
-            self._settings.exposure, skip_warm_up=skip_warm_up, assume_exposed=assume_exposed
+        self._exposure = ExposureStream(
+            self._settings.exposure,
+            skip_warm_up=skip_warm_up,
+            assume_exposed=assume_exposed,
+            calibrated_air=calibrated_air,
         )
+        self._rig: RigStream | None = None
         self._streams: list[ModelStream] = []
         self._streams_outdated = True
         self._block = Block()
-        self._detector_reader: BlockReader | None = None
-        self._detector_due = 0
-        self._t_ms = 0
-        self._frame_seq = 0
+        self._exposure_reader: BlockReader | None = None
+        self._exposure_due = 0
+        self._report = Reporter(self._conditioner, self._exposure)
         self._waiting: list[ConditionedReading] = []
-        self._events: list[Event] = []
         self._announcing = False
-        self._started_s = 0.0
         self._checked_channels: frozenset[str] = frozenset()
         for model, head in (heads or {}).items():
             self.set_head(model, head)
+        self.set_recogniser(recogniser)
 
     @property
     def rate_hz(self) -> float | None:
@@ -112,7 +124,7 @@ class Nose:
     @property
     def phase(self) -> Phase:
         """The phase of the exposure."""
-        return self._detector.phase
+        return self._exposure.phase
 
     def set_head(self, model: str, head: TaughtHead | None) -> None:
         """Let a model decide with another head from its next prediction on, which is due at once.
@@ -139,8 +151,14 @@ class Nose:
         for stream in self._streams:
             if stream.bundle.manifest.name == model:
                 stream.set_head(head)
-                stream.due_ms = self._t_ms
-        self._announcing = any(stream.announces for stream in self._streams)
+                stream.due_ms = self._report.t_ms
+        self._note_announcing()
+
+    def set_recogniser(self, recogniser: Recogniser | None) -> None:
+        """Recognise what the rig was taught with another recogniser from the next row on."""
+        self._rig = None if recogniser is None else RigStream(recogniser)
+        for stream in self._streams:
+            stream.due_ms = self._report.t_ms
 
     def set_correction(self, correction: Correction | None) -> None:
         """Correct readings in another way from the next one on.
@@ -152,7 +170,7 @@ class Nose:
             correction.reset()
         self._conditioner.correction = correction
         self._waiting.clear()
-        self._detector.restart()
+        self._exposure.restart()
         self._streams_outdated = True
 
     def take_over(self, other: Self) -> None:
@@ -163,7 +181,7 @@ class Nose:
         """
         self._conditioner.take_over(other._conditioner)
         if self._settings.exposure == other._settings.exposure:
-            self._detector = other._detector
+            self._exposure = self._report.exposure = other._exposure
 
     def process(
         self, frame: SensorFrame, arrival_ms: float = 0.0, *, t_ms: int | None = None
@@ -176,19 +194,21 @@ class Nose:
         arrival_ms: a steady clock at its arrival; used only for a board without its own clock.
         t_ms: the reading's time where it is already known, as in a history; always increasing.
         """
-        self._started_s = time.perf_counter()
-        self._events = []
+        self._report.begin()
         reading = self._conditioner.process(frame, arrival_ms, t_ms)
         predictions = self._predictions(reading)
-        return Step(frame, reading.t_ms, reading.quality, predictions, self._events)
+        return Step(frame, reading.t_ms, reading.quality, predictions, self._report.events)
 
     def finish(self) -> list[Prediction]:
         """End the stream; one too short to measure its rate gives disabled predictions."""
         if not self._waiting:
             return []
         reason = f"{len(self._waiting)} readings are too few to measure the board's rate"
-        self._t_ms, self._frame_seq = self._waiting[-1][:2]
-        return [self._prediction(bundle, State.DISABLED, reason=reason) for bundle in self._bundles]
+        report = self._report
+        report.t_ms, report.frame_seq = self._waiting[-1][:2]
+        return [
+            report.prediction(bundle, State.DISABLED, reason=reason) for bundle in self._bundles
+        ]
 
     def _predictions(self, reading: ConditionedReading) -> list[Prediction]:
         """Return the predictions that a reading leads to."""
@@ -209,20 +229,20 @@ class Nose:
         """Start the models' streams at the rate that is now known."""
         self._streams_outdated = False
         self._block.count = 0
-        self._detector_reader = BlockReader(board_hz, _DETECTOR_HZ, max_hold=3)
-        self._detector_due = self._detector_reader.converter.readings_covering(1)
+        self._exposure_reader = BlockReader(board_hz, RATE_HZ, MAX_HOLD)
+        self._exposure_due = self._exposure_reader.converter.readings_covering(1)
         self._announcing = False
         self._streams = [
             ModelStream(
                 bundle,
                 board_hz,
                 self._heads.get(bundle.manifest.name),
-                as_measured=self._calibration_id(bundle) is None,
+                as_measured=self._report.calibration_id(bundle) is None,
             )
             for bundle in self._bundles
         ]
         predictions = self._check_channels(always=True)
-        if self._detector.phase is Phase.WARMING_UP:
+        if self._exposure.phase is Phase.WARMING_UP:
             predictions += self._state_predictions()
         return predictions
 
@@ -230,7 +250,7 @@ class Nose:
         self, reading: ConditionedReading, step_ms: int, period_ms: float
     ) -> list[Prediction]:
         """Add a reading to the block; return the predictions that it leads to."""
-        self._t_ms, self._frame_seq = reading.t_ms, reading.frame_seq
+        self._report.t_ms, self._report.frame_seq = reading.t_ms, reading.frame_seq
         lost = lost_samples(step_ms, period_ms)
         block = self._block
         block.values[block.count] = reading.values
@@ -241,8 +261,8 @@ class Nose:
         predictions: list[Prediction] = []
         if lost * period_ms >= self._settings.exposure.forget_after_s * 1000.0:
             predictions += self._forget_air()
-        self._detector_due -= 1 + lost
-        if self._detector_due <= 0:
+        self._exposure_due -= 1 + lost
+        if self._exposure_due <= 0:
             predictions += self._detect_exposure()
         predictions += self._check_channels()
         # Half a period early is on time: the next sample would be later than that.
@@ -251,6 +271,8 @@ class Nose:
             stream.missing_samples -= 1 + lost
             if self._is_due(stream, on_time_ms):
                 predictions.append(self._predict(stream))
+        if self._rig is not None and self._rig_is_due(on_time_ms):
+            predictions.append(self._predict_alone(self._rig))
         if block.count == BLOCK_SAMPLES:
             self._empty_block()
         return predictions
@@ -259,8 +281,8 @@ class Nose:
         for stream in self._streams:
             stream.extend(self._block)
             stream.rewind()
-        if self._detector_reader is not None:
-            self._detector_reader.rewind()
+        if self._exposure_reader is not None:
+            self._exposure_reader.rewind()
         self._block.count = 0
 
     def _is_due(self, stream: ModelStream, on_time_ms: float) -> bool:
@@ -277,65 +299,57 @@ class Nose:
     def _predict(self, stream: ModelStream) -> Prediction:
         """Return a model's prediction from its window."""
         bundle = stream.bundle
-        stream.due_ms = self._t_ms + round(self._settings.live_stride_s * 1000.0)
+        stream.due_ms = self._report.t_ms + round(self._settings.live_stride_s * 1000.0)
         if stream.fault:
-            return self._prediction(bundle, State.FAULT, reason=stream.fault)
-        phase = self._detector.phase
-        # Air that only seems clean may be a steady odour older than the start.
-        doubtful = phase is Phase.AMBIENT and not self._detector.air_known
-        accumulate = doubtful or phase in (Phase.UNKNOWN, Phase.EXPOSED)
-        window_s = stream.predict(self._t_ms, accumulate=accumulate)
-        decision, spec = stream.decision, bundle.manifest.decision
-        if doubtful and decision.belief >= spec.overrule:
-            self._detector.presume_odour()
-        state = state_of(
-            self._detector.phase,
-            named=stream.announces,
-            unrecognised=decision.unrecognised,
+            return self._report.prediction(bundle, State.FAULT, reason=stream.fault)
+        # No name without an onset: no model tells a steady odour from clean air of another day.
+        window_s = stream.predict(
+            self._report.t_ms, accumulate=self._exposure.phase is Phase.EXPOSED
         )
-        recognised = state is State.RECOGNISED
-        label, probability = (recognised and decision.named) or (None, None)
-        self._announcing = any(item.announces for item in self._streams)
-        announced, turned = stream.newly_announced(), stream.newly_unrecognised()
-        model = bundle.manifest.name
-        if recognised and announced is not None:
-            self._add_event(
-                EventType.RECOGNISED, model=model, label=announced, probability=probability
-            )
-        if state is State.UNRECOGNISED and turned:
-            self._add_event(EventType.UNRECOGNISED, model=model)
-        short_list = decision.short_list if state is State.SENSING else ()
-        if stream.newly_listed(short_list):
-            detail = f"probably one of {', '.join(short_list)}"
-            self._add_event(EventType.LISTED, model=model, detail=detail)
-        label_set = decision.label_set
-        return self._prediction(
-            bundle,
-            state,
-            label=label,
-            probability=probability,
-            top=decision.top,
-            components=decision.components if recognised else (),
-            window_s=window_s,
-            label_set=label_set,
-            set_coverage=spec.set_coverage if label_set else None,
-            short_list=short_list,
-            list_coverage=spec.list_coverage if short_list else None,
-            novelty=decision.novelty,
-            descriptors=decision.descriptors if state is State.UNRECOGNISED else (),
+        result = self._report.model_result(stream, window_s)
+        if bundle.manifest.task == "substance" and self._rig is not None:
+            result = self._rig.replace_result(result, self._exposure.phase)
+        self._note_announcing()
+        return self._report.announce(
+            bundle.manifest.name, self._report.prediction(bundle, **result)
         )
 
+    def _note_announcing(self) -> None:
+        """Note whether anything is announced: quiet air is no clean air then."""
+        self._announcing = any(stream.announces for stream in self._streams)
+        self._announcing |= self._rig is not None and self._rig.announces
+
+    def _rig_is_due(self, on_time_ms: float) -> bool:
+        """Whether the rig's recogniser must predict, since no model of substances does."""
+        return (
+            self._rig is not None
+            and on_time_ms >= self._rig.due_ms
+            and not any(
+                stream.bundle.manifest.task == "substance" and not stream.disabled
+                for stream in self._streams
+            )
+        )
+
+    def _predict_alone(self, rig: RigStream) -> Prediction:
+        """Return the prediction of the rig's recogniser."""
+        rig.due_ms = self._report.t_ms + round(self._settings.live_stride_s * 1000.0)
+        result = rig.replace_result({"state": state_of(self._exposure.phase)}, self._exposure.phase)
+        self._note_announcing()
+        return self._report.announce(TAUGHT, self._report.taught_prediction(**result))
+
     def _detect_exposure(self) -> list[Prediction]:
-        """Give the block's new samples to the exposure detector and apply the changes."""
-        if self._detector_reader is None:
+        """Give the block's new samples to the exposure stream and apply the changes."""
+        if self._exposure_reader is None:
             return []
-        self._detector_due = self._detector_reader.converter.readings_covering(1)
-        values, lost = self._detector_reader.read(self._block)
+        self._exposure_due = self._exposure_reader.converter.readings_covering(1)
+        values, lost = self._exposure_reader.read(self._block)
         predictions: list[Prediction] = []
         longest_s = self._settings.exposure.longest_step_s
-        for row, gap in zip(values.tolist(), lost.tolist(), strict=True):
-            step_s = min((1 + gap) / self._detector_reader.converter.rate_hz, longest_s)
-            change = self._detector.update(row, step_s, named=self._announcing)
+        for row, gap in zip(values, lost.tolist(), strict=True):
+            step_s = min((1 + gap) / self._exposure_reader.converter.rate_hz, longest_s)
+            change = self._exposure.update(row, step_s, named=self._announcing)
+            if self._rig is not None:
+                self._rig.read(self._exposure)
             if change is not None:
                 predictions += self._apply_change(change)
         return predictions
@@ -343,27 +357,28 @@ class Nose:
     def _apply_change(self, change: Change) -> list[Prediction]:
         """Apply a change of the air to evidence and windows; predictions are due at once."""
         if change is Change.ONSET:
-            self._add_event(EventType.ONSET)
+            self._report.add_event(EventType.ONSET)
         elif change is Change.ENDED:
-            self._add_event(EventType.ENDED)
+            self._report.add_event(EventType.ENDED)
         # Later windows use only rows since the onset, without the clean air before it.
         starts_evidence = change in (Change.SETTLED, Change.ONSET)
-        # Air that only seems clean may be a steady odour older than the start.
-        keeps_evidence = not self._detector.air_known and change in (Change.CLEAN, Change.ENDED)
-        self._announcing &= keeps_evidence
+        self._announcing = False
+        self._report.forget_announced()
+        if self._rig is not None:
+            self._rig.due_ms = self._report.t_ms
         for stream in self._streams:
             stream.extend(self._block)
-            stream.due_ms = self._t_ms
+            stream.due_ms = self._report.t_ms
             if starts_evidence:
                 stream.start_evidence()
-            if not keeps_evidence:
-                stream.discard_evidence()
+            stream.discard_evidence()
         return self._state_predictions()
 
     def _forget_air(self) -> list[Prediction]:
         """After a long gap the air, and all evidence, are unknown."""
-        self._detector.reset()
+        self._exposure.reset()
         self._announcing = False
+        self._report.forget_announced()
         for stream in self._streams:
             stream.discard_evidence()
         return self._state_predictions()
@@ -373,59 +388,40 @@ class Nose:
 
         `sensing` waits for the first window: there is nothing to show for it before.
         """
-        state = state_of(self._detector.phase)
+        state = state_of(self._exposure.phase)
         if state is State.SENSING:
             return []
         return [
-            self._prediction(stream.bundle, state)
+            self._report.prediction(stream.bundle, state)
             for stream in self._streams
             if not stream.ready and not stream.disabled and not stream.fault
         ]
 
     def _check_channels(self, *, always: bool = False) -> list[Prediction]:
         """Follow channels that fail or recover: events, faults and disabled models."""
-        watch = self._watch
-        failed, recovered = watch.changes(self._t_ms)
+        watch, report = self._watch, self._report
+        failed, recovered = watch.changes(self._report.t_ms)
         if not (always or failed or recovered or watch.present != self._checked_channels):
             return []
         self._checked_channels = watch.present
         for name in failed:
-            self._add_event(EventType.CHANNEL_FAULT, channel=name, detail=watch.quality_name(name))
+            self._report.add_event(
+                EventType.CHANNEL_FAULT, channel=name, detail=watch.quality_name(name)
+            )
         for name in recovered:
-            self._add_event(EventType.CHANNEL_RECOVERED, channel=name)
+            report.add_event(EventType.CHANNEL_RECOVERED, channel=name)
         predictions = []
         for stream in self._streams:
             manifest = stream.bundle.manifest
             disabled = feeding_problem(manifest, watch.present, self.rate_hz)
             if disabled is not None and disabled != stream.disabled:
-                predictions.append(self._prediction(stream.bundle, State.DISABLED, reason=disabled))
+                predictions.append(
+                    self._report.prediction(stream.bundle, State.DISABLED, reason=disabled)
+                )
             stream.disabled = disabled
             unusable = watch.unusable(manifest.preprocessing.channels)
             fault = channel_problem(manifest, unusable, "cannot use")
             if fault != stream.fault:
                 stream.fault = fault
-                stream.due_ms = self._t_ms
+                stream.due_ms = self._report.t_ms
         return predictions
-
-    def _calibration_id(self, bundle: Bundle) -> str | None:
-        """Return the id of the profile that corrects a model's readings, or None."""
-        correction = correction_for(bundle.manifest.name, self._conditioner.correction)
-        return None if correction is None else correction.id
-
-    def _add_event(self, kind: EventType, **details: Any) -> None:
-        self._events.append(Event(kind, self._t_ms, self._frame_seq, **details))
-
-    def _prediction(self, bundle: Bundle, state: State, **details: Any) -> Prediction:
-        """Return a prediction of the newest reading."""
-        return Prediction(
-            task=bundle.manifest.task,
-            model=bundle.manifest.name,
-            t_ms=self._t_ms,
-            frame_seq=self._frame_seq,
-            state=state,
-            channels_missing=self._watch.unusable(bundle.manifest.preprocessing.channels),
-            latency_ms=(time.perf_counter() - self._started_s) * 1000.0,
-            calibration=self._calibration_id(bundle),
-            resampled=is_resampled(bundle.manifest, self.rate_hz),
-            **details,
-        )

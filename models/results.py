@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hardware.frames import SensorFrame
+    from models.clean_air import CleanAirSource
     from models.decision_spec import State
     from models.mixture_decision import ComponentGroup
     from models.substance_decision import Component
@@ -26,7 +27,7 @@ class Prediction:
     Attributes
     ----------
     task: "substance" or "mixture".
-    model: the bundle's name.
+    model: the bundle's name, or `models.recogniser.TAUGHT`.
     t_ms, frame_seq: of the newest reading.
     state: the published state.
     label, probability: of the announced substance; None unless `state` is recognised.
@@ -48,6 +49,8 @@ class Prediction:
     novelty: how little the odour resembles anything learned, None without a score.
     descriptors: up to five (descriptor, how well it fits, 0..1); only of an unrecognised odour.
     resampled: whether the model receives samples interpolated between the board's readings.
+    clean_air: where the board's clean air is known from, None where it is not known.
+    clean_air_age_s: seconds since it was measured here; None where it never was.
     """
 
     task: str
@@ -73,6 +76,8 @@ class Prediction:
     novelty: float | None = None
     descriptors: tuple[tuple[str, float], ...] = ()
     resampled: bool = False
+    clean_air: CleanAirSource | None = None
+    clean_air_age_s: float | None = None
 
 
 class EventType(StrEnum):

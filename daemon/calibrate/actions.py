@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.baseline import fit_compensation, is_clean_air, measure_baseline
-from calibration.correction import Compensation, log_signals
+from calibration.correction import Compensation
 from calibration.drift import Settling
-from calibration.enrolment import prepare_readings
+from calibration.exposures import prepare_readings
 from calibration.rig_profile import (
     Evidence,
     Profile,
@@ -32,13 +32,14 @@ from daemon.installed_models.loading import load_models, nose_settings
 from hardware.errors import ScentdError, UsageError
 from hardware.files import write_atomically
 from hardware.recording import read_recording
+from models.signals import log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from calibration.baseline import Baseline
-    from calibration.enrolment import Readings
+    from calibration.exposures import Readings
     from daemon.board.history import ReadingSpan
     from daemon.calibrate.captures import Captured
     from daemon.config.settings import Config

@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from calibration.correction import log_signals
 from calibration.drift import BaselineTracker, ControlChart
 from daemon.board.capture import MAX_CAPTURE_S, capture_from_history
 from daemon.calibrate.actions import CalibrationActions, active_profile, settling_summary
@@ -20,6 +19,7 @@ from daemon.system.background import describe_progress, in_process
 from daemon.system.logs import get_logger
 from hardware.frames import Quality
 from models.exposure import Phase
+from models.signals import log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -96,6 +96,12 @@ def prediction_payload(prediction: Prediction, envelope: Envelope) -> Payload:
         "model": prediction.model,
         "calibration": prediction.calibration,
         "resampled": prediction.resampled,
+        "clean_air": None
+        if prediction.clean_air is None
+        else {
+            "source": str(prediction.clean_air),
+            "age_s": rounded(prediction.clean_air_age_s, 1),
+        },
         "latency_ms": rounded(prediction.latency_ms, 3),
         "channels_missing": list(prediction.channels_missing),
         "buffered": False,

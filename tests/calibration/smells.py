@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.enrolment import learn, prepare_readings
+from calibration.enrolment import learn
+from calibration.exposures import prepare_readings
 from hardware.recording import RecordingWriter, read_recording
 from models.bundle import Bundle, load_bundle
 from models.decision_spec import DecisionSpec

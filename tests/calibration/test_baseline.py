@@ -11,9 +11,10 @@ from calibration.baseline import (
     is_clean_air,
     measure_baseline,
 )
-from calibration.correction import GAS_NAMES, log_signals, to_readings
+from calibration.correction import to_readings
 from hardware.channels import GAS_INDICES, N_GAS
 from hardware.mq_curves import MQ_CURVES
+from models.signals import GAS_NAMES, log_signals
 from tests.calibration.air import LEVELS, clean_air, frames
 
 

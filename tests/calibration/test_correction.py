@@ -15,10 +15,10 @@ from calibration.correction import (
     CorrectionSpec,
     RigCorrection,
     estimator_taps,
-    log_signals,
     to_readings,
 )
 from hardware.channels import GAS_INDICES, N_GAS
+from models.signals import log_signals
 from tests.calibration.air import LEVELS, clean_air, frames, odour
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from calibration.baseline import measure_baseline
-from calibration.correction import GAS_NAMES
 from calibration.drift import (
     SHORTEST_WARM_UP_S,
     BaselineTracker,
@@ -14,6 +13,7 @@ from calibration.drift import (
     Settling,
 )
 from hardware.channels import N_GAS
+from models.signals import GAS_NAMES
 from tests.calibration.air import LEVELS, clean_air
 
 

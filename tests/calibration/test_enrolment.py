@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.enrolment import (
-    EnrolmentError,
-    find_exposure,
-    fit_smell,
-    learn,
-    prepare_readings,
-    require_space,
-)
+from calibration.enrolment import fit_smell, learn, require_space
+from calibration.exposures import EnrolmentError, find_exposure, prepare_readings
 from hardware.frames import Quality
 from hardware.recording import read_recording
+from models.block import Block
 from models.bundle import Bundle, Outputs, load_bundle
 from models.manifest import write_bundle
-from models.model_stream import Block, ModelStream
+from models.model_stream import ModelStream
 from tests.calibration.smells import (
     AIR,
     LEMON,
@@ -59,7 +54,7 @@ def test_windows_from_the_onset_equal_those_of_the_live_stream(
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for n, line in enumerate(lines) if n - 1 not in lost) + "\n")
     whole = prepare_readings(read_recording(path))
-    first, _ = find_exposure(whole)
+    first = find_exposure(whole).first
     learned = learn(bundle, whole)
 
     seen: list[Outputs] = []
@@ -90,7 +85,8 @@ def test_clean_air_before_a_certain_onset_is_not_learnt(bundle: Bundle, tmp_path
     whole = prepare_readings(
         write_recording(tmp_path / "petrol.csv", smell_readings(PETROL, 60, before=120))
     )
-    first, end = find_exposure(whole)
+    found = find_exposure(whole)
+    first, end = found.first, found.end
     assert 120 <= first <= 135
     assert end == 180
     learned = learn(bundle, whole)
@@ -101,7 +97,8 @@ def test_only_readings_after_the_start_are_learnt(tmp_path: Path) -> None:
     whole = prepare_readings(
         write_recording(tmp_path / "petrol.csv", smell_readings(PETROL, 60, before=120))
     )
-    assert find_exposure(whole, start=150) == (150, 180)
+    found = find_exposure(whole, start=150)
+    assert (found.first, found.end) == (150, 180)
 
 
 def test_too_short_a_smell_is_refused_with_the_required_time(
@@ -118,7 +115,7 @@ def test_air_known_to_be_clean_is_refused(bundle: Bundle, tmp_path: Path) -> Non
     whole = prepare_readings(write_recording(tmp_path / "gone.csv", values))
     with pytest.raises(EnrolmentError, match="clean"):
         learn(bundle, whole, start=300)
-    assert find_exposure(whole)[0] in range(118, 135)
+    assert find_exposure(whole).first in range(118, 135)
 
 
 def test_a_failed_channel_is_left_out_unless_it_is_required(bundle: Bundle, tmp_path: Path) -> None:

@@ -6,75 +6,86 @@ import numpy as np
 import pytest
 
 from calibration.recogniser import (
-    STAGES,
-    Recogniser,
+    DEFAULT_NOVELTY,
     RecogniserError,
     TaughtExposure,
+    _prepare,
     _row_weights,
+    fit_recogniser,
 )
-from models.response import response_features
-
-SMELLS = {
-    "mint": (1.0, 1.2, 1.5, 0.4),
-    "lemon": (0.4, 0.9, 0.8, 1.3),
-    "garlic": (1.5, 0.6, 0.7, 0.9),
-    "soap": (0.3, 0.4, 1.8, 1.6),
-}
-CLEAN = np.array([-1.2, -0.8, -2.0, -1.1])
+from models.recogniser import STAGES, Recogniser, RigDecision
+from models.response import RECOGNISER_SIGNALS
+from tests.calibration.responses import SMELLS, days, exposure
 
 
-def exposure(label: str, day: int, *, number: int = 0) -> TaughtExposure:
-    """Return a simulated exposure: another strength each time, another gain each day."""
-    rng = np.random.default_rng([day, number, sorted(SMELLS).index(label)])
-    gain = np.random.default_rng(day).normal(1.0, 0.06, 4)
-    strength = rng.uniform(0.7, 1.4)
-    rise = 1.0 - np.exp(-np.arange(1, 301) / rng.uniform(15, 40))
-    signals = CLEAN + strength * rise[:, np.newaxis] * gain * np.array(SMELLS[label])
-    signals += rng.normal(0.0, 0.01, signals.shape)
-    return TaughtExposure(label, f"day {day}", response_features(signals, CLEAN, 1.0)[::5])
-
-
-def days(*numbers: int, without: str | None = None) -> list[TaughtExposure]:
-    return [exposure(label, day) for day in numbers for label in SMELLS if label != without]
+def decide(recogniser: Recogniser, smell: TaughtExposure) -> RigDecision:
+    """Return the decision after a whole exposure."""
+    decision = RigDecision(recogniser)
+    decision.add(smell.rows)
+    return decision
 
 
 def test_smells_taught_on_one_day_are_named_on_another() -> None:
-    recogniser = Recogniser.fit(days(1))
+    recogniser = fit_recogniser(days(1))
     for smell in days(2, 3):
-        probability = np.exp(recogniser.log_probabilities(smell.features))
-        assert recogniser.labels[int(probability.argmax())] == smell.label
-        assert probability.sum() == pytest.approx(1.0)
+        decision = decide(recogniser, smell)
+        assert decision.top[0][0] == smell.label
+        assert decision.probabilities.sum() == pytest.approx(1.0)
 
 
 def test_a_smell_never_taught_is_unknown_and_taught_ones_are_not() -> None:
-    taught = days(1, 2, 3, without="soap")
-    recogniser = Recogniser.fit(taught).with_limits(taught)
-    assert recogniser.is_unknown(exposure("soap", 4).features)
-    known = [recogniser.is_unknown(smell.features) for smell in days(4, 5, without="soap")]
-    assert sum(known) <= 1
+    recogniser = fit_recogniser(days(1, 2, 3, without="soap"))
+    assert decide(recogniser, exposure("soap", 4)).unrecognised
+    known = [decide(recogniser, smell) for smell in days(4, 5, without="soap")]
+    assert sum(decision.unrecognised for decision in known) <= 1
+    assert sum(decision.announced is not None for decision in known) >= len(known) - 1
+
+
+def test_a_weak_smell_is_not_mistaken_for_another() -> None:
+    recogniser = fit_recogniser(days(1, 2, 3))
+    for label in SMELLS:
+        decision = decide(recogniser, exposure(label, 4, strength=0.35))
+        assert decision.announced in (label, None)
+        assert decision.top[0][0] == label
 
 
 def test_the_limits_come_from_held_out_days_alone() -> None:
-    one_day = days(1)
-    recogniser = Recogniser.fit(one_day)
-    assert recogniser.with_limits(one_day) is recogniser
-    two_days = days(1, 2)
-    fitted = Recogniser.fit(two_days).with_limits(two_days)
-    assert len(fitted.novelty_limits) == len(STAGES)
-    assert fitted.novelty_limits != recogniser.novelty_limits
+    assert set(fit_recogniser(days(1)).novelty_limits) == {DEFAULT_NOVELTY}
+    two_days = fit_recogniser(days(1, 2))
+    assert len(two_days.novelty_limits) == len(STAGES)
+    assert DEFAULT_NOVELTY not in two_days.novelty_limits
 
 
-def test_one_smell_cannot_be_told_from_nothing() -> None:
-    with pytest.raises(RecogniserError, match="mint"):
-        Recogniser.fit([exposure("mint", 1), exposure("mint", 2)])
+def test_a_prediction_set_is_stated_only_where_enough_was_taught() -> None:
+    assert fit_recogniser(days(1, 2)).set_threshold is None
+    recogniser = fit_recogniser(days(*range(1, 6)))
+    assert recogniser.set_threshold is not None
+    judged = days(*range(6, 14))
+    holds = [smell.label in decide(recogniser, smell).label_set for smell in judged]
+    assert np.mean(holds) >= recogniser.set_coverage - 0.1
+
+
+def test_one_smell_is_told_from_unknown_ones_by_its_distance() -> None:
+    recogniser = fit_recogniser([exposure("mint", day) for day in (1, 2, 3)])
+    assert decide(recogniser, exposure("mint", 4)).announced == "mint"
+    assert decide(recogniser, exposure("lemon", 4)).unrecognised
+
+
+def test_exposures_without_a_response_teach_nothing() -> None:
+    faint = exposure("mint", 1, strength=0.01)
+    with pytest.raises(RecogniserError, match="clean air"):
+        fit_recogniser([faint])
 
 
 def test_smells_sessions_and_exposures_count_alike_however_long_they_are() -> None:
     exposures = [
-        exposure("mint", 1),
-        exposure("mint", 2),
-        exposure("mint", 2, number=1),
-        exposure("lemon", 1)._replace(features=exposure("lemon", 1).features[:10]),
+        _prepare(smell)
+        for smell in (
+            exposure("mint", 1),
+            exposure("mint", 2),
+            exposure("mint", 2, number=1),
+            exposure("lemon", 1, seconds=60),
+        )
     ]
     weights = np.split(
         _row_weights(exposures), np.cumsum([len(e.features) for e in exposures])[:-1]
@@ -83,20 +94,20 @@ def test_smells_sessions_and_exposures_count_alike_however_long_they_are() -> No
 
 
 def test_a_channel_lost_after_teaching_leaves_finite_answers() -> None:
-    recogniser = Recogniser.fit(days(1, 2))
-    features = exposure("mint", 3).features.copy()
-    features[:, [2, 7, 11, 15]] = np.nan
-    assert np.isfinite(recogniser.log_probabilities(features)).all()
-    assert np.isfinite(recogniser.novelty(features))
+    recogniser = fit_recogniser(days(1, 2))
+    smell = exposure("mint", 3)
+    smell.rows.response[:, RECOGNISER_SIGNALS[2]] = np.nan
+    smell.rows.changes[:, :, RECOGNISER_SIGNALS[2]] = np.nan
+    assert np.isfinite(decide(recogniser, smell).probabilities).all()
 
 
 def test_fitting_twice_gives_the_same_recogniser() -> None:
-    first, second = (Recogniser.fit(days(1, 2)) for _ in range(2))
-    features = exposure("lemon", 3).features
+    first, second = (fit_recogniser(days(1, 2)) for _ in range(2))
+    features = exposure("lemon", 3).rows.features()
     assert (first.squared_distances(features) == second.squared_distances(features)).all()
 
 
-def test_a_taught_reading_is_not_novel() -> None:
-    taught = days(1)
-    recogniser = Recogniser.fit(taught)
-    assert recogniser.novelty(taught[0].features) == pytest.approx(0.0, abs=1e-3)
+def test_a_taught_row_is_not_novel() -> None:
+    recogniser = fit_recogniser(days(1))
+    novelty = recogniser.row_novelty(_prepare(exposure("mint", 1)).features)
+    assert novelty == pytest.approx(0.0, abs=1e-3)

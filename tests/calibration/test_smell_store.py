@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.enrolment import EnrolmentError
+from calibration.exposures import EnrolmentError
 from calibration.smell_set import MAX_EXPOSURES, SmellError, StoreDamagedError
 from calibration.smell_store import SmellStore
 from hardware.errors import UsageError

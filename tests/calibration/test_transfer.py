@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.correction import Compensation, CorrectionSpec, log_signals
+from calibration.correction import Compensation, CorrectionSpec
 from calibration.rig_reference import ONSET_S, ResponseExcerpt, RigReference, TransferError
 from calibration.transfer import MIN_PAIRED, Transfer, fit_transfer, mismatch
 from hardware.channels import N_GAS
+from models.signals import log_signals
 from tests.calibration.air import LEVELS, frames, odour
 
 if TYPE_CHECKING:

@@ -87,9 +87,8 @@ def test_the_first_prediction_comes_with_the_first_long_enough_window(
     substance: Bundle,
 ) -> None:
     """Five samples of lag and ten rows: the fifteenth sample, at 14 s; then every five."""
-    predictions, _ = process_all(
-        Nose([substance], skip_warm_up=True), frames(odour(LEMON, 40, 1), 1)
-    )
+    nose = Nose([substance], skip_warm_up=True, assume_exposed=True)
+    predictions, _ = process_all(nose, frames(odour(LEMON, 40, 1), 1))
     assert [p.t_ms for p in predictions] == [14_000, 19_000, 24_000, 29_000, 34_000, 39_000]
     assert [p.window_s for p in predictions] == [15, 20, 25, 30, 35, 35]
 
@@ -238,30 +237,31 @@ def test_a_recording_within_an_exposure_is_sensed_from_its_first_window(substanc
     assert [event.type for event in events] == [EventType.RECOGNISED]
 
 
-def test_without_clean_air_beforehand_the_state_is_sensing(substance: Bundle) -> None:
+def test_a_start_within_a_falling_odour_is_sensed_and_not_named(substance: Bundle) -> None:
     """A live board that starts within a changing odour knows no clean air."""
-    times = np.arange(120)[:, None]
-    wandering = 0.3 * np.sin(times / 7.0 + np.arange(4))
-    predictions, _ = process_all(Nose([substance], skip_warm_up=True), frames(wandering, 1))
-    assert set(states(predictions)) <= {"sensing", "recognised"}
+    falling = -odour(LEMON, 60, 1) + 0.02 * np.sin(np.arange(60)[:, None] * 1.5)
+    predictions, _ = process_all(Nose([substance], skip_warm_up=True), frames(falling, 1))
+    assert set(states(predictions)) <= {"sensing", "ambient"}
 
 
-def test_a_steady_odour_older_than_the_start_is_recognised(
-    toy_bundles: Callable[..., Path],
+def test_a_recording_that_begins_in_clean_air_has_its_onset_at_its_rise(
+    substance: Bundle,
 ) -> None:
-    """A model that is certain of an odour overrules air that only seems clean."""
-    decision = DecisionSpec(announce=1 / 3, withdraw=0.2, confirm=1, overrule=0.3)
-    bundle = load_bundle(toy_bundles(decision=decision))
-    predictions, _ = process_all(Nose([bundle]), frames(air(100, 1), 1))
+    """The channels rise from the second reading on, as in recordings of real rigs."""
+    nose = Nose([substance], skip_warm_up=True)
+    predictions, events = process_all(nose, frames(odour(LEMON, 60, 1), 1))
+    assert events[0].type is EventType.ONSET
+    assert events[0].t_ms < 20_000
     assert states(predictions)[-1] == "recognised"
+    assert predictions[-1].clean_air == "start"
 
 
-def test_a_low_probability_does_not_overrule_air_that_seems_clean(
-    toy_bundles: Callable[..., Path],
-) -> None:
-    decision = DecisionSpec(announce=1 / 3, withdraw=0.2, confirm=1)
+@pytest.mark.parametrize("rate_hz", [1, 10])
+def test_nothing_is_named_without_an_onset(toy_bundles: Callable[..., Path], rate_hz: int) -> None:
+    """A model that is certain of a label from the first window on names nothing in clean air."""
+    decision = DecisionSpec(announce=0.01, withdraw=0.01, confirm=1)
     bundle = load_bundle(toy_bundles(decision=decision))
-    predictions, events = process_all(Nose([bundle]), frames(air(100, 1), 1))
+    predictions, events = process_all(Nose([bundle]), frames(air(100, rate_hz), rate_hz))
     assert states(predictions) == ["warming_up", "ambient"]
     assert events == []
 
@@ -413,7 +413,8 @@ def test_a_given_rate_needs_no_measuring(substance: Bundle) -> None:
 
 
 def test_the_stride_is_a_setting(substance: Bundle) -> None:
-    nose = Nose([substance], NoseSettings(live_stride_s=2.0), skip_warm_up=True)
+    settings = NoseSettings(live_stride_s=2.0)
+    nose = Nose([substance], settings, skip_warm_up=True, assume_exposed=True)
     predictions, _ = process_all(nose, frames(odour(LEMON, 30, 1), 1))
     assert np.diff([p.t_ms for p in predictions]).tolist() == [2000] * (len(predictions) - 1)
 

@@ -1,56 +1,115 @@
-"""The response is what the channels do above clean air; its direction ignores the strength."""
+"""The response is what lies above clean air; its direction ignores the strength."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from models.response import LAGS_S, feature_count, response_features
+from hardware.channels import N_GAS
+from models.response import (
+    LAGS_S,
+    LONGEST_GAP_S,
+    N_FEATURES,
+    RECOGNISER_SIGNALS,
+    ROW_S,
+    ResponseRows,
+    ResponseStream,
+)
 
-CLEAN = np.array([-1.2, -0.8, -2.0, -1.1])
-SMELL = np.array([0.6, 1.0, 1.2, 0.3])
+CLEAN = np.array([-1.2, -0.8, -2.0, -1.1, 1.0, 3.0, 0.5, -4.0])
+SMELL = np.array([0.6, 1.0, 1.2, 0.3, 0.5, 0.4, 0.1, 0.8])
+CHANNELS = len(RECOGNISER_SIGNALS)
 
 
-def exposure(strength: float, rows: int = 120) -> np.ndarray:
-    rise = 1.0 - np.exp(-np.arange(1, rows + 1) / 20.0)
+def signals_at(times_s: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """Return the signals of a smell that begins at 0 s."""
+    rise = 1.0 - np.exp(-np.maximum(times_s, 0.0) / 20.0)
     signals: np.ndarray = CLEAN + strength * rise[:, np.newaxis] * SMELL
     return signals
 
 
-def test_the_features_are_finite_and_as_many_as_stated() -> None:
-    features = response_features(exposure(1.0), CLEAN, 1.0)
-    assert features.shape == (120, feature_count(4))
-    assert np.isfinite(features).all()
+def rows_of(times_s: np.ndarray, signals: np.ndarray, clean: np.ndarray = CLEAN) -> ResponseRows:
+    """Return the rows of samples of an exposure that begins at 0 s."""
+    stream = ResponseStream()
+    started, rows = False, []
+    for t_s, sample in zip(times_s, signals, strict=True):
+        if t_s >= 0.0 and not started:
+            stream.start(clean, 0.0)
+            started = True
+        rows += stream.add(t_s, sample)
+    return ResponseRows.of(rows)
+
+
+def exposure(strength: float = 1.0, seconds: int = 120) -> ResponseRows:
+    times_s = np.arange(-10.0, seconds + 1.0)
+    return rows_of(times_s, signals_at(times_s, strength))
+
+
+def test_there_is_a_row_every_five_seconds_with_as_many_features_as_stated() -> None:
+    rows = exposure()
+    assert len(rows) == 1 + 120 / ROW_S
+    assert rows.features().shape == (len(rows), N_FEATURES)
+    assert np.isfinite(rows.features()).all()
 
 
 def test_the_direction_does_not_depend_on_the_strength() -> None:
-    weak, strong = (response_features(exposure(s), CLEAN, 1.0)[-1] for s in (0.5, 2.0))
-    assert weak[:4] == pytest.approx(strong[:4])
-    assert strong[4] - weak[4] == pytest.approx(np.log(4.0))
+    weak, strong = (exposure(strength).features()[-1] for strength in (0.5, 2.0))
+    assert weak[:CHANNELS] == pytest.approx(strong[:CHANNELS])
+    assert strong[CHANNELS] - weak[CHANNELS] == pytest.approx(np.log(4.0))
 
 
 def test_clean_air_has_no_direction() -> None:
-    features = response_features(np.tile(CLEAN + 0.01, (50, 1)), CLEAN, 1.0)
-    assert np.abs(features[:, :4]).max() < 0.1
+    assert np.abs(exposure(0.01).features()[:, :CHANNELS]).max() < 0.1
 
 
-def test_changes_count_from_clean_air_before_the_first_row() -> None:
-    features = response_features(exposure(1.0), CLEAN, 1.0)
-    response, first_lag = features[:, 5:9], features[:, 9:13]
-    lag = round(LAGS_S[0])
-    assert first_lag[:lag] == pytest.approx(response[:lag])
-    assert first_lag[lag:] == pytest.approx(response[lag:] - response[:-lag])
+def test_changes_are_over_the_lags_and_from_clean_air_before_the_first_sample() -> None:
+    times_s = np.arange(0.0, 121.0)
+    rows = rows_of(times_s, signals_at(times_s))
+    at_s = np.arange(len(rows)) * ROW_S
+    for number, lag_s in enumerate(LAGS_S):
+        expected = signals_at(at_s) - signals_at(at_s - lag_s)
+        assert rows.changes[:, number] == pytest.approx(expected)
 
 
 def test_the_shift_of_a_whole_board_changes_nothing() -> None:
-    shift = np.array([0.4, -0.3, 0.1, 0.2])
-    moved = response_features(exposure(1.0) + shift, CLEAN + shift, 1.0)
-    assert moved == pytest.approx(response_features(exposure(1.0), CLEAN, 1.0))
+    shift = np.linspace(-0.4, 0.4, N_GAS)
+    times_s = np.arange(0.0, 121.0)
+    moved = rows_of(times_s, signals_at(times_s) + shift, CLEAN + shift)
+    assert moved.features() == pytest.approx(rows_of(times_s, signals_at(times_s)).features())
 
 
 def test_a_channel_that_is_missing_leaves_the_others() -> None:
-    signals = exposure(1.0)
-    signals[:, 2] = np.nan
-    features = response_features(signals, CLEAN, 1.0)
+    times_s = np.arange(0.0, 121.0)
+    signals = signals_at(times_s)
+    signals[:, RECOGNISER_SIGNALS[2]] = np.nan
+    features = rows_of(times_s, signals).features()
     assert np.isnan(features[:, 2]).all()
-    assert np.isfinite(features[:, [0, 1, 3, 4]]).all()
+    assert np.isfinite(features[:, [0, 1, 3, CHANNELS]]).all()
+
+
+def test_a_single_unusable_reading_is_held() -> None:
+    times_s = np.arange(0.0, 121.0)
+    signals = signals_at(times_s)
+    signals[60] = np.nan
+    assert np.isfinite(rows_of(times_s, signals).features()).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.2, 9.0), st.integers(0, 1000))
+def test_slow_and_jittering_boards_give_the_rows_of_a_fast_one(period_s: float, seed: int) -> None:
+    jitter = np.random.default_rng(seed).uniform(0.8, 1.2, 2000)
+    times_s = np.cumsum(period_s * jitter)
+    times_s = np.concatenate([[0.0], times_s[times_s < 150.0]])
+    slow = rows_of(times_s, signals_at(times_s))
+    fine_s = np.arange(0.0, 150.0, 0.1)
+    fast = rows_of(fine_s, signals_at(fine_s))[: len(slow)]
+    # Linear interpolation of an exponential with a time constant of 20 s.
+    assert np.abs(slow.response - fast.response).max() < (1.2 * period_s / 20.0) ** 2 / 8 * 1.3
+
+
+def test_a_long_gap_has_no_rows() -> None:
+    times_s = np.concatenate([np.arange(0.0, 60.0), np.arange(60.0 + 2 * LONGEST_GAP_S, 150.0)])
+    rows = rows_of(times_s, signals_at(times_s))
+    assert len(rows) < len(exposure(seconds=149)) - LONGEST_GAP_S / ROW_S

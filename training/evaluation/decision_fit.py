@@ -228,7 +228,6 @@ def with_announce(spec: DecisionSpec, belief: float) -> DecisionSpec:
         spec,
         announce=belief,
         withdraw=round(WITHDRAW * belief, 3),
-        overrule=max(spec.overrule, belief),
     )
 
 

@@ -1,7 +1,8 @@
 """training/experiments: what a taught rig recognises on another day, on recordings of real rigs.
 
-Whole sessions (days or rooms) are held out. The rig's own recogniser (`calibration.recogniser`) is
-taught from the others and asked at several times after the onset. Needs neither torch nor a model.
+Whole sessions (days or rooms) are held out. The rig's own recogniser is taught from the others and
+follows the exposures of the held-out one, as the running service does: the same search for the
+onset and clean air, the same recogniser and the same decision. Needs neither torch nor a model.
 May import `hardware.foreign`, `models` and `calibration`.
 """
 
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import log_signals
-from calibration.recogniser import LEAST_SMELLS, ROW_S, Recogniser, TaughtExposure
+from calibration.exposures import Readings, find_exposure
+from calibration.recogniser import TaughtExposure, fit_recogniser
 from hardware.foreign.mapping import shipped_format
 from hardware.foreign.reading import read_foreign
-from models.response import response_features
+from models.recogniser import Recogniser, RigDecision
+from models.response import ROW_S
+from models.signals import log_signals
 from training.data.dataset import DataError
 
 if TYPE_CHECKING:
@@ -27,24 +30,13 @@ if TYPE_CHECKING:
 
     from hardware.foreign.reading import ForeignRecording
 
-RATE_HZ = 1.0
-"""Recordings are interpolated to it; slower boards too."""
-
 MOMENTS_S = (60.0, 120.0, 240.0, float("inf"))
-"""Seconds after the onset at which the recogniser is asked; the last one is the end."""
-
-CLEAN_START_S = 3.0
-"""Readings at the start that count as clean air where a recording begins in it: on fruits5 the
-responses rise from the second reading on."""
-
-ONSET = 0.25
-"""An exposure begins where a channel is this far from clean air in log-conductance."""
-
-ANNOUNCE = 0.5
-"""Probability from which a name is given."""
+"""Seconds after the onset at which the decision is read; the last one is the end."""
 
 DRAWS = 12
 """Random choices of the taught exposures, where fewer are taught than there are."""
+
+LEAST_SMELLS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +47,17 @@ class RealRig:
     ----------
     name: of the rig, of its folder and of its format.
     pattern: of the files in the folder.
-    clean_air: label of the recordings of clean air; None where each recording begins in it.
+    clean_air: label of the recordings of clean air, which stand for the rig's calibration in that
+        session; None where each recording begins in clean air.
     merge: label by the beginning of a published label: kinds of one smell.
+    joined: recordings of one label and session that make one exposure, where they are slices.
     """
 
     name: str
     pattern: str
     clean_air: str | None = None
     merge: tuple[str, ...] = ()
+    joined: int = 1
 
     def label(self, published: str) -> str:
         """Return the label that is asked for."""
@@ -71,28 +66,9 @@ class RealRig:
 
 RIGS = (
     RealRig("fruits5", "*.json"),
-    RealRig("ai-nose", "*/*.csv", clean_air="background", merge=("spirit", "tea")),
+    RealRig("ai-nose", "*/*.csv", clean_air="background", merge=("spirit", "tea"), joined=15),
     RealRig("sidharth", "*.csv", clean_air="air"),
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RigExposure:
-    """One exposure, ready to be taught or recognised.
-
-    Attributes
-    ----------
-    taught: label, session and features of all its rows.
-    seconds: float64[rows], since the onset.
-    """
-
-    taught: TaughtExposure
-    seconds: NDArray[np.float64]
-
-    def until(self, moment_s: float) -> NDArray[np.float64]:
-        """Return the features of the rows up to a moment, the first row at least."""
-        rows: NDArray[np.float64] = self.taught.features[self.seconds <= moment_s]
-        return rows if len(rows) else self.taught.features[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +88,7 @@ class Outcome:
     exposures: int
 
 
-def load_rig(folder: Path, rig: RealRig) -> list[RigExposure]:
+def load_rig(folder: Path, rig: RealRig) -> list[TaughtExposure]:
     """Return the exposures of a rig.
 
     Raises
@@ -127,47 +103,57 @@ def load_rig(folder: Path, rig: RealRig) -> list[RigExposure]:
         )
     recordings = list(read_foreign(paths, shipped_format(rig.name)))
     air = [recording for recording in recordings if recording.label == rig.clean_air]
-    return [_exposure(recording, rig, air) for recording in recordings]
+    exposures = []
+    for recording, readings in _joined(recordings, rig):
+        same = [other for other in air if other.session == recording.session] or air
+        found = find_exposure(readings, calibrated_air=_clean_air(same))
+        label = rig.label(recording.label)
+        exposures.append(TaughtExposure(label, recording.session, found.rows))
+    return exposures
 
 
-def _exposure(
-    recording: ForeignRecording, rig: RealRig, air: Sequence[ForeignRecording]
-) -> RigExposure:
-    seconds, signals = _signals(recording)
-    if rig.clean_air is None:
-        clean = signals[seconds < CLEAN_START_S].mean(axis=0)
-        away = np.nanmax(np.abs(signals - clean), axis=1) > ONSET
-        onset = int(away.argmax()) if away.any() else 0
-    else:
-        same = [other for other in air if other.session == recording.session] or list(air)
-        clean = np.concatenate([_signals(other)[1] for other in same]).mean(axis=0)
-        onset = 0
-    features = response_features(signals[onset:], clean, RATE_HZ)[:: round(ROW_S * RATE_HZ)]
-    taught = TaughtExposure(rig.label(recording.label), recording.session, features)
-    return RigExposure(taught, np.arange(0.0, ROW_S * len(features), ROW_S))
+def _joined(
+    recordings: Sequence[ForeignRecording], rig: RealRig
+) -> list[tuple[ForeignRecording, Readings]]:
+    """Return the smells' readings, slices of one label and session one after the other."""
+    groups: dict[tuple[str, str], list[ForeignRecording]] = {}
+    for recording in recordings:
+        if recording.label != rig.clean_air:
+            groups.setdefault((recording.label, recording.session), []).append(recording)
+    return [
+        (members[start], _readings(members[start : start + rig.joined]))
+        for members in groups.values()
+        for start in range(0, len(members), rig.joined)
+    ]
 
 
-def _signals(recording: ForeignRecording) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return seconds and log-conductances of the channels that there are, at `RATE_HZ`."""
-    measured = log_signals(recording.values.astype(np.float32))
-    present = np.isfinite(measured).any(axis=0)
-    times = (recording.time_ms - recording.time_ms[0]) / 1000.0
-    seconds = np.arange(0.0, times[-1], 1.0 / RATE_HZ)
-    columns = [np.interp(seconds, times, measured[:, k]) for k in np.flatnonzero(present)]
-    return seconds, np.stack(columns, axis=1)
+def _readings(recordings: Sequence[ForeignRecording]) -> Readings:
+    times, end_ms = [], 0
+    for recording in recordings:
+        own_ms = recording.time_ms - recording.time_ms[0]
+        times.append(own_ms + end_ms)
+        end_ms = int(times[-1][-1] + np.median(np.diff(own_ms)))
+    t_ms = np.concatenate(times).astype(np.int64)
+    values = np.concatenate([recording.values for recording in recordings]).astype(np.float32)
+    rate_hz = float(1000.0 / np.median(np.diff(t_ms)))
+    return Readings(values, np.zeros(values.shape, np.uint8), t_ms, rate_hz)
 
 
-def teach(exposures: Sequence[RigExposure]) -> Recogniser:
-    """Return a recogniser of some exposures, with its limits fitted within them."""
-    taught = [exposure.taught for exposure in exposures]
-    return Recogniser.fit(taught).with_limits(taught)
+def _clean_air(air: Sequence[ForeignRecording]) -> NDArray[np.float64] | None:
+    """Return float64[8], the mean log-conductances of recordings of clean air."""
+    if not air:
+        return None
+    signals = log_signals(np.concatenate([recording.values for recording in air]))
+    return np.asarray(signals.mean(axis=0))
 
 
-Choice = Callable[[Sequence[RigExposure], np.random.Generator], list[RigExposure]]
+Choice = Callable[[Sequence[TaughtExposure], np.random.Generator], list[TaughtExposure]]
 """Chooses what is taught out of what may be."""
 
 
-def everything(exposures: Sequence[RigExposure], _rng: np.random.Generator) -> list[RigExposure]:
+def everything(
+    exposures: Sequence[TaughtExposure], _rng: np.random.Generator
+) -> list[TaughtExposure]:
     """Teach all there is."""
     return list(exposures)
 
@@ -175,13 +161,15 @@ def everything(exposures: Sequence[RigExposure], _rng: np.random.Generator) -> l
 def few(count: int) -> Choice:
     """Teach one exposure of each smell in each of `count` of its sessions, drawn by chance."""
 
-    def choose(exposures: Sequence[RigExposure], rng: np.random.Generator) -> list[RigExposure]:
+    def choose(
+        exposures: Sequence[TaughtExposure], rng: np.random.Generator
+    ) -> list[TaughtExposure]:
         chosen = []
-        for label in sorted({exposure.taught.label for exposure in exposures}):
-            own = [exposure for exposure in exposures if exposure.taught.label == label]
-            sessions = sorted({exposure.taught.session for exposure in own})
+        for label in sorted({exposure.label for exposure in exposures}):
+            own = [exposure for exposure in exposures if exposure.label == label]
+            sessions = sorted({exposure.session for exposure in own})
             for session in rng.permutation(sessions)[:count]:
-                there = [exposure for exposure in own if exposure.taught.session == session]
+                there = [exposure for exposure in own if exposure.session == session]
                 chosen.append(there[int(rng.integers(len(there)))])
         return chosen
 
@@ -189,7 +177,7 @@ def few(count: int) -> Choice:
 
 
 def name_held_out(
-    exposures: Sequence[RigExposure], choose: Choice, *, draws: int = 1, untaught: bool = False
+    exposures: Sequence[TaughtExposure], choose: Choice, *, draws: int = 1, untaught: bool = False
 ) -> Outcome:
     """Hold each session out, teach from the others, and name its exposures.
 
@@ -207,41 +195,38 @@ def name_held_out(
     """
     rng = np.random.default_rng(0)
     outcomes: list[NDArray[np.bool_]] = []
-    for session in sorted({exposure.taught.session for exposure in exposures}):
-        earlier = [exposure for exposure in exposures if exposure.taught.session != session]
-        later = [exposure for exposure in exposures if exposure.taught.session == session]
-        labels = sorted({exposure.taught.label for exposure in later})
+    for session in sorted({exposure.session for exposure in exposures}):
+        earlier = [exposure for exposure in exposures if exposure.session != session]
+        later = [exposure for exposure in exposures if exposure.session == session]
+        labels = sorted({exposure.label for exposure in later})
         for left_out in labels if untaught else [None]:
-            pool = [exposure for exposure in earlier if exposure.taught.label != left_out]
-            known = {exposure.taught.label for exposure in pool}
+            pool = [exposure for exposure in earlier if exposure.label != left_out]
+            known = {exposure.label for exposure in pool}
             asked = [
                 exposure
                 for exposure in later
-                if (
-                    exposure.taught.label == left_out
-                    if untaught
-                    else exposure.taught.label in known
-                )
+                if (exposure.label == left_out if untaught else exposure.label in known)
             ]
             if len(known) < LEAST_SMELLS or not asked:
                 continue
             for _ in range(draws):
-                recogniser = teach(choose(pool, rng))
+                recogniser = fit_recogniser(choose(pool, rng))
                 outcomes += [_outcome(recogniser, exposure) for exposure in asked]
     right, wrong, listed = np.mean(outcomes, axis=0)
     return Outcome(tuple(right), tuple(wrong), tuple(listed), len(outcomes))
 
 
-def _outcome(recogniser: Recogniser, exposure: RigExposure) -> NDArray[np.bool_]:
+def _outcome(recogniser: Recogniser, exposure: TaughtExposure) -> NDArray[np.bool_]:
     """Return bool[3, moments]: named right, named wrong, among the three most probable."""
     result = np.zeros((3, len(MOMENTS_S)), dtype=bool)
+    decision, before = RigDecision(recogniser), 0
     for column, moment_s in enumerate(MOMENTS_S):
-        rows = exposure.until(moment_s)
-        probability = np.exp(recogniser.log_probabilities(rows))
-        order = [recogniser.labels[k] for k in np.argsort(-probability)]
-        named = probability.max() >= ANNOUNCE and not recogniser.is_unknown(rows)
-        right = order[0] == exposure.taught.label
-        result[:, column] = named and right, named and not right, exposure.taught.label in order[:3]
+        until = int(min(moment_s / ROW_S, len(exposure.rows)))
+        decision.add(exposure.rows[before:until])
+        before = until
+        named, listed = decision.announced, [label for label, _ in decision.top[:3]]
+        right = named == exposure.label
+        result[:, column] = right, named is not None and not right, exposure.label in listed
     return result
 
 
@@ -254,9 +239,9 @@ class Trial:
     outcome: Outcome
 
 
-def evaluate_rig(exposures: Sequence[RigExposure], name: str) -> list[Trial]:
+def evaluate_rig(exposures: Sequence[TaughtExposure], name: str) -> list[Trial]:
     """Return the lines of one rig: taught from few and from all sessions, and smells not taught."""
-    sessions = len({exposure.taught.session for exposure in exposures})
+    sessions = len({exposure.session for exposure in exposures})
     trials = [
         Trial(
             name,
@@ -266,7 +251,7 @@ def evaluate_rig(exposures: Sequence[RigExposure], name: str) -> list[Trial]:
         for count in range(1, min(3, sessions - 1) + 1)
     ]
     trials.append(Trial(name, "all other sessions", name_held_out(exposures, everything)))
-    labels = {exposure.taught.label for exposure in exposures}
+    labels = {exposure.label for exposure in exposures}
     if len(labels) > LEAST_SMELLS:
         outcome = name_held_out(exposures, everything, untaught=True)
         trials.append(Trial(name, "smells never taught", outcome))

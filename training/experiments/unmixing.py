@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import log_signals
 from calibration.unmixing import Priors, TaughtResponse, fit_unmixing, plateau
 from hardware.channels import GAS_INDICES, GROVE_INDICES, channel_index
 from hardware.simulator.signals import SyntheticSignal
+from models.signals import log_signals
 from models.unmixing import MOST_PARTS
 from training.data.dataset import DataError
 from training.data.mixture_days import mixture_days, mixture_exposures

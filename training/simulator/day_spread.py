@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.correction import log_signals
 from hardware.channels import CHANNELS, GAS_INDICES, MQ_INDICES, N_GAS
 from hardware.foreign.mapping import shipped_format
 from hardware.foreign.reading import read_foreign
 from hardware.simulator.tables import DAYS_FILE, SUBSTANCE_BOARD, load_board
+from models.signals import log_signals
 from training.data.dataset import DataError, load_substances
 from training.simulator.fingerprint_tables import eddy_cells, lower_root, write_table
 from training.simulator.fingerprints import SUBSTANCE_KIND, fit_fingerprint

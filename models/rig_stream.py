@@ -1,0 +1,88 @@
+"""Models: the rig's own recogniser in the nose: from rows of the response to what is published.
+
+May import models. Part of the nose. It needs no bundle: it works beside models of substances, and
+alone where the board can feed none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.decision_spec import State
+from models.exposure import Phase
+from models.recogniser import TAUGHT, RigDecision
+from models.response import ResponseRows
+from models.substance_decision import N_TOP
+
+if TYPE_CHECKING:
+    from models.exposure_stream import ExposureStream
+    from models.recogniser import Recogniser
+
+
+class RigStream:
+    """The recogniser of a rig, along the exposures of its board.
+
+    Parameters
+    ----------
+    recogniser: of the smells that the rig was taught.
+
+    Attributes
+    ----------
+    due_ms: when the next prediction is due where no model gives any.
+    """
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._decision = RigDecision(recogniser)
+        self.due_ms = 0
+
+    @property
+    def announces(self) -> bool:
+        """Whether a taught smell is announced."""
+        return self._decision.announced is not None
+
+    def read(self, exposure: ExposureStream) -> None:
+        """Take the rows that are new, and begin anew where the exposure did."""
+        if exposure.restarted:
+            self._decision.clear()
+            exposure.restarted = False
+        if exposure.rows:
+            self._decision.add(ResponseRows.of(exposure.rows))
+            exposure.rows.clear()
+
+    def replace_result(self, result: dict[str, Any], phase: Phase) -> dict[str, Any]:
+        """Return the fields of a prediction, those of a model replaced where the rig knows better.
+
+        A smell that the rig was taught goes before a label of the model. What is none of the taught
+        smells may be one of the model's.
+        """
+        if phase not in (Phase.UNKNOWN, Phase.EXPOSED) or not self._decision.ready:
+            return result
+        taught = self._result()
+        if taught["state"] is State.UNRECOGNISED and result["state"] is State.RECOGNISED:
+            return result
+        return {**result, **taught, "model": TAUGHT}
+
+    def _result(self) -> dict[str, Any]:
+        """Return the fields of a prediction: state, label, list, set and novelty.
+
+        The state is that of an exposure.
+        """
+        decision = self._decision
+        state = State.SENSING
+        if decision.announced is not None:
+            state = State.RECOGNISED
+        elif decision.unrecognised:
+            state = State.UNRECOGNISED
+        label_set = decision.label_set
+        return {
+            "state": state,
+            "label": decision.announced,
+            "probability": decision.probability,
+            "top": decision.top[:N_TOP],
+            "label_set": label_set,
+            "set_coverage": decision.recogniser.set_coverage if label_set else None,
+            "short_list": decision.short_list,
+            "list_coverage": decision.recogniser.list_coverage if decision.short_list else None,
+            "novelty": decision.novelty,
+            "window_s": decision.seconds,
+        }
