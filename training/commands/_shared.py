@@ -88,6 +88,7 @@ def load_training(args: argparse.Namespace) -> tuple[TrainConfig, Dataset, Path]
     config = load_train_config(config_path(args.config))
     refuse_test_part(args.data)
     data = load_recordings(config.task, args.data).at_rate(config.preprocessing.rate_hz)
+    data.require_channels(config.required_channels)
     return config, data, args.run_folder or Path("runs") / config.name
 
 

@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
         data = data.drop_unordered()
     print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
     if config.task == "substance":
-        for problem in find_problems(data, inspect_recordings(data)):
+        # A fickle channel is replaced and dropped in training, so that it tells nothing.
+        channels = [c for c in config.preprocessing.channels if c not in config.augment.fickle]
+        for problem in find_problems(data, inspect_recordings(data), channels):
             print(f"\n{problem}", file=sys.stderr)
     bar = StepBar(config.name, total_steps(config, data))
     fitted = train_network(config, data, folder=folder / "final", device=args.device, on_step=bar)

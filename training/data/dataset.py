@@ -138,6 +138,23 @@ class Dataset:
         oddities = self.oddities | ({"recordings_resampled": changed} if changed else {})
         return dataclasses.replace(self, samples=samples, oddities=oddities)
 
+    def require_channels(self, names: Sequence[str]) -> None:
+        """Refuse recordings without a single usable reading of a channel that a model requires.
+
+        Raises
+        ------
+        DataError: the first channel with such recordings.
+        """
+        for name in names:
+            column = channel_index(name)
+            dead = [s.name for s in self.samples if not np.isfinite(s.values[:, column]).any()]
+            if dead:
+                raise DataError(
+                    f"Expected readings of {name}, which the model requires, in every recording; "
+                    f"{len(dead)} have none, {dead[0]} among them. Move them away, or leave {name} "
+                    "out of preprocessing.channels and required_channels (`scent-train init` does)."
+                )
+
     def drop_unordered(self) -> Dataset:
         """Return the data set without the recordings whose rows are out of time order."""
         return self.subset(np.array([sample.in_order for sample in self.samples]))

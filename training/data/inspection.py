@@ -39,6 +39,8 @@ AIR_LABELS = frozenset({"air", "ambient", "background", "clean_air", "room_air"}
 """Labels of recordings in which nothing is to be smelled."""
 
 GAS_CHANNELS = tuple(c.name for c in CHANNELS if c.part is not Part.ENVIRONMENT)
+_WHOLE_PPM = np.array([channel.part is Part.MQ for channel in CHANNELS])
+"""Parts that send whole ppm, which may stay the same for minutes."""
 _GROVE = tuple(channel.name for channel in CHANNELS if channel.part is Part.GROVE)
 _NAMED = 5
 
@@ -79,7 +81,7 @@ def _facts(sample: Sample, label: str) -> RecordingFacts:
     moves = np.nanmax(np.where(finite, values, -np.inf), axis=0) > np.nanmin(
         np.where(finite, values, np.inf), axis=0
     )
-    alive = (finite.mean(axis=0) >= USABLE_SHARE) & moves
+    alive = (finite.mean(axis=0) >= USABLE_SHARE) & (moves | _WHOLE_PPM)
     signal = Lineariser(PreprocessSpec(_GROVE, rate_hz=sample.rate_hz))(values).astype(np.float64)
     first = max(1, round(FIRST_S * sample.rate_hz))
     air, later = (_mean(part) for part in (signal[:first], signal[len(signal) // 2 :]))
@@ -98,11 +100,16 @@ def _facts(sample: Sample, label: str) -> RecordingFacts:
     )
 
 
-def find_problems(data: Dataset, facts: Sequence[RecordingFacts]) -> list[str]:
-    """Return one paragraph for everything about a data set that would spoil a training."""
+def find_problems(
+    data: Dataset, facts: Sequence[RecordingFacts], channels: Sequence[str] = GAS_CHANNELS
+) -> list[str]:
+    """Return one paragraph for everything about a data set that would spoil a training.
+
+    `channels` are those that the model is to read.
+    """
     checks: Iterable[Callable[[], Iterator[str]]] = (
         lambda: _one_label(data, facts),
-        lambda: _dead_channels(facts),
+        lambda: _dead_channels(facts, channels),
         lambda: _without_clean_air(facts),
         lambda: _two_smells(facts),
         lambda: _one_session(data),
@@ -120,9 +127,9 @@ def _one_label(data: Dataset, facts: Sequence[RecordingFacts]) -> Iterator[str]:
         )
 
 
-def _dead_channels(facts: Sequence[RecordingFacts]) -> Iterator[str]:
+def _dead_channels(facts: Sequence[RecordingFacts], channels: Sequence[str]) -> Iterator[str]:
     """Name channels that are dead in some recordings and alive in others."""
-    for channel in GAS_CHANNELS:
+    for channel in channels:
         dead = [one for one in facts if channel not in one.alive]
         if not dead or len(dead) == len(facts):
             continue
@@ -147,7 +154,7 @@ def _without_clean_air(facts: Sequence[RecordingFacts]) -> Iterator[str]:
     nothing: list[RecordingFacts] = []
     within: list[RecordingFacts] = []
     for one in still:
-        air = _air_of_session(facts, one.session)
+        air = _air_of_session(facts, one.session) if one.session else None
         near = air is not None and np.nanmax(np.abs(one.air - air), initial=0.0) < ONSET
         (nothing if near else within).append(one)
     if nothing:

@@ -82,6 +82,14 @@ def test_a_channel_that_died_is_left_out_and_named(
     assert "CO: dead in some recordings" in said
     assert "CO has no usable readings" in said
     assert "CO" not in load_train_config(output).preprocessing.channels
+    needy = tmp_path / "needy.yaml"
+    needy.write_text(
+        output.read_text()
+        .replace("channels: [NO2", "channels: [CO, NO2")
+        .replace("min_channels: 3", "min_channels: 4")
+    )
+    assert main(["fit", "--config", str(needy), "--data", str(folder)]) == 1
+    assert "Expected readings of CO, which the model requires" in capsys.readouterr().err
 
 
 def test_recordings_of_one_session_are_judged_by_recordings(
