@@ -174,6 +174,10 @@ def infer_clock(texts: Sequence[str], stated: Clock | None) -> Clock | None:
     A unit that the heading states holds unless it makes the board faster than any.
     """
     texts = [text for text in texts if text.strip()]
+    if stated is not None and stated.trusted:
+        times = [value for text in texts if (value := clock_ms(text, stated)) is not None]
+        fits = len(times) >= _AGREE * len(texts)
+        return _with_resolution(stated, times) if fits and times else None
     clock = None
     for kind in (Clock(1.0), Clock(None, words="dates and times of day")):
         values = [value for text in texts if (value := clock_ms(text, kind)) is not None]

@@ -62,6 +62,7 @@ class Columns:
     clock_fields: fields of the time, two where date and time of day are apart; none without one.
     clock: what the heading states of the time, None where only the values can tell.
     rows_may_lack_clock: whether rows may come without the time column, as upstream's do.
+    mapped: whether a mapping named the columns, so that each is described.
     """
 
     names: tuple[str, ...]
@@ -70,6 +71,7 @@ class Columns:
     clock_fields: tuple[int, ...] = ()
     clock: Clock | None = None
     rows_may_lack_clock: bool = False
+    mapped: bool = False
 
     @cached_property
     def is_whole_table(self) -> bool:
@@ -100,18 +102,25 @@ class Columns:
         return Columns(self.names[1:], sources)
 
     def describe(self) -> list[str]:
-        """Return sentences on everything that is not plain: units, names, ignored columns."""
+        """Return clauses on what the columns were taken for, where the names alone do not say it.
+
+        Of columns that a mapping names, on all of them.
+        """
         lines = [
             f"{CHANNEL_NAMES[source.channel]} from column {self.names[source.field]!r}"
-            + (f" ({source.unit})" if source.unit else "")
+            + (f" ({source.unit or 'as sent'})" if source.unit or self.mapped else "")
             for source in self.sources
-            if source.unit or find_channel(self.names[source.field]) is None
+            if self.mapped or source.unit or find_channel(self.names[source.field]) is None
         ]
         lines += [
             f"column {source.field + 1}, {self.names[source.field]!r}, repeats "
             f"{CHANNEL_NAMES[source.channel]}"
             for source in self.repeated
         ]
+        there = {source.channel for source in self.sources}
+        absent = [name for index, name in enumerate(CHANNEL_NAMES) if index not in there]
+        if self.mapped and absent:
+            lines.append(f"absent: {', '.join(absent)}")
         ignored = [name or "(no name)" for name in self.ignored]
         return lines + ([f"ignored: {', '.join(ignored)}"] if ignored else [])
 
@@ -198,7 +207,7 @@ def find_columns(names: tuple[str, ...]) -> Columns | HeaderProblem:
     if not sources:
         # A message may have commas; twelve names are the header of the twelve numbers below them.
         certain = len(names) >= N_CHANNELS
-        return HeaderProblem(names, "no column is a channel of the board", certain=certain)
+        return HeaderProblem(names, f"no column is a channel of the board{_boards(names)}", certain)
     known = {source.channel for source in sources}
     used = len(sources) + len(repeated) + len(clocks)
     if 2 * used < len(names) and not known.issuperset(GROVE_INDICES):
@@ -219,6 +228,15 @@ def find_columns(names: tuple[str, ...]) -> Columns | HeaderProblem:
     )
 
 
+def _boards(names: tuple[str, ...]) -> str:
+    """Return a hint where the channels of several boards have prefixes."""
+    parts = [re.fullmatch(r"(.+?[_.: -])(.+)", name) for name in names]
+    prefixes = {part[1] for part in parts if part is not None and find_channel(part[2]) is not None}
+    if not prefixes:
+        return ""
+    return f" (columns of one board begin with {' or '.join(sorted(prefixes)[:4])}: see `prefix`)"
+
+
 def _channel_of(name: str) -> tuple[int, str] | None:
     """Return the channel that a heading names, and the unit that it states; None for none."""
     channel = find_channel(name)
@@ -233,6 +251,12 @@ def _channel_of(name: str) -> tuple[int, str] | None:
         if number == 0 or heading_scale(channel, match["unit"]) is not None:
             return channel, match["unit"].strip()
     return None
+
+
+def split_heading(name: str) -> tuple[str, str]:
+    """Return a heading without the unit that it states between brackets, and that unit."""
+    match = _WITH_UNIT[0].fullmatch(name)
+    return (name, "") if match is None else (match["name"], match["unit"].strip())
 
 
 def _choose_clock(clocks: dict[int, ClockName]) -> tuple[tuple[int, ...], Clock | None]:

@@ -7,10 +7,14 @@ options and sets `run(args) -> int`. May import hardware.errors and hardware.ver
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
+import json
 import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware.errors import ScentdError
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+_ESCAPE = "scentd.json_escape"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class CommandLine:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use."""
+        _prepare_streams()
         arguments = list(sys.argv[1:] if argv is None else argv)
         debug = "--debug" in arguments
         try:
@@ -53,8 +59,8 @@ class CommandLine:
         except KeyboardInterrupt:
             return EXIT_OK
         except BrokenPipeError:
-            # `... | head` has read enough. Python would report it again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # `... | head` has read enough.
+            _discard_output()
             return EXIT_OK
         except ScentdError as error:
             if debug:
@@ -65,6 +71,7 @@ class CommandLine:
             if debug:
                 raise
             self._print_error(_explain(error))
+            _discard_output()
             return EXIT_FAILED
         return code
 
@@ -96,6 +103,37 @@ class CommandLine:
                 module = import_module(f"{self.package}.{name.replace('-', '_')}")
                 module.add_options(command)
         return parser.parse_args(arguments)
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams take any text, and stand in for those that were closed.
+
+    The name of a file may be no text (Linux allows any bytes), and the terminal may know few
+    characters. What cannot be written is written as JSON escapes it, so that `--json` stays JSON
+    and the bytes of a name can be had back (`os.fsencode`).
+    """
+    codecs.register_error(_ESCAPE, _escaped)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Closed by `>&-`. Without it, text for standard error would go to standard output.
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ESCAPE)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _discard_output() -> None:
+    """Drop what cannot be written; Python would report it again when it flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: OSError) -> str:

@@ -194,10 +194,10 @@ class LineDecoder:
         self._decode_into(frames, line[start:])
 
     def _decode_into(self, frames: list[SensorFrame], line: bytes) -> None:
-        line = line.strip()
-        if not line:
+        if not line.strip():
             self._count_line("blank")
             return
+        line = line.strip(b" \r\n\f\v")  # a tab may separate an empty field
         frame = self._scent(line) if line.startswith(_START) else self._plain(line)
         if frame is not None:
             frames.append(frame)
@@ -282,7 +282,7 @@ class LineDecoder:
         text = _printable(line)
         if text is None:
             self._count_line("binary")
-        elif _resembles_data(text):
+        elif _resembles_data(text) or self._rows.resembles_row(line):
             self._count_line("malformed")
             self._unnumbered += self._dialect in {"csv", "labelled"}  # its time stays
         else:
@@ -336,10 +336,10 @@ def _resembles_data(text: str) -> bool:
     """Whether an unreadable line was probably a reading rather than a message."""
     if text.startswith("$"):
         return True
-    fields = text.split(",")
-    if len(fields) == 1:
+    pairs = text.split(",")
+    if len(pairs) == 1:
         return False
     readable = sum(
-        parse_number(field.rpartition(":")[2].encode()) is not None for field in fields if field
+        parse_number(pair.rpartition(":")[2].encode()) is not None for pair in pairs if pair
     )
-    return readable * 2 >= len(fields)
+    return readable * 2 >= len(pairs)

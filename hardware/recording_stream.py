@@ -13,7 +13,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -44,7 +44,7 @@ _LOOK_BYTES = 1 << 19
 _OUTSIDE_SHARE = 0.5
 _OWN_HEADER = encode_csv_header(timestamps=True)
 
-TextReader = Callable[[Path, IO[bytes] | None], Iterator[bytes]]
+TextReader = Callable[[Path, IO[bytes] | None, Callable[[str], None]], Iterator[bytes]]
 
 
 class RecordingError(ScentdError):
@@ -58,13 +58,15 @@ class Layout:
     Attributes
     ----------
     find: what the columns mean.
-    text: yields a file's lines in UTF-8.
-    notes: sentences about the layout itself, for the user.
+    text: yields a file's lines in UTF-8, and calls back with clauses on what it chose.
+    interval_ms: between readings, where no column has the time.
+    mend: what to do about a file that does not fit.
     """
 
     find: ColumnFinder = find_columns
     text: TextReader = text_pieces
-    notes: tuple[str, ...] = ()
+    interval_ms: float | None = None
+    mend: str = "Repair the file, or describe its columns in a mapping file (--map)."
 
 
 OWN_LAYOUT = Layout()
@@ -103,6 +105,7 @@ class RecordingStream:
         self._streams = [_copy_of_pipe(path) for path in self._paths]
         self.path = self._paths[0]
         self.torn = False
+        self._said: dict[str, None] = {}
         self._clocks, clock_notes = self._infer_clocks()
         decoder = self._decoder()
         times, qualities = array("q"), Counter[bytes]()
@@ -126,7 +129,7 @@ class RecordingStream:
             if counts[Quality.MISSING] < self._count
         )
         self.notes = (
-            *layout.notes,
+            *self._said,
             *(line for header in columns for line in header.describe()),
             *clock_notes,
             *self._without_time(columns),
@@ -170,19 +173,28 @@ class RecordingStream:
             for data in self._pieces(number):
                 own = own or (tail == b"\n" and data.startswith(_OWN_HEADER))
                 tail = data[-1:] or tail
-                yield from decoder.feed(data)
+                yield from self._timed(decoder.feed(data))
                 if decoder.columns is not None:
                     columns.setdefault(decoder.columns)
             if own and tail != b"\n":
                 decoder.drop_partial_line()
                 self.torn = True
-            yield from decoder.finish()
+            yield from self._timed(decoder.finish())
             if decoder.columns is not None:
                 columns.setdefault(decoder.columns)
 
+    def _timed(self, frames: list[SensorFrame]) -> list[SensorFrame]:
+        """Return frames with the times of a constant interval, if the layout states one."""
+        interval_ms = self._layout.interval_ms
+        if interval_ms is None:
+            return frames
+        return [replace(f, device_ms=round(f.frame_seq * interval_ms)) for f in frames]
+
     def _pieces(self, number: int) -> Iterator[bytes]:
         try:
-            yield from self._layout.text(self._paths[number], self._streams[number])
+            yield from self._layout.text(
+                self._paths[number], self._streams[number], self._said.setdefault
+            )
         except TextError as error:
             raise RecordingError(str(error)) from error
 
@@ -192,28 +204,36 @@ class RecordingStream:
         decoder = LineDecoder(
             RowReader(self._layout.find, samples=samples), max_line_bytes=_MAX_LINE_BYTES
         )
-        looked = 0
+        looked = rows = 0
         for data in self._pieces(0):
-            for _ in decoder.feed(data):
-                pass
+            rows += len(decoder.feed(data))
             looked += len(data)
-            enough = all(len(texts) >= RowReader.SAMPLES for texts in samples.values())
-            if looked >= _LOOK_BYTES or (decoder.columns is not None and enough):
+            if looked >= _LOOK_BYTES or rows >= RowReader.SAMPLES:
                 break
         decoder.finish()
         clocks: dict[Columns, Clock | None] = {}
         notes = []
         for columns, texts in samples.items():
             clocks[columns] = clock = infer_clock(texts, columns.clock)
+            if clock is None and columns.mapped:
+                raise RecordingError(self._unreadable_times(columns, texts))
             notes += _clock_notes(columns, clock, texts)
         return clocks, notes
 
     def _without_time(self, columns: dict[Columns, None]) -> list[str]:
         # The published recordings of single substances are rows of the whole table, at 1 Hz.
         known = (header.clock_fields or header.is_whole_table for header in columns)
-        if self.timestamped or (columns and all(known)):
+        if self.timestamped or self._layout.interval_ms or (columns and all(known)):
             return []
         return [f"no time: one reading in {1 / self.nominal_rate_hz:g} s is assumed"]
+
+    def _unreadable_times(self, columns: Columns, texts: Sequence[str]) -> str:
+        names = " and ".join(repr(columns.names[field]) for field in columns.clock_fields)
+        words = "times" if columns.clock is None else columns.clock.words
+        return (
+            f"The times of {self.path} in column {names} ({', '.join(texts[:3])}) are not {words}. "
+            "Correct time_unit in the mapping: iso for dates, s, ms or us."
+        )
 
     def _why_no_frames(self, decoder: LineDecoder) -> str:
         path, counts = self.path, self.counts
@@ -224,11 +244,12 @@ class RecordingStream:
             f"Expected a header naming some of {', '.join(CHANNEL_NAMES)} (optionally "
             "timestamp_ms), or lines as the board sends them."
         )
-        if decoder.problem is not None:
+        other = _other_format(first_bytes.lstrip()) if self._layout is OWN_LAYOUT else None
+        if decoder.problem is not None and other is None:
             return (
                 f"{path} holds no reading that can be read: {decoder.problem} ({_damage(counts)}). "
-                f"{'' if counts.headers else f'{expected} '}"
-                "Repair the file, or describe its columns in a mapping file (--map)."
+                f"{'' if counts.headers or self._layout is not OWN_LAYOUT else f'{expected} '}"
+                f"{self._layout.mend}"
             )
         if counts.headers:
             return (
@@ -236,14 +257,9 @@ class RecordingStream:
                 "Record it again, or repair the rows."
             )
         first_line = first_bytes.lstrip().splitlines()[0][:200].decode("utf-8", "replace")
-        other = _other_format(first_bytes.lstrip())
-        mend = (
-            f"This is {other}."
-            if other
-            else "Choose another file, or describe its columns in a mapping file (--map)."
-        )
         return (
-            f"{path} has no columns of the board. It begins with {first_line!r}. {expected} {mend}"
+            f"{path} has no columns of the board. It begins with {first_line!r}. {expected} "
+            f"{f'This is {other}.' if other else self._layout.mend}"
         )
 
 
@@ -269,7 +285,8 @@ def _clock_notes(columns: Columns, clock: Clock | None, texts: Sequence[str]) ->
     if clock is None:
         return [f"column {name} ({', '.join(texts[:3])}) tells no time that can be read"]
     known = columns.clock is not None and columns.clock.words == clock.words
-    if known and names == [TIMESTAMP_MS_COLUMN] and not clock.spread_ms:
+    plain = known and names == [TIMESTAMP_MS_COLUMN] and not columns.mapped
+    if plain and not clock.spread_ms:
         return []
     words = clock.words if known else f"{clock.words}, by its values"
     spread = (
@@ -292,10 +309,11 @@ def _outside(by_channel: NDArray[np.int64]) -> list[str]:
     notes = []
     for channel, counts in zip(CHANNELS, by_channel, strict=True):
         there = int(counts.sum() - counts[Quality.MISSING])
-        if there and counts[Quality.OUT_OF_RANGE] > _OUTSIDE_SHARE * there:
+        outside = int(counts[Quality.OUT_OF_RANGE] + counts[Quality.SATURATED])
+        if outside > _OUTSIDE_SHARE * there:
             notes.append(
                 f"{channel.name} is outside {channel.low:g} to {channel.high:g} {channel.unit} in "
-                f"{counts[Quality.OUT_OF_RANGE]} of {there} readings, which are not used: a dead "
+                f"{outside} of {there} readings, which are not used: a dead "
                 "sensor, or another unit, which a mapping file (--map) can convert"
             )
     return notes

@@ -22,7 +22,7 @@ from hardware.columns import (
     find_columns,
     heading_names,
 )
-from hardware.readings import parse_numbers
+from hardware.readings import parse_number, parse_numbers
 from hardware.units import cell_scale
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class RowReader:
         self._samples = samples
         self.columns: Columns | None = None
         self.problem: str | None = None
+        self._problem_names = 0
         self._blocked = False
         self._delimiter = b","
         self._comma = Comma.UNKNOWN
@@ -105,7 +106,7 @@ class RowReader:
         best: tuple[Columns, bytes] | None = None
         problem: tuple[HeaderProblem, bytes] | None = None
         for delimiter in DELIMITERS:
-            if delimiter == b" " and (best or (problem is not None and problem[0].certain)):
+            if delimiter == b" " and (best or problem):
                 break
             fields = [cell_text(field) for field in split_fields(line, delimiter)]
             names = heading_names(fields) if fields else None
@@ -121,12 +122,15 @@ class RowReader:
 
     def _refuse_header(self, problem: HeaderProblem) -> None:
         now = self.columns
+        text = f"the header {_shortened(problem.names)} cannot be used: {problem.reason}"
         if not problem.certain and (now is None or len(problem.names) != len(now.names)):
+            if now is None and not self._blocked and len(problem.names) > self._problem_names:
+                self.problem, self._problem_names = text, len(problem.names)
             return
         if now is not None and not self._blocked and _resemble(now.names, problem.names):
             return  # a repeated header, damaged
         self._blocked = True
-        self.problem = f"the header {_shortened(problem.names)} cannot be used: {problem.reason}"
+        self.problem = text
 
     def _is_damaged_repeat(self, new: Columns) -> bool:
         now = self.columns
@@ -168,6 +172,18 @@ class RowReader:
             return row if row is not None and _plausible(row.numbers) else None
         self._note_misfit(len(fields), len(columns.names))
         return self._row_of_similar(line)
+
+    def resembles_row(self, line: bytes) -> bool:
+        """Tell whether a line that is no reading was probably one: it is mostly numbers, or has
+        the header's number of fields and a number among them.
+        """  # noqa: D205 - one sentence
+        fields = split_fields(line, self._delimiter)
+        if len(fields) == 1:
+            return False
+        filled = [cell_text(field) for field in fields]
+        numbers = sum(parse_number(text.encode()) is not None for text in filled if text)
+        whole = self.columns is not None and len(fields) == len(self.columns.names)
+        return 2 * numbers >= len(fields) or (whole and numbers > 0)
 
     def _row_without_header(self, line: bytes) -> Row | None:
         """Return twelve numbers in the channel table's order, if they can be those of the board."""

@@ -21,7 +21,7 @@ from hardware.errors import ScentdError
 from hardware.workbook import Workbook, WorkbookError, is_workbook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PIECE_BYTES = 1 << 16
@@ -59,13 +59,16 @@ class TextError(ScentdError):
     """A file holds no text, or cannot be unpacked; the message says what it is."""
 
 
-def text_pieces(path: Path, stream: IO[bytes] | None = None) -> Iterator[bytes]:
+def text_pieces(
+    path: Path, stream: IO[bytes] | None = None, say: Callable[[str], None] = lambda _: None
+) -> Iterator[bytes]:
     """Yield a file's text in UTF-8, or in the encoding of one byte a character that it has.
 
     Parameters
     ----------
     path: of the file, for messages, and to open it.
     stream: the open file, where the path cannot be opened again.
+    say: gets a clause where only a part of the file is read.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def text_pieces(path: Path, stream: IO[bytes] | None = None) -> Iterator[bytes]:
             if stream is None:
                 stream = stack.enter_context(path.open("rb"))
             stream.seek(0)
-            yield from _logical_lines(_unpacked(stream, path))
+            yield from _logical_lines(_unpacked(stream, path, say))
         except _UNPACKING as error:
             raise TextError(
                 f"Expected a compressed recording at {path}, but it is damaged ({error}). Copy it "
@@ -93,16 +96,18 @@ def text_pieces(path: Path, stream: IO[bytes] | None = None) -> Iterator[bytes]:
             ) from error
 
 
-def _unpacked(stream: IO[bytes], path: Path, depth: int = 0) -> Iterator[bytes]:
+def _unpacked(
+    stream: IO[bytes], path: Path, say: Callable[[str], None], depth: int = 0
+) -> Iterator[bytes]:
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     kind = next((kind for magic, kind in _PACKED if head.startswith(magic)), None)
     if kind is not None and depth < 2:  # noqa: PLR2004 - a workbook may be compressed once more
         with _opened(stream, kind) as unpacked:
-            yield from _unpacked(unpacked, path, depth + 1)
+            yield from _unpacked(unpacked, path, say, depth + 1)
         return
     if head.startswith(_ZIP):
-        yield from _of_zip(stream, path)
+        yield from _of_zip(stream, path, say)
         return
     what = next((what for magic, what in _NAMED if head.startswith(magic)), None)
     if what is not None:
@@ -119,10 +124,14 @@ def _opened(stream: IO[bytes], kind: str) -> BinaryIO:
     return cast("BinaryIO", bz2.BZ2File(packed) if kind == "bz2" else lzma.LZMAFile(packed))
 
 
-def _of_zip(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+def _of_zip(stream: IO[bytes], path: Path, say: Callable[[str], None]) -> Iterator[bytes]:
     if is_workbook(stream):
         stream.seek(0)
-        yield from _joined(Workbook(stream).lines())
+        workbook = Workbook(stream)
+        if len(workbook.sheets) > 1:
+            others = ", ".join(map(repr, workbook.sheets[1:]))
+            say(f"sheet {workbook.sheets[0]!r} is read, {others} not")
+        yield from joined_lines(workbook.lines())
         return
     stream.seek(0)
     archive = zipfile.ZipFile(stream)
@@ -138,10 +147,10 @@ def _of_zip(stream: IO[bytes], path: Path) -> Iterator[bytes]:
             "Unpack it, and name the files."
         )
     with archive.open(names[0]) as member:
-        yield from _unpacked(member, path, depth=2)
+        yield from _unpacked(member, path, say, depth=2)
 
 
-def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+def joined_lines(lines: Iterator[bytes]) -> Iterator[bytes]:
     """Yield lines in pieces of some size."""
     piece = io.BytesIO()
     for line in lines:

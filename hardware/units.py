@@ -50,7 +50,9 @@ _BY_TABLE_UNIT: dict[str, dict[str, Scale]] = {
     "count": _scales(AS_SENT, "count", "counts", "raw", "adc", "lsb", "au", "a.u.", "arb", "arb."),
     "ppm": _scales(AS_SENT, "ppm") | _scales(Scale(1e-3), "ppb"),
     "degC": (
-        _scales(AS_SENT, "c", "degc", "celsius", "degreescelsius", "degreescelcius", "degreesc")
+        _scales(
+            AS_SENT, "c", "cel", "degc", "celsius", "degreescelsius", "degreescelcius", "degreesc"
+        )
         | _scales(Scale(1 / 1.8, -32 / 1.8), "f", "degf", "fahrenheit", "degreesf")
         | _scales(Scale(1.0, -273.15), "k", "kelvin")
     ),

@@ -24,12 +24,14 @@ from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
+from hardware.foreign.layout import foreign_layout
+from hardware.foreign.options import add_format_options, chosen_format
 from hardware.recording import (
     COMPRESSED_SUFFIX,
     RecordingError,
     is_published,
 )
-from hardware.recording_stream import RecordingStream
+from hardware.recording_stream import OWN_LAYOUT, RecordingStream
 from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
 from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision_spec import State
@@ -91,6 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="begin with the warm-up, as a live run does, for any file name",
     )
+    add_format_options(parser, required=False)
     rig = parser.add_mutually_exclusive_group()
     rig.add_argument(
         "--config",
@@ -127,9 +130,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:
     file = files[0]
-    recording = RecordingStream([_existing_path(name) for name in files])
+    form = chosen_format(args)
+    layout = OWN_LAYOUT if form is None else foreign_layout(form)
+    recording = RecordingStream([_existing_path(name) for name in files], layout)
+    if form is not None:
+        _print_notes(file, recording)
     bundle = _choose_bundle(file, recording, args.model, config)
-    _print_notes(file, recording)
+    if form is None:
+        _print_notes(file, recording)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
     live = args.live or _is_live(file, recording)
@@ -171,8 +179,8 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
 
 def _print_notes(file: str, recording: RecordingStream) -> None:
     """Say what the columns were taken for, where they are not those of a recording of scentd."""
-    for note in recording.notes:
-        print(f"{file}: {note}", file=sys.stderr)
+    if recording.notes:
+        print(f"{file}: {'; '.join(recording.notes)}", file=sys.stderr)
 
 
 def _results(nose: Nose, recording: RecordingStream) -> Iterator[Event | Prediction]:

@@ -1,23 +1,21 @@
-"""Ground floor: reading foreign files by a mapping, and writing them as recordings of ours.
+"""Ground floor: foreign files as labelled recordings, and writing them as recordings of ours.
 
-May import `hardware.foreign.mapping`, the channel table and the recording's writer. Guesses
-nothing: a column that the mapping names and the file lacks is an error.
+May import the mapping, its layout, the channel table and recordings.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
+from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNEL_NAMES, N_CHANNELS, channel_index
 from hardware.errors import ScentdError
-from hardware.recording import RecordingWriter
+from hardware.foreign.layout import foreign_layout
+from hardware.recording import RecordingError, RecordingWriter, read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hardware.foreign.mapping import ForeignFormat
+    from hardware.recording import Recording
+    from hardware.recording_stream import Layout
 
-_TIME_TO_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3}
+UNKNOWN_SESSION = "unknown"
+"""Session of a recording whose name has none and whose times are no dates."""
+_OLDEST_DATE_MS = 5e11
+"""Times above it, 1985, are dates; a board's own clock would need 15 years to get there."""
 
 
 class ForeignFileError(ScentdError):
@@ -42,9 +45,10 @@ class ForeignRecording:
     ----------
     paths: the files that it comes from, more than one if slices were joined.
     label: of the smell.
-    session: the sitting; the day of its first reading, or what the name says.
+    session: the sitting; what the name says, or the day of its first reading.
     time_ms: float64[rows], increasing; of an unknown origin unless the times are dates.
     values: float64[rows, 12] in the channel table's order and units, NaN where absent.
+    notes: clauses on what its columns were taken for, and on what was left out.
     """
 
     paths: tuple[Path, ...]
@@ -52,6 +56,7 @@ class ForeignRecording:
     session: str
     time_ms: NDArray[np.float64]
     values: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write a recording with `timestamp_ms` from 0 on."""
@@ -61,16 +66,23 @@ class ForeignRecording:
                 writer.write(round(float(t_ms)), row.astype(np.float32))
 
 
-def read_foreign(paths: Sequence[Path], form: ForeignFormat) -> Iterator[ForeignRecording]:
+def read_foreign(
+    paths: Sequence[Path], form: ForeignFormat, *, session: str | None = None
+) -> Iterator[ForeignRecording]:
     """Yield the recordings of files, slices joined, in the order of label, session and time.
+
+    Parameters
+    ----------
+    session: of the files whose names and times tell none.
 
     Raises
     ------
     ForeignFileError: a file cannot be read as the mapping says.
     MappingError: the mapping does not fit a file's name.
     """
+    layout = foreign_layout(form)
     pieces = sorted(
-        (_read(path, form) for path in paths),
+        (_read(path, form, layout, session) for path in paths),
         key=lambda piece: (piece.label, piece.session, piece.time_ms[0]),
     )
     groups = itertools.groupby(pieces, key=lambda piece: (piece.label, piece.session))
@@ -91,91 +103,46 @@ def _join(first: ForeignRecording, second: ForeignRecording) -> ForeignRecording
         first.session,
         np.concatenate([first.time_ms, second.time_ms]),
         np.concatenate([first.values, second.values]),
+        tuple(dict.fromkeys([*first.notes, *second.notes])),
     )
 
 
-def _read(path: Path, form: ForeignFormat) -> ForeignRecording:
-    rows = _json_rows(path) if form.kind == "json" else _csv_rows(path)
-    if not rows:
-        raise ForeignFileError(f"{path} holds no reading. Leave it out, or name its format.")
+def _read(
+    path: Path, form: ForeignFormat, layout: Layout, default_session: str | None
+) -> ForeignRecording:
     label, session = form.label_and_session(path)
-    values = np.full((len(rows), N_CHANNELS), np.nan)
-    for channel, column in form.channels.items():
-        _require(column.column, rows, path)
-        numbers = np.array([_number(row.get(column.column), path) for row in rows])
-        values[:, channel_index(channel)] = column.convert(numbers)
-    times_ms = _times_ms(rows, form, path)
-    order = np.flatnonzero(np.diff(times_ms, prepend=-np.inf) > 0)
-    if session is None:
-        first_s = float(times_ms[0]) / 1000.0
-        dated = form.time_unit == "iso"
-        session = datetime.fromtimestamp(first_s).date().isoformat() if dated else "unknown"  # noqa: DTZ006
-    return ForeignRecording((path,), label, session, times_ms[order], values[order])
-
-
-def _require(column: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
-    if not any(column in row for row in rows):
+    try:
+        recording = read_recording(path, layout)
+    except RecordingError as error:
+        raise ForeignFileError(str(error)) from error
+    if recording.timestamp_ms is None:
         raise ForeignFileError(
-            f"{path} has no column {column!r}; it has {', '.join(rows[0])}. Name the right one in "
-            "the mapping."
+            f"{path} tells no time for its readings. Name the column of the time in the mapping, "
+            "or interval_ms."
         )
+    times_ms = recording.timestamp_ms.astype(np.float64)
+    # A clock that stood still or went back gives no order; such readings are left out, and counted.
+    kept = np.flatnonzero(times_ms > np.maximum.accumulate(np.r_[-np.inf, times_ms[:-1]]))
+    if session is None:
+        session = _date(float(times_ms[0])) or default_session or UNKNOWN_SESSION
+    notes = (*recording.notes, *_left_out(recording, len(times_ms) - len(kept)))
+    values = recording.values[kept].astype(np.float64)
+    return ForeignRecording((path,), label, session, times_ms[kept], values, notes)
 
 
-def _times_ms(
-    rows: Sequence[dict[str, Any]], form: ForeignFormat, path: Path
-) -> NDArray[np.float64]:
-    if form.time is None:
-        return np.arange(len(rows), dtype=np.float64) * (form.interval_ms or 0.0)
-    _require(form.time, rows, path)
-    texts = [row.get(form.time) for row in rows]
-    try:
-        if form.time_unit == "iso":
-            return np.array([datetime.fromisoformat(str(text)).timestamp() * 1e3 for text in texts])
-        return np.array([float(str(text)) * _TIME_TO_MS[form.time_unit] for text in texts])
-    except ValueError as error:
-        raise ForeignFileError(
-            f"The times of {path} in column {form.time!r} are not {form.time_unit}: {error}. "
-            "Correct time_unit in the mapping."
-        ) from error
+def _date(first_ms: float) -> str | None:
+    """Return the day of a time since 1970, as the file has it; None for another time."""
+    if first_ms < _OLDEST_DATE_MS:
+        return None
+    return datetime.fromtimestamp(first_ms / 1000.0, UTC).date().isoformat()
 
 
-def _number(text: object, path: Path) -> float:
-    if text is None or str(text).strip() in {"", "-", "NA", "NULL", "None", "null", "nan"}:
-        return float("nan")
-    try:
-        return float(str(text))
-    except ValueError:
-        raise ForeignFileError(
-            f"{path} holds {str(text)[:40]!r} where a number should be. Correct the file or the "
-            "mapping."
-        ) from None
-
-
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ForeignFileError(f"{path} cannot be read as a table: {error}.") from error
-
-
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ForeignFileError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise ForeignFileError(f"{path} should hold a JSON list of one object per reading.")
-    return [_flatten(item) for item in content]
-
-
-def _flatten(item: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested object with the keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in item.items():
-        name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+def _left_out(recording: Recording, repeated: int) -> list[str]:
+    counts = recording.counts
+    notes = [f"{counts.damaged} rows cannot be read and were left out"] if counts.damaged else []
+    if repeated:
+        notes.append(f"{repeated} rows whose time did not advance were left out")
+    return notes
 
 
 def write_recordings(recordings: Sequence[ForeignRecording], folder: Path) -> list[Path]:
@@ -186,10 +153,11 @@ def write_recordings(recordings: Sequence[ForeignRecording], folder: Path) -> li
     ForeignFileError: two recordings would get one name, or a file is there already.
     """
     paths = [
-        folder / recording.label / recording.session / f"{recording.paths[0].stem}.csv"
+        folder / recording.label / recording.session / f"{_stem(recording.paths[0])}.csv"
         for recording in recordings
     ]
-    taken = [path for path in paths if path.exists() or paths.count(path) > 1]
+    often = Counter(paths)
+    taken = [path for path in paths if path.exists() or often[path] > 1]
     if taken:
         raise ForeignFileError(
             f"{taken[0]} is there already, and recordings are never overwritten. Name an empty "
@@ -200,16 +168,10 @@ def write_recordings(recordings: Sequence[ForeignRecording], folder: Path) -> li
     return paths
 
 
-def describe(form: ForeignFormat) -> list[str]:
-    """Return lines that say which column is taken for which channel."""
-    absent = [name for name in CHANNEL_NAMES if name not in form.channels]
-    taken = [
-        f"{name} from column {column.column} ({column.unit})"
-        for name, column in form.channels.items()
-    ]
-    clock = (
-        f"time from column {form.time} ({form.time_unit})"
-        if form.time
-        else f"one reading every {form.interval_ms:g} ms"
-    )
-    return [*taken, clock, f"absent: {', '.join(absent)}"]
+def _stem(path: Path) -> str:
+    """Return a file's name without the suffixes of its format and of a compression."""
+    name = path.name
+    for suffix in (".gz", ".bz2", ".xz", ".zip"):
+        name = name.removesuffix(suffix)
+    stem = name.rpartition(".")[0]
+    return stem or name

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
-from hardware.foreign.mapping import read_mapping, shipped_format, shipped_formats
-from hardware.foreign.reading import describe, read_foreign, write_recordings
+from hardware.foreign.mapping import FILE_PATTERNS, shipped_formats
+from hardware.foreign.options import add_format_options, chosen_format
+from hardware.foreign.reading import UNKNOWN_SESSION, read_foreign, write_recordings
 from training.data.download import DATASET, fetch
 
 if TYPE_CHECKING:
     import argparse
     from argparse import ArgumentParser, _SubParsersAction
+    from collections.abc import Sequence, Sized
+
+    from hardware.foreign.reading import ForeignRecording
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,9 +75,12 @@ def add_import_parser(actions: _SubParsersAction[ArgumentParser]) -> None:
         epilog="Example: scent-train data import rigs/fruits5 --format fruits5 --output data",
     )
     parser.add_argument("source", nargs="+", type=Path, metavar="FILE|DIR", help="what to convert")
-    form = parser.add_mutually_exclusive_group(required=True)
-    form.add_argument("--format", metavar="NAME", help="a known format")
-    form.add_argument("--map", type=Path, metavar="FILE", help="a mapping file")
+    add_format_options(parser, required=True)
+    parser.add_argument(
+        "--session",
+        metavar="NAME",
+        help="session of the files whose names and times tell none (a day, a room)",
+    )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the recordings"
     )
@@ -82,28 +89,71 @@ def add_import_parser(actions: _SubParsersAction[ArgumentParser]) -> None:
 
 def run_import(args: argparse.Namespace) -> int:
     """Convert, and print what was taken for what."""
-    form = shipped_format(args.format) if args.format else read_mapping(args.map)
-    suffix = f"*.{form.kind}"
+    form = chosen_format(args)
+    if form is None:
+        raise UsageError("Name the format of the files: --format NAME, or --map FILE.")
+    patterns = FILE_PATTERNS[form.kind]
     files = [
         path
         for source in args.source
-        for path in (sorted(source.rglob(suffix)) if source.is_dir() else [source])
+        for path in (_files_below(source, patterns) if source.is_dir() else [source])
     ]
     if not files:
-        raise UsageError(f"There is no {suffix} in {', '.join(map(str, args.source))}.")
-    recordings = list(read_foreign(files, form))
+        raise UsageError(
+            f"There is no {' or '.join(patterns)} in {', '.join(map(str, args.source))}."
+        )
+    recordings = list(read_foreign(files, form, session=args.session))
     paths = write_recordings(recordings, args.output)
-    print("\n".join(describe(form)), file=sys.stderr)
+    _print_notes(recordings)
     for path, recording in zip(paths, recordings, strict=True):
         minutes = (recording.time_ms[-1] - recording.time_ms[0]) / 60_000
         print(f"{path}: {len(recording.time_ms)} readings, {minutes:.1f} min")
-    sessions = len({recording.session for recording in recordings})
+    labels = {recording.label for recording in recordings}
+    sessions = {recording.session for recording in recordings}
     print(
-        f"{len(paths)} recordings of {len({recording.label for recording in recordings})} labels "
-        f"and {sessions} session{'s' if sessions > 1 else ''}",
+        f"{_counted(paths, 'recording')} of {_counted(labels, 'label')} and "
+        f"{_counted(sessions, 'session')}",
         file=sys.stderr,
     )
+    if UNKNOWN_SESSION in sessions:
+        print(
+            f"Neither names nor times of some files tell their session, which is called "
+            f"{UNKNOWN_SESSION!r}. Name it with --session, or by a group (?P<session>...) in the "
+            "mapping's name: models are judged by whole sessions.",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _counted(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _files_below(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """Return the files of a folder by their names, without hidden ones."""
+    found = {path for pattern in patterns for path in folder.rglob(pattern)}
+    hidden = {
+        path
+        for path in found
+        if any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+    return sorted(found - hidden)
+
+
+def _print_notes(recordings: Sequence[ForeignRecording]) -> None:
+    """Print what was taken for what: once for all files, or with the files that differ."""
+    notes: dict[str, list[ForeignRecording]] = {}
+    for recording in recordings:
+        for note in recording.notes:
+            notes.setdefault(note, []).append(recording)
+    for note, where in notes.items():
+        some = "" if len(where) == len(recordings) else f" ({_named(where)})"
+        print(f"{note}{some}", file=sys.stderr)
+
+
+def _named(recordings: Sequence[ForeignRecording]) -> str:
+    first = recordings[0].paths[0].name
+    return first if len(recordings) == 1 else f"{first} and {len(recordings) - 1} more"
 
 
 def run(args: argparse.Namespace) -> int:

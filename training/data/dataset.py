@@ -124,7 +124,7 @@ class Dataset:
     def sha256(self) -> str:
         """Hash of every file's hash and name, sorted."""
         lines = sorted(f"{sample.sha256}  {sample.name}\n" for sample in self.samples)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def targets(self) -> NDArray[np.float32]:

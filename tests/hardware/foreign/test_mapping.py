@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from hardware.channels import channel_index
 from hardware.foreign.mapping import (
-    Column,
     MappingError,
     read_mapping,
     shipped_format,
     shipped_formats,
 )
+from hardware.units import mapping_scale
 
 
 def mapping_file(folder: Path, text: str) -> Path:
@@ -36,19 +36,24 @@ def test_an_unknown_format_names_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "value", "expected"),
+    ("channel", "unit", "value", "expected"),
     [
-        ("as sent", 512.0, 512.0),
-        ("volt of 3.3", 3.3, 1023.0),
-        ("volt of 5", 2.5, 511.5),
-        ("count / 1000", 0.25, 250.0),
-        ("ohm", 189_231.0, 189.231),
-        ("kPa", 101.3, 1013.0),
-        ("Pa", 101_300.0, 1013.0),
+        ("NO2", "as sent", 512.0, 512.0),
+        ("NO2", "volt of 3.3", 3.3, 1023.0),
+        ("NO2", "volt of 5", 2.5, 511.5),
+        ("NO2", "count / 1000", 0.25, 250.0),
+        ("Gas_Resistance", "ohm", 189_231.0, 189.231),
+        ("Pressure", "kPa", 101.3, 1013.0),
+        ("Pressure", "Pa", 101_300.0, 1013.0),
+        ("Temperature", "\u00b0F", 77.0, 25.0),
     ],
 )
-def test_units_become_those_of_the_channel_table(unit: str, value: float, expected: float) -> None:
-    assert Column("x", unit).convert(np.array([value]))[0] == pytest.approx(expected)
+def test_units_become_those_of_the_channel_table(
+    channel: str, unit: str, value: float, expected: float
+) -> None:
+    scale = mapping_scale(channel_index(channel), unit)
+    assert scale is not None
+    assert scale.apply(value) == pytest.approx(expected)
 
 
 def test_label_and_session_come_from_the_file_name() -> None:
@@ -77,6 +82,13 @@ def test_a_file_name_that_does_not_match_is_refused() -> None:
         ("channels: {NO2: {column: a}}\ntime: t\ninterval_ms: 5", "exactly one of time"),
         ("channels: {NO2: {column: a, unit: furlong}}\ninterval_ms: 5", "unit must be one of"),
         ("channels: {NO2: {column: a}}\ninterval_ms: 5\nname: '(.*)'", "group"),
+        (
+            "channels: {NO2: {column: a}}\ninterval_ms: 5\nname: '(?P<label>'",
+            "no regular expression",
+        ),
+        ("channels: {NO2: {column: a}}\ninterval_ms: 0", "above 0"),
+        ("channels: {NO2: {column: a, unit: ppm}}\ninterval_ms: 5", "a unit of NO2"),
+        ("kind: tape\nchannels: {NO2: a}\ninterval_ms: 5", "kind must be"),
         ("channels: {NO2: {column: a}}\ninterval_ms: 5\nlables: {}", "labels"),
     ],
 )

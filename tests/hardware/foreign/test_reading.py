@@ -10,7 +10,7 @@ import pytest
 
 from hardware.channels import channel_index
 from hardware.foreign.mapping import Column, ForeignFormat, shipped_format
-from hardware.foreign.reading import ForeignFileError, describe, read_foreign, write_recordings
+from hardware.foreign.reading import ForeignFileError, read_foreign, write_recordings
 from hardware.recording import read_recording
 
 TABLE = ForeignFormat(
@@ -83,10 +83,13 @@ def test_nested_json_with_iso_times_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "header", "problem"),
     [
-        (["1,2"], "t,nitrogen", "no column 'no2'; it has t, nitrogen"),
-        (["noon,2,3"], "t,no2,plate", "are not s"),
-        (["1,many,3"], "t,no2,plate", "'many' where a number should be"),
-        ([], "t,no2,plate", "holds no reading"),
+        (["1,2"], "t,nitrogen", "'t,nitrogen' cannot be used.*'no2', 'plate' are not in it"),
+        (["1,2,3"], "t,no2,tray", "the mapping's column 'plate' is not in it"),
+        (["1,2,3"], "clock,no2,plate", "column of the time, 't', is not in it"),
+        (["noon,2,3"], "t,no2,plate", "'t' \\(noon\\) are not s"),
+        (["1,many,3"], "t,no2,plate", "'many' for NO2, which is no number"),
+        (["1,3.3 V,3"], "t,no2,plate", "'3.3 V' for NO2, which is no number in count"),
+        ([], "t,no2,plate", "header but no data row"),
     ],
 )
 def test_a_file_that_does_not_fit_says_why(
@@ -118,11 +121,37 @@ def test_recordings_are_written_by_label_and_session_and_read_back(tmp_path: Pat
         write_recordings(recordings, tmp_path / "data")
 
 
-def test_what_a_column_is_taken_for_is_described() -> None:
-    lines = describe(TABLE)
-    assert "Gas_Resistance from column plate (ohm)" in lines
-    assert "time from column t (s)" in lines
-    assert "CO" in lines[-1]
+def test_what_a_column_is_taken_for_is_described(tmp_path: Path) -> None:
+    path = table(tmp_path, "mint-monday-1.csv", "10,215,5,x", header="t,no2,plate,note")
+    (recording,) = read_foreign([path], TABLE)
+    assert "NO2 from column 'no2' (as sent)" in recording.notes
+    assert "Gas_Resistance from column 'plate' (ohm)" in recording.notes
+    assert "time from column 't' (s)" in recording.notes
+    assert "ignored: note" in recording.notes
+    assert any(note.startswith("absent: C2H5OH") for note in recording.notes)
+
+
+def test_rows_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    rows = ["1,2,3", "2,many,3", "2.5,4", "3,2,3", "3,2,3", "2,2,3", "4,2,3"]
+    (recording,) = read_foreign([table(tmp_path, "mint-monday-1.csv", *rows)], TABLE)
+    assert recording.time_ms.tolist() == [1000, 3000, 4000]
+    assert "2 rows cannot be read and were left out" in recording.notes
+    assert "2 rows whose time did not advance were left out" in recording.notes
+
+
+def test_the_session_is_the_day_of_the_readings_or_the_one_that_is_named(tmp_path: Path) -> None:
+    form = ForeignFormat("x", {"NO2": Column("no2")}, time="t")
+    dated = table(
+        tmp_path, "a.csv", "2025-05-16T23:59:58,1", "2025-05-16T23:59:59,2", header="t,no2"
+    )
+    epoch = table(tmp_path, "b.csv", "1747400000,1", "1747400001,2", header="t,no2")
+    undated = table(tmp_path, "c.csv", "0,1", "1,2", header="t,no2")
+    sessions = {
+        recording.paths[0].name: recording.session
+        for recording in read_foreign([dated, epoch, undated], form, session="tuesday")
+    }
+    assert sessions == {"a.csv": "2025-05-16", "b.csv": "2025-05-16", "c.csv": "tuesday"}
+    assert next(read_foreign([undated], form)).session == "unknown"
 
 
 @pytest.mark.data
