@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnxruntime
 
+from models.board_identity import TrainingBoard
 from models.embedding_space import EmbeddingSpace
 from models.manifest import (
     ARRAYS,
@@ -156,6 +157,11 @@ class Bundle:
     def space(self) -> EmbeddingSpace | None:
         """The space of the embeddings; None of a bundle without one."""
         return EmbeddingSpace.from_arrays(self.manifest.labels, self.arrays)
+
+    @cached_property
+    def board(self) -> TrainingBoard | None:
+        """The board that the model was trained on; None of a bundle that says nothing of it."""
+        return TrainingBoard.from_bundle(self.manifest.board, self.arrays)
 
 
 def bundle_folder(path_or_name: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """Models: what a bundle says of itself, read, checked and written.
 
-May import hardware, models.preprocess, models.decision_spec and yaml. Must never run a model: this
-module opens no ONNX file, it only knows which bytes every file must have.
+May import hardware, models.preprocess, models.decision_spec, models.board_identity and yaml. Must
+never run a model: this module opens no ONNX file, it only knows which bytes every file must have.
 
 A bundle is one folder. `manifest.yaml` names every other file with its SHA-256, and ends
 with the SHA-256 of its own text without that last line, so one changed byte anywhere is
@@ -27,6 +27,7 @@ from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.safe_yaml import abbreviate
 from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
+from models.board_identity import BoardFigures  # noqa: TC001 - read by get_type_hints
 from models.decision_spec import DecisionSpec
 from models.preprocess import PreprocessSpec  # noqa: TC001 - read by get_type_hints
 
@@ -143,6 +144,8 @@ class Manifest:
     runtime: which file runs.
     metrics: figures by protocol, free form.
     training: command, seed, configuration, data hash, versions, date; free form.
+    board: what the readings of the training board look like; None where a model's names are
+        announced on any board.
     descriptors: what the `descriptors` output says of a smell, in its order ("nutty", "citrus");
         empty where the model has no such output.
     files: SHA-256 of every other file of the folder.
@@ -162,6 +165,7 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     descriptors: tuple[str, ...] = ()
+    board: BoardFigures | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
 
@@ -225,6 +229,8 @@ class Manifest:
             yield f"rate_ratio must be [low <= 1, high >= 1], got {[low, high]}"
         yield from self._file_problems()
         yield from (f"decision: {problem}" for problem in self.decision.problems())
+        if self.board is not None:
+            yield from (f"board: {problem}" for problem in self.board.problems())
 
     def _file_problems(self) -> Iterator[str]:
         for name, digest in self.files.items():

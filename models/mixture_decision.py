@@ -33,11 +33,15 @@ class MixtureDecision:
     ----------
     labels: in the order of the outputs.
     spec: the manifest's constants, with one presence threshold per label.
+
+    Attributes
+    ----------
+    foreign: the board is unlike that of the training: no components are announced.
     """
 
     # Only a decision between single substances has these.
     named: tuple[str, float] | None = None
-    unrecognised = False
+    unrecognised = nameless = False
     unexplained = False
     groups: tuple[ComponentGroup, ...] = ()
     novelty: float | None = None
@@ -54,6 +58,7 @@ class MixtureDecision:
         self._proportions: NDArray[np.float64] = np.zeros(len(labels))
         self._presences: NDArray[np.float64] = np.zeros(len(labels))
         self._windows = 0
+        self.foreign = False
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -78,7 +83,7 @@ class MixtureDecision:
         present &= self._proportions >= self._spec.min_proportion
         needed = self._spec.withdraw if self._present.any() else self._spec.announce
         whole = float(self._proportions[present].sum()) >= needed
-        self._present = present if whole else np.zeros_like(present)
+        self._present = present if whole and not self.foreign else np.zeros_like(present)
         self._windows += 1
 
     def clear(self) -> None:

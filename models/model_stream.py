@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.block import BlockReader
+from models.board_identity import BoardIdentity
 from models.mixture_decision import MixtureDecision
 from models.preprocess import FeatureStream
 from models.substance_decision import EvidenceShare, SubstanceDecision
@@ -29,7 +30,7 @@ class ModelStream:
     bundle: the model.
     board_hz: the board's rate.
     head: taught, hidden and renamed labels of a substance model.
-    as_measured: use the readings as the board sent them, uncorrected.
+    as_measured: use the readings as the board sent them: no calibration is in force.
 
     Attributes
     ----------
@@ -38,6 +39,8 @@ class ModelStream:
     due_ms: when the next prediction is due.
     missing_samples: samples of the board that the shortest window certainly still needs.
     announces: whether the latest window left a label, or components, announced.
+    identity: whether the board is one like that of the model's training; None where its readings
+        are corrected for the model, and of a bundle that says nothing of its board.
     """
 
     def __init__(
@@ -63,6 +66,9 @@ class ModelStream:
         )
         self._converter = self._reader.converter
         self._features = FeatureStream(self.spec)
+        # A calibration that is in force leads to the training board.
+        board = bundle.board if as_measured else None
+        self.identity = None if board is None else BoardIdentity(board, self.spec.window)
         self._resets = 0
         self.missing_samples = self._converter.readings_for(self._short_samples())
         self._evidence_start = 0
@@ -71,6 +77,7 @@ class ModelStream:
     def set_head(self, head: TaughtHead | None) -> None:
         """Decide with another head from the next window on; the evidence is discarded."""
         manifest = self.bundle.manifest
+        self._taught = head is not None and bool(head.taught)
         self.decision = (
             SubstanceDecision(
                 manifest.labels,
@@ -85,6 +92,20 @@ class ModelStream:
         self.discard_evidence()
 
     @property
+    def foreign(self) -> bool:
+        """Whether the board is known to be unlike that of the model's training."""
+        return self.identity is not None and bool(self.identity.foreign)
+
+    def has_no_name(self, *, taught: bool) -> bool:
+        """Whether an odour can have no name, because the board is not the training's.
+
+        What the rig was taught can still be recognised: by its own recogniser (`taught`), which
+        decides by itself, or by the model's head, which is waited for until it favours a label of
+        the model.
+        """
+        return self.foreign and not taught and (self.decision.nameless or not self._taught)
+
+    @property
     def ready(self) -> bool:
         """Whether the window, as of the last `extend`, is long enough for a prediction."""
         return self._features.steps >= self.spec.min_steps
@@ -94,6 +115,8 @@ class ModelStream:
         values, lost = self._reader.read(block)
         if len(values):
             self._features.extend(values, lost)
+            if self.identity is not None:
+                self.identity.extend(values)
         if self._features.resets != self._resets:
             self._resets = self._features.resets
             self._evidence_start = self._used_steps = 0
@@ -113,13 +136,14 @@ class ModelStream:
         """Count only rows from now on as evidence."""
         self._evidence_start = self._features.steps
 
-    def predict(self, t_ms: int, *, accumulate: bool) -> float:
+    def predict(self, t_ms: int, *, accumulate: bool, warm: bool = True) -> float:
         """Run the network on the window and decide; return the seconds of readings behind it.
 
         Parameters
         ----------
         t_ms: time of the newest sample.
         accumulate: add the window to the evidence; else it counts alone and announces nothing.
+        warm: the sensors are warm, so that their levels tell the board.
         """
         steps = min(self._features.steps, self.spec.window)
         since_start = self._features.steps - self._evidence_start
@@ -130,6 +154,9 @@ class ModelStream:
             accumulate = False
         if not accumulate or self._evidence_ms is None:
             self.discard_evidence()
+        if self.identity is not None and warm:
+            self.identity.judge(t_ms)
+        self.decision.foreign = self.foreign
         x, mask = self._features.window(steps)
         outputs = self.bundle.run(x[np.newaxis], mask[np.newaxis])
         self.decision.add(outputs, self._share(t_ms, steps))

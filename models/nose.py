@@ -126,6 +126,16 @@ class Nose:
         """The phase of the exposure."""
         return self._exposure.phase
 
+    @property
+    def foreign_boards(self) -> dict[str, bool | None]:
+        """By model, whether the board is unlike that of its training; None while not known."""
+        return {
+            stream.bundle.manifest.name: None
+            if stream.identity is None
+            else stream.identity.foreign
+            for stream in self._streams
+        }
+
     def set_head(self, model: str, head: TaughtHead | None) -> None:
         """Let a model decide with another head from its next prediction on, which is due at once.
 
@@ -301,14 +311,20 @@ class Nose:
         bundle = stream.bundle
         stream.due_ms = self._report.t_ms + round(self._settings.live_stride_s * 1000.0)
         if stream.fault:
-            return self._report.prediction(bundle, State.FAULT, reason=stream.fault)
+            return self._report.prediction(
+                bundle, State.FAULT, reason=stream.fault, foreign_board=stream.foreign
+            )
+        phase = self._exposure.phase
         # No name without an onset: no model tells a steady odour from clean air of another day.
         window_s = stream.predict(
-            self._report.t_ms, accumulate=self._exposure.phase is Phase.EXPOSED
+            self._report.t_ms,
+            accumulate=phase is Phase.EXPOSED,
+            warm=phase is not Phase.WARMING_UP,
         )
-        result = self._report.model_result(stream, window_s)
-        if bundle.manifest.task == "substance" and self._rig is not None:
-            result = self._rig.replace_result(result, self._exposure.phase)
+        rig = self._rig if bundle.manifest.task == "substance" else None
+        result = self._report.model_result(stream, window_s, taught=rig is not None)
+        if rig is not None:
+            result = rig.replace_result(result, phase)
         self._note_announcing()
         return self._report.announce(
             bundle.manifest.name, self._report.prediction(bundle, **result)
@@ -392,7 +408,7 @@ class Nose:
         if state is State.SENSING:
             return []
         return [
-            self._report.prediction(stream.bundle, state)
+            self._report.prediction(stream.bundle, state, foreign_board=stream.foreign)
             for stream in self._streams
             if not stream.ready and not stream.disabled and not stream.fault
         ]

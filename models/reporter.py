@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from models.board_identity import FOREIGN_BOARD
 from models.correction import correction_for
 from models.decision_spec import State
+from models.exposure import Phase
 from models.recogniser import TAUGHT
 from models.requirements import is_resampled
 from models.response import RECOGNISER_SIGNALS
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from models.model_stream import ModelStream
 
 _RECOGNISER_CHANNELS = tuple(GAS_NAMES[place] for place in RECOGNISER_SIGNALS)
+
+
+_ODOUR_STATES = (State.SENSING, State.UNRECOGNISED)
 
 
 class Reporter:
@@ -92,16 +97,25 @@ class Reporter:
         }
         return self._prediction(state=state, **(fields | details))
 
-    def model_result(self, stream: ModelStream, window_s: float) -> dict[str, Any]:
-        """Return the fields of a prediction that come from a model's decision."""
-        decision = stream.decision
-        state = state_of(
-            self.exposure.phase, named=stream.announces, unrecognised=decision.unrecognised
-        )
+    def model_result(
+        self, stream: ModelStream, window_s: float, *, taught: bool = False
+    ) -> dict[str, Any]:
+        """Return the fields of a prediction that come from a model's decision.
+
+        On a board unlike that of the model's training, its sets, lists and descriptors are as
+        worthless as its labels. `taught` says whether the rig has a recogniser of its own.
+        """
+        decision, foreign = stream.decision, stream.foreign
+        no_name = stream.has_no_name(taught=taught)
+        phase = self.exposure.phase
+        # Without an onset there may be no odour.
+        unrecognised = decision.unrecognised or (no_name and phase is Phase.EXPOSED)
+        state = state_of(phase, named=stream.announces, unrecognised=unrecognised)
         recognised = state is State.RECOGNISED
         label, probability = (recognised and decision.named) or (None, None)
-        label_set = decision.label_set
-        short_list = decision.short_list if state is State.SENSING else ()
+        label_set = () if foreign else decision.label_set
+        short_list = decision.short_list if state is State.SENSING and not foreign else ()
+        described = state is State.UNRECOGNISED and not foreign
         spec = stream.bundle.manifest.decision
         return {
             "state": state,
@@ -115,7 +129,9 @@ class Reporter:
             "short_list": short_list,
             "list_coverage": spec.list_coverage if short_list else None,
             "novelty": decision.novelty,
-            "descriptors": decision.descriptors if state is State.UNRECOGNISED else (),
+            "descriptors": decision.descriptors if described else (),
+            "foreign_board": foreign,
+            "reason": FOREIGN_BOARD if no_name and state in _ODOUR_STATES else None,
         }
 
     def announce(self, source: str, prediction: Prediction) -> Prediction:

@@ -38,7 +38,7 @@ class Prediction:
     window_s: seconds of readings behind it.
     channels_missing: channels of the model that were missing.
     latency_ms: from the arrival of the newest reading; not compared.
-    reason: why the state is fault or disabled.
+    reason: why the state is fault or disabled, or why no name can be given.
     calibration: id of the profile by which the readings were corrected, or None.
     label_set: labels that contain the truth in `set_coverage` of cases, the likeliest first;
         empty where the bundle has no threshold.
@@ -48,6 +48,8 @@ class Prediction:
     list_coverage: share of cases in which `short_list` holds the truth, None without one.
     novelty: how little the odour resembles anything learned, None without a score.
     descriptors: up to five (descriptor, how well it fits, 0..1); only of an unrecognised odour.
+    foreign_board: whether the readings are unlike those of the board that the model was trained
+        on, so that its own labels are not announced.
     resampled: whether the model receives samples interpolated between the board's readings.
     clean_air: where the board's clean air is known from, None where it is not known.
     clean_air_age_s: seconds since it was measured here; None where it never was.
@@ -75,6 +77,7 @@ class Prediction:
     list_coverage: float | None = None
     novelty: float | None = None
     descriptors: tuple[tuple[str, float], ...] = ()
+    foreign_board: bool = False
     resampled: bool = False
     clean_air: CleanAirSource | None = None
     clean_air_age_s: float | None = None

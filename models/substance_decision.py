@@ -119,6 +119,8 @@ class SubstanceDecision:
     ----------
     novelty: how little the odour resembles anything learned; None without a score.
     unrecognised: whether the evidence is for none of the labels.
+    foreign: the board is unlike that of the training: of the model's labels, none is announced.
+    nameless: a label would be announced, had it a meaning on this board.
     """
 
     components: tuple[Component, ...] = ()
@@ -132,6 +134,8 @@ class SubstanceDecision:
         descriptors: tuple[str, ...] = (),
     ) -> None:
         self._labels = labels if head is None else head.labels(labels)
+        self._shipped = len(labels)
+        self.foreign = False
         self._spec = spec
         self._space = space
         self._head = head
@@ -217,7 +221,7 @@ class SubstanceDecision:
         self._named: int | None = None
         self._candidate: int | None = None
         self._run = 0
-        self.unrecognised = False
+        self.unrecognised = self.nameless = False
         self._turning_run = 0
 
     @property
@@ -278,13 +282,19 @@ class SubstanceDecision:
         if named is not None:
             overtaken = sure and best != named
             least = min(self._spec.withdraw, self._announce_at[named])
-            if posterior[named] >= least and not overtaken:
+            if posterior[named] >= least and not overtaken and self._has_meaning(named):
                 return
             self._named = None
         self._run = self._run + 1 if sure and best == self._candidate else int(sure)
         self._candidate = best if sure else None
-        if self._run >= self._confirm_at[best]:
+        confirmed = self._run >= self._confirm_at[best]
+        self.nameless = confirmed and not self._has_meaning(best)
+        if confirmed and not self.nameless:
             self._named = best
+
+    def _has_meaning(self, label: int) -> bool:
+        """Whether a label means something on this board: a taught one always does."""
+        return not self.foreign or label >= self._shipped
 
 
 def state_of(phase: Phase, *, named: bool = False, unrecognised: bool = False) -> State:

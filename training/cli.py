@@ -27,6 +27,7 @@ SCENT_TRAIN = CommandLine(
         "compare": "score baselines on the folds of the cross-validation",
         "cross-modal": "compare trainings with and without a second modality",
         "audit": "find out how much of a score is session and not smell",
+        "boards": "measure a model's training board, and compare tests for other boards",
         "rigs": "score the rig's recogniser on real rigs, whole sessions held out",
         "unmix": "score the unmixing of taught smells, on real pairs and simulated mixtures",
         "trust": "print the evidence of how far a model is to be trusted",

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
 from daemon.board.port import monotonic_ms, open_port
+from daemon.calibrate.actions import active_profile
 from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import log_warnings_only
 from daemon.config.loading import load_config
@@ -20,6 +23,8 @@ from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
 from hardware.frames import Quality
 from hardware.protocol import LineDecoder
+from models.board_identity import FOREIGN_BOARD
+from models.correction import correction_for
 from models.requirements import CannotFeedError, feeding_problem, is_resampled
 
 if TYPE_CHECKING:
@@ -27,7 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from daemon.config.settings import Config
+    from models.bundle import Bundle
 
 _T = TypeVar("_T")
 
@@ -108,15 +116,16 @@ class _Report:
         return result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Board:
-    """What a few seconds of a board's lines show."""
+    """What a few seconds of a board's lines show; `values` float32[n, 12], NaN where unusable."""
 
     port: str
     dialect: str
     rate_hz: float | None
     channels: tuple[str, ...]
     rejected: int
+    values: NDArray[np.float32]
 
     def describe(self) -> str:
         rate = "rate not known yet" if self.rate_hz is None else f"{self.rate_hz:.3g} Hz"
@@ -133,6 +142,7 @@ def _listen(config: Config, longest_s: float) -> _Board:
     """Open the port and listen until the board's rate and channels are known."""
     decoder, nose = LineDecoder(), live_nose(config, [])
     present: set[str] = set()
+    readings: list[NDArray[np.float32]] = []
     received_bytes = 0
     with open_port(config.source) as port:
         started_s = time.monotonic()
@@ -144,6 +154,8 @@ def _listen(config: Config, longest_s: float) -> _Board:
             received_bytes += len(data)
             for frame in decoder.feed(data):
                 nose.process(frame, monotonic_ms())
+                usable = frame.quality == Quality.OK
+                readings.append(np.where(usable, frame.values, np.float32(np.nan)))
                 present |= {
                     name
                     for name, quality in zip(CHANNEL_NAMES, frame.quality, strict=True)
@@ -165,6 +177,7 @@ def _listen(config: Config, longest_s: float) -> _Board:
         rate_hz=nose.rate_hz,
         channels=tuple(name for name in CHANNEL_NAMES if name in present),
         rejected=sum(rejected_lines(decoder.counts).values()),
+        values=np.array(readings, dtype=np.float32),
     )
 
 
@@ -186,8 +199,19 @@ def _check_model(name: str, config: Config, board: _Board | None) -> str:
         )
     if is_resampled(manifest, board.rate_hz):
         rate_hz = manifest.preprocessing.rate_hz
-        return f"{description}, with readings interpolated to {rate_hz:g} Hz"
+        description += f", with readings interpolated to {rate_hz:g} Hz"
+    if _is_foreign(bundle, config, board):
+        description += f"; if the sensors are warm: {FOREIGN_BOARD}"
     return description
+
+
+def _is_foreign(bundle: Bundle, config: Config, board: _Board) -> bool:
+    """Whether a board is unlike that of a model's training, and no calibration leads there."""
+    profile, _ = active_profile(config)
+    correction = None if profile is None else profile.rig_correction()
+    if bundle.board is None or correction_for(bundle.manifest.name, correction) is not None:
+        return False
+    return bundle.board.distance_of(board.values) > 1.0
 
 
 def _check_writable(folder: Path) -> str:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from daemon.system.background import Data
 
+UNLIKE_ITS_BOARD = (
+    ", this board is unlike that of its training: it names only smells that the rig was taught, "
+    "until the rig is calibrated"
+)
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
@@ -63,6 +67,7 @@ def _lines(status: Data) -> list[str]:
             f"  {name:<12} {model['version']}: {state}{_prefix(' ', model['label'])}{probability}"
             f"{_prefix(': ', model['reason'])}"
             f"{', readings interpolated to its rate' if model['resampled'] else ''}"
+            f"{UNLIKE_ITS_BOARD if model['foreign_board'] else ''}"
         )
     lines += [f"  TROUBLE      {trouble}" for trouble in status["troubles"]]
     return lines

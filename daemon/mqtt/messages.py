@@ -16,7 +16,7 @@ from daemon.system.clock import clock_synced, unix_ms
 from daemon.system.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from daemon.mqtt.payloads import Gauges, Payload, RigEvent
     from daemon.mqtt.publisher import Publisher
@@ -95,6 +95,7 @@ class Messages:
         rate_hz: float | None,
         dialect: str | None,
         calibration: str | None,
+        foreign_boards: Mapping[str, bool | None],
     ) -> None:
         """Publish the models that run, and the board."""
         payload = payloads.info_payload(
@@ -103,6 +104,7 @@ class Messages:
             rate_hz=rate_hz,
             dialect=dialect,
             calibration=calibration,
+            foreign_boards=foreign_boards,
             envelope=self._envelope(topics.INFO),
         )
         self._publisher.set_state(topics.INFO, encode(payload))

@@ -95,6 +95,7 @@ def prediction_payload(prediction: Prediction, envelope: Envelope) -> Payload:
         "window_s": rounded(prediction.window_s, 3),
         "model": prediction.model,
         "calibration": prediction.calibration,
+        "foreign_board": prediction.foreign_board,
         "resampled": prediction.resampled,
         "clean_air": None
         if prediction.clean_air is None
@@ -318,6 +319,7 @@ def info_payload(
     rate_hz: float | None,
     dialect: str | None,
     calibration: str | None,
+    foreign_boards: Mapping[str, bool | None],
     envelope: Envelope,
 ) -> Payload:
     """Return the payload of `info`: the models that run, and the board."""
@@ -332,6 +334,7 @@ def info_payload(
                 "labels": list(bundle.manifest.labels),
                 "precision": bundle.precision,
                 "sha256": bundle.manifest.files[_FILE_OF[bundle.precision]],
+                "foreign_board": foreign_boards.get(bundle.manifest.name),
                 "resampled": is_resampled(bundle.manifest, rate_hz),
                 "trust": _trust(bundle.manifest.decision),
             }

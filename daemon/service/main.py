@@ -131,7 +131,7 @@ class Service:
         self._channel_faults = 0
         self._started_s = time.monotonic()
         self._next_tick_s = self._next_health_s = 0.0
-        self._published_info: tuple[float | None, str | None, str | None] | None = None
+        self._published_info: tuple[object, ...] | None = None
 
     def _make_publisher(self, config: Config) -> tuple[Discovery, Publisher]:
         """Return discovery and publisher of a configuration, not started yet."""
@@ -248,15 +248,20 @@ class Service:
         )
         self._messages.publish_board_status(present=self._board.present)
         self._discovery.announce(runtime.bundles, runtime.heads)
-        info = rate_hz, dialect, profile = (
+        info = rate_hz, dialect, profile, foreign_boards = (
             runtime.nose.rate_hz,
             self._decoder.dialect,
             runtime.calibration.profile_id,
+            runtime.nose.foreign_boards,
         )
         if info != self._published_info:
             self._published_info = info
             self._messages.publish_info(
-                runtime.bundles, rate_hz=rate_hz, dialect=dialect, calibration=profile
+                runtime.bundles,
+                rate_hz=rate_hz,
+                dialect=dialect,
+                calibration=profile,
+                foreign_boards=foreign_boards,
             )
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S

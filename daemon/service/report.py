@@ -101,6 +101,7 @@ def _model_summary(bundle: Bundle, latest: Prediction | None) -> Data:
             for part in (latest.components if latest else ())
         ],
         "reason": latest and latest.reason,
+        "foreign_board": latest and latest.foreign_board,
         "resampled": latest and latest.resampled,
     }
 
@@ -110,7 +111,8 @@ def _troubles(gauges: Gauges, latest: Iterable[Prediction], trouble: str | None)
     if gauges.board["why"] is not None:
         yield str(gauges.board["why"])
     for prediction in latest:
-        if prediction.reason is not None:
+        # A board unlike that of the training is no trouble: smells can be taught there.
+        if prediction.reason is not None and not prediction.foreign_board:
             yield f"{prediction.model} is {prediction.state}: {prediction.reason}."
     yield from _channel_troubles(gauges.quality)
     if gauges.recording["why"] is not None:

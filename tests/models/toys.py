@@ -121,10 +121,10 @@ def toy_space() -> EmbeddingSpace:
     return EmbeddingSpace(LABELS, np.zeros(EMBEDDING), np.eye(EMBEDDING), means)
 
 
-def toy_arrays(space: EmbeddingSpace) -> bytes:
-    """Return a bundle's arrays.npz with the space in it."""
+def toy_arrays(space: EmbeddingSpace, **more: NDArray[np.float32]) -> bytes:
+    """Return a bundle's arrays.npz with the space, and `more`, in it."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **space.to_arrays())
+    np.savez_compressed(buffer, **space.to_arrays(), **more)  # type: ignore[arg-type]  # wants a bool
     return buffer.getvalue()
 
 

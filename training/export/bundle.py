@@ -6,7 +6,6 @@ that would ship. Torch enters through the exporter only.
 
 from __future__ import annotations
 
-import io
 import platform
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from models.manifest import (
 from models.softmax import log_softmax
 from training.config import TrainConfig, config_as_dict
 from training.data.protocol_windows import cut_windows
+from training.export.board import arrays_file, measure_board
 from training.export.model_card import render_model_card
 from training.export.onnx import ExportError, quantise, to_onnx
 
@@ -86,6 +86,7 @@ def export_bundle(
         if (part := getattr(config, name))
     }
     described = "descriptors" in fitted.network.output_names and fitted.tables.descriptors
+    board, levels = measure_board(data, fitted.spec) or (None, {})
     manifest = Manifest(
         name=config.name,
         version=config.version,
@@ -101,6 +102,7 @@ def export_bundle(
         requirements=Requirements(config.required_channels, config.min_channels),
         decision=decision,
         descriptors=described.names if described else (),
+        board=board,
         runtime=PrecisionChoice(tolerance=config.tolerance, quantisation=config.quantisation),
         metrics={**provenance.metrics, "parity": parity},
         training={
@@ -128,10 +130,8 @@ def export_bundle(
         TRAINING_FILES: hashes.encode(),
         CARD: render_model_card(config.description, manifest).encode(),
     }
-    if provenance.arrays:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **provenance.arrays)  # type: ignore[arg-type]  # stub wants a bool
-        files[ARRAYS] = buffer.getvalue()
+    if arrays := provenance.arrays | levels:
+        files[ARRAYS] = arrays_file(arrays)
     return write_bundle(folder, manifest, files)
 
 

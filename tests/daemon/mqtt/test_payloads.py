@@ -210,8 +210,10 @@ def test_info_holds_the_constants_to_interpret_a_model() -> None:
             rate_hz=None,
             dialect=None,
             calibration=None,
+            foreign_boards={bundle.manifest.name: True},
             envelope=ENVELOPE,
         )
+        assert payload["models"][0]["foreign_board"] is True
         jsonschema.validate(json.loads(encode(payload)), schema("info"))
         trust.append(payload["models"][0]["trust"])
     assert trust == [

@@ -1,0 +1,224 @@
+"""Models: whether a board is one like that on which a model was trained.
+
+May import hardware, models.preprocess, models.ring and numpy. Pure: no clock, no files.
+
+A network's names mean something only on boards whose readings resemble those of its training
+board. The same parts on two boards differ in their resistance in clean air and in the load of
+their divider, so that the same air gives other levels, above all of one channel against another.
+A window of readings is therefore compared with the training recordings by its mean
+log-conductances: the test is the distance to the nearest one (Ramaswamy et al., Proc. SIGMOD
+2000), in units of their covariance, in which what all channels have in common counts less, since
+that is how strong an odour is. `scent-train boards` compares this test with others on other
+sessions of the training board and on other boards.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from hardware.channels import CHANNELS, Part, channel_index
+from models.preprocess import Lineariser, PreprocessSpec
+from models.ring import RingBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+BOARD_LEVELS = "board_levels"
+"""Name of the array of a bundle: float32[recordings, channels], mean log-conductances."""
+
+COMMON_WEIGHT = 0.3
+"""What a difference that all channels share counts, against one between them. Of 1, .3, .1 and 0
+it is the one that finds both other boards of unlike odours and other boards that resemble a
+mixture model's many days (`scent-train boards`)."""
+
+SMALLEST_SPREAD = 0.05
+"""Standard deviation, in log-conductance, that every channel has at the least: some counts."""
+
+LARGEST_DISTANCE = 4.0
+"""Above which a window's distance counts no more: one odour like no other says no more than that
+it does not fit."""
+
+MEMORY_S = 600.0
+"""A board remains the same board: judgements of single windows fade with this time, so that neither
+an unusual odour on the model's own board nor one that suits another board decides alone."""
+
+FOREIGN_BOARD = (
+    "the readings are unlike those of the board that the model was trained on, so its names mean "
+    "nothing here; teach the rig its smells (scentd enroll), or calibrate it (scentd calibrate)"
+)
+"""Why a model's own labels are not announced, and what to do."""
+
+FEWEST_CHANNELS = 2
+"""One channel has no difference to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardFigures:
+    """What a manifest says of the board, or boards, on which a model was trained.
+
+    Attributes
+    ----------
+    channels: the channels that are compared, in the order of the array `BOARD_LEVELS`.
+    limit: squared distance to the nearest training recording from which on a board is another.
+    sessions, recordings: how many were measured; without named sessions, labels count as such.
+    """
+
+    channels: tuple[str, ...]
+    limit: float
+    sessions: int
+    recordings: int
+
+    def problems(self) -> Iterator[str]:
+        """Yield what cannot be."""
+        names = {channel.name for channel in CHANNELS if channel.part is not Part.ENVIRONMENT}
+        if len(self.channels) < FEWEST_CHANNELS or not names.issuperset(self.channels):
+            yield f"channels must be two or more gas channels, got {list(self.channels)}"
+        if not (self.limit > 0 and math.isfinite(self.limit)):
+            yield f"limit must be positive, got {self.limit}"
+
+
+class TrainingBoard:
+    """The levels of the training recordings, and how far a board's are from them.
+
+    Parameters
+    ----------
+    channels: that are compared.
+    levels: float[recordings, channels], mean log-conductances.
+    limit: squared distance from which on a board is another one.
+    """
+
+    def __init__(
+        self, channels: tuple[str, ...], levels: NDArray[np.floating], limit: float
+    ) -> None:
+        self.channels = channels
+        self._levels = levels.astype(np.float64)
+        self._limit = limit
+        self._covariance = level_covariance(self._levels)
+
+    @classmethod
+    def from_bundle(
+        cls, figures: BoardFigures | None, arrays: Mapping[str, NDArray[np.floating]]
+    ) -> Self | None:
+        """Return a bundle's training board, None for a bundle that says nothing of it."""
+        if figures is None or BOARD_LEVELS not in arrays:
+            return None
+        return cls(figures.channels, arrays[BOARD_LEVELS], figures.limit)
+
+    def distance_of(self, values: NDArray[np.float32]) -> float:
+        """Return the `distance` of readings float32[n, 12], NaN where unusable."""
+        return self.distance(mean_levels(log_levels(self.channels)(values)))
+
+    def distance(self, levels: NDArray[np.float64]) -> float:
+        """Return how far a window is from the nearest recording: above 1 it is another board's.
+
+        Parameters
+        ----------
+        levels: float64[channels], mean log-conductances; NaN where unusable.
+
+        Returns
+        -------
+        The squared distance over the limit, which is smaller for fewer channels in proportion;
+        NaN where fewer than two channels are usable.
+        """
+        known = np.flatnonzero(np.isfinite(levels))
+        if len(known) < FEWEST_CHANNELS:
+            return math.nan
+        nearest = squared_distances(
+            levels[np.newaxis, known],
+            self._levels[:, known],
+            self._covariance[np.ix_(known, known)],
+        ).min()
+        return float(nearest) * len(levels) / (len(known) * self._limit)
+
+
+def level_covariance(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the covariance of levels[recordings, channels] in which distances are measured.
+
+    A variance that all channels share is added until what they have in common counts
+    `COMMON_WEIGHT` of what it did.
+    """
+    count = levels.shape[1]
+    deviation = levels - levels.mean(axis=0)
+    covariance = deviation.T @ deviation / len(levels) + np.eye(count) * SMALLEST_SPREAD**2
+    widened: NDArray[np.float64] = covariance + (1.0 / COMMON_WEIGHT - 1.0) * covariance.mean()
+    return widened
+
+
+def squared_distances(
+    levels: NDArray[np.float64], others: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return float64[n, m], squared Mahalanobis distances of levels[n] to others[m]."""
+    steps = levels[:, np.newaxis] - others
+    squared: NDArray[np.float64] = np.einsum(
+        "nmi,ij,nmj->nm", steps, np.linalg.inv(covariance), steps
+    )
+    return squared
+
+
+def compared_channels(channels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the channels of a model by which boards are compared; none if it has too few.
+
+    Those of the Grove part, which all boards have; without two of them, all gas channels. The
+    ppm of the MQ parts are arbitrary per rig, and a plate or an MQ part is missing on many.
+    """
+    parts = {name: CHANNELS[channel_index(name)].part for name in channels}
+    grove = tuple(name for name in channels if parts[name] is Part.GROVE)
+    gases = tuple(name for name in channels if parts[name] is not Part.ENVIRONMENT)
+    return next((kind for kind in (grove, gases) if len(kind) >= FEWEST_CHANNELS), ())
+
+
+def mean_levels(signals: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the means float64[channels] of signals[rows, channels]; NaN where all are NaN."""
+    usable = np.isfinite(signals)
+    count = usable.sum(axis=0)
+    total = np.where(usable, signals, 0.0).sum(axis=0, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def log_levels(channels: tuple[str, ...]) -> Lineariser:
+    """Return what turns readings into the log-conductances of the compared channels."""
+    return Lineariser(PreprocessSpec(channels=channels, rate_hz=1.0))
+
+
+class BoardIdentity:
+    """Judges whether the samples of one model's stream come from a board like its own.
+
+    Parameters
+    ----------
+    board: of the model's training.
+    rows: samples of a window.
+
+    Attributes
+    ----------
+    foreign: whether it is another board; None until a window was judged.
+    """
+
+    def __init__(self, board: TrainingBoard, rows: int) -> None:
+        self._board = board
+        self._log_levels = log_levels(board.channels)
+        self._rows = RingBuffer(rows, len(board.channels))
+        self._sum = self._weight = 0.0
+        self._judged_ms: int | None = None
+        self.foreign: bool | None = None
+
+    def extend(self, values: NDArray[np.float32]) -> None:
+        """Add samples float32[n, 12], NaN where unusable."""
+        self._rows.append(self._log_levels(values))
+
+    def judge(self, t_ms: int) -> None:
+        """Judge the newest samples, the last of which was read at `t_ms`."""
+        distance = self._board.distance(mean_levels(self._rows.view(len(self._rows))))
+        if math.isnan(distance):
+            return
+        since_s = 0.0 if self._judged_ms is None else (t_ms - self._judged_ms) / 1000.0
+        fade = math.exp(-since_s / MEMORY_S)
+        self._sum = self._sum * fade + min(distance, LARGEST_DISTANCE)
+        self._weight = self._weight * fade + 1.0
+        self._judged_ms = t_ms
+        self.foreign = self._sum > self._weight

@@ -1,0 +1,142 @@
+"""training/: `scent-train boards measure|compare`: boards like, and unlike, that of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.bundle import RIG_BUNDLES, bundle_folder, load_bundle
+from models.manifest import read_manifest
+from training.commands._shared import add_option
+from training.data.dataset import load_mixtures, load_substances
+from training.data.layouts import refuse_test_part
+from training.experiments.foreign_boards import (
+    ComparedTest,
+    Played,
+    compare_tests,
+    import_boards,
+    play_board,
+)
+from training.export.board import add_board
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.description = (
+        "A model's labels are announced only on boards like that of its training. `measure` writes "
+        "into an existing bundle what its training board looks like; `export` does so by itself. "
+        "`compare` prints how well several tests tell other boards, and what the models say there."
+    )
+    parser.epilog = "Example: scent-train boards compare --data $SCENTD_DATA"
+    actions = parser.add_subparsers(
+        title="actions", metavar="measure|compare", required=True, dest="action"
+    )
+    measure = actions.add_parser(
+        "measure",
+        help="write the figures of the training board into a bundle",
+        description="Measure the board of a bundle's training recordings; write the bundle anew.",
+        epilog="Example: scent-train boards measure --bundle my-model --data data/smellnet/base",
+    )
+    measure.add_argument("--bundle", required=True, metavar="BUNDLE", help="the bundle's folder")
+    add_option(measure, "--data", help="the recordings that the model was trained on")
+    measure.set_defaults(run=run_measure)
+    compare = actions.add_parser(
+        "compare",
+        help="score tests for other boards, and the shipped models on other boards",
+        description=(
+            "For several tests, print the share of recordings of the training board's own other "
+            "sessions that are taken for another board, and the share of recordings of other real "
+            "and of simulated boards that are found; then play every recording of other boards to "
+            "the shipped models, and count those that are given a name. Takes about ten minutes."
+        ),
+        epilog="Example: scent-train boards compare --data $SCENTD_DATA",
+    )
+    add_option(compare, "--data", help="the folder that holds smellnet/ and rigs/")
+    add_option(compare, "--json")
+    compare.set_defaults(run=run_compare)
+
+
+def run_measure(args: argparse.Namespace) -> int:
+    """Measure the training board and write the bundle anew."""
+    refuse_test_part(args.data)
+    folder = bundle_folder(args.bundle)
+    substance = read_manifest(folder).task == "substance"
+    data = load_substances(args.data) if substance else load_mixtures(args.data)
+    board = add_board(folder, data).board
+    if board is not None:
+        print(
+            f"{folder}: {board.recordings} recordings of {board.sessions} sessions, channels "
+            f"{', '.join(board.channels)}, another board from a squared distance of {board.limit}"
+        )
+    return 0
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Print the tables."""
+    bundles = [load_bundle(name) for name in RIG_BUNDLES]
+    smellnet = args.data / "smellnet"
+    base = load_substances(smellnet / "base")
+    mixtures = load_mixtures(smellnet / "mixture").drop_unordered()
+    other_day = load_substances(smellnet / "crosssession" / "nuts")
+    tests: list[ComparedTest] = []
+    played: list[Played] = []
+    with tempfile.TemporaryDirectory() as place:
+        boards = import_boards(args.data / "rigs", Path(place))
+        for bundle, data in zip(bundles, (base, mixtures), strict=True):
+            print(f"Comparing the tests for {bundle.manifest.name} ...", file=sys.stderr)
+            own_days = {"nuts of another day": other_day} if data is base else {}
+            tests += compare_tests(bundle, data, own_days, boards)
+        own = {"SmellNet, training recordings": base, "SmellNet, nuts of another day": other_day}
+        plays = [(bundle, boards) for bundle in bundles] + [(bundles[0], own)]
+        for bundle, recordings in plays:
+            for name, data in recordings.items():
+                print(f"Playing {name} to {bundle.manifest.name} ...", file=sys.stderr)
+                played.append(play_board(bundle, name, data))
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "tests": [dataclasses.asdict(row) for row in tests],
+                    "played": [dataclasses.asdict(row) for row in played],
+                }
+            )
+        )
+    else:
+        print("\n".join([*comparison_table(tests), "", *played_table(played)]))
+    return 0
+
+
+def comparison_table(results: list[ComparedTest]) -> list[str]:
+    """Return the lines of a Markdown table, one row a test."""
+    boards = list(dict.fromkeys(name for result in results for name in result.found))
+    lines = [
+        f"| model | test | own sessions held out | {' | '.join(boards)} |",
+        "|---|---|---|" + "---|" * len(boards),
+    ]
+    for result in results:
+        shares = [f"{result.found[name]:.2f}" if name in result.found else "-" for name in boards]
+        lines.append(
+            f"| {result.model} | {result.test} | {result.own:.3f} | {' | '.join(shares)} |"
+        )
+    return lines
+
+
+def played_table(played: list[Played]) -> list[str]:
+    """Return the lines of a Markdown table, one row a model and a board."""
+    rows = [
+        f"| {row.model} | {row.board} | {row.recordings} | {row.fed} | {row.foreign} | "
+        f"{row.named} | {row.named_early} |"
+        for row in played
+    ]
+    return [
+        "| model | recordings of | all | fed | called foreign | named | named within 120 s |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+    ]
