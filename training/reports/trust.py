@@ -273,14 +273,14 @@ def _clean_air(part: Mapping[str, Any]) -> Iterator[Section]:
         ),
     )
     said = (
-        {"model": row["model"], "hours": row["hours"], **event}
-        for row in nested_rows(part["nose"], "model")
+        {"board": row["board"], "hours": row["hours"], **event}
+        for row in nested_rows(part["nose"], "board")
         for event in nested_rows(row["said"], "said")
     )
     yield Section(
         "Events of the whole nose in clean air",
-        "The shipped models behind the real pipeline, in simulated clean air.",
-        html_table(said, "model, hours, said=event, times, per_hour=an hour, upper_95=at most"),
+        "Both shipped models behind the real pipeline, on either simulated board in clean air.",
+        html_table(said, "board, hours, said=event, times, per_hour=an hour, upper_95=at most"),
     )
     rows = []
     for row in nested_rows(part["episodes"], "concentration"):

@@ -19,7 +19,7 @@ from hardware.readings import range_quality
 from hardware.simulator.other_rig import FIXED_RIG, OtherPart, OtherRig
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
+from hardware.simulator.tables import BOARD_NAMES, SUBSTANCE_BOARD, load_board
 from models.decision_spec import State
 from models.exposure import Change, ExposureDetector, Phase
 from models.exposure_settings import ExposureSettings
@@ -46,6 +46,7 @@ STRETCH_H = 10.0
 WANDERING_SHARE = 1 / 3
 """Wandering rigs run for this share of the hours of clean air."""
 
+NOSE_RATES_HZ = (1.0, 10.0)
 FAST_BOARD_SHARE = 0.25
 """A 10 Hz board runs through the whole nose for this share of the hours of one at 1 Hz."""
 
@@ -107,7 +108,7 @@ def measure_clean_air(
 
     Parameters
     ----------
-    bundles: the models that the whole nose runs, each on the board of its recordings.
+    bundles: the models that the whole nose runs, all together on either board at either rate.
     recordings: real ones of single substances, for their quiet stretches; None leaves them out.
     hours: of simulated clean air for the detector, two minutes of computing for 120.
     nose_hours: of simulated clean air for the whole nose, at 1 Hz.
@@ -118,8 +119,9 @@ def measure_clean_air(
     clean_air: by rig, "simulated" being the board itself: hours, alarms, alarms per hour, the
         upper end of the rate's one-sided 95 % interval, and the share of time under alarm.
     quiet_recordings: the same, of real quiet stretches, with their number; None without data.
-    nose: by model: hours, and by false event ("onset", "recognised", "unrecognised") how
-        often, per hour, and at most per hour; with the share of predictions in each state.
+    nose: by board and rate ("mixtures at 10 Hz"): hours, and by false event ("onset",
+        "recognised", "unrecognised") how often, per hour, and at most per hour; with the share of
+        predictions in each state.
     episodes: by concentration: how many, shares whose onset and end were found, false onsets
         before and after, and median and 90th percentile of seconds to the onset, from the
         odour's removal to the end found, and to clean air again.
@@ -128,7 +130,11 @@ def measure_clean_air(
     parts: dict[str, Callable[[], Any]] = {
         "clean_air": lambda: count_simulated_alarms(settings, hours),
         "quiet_recordings": lambda: recordings and count_quiet_alarms(recordings, settings),
-        "nose": lambda: {bundle.manifest.name: run_nose(bundle, nose_hours) for bundle in bundles},
+        "nose": lambda: {
+            f"{board} at {rate_hz:g} Hz": run_nose(bundles, board, rate_hz, nose_hours)
+            for board in BOARD_NAMES
+            for rate_hz in NOSE_RATES_HZ
+        },
         "episodes": lambda: {f"{c:g}": measure_episodes(settings, c) for c in CONCENTRATIONS},
     }
     return {"confidence": CONFIDENCE, **{part: parts[part]() for part in progress([*parts])}}
@@ -210,16 +216,17 @@ def find_quiet_stretches(values: NDArray[np.float32]) -> Iterator[tuple[int, int
             start += 1
 
 
-def run_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
-    """Run the whole nose with one model in clean air, and count its events and states."""
-    board = load_board(MIXTURE_BOARD if bundle.manifest.task == "mixture" else SUBSTANCE_BOARD)
-    run_h = hours * (1.0 if board.rate_hz <= 1.0 else FAST_BOARD_SHARE)
-    signal = SyntheticSignal(f"{AIR}:{run_h * 3600.0:g}", seed=FIRST_SEED, board=board)
-    nose = Nose([bundle], rate_hz=signal.rate_hz)
+def run_nose(bundles: Sequence[Bundle], board: str, rate_hz: float, hours: float) -> dict[str, Any]:
+    """Run the whole nose with all models in clean air, and count its events and states."""
+    run_h = hours * (1.0 if rate_hz <= 1.0 else FAST_BOARD_SHARE)
+    signal = SyntheticSignal(
+        f"{AIR}:{run_h * 3600.0:g}", rate_hz=rate_hz, seed=FIRST_SEED, board=board
+    )
+    nose = Nose(bundles, rate_hz=rate_hz)
     events = dict.fromkeys((EventType.ONSET, EventType.RECOGNISED, EventType.UNRECOGNISED), 0)
     states = dict.fromkeys(State, 0)
     for row, values in enumerate(signal):
-        time_ms = round(row * 1000 / signal.rate_hz)
+        time_ms = round(row * 1000 / rate_hz)
         step = nose.process(SensorFrame(row, time_ms, values, range_quality(values).copy()))
         for prediction in step.predictions:
             states[prediction.state] += 1
@@ -228,7 +235,7 @@ def run_nose(bundle: Bundle, hours: float) -> dict[str, Any]:
                 events[event.type] += 1
     predictions = sum(states.values())
     return {
-        "rate_hz": board.rate_hz,
+        "rate_hz": rate_hz,
         "hours": round(run_h, 2),
         "said": {
             str(kind): {
