@@ -22,6 +22,7 @@ from daemon.demo.plain import plain_view
 from daemon.demo.scenario import RIGS, choose_schedule
 from daemon.demo.screen import ROWS, WIDTH, screen
 from daemon.demo.state import RigState
+from daemon.demo.taught_rig import teach_rig
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
@@ -42,6 +43,9 @@ WAITING_LIMIT = 20_000
 """Messages that may wait for the views: those of more than a minute."""
 
 _UPDATE_EVERY_S = 0.2
+
+STATE_DIR = "state"
+"""Of a rig, below the folder of its configuration."""
 
 
 def run_demo(
@@ -78,6 +82,8 @@ def run_demo(
         for schedule in schedules:
             setup = schedule.rig
             port = folder / f"tty-{setup.rig_id}"
+            home = folder / setup.rig_id
+            teach_rig(setup, home / STATE_DIR, folder / "taught" / setup.rig_id, seed)
             signal = SyntheticSignal(
                 schedule.episodes,
                 rate_hz=setup.rate_hz,
@@ -90,7 +96,7 @@ def run_demo(
                     signal, link=port, speed=setup.speed, seed=seed, wait_for_listener=True
                 )
             )
-            service = ServiceProcess(folder / setup.rig_id, _settings(setup, port, broker.port))
+            service = ServiceProcess(home, _settings(setup, port, broker.port))
             services.append(stack.enter_context(service))
         address = f"{LOOPBACK}:{broker.port}"
         views = [plain_view(sys.stdout) if plain else stack.enter_context(_screen_view(address))]
@@ -116,6 +122,7 @@ def run_demo(
 def _settings(setup: DemoRig, port: Path, broker_port: int) -> dict[str, Any]:
     return {
         "rig_id": setup.rig_id,
+        "state_dir": STATE_DIR,
         "source": {"port": str(port)},
         "models": [setup.model],
         # The only version of amqtt; to find that out would take seconds.

@@ -1,7 +1,6 @@
-"""Demo: the scenario: two rigs, and for each some odours in a random order.
+"""Demo: the scenario: two taught rigs, and for each some odours in a random order.
 
-May import the simulator. Pure: no clock, no port. The odours are those that the shipped models
-recognise in the simulator's own check (`scent-train fingerprints --check`).
+May import the simulator. Pure: no clock, no port.
 """
 
 from __future__ import annotations
@@ -12,46 +11,92 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from hardware.simulator.scenario import Episode, parse_scenario
-from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board, load_playable
+from hardware.simulator.tables import SUBSTANCE_BOARD, load_board
 
-FEWEST_ODOURS, SUBSTITUTES = 3, 8
-"""With fewer playable odours than FEWEST_ODOURS, the SUBSTITUTES recognised most often are played:
-otherwise the demo would hardly vary."""
+TAUGHT_DAYS = (1, 2, 3)
+"""Days of the simulated rig on which it was taught, one exposure of each smell a day. The demo
+plays day 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRig:
     """One simulated board with the service that reads it.
 
-    Each model has its own, because the two models were trained on two kinds of boards.
-
     Attributes
     ----------
+    model: of the service, beside what the rig was taught.
+    topic: the one that the panel shows, `substance` or `mixture`.
     board: the simulator's name of the board.
     question: the panel's title.
     rate_hz: readings per second of the board's time.
     speed: board seconds per real second.
     air_s, odour_s: how long clean air and an odour last, in the board's time.
+    taught: smells that the rig is taught before the demo begins.
+    odours: what is played, as a scenario writes it without durations.
+    named_after: how long a name takes in the board's time, for people.
+    never_taught: one more, of which the rig knows nothing; None plays none.
     """
 
     rig_id: str
     model: str
+    topic: str
     board: str
     question: str
     rate_hz: float
     speed: float
     air_s: float
     odour_s: float
+    taught: tuple[str, ...]
+    odours: tuple[str, ...]
+    named_after: str
+    never_taught: str | None = None
 
+
+TAUGHT = ("cloves", "nutmeg", "peach", "pineapple", "saffron", "star_anise")
+"""Smells that both rigs are taught."""
+
+_PAIRS = (
+    "cloves=.5+nutmeg=.5",
+    "cloves=.5+peach=.5",
+    "cloves=.5+star_anise=.5",
+    "pineapple=.5+saffron=.5",
+    "pineapple=.5+star_anise=.5",
+    "saffron=.5+star_anise=.5",
+)
+"""Not nutmeg or peach with any other: the stronger one hides the weaker one."""
 
 RIGS: tuple[DemoRig, ...] = (
     DemoRig(
-        "substances", "substances-50", SUBSTANCE_BOARD, "Which substance?", 1.0, 30.0, 60.0, 420.0
+        rig_id="substances",
+        model="substances-50",
+        topic="substance",
+        board=SUBSTANCE_BOARD,
+        question="Which substance?",
+        rate_hz=1.0,
+        speed=25.0,
+        air_s=140.0,
+        odour_s=120.0,
+        taught=TAUGHT,
+        odours=TAUGHT,
+        named_after="10 to 60 s",
+        never_taught="lemon",
     ),
-    DemoRig("mixtures", "mixtures-12", MIXTURE_BOARD, "What is mixed?", 10.0, 8.0, 60.0, 90.0),
+    DemoRig(
+        rig_id="mixtures",
+        model="substances-50",
+        topic="mixture",
+        board=SUBSTANCE_BOARD,
+        question="What is mixed?",
+        rate_hz=1.0,
+        speed=25.0,
+        air_s=140.0,
+        odour_s=120.0,
+        taught=TAUGHT,
+        odours=_PAIRS,
+        named_after="20 to 60 s",
+    ),
 )
-"""The times are those of the simulator's check; the speeds make an odour and the air before it last
-about 17 seconds."""
+"""The speed makes an odour and the air before it last ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +107,13 @@ class DemoEpisode:
     ----------
     number: counts from 0, over all repetitions of the schedule.
     odour: the names in it, sorted; empty for clean air.
+    taught: whether the rig was taught all of them; true of clean air.
     start_s, end_s: in the board's time.
     """
 
     number: int
     odour: tuple[str, ...]
+    taught: bool
     start_s: float
     end_s: float
 
@@ -86,25 +133,24 @@ class DemoSchedule:
         index = min(bisect_right(self._ends_s, within_s), len(self.episodes) - 1)
         episode = self.episodes[index]
         end_s = rounds * length_s + self._ends_s[index]
+        odour = tuple(sorted(name for name, _ in episode.components))
         return DemoEpisode(
             number=int(rounds) * len(self.episodes) + index,
-            odour=tuple(sorted(name for name, _ in episode.components)),
+            odour=odour,
+            taught=set(odour) <= set(self.rig.taught),
             start_s=end_s - episode.duration_s,
             end_s=end_s,
         )
 
 
 def choose_schedule(rig: DemoRig, seed: int) -> DemoSchedule:
-    """Return air and odours in turn: first a quickly recognised one, then the others at random."""
-    odours = load_playable(rig.board)
-    if len(odours) < FEWEST_ODOURS:
-        odours = load_playable(rig.board, least_right=0.0)[:SUBSTITUTES]
+    """Return air and odours in turn, the odours in a random order.
+
+    The smell that was never taught comes third, within the first minute.
+    """
     rng = random.Random(seed)
-    quickest = sorted(odours, key=lambda item: item.right_after_s or rig.odour_s)[:FEWEST_ODOURS]
-    first = rng.choice(quickest)
-    others = [item for item in odours if item is not first]
-    rng.shuffle(others)
-    scenario = ",".join(
-        f"air:{rig.air_s:g},{item.odour}:{rig.odour_s:g}" for item in (first, *others)
-    )
+    odours = rng.sample(rig.odours, len(rig.odours))
+    if rig.never_taught is not None:
+        odours.insert(2, rig.never_taught)
+    scenario = ",".join(f"air:{rig.air_s:g},{odour}:{rig.odour_s:g}" for odour in odours)
     return DemoSchedule(rig, parse_scenario(scenario, load_board(rig.board).fingerprints))

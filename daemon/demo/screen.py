@@ -5,6 +5,7 @@ Pure: rig states in, a renderable out; `daemon.demo.main` decides where and how 
 
 from __future__ import annotations
 
+import textwrap
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.demo.state import Verdict, clock, odour_text, score
-from hardware.channels import CHANNEL_NAMES
+from hardware.channels import CHANNEL_NAMES, CHANNELS, Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,13 +34,22 @@ _ROWS_OUTSIDE_PANELS = 6
 _ROWS_BESIDE_CHANNELS = 12
 """Rows of a panel that are not sparklines: borders, headings, bars."""
 
-_BARS = 5
+_BARS = 4
+_HEAD_WIDTH = 13
 _NAME_WIDTH = 15
 _VALUE_WIDTH = 6
-_LEAST_SPAN = 0.02
+_LEAST_SHARE = 0.1
 _NOISE_SPAN = 6.0
-"""A sparkline's height is at least _LEAST_SPAN of the value and _NOISE_SPAN mean steps between
-neighbours, so that noise and single counts look small."""
+_LEAST_SPANS: dict[str, float] = {
+    **{channel.name: 12.0 for channel in CHANNELS if channel.part in (Part.GROVE, Part.MQ)},
+    "Temperature": 5.0,
+    "Pressure": 10.0,
+    "Humidity": 20.0,
+    "Altitude": 80.0,
+}
+"""A sparkline's height is at least this, in the channel's unit (twelve steps of a converter, and
+what a room's air varies by in an hour), _LEAST_SHARE of the value, and _NOISE_SPAN mean steps
+between neighbours, so that noise and single counts look small."""
 
 _DIM, _HEAD, _ALARM = "bright_black", "bold", "bold red"
 _MARKS = {
@@ -67,11 +77,11 @@ def screen(
     return Group(
         _line(
             ("scentd demo ", _HEAD),
-            (f"simulated boards, real services, MQTT at {address}", _DIM),
+            (f"simulated rigs, taught on other days; MQTT at {address}", _DIM),
             (f"  {clock(elapsed_s)}", _HEAD),
         ),
         panels,
-        *(_score_line(rig) for rig in rigs),
+        *(_score_line(rig, max(width, WIDTH)) for rig in rigs),
         _line((" · ".join(_counters(rigs)), _DIM)),
         _line(("Ctrl-C ends the demo.", _DIM)),
     )
@@ -82,7 +92,7 @@ def _panel(rig: RigState, height: int, width: int) -> Panel:
     channels = min(len(CHANNEL_NAMES), height - _ROWS_BESIDE_CHANNELS)
     return Panel(
         Group(
-            *_played_and_announced(rig),
+            *_played_and_announced(rig, width),
             *(_channel(rig, name, width) for name in CHANNEL_NAMES[:channels]),
             Text(),
             *_bars(rig, width),
@@ -94,16 +104,30 @@ def _panel(rig: RigState, height: int, width: int) -> Panel:
     )
 
 
-def _played_and_announced(rig: RigState) -> list[Text]:
-    episode = rig.episode
-    result = next((item for item in reversed(rig.results) if not item.finished), None)
+def _played_and_announced(rig: RigState, width: int) -> list[Text]:
+    """Return five rows: what is played, and what the service says about it."""
+    episode, result = rig.episode, rig.present_result
     mark, style = "", "cyan"
-    if rig.names and episode.odour and result is not None:
+    if result is not None and (rig.names or result.unrecognised):
         mark, style = _MARKS[result.verdict]
+    since = f"for {clock(rig.board_s - episode.start_s)} (board's time)"
+    played = odour_text(episode.odour) + ("" if episode.taught else ", never taught")
     return [
-        _line(("in the air   ", _DIM), (odour_text(episode.odour), _HEAD)),
-        _line((f"             for {clock(rig.board_s - episode.start_s)} (board's time)", _DIM)),
-        _line(("scentd says  ", _DIM), (f"{mark} {rig.announcement}".lstrip(), style)),
+        *_rows("in the air", played, _HEAD, width, below=since),
+        *_rows("scentd says", f"{mark} {rig.announcement}".lstrip(), style, width, rows=3),
+    ]
+
+
+def _rows(
+    head: str, text: str, style: str, width: int, *, rows: int = 2, below: str = ""
+) -> list[Text]:
+    """Return `rows` rows of a text, broken between words; `below` stands in a free second row."""
+    wrapped = textwrap.wrap(text, width - _HEAD_WIDTH, max_lines=rows, placeholder=" …")
+    styled = [(row, style) for row in wrapped]
+    styled += [(below, _DIM), *[("", _DIM)] * rows][: rows - len(styled)]
+    heads = [head, *[""] * (rows - 1)]
+    return [
+        _line((f"{one:<{_HEAD_WIDTH}}", _DIM), row) for one, row in zip(heads, styled, strict=True)
     ]
 
 
@@ -114,19 +138,22 @@ def _channel(rig: RigState, name: str, width: int) -> Text:
     return _line(
         (f"{name:<{name_width}}", _DIM),
         (f"{'-' if newest is None else format(newest, '.4g'):>{_VALUE_WIDTH}} ", ""),
-        (sparkline(values), "blue"),
+        (sparkline(values, _LEAST_SPANS.get(name, 0.0)), "blue"),
     )
 
 
-def sparkline(values: Sequence[float | None]) -> str:
-    """Return one character per value, between the smallest and the largest of them."""
+def sparkline(values: Sequence[float | None], least_span: float = 0.0) -> str:
+    """Return one character per value, between the smallest and the largest of them.
+
+    Less than `least_span`, in the unit of the values, does not fill the height.
+    """
     known = [value for value in values if value is not None]
     if not known:
         return ""
     low, high = min(known), max(known)
     steps = [abs(after - before) for before, after in pairwise(known)]
     noise = sum(steps) / len(steps) if steps else 0.0
-    span = max(high - low, _NOISE_SPAN * noise, _LEAST_SPAN * max(abs(high), 1.0))
+    span = max(high - low, least_span, _NOISE_SPAN * noise, _LEAST_SHARE * max(abs(high), 1.0))
     top = len(_LEVELS) - 1
     return "".join(
         " " if value is None else _LEVELS[round(top * (value - low) / span)] for value in values
@@ -136,6 +163,12 @@ def sparkline(values: Sequence[float | None]) -> str:
 def _bars(rig: RigState, width: int) -> list[Text]:
     if rig.reason is not None:
         return [Text(rig.reason, style=_ALARM)]
+    if not rig.bars:
+        hint = (
+            f"A name takes {rig.setup.named_after}, board's time, after an odour begins: "
+            f"{rig.setup.speed:g} times less here."
+        )
+        return [_line((row, _DIM)) for row in textwrap.wrap(hint, width)]
     played = rig.episode.odour
     room = width - _NAME_WIDTH - 6
     lines = []
@@ -152,21 +185,27 @@ def _bars(rig: RigState, width: int) -> list[Text]:
     return lines
 
 
-def _score_line(rig: RigState) -> Text:
-    """Return the rig's score and its odours, the newest first."""
+def _score_line(rig: RigState, width: int) -> Text:
+    """Return the rig's score and its odours, the newest first, as many as fit."""
     results = [result for result in rig.results if result.finished]
-    return _line(
+    parts = [
         (f"{rig.setup.rig_id:<11}", _DIM),
-        (f"{score(results)}  ", ""),
-        *(_result(result) for result in reversed(results)),
-    )
+        (f"{score(results)}  " if results else "no odour has passed yet", ""),
+    ]
+    for result in reversed(results):
+        parts.append(_result(result))
+        if sum(len(text) for text, _ in parts) > width:
+            parts.pop()
+            break
+    return _line(*parts)
 
 
 def _result(result: NamingResult) -> tuple[str, str]:
     mark, style = _MARKS[result.verdict]
     confused = result.verdict in {Verdict.PARTLY, Verdict.WRONG}
     instead = f" ({odour_text(result.names)}?)" if confused else ""
-    return f"{mark} {odour_text(result.odour)}{instead}  ", style
+    unknown = "" if result.taught else " (never taught)"
+    return f"{mark} {odour_text(result.odour)}{unknown}{instead}  ", style
 
 
 def _counters(rigs: Sequence[RigState]) -> list[str]:

@@ -6,7 +6,7 @@ schedule; only this module compares its names with it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -40,37 +40,56 @@ STATES: dict[State, str] = {
 }
 """The published states, for people."""
 
+_WITH_ODOUR = {State.SENSING, State.RECOGNISED, State.UNRECOGNISED}
+"""States in which a prediction's candidates are of an odour, and not of air."""
+
 
 class Verdict(StrEnum):
     """Whether an odour was named correctly."""
 
     RIGHT = "right"
-    """All its names and no other."""
+    """All its names and no other; of a smell that was never taught, that it is unknown."""
     PARTLY = "partly right"
     WRONG = "wrong"
     UNNAMED = "without a name"
 
 
+_NOT_RIGHT = (Verdict.PARTLY, Verdict.WRONG, Verdict.UNNAMED)
+
+
 @dataclass(frozen=True, slots=True)
 class NamingResult:
-    """One odour, and the latest names that the service gave it.
+    """One odour, and the latest answer of the service to it.
 
     Attributes
     ----------
     odour: the names of the odours played, sorted.
+    taught: whether the rig was taught all of them.
     names: the names given, sorted; empty without any.
-    after_s: seconds of the board's time from the onset to these names.
-    finished: whether the odour has ended; until then the names may change.
+    unrecognised: whether the service said that it does not know the odour.
+    after_s: seconds of the board's time from the onset to this answer.
+    finished: whether the odour has ended; until then the answer may change.
     """
 
     odour: tuple[str, ...]
+    taught: bool = True
     names: tuple[str, ...] = ()
+    unrecognised: bool = False
     after_s: float = 0.0
     finished: bool = False
 
     @property
+    def answered(self) -> bool:
+        """Whether the service gave names, or said that it knows none."""
+        return bool(self.names) or self.unrecognised
+
+    @property
     def verdict(self) -> Verdict:
-        """Whether the names are right."""
+        """Whether the answer is right."""
+        if not self.taught:
+            if self.names:
+                return Verdict.WRONG
+            return Verdict.RIGHT if self.unrecognised else Verdict.UNNAMED
         if not self.names:
             return Verdict.UNNAMED
         if self.names == self.odour:
@@ -86,7 +105,7 @@ class RigState:
     state: as published, None before the first prediction.
     names: the names announced now, sorted.
     bars: label and share of the newest prediction, the largest first: candidates of a substance,
-        or components of a mixture.
+        or components of a mixture; none while there is no odour.
     reason: why the state is fault or disabled.
     health: the newest `health` payload.
     messages, readings: numbers received so far.
@@ -115,12 +134,18 @@ class RigState:
 
     @property
     def results(self) -> list[NamingResult]:
-        """Every odour so far; the present one only if it has a name."""
+        """Every odour so far; the present one only if there is an answer."""
         now = self.episode.number
         results = [
             replace(result, finished=number != now) for number, result in self._results.items()
         ]
-        return [result for result in results if result.finished or result.names]
+        return [result for result in results if result.finished or result.answered]
+
+    @property
+    def present_result(self) -> NamingResult | None:
+        """The answer to the odour in the air now, None if there is none yet."""
+        newest = next(reversed(self.results), None)
+        return None if newest is None or newest.finished else newest
 
     @property
     def announcement(self) -> str:
@@ -134,8 +159,8 @@ class RigState:
         self.messages += 1
         if topic == topics.SAMPLE:
             self._receive_reading(payload["frame_seq"], payload["values"])
-        elif topic in (topics.SUBSTANCE, topics.MIXTURE):
-            self._receive_prediction(topic, payload)
+        elif topic == self.setup.topic:
+            self._receive_prediction(payload)
         elif topic == topics.HEALTH:
             self.health = payload
 
@@ -157,25 +182,36 @@ class RigState:
         self.board_s = max(self.board_s, frame_seq / self.setup.rate_hz)
         episode = self.episode
         if episode.odour:
-            self._results.setdefault(episode.number, NamingResult(episode.odour))
+            self._results.setdefault(episode.number, NamingResult(episode.odour, episode.taught))
 
-    def _receive_prediction(self, topic: str, payload: dict[str, Any]) -> None:
+    def _receive_prediction(self, payload: dict[str, Any]) -> None:
+        self._advance(payload["frame_seq"])
         self.state = State(payload["state"])
         self.reason = payload["reason"]
-        if topic == topics.SUBSTANCE:
-            self._advance(payload["frame_seq"])
+        if self.setup.topic == topics.SUBSTANCE:
             self.names = (payload["label"],) if payload["label"] is not None else ()
-            self.bars = tuple((item["label"], item["probability"]) for item in payload["top"])
+            bars = [(item["label"], item["probability"]) for item in payload["top"]]
         else:
             components = payload["components"]
             self.names = tuple(sorted(part["label"] for part in components))
-            self.bars = tuple((part["label"], part["proportion"]) for part in components)
+            bars = [(part["label"], part["proportion"]) for part in components]
+        self.bars = tuple(bars) if self.state in _WITH_ODOUR else ()
+        self._note_answer()
+
+    def _note_answer(self) -> None:
+        """Keep the newest answer to the present odour, and when it was first given."""
         episode = self.episode
-        if episode.odour and self.names:
-            result = self._results[episode.number]
-            if self.names != result.names:
-                after_s = self.board_s - episode.start_s
-                self._results[episode.number] = replace(result, names=self.names, after_s=after_s)
+        unrecognised = self.state is State.UNRECOGNISED
+        if not episode.odour or not (self.names or unrecognised):
+            return
+        result = self._results[episode.number]
+        if (self.names, unrecognised) != (result.names, result.unrecognised):
+            self._results[episode.number] = replace(
+                result,
+                names=self.names,
+                unrecognised=unrecognised,
+                after_s=self.board_s - episode.start_s,
+            )
 
 
 View = Callable[[Sequence[RigState], float], None]
@@ -194,12 +230,16 @@ def clock(seconds: float) -> str:
 
 
 def score(results: Iterable[NamingResult]) -> str:
-    """Return how many odours were named right, partly, wrongly and not at all."""
-    verdicts = [result.verdict for result in results]
-    if not verdicts:
-        return "no odour has passed yet"
-    others = [verdict for verdict in Verdict if verdict in verdicts and verdict != Verdict.RIGHT]
-    return ", ".join(
-        [f"{verdicts.count(Verdict.RIGHT)} of {len(verdicts)} named right"]
-        + [f"{verdicts.count(verdict)} {verdict}" for verdict in others]
-    )
+    """Return how many of the taught odours were named right."""
+    verdicts = [result.verdict for result in results if result.taught]
+    return f"{verdicts.count(Verdict.RIGHT)} of {len(verdicts)} named right"
+
+
+def exceptions(results: Iterable[NamingResult]) -> str:
+    """Return what `score` leaves out: other verdicts, and smells that were never taught."""
+    known = Counter(result.verdict for result in results if result.taught)
+    new = [result.unrecognised for result in results if not result.taught]
+    parts = [f"{known[verdict]} {verdict}" for verdict in _NOT_RIGHT if known[verdict]]
+    if new:
+        parts.append(f"never taught: {sum(new)} of {len(new)} unrecognised")
+    return ", ".join(parts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from hardware.channels import N_CHANNELS, N_GAS, channel_index
+from hardware.channels import GAS_EXPONENTS, N_CHANNELS, N_GAS, channel_index
 from hardware.errors import UsageError
 from hardware.mixing_law import mixed_response
 from hardware.simulator.days import Day
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MIN_RATE_HZ = 0.1
 MAX_RATE_HZ = 100.0
+
+_EXPONENTS = np.array(GAS_EXPONENTS)
 
 
 class Signal(Protocol):
@@ -192,7 +194,7 @@ class _Exposure:
             factor * relaxed_response(fingerprint, t_s, self._board.middle_s)
             for factor, fingerprint in zip(self._factors, self._fingerprints, strict=True)
         ]
-        return mixed_response(responses, self._concentrations, self._board.exponent)
+        return mixed_response(responses, self._concentrations, _EXPONENTS)
 
 
 class _SensorState:

@@ -4,14 +4,13 @@ May import the channel table and numpy. `scent-train fingerprints` writes the ta
 recordings. They describe two boards, one per kind of published recording; their raw levels differ
 (NO2 near 600 against 98), so they are never pooled.
 
-- ``boards.csv``: the parts: clean-air level, power-law exponent, recovery, humidity.
+- ``boards.csv``: the parts: clean-air level, recovery, humidity.
 - ``fingerprints.csv``: the response of each channel to each substance, once per real recording, so
   that the spread between them is real.
 - ``fluctuations.csv``: the fluctuations of the readings of each substance: the covariance between
   channels in a few bands of time, as loadings on independent eddies.
 - ``days.csv``: how clean air and fingerprints of the same rig differ between days: covariances as
   loadings on independent draws. Measured on other real rigs, so both boards share them.
-- ``playable.csv``: how reliably the shipped models recognise what the simulator plays.
 """
 
 from __future__ import annotations
@@ -41,29 +40,10 @@ BOARDS_FILE = "boards.csv"
 FINGERPRINTS_FILE = "fingerprints.csv"
 FLUCTUATIONS_FILE = "fluctuations.csv"
 DAYS_FILE = "days.csv"
-PLAYABLE_FILE = "playable.csv"
 
 RELAXATION_TIMES_S: tuple[float, ...] = (10.0, 30.0, 90.0, 270.0, 900.0)
 """Time constants of a slow transient. Oxide layers relax over a spread of times; a fixed series of
 two per decade fits any of them linearly."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlayableSubstance:
-    """An odour that the simulator can play, and how reliably the shipped model recognises it.
-
-    Attributes
-    ----------
-    odour: as a scenario writes it, without its duration: ``almond``, ``banana=0.5+mango=0.5``.
-    trials: live episodes played by `scent-train fingerprints --check`.
-    right: of these, how many ended with the right name.
-    right_after_s: median seconds from the onset to the right name; None where there was none.
-    """
-
-    odour: str
-    trials: int
-    right: int
-    right_after_s: float | None
 
 
 class TableError(ScentdError):
@@ -96,7 +76,6 @@ class BoardModel:
     rate_hz: the rate of the recordings it was fitted to.
     middle_s: time into an exposure at which `Fingerprint.response` holds.
     clean_air: float64[8], log-conductance in clean air (of an MQ part, ln ppm).
-    exponent: float64[8], beta of G = G0 (1 + a c)^beta.
     recovery_s: float64[8], time constant with which the sensor follows a falling gas.
     humidity: float64[8], change of log-conductance per 10 %RH.
     band_times_s: float64[bands], correlation time of each band of fluctuations.
@@ -109,7 +88,6 @@ class BoardModel:
     rate_hz: float
     middle_s: float
     clean_air: NDArray[np.float64]
-    exponent: NDArray[np.float64]
     recovery_s: NDArray[np.float64]
     humidity: NDArray[np.float64]
     band_times_s: NDArray[np.float64]
@@ -189,26 +167,6 @@ def load_day_spread(folder: Traversable | None = None) -> DaySpread:
     return spread
 
 
-def load_playable(
-    board: str = SUBSTANCE_BOARD, *, least_right: float = 0.8
-) -> tuple[PlayableSubstance, ...]:
-    """Return the odours of a board that its shipped model recognises, the most reliable first.
-
-    `least_right` is the share of live episodes that must have ended with the right name.
-    """
-    odours = (
-        PlayableSubstance(
-            row["odour"],
-            int(row["trials"]),
-            int(row["right"]),
-            float(row["right_after_s"]) if row["right_after_s"] else None,
-        )
-        for row in _rows(files("hardware.simulator"), PLAYABLE_FILE)
-        if row["board"] == board
-    )
-    return tuple(odour for odour in odours if odour.right >= least_right * odour.trials)
-
-
 def _rows(folder: Traversable, name: str) -> list[dict[str, str]]:
     try:
         text = (folder / name).read_text(encoding="utf-8")
@@ -227,8 +185,7 @@ def _assemble(
     fluctuations: list[dict[str, str]],
 ) -> BoardModel:
     parts: dict[str, NDArray[np.float64]] = {
-        column: np.zeros(N_GAS)
-        for column in ("clean_air", "exponent", "recovery_s", "humidity_per_10rh")
+        column: np.zeros(N_GAS) for column in ("clean_air", "recovery_s", "humidity_per_10rh")
     }
     for row in boards:
         for column, array in parts.items():
@@ -243,7 +200,6 @@ def _assemble(
         rate_hz=float(boards[0]["rate_hz"]),
         middle_s=float(boards[0]["middle_s"]),
         clean_air=parts["clean_air"],
-        exponent=parts["exponent"],
         recovery_s=parts["recovery_s"],
         humidity=parts["humidity_per_10rh"],
         band_times_s=band_times_s,

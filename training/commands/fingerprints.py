@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         if args.model is None or args.seeds < 1:
             raise UsageError("--check needs --model BUNDLE and --seeds of at least 1.")
-        return _check(args.model, args.seeds, folder)
+        return _check(args.model, args.seeds)
     if args.days:
         if args.data is None or args.rigs is None:
             raise UsageError("--days needs --data DIR, which holds base/, and --rigs DIR.")
@@ -89,7 +89,7 @@ def _measure_days(data: Path, rigs: Path, folder: Path) -> int:
     return 0
 
 
-def _check(model: str, seeds: int, folder: Path) -> int:
+def _check(model: str, seeds: int) -> int:
     from models.bundle import load_bundle  # noqa: PLC0415 - a fit needs no ONNX Runtime
     from training.simulator import fingerprint_check as check  # noqa: PLC0415
 
@@ -112,6 +112,4 @@ def _check(model: str, seeds: int, folder: Path) -> int:
     print(f"- live episodes named right: {right} of {played}")
     print(f"- live episodes without a name: {silent} of {played}")
     print(f"- live episodes named wrongly: {played - right - silent} of {played}")
-    path = check.write_playable(results, check.board_for(bundle).name, folder)
-    print(f"The table of playable odours is in {path}.", file=sys.stderr)
     return 0

@@ -20,7 +20,7 @@ import numpy as np
 from hardware.channels import CHANNELS, GAS_INDICES, MQ_INDICES, N_GAS
 from hardware.foreign.mapping import shipped_format
 from hardware.foreign.reading import read_foreign
-from hardware.simulator.tables import DAYS_FILE, SUBSTANCE_BOARD, load_board
+from hardware.simulator.tables import BOARD_NAMES, DAYS_FILE, load_board
 from models.signals import log_signals
 from training.data.dataset import DataError, load_substances
 from training.simulator.fingerprint_tables import eddy_cells, lower_root, write_table
@@ -87,8 +87,8 @@ class DayFigures:
     response: fruits5, log-conductance on the plateau above that.
     log_response: the same, its logarithm.
     level: SmellNet, log-conductance in the middle of a recording; of an MQ part ln ppm.
-    takes: float64[8], standard deviation between the fingerprints of one substance in the
-        simulator's table, the root of the mean square over substances.
+    takes: by board, float64[8], standard deviation between the fingerprints of one substance in
+        the simulator's table, the root of the mean square over substances.
     residue: float64[8], fruits5, correlation of `clean_air` and `log_response`, each smell's mean
         removed: an exposure that begins above the usual clean air responds less.
     """
@@ -97,7 +97,7 @@ class DayFigures:
     response: Spread
     log_response: Spread
     level: Spread
-    takes: Floats
+    takes: dict[str, Floats]
     residue: Floats
 
 
@@ -118,17 +118,25 @@ def measure_days(data: Path, rigs: Path, progress: FileProgress = iter) -> DayFi
     everything = ["clean air"] * len(labels)
     names, sessions, levels = _two_session_levels(data, progress)
     response = plateau - air
-    fingerprints = load_board(SUBSTANCE_BOARD).fingerprints.values()
     log_response = np.log(np.maximum(response, SMALLEST_RESPONSE))
-    takes = [np.var([one.response for one in some], axis=0, ddof=1) for some in fingerprints]
     return DayFigures(
         clean_air=spread(air, everything, days),
         response=spread(response, labels, days),
         log_response=spread(log_response, labels, days),
         level=spread(levels, names, sessions),
-        takes=np.sqrt(np.mean(takes, axis=0)),
+        takes={name: _take_spread(name) for name in BOARD_NAMES},
         residue=_correlation(air - air.mean(axis=0), _without_means(log_response, labels)),
     )
+
+
+def _take_spread(board: str) -> Floats:
+    """Return float64[8], NaN where the board's recordings have no such channel."""
+    variances = [
+        np.var([one.response for one in some], axis=0, ddof=1)
+        for some in load_board(board).fingerprints.values()
+    ]
+    deviations: Floats = np.sqrt(np.mean(variances, axis=0))
+    return np.where(deviations > 0, deviations, np.nan)
 
 
 def _without_means(values: Floats, labels: Sequence[str]) -> Floats:
@@ -232,7 +240,10 @@ def days_table(figures: DayFigures) -> str:
         ("SmellNet, level, one session", figures.level.within),
         ("SmellNet, level, two sessions", figures.level.across),
         ("SmellNet, level, what sessions add", figures.level.between),
-        ("simulator, between takes", np.diag(figures.takes**2)),
+    ]
+    rows += [
+        (f"simulator, takes of {board}", np.diag(deviations**2))
+        for board, deviations in figures.takes.items()
     ]
     names = [CHANNELS[index].name for index in GAS_INDICES]
     lines = [f"| standard deviation of | {' | '.join(names)} |", "|---" * (N_GAS + 1) + "|"]

@@ -7,7 +7,6 @@ episodes, from clean air on, through the `Nose` that runs on the rig.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,16 +20,14 @@ from hardware.frames import SensorFrame
 from hardware.readings import range_quality
 from hardware.simulator.scenario import AIR
 from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import MIXTURE_BOARD, PLAYABLE_FILE, SUBSTANCE_BOARD, load_board
+from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD, load_board
 from models.nose import Nose
 from models.softmax import log_softmax
 from training.data.dataset import Dataset, Sample
 from training.evaluation.network_outputs import run_network
-from training.simulator.fingerprint_tables import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from hardware.simulator.tables import BoardModel
     from models.bundle import Bundle
@@ -165,29 +162,6 @@ def _announced(prediction: Prediction, n_present: int) -> str:
         largest = [label for label, _ in prediction.top[:n_present]]
         return "+".join(sorted(largest)) if prediction.components else ""
     return prediction.label or ""
-
-
-def write_playable(results: Sequence[LiveResult], board: str, folder: Path) -> Path:
-    """Replace a board's rows in the table of playable odours by its live results."""
-    path = folder / PLAYABLE_FILE
-    others: list[dict[str, str]] = []
-    if path.is_file():
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        others = [row for row in rows if row["board"] != board]
-    ranked = sorted(results, key=lambda one: (-one.right / len(one.answers), one.odour))
-    own = [
-        {
-            "board": board,
-            "odour": result.odour,
-            "trials": str(len(result.answers)),
-            "right": str(result.right),
-            "silent": str(result.silent),
-            "right_after_s": f"{median(result.right_after_s):g}" if result.right_after_s else "",
-        }
-        for result in ranked
-    ]
-    write_table(path, sorted([*others, *own], key=lambda row: row["board"]))
-    return path
 
 
 def confusion_table(results: Sequence[LiveResult], steady: dict[str, list[str]]) -> str:

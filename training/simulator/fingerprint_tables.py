@@ -37,11 +37,7 @@ if TYPE_CHECKING:
 
     Rows = list[dict[str, str]]
 
-# Exponents and humidity of such parts, from their makers' sensitivity curves (slope of log Rs
-# over log concentration, and the spread of the curves at 30 and 85 %RH). An MQ part's "ppm" is
-# already through the inverse power law, hence 1.
-_EXPONENT = {"NO2": 0.5, "C2H5OH": 0.55, "VOC": 0.6, "CO": 0.5, "Gas_Resistance": 0.6}
-_MQ_EXPONENT = 1.0
+# Humidity of such parts, from the spread of their makers' sensitivity curves at 30 and 85 %RH.
 _HUMIDITY_PER_10RH = {Part.GROVE: 0.02, Part.MQ: 0.05, Part.BME_GAS: 0.05}
 
 _CALM_SHARE = 0.25
@@ -150,7 +146,6 @@ def _board_rows(board: FittedBoard, shared: _Shared) -> Iterator[dict[str, str]]
             rate_hz=board.kind.rate_hz,
             middle_s=board.kind.middle_s,
             clean_air=air[sensor],
-            exponent=_EXPONENT.get(channel.name, _MQ_EXPONENT),
             recovery_s=shared.recovery_s[sensor],
             humidity_per_10rh=_HUMIDITY_PER_10RH[channel.part],
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -11,16 +13,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from daemon.demo.plain import plain_view, summary
-from daemon.demo.scenario import RIGS, DemoSchedule, choose_schedule
+from daemon.demo.scenario import RIGS, DemoRig, DemoSchedule, choose_schedule
 from daemon.demo.screen import ROWS, WIDTH, screen, sparkline
 from daemon.demo.state import RigState, Verdict
 from hardware.channels import CHANNEL_NAMES
 from hardware.simulator.scenario import Episode, parse_scenario
-from hardware.simulator.tables import load_board, load_playable
+from hardware.simulator.tables import load_board
 
-SUBSTANCES, MIXTURES = RIGS
+SUBSTANCES = replace(RIGS[0], taught=("lemon", "mint"))
+MIXTURES = replace(RIGS[1], taught=("apple", "pear", "plum"))
 LEMON_AND_MINT = DemoSchedule(
     SUBSTANCES, parse_scenario("air:10,lemon:20,air:10,mint:20", {"lemon", "mint"})
+)
+LEMON_AND_SOAP = DemoSchedule(
+    SUBSTANCES, parse_scenario("air:10,lemon:20,air:10,soap:20", {"lemon", "soap"})
 )
 APPLE_WITH_PEAR = DemoSchedule(
     MIXTURES, parse_scenario("air:10,apple=.5+pear=.5:20", {"apple", "pear"})
@@ -34,11 +40,13 @@ def receive_sample(rig: RigState, board_s: float) -> None:
     rig.receive("sample", {"frame_seq": frame_seq, "values": values})
 
 
-def receive_substance(rig: RigState, board_s: float, label: str | None) -> None:
-    """Receive a prediction of the substance model at that moment."""
+def receive_substance(
+    rig: RigState, board_s: float, label: str | None, state: str | None = None
+) -> None:
+    """Receive a prediction of a single substance at that moment."""
     payload: dict[str, Any] = {
         "frame_seq": round(board_s * rig.setup.rate_hz),
-        "state": "sensing" if label is None else "recognised",
+        "state": state or ("sensing" if label is None else "recognised"),
         "label": label,
         "reason": None,
         "top": [{"label": label or "mint", "probability": 0.9}],
@@ -47,10 +55,26 @@ def receive_substance(rig: RigState, board_s: float, label: str | None) -> None:
 
 
 def receive_mixture(rig: RigState, board_s: float, labels: tuple[str, ...]) -> None:
-    receive_sample(rig, board_s)
-    parts = [{"label": label, "proportion": 0.5, "presence": 0.9} for label in labels]
-    state = "recognised" if labels else "sensing"
-    rig.receive("mixture", {"state": state, "reason": None, "components": parts})
+    rig.receive(
+        "mixture",
+        {
+            "frame_seq": round(board_s * rig.setup.rate_hz),
+            "state": "recognised" if labels else "sensing",
+            "reason": None,
+            "components": [
+                {"label": label, "proportion": 0.5, "presence": 0.9} for label in labels
+            ],
+        },
+    )
+
+
+def shown(rigs: list[RigState], width: int) -> str:
+    """Return what the screen shows on a terminal of so many columns."""
+    console = Console(width=width, height=ROWS, file=io.StringIO(), record=True)
+    console.print(
+        screen(rigs, width=width, height=ROWS, address="127.0.0.1:21883", elapsed_s=605.0)
+    )
+    return console.export_text()
 
 
 def lemon_named_mint_unnamed() -> RigState:
@@ -111,6 +135,40 @@ def test_a_mixture_is_right_with_all_its_components_and_no_other(
     assert [result.verdict for result in rig.results] == [verdict]
 
 
+@pytest.mark.parametrize(
+    ("label", "state", "verdict"),
+    [
+        (None, "unrecognised", "right"),
+        ("lemon", None, "wrong"),
+        (None, "sensing", "without a name"),
+    ],
+)
+def test_a_smell_that_was_never_taught_is_right_when_it_is_unrecognised(
+    label: str | None, state: str | None, verdict: str
+) -> None:
+    rig = RigState(LEMON_AND_SOAP)
+    receive_substance(rig, 50, label, state)
+    receive_sample(rig, 65)
+    assert [(item.taught, item.verdict) for item in rig.results] == [(False, verdict)]
+    assert summary([rig]).splitlines()[-1] == "substances: 0 of 0 named right"
+
+
+def test_a_taught_smell_that_ends_unrecognised_has_no_name() -> None:
+    rig = RigState(LEMON_AND_MINT)
+    receive_substance(rig, 15, "lemon")
+    receive_substance(rig, 25, None, "unrecognised")
+    assert [item.verdict for item in rig.results] == [Verdict.UNNAMED]
+
+
+@pytest.mark.parametrize("state", ["ambient", "recovering", "warming_up"])
+def test_without_an_odour_no_candidates_are_shown(state: str) -> None:
+    rig = RigState(LEMON_AND_MINT)
+    receive_substance(rig, 15, "lemon")
+    assert rig.bars == (("lemon", 0.9),)
+    receive_substance(rig, 35, None, state)
+    assert rig.bars == ()
+
+
 @given(st.floats(0, 1e5))
 def test_every_moment_lies_in_one_episode(board_s: float) -> None:
     episode = LEMON_AND_MINT.episode_at(board_s)
@@ -121,21 +179,23 @@ def test_every_moment_lies_in_one_episode(board_s: float) -> None:
 
 
 @pytest.mark.parametrize("rig", RIGS, ids=lambda rig: rig.rig_id)
-def test_the_odours_played_are_those_that_the_simulator_found_recognisable(rig: Any) -> None:
+def test_what_is_played_was_taught_but_for_one_smell_in_the_first_minute(rig: DemoRig) -> None:
     schedule = choose_schedule(rig, seed=3)
-    known = {item.odour for item in load_playable(rig.board, least_right=0.0)}
-    odours = [episode for episode in schedule.episodes if episode.components]
-    fingerprints = load_board(rig.board).fingerprints
-    assert len(odours) >= 3
-    assert set(odours) <= {
-        parse_scenario(f"{name}:{rig.odour_s}", fingerprints)[0] for name in known
-    }
-    assert [bool(episode.components) for episode in schedule.episodes[:2]] == [False, True]
+    assert set(rig.taught) <= set(load_board(rig.board).fingerprints)
+    starts_s = accumulate((episode.duration_s for episode in schedule.episodes), initial=0.0)
+    episodes = [schedule.episode_at(start_s + 1.0) for start_s in starts_s][:-1]
+    assert [bool(episode.odour) for episode in episodes[:4]] == [False, True, False, True]
+    assert len([episode for episode in episodes if episode.odour and episode.taught]) >= 3
+    new = [episode for episode in episodes if not episode.taught]
+    assert [episode.odour for episode in new] == [(rig.never_taught,)] * (
+        rig.never_taught is not None
+    )
+    assert all(episode.end_s < 60.0 * rig.speed for episode in new)
     assert schedule.episodes == choose_schedule(rig, seed=3).episodes
 
 
 def test_the_order_of_the_odours_changes_with_the_seed() -> None:
-    orders = {choose_schedule(SUBSTANCES, seed).episodes for seed in range(8)}
+    orders = {choose_schedule(RIGS[0], seed).episodes for seed in range(8)}
     assert len(orders) > 1
     assert all(isinstance(episode, Episode) for order in orders for episode in order)
 
@@ -147,6 +207,39 @@ def test_a_sparkline_shows_movement_and_keeps_noise_flat() -> None:
     assert list(rising[:10]) == sorted(rising[:10])
     assert set(sparkline([300, 301, 300, 302])) <= set("▁▂▃")
     assert set(sparkline([10, 11, 10, 11, 11, 10])) <= set("▁▂")
+
+
+def test_a_wobble_of_one_count_stays_at_the_bottom_of_a_sparkline() -> None:
+    assert set(sparkline([9, 10, 10, 10, 10, 10, 10, 10, 10], 12.0)) <= set("▁▂")
+    assert set(sparkline([25.1, 25.1, 25.3, 25.4, 25.4, 25.5], 5.0)) <= set("▁▂")
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_name_is_cut(width: int) -> None:
+    """A mixture of the longest names goes on in further rows."""
+    rig = RigState(APPLE_WITH_PEAR)
+    receive_mixture(rig, 20, ("sweet_potato", "mandarin_orange", "star_anise"))
+    text = shown([rig, rig], width)
+    for name in ("sweet potato", "mandarin orange", "star anise"):
+        assert "".join(text.split()).count("".join(name.split())) >= 2, name
+    assert "…" not in text
+
+
+def test_scores_that_do_not_fit_are_left_out_as_a_whole() -> None:
+    rig = RigState(LEMON_AND_MINT)
+    for number in range(30):
+        receive_substance(rig, 60 * number + 20, "mint")
+        receive_substance(rig, 60 * number + 50, "mint")
+    receive_sample(rig, 1805)
+    (line,) = [line for line in shown([rig, rig], WIDTH).splitlines() if "named right" in line][:1]
+    assert "30 of 60 named right" in line
+    assert line.split("named right")[1].count("mint") >= 2
+    assert line.rstrip().endswith(("✔ mint", "✘ lemon (mint?)"))
+
+
+def test_the_screen_says_at_once_how_long_a_name_takes() -> None:
+    text = " ".join(shown([RigState(LEMON_AND_MINT)], WIDTH).split())
+    assert f"A name takes {SUBSTANCES.named_after}" in text
 
 
 def test_the_screen_fits_the_smallest_terminal_and_shows_all_that_matters() -> None:
@@ -169,10 +262,10 @@ def test_the_screen_fits_the_smallest_terminal_and_shows_all_that_matters() -> N
 
 def test_the_screen_says_why_a_model_cannot_run() -> None:
     rig = RigState(APPLE_WITH_PEAR)
-    rig.receive("mixture", {"state": "disabled", "reason": "too slow a board", "components": []})
-    console = Console(width=WIDTH, height=ROWS, file=io.StringIO(), record=True)
-    console.print(screen([rig], width=WIDTH, height=ROWS, address="", elapsed_s=0.0))
-    assert "too slow a board" in console.export_text()
+    reason = "too slow a board"
+    payload = {"frame_seq": 0, "state": "disabled", "reason": reason, "components": []}
+    rig.receive("mixture", payload)
+    assert reason in shown([rig], WIDTH)
 
 
 def test_the_plain_view_prints_changes_and_nothing_else() -> None:
@@ -202,9 +295,28 @@ def test_the_plain_view_gives_no_verdict_on_a_name_older_than_the_odour() -> Non
     receive_sample(rig, 45)
     update([rig], 45.0)
     assert [line.split(maxsplit=2)[2] for line in stream.getvalue().splitlines()] == [
-        "in the air mint",
-        "says       lemon",
+        "in the air  mint",
+        "says        lemon",
     ]
+
+
+def test_on_a_terminal_the_plain_view_breaks_lines_between_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    rig, stream = RigState(APPLE_WITH_PEAR), Terminal()
+    receive_sample(rig, 20)
+    receive_mixture(rig, 20, ("apple", "mandarin_orange", "pear", "sweet_potato"))
+    plain_view(stream)([rig], 20.0)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 60
+    assert " ".join(" ".join(lines).split()).endswith(
+        "says apple + mandarin orange + pear + sweet potato (partly right, 10 s after its onset)"
+    )
 
 
 def test_the_summary_compares_what_was_played_with_what_was_named() -> None:
@@ -213,5 +325,6 @@ def test_the_summary_compares_what_was_played_with_what_was_named() -> None:
         "played said",
         "right lemon lemon, after 12 s",
         "without a name mint -",
-        "substances: 1 of 2 named right, 1 without a name.",
+        "substances, besides: 1 without a name",
+        "substances: 1 of 2 named right",
     ]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from hardware.channels import N_GAS
 from hardware.simulator.response import (
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
-
-_EXPONENT = load_board().exponent
-SMALLEST_RESPONSE = 1e-6
-"""A converter's step is 4000 times larger; what is much smaller is lost to rounding."""
-_response = st.just(0.0) | st.floats(SMALLEST_RESPONSE, 4) | st.floats(-3, -SMALLEST_RESPONSE)
-_responses = st.lists(_response, min_size=N_GAS, max_size=N_GAS).map(np.array)
 
 
 def test_a_fingerprint_gives_its_response_in_the_middle_of_an_exposure() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from hardware.channels import CHANNELS, GROVE_INDICES, Part, channel_index
+from hardware.channels import CHANNELS, GROVE_FULL_SCALE, GROVE_INDICES, Part, channel_index
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.simulator.signals import ReplaySignal, SyntheticSignal
@@ -128,6 +128,21 @@ def test_a_mixture_lies_between_its_parts_on_average() -> None:
     mixed = level("orange=.5+peach=.5:30")
     assert np.all(mixed > np.minimum(orange, peach) - 40)
     assert np.all(mixed < np.maximum(orange, peach) + 40)
+
+
+def test_a_tenth_of_a_strong_substance_reads_most_of_it_as_in_real_mixtures() -> None:
+    """Published: 10 % orange in banana read .83, .86 and .81 of pure orange on these channels."""
+    channels = list(GROVE_INDICES[:3])
+
+    def level(scenario: str) -> np.ndarray:
+        rows = [_rows(SyntheticSignal(scenario, seed=s, board="mixtures")) for s in range(12)]
+        counts = np.concatenate(rows)[:, channels].mean(axis=0)
+        return np.log(counts / (GROVE_FULL_SCALE - counts))
+
+    banana, orange = level("banana:30"), level("orange:30")
+    mixed = level("banana=.9+orange=.1:30")
+    share = (mixed - banana) / (orange - banana)
+    assert np.all((share > 0.6) & (share < 1.0)), share
 
 
 def test_the_weather_stays_plausible_and_agrees_with_the_altitude() -> None:

@@ -49,6 +49,6 @@ def test_the_shipped_table_is_what_the_real_rigs_give(smellnet: Path, tmp_path: 
     np.testing.assert_array_equal(measured.fingerprint, shipped.fingerprint)
     grove = slice(0, 4)
     within_days = np.sqrt(figures.response.within.diagonal()[grove])
-    np.testing.assert_allclose(figures.takes[grove], within_days, rtol=0.5)
+    np.testing.assert_allclose(figures.takes["substances"][grove], within_days, rtol=0.5)
     rows = list(csv.reader(days_table(figures).splitlines(), delimiter="|"))
     assert {len(row) for row in rows[:1] + rows[2:]} == {N_GAS + 3}

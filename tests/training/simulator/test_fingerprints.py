@@ -12,7 +12,7 @@ from hardware.channels import GAS_INDICES
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import RELAXATION_TIMES_S, load_board
 from models.bundle import load_bundle
-from training.simulator.fingerprint_check import run_live_episodes, write_playable
+from training.simulator.fingerprint_check import run_live_episodes
 from training.simulator.fingerprint_tables import fit_tables, write_tables
 from training.simulator.fingerprints import (
     MIXTURE_KIND,
@@ -75,16 +75,11 @@ def test_the_mixture_kind_reads_four_channels_at_ten_hertz() -> None:
     assert np.isfinite(fitted.level).all()
 
 
-def test_the_check_names_odours_that_the_shipped_model_recognises(tmp_path: Path) -> None:
+def test_the_check_plays_an_odour_to_a_shipped_model() -> None:
     bundle = load_bundle("mixtures-12", precision="int8")
     result = run_live_episodes(bundle, "almond", 1)
     assert len(result.answers) == 1
     assert result.right + result.silent <= 1
-    path = write_playable([result], "mixtures", tmp_path)
-    write_playable([result], "substances", tmp_path)
-    assert [line.split(",")[:2] for line in path.read_text().splitlines()[1:]] == [
-        ["mixtures", "almond"], ["substances", "almond"],
-    ]  # fmt: skip
 
 
 @pytest.mark.data
