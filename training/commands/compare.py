@@ -15,6 +15,7 @@ from training.experiments.baselines.comparison import (
     compare_baselines,
     write_baseline_report,
 )
+from training.experiments.baselines.inputs import OURS
 from training.experiments.baselines.registry import BASELINES, select_baselines
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
     entries = select_baselines(words(args.models))
-    data = load_recordings("substance", args.data)
+    data = load_recordings("substance", args.data).at_rate(OURS.rate_hz)
     folds = chosen_folds(args.folds, data)
     done: dict[str, dict[int, FoldPredictions]] = {entry.name: {} for entry in entries}
     rows: list[dict[str, Any]] = []

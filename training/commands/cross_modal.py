@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     # Misspelt switches are found before anything is read.
     list_trainings(names, [], unseen=True)
     refuse_test_part(args.data)
-    data = load_recordings("substance", args.data)
+    data = load_recordings("substance", args.data).at_rate(config.preprocessing.rate_hz)
     todo = list_trainings(names, chosen_folds(args.folds, data), unseen=not args.no_unseen)
     folder = args.run_folder or Path("runs") / config.name
     seen: dict[str, dict[int, FoldPredictions]] = {}

@@ -19,6 +19,7 @@ from training.commands._shared import (
     step_bars,
 )
 from training.data.dataset import folds_of
+from training.data.sessions import labels_of_one_session
 from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT, write_json
 from training.experiments.crossval import cross_validate
 from training.experiments.few_shot import FEW_SHOT, run_few_shot, split_few_shot
@@ -98,6 +99,12 @@ def run(args: argparse.Namespace) -> int:
         return _open_set(args, config, data, folder)
     if args.few_shot:
         return _few_shot(args, config, data, folder)
+    if len(labels_of_one_session(data)) < len(data.labels):
+        print(
+            "These folds hold out recordings, not days: --sessions gives the figure to expect on "
+            "another day.",
+            file=sys.stderr,
+        )
     fold_of = folds_of(data)
     report = cross_validate(
         config,

@@ -123,7 +123,11 @@ def export_bundle(
             "settings": settings,
         },
     )
-    hashes = "".join(f"{sample.sha256}  {sample.name}\n" for sample in data.samples)
+    # Hash, path and, where it is known, session, the last after a tab.
+    hashes = "".join(
+        f"{sample.sha256}  {sample.name}" + f"\t{sample.session}" * bool(sample.session) + "\n"
+        for sample in data.samples
+    )
     files = {
         INT8_MODEL: small,
         FP32_MODEL: model,

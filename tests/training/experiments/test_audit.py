@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -86,6 +87,17 @@ def test_data_without_leaks_are_clean() -> None:
     assert set(verdicts(result).values()) == {CLEAN}
     assert result.references[0].top1 > 0.6, "the smell itself is there to be learnt"
     assert any("share no session" in line for line in result.summary)
+
+
+def test_labels_of_one_session_are_named_and_held_out_sessions_recommended() -> None:
+    data = recordings()
+    single = audit(data, trees=5).summary
+    assert any(f"{len(data.labels)} of {len(data.labels)} labels" in line for line in single)
+    assert "Record every label on several days" in single[-1]
+    samples = tuple(dataclasses.replace(s, session="ab"[k % 2]) for k, s in enumerate(data.samples))
+    several = audit(dataclasses.replace(data, samples=samples), trees=5).summary
+    assert not any("one session only" in line for line in several)
+    assert "crossval --sessions" in several[-1]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,11 @@ def test_a_bundle_takes_its_constants_from_the_held_out_sessions(
     root, options = finished
     assert main(["export", *options, "--output", str(root / "bundle")]) == 0
     assert "whole held-out sessions" in capsys.readouterr().err
-    manifest = load_bundle(root / "bundle").manifest
+    bundle = load_bundle(root / "bundle")
+    manifest = bundle.manifest
+    assert len(bundle.training_hashes) == 18
+    listed = (root / "bundle/training_files.txt").read_text().splitlines()
+    assert {line.split("\t")[1] for line in listed} == {"day-0", "day-1", "day-2"}
     assert next(iter(manifest.metrics)) == "sessions"
     assert manifest.decision != CAUTIOUS
     card = (root / "bundle/README.md").read_text()
