@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
+import numpy as np
 import pytest
 import structlog
 
 from daemon.sandbox.broker import EmbeddedBroker
-from models.manifest import write_bundle
-from tests.models.toys import toy_files, toy_manifest
+from models.board_identity import BOARD_LEVELS, BoardFigures
+from models.manifest import ARRAYS, write_bundle
+from tests.models.toys import CHANNELS, toy_arrays, toy_files, toy_manifest, toy_space
 from tests.sandbox import Board, Mosquitto
 
 if TYPE_CHECKING:
@@ -77,6 +79,18 @@ def toy_substances(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a real bundle, at 1 Hz, that names moving NO2 lemon, C2H5OH mint and VOC garlic."""
     folder = tmp_path_factory.mktemp("bundles") / "toy-substance"
     write_bundle(folder, toy_manifest("substance"), toy_files("substance"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def foreign_substances(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same as `toy_substances`, trained on a board that is unlike every other."""
+    folder = tmp_path_factory.mktemp("foreign") / "toy-substance"
+    figures = BoardFigures(CHANNELS, limit=1.0, sessions=3, recordings=20)
+    levels = np.random.default_rng(2).normal([-3, 3, -3, 3], 0.1, (20, 4)).astype(np.float32)
+    arrays = toy_arrays(toy_space(), **{BOARD_LEVELS: levels})
+    files = {**toy_files("substance"), ARRAYS: arrays}
+    write_bundle(folder, toy_manifest("substance", board=figures), files)
     return folder
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from calibration.recogniser import fit_recogniser
 from models.board_identity import (
     BOARD_LEVELS,
     FOREIGN_BOARD,
@@ -23,6 +24,7 @@ from models.manifest import ManifestError, write_bundle
 from models.nose import Nose
 from models.results import EventType
 from models.taught_head import TaughtHead
+from tests.calibration.responses import SMELLS, days
 from tests.models.episodes import (
     AIR,
     LEMON,
@@ -196,6 +198,17 @@ def test_a_taught_smell_is_announced_on_another_board(bundle: Bundle) -> None:
     during = [p for p in other if p.t_ms >= 65_000]
     assert states(during) == ["sensing", "unrecognised"]
     assert not any(p.label for p in during)
+
+
+def test_the_rigs_own_recogniser_names_what_it_was_taught_on_another_board(bundle: Bundle) -> None:
+    nose = Nose([bundle], recogniser=fit_recogniser(days(1, 2, 3)))
+    effect = np.concatenate([air(90, 1), odour(np.array(SMELLS["mint"]), 180, 1)])
+    predictions, events = process_all(nose, played(effect, other=True))
+    assert states(predictions) == ["warming_up", "ambient", "sensing", "recognised"]
+    named = [p for p in predictions if p.state is State.RECOGNISED]
+    assert {(p.label, p.model, p.reason) for p in named} == {("mint", "taught", None)}
+    assert all(p.foreign_board for p in named)
+    assert [event.type for event in events] == [EventType.ONSET, EventType.RECOGNISED]
 
 
 def test_a_calibration_in_force_leads_to_the_training_board(bundle: Bundle) -> None:

@@ -23,7 +23,7 @@ from hardware.simulator.other_rig import FIXED_RIG, OtherRig
 from models.board_identity import compared_channels, level_covariance, log_levels
 from models.decision_spec import State
 from models.nose import Nose
-from models.requirements import feeding_problem
+from models.requirements import feeding_problem, rate_problem
 from training.data.dataset import load_substances
 from training.experiments.real_rigs import RIGS
 from training.export.board import HELD_OUT_SHARE, sessions_of
@@ -189,12 +189,16 @@ def compare_tests(
     bundle: the model.
     data: the recordings that it was trained on.
     own_days: recordings of the training board on other days, by name.
-    boards: recordings of other boards, by name.
+    boards: recordings of other boards, by name; those that are too slow for the model are left out.
     """
     spec = bundle.manifest.preprocessing
     channels = compared_channels(spec.channels)
     known = {name: board.samples for name, board in (*own_days.items(), *boards.items())}
-    others = {**known, "simulated": simulated_boards(data)}
+    others = {
+        name: fed
+        for name, samples in {**known, "simulated": simulated_boards(data)}.items()
+        if (fed := [one for one in samples if rate_problem(bundle.manifest, one.rate_hz) is None])
+    }
     signals = {
         name: [_windows(sample, spec.rate_hz, spec.window, channels) for sample in samples]
         for name, samples in {"": data.samples, **others}.items()

@@ -362,6 +362,20 @@ class TestCheck:
         assert "speaks scent, 1 Hz, 12 channels" in lines[1]
         assert "speaks MQTT 5" in lines[2]
 
+    def test_a_board_unlike_that_of_the_training_is_mentioned(
+        self,
+        config: Path,
+        tmp_path: Path,
+        toy_substances: Path,
+        foreign_substances: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace(str(toy_substances), str(foreign_substances)))
+        with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=20):
+            assert main(["check", "--config", str(config)]) == 0
+        assert "its names mean nothing here; teach the rig" in capsys.readouterr().out
+
     def test_every_failure_is_found_in_one_run(
         self, config: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -172,6 +172,22 @@ def test_a_known_odour_is_still_recognised_by_a_model_with_novelty(
         assert "unrecognised" not in rig.course()
 
 
+def test_a_fresh_rig_of_another_board_says_so_instead_of_naming(
+    broker: Mosquitto, tmp_path: Path, foreign_substances: Path
+) -> None:
+    with episode(broker, tmp_path, [foreign_substances], ((None, 90), (NO2, 60))) as rig:
+        said = rig.payloads("substance")
+        assert not any(payload["label"] for payload in said)
+        during = [payload for payload in said if payload["state"] == "unrecognised"]
+        assert during
+        assert all(payload["foreign_board"] and payload["top"] for payload in during)
+        assert all("scentd enroll" in payload["reason"] for payload in during)
+        info = rig.payloads("info")
+        boards = [model["foreign_board"] for payload in info for model in payload["models"]]
+        assert boards[-1] is True
+        assert follows(rig.events(), ["onset", "unrecognised"])
+
+
 def test_clean_air_alone_is_never_announced_as_a_smell(
     broker: Mosquitto, tmp_path: Path, toy_substances: Path
 ) -> None:
