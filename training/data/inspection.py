@@ -109,6 +109,7 @@ def find_problems(
     """
     checks: Iterable[Callable[[], Iterator[str]]] = (
         lambda: _one_label(data, facts),
+        lambda: _spellings(facts),
         lambda: _dead_channels(facts, channels),
         lambda: _without_clean_air(facts),
         lambda: _two_smells(facts),
@@ -125,6 +126,20 @@ def _one_label(data: Dataset, facts: Sequence[RecordingFacts]) -> Iterator[str]:
             "these are smells, name the folder above them as --data; a label is the first folder "
             "below it."
         )
+
+
+def _spellings(facts: Sequence[RecordingFacts]) -> Iterator[str]:
+    """Name folders that are read as one label."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for one in facts:
+        folders[one.label].add(one.name.split("/")[0])
+    for label, names in sorted(folders.items()):
+        if len(names) > 1:
+            yield (
+                f"The folders {', '.join(sorted(names))} are read as one label, {label}: upper "
+                "case, spaces and hyphens make no difference. If they hold two smells, give them "
+                "names that differ in more."
+            )
 
 
 def _dead_channels(facts: Sequence[RecordingFacts], channels: Sequence[str]) -> Iterator[str]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SOON_S = 60.0
 """Seconds after the onset within which an announcement is soon."""
+USUAL_S = 240.0
+"""Seconds after the onset at which most owners will have looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,13 @@ class Announcements:
 
     names: tuple[str, ...] = ()
     seconds: tuple[float, ...] = ()
+
+    def name_at(self, seconds: float) -> str | None:
+        """Return the last name that was announced until then."""
+        known = [
+            name for name, at_s in zip(self.names, self.seconds, strict=True) if at_s <= seconds
+        ]
+        return known[-1] if known else None
 
 
 def replay_recordings(bundle: Bundle, samples: Sequence[Sample]) -> list[Announcements]:
@@ -71,7 +80,8 @@ def announcement_tally(replayed: Sequence[Announcements], truth: Sequence[str]) 
     -------
     Shares of recordings: `announced`, given any name; `announced_60s`, within 60 s of the onset;
     `right_in_the_end` and `wrong_in_the_end`, by the last name; `another_name_first`. And
-    `announced_right`, the share of announced recordings whose last name is right.
+    `announced_right`, the share of announced recordings whose last name is right; `right_240s` and
+    `wrong_240s`, by the last name until 240 s after the onset.
     """
     every = np.ones(len(truth))
     last = [one.names[-1] if one.names else None for one in replayed]
@@ -82,6 +92,9 @@ def announcement_tally(replayed: Sequence[Announcements], truth: Sequence[str]) 
         [bool(one.names) and one.names[0] != b for one, b in zip(replayed, truth, strict=True)],
         float,
     )
+    then = [one.name_at(USUAL_S) for one in replayed]
+    right_then = np.array([a == b for a, b in zip(then, truth, strict=True)], float)
+    named_then = np.array([name is not None for name in then], float)
     return {
         "announced": Ratio(named, every),
         "announced_right": Ratio(right, named),
@@ -89,4 +102,6 @@ def announcement_tally(replayed: Sequence[Announcements], truth: Sequence[str]) 
         "wrong_in_the_end": Ratio(named - right, every),
         "another_name_first": Ratio(first_wrong, every),
         "announced_60s": Ratio(soon, every),
+        "right_240s": Ratio(right_then, every),
+        "wrong_240s": Ratio(named_then - right_then, every),
     }

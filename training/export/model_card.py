@@ -30,7 +30,7 @@ CONSTANTS_FROM = {
     "recordings": "The decision layer's constants were fitted on held-out recordings of sessions "
     "that were also trained on: expect less on another day than they promise.",
     "none": "No recording was held out: no figure of this bundle is known, and its decision layer "
-    "announces with caution by constants that were not fitted (temperature 2, a probability of 0.8 "
+    "announces with caution by constants that were not fitted (temperature 2, a probability of 0.7 "
     "in three predictions in a row). Run `scent-train crossval --sessions` and export again.",
 }
 """What a bundle says of its decision constants, by their source."""

@@ -88,6 +88,12 @@ def test_two_smells_under_one_name_are_named() -> None:
     assert samples[4].name in said
 
 
+def test_two_spellings_of_one_label_are_named() -> None:
+    data = two_days()
+    (said,) = problems(replaced(data, 0, name="Coffee/day-0/a.csv"))
+    assert "The folders Coffee, coffee are read as one label" in said
+
+
 def test_labels_of_one_session_are_named() -> None:
     data = two_days()
     kept = [s for s in data.samples if s.session == "day-0" or not s.name.startswith("mint")]
