@@ -10,13 +10,16 @@ umask 022
 
 usage() {
     cat <<'TEXT'
-usage: sudo systemd/install.sh [--rig NAME]... [--wheel FILE] [--find-links DIR] [--no-start]
+usage: sudo systemd/install.sh [--rig NAME]... [--wheel FILE] [--find-links DIR] [--ca FILE]
+                               [--no-start]
 
   --rig NAME        one of several boards on this computer: /etc/scentd/NAME/scentd.yaml, run as
                     scentd@NAME; without it the only rig is /etc/scentd/scentd.yaml, run as scentd
   --wheel FILE      the wheel of scentd to install (default: one beside this script, else one built
                     from the checkout that contains this script)
   --find-links DIR  use no network: DIR holds the files that requirements.txt names
+  --ca FILE         trust the certificate authorities in this PEM file when fetching packages, and no
+                    others: for a network with its own authority
   --python FILE     the Python that creates the environment (default: python3)
   --no-start        enable the service, but do not start it
   --root DIR        install below DIR, for example for an image; starts nothing
@@ -39,15 +42,16 @@ misused() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root='' wheel='' links='' python=python3 start=yes rigs=()
+root='' wheel='' links='' ca='' python=python3 start=yes rigs=()
 while (($#)); do
     case $1 in
-        --rig | --wheel | --find-links | --python | --root)
+        --rig | --wheel | --find-links | --ca | --python | --root)
             (($# >= 2)) || misused "$1 needs a value."
             ;;&
         --rig) rigs+=("$2") && shift ;;
         --wheel) wheel=$2 && shift ;;
         --find-links) links=$2 && shift ;;
+        --ca) ca=$2 && shift ;;
         --python) python=$2 && shift ;;
         --root) root=$2 && shift ;;
         --no-start) start=no ;;
@@ -63,6 +67,10 @@ done
 if [ -n "$links" ]; then
     [ -d "$links" ] || misused "there is no folder $links."
     links=$(cd "$links" && pwd)
+fi
+if [ -n "$ca" ]; then
+    [ -f "$ca" ] || misused "there is no file $ca."
+    ca=$(realpath "$ca")
 fi
 if [ -n "$root" ]; then
     mkdir -p "$root"
@@ -110,7 +118,7 @@ run_pip() {
         SOURCE_DATE_EPOCH=315532800 \
         ${http_proxy:+"http_proxy=$http_proxy"} ${https_proxy:+"https_proxy=$https_proxy"} \
         "$environment/bin/python" -I -m pip --isolated --quiet --disable-pip-version-check \
-        --no-input --no-cache-dir "$command" --no-deps "$@"
+        --no-input --no-cache-dir ${ca:+--cert "$ca"} "$command" --no-deps "$@"
 }
 
 install_pinned() {
@@ -235,7 +243,16 @@ remove_old_releases() {
     done
 }
 
+# Let one installation run at a time: a second one would remove what the first is building.
+lock_installation() {
+    mkdir -p "$opt"
+    command -v flock >/dev/null || fail "there is no flock. Run: sudo apt install util-linux"
+    exec 9>>"$opt/.install.lock"
+    flock -n 9 || fail "another installation is under way. Start this one again when it has ended."
+}
+
 check_system
+lock_installation
 work=$(mktemp -d)
 unfinished=''
 trap 'rm -rf "$work" ${unfinished:+"$unfinished"}' EXIT

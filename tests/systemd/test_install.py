@@ -6,6 +6,7 @@ uses no network. Nothing of this machine's systemd is touched.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -196,8 +197,50 @@ def test_a_32_bit_system_on_a_64_bit_kernel_is_refused_with_the_reason(tmp_path:
     assert "64-bit Raspberry Pi OS" in done.stderr
 
 
+def test_a_second_installation_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    lock = tmp_path / "root" / "opt" / "scentd" / ".install.lock"
+    lock.parent.mkdir(parents=True)
+    wheel = tmp_path / "scentd-1-py3-none-any.whl"
+    wheel.touch()
+    with lock.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = run(
+            *(SYSTEMD / "install.sh", "--root", tmp_path / "root", "--wheel", wheel),
+            *("--python", sys.executable),
+        )
+    assert done.returncode == REFUSED
+    assert "another installation is under way" in done.stderr
+    assert [path.name for path in lock.parent.iterdir()] == [lock.name]
+
+
+PYTHON_THAT_LOGS = """#!/bin/sh
+case "$*" in
+    *calcsize*) echo 64 ;;
+    *"-m venv "*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
+    *"-m pip "*) echo "$@" >>LOG; exit 1 ;;
+esac
+"""
+
+
+def test_pip_trusts_the_authority_that_the_owner_names(tmp_path: Path) -> None:
+    python, log, authority = tmp_path / "python", tmp_path / "log", tmp_path / "ca.pem"
+    python.write_text(PYTHON_THAT_LOGS.replace("LOG", str(log)))
+    python.chmod(0o755)
+    for path in (authority, tmp_path / "scentd-1-py3-none-any.whl"):
+        path.touch()
+    done = run(
+        *(SYSTEMD / "install.sh", "--root", tmp_path / "root", "--ca", authority),
+        *("--python", python, "--wheel", tmp_path / "scentd-1-py3-none-any.whl"),
+    )
+    assert done.returncode == REFUSED, done.stderr
+    assert f"--cert {authority} install" in log.read_text()
+    help_text = run(SYSTEMD / "install.sh", "--help").stdout
+    assert "--ca FILE" in help_text
+
+
 @pytest.mark.parametrize(
-    "words", [("--rig", "../etc"), ("--wheel", "nowhere.whl"), ("--rig",), ("--colour",)]
+    "words",
+    [("--rig", "../etc"), ("--wheel", "nowhere.whl"), ("--ca", "nowhere.pem"), ("--colour",)],
 )
 def test_wrong_use_prints_the_usage_and_changes_nothing(
     tmp_path: Path, words: tuple[str, ...]
