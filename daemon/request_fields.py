@@ -6,6 +6,8 @@ Pure: knows JSON values and the rig's state folder, but no broker and no thread.
 from __future__ import annotations
 
 import json
+import stat
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +59,24 @@ class Field:
 
 def text(default: str | None = REQUIRED) -> Field:
     """Return a field of text that is not blank."""
-    return Field("text", lambda v: v.strip() or None if isinstance(v, str) else None, default)
+    return Field(
+        "text", lambda v: _writable(v).strip() or None if isinstance(v, str) else None, default
+    )
+
+
+def _is_writable(value: str) -> bool:
+    """Tell whether a text can be written to a file and be part of a path."""
+    # Cc: control characters, NUL among them; Cs: halves of surrogate pairs.
+    return all(unicodedata.category(letter) not in {"Cc", "Cs"} for letter in value)
+
+
+def _writable(value: str) -> str:
+    if not _is_writable(value):
+        raise RequestError(
+            f"{json.dumps(value)} holds control characters or half of a surrogate pair, which no "
+            "name and no path can have."
+        )
+    return value
 
 
 def flag(*, default: bool) -> Field:
@@ -94,11 +113,27 @@ def paths_below(folder: Path) -> Field:
 
 
 def _below(root: Path, value: Any) -> Path | None:
+    """Return a path below `root` with all links followed; None for other places and values.
+
+    Raises
+    ------
+    RequestError: the path leads nowhere, or to a thing that is neither file nor folder.
+    """
+    if not isinstance(value, str) or not _is_writable(value):
+        return None
+    sent = json.dumps(value)
     try:
         path = (root / value).resolve()
-    except (TypeError, ValueError):  # no text, or not that of a path
-        return None
-    return path if path.is_relative_to(root) else None
+        if not path.is_relative_to(root):
+            return None
+        kind = stat.S_IFMT(path.stat().st_mode) if path.exists() else stat.S_IFREG
+    except RuntimeError:
+        raise RequestError(f"{sent} is, or leads through, a link to itself.") from None
+    except OSError as error:
+        raise RequestError(f"{sent} cannot be followed ({error.strerror}).") from None
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise RequestError(f"{sent} is neither a file nor a folder.")
+    return path
 
 
 class Action:

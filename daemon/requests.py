@@ -53,6 +53,11 @@ TRANSACTION_LIMIT = 128
 JOBS_LIMIT = 4
 """Requests with long work at a time."""
 
+LONG_BURST = 8
+LONG_PER_SECOND = 0.2
+"""As BURST and PER_SECOND, of requests with long work: a reload takes a tenth of a second of a
+core, the trial of a model a second."""
+
 PROGRESS_EVERY_S = 1.0
 
 
@@ -131,7 +136,25 @@ def _is_transaction(value: object) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
-class Inbox:
+class _Rate:
+    """A limit of a rate: a bucket of tokens that refills with time, full in the beginning."""
+
+    def __init__(self, burst: int, per_second: float, clock: Callable[[], float]) -> None:
+        self._burst, self._per_second, self._clock = burst, per_second, clock
+        self._tokens, self._refilled_s = float(burst), clock()
+
+    def within_rate(self) -> bool:
+        """Take a token; return whether there was one."""
+        now_s = self._clock()
+        more = self._per_second * (now_s - self._refilled_s)
+        self._tokens, self._refilled_s = min(self._burst, self._tokens + more), now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Inbox(_Rate):
     """A bounded queue of requests from the MQTT thread to the pipeline's; never blocks.
 
     `wake` is called after every queued request, to wake the pipeline's thread.
@@ -143,11 +166,9 @@ class Inbox:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(BURST, PER_SECOND, clock)
         self._wake = wake
-        self._clock = clock
         self._queue: queue.Queue[Request] = queue.Queue(QUEUE_LIMIT)
-        self._tokens = float(BURST)
-        self._refilled_s = clock()
         self._log = get_logger("requests")
         self.counts = RequestCounts()
 
@@ -157,7 +178,7 @@ class Inbox:
             self.counts.retained += 1
             self._log.warning("a retained request is ignored", command=command)
             return
-        if not self._within_rate():
+        if not self.within_rate():
             self._drop(command, "too many in a short time")
             return
         try:
@@ -174,16 +195,6 @@ class Inbox:
             return self._queue.get_nowait()
         except queue.Empty:
             return None
-
-    def _within_rate(self) -> bool:
-        """Take a token from the bucket, which refills with time; return whether it had one."""
-        now_s = self._clock()
-        self._tokens = min(BURST, self._tokens + PER_SECOND * (now_s - self._refilled_s))
-        self._refilled_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
     def _drop(self, command: str, reason: str) -> None:
         # Only the first is a warning: a flood of requests must not fill the log.
@@ -208,6 +219,7 @@ class Requests:
         self, inbox: Inbox, reply: Reply, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._inbox = inbox
+        self._long_work = _Rate(LONG_BURST, LONG_PER_SECOND, clock)
         self._reply = reply
         self._clock = clock
         self._handlers: dict[str, Handler] = {}
@@ -266,6 +278,12 @@ class Requests:
                 answer.close()
                 raise RequestError(
                     f"{JOBS_LIMIT} requests are under way already. Wait for one to end."
+                )
+            if request.answered and not self._long_work.within_rate():
+                answer.close()
+                raise RequestError(
+                    f"There were too many requests like this one. The rig takes {LONG_BURST} at "
+                    f"once, and one every {1 / LONG_PER_SECOND:g} s; ask again later."
                 )
             self._jobs.append(_Job(request, Task(answer)))
 

@@ -6,6 +6,7 @@ needs no lock.
 
 from __future__ import annotations
 
+import json
 import secrets
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from daemon.system.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from daemon.mqtt.payloads import Gauges, Payload, RigEvent
     from daemon.mqtt.publisher import Publisher
@@ -32,10 +34,19 @@ class Messages:
     ----------
     publisher: of the messages.
     version: of scentd, for `info`.
+    folders: replaced by their names in texts: everybody who may read the rig's topics would learn
+        them, from the errors of requests and of the disk.
     """
 
-    def __init__(self, publisher: Publisher, *, version: str) -> None:
+    def __init__(
+        self, publisher: Publisher, *, version: str, folders: Mapping[str, Path] | None = None
+    ) -> None:
         self._publisher = publisher
+        # The longest first: one may lie in another.
+        self._folders = sorted(
+            ((json.dumps(str(path))[1:-1], name) for name, path in (folders or {}).items()),
+            key=lambda pair: -len(pair[0]),
+        )
         self._version = version
         self._boot_id = secrets.token_hex(8)
         self._seq = 0
@@ -70,13 +81,13 @@ class Messages:
     def publish_event(self, event: Event | RigEvent, segment: str | None = None) -> None:
         """Publish an event, and the recording that holds it."""
         payload = payloads.event_payload(event, segment, self._envelope(topics.EVENT))
-        self._publisher.publish(Message(topics.EVENT, encode(payload), qos=1, retain=False))
+        text = self._without_folders(encode(payload))
+        self._publisher.publish(Message(topics.EVENT, text, qos=1, retain=False))
 
     def publish_response(self, command: str, answer: Payload) -> None:
         """Publish the response to a request, or its progress."""
-        self._publisher.publish(
-            Message(f"{topics.RESPONSE}/{command}", encode(answer), qos=1, retain=False)
-        )
+        text = self._without_folders(encode(answer))
+        self._publisher.publish(Message(f"{topics.RESPONSE}/{command}", text, qos=1, retain=False))
 
     def publish_sample(self, frame: SensorFrame, t_ms: int) -> None:
         """Publish a raw frame."""
@@ -86,7 +97,7 @@ class Messages:
     def publish_health(self, gauges: Gauges) -> None:
         """Publish counters and gauges."""
         payload = payloads.health_payload(gauges, self._envelope(topics.HEALTH))
-        self._publisher.set_state(topics.HEALTH, encode(payload), qos=0)
+        self._publisher.set_state(topics.HEALTH, self._without_folders(encode(payload)), qos=0)
 
     def publish_info(
         self,
@@ -113,6 +124,11 @@ class Messages:
         """Publish whether the board sends readings, independent of the service's own status."""
         status = topics.ONLINE if present else topics.OFFLINE
         self._publisher.set_state(topics.SENSOR_STATUS, status)
+
+    def _without_folders(self, payload: str) -> str:
+        for path, name in self._folders:
+            payload = payload.replace(f"{path}/", "").replace(path, name)
+        return payload
 
     def _envelope(self, topic: str) -> Envelope:
         envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)

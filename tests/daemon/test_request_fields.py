@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,29 @@ def test_a_request_names_its_action_or_gets_the_default() -> None:
         actions({"action": "eat"})
     with pytest.raises(RequestError, match="action must be text, and 3 came"):
         actions({"action": 3})
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", "line\nbreak", "\x1b[2J"])
+def test_text_that_no_name_can_have_is_answered_as_what_it_is(value: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="control characters or half of a surrogate pair"):
+        TEACH({"label": value})
+    with pytest.raises(RequestError, match="path must be a path below the rig's state_dir"):
+        path_below(tmp_path).value("path", {"path": value})
+    with pytest.raises(RequestError, match="files must be a list of paths below"):
+        paths_below(tmp_path).value("files", {"files": [value]})
+
+
+def test_a_path_that_leads_nowhere_is_answered_as_what_it_is(tmp_path: Path) -> None:
+    field = path_below(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for path, reason in (
+        ("loop", "a link to itself"),
+        ("loop/below", "a link to itself"),
+        ("pipe", "neither a file nor a folder"),
+        ("x" * 5000, "File name too long"),
+    ):
+        with pytest.raises(RequestError, match=reason) as refused:
+            field.value("path", {"path": path})
+        assert str(tmp_path) not in str(refused.value)
+    assert field.value("path", {"path": "not-there-yet"}) == tmp_path / "not-there-yet"

@@ -23,9 +23,12 @@ from daemon.mqtt.service_client import (
 from daemon.requests import (
     BURST,
     JOBS_LIMIT,
+    LONG_BURST,
+    LONG_PER_SECOND,
     PAYLOAD_LIMIT,
     QUEUE_LIMIT,
     Inbox,
+    Request,
     Requests,
 )
 from daemon.system.background import Data, Steps
@@ -185,6 +188,32 @@ def test_only_a_few_long_requests_run_at_a_time(desk: Desk) -> None:
     (refused,) = desk.said()
     assert refused["transaction"] == JOBS_LIMIT
     assert "under way already" in refused["error"]
+
+
+def test_requests_with_long_work_have_a_rate_of_their_own(desk: Desk) -> None:
+    desk.requests.register({"reload": lambda _: counting(1), "status": lambda _: {}})
+    for number in range(40):  # five a second
+        desk.clock.now_s += 0.2
+        desk.ask("reload", {"transaction": number})
+        desk.ask("status", {})
+        desk.requests.work()
+        desk.requests.work()
+    done = [answer["status"] for command, answer in desk.answers if command == "reload"]
+    assert LONG_BURST <= done.count("ok") <= LONG_BURST + 1 + 8 * LONG_PER_SECOND
+    refused = [answer["error"] for _, answer in desk.answers if answer["status"] == "error"]
+    assert "too many requests like this one" in refused[0]
+    assert [answer["status"] for command, answer in desk.answers if command == "status"].count(
+        "ok"
+    ) == sum(command == "status" for command, _ in desk.answers)
+    desk.clock.now_s += 1 / LONG_PER_SECOND
+    desk.ask("reload", {"transaction": "later"})
+    desk.requests.work()
+    desk.requests.work()
+    assert desk.answers[-1][1]["status"] == "ok"
+    # A signal of this computer is not limited.
+    for _ in range(LONG_BURST):
+        desk.requests.begin(Request("reload", answered=False))
+        desk.requests.work()
 
 
 def test_work_under_way_at_the_end_is_answered(desk: Desk) -> None:
