@@ -19,7 +19,9 @@ import numpy as np
 
 from calibration.exposures import EnrolmentError, find_exposure
 from hardware.channels import CHANNEL_NAMES
+from hardware.files import read_regular
 from hardware.frames import Quality
+from hardware.safe_arrays import read_arrays
 from models.preprocess import batch_features
 from models.rate_conversion import RateConverter
 from models.requirements import channel_problem, rate_problem
@@ -87,10 +89,10 @@ class LearnedExposure:
 
     @classmethod
     def load(cls, path: Path) -> LearnedExposure:
-        """Read a file; what numpy raises of a damaged one is passed on."""
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = tuple(str(name) for name in arrays["channels_missing"])
-            return cls(arrays["embedding"], arrays["logits"], float(arrays["seconds"]), missing)
+        """Read a file; raise OSError, ValueError or KeyError for a missing or damaged one."""
+        arrays = read_arrays(read_regular(path))
+        missing = tuple(str(name) for name in arrays["channels_missing"])
+        return cls(arrays["embedding"], arrays["logits"], float(arrays["seconds"]), missing)
 
 
 def learn(bundle: Bundle, readings: Readings, start: int = 0) -> LearnedExposure:

@@ -23,7 +23,7 @@ from calibration.baseline import Baseline  # noqa: TC001 - read by get_type_hint
 from calibration.correction import Compensation, CorrectionSpec, RigCorrection
 from hardware.channels import N_GAS
 from hardware.errors import ScentdError
-from hardware.files import write_atomically
+from hardware.files import read_regular, write_atomically
 from hardware.safe_yaml import abbreviate
 from hardware.typed_yaml import TypedYamlError, YamlMapping, build, to_plain
 from models.signals import GAS_NAMES
@@ -239,7 +239,7 @@ def load_profile(path: Path, board: str | None = None) -> Profile:
     ProfileMissingError, ProfileDamagedError, ProfileVersionError, WrongBoardError.
     """
     try:
-        document = YamlMapping(path.read_bytes())
+        document = YamlMapping(read_regular(path))
         version = document.values.get("version")
         if version == FORMAT_VERSION and document.values.get("id") != _id_of(document.values):
             raise _damaged(path, "its content does not belong to its id; was it edited by hand?")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import yaml
 
+from hardware.checksum_line import CHECKSUM, checksum_is_right, with_checksum
 from hardware.errors import ScentdError
+from hardware.files import read_regular
 from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1
+
+_EXPOSURE_ID = re.compile(r"[0-9a-f]{16}")
 
 MAX_EXPOSURES = 16
 """Of one smell; a new exposure then replaces the oldest."""
@@ -53,6 +58,11 @@ class Exposure:
     seconds: float
     windows: int
     as_trained: bool = False
+
+    def __post_init__(self) -> None:
+        # The index is read from the disk, and the id is a part of paths.
+        if _EXPOSURE_ID.fullmatch(self.id) is None:
+            raise ValueError(f"id must be of 16 hexadecimal digits, and {self.id!r} came")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +146,13 @@ class SmellSet:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read an index file, as `from_yaml` does."""
-        return cls.from_yaml(path.read_bytes(), str(path))
+        try:
+            data = read_regular(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _damaged(str(path), f"{error.strerror}.") from error
+        return cls.from_yaml(data, str(path))
 
     @classmethod
     def from_yaml(cls, data: bytes, source: str) -> Self:
@@ -148,18 +164,25 @@ class SmellSet:
         """
         try:
             document = YamlMapping(data)
+            if CHECKSUM in document.values and not checksum_is_right(data):
+                raise _damaged(source, "its text does not belong to its checksum.")
+            document.values.pop(CHECKSUM, None)
             if document.values.pop("format", None) == FORMAT:
                 return document.build(cls)
             problem = f"it is not of format {FORMAT}."
         except TypedYamlError as error:
             problem = str(error)
-        raise StoreDamagedError(
-            f"{source} cannot be read: {problem} Nothing of what was taught is lost: "
-            "`scentd enroll --rollback` puts the newest whole version in its place."
-        )
+        raise _damaged(source, problem)
 
     def to_yaml(self) -> bytes:
         """Return the index's bytes."""
         content = {"format": FORMAT, **to_plain(self)}
         text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-        return text.encode()
+        return with_checksum(text.encode())
+
+
+def _damaged(source: str, problem: str) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{source} cannot be read: {problem} Nothing of what was taught is lost: "
+        "`scentd enroll --rollback` puts the newest whole version in its place."
+    )

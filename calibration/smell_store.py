@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import zipfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from calibration.enrolment import LearnedExposure, fit_smell, learn, require_spa
 from calibration.exposures import EnrolmentError, prepare_readings
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from hardware.errors import ScentdError, UsageError
-from hardware.files import locked_folder, write_atomically
+from hardware.files import locked_folder, read_regular, write_atomically
 from hardware.recording import RecordingError, RecordingWriter, read_recording
 from models.correction import correction_for
 from models.taught_head import TaughtHead, TaughtSmell
@@ -136,7 +135,7 @@ class SmellStore:
         path = self.cache_path(exposure)
         try:
             return LearnedExposure.load(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError):
             pass  # never computed for this model and calibration, or damaged
         readings = prepare_readings(self.recording(exposure), self.correction_of(exposure))
         start = int(np.searchsorted(readings.t_ms, exposure.start_ms))
@@ -146,7 +145,16 @@ class SmellStore:
 
     def recording(self, exposure: Exposure) -> Recording:
         """Return the readings of an exposure; RecordingError if they are missing or damaged."""
-        return read_recording(self.readings_path(exposure.id))
+        path = self.readings_path(exposure.id)
+        try:
+            whole = content_id(read_regular(path)) == exposure.id
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be read ({error.strerror}).") from error
+        if not whole:
+            raise RecordingError(
+                f"{path} is damaged: its content does not belong to its name. Teach it again."
+            )
+        return read_recording(path)
 
     def correction_of(self, exposure: Exposure) -> Correction | None:
         """Return what corrects an exposure's readings; None for those corrected already."""

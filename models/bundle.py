@@ -12,13 +12,13 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnxruntime
 
+from hardware.safe_arrays import read_arrays
 from models.board_identity import TrainingBoard
 from models.embedding_space import EmbeddingSpace
 from models.manifest import (
@@ -35,6 +35,7 @@ from models.manifest import (
     read_verified,
     verify_file,
 )
+from models.onnx_file import refers_to_other_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +49,9 @@ RIG_BUNDLES = ("substances-50", "mixtures-12")
 
 INTEGER_MATMULS = (b"MatMulInteger", b"DynamicQuantizeMatMul", b"QLinearMatMul", b"QGemm")
 """Operators of which a quantised graph must have at least one."""
+
+_MAY_BE_UNKNOWN = "rig_"
+"""Prefix of the arrays that describe the training rig: NaN where it lacked a channel."""
 
 _BENCHMARK_RUNS = 15
 """Timed runs per file for precision "auto": about 40 ms; the median ignores interruptions."""
@@ -141,7 +145,7 @@ class Bundle:
         """SHA-256 of every file that the model was trained on; empty where not listed."""
         if TRAINING_FILES not in self.manifest.files:
             return frozenset()
-        text = read_verified(self.folder, self.manifest, TRAINING_FILES).decode()
+        text = read_verified(self.folder, self.manifest, TRAINING_FILES).decode(errors="replace")
         return frozenset(line.split()[0] for line in text.splitlines() if line.strip())
 
     @cached_property
@@ -149,9 +153,21 @@ class Bundle:
         """Large arrays of the bundle (class means, covariance, scores); empty where it has none."""
         if ARRAYS not in self.manifest.files:
             return {}
-        data = BytesIO(read_verified(self.folder, self.manifest, ARRAYS))
-        with np.load(data, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        path = self.folder / ARRAYS
+        try:
+            arrays = read_arrays(read_verified(self.folder, self.manifest, ARRAYS))
+        except ValueError as error:
+            raise BundleMismatchError(
+                f"{path} cannot be used: {error}. Export it again."
+            ) from error
+        for name, array in arrays.items():
+            usable = array.dtype.kind in "iuf" and not np.isinf(array).any()
+            if not usable or (not name.startswith(_MAY_BE_UNKNOWN) and np.isnan(array).any()):
+                raise BundleMismatchError(
+                    f"{path} cannot be used: {name} must be an array of finite numbers. Export it "
+                    "again."
+                )
+        return arrays
 
     @cached_property
     def space(self) -> EmbeddingSpace | None:
@@ -269,6 +285,11 @@ def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"])
             "quantising it was silently skipped. Export the bundle again."
         )
     path = str(folder / name)
+    if _refers_to_other_files(data, path):
+        raise BundleMismatchError(
+            f"{path} keeps numbers in other files, which no hash of the bundle covers. Export it "
+            "with all its numbers inside."
+        )
     try:
         session = open_session(data)
         _check_interface(session, manifest, path)
@@ -284,6 +305,15 @@ def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"])
             "for this one."
         ) from error
     return bundle
+
+
+def _refers_to_other_files(model: bytes, path: str) -> bool:
+    try:
+        return refers_to_other_files(model)
+    except ValueError as error:
+        raise BundleRunError(
+            f"ONNX Runtime cannot run {path}: it is no ONNX file ({error}). Export it again."
+        ) from error
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from hardware.channels import CHANNEL_NAMES
+from hardware.checksum_line import checksum_is_right, with_checksum
 from hardware.errors import ScentdError
+from hardware.files import open_plain
 from hardware.safe_yaml import abbreviate
 from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
 from models.board_identity import BoardFigures  # noqa: TC001 - read by get_type_hints
@@ -41,6 +43,9 @@ FORMAT = 1
 """The bundle format that this scentd reads and writes."""
 
 MANIFEST = "manifest.yaml"
+MANIFEST_BYTES = 1 << 20
+"""Most that a manifest holds; the longest shipped one has a seventieth."""
+
 INT8_MODEL = "model.onnx"
 FP32_MODEL = "model.fp32.onnx"
 CARD = "README.md"
@@ -50,7 +55,7 @@ ARRAYS = "arrays.npz"
 Quantisation = Literal["dynamic", "static"]
 """How an int8 file scales the activations."""
 
-_SELF_HASH = re.compile(rb"^manifest_sha256: ([0-9a-f]{64})\n\Z", re.MULTILINE)
+_OWN_CHECKSUM = "manifest_sha256"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _BUNDLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -187,7 +192,7 @@ class Manifest:
         try:
             document = YamlMapping(data)
             _check_format(document.values.pop("format", None), source)
-            document.values["sha256"] = document.values.pop("manifest_sha256")
+            document.values["sha256"] = document.values.pop(_OWN_CHECKSUM)
             return document.build(cls)
         except TypedYamlError as error:
             raise ManifestError(f"The manifest {source} cannot be used: {error}") from error
@@ -199,8 +204,7 @@ class Manifest:
         text: str = yaml.dump(
             content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
         )
-        body = text.encode()
-        return body + f"manifest_sha256: {hashlib.sha256(body).hexdigest()}\n".encode()
+        return with_checksum(text.encode(), _OWN_CHECKSUM)
 
     def _problems(self) -> Iterator[str]:
         if not _BUNDLE_NAME.fullmatch(self.name):
@@ -244,7 +248,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a bundle's folder, without its other files."""
     path = folder / MANIFEST
     try:
-        data = path.read_bytes()
+        with os.fdopen(open_plain(path), "rb") as stream:
+            data = stream.read(MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleMissingError(
             f"There is no model bundle at {folder}: it has no {MANIFEST}. Give the name of a "
@@ -252,6 +257,8 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except OSError as error:
         raise BundleMissingError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(data) > MANIFEST_BYTES:
+        raise ManifestError(f"{path} holds more than {MANIFEST_BYTES} bytes, too much for one.")
     return Manifest.from_yaml(data, str(path))
 
 
@@ -282,7 +289,7 @@ def _opened(folder: Path, manifest: Manifest, name: str) -> BufferedReader:
             f"The manifest of {folder} names no {name}; export the bundle again."
         )
     try:
-        return (folder / name).open("rb")
+        return os.fdopen(open_plain(folder / name), "rb")
     except OSError as error:
         raise BundleMissingError(
             f"{folder / name} is named in the manifest but cannot be read "
@@ -346,8 +353,7 @@ def _replace_folder(folder: Path, fresh: Path) -> None:
 
 
 def _check_self_hash(data: bytes, source: str) -> None:
-    match = _SELF_HASH.search(data)
-    if match is None or hashlib.sha256(data[: match.start()]).hexdigest().encode() != match[1]:
+    if not checksum_is_right(data, _OWN_CHECKSUM):
         raise BundleDamagedError(
             f"{source} is damaged or was edited by hand: its text is not the one that its last "
             "line, manifest_sha256, was made from. Install the bundle again, or export it anew."

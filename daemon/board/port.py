@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import serial
 
 from daemon.system.backoff import Backoff
+from daemon.system.owner import with_own_rights
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def open_port(config: SourceConfig) -> serial.Serial:
     port.dtr = False
     port.rts = False
     try:
-        port.open()
+        with with_own_rights():
+            port.open()
     except (serial.SerialException, OSError, ValueError) as error:
         raise _explained(path, error) from None
     return port

@@ -30,7 +30,7 @@ from daemon.calibrate.captures import BASELINE, Captures, CapturesError, Kind
 from daemon.calibrate.evaluation import SUBSTANCE, score_recordings, score_report
 from daemon.installed_models.loading import load_models, nose_settings
 from hardware.errors import ScentdError, UsageError
-from hardware.files import write_atomically
+from hardware.files import read_regular, remove, write_atomically
 from hardware.recording import read_recording
 from models.signals import log_signals
 
@@ -189,7 +189,7 @@ class CalibrationActions:
         path = self._config.profile_path
         before, _ = active_profile(self._config)
         if before is not None:
-            write_atomically(_previous_path(path), path.read_bytes())
+            write_atomically(_previous_path(path), read_regular(path))
         save_profile(profile, path)
 
     def undo(self) -> Data:
@@ -200,7 +200,7 @@ class CalibrationActions:
             raise CapturesError("There is no profile and no previous one. Fit one first.")
         for place, content in ((path, before), (_previous_path(path), now)):
             if content is None:
-                place.unlink(missing_ok=True)
+                remove(place)
             else:
                 write_atomically(place, content)
         return self.show()
@@ -282,7 +282,10 @@ def _previous_path(path: Path) -> Path:
 
 
 def _read_bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    try:
+        return read_regular(path)
+    except FileNotFoundError:
+        return None
 
 
 def profile_summary(profile: Profile) -> Data:

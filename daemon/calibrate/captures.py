@@ -6,14 +6,16 @@ labels. Knows files; the fits are in `calibration`.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import yaml
 
+from hardware.checksum_line import CHECKSUM, checksum_is_right, with_checksum
 from hardware.errors import ScentdError
-from hardware.files import write_atomically
+from hardware.files import read_regular, remove, write_atomically
 from hardware.recording import RecordingError, read_recording
 from hardware.typed_yaml import TypedYamlError, YamlMapping
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 INDEX = "captures.yaml"
 FORMAT = 1
+
+_FILE_NAME = re.compile(r"[a-z]+-[A-Za-z0-9]+-[0-9]+\.csv")
 
 Kind = Literal["baseline", "reference"]
 BASELINE: Kind = "baseline"
@@ -56,6 +60,11 @@ class Captured:
     taken: str
     seconds: float
 
+    def __post_init__(self) -> None:
+        # The index is read from the disk, and the files that it names are removed.
+        if _FILE_NAME.fullmatch(self.file) is None:
+            raise ValueError(f"file must be the name of a capture, and {self.file!r} came")
+
 
 @dataclass(frozen=True, slots=True)
 class _Index:
@@ -73,10 +82,14 @@ class Captures:
         """Return every capture; raise `CapturesError` if the index is damaged."""
         path = self.folder / INDEX
         try:
-            index = YamlMapping(path.read_bytes()).build(_Index)
+            data = read_regular(path)
+            document = YamlMapping(data)
+            if document.values.pop(CHECKSUM, None) and not checksum_is_right(data):
+                raise CapturesError(self._damaged(path, "its checksum is wrong."))
+            index = document.build(_Index)
         except FileNotFoundError:
             return ()
-        except TypedYamlError as error:
+        except (OSError, TypedYamlError) as error:
             raise CapturesError(self._damaged(path, str(error))) from error
         if index.format != FORMAT:
             raise CapturesError(self._damaged(path, f"its format is {index.format}, not {FORMAT}."))
@@ -158,6 +171,6 @@ class Captures:
             sort_keys=False,
             allow_unicode=True,
         )
-        write_atomically(self.folder / INDEX, text.encode())
+        write_atomically(self.folder / INDEX, with_checksum(text.encode()))
         for item in removed:
-            (self.folder / item.file).unlink(missing_ok=True)
+            remove(self.folder / item.file)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from daemon.config.loading import load_config
 from daemon.config.settings import LogConfig
 from daemon.mqtt.service_client import send_request, service_is_online
 from daemon.system.logs import configure_logs
+from daemon.system.owner import act_as_owner
 from daemon.system.progress import Progress
 from hardware.errors import UsageError
 
@@ -31,7 +33,12 @@ def log_warnings_only() -> None:
 def load_rig(path: Path) -> Config:
     """Return a rig's configuration, for a command that logs warnings only."""
     log_warnings_only()
-    return load_config(path)
+    return as_owner(load_config(path))
+
+
+def as_owner(config: Config) -> Config:
+    """Let this command act as the owner of the rig's state folder; return how it reaches that."""
+    return replace(config, state_dir=act_as_owner(config.state_dir))
 
 
 def do_by_service_or_here(

@@ -15,7 +15,7 @@ from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_line
 from daemon.board.port import monotonic_ms, open_port
 from daemon.calibrate.actions import active_profile
 from daemon.commands._options import add_config_option, positive_seconds
-from daemon.commands._service import log_warnings_only
+from daemon.commands._service import as_owner, log_warnings_only
 from daemon.config.loading import load_config
 from daemon.installed_models.loading import live_nose, load_models
 from daemon.mqtt.connection import try_broker
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     report = _Report(quiet=args.json)
     config = report.attempt(
         "config",
-        lambda: load_config(args.config),
+        lambda: as_owner(load_config(args.config)),
         lambda config: f"rig {config.rig_id}, models {', '.join(config.models)}",
     )
     if config is not None:

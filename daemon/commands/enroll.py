@@ -19,6 +19,7 @@ from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import read_profile
 from daemon.commands._options import positive_seconds
 from daemon.commands._service import (
+    as_owner,
     do_by_service_or_here,
     log_warnings_only,
     print_answer,
@@ -30,6 +31,7 @@ from daemon.enroll import ENROLL, TEACH_S, Enrolment, smell_stores
 from daemon.installed_models.loading import load_models, nose_settings
 from daemon.mqtt.service_client import service_is_online
 from daemon.system.background import finish
+from daemon.system.owner import act_as_owner
 from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
 from hardware.errors import UsageError
@@ -140,11 +142,12 @@ class _Rig:
     """The rig that the options name: its configuration or state folder, service and stores."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.config = None if args.config is None else load_config(args.config)
+        self.config = None if args.config is None else as_owner(load_config(args.config))
         self._model: str | None = args.model
-        self._state_dir: Path = args.state or default_state_dir()
         if self.config is not None:
             self._state_dir = self.config.state_dir
+        else:
+            self._state_dir = act_as_owner((args.state or default_state_dir()).resolve())
 
     @cached_property
     def enrolment(self) -> Enrolment:

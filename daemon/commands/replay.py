@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from calibration.rig_profile import PROFILE
 from daemon.board.diagnosis import rejected_lines
 from daemon.calibrate.actions import read_profile
-from daemon.commands._service import log_warnings_only
+from daemon.commands._service import as_owner, log_warnings_only
 from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig
 from daemon.enroll import smell_stores, taught_heads
@@ -24,6 +24,7 @@ from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
+from daemon.system.owner import act_as_owner
 from hardware.foreign.layout import foreign_layout
 from hardware.foreign.options import add_format_options, chosen_format
 from hardware.recording import (
@@ -113,7 +114,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay every file; return 1 if any cannot be replayed."""
     log_warnings_only()
-    config = None if args.config is None else load_config(args.config)
+    config = None if args.config is None else as_owner(load_config(args.config))
+    if args.state is not None:
+        args.state = act_as_owner(args.state.resolve())
     failed = 0
     recordings = [args.files] if args.joined else [[file] for file in args.files]
     for files in recordings:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from daemon.commands._options import add_config_option
 from daemon.config.loading import load_config
+from daemon.system.owner import become_owner
 from daemon.system.signals import ReloadSignal, StopEvent
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     stop, reload = StopEvent(), ReloadSignal()
     with stop.on_signals(), reload.on_signal():
         config = load_config(args.config)
+        become_owner(config.state_dir)
         service = import_module("daemon.service.main")
         service.serve(config, args.config, stop, reload)
     return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.config.credentials import credential_path
 from daemon.config.settings import Config, SourceConfig
 from hardware.errors import ScentdError, UsageError
+from hardware.file_owner import other_owner
 from hardware.typed_yaml import TypedYamlError, Words, YamlMapping, build
 
 if TYPE_CHECKING:
@@ -105,6 +106,22 @@ def _read_text(path: Path) -> str:
     return text
 
 
+def _resolved(state_dir: Path) -> Path:
+    """Return the state folder without links on the way to it: below it none is followed."""
+    try:
+        resolved = state_dir.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise ConfigError(f"state_dir {state_dir} cannot be used: {error}. Name another.") from None
+    owner = other_owner(state_dir)
+    if owner is not None and other_owner(resolved) is None:
+        raise ConfigError(
+            f"state_dir {state_dir} leads, by a link or folder of user {owner.name}, to root's "
+            f"{resolved}, and root follows no path that another user can change. Name the folder "
+            "itself."
+        )
+    return resolved
+
+
 def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:
     """Return the configuration with relative paths made absolute, from its own folder."""
 
@@ -126,5 +143,5 @@ def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str
             str(folder / Path(name).expanduser()) if "/" in name else name for name in config.models
         ),
         mqtt=replace(config.mqtt, tls=tls, password_file=find_secret(config.mqtt.password_file)),
-        state_dir=folder / config.state_dir.expanduser(),
+        state_dir=_resolved(folder / config.state_dir.expanduser()),
     )

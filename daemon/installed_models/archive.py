@@ -1,7 +1,8 @@
 """Daemon: copies a bundle from a folder or an archive into an empty folder.
 
-Knows archives and the valid names of a bundle's files; does not verify their content. A module of
-its own because only an installation needs the archive libraries.
+Knows archives and the valid names of a bundle's files; does not verify their content. The source is
+opened by the process that was asked to install it, and read in a child with bounds
+(`daemon.installed_models.trial`): what an archive says of itself can take any memory and time.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from hardware.errors import ScentdError
+from hardware.files import open_plain
 from models.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -44,104 +48,154 @@ class UnpackingError(ScentdError):
     """A path is no bundle's folder or archive, too large, or has files outside one folder."""
 
 
-def unpack_bundle(source: Path, fresh: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """A bundle's folder or archive, opened with the rights of who named it.
+
+    Attributes
+    ----------
+    path: of the source, for messages.
+    files: of a folder: descriptor by name.
+    archive: descriptor of an archive, None of a folder.
+    """
+
+    path: Path
+    files: dict[str, int]
+    archive: int | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All descriptors."""
+        return (*self.files.values(), *(() if self.archive is None else (self.archive,)))
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[OpenedSource]:
+    """Open a bundle's folder or archive, without reading it.
+
+    Raises
+    ------
+    UnpackingError: it is neither, or holds links.
+    """
+    with ExitStack() as stack:
+
+        def opened(file: Path, *, follow: bool) -> int:
+            try:
+                descriptor = open_plain(file, follow=follow)
+            except OSError as error:
+                raise UnpackingError(
+                    f"{file} cannot be read ({error.strerror}); a bundle's files are plain files, "
+                    "no links."
+                ) from None
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        if not path.is_dir():
+            if not path.exists():
+                raise UnpackingError(
+                    f"There is no bundle at {path}. Name its folder, or a .tar.gz or .zip of it."
+                )
+            yield OpenedSource(path, {}, opened(path, follow=True))
+            return
+        # The manifest lists all files of a bundle; others are ignored when they are copied.
+        names = [file.name for file in path.iterdir() if _FILE_NAME.fullmatch(file.name)]
+        if MANIFEST not in names:
+            raise UnpackingError(f"There is no model bundle at {path}: it has no {MANIFEST}.")
+        if len(names) > FILES_LIMIT:
+            raise UnpackingError(_too_many(path))
+        yield OpenedSource(path, {name: opened(path / name, follow=False) for name in names})
+
+
+def unpack_bundle(source: OpenedSource, fresh: Path) -> None:
     """Copy a bundle's files from a folder or an archive into an empty folder."""
     try:
         _copy(source, fresh)
     except (*_UNREADABLE, FileExistsError) as error:
         raise UnpackingError(
-            f"{source} cannot be unpacked ({error}). Copy it again, or pack the "
+            f"{source.path} cannot be unpacked ({error}). Copy it again, or pack the "
             "bundle's folder as .tar.gz or .zip."
         ) from None
 
 
-def _copy(source: Path, fresh: Path) -> None:
+def _copy(source: OpenedSource, fresh: Path) -> None:
     left = SIZE_LIMIT
-    for number, (name, stream) in enumerate(_files(source), start=1):
-        if number > FILES_LIMIT:
-            raise UnpackingError(
-                f"{source} holds more than {FILES_LIMIT} files; a bundle has about ten."
-            )
+    for name, stream in _files(source, fresh):
         with stream, (fresh / name).open("xb") as target:
             while chunk := stream.read(_CHUNK):
                 left -= len(chunk)
                 if left < 0:
                     raise UnpackingError(
-                        f"{source} unpacks to more than {SIZE_LIMIT >> 20} MiB, too much for a "
-                        "bundle."
+                        f"{source.path} unpacks to more than {SIZE_LIMIT >> 20} MiB, too much for "
+                        "a bundle."
                     )
                 target.write(chunk)
             target.flush()
             os.fsync(target.fileno())
 
 
-def _files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _files(source: OpenedSource, fresh: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Yield every file of a bundle with its plain name."""
-    if source.is_dir():
-        yield from _files_of_folder(source)
+    if source.archive is None:
+        yield MANIFEST, os.fdopen(source.files[MANIFEST], "rb", closefd=False)
+        for name in read_manifest(fresh).files:
+            if name not in source.files:
+                raise UnpackingError(f"{source.path} has no {name}, which its manifest lists.")
+            yield name, os.fdopen(source.files[name], "rb", closefd=False)
         return
-    if not source.is_file():
-        raise UnpackingError(
-            f"There is no bundle at {source}. Name its folder, or a .tar.gz or .zip of it."
-        )
     folders: set[PurePosixPath] = set()
-    read = _entries_of_zip if zipfile.is_zipfile(source) else _entries_of_tar
-    for name, stream in read(source):
-        path = PurePosixPath(name)
-        folders.add(path.parent)
-        # One folder, at most one level deep; nothing absolute, nothing upwards.
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or len(path.parts) > 2  # noqa: PLR2004 - FOLDER/FILE
-            or len(folders) > 1
-            or not _FILE_NAME.fullmatch(path.name)
-        ):
-            raise UnpackingError(
-                f"{source} holds {name!r}, which is no file of one bundle's folder. Pack the "
-                "bundle's folder alone: tar -czf model.tar.gz FOLDER."
-            )
-        yield path.name, stream
-
-
-def _files_of_folder(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    # The manifest lists all files of a bundle; others are ignored.
-    for name in (MANIFEST, *read_manifest(source).files):
-        try:
-            descriptor = os.open(source / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            raise UnpackingError(
-                f"{source / name} cannot be read ({error.strerror}); a bundle's files are plain "
-                "files, no links."
-            ) from None
-        stream = os.fdopen(descriptor, "rb")
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            stream.close()
-            raise UnpackingError(f"{source / name} is no plain file.")
-        yield name, stream
-
-
-def _entries_of_tar(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(source, "r:*") as archive:
-        for member in archive:
-            if member.isdir():
-                continue
-            stream = archive.extractfile(member) if member.isreg() else None
+    with os.fdopen(source.archive, "rb", closefd=False) as archive:
+        read = _entries_of_zip if zipfile.is_zipfile(archive) else _entries_of_tar
+        archive.seek(0)
+        for number, (name, stream) in enumerate(read(source.path, archive), start=1):
+            # Folders count too: a list of half a million fits into a few kilobytes.
+            if number > FILES_LIMIT:
+                raise UnpackingError(_too_many(source.path))
             if stream is None:
+                continue
+            path = PurePosixPath(name)
+            folders.add(path.parent)
+            # One folder, at most one level deep; nothing absolute, nothing upwards.
+            if (
+                path.is_absolute()
+                or ".." in path.parts
+                or len(path.parts) > 2  # noqa: PLR2004 - FOLDER/FILE
+                or len(folders) > 1
+                or not _FILE_NAME.fullmatch(path.name)
+            ):
                 raise UnpackingError(
-                    f"{source} holds {member.name!r}, which is a link or a device."
+                    f"{source.path} holds {name!r}, which is no file of one bundle's folder. Pack "
+                    "the bundle's folder alone: tar -czf model.tar.gz FOLDER."
                 )
+            yield path.name, stream
+
+
+def _too_many(path: Path) -> str:
+    return f"{path} holds more than {FILES_LIMIT} files; a bundle has about ten."
+
+
+def _entries_of_tar(path: Path, archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Yield name and content of every entry; a folder without content."""
+    with tarfile.open(fileobj=archive, mode="r:*") as entries:
+        for member in entries:
+            if member.isdir():
+                yield member.name, None
+                continue
+            stream = entries.extractfile(member) if member.isreg() else None
+            if stream is None:
+                raise UnpackingError(f"{path} holds {member.name!r}, which is a link or a device.")
             yield member.name, stream
 
 
-def _entries_of_zip(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with zipfile.ZipFile(source) as archive:
-        for member in archive.infolist():
+def _entries_of_zip(path: Path, archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Yield name and content of every entry; a folder without content."""
+    with zipfile.ZipFile(archive) as entries:
+        for member in entries.infolist():
             if member.is_dir():
+                yield member.filename, None
                 continue
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
                 raise UnpackingError(
-                    f"{source} holds {member.filename!r}, which is a link or a device."
+                    f"{path} holds {member.filename!r}, which is a link or a device."
                 )
-            yield member.filename, archive.open(member)
+            yield member.filename, entries.open(member)

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 
-def load_models(config: Config, names: Iterable[str] | None = None) -> list[Bundle]:
-    """Load the configured models, or those of `names`, with the configured decision settings."""
+def load_models(
+    config: Config, names: Iterable[str] | None = None, *, fall_back: bool = True
+) -> list[Bundle]:
+    """Load the configured models, or those of `names`, with the configured decision settings.
+
+    Of an installed model that cannot be used an earlier version, unless `fall_back` is false.
+    """
     store = ModelStore(config.state_dir)
     names = config.models if names is None else names
-    return [with_decision(store.load(name), config.decision) for name in names]
+    bundles = [store.load(name, fall_back=fall_back) for name in names]
+    return [with_decision(bundle, config.decision) for bundle in bundles]
 
 
 def with_decision(bundle: Bundle, wanted: DecisionConfig) -> Bundle:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from daemon.installed_models.store import SHIPPED, ModelStore, StoreError
 from daemon.request_fields import Action, Actions, flag, path_below, text
 from daemon.system.background import in_thread
-from hardware.errors import ScentdError
 from models.bundle import shipped_bundles
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class ModelRequests:
         if runs and store.choice(name).active != before.active:
             try:
                 yield from self._reload()
-            except ScentdError:
+            except Exception:
                 yield from in_thread(store.restore, name, before, doing="undoing")
                 raise
         return {**store.describe(name), "in_force": runs}

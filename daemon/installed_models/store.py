@@ -10,22 +10,26 @@ written outside a bundle's folder.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import re
 import shutil
 import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.system.logs import get_logger
+from daemon.system.owner import acting_as_owner, with_own_rights
 from hardware.errors import ScentdError
-from hardware.files import locked_folder, sync_folder, write_atomically
-from models.bundle import bundle_folder, load_bundle, shipped_bundles
+from hardware.files import locked_folder, read_regular, sync_folder, write_atomically
+from hardware.safe_json import read_state, write_state
+from models.bundle import bundle_folder, load_bundle, shipped_bundles, verify_bundle
 from models.manifest import MANIFEST, BundleError, BundleMissingError, read_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from daemon.installed_models.archive import OpenedSource
     from models.bundle import Bundle
     from models.manifest import Manifest
 
@@ -39,6 +43,8 @@ VERSIONS_KEPT = 6
 """Versions of one model; the oldest others are removed, except the active and previous one."""
 
 HISTORY_KEPT = 16
+
+_INCOMING = ".incoming-"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -70,16 +76,17 @@ class ModelStore:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all models that are installed, sorted."""
-        if not self.root.is_dir():
+        if not _is_folder(self.root):
             return ()
         return tuple(sorted(path.name for path in self.root.iterdir() if self.versions(path.name)))
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the installed versions of a model, the oldest installation first."""
-        if not _NAME.fullmatch(name) or not (self.root / name).is_dir():
+        folder = self.root / name
+        if not _NAME.fullmatch(name) or not (_is_folder(self.root) and _is_folder(folder)):
             return ()
-        folders = [path for path in (self.root / name).iterdir() if (path / MANIFEST).is_file()]
-        folders = [path for path in folders if _VERSION.fullmatch(path.name)]
+        folders = [path for path in folder.iterdir() if _VERSION.fullmatch(path.name)]
+        folders = [path for path in folders if _is_folder(path) and (path / MANIFEST).is_file()]
         folders.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
         return tuple(path.name for path in folders)
 
@@ -88,7 +95,7 @@ class ModelStore:
         if not _NAME.fullmatch(name):
             return Choice()
         try:
-            data = json.loads((self.root / name / ACTIVE).read_bytes())
+            data = read_state(read_regular(self.root / name / ACTIVE))
             return Choice(
                 _version_or_none(data["active"]), tuple(map(_version_or_none, data["before"]))
             )
@@ -107,26 +114,41 @@ class ModelStore:
             return self.root / name / active
         return self._shipped(name)
 
-    def load(self, name: str) -> Bundle:
-        """Load the active version; if it cannot be used, log that and load an earlier one."""
+    def load(self, name: str, *, fall_back: bool = True) -> Bundle:
+        """Load the active version.
+
+        If it cannot be used, log that and load an earlier one; without `fall_back` raise the error.
+        """
         choice = self.choice(name)
         installed = self.versions(name)
         errors: list[BundleError] = []
         # None, the shipped one, comes last; a dictionary keeps the order and drops repetitions.
         for version in dict.fromkeys((choice.active, *reversed(choice.before), None)):
-            if version is not None and version not in installed:
-                continue
             try:
-                folder = self._shipped(name) if version is None else self.root / name / version
-                bundle = load_bundle(folder)
+                if version is None:
+                    bundle = load_bundle(self._shipped(name))
+                elif version in installed:
+                    bundle = self._load_installed(name, version)
+                else:
+                    raise BundleMissingError(f"{name} {version} is no longer installed.")
             except BundleError as error:
                 errors.append(error)
+                if not fall_back:
+                    break
                 continue
             if errors:
                 runs = bundle.manifest.version
                 self._log.error(f"{errors[0]} {name} runs in version {runs} instead.")
             return bundle
         raise errors[0]
+
+    def _load_installed(self, name: str, version: str) -> Bundle:
+        # Only an installed model needs this: the shipped ones are tested.
+        from daemon.installed_models.usable import check_usable  # noqa: PLC0415
+
+        bundle = load_bundle(self.root / name / version)
+        check_usable(bundle)
+        return bundle
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return a model's versions as plain data."""
@@ -155,13 +177,25 @@ class ModelStore:
         BundleError: if its files are not those of its manifest, or it does not run here.
         """
         # Only an installation needs the archive libraries.
-        from daemon.installed_models.archive import unpack_bundle  # noqa: PLC0415
+        from daemon.installed_models.archive import open_source  # noqa: PLC0415
+
+        # The source is opened with the rights of who named it, all else done with the owner's.
+        with ExitStack() as stack:
+            with with_own_rights():
+                opened = stack.enter_context(open_source(source))
+            store = stack.enter_context(self._as_owner())
+            return store._install(opened)  # noqa: SLF001 - of the same class
+
+    def _install(self, source: OpenedSource) -> Manifest:
+        from daemon.installed_models.trial import receive_bundle  # noqa: PLC0415
 
         with locked_folder(self.root):
-            fresh = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.root))
+            for left in self.root.glob(f"{_INCOMING}*"):
+                shutil.rmtree(left, ignore_errors=True)  # of an installation that was killed
+            fresh = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self.root))
             try:
-                unpack_bundle(source, fresh)
-                manifest = load_bundle(fresh).manifest
+                receive_bundle(source, fresh)
+                manifest = read_manifest(fresh)
                 for path in fresh.iterdir():
                     if path.name != MANIFEST and path.name not in manifest.files:
                         path.unlink()
@@ -169,30 +203,41 @@ class ModelStore:
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
             self._make_room(manifest.name, keep=manifest.version)
-            self._give_to_owner()
         self._log.info("installed", model=manifest.name, version=manifest.version)
         return manifest
 
-    def switch(self, name: str, version: str | None) -> Choice:
-        """Activate an intact version, None for the shipped one; return the previous choice."""
+    @contextmanager
+    def _as_owner(self) -> Iterator[ModelStore]:
+        """Act as the owner of the state folder, if root runs this; yields the store to use."""
+        with acting_as_owner(self._state_dir) as reached:
+            yield self if reached == self._state_dir else ModelStore(reached)
+
+    def _try(self, name: str, version: str | None) -> None:
+        """Raise `BundleError` for a version that cannot be run here."""
+        from daemon.installed_models.trial import try_bundle  # noqa: PLC0415
+
         if version is None:
             self._shipped(name)
-        elif version in self.versions(name):
-            load_bundle(self.root / name / version)
         else:
+            try_bundle(self.root / name / version)
+
+    def switch(self, name: str, version: str | None) -> Choice:
+        """Activate a usable version, None for the shipped one; return the previous choice."""
+        if version is not None and version not in self.versions(name):
             installed = ", ".join(self.versions(name)) or "none"
             raise StoreError(
                 f"{name} {version} is not installed. Installed: {installed}. Install it (scentd "
                 f"models install FILE), or name one of these, or {SHIPPED}."
             )
         with locked_folder(self.root):
+            self._try(name, version)
             before = self.choice(name)
             if before.active != version:
                 self._choose(name, before.switched(version))
         return before
 
     def rollback(self, name: str) -> Choice:
-        """Activate the previous version again; return the choice before that."""
+        """Activate the previous version again, if it can be used; return the choice before that."""
         with locked_folder(self.root):
             before = self.choice(name)
             if not before.before:
@@ -207,6 +252,8 @@ class ModelStore:
                     f"installed. Choose "
                     f"another: {', '.join((*self.versions(name), SHIPPED))}."
                 )
+            if version is not None:
+                self._try(name, version)
             self._choose(name, Choice(version, before.before[:-1]))
             return before
 
@@ -234,7 +281,7 @@ class ModelStore:
         folder = self.root / manifest.name / manifest.version
         if folder.exists():
             try:
-                known = load_bundle(folder).manifest.sha256
+                known = verify_bundle(folder).sha256
             except BundleError:
                 shutil.rmtree(folder)  # damaged: the new one replaces it
             else:
@@ -259,17 +306,13 @@ class ModelStore:
 
     def _choose(self, name: str, choice: Choice) -> None:
         data = {"active": choice.active, "before": list(choice.before)}
-        write_atomically(self.root / name / ACTIVE, json.dumps(data).encode())
-        self._give_to_owner()
+        write_atomically(self.root / name / ACTIVE, write_state(data))
         self._log.info("in force", model=name, version=choice.active or SHIPPED)
 
-    def _give_to_owner(self) -> None:
-        """Give what root wrote to the owner of the state folder."""
-        if os.geteuid() != 0:
-            return
-        owner = self._state_dir.stat()
-        for path in (self.root, *self.root.rglob("*")):
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder, and no link to one: links in a state folder are ignored."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _version_or_none(value: object) -> str | None:

@@ -17,6 +17,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from daemon.config.credentials import read_secret
+from daemon.system.owner import with_own_rights
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -82,11 +83,13 @@ def make_client(
     )
     client.connect_timeout = CONNECT_TIMEOUT_S
     client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
-    if config.username is not None:
-        secret = None if config.password_file is None else read_secret(config.password_file)
-        client.username_pw_set(config.username, secret)
-    if config.tls is not None:
-        client.tls_set_context(_tls_context(config.tls))
+    # The configuration names these files, and root's command may act as another user.
+    with with_own_rights():
+        if config.username is not None:
+            secret = None if config.password_file is None else read_secret(config.password_file)
+            client.username_pw_set(config.username, secret)
+        if config.tls is not None:
+            client.tls_set_context(_tls_context(config.tls))
     return client
 
 

@@ -7,16 +7,22 @@ pipeline's thread, except `on_birth`, which the MQTT thread calls.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from daemon.mqtt.home_assistant import AnnouncedModel, birth_topic, config_topic, device_payload
+from daemon.mqtt.home_assistant import (
+    AnnouncedModel,
+    birth_topic,
+    config_topic,
+    device_payload,
+    is_config_topic,
+)
 from daemon.mqtt.payloads import encode
 from daemon.mqtt.topics import ONLINE
 from daemon.system.logs import get_logger
-from hardware.files import write_atomically
+from hardware.files import read_regular, remove, write_atomically
+from hardware.safe_json import read_state, write_state
 from models.taught_head import HIDDEN_SUFFIX
 
 if TYPE_CHECKING:
@@ -62,11 +68,11 @@ class Discovery:
         self._clock = clock
         self._prefix = config.mqtt.discovery_prefix
         self._path: Path = config.state_dir / ANNOUNCEMENT_FILE
-        self._announced = self._load()
         self._models: tuple[AnnouncedModel, ...] | None = None
         self._publisher: Publisher | None = None
         self._repeated_s = float("-inf")
         self._log = get_logger("discovery")
+        self._announced = self._load()
 
     @property
     def birth_topic(self) -> str | None:
@@ -124,22 +130,33 @@ class Discovery:
 
     def _load(self) -> _Announced:
         try:
-            data = json.loads(self._path.read_bytes())
-            components = {str(key): str(platform) for key, platform in data["gone"].items()}
-            return _Announced(str(data["topic"]), components)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return _Announced()  # nothing was announced, or the file is damaged
+            return _announced(read_state(read_regular(self._path)))
+        except FileNotFoundError:
+            return _Announced()  # nothing was announced
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._log.warning(
+                f"{self._path} cannot be used ({error}): what Home Assistant shows of an earlier "
+                "configuration is not removed."
+            )
+            return _Announced()
 
     def _save(self) -> None:
         """Write what was announced; if the disk fails, it may not be removed after a restart."""
         data = {"topic": self._announced.topic, "gone": self._announced.components}
         try:
             if self._announced.topic is None:
-                self._path.unlink(missing_ok=True)
+                remove(self._path)
             else:
-                write_atomically(self._path, json.dumps(data).encode())
+                write_atomically(self._path, write_state(data))
         except OSError as error:
             self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
+
+
+def _announced(data: dict[str, Any]) -> _Announced:
+    """Return what a file says was announced; ValueError or another error if it says nothing."""
+    if not is_config_topic(data["topic"]):
+        raise ValueError(f"{data['topic']!r} is no topic of Home Assistant's discovery")
+    return _Announced(data["topic"], {str(key): str(name) for key, name in data["gone"].items()})
 
 
 def _announced_model(manifest: Manifest, head: TaughtHead | None) -> AnnouncedModel:

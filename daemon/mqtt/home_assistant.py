@@ -83,6 +83,14 @@ def config_topic(prefix: str, rig_id: str) -> str:
     return f"{prefix}/device/{device_id(rig_id)}/config"
 
 
+_CONFIG_TOPIC = re.compile(r"[^+#\x00]+/device/scentd_[a-z0-9_-]{1,32}/config")
+
+
+def is_config_topic(value: object) -> bool:
+    """Tell whether a value read from a file is a topic that `config_topic` returns."""
+    return isinstance(value, str) and _CONFIG_TOPIC.fullmatch(value) is not None
+
+
 def birth_topic(prefix: str) -> str:
     """Return the topic on which Home Assistant announces its start."""
     return f"{prefix}/status"

@@ -37,9 +37,6 @@ _MESSAGE_COLUMNS, _TALLY_COLUMNS = 10, 4
 
 _LOCAL_MOST = PAGE_BYTES - 35
 _LOCAL_LEAST = (PAGE_BYTES - 12) * 32 // 255 - 23
-_NEWER_MOST = 10_000
-"""Damaged rows count as newer than the newest intact one only up to so many ids above it."""
-
 _INT = rb"[\x01-\x06\x08\x09]"
 _SIZED = rb"(?:[\x0c-\x7f]|[\x80-\xff][\x00-\x7f]|[\x80-\xff]{2}[\x00-\x7f])"
 _RECORD = re.compile(
@@ -75,9 +72,14 @@ class Salvaged:
                 damaged.add(row[0])
         # What lies below the oldest was delivered before, and only its bytes are still there.
         self.ids = sorted(one for one in self._places if one >= newest.oldest)
-        newer = {one for one in damaged if 0 < one - newest.newest <= _NEWER_MOST}
-        held = tally.held if tally.newest > newest.newest else newest.held + len(newer)
-        self.lost = max(0, held - len(self.ids))
+        if tally.newest > newest.newest:
+            self.lost = max(0, tally.held - len(self.ids))
+            return
+        missing = max(0, newest.held - len(self.ids))
+        newer = sum(newest.newest + n in damaged for n in range(1, len(damaged) + 1))
+        # The damage may lie in the id itself: a row that seems newer may be one that is missing.
+        explained = min(newer, max(0, missing - (len(damaged) - newer)))
+        self.lost = missing + newer - explained
 
     def entries(self) -> Iterator[Entry]:
         """Yield the intact messages in order, while the file is open."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
 from daemon.system.systemd import ServiceManager
 from hardware.errors import ScentdError
+from hardware.files import sweep
 from hardware.protocol import LineDecoder
 from hardware.version import installed_version
 from models.results import EventType
@@ -76,6 +77,8 @@ def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> 
     manager = ServiceManager()
     configure_logs(config.log)
     manager.status("Loading the models.")
+    with suppress(OSError):  # an outbox that cannot be written says so itself
+        sweep(config.state_dir)
     service = Service(config, load_models(config), manager, path=path, version=installed_version())
     service.run(stop, reload)
 
@@ -101,7 +104,9 @@ class Service:
         self._reader = Reader()
         self._inbox = Inbox(self._reader.wake)
         self._discovery, self._publisher = self._make_publisher(config)
-        self._messages = Messages(self._publisher, version=version)
+        self._messages = Messages(
+            self._publisher, version=version, folders={"state_dir": config.state_dir}
+        )
         self._recorder = Recorder(
             config.recordings_dir,
             config.recording,
@@ -296,6 +301,11 @@ class Service:
             self._log.error(f"{error} The configuration before stays in force.")
             self._events.publish_rig_event(RigEventType.RELOAD_REFUSED, str(error))
             raise ReloadError(str(error)) from error
+        except Exception:
+            # A bug, which the log explains; what runs has not changed.
+            self._config_trouble = "The configuration in the file is not in force: see the log."
+            self._events.publish_rig_event(RigEventType.RELOAD_REFUSED, "an error of scentd")
+            raise
         finally:
             self._reloading = False
             self._manager.ready(self._status_line())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,8 @@ def load_bundles(config: Config, running: Sequence[Bundle]) -> Generator[Data, N
             as_shipped.manifest = manifest
             bundles.append(with_decision(as_shipped, config.decision))
         else:
-            bundles += yield from in_thread(load_models, config, [name], doing=f"loading {name}")
+            load = partial(load_models, config, [name], fall_back=False)
+            bundles += yield from in_thread(load, doing=f"loading {name}")
     return bundles
 
 

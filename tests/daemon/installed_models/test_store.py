@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon.installed_models import archive as archive_module
-from daemon.installed_models.archive import UnpackingError
+from daemon.installed_models.archive import UnpackingError, open_source, unpack_bundle
 from daemon.installed_models.store import VERSIONS_KEPT, Choice, ModelStore, StoreError
 from models.bundle import load_bundle
 from models.manifest import BundleDamagedError, BundleError, BundleMissingError, write_bundle
@@ -244,20 +244,24 @@ def test_a_folder_of_links_is_refused(store: ModelStore, make_bundle: Callable[.
         store.install(folder)
     (folder / "README.md").unlink()
     os.mkfifo(folder / "README.md")
-    with pytest.raises(UnpackingError, match="no plain file"):
+    with pytest.raises(UnpackingError, match="no regular file"):
         store.install(folder)
 
 
 def test_archives_are_bounded(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "fresh").mkdir()
     monkeypatch.setattr(archive_module, "SIZE_LIMIT", 1 << 20)
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.yaml", bytes(8 << 20))
     assert bomb.stat().st_size < 1 << 16
-    with pytest.raises(UnpackingError, match="unpacks to more than 1 MiB"):
-        store.install(bomb)
+    with (
+        open_source(bomb) as opened,
+        pytest.raises(UnpackingError, match="unpacks to more than 1 MiB"),
+    ):
+        unpack_bundle(opened, tmp_path / "fresh")
     many = archive_with(tmp_path / "many.tar", *((f"a/f{number}", b"") for number in range(100)))
     with pytest.raises(UnpackingError, match="more than 64 files"):
         store.install(many)
@@ -336,4 +340,42 @@ def test_names_cannot_leave_the_store(store: ModelStore, tmp_path: Path) -> None
         assert store.choice(name) == Choice()
         with pytest.raises(StoreError):
             store.switch(name, "1.0")
+    assert store.names() == ()
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"active":' * 100_000, b"\xff", b"7"])
+def test_a_choice_that_cannot_be_read_is_said_and_the_model_runs_as_shipped(
+    store: ModelStore, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = store.root / "substances-50" / "active.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert store.choice("substances-50") == Choice()
+    assert "cannot be used" in capsys.readouterr().out
+    assert store.folder("substances-50").is_dir()
+
+
+def test_a_flipped_bit_of_the_choice_never_makes_another_version_active(
+    store: ModelStore, make_bundle: Callable[..., Path]
+) -> None:
+    for version in ("1.0", "1.1"):  # one bit apart
+        store.install(make_bundle(version))
+    store.switch(NAME, "1.0")
+    path = store.root / NAME / "active.json"
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert store.choice(NAME).active in (None, "1.0")
+
+
+def test_links_in_the_place_of_models_and_versions_are_ignored(
+    store: ModelStore, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    elsewhere = make_bundle("1.0")
+    (store.root / NAME).mkdir(parents=True)
+    (store.root / NAME / "1.0").symlink_to(elsewhere)
+    assert store.versions(NAME) == ()
+    (store.root / "other").symlink_to(store.root / NAME)
     assert store.names() == ()

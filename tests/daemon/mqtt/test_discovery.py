@@ -213,10 +213,21 @@ def test_an_announcement_on_another_topic_is_removed(
         assert third.held == []
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"topic": 3',
+        "[" * 100_000,
+        '{"topic": "scent/rig/status", "gone": {}}',
+        '{"topic": "homeassistant/#/device/scentd_rig/config", "gone": {}}',
+        '{"topic": "homeassistant/device/scentd_rig/config", "gone": {}, "sha256": "0"}',
+    ],
+    ids=["cut", "deep", "another topic", "wildcard", "checksum"],
+)
 def test_the_rig_is_announced_with_a_damaged_file_of_the_last_announcement(
-    tmp_path: Path, toy_substances: Path
+    tmp_path: Path, toy_substances: Path, content: str
 ) -> None:
-    (tmp_path / "home_assistant.json").write_text('{"topic": 3', encoding="utf-8")
+    (tmp_path / "home_assistant.json").write_text(content, encoding="utf-8")
     collector = StateCollector()
     discovery = Discovery(config(tmp_path), version="1")
     discovery.use_publisher(collector)
