@@ -63,13 +63,18 @@ def is_recording_name(path: Path) -> bool:
     return path.name.lower().endswith(_SUFFIXES) and path.name not in _TABLES
 
 
-def visible_files(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, sorted, without those hidden or of operating systems."""
+def visible_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield all files below a folder, sorted, without those hidden or of operating systems.
+
+    Links to folders are followed, but never to one of those `above`.
+    """
+    above |= {folder.resolve()}
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "~$")) or path.name.lower() in _OF_SYSTEMS:
             continue
         if path.is_dir():
-            yield from visible_files(path)
+            if path.resolve() not in above:
+                yield from visible_files(path, above)
         else:
             yield path
 

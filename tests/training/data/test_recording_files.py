@@ -92,6 +92,15 @@ def test_one_recording_under_two_labels_is_refused(tmp_path: Path) -> None:
         load_substances(tmp_path)
 
 
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
+    record(tmp_path / "data/coffee/a.csv")
+    record(tmp_path / "elsewhere/b.csv", 310)
+    (tmp_path / "data/coffee/loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data/tea").symlink_to(tmp_path / "elsewhere")
+    data = load_substances(tmp_path / "data")
+    assert [sample.name for sample in data.samples] == ["coffee/a.csv", "tea/b.csv"]
+
+
 def test_joined_segments_are_the_readings_of_both(tmp_path: Path) -> None:
     for number, level in ((1, 330), (2, 340)):
         record(tmp_path / f"mint/r000012-{number:04d}-20261121T072041Z.live.csv", level)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.training.tiny import in_sessions, periodic, write_recordings
 from training.data.dataset import load_substances
@@ -16,6 +19,7 @@ from training.data.sessions import (
     count_sessions,
     known_sessions,
     labels_of_one_session,
+    read_session_table,
     session_folds,
 )
 
@@ -30,6 +34,21 @@ def test_a_table_names_sessions_and_wins_over_the_folder(tmp_path: Path) -> None
     table.write_text("recording,day\na.csv,1\n")
     with pytest.raises(SessionError, match=r"columns recording and session.*line 2"):
         load_substances(tmp_path)
+
+
+@given(
+    st.binary(max_size=200).flatmap(
+        lambda rest: st.sampled_from([rest, b"recording,session\n" + rest])
+    )
+)
+def test_any_bytes_are_a_table_or_a_session_error(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        Path(folder, "sessions.csv").write_bytes(content)
+        try:
+            table = read_session_table(Path(folder))
+        except SessionError:
+            return
+    assert all(isinstance(text, str) for pair in table.items() for text in pair)
 
 
 def test_every_session_is_held_out_whole_and_once() -> None:
