@@ -72,6 +72,10 @@ class DecisionSpec:
     presence_thresholds: per label, the smallest presence of a component that counts as present
         (mixtures only, else empty).
     presence_release: share of its threshold below which a present component is dropped.
+    groups: components that are announced as a group only, "at least one of them is there": which
+        one it is was right no more often than by chance on another day (mixtures only). Where there
+        are groups, no component is announced by itself.
+    group_presence: smallest presence of a group that counts as present.
     min_proportion: a smaller part of a mixture is not named; the training data has none.
         A mixture is announced when its named parts make up `announce` of it, and withdrawn
         when they make up less than `withdraw`.
@@ -119,6 +123,8 @@ class DecisionSpec:
     overrule: float = 0.75
     presence_thresholds: tuple[float, ...] = ()
     presence_release: float = 0.8
+    groups: tuple[tuple[str, ...], ...] = ()
+    group_presence: float = 0.5
     min_proportion: float = 0.1
     fullness: float = 4.0
     error_rate: float | None = None
@@ -157,6 +163,8 @@ class DecisionSpec:
             found.append(f"confirm must be at least 1, got {self.confirm}")
         if not all(0 < value < 1 for value in self.presence_thresholds):
             found.append("every presence threshold must lie between 0 and 1")
+        if not 0 < self.group_presence < 1 or not all(self.groups):
+            found.append("group_presence must lie between 0 and 1, and no group may be empty")
         if not 0 <= self.min_proportion < 1:
             found.append(f"min_proportion must lie in 0..1, got {self.min_proportion}")
         if not 0 < self.presence_release <= 1:

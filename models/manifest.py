@@ -219,6 +219,9 @@ class Manifest:
                 f"decision.presence_thresholds must have a number for each of {expected} labels in "
                 f"a mixture model and none in a substance model, got {given}"
             )
+        grouped = {label for group in self.decision.groups for label in group}
+        if strange := sorted(grouped - set(self.labels)):
+            yield f"decision.groups must hold labels of the model, got {strange}"
         used, required = self.preprocessing.channels, self.requirements.required_channels
         if foreign := [name for name in required if name not in used]:
             yield (

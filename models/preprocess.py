@@ -49,7 +49,8 @@ class PreprocessSpec:
     channels: names from the channel table, in the network's order.
     rate_hz: samples per second that the network was trained on.
     linearise: "log" (log-conductance) or "raw" (the number as sent).
-    lags: lag differences in samples, ascending; features are lag-major, channel-minor.
+    lags: lag differences in samples, ascending; features are lag-major, channel-minor. A lag of 0
+        stands for the level itself, the linearised reading less its mean in training.
     first_step: samples before the first feature row. A lag longer than the history uses the
         oldest sample, so that features begin before the longest lag has passed.
     window: feature rows in a full window.
@@ -99,8 +100,8 @@ class PreprocessSpec:
         problems = []
         if self.linearise not in ("log", "raw"):
             problems.append(f"linearise must be 'log' or 'raw', got {self.linearise!r}")
-        if not self.lags or min(self.lags) < 1 or list(self.lags) != sorted(set(self.lags)):
-            problems.append(f"lags must be positive and ascending, got {list(self.lags)}")
+        if not self.lags or self.lags[0] < 0 or list(self.lags) != sorted(set(self.lags)):
+            problems.append(f"lags must be ascending and 0 or more, got {list(self.lags)}")
         elif not 1 <= self.first_step <= self.lags[-1]:
             problems.append(f"first_step must lie in 1..{self.lags[-1]}, got {self.first_step}")
         if not 1 <= self.min_steps <= self.window:
@@ -120,6 +121,11 @@ class PreprocessSpec:
     def n_features(self) -> int:
         """Numbers in one feature row."""
         return len(self.channels) * len(self.lags)
+
+    @property
+    def n_levels(self) -> int:
+        """Features, the first of a row, that are levels instead of differences."""
+        return len(self.channels) * (self.lags[0] == 0)
 
     @property
     def channel_indices(self) -> NDArray[np.intp]:
@@ -273,7 +279,9 @@ class FeatureStream:
             past = self._history.view(count + reach)
             newest = past[reach:]
             block = rows[:, number * width : (number + 1) * width]
-            if reach == lag:
+            if lag == 0:
+                block[:] = newest
+            elif reach == lag:
                 np.subtract(newest, past[:count], out=block)
             else:
                 # The history is shorter than the lag: difference to the oldest sample.

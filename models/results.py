@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from hardware.frames import SensorFrame
     from models.clean_air import CleanAirSource
     from models.decision_spec import State
-    from models.mixture_decision import ComponentGroup
-    from models.substance_decision import Component
+    from models.substance_decision import Component, ComponentGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,9 @@ class Prediction:
     label, probability: of the announced substance; None unless `state` is recognised.
     top: up to five (label, probability or proportion), the likeliest first.
     components: of the announced mixture, the largest first.
-    groups: of a mixture, components that cannot be told apart, none of them announced.
+    groups: of a mixture, components that cannot be told apart, with the probability that at least
+        one of them is there; none of them is announced by itself.
+    candidates: of a mixture, up to five components, the most probable first, announced or not.
     unexplained: something is in the mixture that the model or the rig does not know.
     window_s: seconds of readings behind it.
     channels_missing: channels of the model that were missing.
@@ -65,6 +66,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     components: tuple[Component, ...] = ()
     groups: tuple[ComponentGroup, ...] = ()
+    candidates: tuple[Component, ...] = ()
     unexplained: bool = False
     window_s: float = 0.0
     channels_missing: tuple[str, ...] = ()

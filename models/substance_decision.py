@@ -58,6 +58,13 @@ class Component(NamedTuple):
     high: float | None = None
 
 
+class ComponentGroup(NamedTuple):
+    """Components that cannot be told apart, and the belief that at least one of them is present."""
+
+    labels: tuple[str, ...]
+    presence: float
+
+
 class FadingMean:
     """An exponentially forgetting mean over windows, and the number of independent ones.
 
@@ -124,6 +131,9 @@ class SubstanceDecision:
     """
 
     components: tuple[Component, ...] = ()
+    candidates: tuple[Component, ...] = ()
+    groups: tuple[ComponentGroup, ...] = ()
+    unexplained = False
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ import numpy as np
 
 from hardware.errors import UsageError
 from hardware.mixing_law import doses, mixed_response
-from models.mixture_decision import ComponentGroup
+from models.substance_decision import ComponentGroup
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +98,7 @@ class Composition:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Grid:
+class CompositionGrid:
     """Compositions, sorted by set.
 
     Attributes
@@ -127,7 +127,7 @@ def mean_response(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return mean
 
 
-def composition_grid(labels: int) -> _Grid:
+def composition_grid(labels: int, size_prior: tuple[float, ...] = SIZE_PRIOR) -> CompositionGrid:
     """Return all compositions of up to `MOST_PARTS` of so many smells."""
     shares: list[NDArray[np.float64]] = []
     member: list[NDArray[np.bool_]] = []
@@ -137,7 +137,7 @@ def composition_grid(labels: int) -> _Grid:
     for size, choices in enumerate(by_size[: min(labels, MOST_PARTS)], 1):
         weights = np.prod(choices, axis=1)
         log_weights = np.log(
-            SIZE_PRIOR[size - 1] / math.comb(labels, size) * weights / weights.sum()
+            size_prior[size - 1] / math.comb(labels, size) * weights / weights.sum()
         )
         for parts in itertools.combinations(range(labels), size):
             rows = np.zeros((len(choices), labels))
@@ -148,7 +148,7 @@ def composition_grid(labels: int) -> _Grid:
             present = np.zeros(labels, dtype=bool)
             present[list(parts)] = True
             member.append(present)
-    return _Grid(
+    return CompositionGrid(
         np.concatenate(shares), np.array(member), np.array(owner), np.concatenate(log_prior)
     )
 
@@ -186,7 +186,7 @@ class Unmixing:
             )
 
     @cached_property
-    def _grid(self) -> _Grid:
+    def _grid(self) -> CompositionGrid:
         return composition_grid(len(self.labels))
 
     @cached_property

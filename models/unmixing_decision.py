@@ -18,7 +18,7 @@ from models.unmixing import mean_response
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from models.mixture_decision import ComponentGroup
+    from models.substance_decision import ComponentGroup
     from models.unmixing import Composition, Unmixing
 
 SMOOTH_S = 10.0
@@ -83,6 +83,16 @@ class UnmixingDecision:
             for group in self.composition.groups
             if group.presence >= ANNOUNCE and not announced & set(group.labels)
         )
+
+    @property
+    def candidates(self) -> tuple[Component, ...]:
+        """Up to five components, the most probable first, announced or not."""
+        if self.composition is None:
+            return ()
+        order = np.argsort(-self.composition.presence, kind="stable")[:N_TOP]
+        chosen = np.zeros(len(self._unmixing.labels), dtype=np.bool_)
+        chosen[order] = True
+        return tuple(sorted(self._listed(chosen), key=lambda part: -part.presence))
 
     @property
     def top(self) -> tuple[tuple[str, float], ...]:

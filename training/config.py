@@ -122,6 +122,8 @@ class OptimiserConfig:
     bfloat16 is faster only on processors with instructions for it."""
 
 
+_NEARLY = 1e-6
+
 Weight = Annotated[float, Rule("a weight must not be negative", minimum=0)]
 
 
@@ -171,6 +173,20 @@ class TeacherConfig:
     """How its windows are augmented."""
 
 
+@dataclass(frozen=True, slots=True)
+class MixingConfig:
+    """The mixing law of the sensors as an expert beside the network (`network.mixture_product`)."""
+
+    inflation: Annotated[float, Rule("this must be positive", exclusiveMinimum=0)] = 4.0
+    """Factor on the spread between exposures: with 1, presences of .63 were true in .23 of cases on
+    another day."""
+    sizes: tuple[float, float, float] = (0.2, 0.6, 0.2)
+    """Probability of one, two and three components before anything is measured."""
+    network_weight: Weight = 0.25
+    """Weight of the network's log-proportions in the product: an inflation of four divides the
+    law's log-likelihoods by four, and the network's are divided alike."""
+
+
 INT8_TOLERANCE = 0.10
 """Default of `TrainConfig.tolerance`."""
 
@@ -190,6 +206,9 @@ class TrainConfig:
     teachers: tuple[TeacherConfig, ...] = ()
     """Networks that are trained first; the exported network then learns their agreement instead of
     the labels (substances only). Empty: it learns the labels."""
+    mixing: MixingConfig | None = None
+    """The mixing law as an expert beside the network (mixtures only), which then reads the
+    differences and not the levels; None: the network alone."""
     version: str = "0.1.0"
     seed: int = 0
     standardise: Literal["rms", "windows"] = "rms"
@@ -207,6 +226,9 @@ class TrainConfig:
     export, over all windows compared; the manifest's `parity` has the figures."""
     required_channels: tuple[str, ...] = ()
     """Channels without which the model reports `fault`."""
+    announce_groups: tuple[tuple[str, ...], ...] = ()
+    """Components that are announced only as a group, "at least one of them is there" (mixtures
+    only); where there are groups, no component is announced by itself."""
     min_channels: int = 1
     """Usable channels below which the model reports `fault`."""
     description: str = ""
@@ -223,8 +245,25 @@ class TrainConfig:
                 for name in ("teachers", "cross_modal")
                 if getattr(self, name)
             ]
+        problems += self._mixing_problems()
         if problems:
             raise UsageError("; ".join(problems) + ".")
+
+    def _mixing_problems(self) -> list[str]:
+        """Return what is wrong with `mixing`, one sentence each."""
+        if self.mixing is None:
+            return []
+        problems = []
+        if self.task != "mixture":
+            problems.append("mixing is for mixtures: leave it out, or set task: mixture")
+        if not self.preprocessing.n_levels or len(self.preprocessing.lags) == 1:
+            problems.append(
+                "mixing needs the levels and the network differences: preprocessing.lags must be "
+                f"0 and further ones, got {list(self.preprocessing.lags)}"
+            )
+        if min(self.mixing.sizes) <= 0 or abs(sum(self.mixing.sizes) - 1.0) > _NEARLY:
+            problems.append(f"mixing.sizes must be positive and sum to 1, got {self.mixing.sizes}")
+        return problems
 
 
 class TrainConfigError(UsageError):

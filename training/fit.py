@@ -23,6 +23,7 @@ from training.data.substance_tables import SubstanceTables, read_substance_table
 from training.network.cross_modal import CrossModalNet
 from training.network.cross_modal_objective import CrossModalObjective, build_cross_modal_network
 from training.network.losses import mixture_loss, substance_loss
+from training.network.mixture_product import MixingLayer, MixtureProductNet
 from training.network.scentformer import MixtureNet, ScentFormer, build_network
 from training.network.stem import StatisticsStem
 from training.sampling.epochs import EpochSampler
@@ -67,7 +68,7 @@ class TrainedNetwork:
     objective: what was trained beside the network and is not exported; None without cross_modal.
     """
 
-    network: ScentFormer
+    network: ScentFormer | MixtureProductNet
     spec: PreprocessSpec
     loss: float
     tables: SubstanceTables = field(default_factory=SubstanceTables)
@@ -96,14 +97,33 @@ def train_network(
     ------
     TrainingError: the loss is not finite, or the checkpoint belongs to another training.
     """
+    if config.mixing:
+        return _train_mixture_product(config, data, folder, device, on_step)
     done = 0
-    teachers = []
+    teachers: list[ScentFormer] = []
     for number, teacher in enumerate(config.teachers):
         trainer = Trainer(_teacher_config(config, teacher), data, device)
         place = folder / f"teacher-{number}" if folder else None
-        teachers.append(trainer.run(place, on_step, done).network.to(device))
+        network = trainer.run(place, on_step, done).network
+        if isinstance(network, ScentFormer):
+            teachers.append(network.to(device))
         done += teacher.steps
     return Trainer(config, data, device, teachers).run(folder, on_step, done)
+
+
+def _train_mixture_product(
+    config: TrainConfig, data: Dataset, folder: Path | None, device: str, on_step: OnStep
+) -> TrainedNetwork:
+    """Train the network on differences, fit the mixing law to the levels, and join them."""
+    spec = measure_rms_scale(config.preprocessing, data, config.max_samples)
+    differences = dataclasses.replace(config.preprocessing, lags=config.preprocessing.lags[1:])
+    alone = dataclasses.replace(config, mixing=None, preprocessing=differences)
+    trained = Trainer(alone, data, device).run(folder, on_step)
+    if config.mixing is None or not isinstance(trained.network, MixtureNet):
+        raise TypeError(f"{config.name} has no mixing law, or its network is none of mixtures")
+    layer = MixingLayer(config.mixing, spec, data, config.max_samples)
+    joined = MixtureProductNet(layer, trained.network, config.mixing.network_weight).eval()
+    return dataclasses.replace(trained, network=joined, spec=spec)
 
 
 def _teacher_config(config: TrainConfig, teacher: TeacherConfig) -> TrainConfig:

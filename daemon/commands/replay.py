@@ -295,12 +295,18 @@ class _RecordingResult:
 
 
 def _recognised(prediction: Prediction) -> tuple[str | None, float | None]:
-    """Return the label, or a mixture's components and the lowest of their presences."""
+    """Return the label, or a mixture's components and the lowest of their presences.
+
+    Where only a group was announced, its labels joined by | and its presence.
+    """
     if prediction.state is not State.RECOGNISED:
         return None, None
     if prediction.task == topics.SUBSTANCE:
         return prediction.label, prediction.probability
     parts = prediction.components
+    if not parts:
+        group = max(prediction.groups, key=lambda one: one.presence)
+        return "|".join(sorted(group.labels)), group.presence
     # Sorted by name: which of two nearly equal components is larger may change with every window.
     return "+".join(sorted(part.label for part in parts)), min(part.presence for part in parts)
 

@@ -152,6 +152,14 @@ def _mixture(prediction: Prediction) -> Payload:
             {"labels": list(group.labels), "presence": rounded(group.presence, 4)}
             for group in prediction.groups
         ],
+        "candidates": [
+            {
+                "label": part.label,
+                "proportion": rounded(part.proportion, 4),
+                "presence": rounded(part.presence, 4),
+            }
+            for part in prediction.candidates
+        ],
         "unexplained": prediction.unexplained,
     }
 

@@ -11,6 +11,7 @@ from daemon.board.monitor import BoardState
 from daemon.mqtt.outgoing import BrokerState
 from daemon.mqtt.payloads import quality_names, rounded
 from hardware.frames import Quality
+from models.decision_spec import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,6 +85,10 @@ def _prediction_sentence(prediction: Prediction) -> str:
     if prediction.components:
         smell = " + ".join(part.label for part in prediction.components)
         return f"{prediction.model}: {smell}."
+    if prediction.state is State.RECOGNISED and prediction.groups:
+        group = max(prediction.groups, key=lambda one: one.presence)
+        names = ", ".join(group.labels)
+        return f"{prediction.model}: at least one of {names} ({group.presence:.0%})."
     if prediction.label is not None and prediction.probability is not None:
         return f"{prediction.model}: {prediction.label} ({prediction.probability:.0%})."
     return f"{prediction.model}: {prediction.state}."

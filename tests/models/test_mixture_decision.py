@@ -78,3 +78,40 @@ def test_components_lie_in_intervals_inside_0_and_1() -> None:
         ("a", pytest.approx(0.5), 1.0),
         ("b", 0.0, pytest.approx(0.4)),
     ]
+
+
+GROUPED = dataclasses.replace(MIXED, groups=(("a", "c"),), memory_s=0.01)
+
+
+def test_a_group_is_announced_together_and_its_members_never_alone() -> None:
+    decision = MixtureDecision(("a", "b", "c"), GROUPED)
+    decision.add(mixture([0.5, 0.3, 0.2], [0.7, 0.9, 0.4]), EvidenceShare(0, 1, 1))
+    assert decision.components == ()
+    assert decision.groups[0].labels == ("a", "c")
+    assert decision.groups[0].presence == pytest.approx(1 - 0.3 * 0.6)
+    assert decision.announced == "a or c"
+    assert decision.belief == pytest.approx(decision.groups[0].presence)
+
+
+def test_a_group_is_withdrawn_only_below_its_released_threshold() -> None:
+    decision = MixtureDecision(("a", "b", "c"), GROUPED)
+    announced = []
+    for presence in (0.6, 0.3, 0.2, 0.3):
+        decision.add(mixture([0.2, 0.5, 0.3], [presence, 0.9, 0.0]), EvidenceShare(5, 1, 0.05))
+        announced.append(decision.announced)
+    assert announced == ["a or c", "a or c", None, None]
+    decision.add(mixture([0.2, 0.5, 0.3], [0.8, 0.9, 0.0]), EvidenceShare(5, 1, 0.05))
+    decision.withdraw()
+    assert decision.announced is None
+    assert decision.groups[0].presence == pytest.approx(0.8)
+    decision.clear()
+    assert decision.groups == ()
+
+
+def test_candidates_are_the_most_probable_announced_or_not() -> None:
+    decision = MixtureDecision(("a", "b", "c"), MIXED)
+    assert decision.candidates == ()
+    decision.add(mixture([0.5, 0.3, 0.2], [0.1, 0.9, 0.4]), EvidenceShare(0, 1, 1))
+    assert [part.label for part in decision.candidates] == ["b", "c", "a"]
+    assert decision.candidates[0].presence == pytest.approx(0.9)
+    assert decision.groups == ()

@@ -42,6 +42,16 @@ SPECS = [
         min_steps=4,
         round_readings=True,
     ),
+    PreprocessSpec(
+        channels=GROVE,
+        rate_hz=10.0,
+        lags=(0, 4, 9),
+        first_step=4,
+        window=12,
+        min_steps=4,
+        center=tuple(np.linspace(-1.0, 1.0, 12)),
+        scale=tuple(np.linspace(0.5, 2.0, 12)),
+    ),
 ]
 
 
@@ -120,6 +130,21 @@ def test_first_row_comes_after_first_step_and_longer_lags_reach_to_the_oldest_sa
     x = batch_features(values, wide)[0].x
     np.testing.assert_array_equal(x[:7, 1], squares[3:10])
     np.testing.assert_array_equal(x[7:, 1], squares[10:] - squares[:2])
+
+
+def test_a_lag_of_zero_is_the_level_and_a_channel_without_readings_is_at_its_center() -> None:
+    spec = PreprocessSpec(
+        channels=("NO2", "VOC"), rate_hz=1, lags=(0, 3), first_step=3, min_steps=1,
+        center=(0.5, 1.0, 0.0, 0.0), scale=(2.0, 1.0, 1.0, 1.0),
+    )  # fmt: skip
+    assert spec.n_levels == 2
+    values = np.full((10, N_CHANNELS), np.nan, dtype=np.float32)
+    values[:, 0] = np.linspace(200, 400, 10)
+    x = batch_features(values, spec)[0].x
+    levels = Lineariser(spec)(values)[3:, 0]
+    np.testing.assert_allclose(x[:, 0], (levels - 0.5) / 2.0, rtol=1e-6)
+    np.testing.assert_array_equal(x[:, 1], 0.0)
+    np.testing.assert_allclose(x[:, 2], levels - Lineariser(spec)(values)[:-3, 0], rtol=1e-6)
 
 
 def test_log_differences_cancel_baseline_and_gain() -> None:

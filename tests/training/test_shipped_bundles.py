@@ -28,7 +28,7 @@ def test_the_models_of_a_rig_and_the_published_recipe_are_shipped() -> None:
 @pytest.mark.parametrize("name", shipped_bundles())
 def test_shipped_int8_network_multiplies_integers(name: str) -> None:
     bundle = load_bundle(name, precision="int8")
-    assert integer_matmuls((bundle.folder / INT8_MODEL).read_bytes()) >= 10
+    assert integer_matmuls((bundle.folder / INT8_MODEL).read_bytes()) > 5
 
 
 @pytest.mark.parametrize("name", shipped_bundles())
@@ -40,11 +40,18 @@ def test_manifest_records_command_seed_and_data(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RIG_BUNDLES)
-def test_manifest_reads_no_environment_channel_and_no_absolute_value(name: str) -> None:
+def test_manifest_reads_no_environment_channel_but_log_conductances(name: str) -> None:
     spec = load_bundle(name).manifest.preprocessing
     assert not {"Temperature", "Pressure", "Humidity", "Altitude"} & set(spec.channels)
     assert spec.linearise == "log"
-    assert min(spec.lags) >= 1
+
+
+def test_the_mixture_bundle_announces_only_what_another_day_supports() -> None:
+    manifest = load_bundle("mixtures-12").manifest
+    assert manifest.decision.groups == (("orange", "cumin", "coriander", "clove"),)
+    figures = manifest.metrics["sessions"]
+    assert figures["strong_balanced"] > 0.93 > figures["constant_strong_balanced"]
+    assert figures["top_k"] > figures["constant_top_k"]
 
 
 class TestOnRealRecordings:
@@ -76,8 +83,7 @@ class TestOnRealRecordings:
         assert result["seen_in_training"] == len(some.samples)
         target = some.targets[answers.owner]
         constant = np.broadcast_to(best_constant(some.targets), target.shape)
-        # Its training stops where it does best on compositions it was not trained on, long before
-        # it knows its own by heart: .37 of the components here, a constant .32.
+        # On its own compositions it finds more than a constant; on others see its card.
         number = len(target)
         tally = mixture_tally(constant, constant > 0, target, np.arange(number), number)
         assert result["top_k"] > 1.1 * total_scores(tally)["top_k"]

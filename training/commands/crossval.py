@@ -23,6 +23,7 @@ from training.data.sessions import labels_of_one_session
 from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT, write_json
 from training.experiments.crossval import cross_validate
 from training.experiments.few_shot import FEW_SHOT, run_few_shot, split_few_shot
+from training.experiments.held_out_days import cross_validate_days
 from training.experiments.held_out_sessions import cross_validate_sessions
 from training.experiments.open_set import split_open_set, train_open_set
 from training.reports.sessions import session_lines
@@ -48,7 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--open-set, five networks that are each trained without ten substances are tested on "
         "those, and on held-out recordings of the others: `trust` and `export` need this to "
         "judge and recognise unknown smells. With --sessions, whole sessions are held out, and "
-        "the recordings are played to the decision layer: the figure to expect on another day."
+        "the recordings are played to the decision layer: the figure to expect on another day. For "
+        "mixtures, --sessions holds out every day with its component sets."
     )
     parser.epilog = (
         "Example: scent-train crossval --config substances-50 --data data/smellnet/base --json"
@@ -137,6 +139,8 @@ def _sessions(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
     """Hold out whole sessions; print the scores of each and of all together."""
     if args.folds is not None:
         raise UsageError("--sessions holds out every session in turn; leave --folds out.")
+    if config.task == "mixture":
+        return _days(args, config, data, folder)
     also = None
     if args.also is not None:
         also = load_recordings(config.task, args.also, labels=data.labels)
@@ -151,6 +155,21 @@ def _sessions(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
         print(json.dumps(report))
         return 0
     print("\n".join(session_lines(report)))
+    print(f"Report: {folder / SESSIONS_REPORT}", file=sys.stderr)
+    return 0
+
+
+def _days(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
+    """Hold out every day of mixtures with its component sets; print the scores."""
+    if args.also is not None:
+        raise UsageError("--also is for models of single substances; leave it out.")
+    bars = step_bars(lambda fold: f"{config.name} day {fold}", lambda _: total_steps(config, data))
+    report = cross_validate_days(config, data, folder, device=args.device, on_step=bars)
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    print(f"{config.name}, {report['protocol']}, int8 [95 % over {report['exposures']} exposures]:")
+    print_scores(report["pooled"], report["intervals"])
     print(f"Report: {folder / SESSIONS_REPORT}", file=sys.stderr)
     return 0
 

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         data = data.drop_unordered()
     fitted = train_network(config, data, folder=folder / "final", device=args.device)
     chosen = choose_decision(folder if reports else None, config.task, data.labels)
-    decision = chosen.spec
+    decision = replace(chosen.spec, groups=config.announce_groups)
     print(f"Decision constants: {CONSTANTS_FROM[chosen.source]}", file=sys.stderr)
     provenance = Provenance(
         command=shlex.join(

@@ -15,6 +15,7 @@ from training.experiments.unmixing import (
     UnmixingTrial,
     load_exposures,
     real_pairs,
+    simulated_ceiling,
     simulated_mixtures,
 )
 
@@ -56,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
                 dataclasses.replace(trial, what=f"{name}: {trial.what}")
                 for trial in simulated_mixtures(channels, count)
             ]
+    for same in (False, True):
+        ceiling = simulated_ceiling(SIMULATED_BOARDS[_ALL_CHANNELS], same_exposure=same)
+        trials.append(dataclasses.replace(ceiling, what=f"{_ALL_CHANNELS}: {ceiling.what}"))
     if args.json:
         print(json.dumps([dataclasses.asdict(trial) for trial in trials]))
     else:

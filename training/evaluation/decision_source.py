@@ -70,8 +70,8 @@ def choose_decision(folder: Path | None, task: str, labels: Sequence[str]) -> De
         return DecisionSource(dataclasses.replace(CAUTIOUS, presence_thresholds=presence), "none")
     if (folder / SESSIONS_HELD_OUT).is_file():
         held_out = read_held_out(folder / SESSIONS_HELD_OUT)
-        judged = np.unique(held_out.target.argmax(axis=1))
-        if len(judged) == len(labels) and len(held_out.names) >= FEWEST:
+        judged = (held_out.target > 0).any(axis=0)
+        if judged.sum() == len(labels) and len(held_out.names) >= FEWEST:
             spec = fit_decision(folder, SESSIONS_HELD_OUT)
             return DecisionSource(spec, "sessions", held_out)
     if (folder / HELD_OUT).is_file():

@@ -18,12 +18,19 @@ from models.substance_decision import EvidenceShare
 from training.evaluation.streaming import LIVE_STRIDE_S
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from training.evaluation.held_out import HeldOut
 
 DEFAULT_PRESENCE = 0.5
 """The presence threshold before one is fitted."""
+
+
+def unfitted_spec(labels: Sequence[str], groups: tuple[tuple[str, ...], ...] = ()) -> DecisionSpec:
+    """Return the constants of a mixture model for which nothing was held out."""
+    return DecisionSpec(presence_thresholds=(DEFAULT_PRESENCE,) * len(labels), groups=groups)
 
 
 def fit_mixtures(held_out: HeldOut, chosen: NDArray[np.bool_]) -> DecisionSpec:

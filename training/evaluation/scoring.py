@@ -188,6 +188,24 @@ def presence_tally(
     }
 
 
+def group_tally(said: NDArray[np.bool_], truly: NDArray[np.bool_]) -> Tally:
+    """Count whether at least one of a group of components is there, bool[recordings].
+
+    Returns
+    -------
+    strong_sensitivity, strong_specificity; and strong_balanced, their mean.
+    """
+    hits, existing, rejected, absent = (
+        chosen.astype(np.float64) for chosen in (said & truly, truly, ~said & ~truly, ~truly)
+    )
+    both = np.stack([hits, rejected], axis=1), np.stack([existing, absent], axis=1)
+    return {
+        "strong_sensitivity": Ratio(hits, existing),
+        "strong_specificity": Ratio(rejected, absent),
+        "strong_balanced": Ratio(*both),
+    }
+
+
 def sum_per_recording(
     numbers: NDArray[Any], owner: NDArray[np.int64], recordings: int
 ) -> NDArray[np.float64]:

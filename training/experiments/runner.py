@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from training.data.protocol_windows import Windows
     from training.evaluation.open_set import OpenSetFold
     from training.evaluation.scoring import Tally
+    from training.network.mixture_product import MixtureProductNet
     from training.network.scentformer import ScentFormer
 
 SUBSTANCE_PROTOCOL = "grouped 5-fold, one recording of every substance held out; w=100, stride 50"
@@ -141,7 +142,9 @@ class FoldPredictions:
         )
 
 
-def run_in_batches(network: ScentFormer, windows: Windows, size: int) -> tuple[Tensor, ...]:
+def run_in_batches(
+    network: ScentFormer | MixtureProductNet, windows: Windows, size: int
+) -> tuple[Tensor, ...]:
     """Return a torch network's outputs over all windows, on the CPU."""
     import torch  # noqa: PLC0415
 

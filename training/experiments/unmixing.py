@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.unmixing import Priors, TaughtResponse, fit_unmixing, plateau
-from hardware.channels import GAS_INDICES, GROVE_INDICES, channel_index
+from hardware.channels import GAS_EXPONENTS, GAS_INDICES, GROVE_INDICES, channel_index
+from hardware.mixing_law import mixed_response
 from hardware.simulator.signals import SyntheticSignal
+from hardware.simulator.tables import SUBSTANCE_BOARD, load_board
 from models.signals import log_signals
 from models.unmixing import MOST_PARTS
 from training.data.dataset import DataError
@@ -47,6 +49,12 @@ SIMULATED_SMELLS = (
 )
 """The twelve of the published mixtures, as the simulated board with all channels names them."""
 
+SIMULATED_ODOURS = (
+    *((one,) for one in SIMULATED_SMELLS),
+    *itertools.combinations(SIMULATED_SMELLS, 2),
+)
+"""What is asked for: every smell alone and every even pair."""
+
 SIMULATED_BOARDS = {
     "4 Grove": ("NO2", "C2H5OH", "VOC", "CO"),
     "6 gas": ("NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG"),
@@ -63,6 +71,8 @@ FIRST_ASKED_SEED = 100
 """Seeds below it are those of taught exposures."""
 
 _PAIR = 2
+_REPEATABILITY = 0.05
+"""Standard deviation of a plateau in log-conductance when the same exposure is repeated."""
 _NEARLY = 1e-6
 
 
@@ -249,7 +259,6 @@ def simulated_mixtures(channels: Iterable[str], exposures: int = 1) -> list[Unmi
     exposures: of each smell that are taught, all on one day.
     """
     columns = [GAS_INDICES.index(channel_index(name)) for name in channels]
-    odours = [*((one,) for one in SIMULATED_SMELLS), *itertools.combinations(SIMULATED_SMELLS, 2)]
     free: list[bool] = []
     among: list[bool] = []
     for taught_day, asked_day in SIMULATED_DAYS:
@@ -262,7 +271,7 @@ def simulated_mixtures(channels: Iterable[str], exposures: int = 1) -> list[Unmi
             [one._replace(response=one.response[columns]) for one in taught],
             Priors.of_channels(columns),
         )
-        for number, odour in enumerate(odours):
+        for number, odour in enumerate(SIMULATED_ODOURS):
             response = simulated_response(odour, asked_day, FIRST_ASKED_SEED + number)[columns]
             true = np.isin(unmixing.labels, odour)
             free.append(set(unmixing.estimate(response).likeliest) == set(odour))
@@ -274,8 +283,44 @@ def simulated_mixtures(channels: Iterable[str], exposures: int = 1) -> list[Unmi
     possible = sum(math.comb(len(SIMULATED_SMELLS), size) for size in range(1, MOST_PARTS + 1))
     return [
         _trial("simulated", f"{what}; nothing else known", free, 1 / possible),
-        _trial("simulated", f"{what}; known to be one of these", among, 1 / len(odours)),
+        _trial("simulated", f"{what}; known to be one of these", among, 1 / len(SIMULATED_ODOURS)),
     ]
+
+
+def simulated_ceiling(channels: Iterable[str], *, same_exposure: bool) -> UnmixingTrial:
+    """Return what the spread between the simulator's exposures alone leaves to be found.
+
+    Neither noise nor days nor unknown exponents: the answer is the nearest response among those of
+    all single smells and even pairs.
+
+    Parameters
+    ----------
+    channels: that the board has.
+    same_exposure: the smells in a mixture are as they were taught, not of another recording.
+    """
+    board = load_board(SUBSTANCE_BOARD)
+    columns = [GAS_INDICES.index(channel_index(name)) for name in channels]
+    exponents = np.array(GAS_EXPONENTS)[columns]
+    shares = np.zeros((len(SIMULATED_ODOURS), len(SIMULATED_SMELLS)))
+    for row, odour in enumerate(SIMULATED_ODOURS):
+        shares[row, [SIMULATED_SMELLS.index(name) for name in odour]] = 1.0 / len(odour)
+    rng = np.random.default_rng(0)
+
+    def draw() -> NDArray[np.float64]:
+        takes = [board.fingerprints[name] for name in SIMULATED_SMELLS]
+        chosen = [own[int(rng.integers(len(own)))].response[columns] for own in takes]
+        return mixed_response(np.array(chosen), shares, exponents)
+
+    hits: list[bool] = []
+    for _ in range(DRAWS):
+        taught = draw()
+        asked = taught if same_exposure else draw()
+        asked = asked + _REPEATABILITY * rng.normal(size=asked.shape)
+        distance = ((asked[:, None] - taught) ** 2).sum(axis=2)
+        hits += (distance.argmin(axis=1) == np.arange(len(asked))).tolist()
+    which = "the same exposures" if same_exposure else "other exposures"
+    what = f"ceiling: the nearest of singles and even pairs of 12, exponents known, {which}"
+    return _trial("simulated", what, hits, 1 / len(SIMULATED_ODOURS))
 
 
 def simulated_response(odour: Sequence[str], day: int, seed: int) -> NDArray[np.float64]:

@@ -82,7 +82,7 @@ def export_bundle(
     parity = _check_parity(fitted, data, model, small, decision.temperature, config.tolerance)
     settings = {
         name: config_as_dict(part)
-        for name in ("augment", "optimiser", "cross_modal")
+        for name in ("augment", "optimiser", "cross_modal", "mixing")
         if (part := getattr(config, name))
     }
     described = "descriptors" in fitted.network.output_names and fitted.tables.descriptors

@@ -48,6 +48,8 @@ def render_model_card(description: str, manifest: Manifest) -> str:
     """Return the card of a bundle, written from the manifest's own figures."""
     spec, network, training = manifest.preprocessing, manifest.network, manifest.training
     dims = ", ".join(f"{key} {value}" for key, value in network.dims.items())
+    lags = [lag for lag in spec.lags if lag > 0]
+    absolute = "The level of every channel" if spec.n_levels else "No absolute value"
     ends = manifest.metrics.get(INTERVALS, {})
     figures = [
         f"| {protocol} | {name} | {value:.4g} | {_interval(ends.get(protocol, {}).get(name))} |"
@@ -63,8 +65,8 @@ def render_model_card(description: str, manifest: Manifest) -> str:
         "",
         f"- Task: {manifest.task}, {len(manifest.labels)} labels: {', '.join(manifest.labels)}.",
         f"- Inputs: {', '.join(spec.channels)} at {spec.rate_hz:g} Hz; {spec.linearise} readings, "
-        f"differences over {', '.join(map(str, spec.lags))} samples, windows of {spec.window}. "
-        "No absolute value, no environment channel, no timestamp.",
+        f"differences over {', '.join(map(str, lags))} samples, windows of {spec.window}. "
+        f"{absolute}, no environment channel, no timestamp.",
         f"- Network: {network.architecture}, {network.parameters:,} parameters, {dims}.",
         f"- Trained by `{training['command']}` with seed {training['seed']} on "
         f"{training['recordings']} recordings (data hash {training['data_sha256'][:16]}), "
@@ -179,7 +181,17 @@ def _recording_figures(
 def figure_notes(reports: HeldOutReports, folder: Path) -> list[str]:
     """Explain the card's figures in sentences."""
     notes = []
-    if (report := reports.sessions) is not None:
+    if (report := reports.sessions) is not None and report["task"] == "mixture":
+        notes.append(
+            f"`sessions`: {report['protocol']}; int8, {report['sessions']} days, "
+            f"{len(report['recordings'])} recordings; 95 % bootstrap intervals over the "
+            f"{report['exposures']} exposures (one composition on one day). `strong_*`: whether at "
+            "least one of the components that are announced as a group is there, by the mean over "
+            "a recording; balanced is the mean of sensitivity and specificity. `constant_*` is the "
+            "best prediction that is always the same, chosen on the training days: only what lies "
+            "above it is skill."
+        )
+    elif report is not None:
         notes.append(
             f"`sessions`: {report['protocol']}; int8, {report['sessions']} sessions, "
             f"{len({row['recording'] for row in report['recordings']})} recordings; 95 % bootstrap "

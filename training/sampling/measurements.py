@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.preprocess import batch_features
+from models.preprocess import Lineariser, batch_features
 from training.data.protocol_windows import cut_windows
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def measure_rms_scale(
 ) -> PreprocessSpec:
     """Return `spec` with the root mean square of each feature over the training rows as scale.
 
-    The center stays 0, so that a constant signal stays 0: a gain of the sensor is a gain of the
-    feature, and a missing channel equals a channel without change.
+    The center of a difference stays 0, so that a constant signal stays 0: a gain of the sensor is a
+    gain of the feature, and a missing channel equals a channel without change. A level has the mean
+    and the standard deviation of the readings there are.
     """
     total = np.zeros(spec.n_features)
     count = 0
@@ -54,7 +55,19 @@ def measure_rms_scale(
         total += np.square(x, dtype=np.float64).sum(axis=0)
         count += len(x)
     scale = np.sqrt(total / max(count, 1))
-    return dataclasses.replace(spec, center=(), scale=_scale(scale))
+    center: tuple[float, ...] = ()
+    if spec.n_levels:
+        linearise = Lineariser(spec)
+        levels = np.concatenate([linearise(sample.values[:max_samples]) for sample in data.samples])
+        measured = np.isfinite(levels)
+        rows = np.maximum(measured.sum(axis=0), 1)
+        levels = np.where(measured, levels, 0.0)
+        mean = levels.sum(axis=0) / rows
+        deviation = np.where(measured, levels - mean, 0.0)
+        scale[: spec.n_levels] = np.sqrt((deviation**2).sum(axis=0) / rows)
+        rest = (0.0,) * (spec.n_features - spec.n_levels)
+        center = (*map(float, mean.astype(np.float32)), *rest)
+    return dataclasses.replace(spec, center=center, scale=_scale(scale))
 
 
 def measure_window_scale(
