@@ -29,6 +29,9 @@ _NUMBER_AND_UNIT = re.compile(
 )
 _GROUPED_BY_COMMA = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+)?")
 _GROUPED_BY_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+(,[0-9]+)?")
+_GROUPED_BY_BLANK = re.compile("(?<=[0-9])[\u00a0\u202f\u2009](?=[0-9]{3}(?![0-9]))")
+"""A plain blank between digits may be two numbers; these are written between thousands only."""
+_GROUPED_BY_APOSTROPHE = re.compile(r"[+-]?[1-9][0-9]{0,2}('[0-9]{3})+([.,][0-9]+)?")
 _PLAIN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?([0-9]+,[0-9]*|,[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -81,7 +84,9 @@ def cell_text(field: bytes) -> str:
         text = field.decode()
     except UnicodeDecodeError:
         text = field.decode("latin-1")
-    return normalised(text).strip('"').strip().lstrip("'").replace("\u2212", "-")
+    if not text.isascii():
+        text = _GROUPED_BY_BLANK.sub("", text).replace("\u2212", "-").replace("\u2019", "'")
+    return normalised(text).strip('"').strip().lstrip("'")
 
 
 def _number(text: str, comma: Comma) -> float | None:
@@ -91,6 +96,8 @@ def _number(text: str, comma: Comma) -> float | None:
 
 def _in_plain_decimals(text: str, comma: Comma) -> str | None:
     """Return a number without grouping, its decimals behind a point; None where it is ambiguous."""
+    if _GROUPED_BY_APOSTROPHE.fullmatch(text):
+        return text.replace("'", "").replace(",", ".")
     if _GROUPED_BY_POINT.fullmatch(text) and (comma is Comma.DECIMAL or not _PLAIN.fullmatch(text)):
         return text.replace(".", "").replace(",", ".")
     if not _GROUPED_BY_COMMA.fullmatch(text):
@@ -119,8 +126,8 @@ def split_fields(line: bytes, delimiter: bytes) -> list[bytes]:
     """Return the fields of a line; a delimiter between quotes does not separate."""
     if delimiter == b" ":
         return line.split()
-    if b'"' not in line:
-        return line.split(delimiter)
+    if line.count(b'"') % 2 or b'"' not in line:
+        return line.split(delimiter)  # a lone quotation mark is a character like any other
     text = line.decode("latin-1")  # every byte is one character and stays itself
     try:
         rows = list(csv.reader([text], delimiter=delimiter.decode(), skipinitialspace=True))

@@ -75,8 +75,17 @@ _SPREADSHEET_EPOCH = datetime(1899, 12, 30, tzinfo=UTC)
 _DATE = re.compile(
     r"(?:(?P<ymd>\d{4}[-/.]\d{1,2}[-/.]\d{1,2})|(?P<other>\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}))?"
     r"[T,; ]*"
-    r"(?:(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d+))?)?"
+    r"(?:(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,:](?P<fraction>\d+))?)?"
     r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?)?\s*(?:Z|UTC|GMT)?"
+)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAMED_MONTHS = (
+    "%d-%b-%Y %H:%M:%S",
+    "%d %b %Y %H:%M:%S",
+    "%d-%b-%Y %H:%M:%S.%f",
+    "%b %d, %Y %H:%M:%S",
+    "%b %d %Y %H:%M:%S",
+    "%a %b %d %H:%M:%S %Y",  # as C and Arduino's libraries print it
 )
 _MINUTES = re.compile(r"(\d{1,3}):(\d{2})[.,](\d+)")
 
@@ -97,6 +106,8 @@ class ClockName:
 
 def clock_name(heading: str) -> ClockName | None:
     """Return what a heading says of the time, None if it names none."""
+    if normalised(heading) == "t":  # an upper-case T is a temperature
+        return ClockName(None)
     text = normalised(heading).casefold().replace("(", " ").replace(")", " ")
     text = text.replace("[", " ").replace("]", " ").replace("/", " ").replace(",", " ")
     words = re.sub(r"[\s_.:-]+", "_", text.strip()).strip("_")
@@ -116,6 +127,11 @@ def clock_name(heading: str) -> ClockName | None:
         if all(word in known | _NAMES for word in rest):
             return ClockName(None)
     return None
+
+
+def time_unit(text: str) -> str | None:
+    """Return the unit of time that a text names, None if it names none."""
+    return _UNITS.get(normalised(text).casefold())
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +184,11 @@ def clock_ms(text: str, clock: Clock, comma: Comma = Comma.LIKELY) -> float | No
     return milliseconds if abs(milliseconds) <= MAX_MS else None
 
 
+def _number(text: str) -> float | None:
+    cell = parse_cell(text.encode("utf-8", "replace"), Comma.LIKELY)
+    return None if cell is None or cell.unit or not math.isfinite(cell.number) else cell.number
+
+
 def infer_clock(texts: Sequence[str], stated: Clock | None) -> Clock | None:
     """Return the clock of a column from its first values, None where they leave it unclear.
 
@@ -178,12 +199,13 @@ def infer_clock(texts: Sequence[str], stated: Clock | None) -> Clock | None:
         times = [value for text in texts if (value := clock_ms(text, stated)) is not None]
         fits = len(times) >= _AGREE * len(texts)
         return _with_resolution(stated, times) if fits and times else None
-    clock = None
-    for kind in (Clock(1.0), Clock(None, words="dates and times of day")):
-        values = [value for text in texts if (value := clock_ms(text, kind)) is not None]
-        if values and len(values) >= _AGREE * len(texts):
-            clock = _numeric_clock(values, stated) if kind.factor_ms else kind
-            break
+    dates = Clock(None, words="dates and times of day")
+    numbers = [number for text in texts if (number := _number(text)) is not None]
+    days = [value for text in texts if (value := clock_ms(text, dates)) is not None]
+    if numbers and len(numbers) >= _AGREE * len(texts):
+        clock = _numeric_clock(numbers, stated)
+    else:
+        clock = dates if days and len(days) >= _AGREE * len(texts) else None
     if clock is None:
         return None
     times = [value for text in texts if (value := clock_ms(text, clock)) is not None]
@@ -207,6 +229,8 @@ def _numeric_clock(values: list[float], stated: Clock | None) -> Clock | None:
     low, high = _SPREADSHEET_DAYS
     if low <= middle <= high and step is not None and step < LONGEST_MS / _DAY_MS:
         return Clock(_DAY_MS, days=True, words="days of a spreadsheet")
+    if middle <= 1 and step is not None and SHORTEST_MS <= step * _DAY_MS <= LONGEST_MS / 10:
+        return Clock(_DAY_MS, words="fractions of a day")
     return None if step is None else _clock_of_step(step)
 
 
@@ -323,6 +347,8 @@ def _other_date_ms(text: str) -> float | None:
     minutes = _MINUTES.fullmatch(text)  # a spreadsheet shows 00:01.2 for a minute and a second
     if minutes is not None:
         return (int(minutes[1]) * 60 + int(minutes[2]) + float(f"0.{minutes[3]}")) * 1000.0
+    if any(month in text.casefold() for month in _MONTHS):
+        return _named_month_ms(text)
     match = _DATE.fullmatch(text)
     if match is None or (match["hour"] is None and match["ymd"] is None and match["other"] is None):
         return None
@@ -337,6 +363,15 @@ def _other_date_ms(text: str) -> float | None:
     if day is None:
         return None
     return (day + timedelta(seconds=seconds)).timestamp() * 1000.0
+
+
+def _named_month_ms(text: str) -> float | None:
+    for form in _NAMED_MONTHS:
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp() * 1000.0
+        except ValueError:
+            continue
+    return None
 
 
 def _day(ymd: str | None, other: str | None) -> datetime | None:

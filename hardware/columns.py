@@ -13,7 +13,15 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from hardware.cells import MISSING
-from hardware.channels import CHANNEL_NAMES, CHANNELS, GROVE_INDICES, N_CHANNELS, Part, find_channel
+from hardware.channels import (
+    CHANNEL_NAMES,
+    CHANNELS,
+    GROVE_INDICES,
+    N_CHANNELS,
+    Part,
+    channel_index,
+    find_channel,
+)
 from hardware.clock import Clock, ClockName, clock_name, stated_clock
 from hardware.readings import parse_number
 from hardware.units import AS_SENT, Scale, heading_scale, normalised
@@ -29,6 +37,28 @@ _WITH_UNIT = (
     re.compile(r"(?P<name>.*?)\s*[/,]\s*(?P<unit>[^/,]+)"),
     re.compile(r"(?P<name>.*?)[ _](?P<unit>[^ _]+)"),
 )
+_OTHER_INSTRUMENTS = frozenset(
+    [
+        *(
+            "pm1",
+            "pm10",
+            "pm25",
+            "pm4",
+            "pm03",
+            "pm05",
+            "pm100",
+            "co2",
+            "eco2",
+            "tvoc",
+            "o3",
+            "so2",
+        ),
+        *("nox", "no", "hcho", "ch2o", "nh3", "h2s", "ch4", "aqi", "iaq", "radon", "noise", "lux"),
+    ]
+)
+"""What air quality instruments measure and this board does not; they have NO2, CO and VOC in ppb,
+but no channel of ethanol."""
+_ETHANOL = channel_index("C2H5OH")
 _COMMENT = re.compile(r"^\s*(#|%|//)\s*")
 
 
@@ -173,9 +203,9 @@ def _is_number(name: str) -> bool:
 def find_columns(names: tuple[str, ...]) -> Columns | HeaderProblem:
     """Return the columns that the names stand for, or why they are not those of a board.
 
-    Besides the names of the channel table, a heading may state a unit. At least half of the columns
-    must be channels or a time, or all four channels of the Grove board be there: other instruments
-    have a VOC and a humidity too.
+    Besides the names of the channel table, a heading may state a unit. More than half of the
+    columns must be channels or a time, or all four channels of the Grove board be there: other
+    instruments have a VOC and a humidity too.
     """
     numbers = [name for name in names if name.casefold() not in MISSING and _is_number(name)]
     if len(numbers) > 1:
@@ -210,7 +240,11 @@ def find_columns(names: tuple[str, ...]) -> Columns | HeaderProblem:
         return HeaderProblem(names, f"no column is a channel of the board{_boards(names)}", certain)
     known = {source.channel for source in sources}
     used = len(sources) + len(repeated) + len(clocks)
-    if 2 * used < len(names) and not known.issuperset(GROVE_INDICES):
+    others = [name for name in names if _plain_name(name) in _OTHER_INSTRUMENTS]
+    if others and _ETHANOL not in known:
+        reason = f"{', '.join(others[:4])} belong to another instrument"
+        return HeaderProblem(names, reason, certain=True)
+    if 2 * used <= len(names) and not known.issuperset(GROVE_INDICES):
         return HeaderProblem(
             names,
             f"only {used} of {len(names)} columns are channels of the board or a time",
@@ -226,6 +260,10 @@ def find_columns(names: tuple[str, ...]) -> Columns | HeaderProblem:
         clock,
         rows_may_lack_clock=upstream and len(known) == N_CHANNELS,
     )
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", split_heading(name)[0].casefold())
 
 
 def _boards(names: tuple[str, ...]) -> str:

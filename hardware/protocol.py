@@ -177,6 +177,7 @@ class LineDecoder:
         if len(self._pending) + len(piece) > self._max_line_bytes:
             self._pending = b""
             self._overlong = True
+            self._rows.lose_line()
             self._count_line("overlong")
         elif piece:
             self._pending += piece

@@ -14,13 +14,13 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNEL_NAMES, CHANNELS, N_CHANNELS
+from hardware.channels import CHANNEL_NAMES, CHANNELS, GAS_INDICES, N_CHANNELS
 from hardware.clock import Clock, infer_clock
 from hardware.columns import TIMESTAMP_MS_COLUMN, Columns, find_columns
 from hardware.encoding import encode_csv_header
@@ -42,6 +42,7 @@ _MAX_LINE_BYTES = 1 << 20
 """Of a file, whose rows may carry a text of any length beside the channels."""
 _LOOK_BYTES = 1 << 19
 _OUTSIDE_SHARE = 0.5
+_FEW = 4
 _OWN_HEADER = encode_csv_header(timestamps=True)
 
 TextReader = Callable[[Path, IO[bytes] | None, Callable[[str], None]], Iterator[bytes]]
@@ -121,6 +122,7 @@ class RecordingStream:
             raise RecordingError(self._why_no_frames(decoder))
         self.timestamped = len(times) == self._count
         self.first_ms = times[0] if self.timestamped else 0
+        self._refuse_reversed(times)
         self.nominal_rate_hz = _rate_hz(np.array(times, np.int64) if self.timestamped else None)
         by_channel = _by_channel(qualities)
         self.present = tuple(
@@ -222,7 +224,10 @@ class RecordingStream:
 
     def _without_time(self, columns: dict[Columns, None]) -> list[str]:
         # The published recordings of single substances are rows of the whole table, at 1 Hz.
-        known = (header.clock_fields or header.is_whole_table for header in columns)
+        known = (
+            header.clock_fields or (header.is_whole_table and not header.ignored)
+            for header in columns
+        )
         if self.timestamped or self._layout.interval_ms or (columns and all(known)):
             return []
         return [f"no time: one reading in {1 / self.nominal_rate_hz:g} s is assumed"]
@@ -234,6 +239,13 @@ class RecordingStream:
             f"The times of {self.path} in column {names} ({', '.join(texts[:3])}) are not {words}. "
             "Correct time_unit in the mapping: iso for dates, s, ms or us."
         )
+
+    def _refuse_reversed(self, times: array[int]) -> None:
+        back = sum(after < before for before, after in pairwise(times))
+        if back > _OUTSIDE_SHARE * len(times) and len(times) > _FEW:
+            raise RecordingError(
+                f"The rows of {self.path} run backwards in time. Sort them, the oldest first."
+            )
 
     def _why_no_frames(self, decoder: LineDecoder) -> str:
         path, counts = self.path, self.counts
@@ -305,9 +317,9 @@ def _by_channel(qualities: Counter[bytes]) -> NDArray[np.int64]:
 
 
 def _outside(by_channel: NDArray[np.int64]) -> list[str]:
-    """Say which channels lie mostly outside their range: another unit, or a dead sensor."""
+    """Say which gas channels are mostly outside their range: another unit, or a dead sensor."""
     notes = []
-    for channel, counts in zip(CHANNELS, by_channel, strict=True):
+    for channel, counts in ((CHANNELS[index], by_channel[index]) for index in GAS_INDICES):
         there = int(counts.sum() - counts[Quality.MISSING])
         outside = int(counts[Quality.OUT_OF_RANGE] + counts[Quality.SATURATED])
         if outside > _OUTSIDE_SHARE * there:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from hardware.cells import Comma, cell_text, parse_cell, proved_comma, split_fields
 from hardware.channels import CHANNEL_NAMES, CHANNELS, GROVE_INDICES, N_CHANNELS, channel_index
-from hardware.clock import Clock, ClockReader
+from hardware.clock import Clock, ClockReader, stated_clock, time_unit
 from hardware.columns import (
     Columns,
     ColumnSource,
@@ -23,7 +23,7 @@ from hardware.columns import (
     heading_names,
 )
 from hardware.readings import parse_number, parse_numbers
-from hardware.units import cell_scale
+from hardware.units import AS_SENT, cell_scale, heading_scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +74,7 @@ class RowReader:
         self.columns: Columns | None = None
         self.problem: str | None = None
         self._problem_names = 0
-        self._blocked = False
+        self._blocked = self._headerless = False
         self._delimiter = b","
         self._comma = Comma.UNKNOWN
         self._clock: ClockReader | None = None
@@ -122,6 +122,10 @@ class RowReader:
 
     def _refuse_header(self, problem: HeaderProblem) -> None:
         now = self.columns
+        if now is not None and not self._blocked and self._read_units(now, problem.names):
+            return
+        if now is not None and len(set(problem.names)) < len(problem.names):
+            return  # words below a header: "error,error,error"
         text = f"the header {_shortened(problem.names)} cannot be used: {problem.reason}"
         if not problem.certain and (now is None or len(problem.names) != len(now.names)):
             if now is None and not self._blocked and len(problem.names) > self._problem_names:
@@ -131,6 +135,27 @@ class RowReader:
             return  # a repeated header, damaged
         self._blocked = True
         self.problem = text
+
+    def _read_units(self, now: Columns, names: tuple[str, ...]) -> bool:
+        """Take a row of units below a header into its columns; return whether it was one."""
+        padded = (*names, *[""] * (len(now.names) - len(names)))
+        if len(padded) != len(now.names) or any(source.unit for source in now.sources):
+            return False
+        scales = [heading_scale(source.channel, padded[source.field]) for source in now.sources]
+        stated = [padded[source.field] for source in now.sources]
+        if None in scales or not all(stated):
+            return False
+        sources = tuple(
+            replace(source, scale=scale, unit=unit if scale != AS_SENT else "")
+            for source, scale, unit in zip(now.sources, scales, stated, strict=True)
+            if scale is not None
+        )
+        clock = now.clock
+        unit = time_unit(padded[now.clock_fields[0]]) if now.clock_fields else None
+        if clock is None and unit is not None:
+            clock = stated_clock(unit)
+        self._use(replace(now, sources=sources, clock=clock), self._delimiter)
+        return True
 
     def _is_damaged_repeat(self, new: Columns) -> bool:
         now = self.columns
@@ -173,6 +198,12 @@ class RowReader:
         self._note_misfit(len(fields), len(columns.names))
         return self._row_of_similar(line)
 
+    def lose_line(self) -> None:
+        """Note that a line was too long to be read. Before any header, it may have been that."""
+        if self.columns is None and not self._headerless:
+            self._blocked = True
+            self.problem = "a line that was too long may have been the header"
+
     def resembles_row(self, line: bytes) -> bool:
         """Tell whether a line that is no reading was probably one: it is mostly numbers, or has
         the header's number of fields and a number among them.
@@ -193,6 +224,7 @@ class RowReader:
                 numbers = None if b"_" in line else parse_numbers(fields)
                 if numbers is None or not _plausible(numbers):
                     return None
+                self._headerless = True
                 return Row(numbers, None)
         return None
 
@@ -271,14 +303,18 @@ class RowReader:
             proof = proved_comma(fields[source.field])
             if proof is not None:
                 self._comma = proof
+        # A sensor that failed may have "error" for a number; a damaged header has no numbers.
+        texts = [cell_text(field) for field in columns.take(fields)]
+        digits = sum(any(map(str.isdigit, text)) for text in texts)
+        words = 2 * digits >= sum(text != "" for text in texts)
         numbers = [math.nan] * N_CHANNELS
         for source in columns.sources:
-            number = self._cell(fields[source.field], source)
+            number = self._cell(fields[source.field], source, words=words)
             if number is None:
                 return None
             numbers[source.channel] = number
         for source in columns.repeated:
-            number = self._cell(fields[source.field], source)
+            number = self._cell(fields[source.field], source, words=words)
             first = numbers[source.channel]
             if number is None or not (number == first or math.isnan(number)):
                 if number is not None and math.isnan(first):
@@ -290,8 +326,11 @@ class RowReader:
                 return None
         return numbers
 
-    def _cell(self, field: bytes, source: ColumnSource) -> float | None:
+    def _cell(self, field: bytes, source: ColumnSource, *, words: bool) -> float | None:
+        """Return a cell's number; with `words`, text without a digit is a missing value."""
         cell = parse_cell(field, self._comma)
+        if cell is None and words and not any(map(str.isdigit, cell_text(field))):
+            return math.nan
         if cell is None:
             self._note_cell(field, source)
             return None

@@ -129,6 +129,7 @@ def capture_from_port(
         received_bytes=received_bytes,
         listened_s=time.monotonic() - began_s,
         baud=source.baud,
+        problem=decoder.problem,
     )
     if why is None:
         silent = f"The board sent no reading for {CAPTURE_TIMEOUT_S:g} s. "

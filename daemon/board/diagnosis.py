@@ -29,7 +29,12 @@ def rejected_lines(counts: LineCounts) -> dict[str, int]:
 
 
 def explain_no_reading(
-    counts: LineCounts, *, received_bytes: int, listened_s: float, baud: int
+    counts: LineCounts,
+    *,
+    received_bytes: int,
+    listened_s: float,
+    baud: int,
+    problem: str | None = None,
 ) -> str | None:
     """Return why a board has sent no reading, None if it has.
 
@@ -39,6 +44,7 @@ def explain_no_reading(
     received_bytes: in all.
     listened_s: how long the port was open.
     baud: the configured speed, the most common mistake.
+    problem: the decoder's, if it refused a header or rows of the CSV dialect.
     """
     if counts.frames:
         return None
@@ -56,6 +62,12 @@ def explain_no_reading(
     found = ", ".join(
         f"{number} {kind}" for kind, number in rejected_lines(counts).items() if number
     )
+    if problem is not None:
+        return (
+            f"The board sends a table, but no line was a reading in {listened_s:.0f} s "
+            f"({found}): {problem}. docs/serial-protocol.md describes the headers that are "
+            "understood."
+        )
     return (
         f"The board sent {received_bytes} bytes in {listened_s:.0f} s, but no line was a reading "
         f"({found or 'no line was ever ended'}). docs/serial-protocol.md describes the lines that "

@@ -91,9 +91,16 @@ class BoardMonitor:
         return recovery
 
     def check_silence(
-        self, now_s: float, counts: LineCounts, rate_hz: float | None
+        self,
+        now_s: float,
+        counts: LineCounts,
+        rate_hz: float | None,
+        problem: str | None = None,
     ) -> Trouble | None:
-        """Return new trouble as soon as an open port has given no readings for too long."""
+        """Return new trouble as soon as an open port has given no readings for too long.
+
+        `problem` is the decoder's.
+        """
         if not self._open or self._explained:
             return None
         waited_s = now_s - self._waiting_since_s
@@ -106,6 +113,7 @@ class BoardMonitor:
             received_bytes=self._received_bytes,
             listened_s=waited_s,
             baud=self._baud,
+            problem=problem,
         )
         if why is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from daemon.system.progress import Progress
 from hardware.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from daemon.config.settings import Config
@@ -76,3 +77,9 @@ def refuse_last(last_s: float | None, instead: str) -> None:
 def print_answer(answer: Data, describe: Callable[[Data], Iterable[str]], *, as_json: bool) -> None:
     """Print an answer as one JSON object, or the lines that describe it."""
     print(json.dumps(answer, allow_nan=False) if as_json else "\n".join(describe(answer)))
+
+
+def print_notes(file: str | Path, notes: Sequence[str]) -> None:
+    """Say what the columns of a file were taken for, where they are not plain."""
+    if notes:
+        print(f"{file}: {'; '.join(notes)}", file=sys.stderr)

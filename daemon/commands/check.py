@@ -168,6 +168,7 @@ def _listen(config: Config, longest_s: float) -> _Board:
         received_bytes=received_bytes,
         listened_s=listened_s,
         baud=config.source.baud,
+        problem=decoder.problem,
     )
     if trouble is not None:
         raise BoardError(trouble)

@@ -23,6 +23,7 @@ from daemon.commands._service import (
     do_by_service_or_here,
     log_warnings_only,
     print_answer,
+    print_notes,
     refuse_last,
 )
 from daemon.config.loading import load_config
@@ -262,7 +263,10 @@ def _refuse_contradictions(args: argparse.Namespace) -> None:
 
 def _teach_recordings(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
     """Teach one exposure of every recording; return the answer about the last one."""
-    *others, (last_path, last) = [(path, read_recording(path)) for path in args.recording]
+    recordings = [(path, read_recording(path)) for path in args.recording]
+    for path, recording in recordings:
+        print_notes(path, recording.notes)
+    *others, (last_path, last) = recordings
     with Progress() as progress:
         for path, recording in others:
             rig.store.enroll(label, recording, source=path.name, promote=args.promote is True)

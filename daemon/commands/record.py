@@ -70,7 +70,11 @@ def run(args: argparse.Namespace) -> int:
                 target.unlink()  # only a header; the file would block the next attempt
     counts = decoder.counts
     trouble = explain_no_reading(
-        counts, received_bytes=received_bytes, listened_s=listened_s, baud=source.baud
+        counts,
+        received_bytes=received_bytes,
+        listened_s=listened_s,
+        baud=source.baud,
+        problem=decoder.problem,
     )
     if trouble is not None:
         raise BoardError(f"{trouble} Nothing was recorded.")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from calibration.rig_profile import PROFILE
 from daemon.board.diagnosis import rejected_lines
 from daemon.calibrate.actions import read_profile
-from daemon.commands._service import as_owner, log_warnings_only
+from daemon.commands._service import as_owner, log_warnings_only, print_notes
 from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig
 from daemon.enroll import smell_stores, taught_heads
@@ -137,10 +137,10 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     layout = OWN_LAYOUT if form is None else foreign_layout(form)
     recording = RecordingStream([_existing_path(name) for name in files], layout)
     if form is not None:
-        _print_notes(file, recording)
+        print_notes(file, recording.notes)
     bundle = _choose_bundle(file, recording, args.model, config)
     if form is None:
-        _print_notes(file, recording)
+        print_notes(file, recording.notes)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
     live = args.live or _is_live(file, recording)
@@ -178,12 +178,6 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
             rejected=sum(rejected_lines(recording.counts).values()) + recording.torn,
         )
     )
-
-
-def _print_notes(file: str, recording: RecordingStream) -> None:
-    """Say what the columns were taken for, where they are not those of a recording of scentd."""
-    if recording.notes:
-        print(f"{file}: {'; '.join(recording.notes)}", file=sys.stderr)
 
 
 def _results(nose: Nose, recording: RecordingStream) -> Iterator[Event | Prediction]:

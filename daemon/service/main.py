@@ -249,7 +249,9 @@ class Service:
             drop_startup_pages()
         self._publisher.check()
         self._events.board_changed(
-            self._board.check_silence(now_s, self._decoder.counts, runtime.nose.rate_hz)
+            self._board.check_silence(
+                now_s, self._decoder.counts, runtime.nose.rate_hz, self._decoder.problem
+            )
         )
         self._messages.publish_board_status(present=self._board.present)
         self._discovery.announce(runtime.bundles, runtime.heads)

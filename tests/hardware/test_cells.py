@@ -41,6 +41,8 @@ def test_words_for_no_value_are_missing(text: str) -> None:
         ("25.5 C", Comma.UNKNOWN, 25.5, "C"),
         ("3.3V", Comma.UNKNOWN, 3.3, "V"),
         ("25,5 \u00b0C", Comma.LIKELY, 25.5, "\u00b0C"),
+        ("1\u202f022,84", Comma.LIKELY, 1022.84, ""),
+        ("1'022.84", Comma.UNKNOWN, 1022.84, ""),
         ("2.5e-3", Comma.UNKNOWN, 0.0025, ""),
     ],
 )

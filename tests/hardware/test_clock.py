@@ -15,6 +15,7 @@ ROWS = 60
 @pytest.mark.parametrize(
     ("heading", "unit"),
     [
+        ("t", None),
         ("timestamp_ms", "ms"),
         ("time(ms)", "ms"),
         ("timestamp (ms)", "ms"),
@@ -71,6 +72,11 @@ TENTHS = [f"{number / 10:.1f}" for number in range(ROWS)]
         ([f"2025-01-01T12:00:{number / 10:06.3f}Z" for number in range(ROWS)], None),
         ([f"01.02.2025 12:00:{number / 10:04.1f}" for number in range(ROWS)], None),
         ([f"1/2/2025 3:59:{number / 10:04.1f} PM" for number in range(ROWS)], None),
+        ([str(1_735_732_800_000_000_000 + n * 100_000_000) for n in range(ROWS)], None),
+        ([f"{0.5 + number / 864_000:.12f}" for number in range(ROWS)], None),
+        ([f"12:00:{n // 10:02d}:{n % 10}00" for n in range(ROWS)], None),
+        ([f"01-Jan-2025 12:00:{n // 10:02d}.{n % 10}" for n in range(ROWS)], None),
+        ([f"Wed Jan  1 12:00:{n // 10:02d} 2025" for n in range(ROWS)], None),
         ([f"00:{number / 10:04.1f}" for number in range(ROWS)], None),
         ([str(number // 10) for number in range(ROWS)], None),
         ([str(1_735_732_800 + (number + 6) // 10) for number in range(ROWS)], None),

@@ -82,6 +82,12 @@ def test_a_capture_without_times_says_that_a_rate_is_assumed(tmp_path: Path) -> 
     assert any("one reading in 1 s is assumed" in n for n in RecordingStream([path]).notes)
 
 
+def test_rows_in_reverse_order_are_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", "timestamp_ms", [str(n * 100) for n in range(20, 0, -1)])
+    with pytest.raises(RecordingError, match="backwards in time"):
+        RecordingStream([path])
+
+
 def test_a_recording_of_scentd_needs_no_note(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     with RecordingWriter(path) as recording:

@@ -93,6 +93,54 @@ def test_twelve_columns_of_another_instrument_are_no_readings() -> None:
         assert frames == []
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "timestamp,CO2,TVOC,NO2,CO,Temperature,Humidity,Pressure,VOC",
+        "time,NO2,CO,O3,VOC",
+        "NO2,CO,PM2.5 (\u00b5g/m3),Temperature,Humidity",
+    ],
+)
+def test_the_gases_of_an_air_quality_instrument_are_not_this_boards(header: str) -> None:
+    decoder = LineDecoder()
+    row = ",".join("5" for _ in header.split(","))
+    assert decoder.feed(f"{header}\n{row}\n".encode()) == []
+    assert decoder.problem is not None
+    assert "another instrument" in decoder.problem
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '"' + ",".join(["VOC", "NO2", "CO", "C2H5OH", *CHANNEL_NAMES[4:]]),
+        ",".join(["VOC", "1", "2", "C2H5OH", *CHANNEL_NAMES[4:]]),
+        "VOC," + "x" * 5000 + ",".join(CHANNEL_NAMES),
+        ",".join(["V\x00\x01C", "N\xff2", "C\xf0O", "C2H5OH", *CHANNEL_NAMES[4:]]),
+    ],
+)
+def test_a_damaged_header_above_twelve_numbers_is_never_taken_for_none(header: str) -> None:
+    frames, _ = decode_every_way(header.encode("latin-1") + f"\n{ROW}\n{ROW}\n".encode())
+    # The first four numbers are of other channels than the table's: never read in its order.
+    assert not any(frame.values[0] == 216 for frame in frames)
+
+
+def test_a_row_of_units_below_a_header_is_converted() -> None:
+    header, units = "time,NO2,C2H5OH,VOC,CO,Temperature", "s,raw,raw,raw,raw,\u00b0F"
+    frames, _ = decode_every_way(f"{header}\n{units}\n0.5,1,2,3,4,77\n".encode())
+    assert frames[0].device_ms == 500
+    assert frames[0].values[channel_index("Temperature")] == pytest.approx(25.0)
+
+
+def test_words_of_a_failed_sensor_are_missing_values() -> None:
+    row = ROW.replace("-48.33", "error").replace("216", "timeout")
+    frames, counts = decode_every_way(
+        f"{HEADER}\n{row}\n{','.join(['error'] * 12)}\n{ROW}\n".encode()
+    )
+    assert len(frames) == 2
+    assert frames[0].quality[[0, 11]].tolist() == [1, 1]
+    assert counts.headers == 1
+
+
 def test_twelve_numbers_that_cannot_be_the_tables_are_no_reading() -> None:
     rows = [f"{1_700_000_000 + n},1,2,3,4,5,6,7,8,9,10,11" for n in range(3)]
     frames, counts = decode_every_way("\n".join(rows).encode() + b"\n")

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware.channels import CHANNEL_NAMES, GROVE_INDICES, channel_index
+from hardware.channels import GROVE_INDICES, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.frames import Quality
-from hardware.recording import Recording, read_recordings
+from hardware.recording import read_recordings
 from models.rate_conversion import SLOWEST_SHARE
 from training.data.layouts import label_name
+from training.data.notices import RecordingNotices, count_oddities
 from training.data.recording_files import find_recordings, is_recording_name, visible_files
 from training.data.resampling import resample
 from training.data.sessions import read_session_table, session_of
@@ -232,7 +233,7 @@ def load_substances(
     ]
     data = _load("substance", folder, entries, order, progress)
     _refuse_two_labels(data)
-    return dataclasses.replace(data, notices=files.notices)
+    return dataclasses.replace(data, notices=(*files.notices, *data.notices))
 
 
 def load_mixtures(
@@ -280,6 +281,7 @@ def _load(
 ) -> Dataset:
     """Read the entries' files; `progress` gets the first of each entry, in the same order."""
     oddities: Counter[str] = Counter()
+    notices = RecordingNotices()
     samples = []
     table = read_session_table(folder)
     files = progress([entry.paths[0] for entry in entries])
@@ -287,7 +289,8 @@ def _load(
         recording = read_recordings(entry.paths)
         usable = np.where(recording.quality == Quality.OK, recording.values, np.float32(np.nan))
         in_order = is_in_order(usable)
-        _count_oddities(recording, oddities)
+        count_oddities(recording, oddities)
+        notices.add(entry.name, recording)
         oddities["recordings_out_of_time_order"] += int(not in_order)
         target = [entry.proportions.get(label, 0.0) for label in labels]
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in entry.paths)).hexdigest()
@@ -305,7 +308,8 @@ def _load(
                 None if times is None else times.astype(np.float64),
             )
         )
-    return Dataset(task, labels, tuple(samples), dict(sorted(oddities.items())), folder)
+    counts = dict(sorted(oddities.items()))
+    return Dataset(task, labels, tuple(samples), counts, folder, notices.sentences())
 
 
 def _refuse_two_labels(data: Dataset) -> None:
@@ -429,22 +433,3 @@ def is_in_order(values: NDArray[np.float32]) -> bool:
     jumps = np.abs(np.diff(readings, axis=0)).mean(axis=0)
     moving = spread > 0
     return not moving.any() or float((jumps[moving] / spread[moving]).mean()) < OUT_OF_ORDER
-
-
-def _count_oddities(recording: Recording, oddities: Counter[str]) -> None:
-    """Count the known faults of the published recordings, by recording and by row."""
-    values, quality = recording.values, recording.quality
-    oddities["recordings"] += 1
-    oddities["rows"] += len(values)
-    for kind in (Quality.SATURATED, Quality.OUT_OF_RANGE):
-        hits = (quality == kind).sum(axis=0)
-        for column in np.flatnonzero(hits):
-            oddities[f"rows_{CHANNEL_NAMES[column]}_{kind.name.lower()}"] += int(hits[column])
-    start = quality[:3, GROVE_INDICES]
-    oddities["recordings_with_startup_garbage"] += int(
-        ((start == Quality.OUT_OF_RANGE) | (start == Quality.SATURATED)).any()
-    )
-    resistance = values[:, channel_index("Gas_Resistance")]
-    oddities["recordings_with_hung_bme680"] += int((resistance == 0).mean() > 0.5)  # noqa: PLR2004
-    present = np.nan_to_num(values[:, GROVE_INDICES])
-    oddities["recordings_with_tenths"] += int((present != np.rint(present)).any())

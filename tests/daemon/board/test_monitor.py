@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from daemon.board.monitor import (
     NONSENSE_AFTER_S,
     SILENT_AFTER_S,
@@ -10,7 +12,7 @@ from daemon.board.monitor import (
     Recovery,
     Trouble,
 )
-from hardware.protocol import LineCounts
+from hardware.protocol import LineCounts, LineDecoder
 
 NOTHING = LineCounts()
 ONE = LineCounts(lines=1, frames=1)
@@ -77,6 +79,17 @@ def test_nonsense_is_described_by_the_bytes_since_the_last_reading() -> None:
     assert "500 bytes in 6 s" in trouble.why
     assert "8 binary" in trouble.why
     assert monitor.state is BoardState.NONSENSE
+
+
+def test_a_header_that_cannot_be_used_is_given_as_the_reason() -> None:
+    decoder = LineDecoder()
+    decoder.feed(b"NO2 (ppm),C2H5OH,VOC,CO\n1,2,3,4\n5,6,7,8\n")
+    monitor = monitored_board()
+    monitor.add_bytes(500)
+    counts = replace(decoder.counts, frames=1)  # the reading before
+    trouble = monitor.check_silence(7.0, counts, 1.0, decoder.problem)
+    assert trouble is not None
+    assert "column 'NO2 (ppm)' has the unit 'ppm'" in trouble.why
 
 
 def test_a_board_has_more_time_for_its_first_reading() -> None:

@@ -87,7 +87,7 @@ def test_nested_json_with_iso_times_is_read(tmp_path: Path) -> None:
         (["1,2,3"], "t,no2,tray", "the mapping's column 'plate' is not in it"),
         (["1,2,3"], "clock,no2,plate", "column of the time, 't', is not in it"),
         (["noon,2,3"], "t,no2,plate", "'t' \\(noon\\) are not s"),
-        (["1,many,3"], "t,no2,plate", "'many' for NO2, which is no number"),
+        (["1,2_15,3"], "t,no2,plate", "'2_15' for NO2, which is no number"),
         (["1,3.3 V,3"], "t,no2,plate", "'3.3 V' for NO2, which is no number in count"),
         ([], "t,no2,plate", "header but no data row"),
     ],
@@ -132,7 +132,7 @@ def test_what_a_column_is_taken_for_is_described(tmp_path: Path) -> None:
 
 
 def test_rows_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
-    rows = ["1,2,3", "2,many,3", "2.5,4", "3,2,3", "3,2,3", "2,2,3", "4,2,3"]
+    rows = ["1,2,3", "2,2_15,3", "2.5,4", "3,2,3", "3,2,3", "2,2,3", "4,2,3"]
     (recording,) = read_foreign([table(tmp_path, "mint-monday-1.csv", *rows)], TABLE)
     assert recording.time_ms.tolist() == [1000, 3000, 4000]
     assert "2 rows cannot be read and were left out" in recording.notes

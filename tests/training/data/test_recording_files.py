@@ -106,3 +106,14 @@ def test_joined_segments_are_the_readings_of_both(tmp_path: Path) -> None:
         record(tmp_path / f"mint/r000012-{number:04d}-20261121T072041Z.live.csv", level)
     sample = load_substances(tmp_path).samples[0]
     np.testing.assert_array_equal(sample.values[:, 0], [*range(330, 335), *range(340, 345)])
+
+
+def test_what_columns_were_taken_for_and_rows_left_out_are_noticed(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        path = tmp_path / "coffee" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("time(ms),NO2,C2H5OH,VOC,CO,note\n" + "0,1,2,3,4,x\n" * 3 + "5,6\n")
+    notices = load_substances(tmp_path).notices
+    assert any(text.startswith("coffee/a.csv and 1 more: ignored: note") for text in notices)
+    assert any("1 rows cannot be read" in text for text in notices)
+    assert any("time from column 'time(ms)'" in text for text in notices)
