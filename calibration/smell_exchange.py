@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from calibration.exposures import prepare_readings
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from calibration.smell_store import EXPOSURES, INDEX, SmellStore, content_id, recording_bytes
-from hardware.files import write_atomically
+from hardware.files import open_plain, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
+"""What zipfile raises of damaged, encrypted and unusually compressed files."""
 
 MAX_IMPORT_BYTES = 256_000_000
 """Unpacked: a small archive can unpack to more than any memory. A hundred smells take a tenth."""
@@ -86,7 +91,7 @@ def import_smells(store: SmellStore, path: Path) -> SmellSet:
 def _read_export(path: Path) -> tuple[SmellSet, dict[str, bytes]]:
     """Return the index of an exported file, and all its files by name."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with os.fdopen(open_plain(path), "rb") as file, zipfile.ZipFile(file) as archive:
             size_bytes = sum(item.file_size for item in archive.infolist())
             if size_bytes > MAX_IMPORT_BYTES:
                 raise SmellError(
@@ -95,7 +100,7 @@ def _read_export(path: Path) -> tuple[SmellSet, dict[str, bytes]]:
                 )
             files = {name: archive.read(name) for name in archive.namelist()}
         return SmellSet.from_yaml(files[INDEX], f"{path}: {INDEX}"), files
-    except (OSError, KeyError, zipfile.BadZipFile, StoreDamagedError) as error:
+    except (OSError, KeyError, StoreDamagedError, *_UNREADABLE) as error:
         raise SmellError(
             f"Expected a file made by `scentd enroll --export`, and {path} is none ({error}). "
             "Export it again on the other rig."

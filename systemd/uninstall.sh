@@ -34,8 +34,13 @@ while (($#)); do
 done
 [ "$root" != / ] || root=''
 
+[ -n "$root" ] || [ "$(id -u)" -eq 0 ] ||
+    { echo "uninstall.sh: only root can do this. Run: sudo $0" >&2 && exit 1; }
+if [ -d "$root/opt/scentd" ]; then
+    exec 9>>"$root/opt/scentd/.install.lock"
+    flock -n 9 || { echo "uninstall.sh: an installation is under way. Try again when it has ended." >&2 && exit 1; }
+fi
 if [ -z "$root" ]; then
-    [ "$(id -u)" -eq 0 ] || { echo "uninstall.sh: only root can do this. Run: sudo $0" >&2 && exit 1; }
     if [ -d /run/systemd/system ]; then
         systemctl --quiet disable --now scentd.service 'scentd@*.service' 2>/dev/null || true
         for file in /etc/systemd/system/*.wants/scentd@*.service; do

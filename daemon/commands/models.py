@@ -16,8 +16,10 @@ from daemon.commands._options import add_config_option
 from daemon.commands._service import do_by_service_or_here, load_rig, print_answer
 from daemon.installed_models.requests import MODELS, list_models, parse_version, switched_model
 from daemon.installed_models.store import SHIPPED, ModelStore
+from daemon.installed_models.trial import try_bundle
 from hardware.errors import ScentdError
-from models.bundle import bundle_folder, load_bundle, shipped_bundles, verify_bundle
+from models.bundle import bundle_folder, shipped_bundles, verify_bundle
+from models.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,11 +166,11 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def _verify(name: str) -> Data:
     try:
-        bundle = load_bundle(name, "int8")
-        load_bundle(name, "fp32")
+        folder = bundle_folder(name)
+        try_bundle(folder)
     except ScentdError as error:
         return {"bundle": name, "ok": False, "error": str(error)}
-    return {"bundle": name, "ok": True, "files": len(bundle.manifest.files) + 1}
+    return {"bundle": name, "ok": True, "files": len(read_manifest(folder).files) + 1}
 
 
 def run_install(args: argparse.Namespace) -> int:

@@ -21,9 +21,21 @@ from typing import TYPE_CHECKING, Any
 from daemon.system.logs import get_logger
 from daemon.system.owner import acting_as_owner, with_own_rights
 from hardware.errors import ScentdError
-from hardware.files import locked_folder, read_regular, sync_folder, write_atomically
+from hardware.files import (
+    locked_folder,
+    read_regular,
+    remove,
+    sync_folder,
+    write_atomically,
+)
 from hardware.safe_json import read_state, write_state
-from models.bundle import bundle_folder, load_bundle, shipped_bundles, verify_bundle
+from models.bundle import (
+    BundleRunError,
+    bundle_folder,
+    load_bundle,
+    shipped_bundles,
+    verify_bundle,
+)
 from models.manifest import MANIFEST, BundleError, BundleMissingError, read_manifest
 
 if TYPE_CHECKING:
@@ -35,6 +47,12 @@ if TYPE_CHECKING:
 
 FOLDER = "models"
 ACTIVE = "active.json"
+
+STARTS = "starts.json"
+"""Beside `ACTIVE`: by version, how often in a row its loading began and did not end."""
+
+STARTS_TRIED = 3
+"""Starts that a version may end before the one before it is used. One or two may be a power cut."""
 
 SHIPPED = "shipped"
 """Name of the version shipped with scentd; no bundle may have it as its version."""
@@ -128,7 +146,8 @@ class ModelStore:
                 if version is None:
                     bundle = load_bundle(self._shipped(name))
                 elif version in installed:
-                    bundle = self._load_installed(name, version)
+                    with self._begun_start(name, version):
+                        bundle = self._load_installed(name, version)
                 else:
                     raise BundleMissingError(f"{name} {version} is no longer installed.")
             except BundleError as error:
@@ -141,6 +160,34 @@ class ModelStore:
                 self._log.error(f"{errors[0]} {name} runs in version {runs} instead.")
             return bundle
         raise errors[0]
+
+    @contextmanager
+    def _begun_start(self, name: str, version: str) -> Iterator[None]:
+        """Note on disk that a version is being loaded, until it has been or has raised an error.
+
+        Raises
+        ------
+        BundleRunError: the process ended in the last `STARTS_TRIED` times.
+        """
+        path = self.root / name / STARTS
+        begun: dict[str, int] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            begun = {str(key): int(n) for key, n in read_state(read_regular(path)).items()}
+        if begun.get(version, 0) >= STARTS_TRIED:
+            raise BundleRunError(
+                f"{name} {version} is not used: the last {begun[version]} times, the process ended "
+                "while it was loaded. Install another version, or switch to this one to try it "
+                "again."
+            )
+        with contextlib.suppress(OSError):  # a full disk: then nothing is noted
+            noted = {**begun, version: begun.get(version, 0) + 1}
+            write_atomically(path, write_state(noted))
+        try:
+            yield
+        finally:
+            others = {key: number for key, number in begun.items() if key != version}
+            with contextlib.suppress(OSError):
+                write_atomically(path, write_state(others)) if others else remove(path)
 
     def _load_installed(self, name: str, version: str) -> Bundle:
         # Only an installed model needs this: the shipped ones are tested.
@@ -307,6 +354,7 @@ class ModelStore:
     def _choose(self, name: str, choice: Choice) -> None:
         data = {"active": choice.active, "before": list(choice.before)}
         write_atomically(self.root / name / ACTIVE, write_state(data))
+        remove(self.root / name / STARTS)
         self._log.info("in force", model=name, version=choice.active or SHIPPED)
 
 

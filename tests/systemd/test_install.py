@@ -208,7 +208,9 @@ def test_a_second_installation_at_the_same_time_is_refused(tmp_path: Path) -> No
             *(SYSTEMD / "install.sh", "--root", tmp_path / "root", "--wheel", wheel),
             *("--python", sys.executable),
         )
-    assert done.returncode == REFUSED
+        removal = run(SYSTEMD / "uninstall.sh", "--root", tmp_path / "root")
+    assert removal.returncode == done.returncode == REFUSED
+    assert "an installation is under way" in removal.stderr
     assert "another installation is under way" in done.stderr
     assert [path.name for path in lock.parent.iterdir()] == [lock.name]
 

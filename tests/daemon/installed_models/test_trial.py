@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 from typing import TYPE_CHECKING
@@ -16,13 +19,14 @@ from onnx import TensorProto, helper
 
 from daemon.installed_models import trial
 from daemon.installed_models.archive import UnpackingError
-from daemon.installed_models.store import ModelStore
+from daemon.installed_models.store import STARTS, STARTS_TRIED, ModelStore
 from daemon.installed_models.usable import check_usable
 from daemon.system.bounded import Bounds
 from daemon.system.memory import resident_mb
 from models.bundle import load_bundle
 from models.manifest import BundleError, write_bundle
 from tests.models.toys import toy_files, toy_manifest
+from tests.sandbox import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,6 +215,34 @@ def test_a_start_falls_back_to_the_version_before_and_says_so(
         store.load(NAME, fall_back=False)
     with pytest.raises(BundleError, match="finite numbers"):
         store.switch(NAME, "2.0")
+
+
+KILLED_BY_A_MODEL = """
+import os, signal, sys
+from pathlib import Path
+from daemon.installed_models import usable
+from daemon.installed_models.store import STARTS, STARTS_TRIED, ModelStore
+usable.check_usable = lambda bundle: os.kill(os.getpid(), signal.SIGKILL)
+ModelStore(Path(sys.argv[1])).load(sys.argv[2])
+"""
+
+
+def test_a_version_that_ends_the_process_at_every_start_is_not_tried_for_ever(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    for version in ("1.0", "2.0"):
+        store.install(bundle(tmp_path / version, version))
+        store.switch(NAME, version)
+    for _ in range(STARTS_TRIED):
+        words = [sys.executable, "-c", KILLED_BY_A_MODEL, str(store.root.parent), NAME]
+        assert subprocess.run(words, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert store.load(NAME).manifest.version == "1.0"
+    with pytest.raises(BundleError, match="the process ended while it was loaded"):
+        store.load(NAME, fall_back=False)
+    store.switch(NAME, "1.0")
+    store.switch(NAME, "2.0")  # to try it again
+    assert store.load(NAME).manifest.version == "2.0"
+    assert not (store.root / NAME / STARTS).exists()
 
 
 def test_a_switch_to_a_bundle_that_became_unusable_is_refused_and_the_choice_stays(
