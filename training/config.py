@@ -48,6 +48,12 @@ class AugmentConfig:
     """Standard deviation of the log of a gain shared by all channels: concentration, distance."""
     gain_channel: float = 0.15
     """The same per channel: sensors differ from board to board."""
+    level_common: float = 0.0
+    """Standard deviation of a shift of all levels (lag 0), in log-conductance: another day."""
+    level_channel: float = 0.0
+    """The same per channel."""
+    drift: float = 0.0
+    """Standard deviation, per channel, of a steady drift of the log-conductance in 50 samples."""
     noise: float = 0.0
     """Standard deviation of noise on the standardised features."""
     channel_dropout: float = 0.1
@@ -187,6 +193,55 @@ class MixingConfig:
     law's log-likelihoods by four, and the network's are divided alike."""
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertConfig:
+    """A network of the sum that is exported; it is trained by itself, on the labels."""
+
+    seed: int
+    """Of its initial weights and its windows."""
+    steps: int
+    """Number of batches."""
+    network: NetworkConfig
+    """Its size."""
+    augment: AugmentConfig
+    """How its windows are augmented."""
+    channels: tuple[str, ...]
+    """The channels that it gets, among those of the preprocessing."""
+    lags: tuple[int, ...]
+    """The lags that it gets, among those of the preprocessing."""
+    weight: Weight = 1.0
+    """Of its log-probabilities in the sum."""
+    cross_modal: CrossModalConfig | None = None
+    """What it learns besides the labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelConfig:
+    """What the levels of a window add to the sum (`training.network.product`)."""
+
+    channels: tuple[str, ...] = ("NO2", "C2H5OH", "VOC", "CO")
+    """Channels whose levels speak for labels."""
+    weight: Weight = 1.0
+    """Of their log-probabilities in the sum."""
+    day_common: Weight = 0.3
+    """Standard deviation between days, in log-conductance, of a change that they share."""
+    day_channel: Weight = 0.3
+    """The same per channel."""
+    freedom: Annotated[float, Rule("this must be positive", exclusiveMinimum=0)] = 3.0
+    """Degrees of freedom of the t distribution: the spread between days is known from few days."""
+    shared: tuple[str, ...] = ("NO2", "C2H5OH", "VOC", "CO")
+    """Channels whose common change does not make levels unfamiliar: the sensor drifts as one."""
+    familiar: Annotated[float, Rule("this must be positive", exclusiveMinimum=0)] = 1.1
+    """Distance from the nearest level in training, in spreads within a session, up to which levels
+    are familiar."""
+    ramp: Annotated[float, Rule("this must be positive", exclusiveMinimum=0)] = 0.15
+    """Width of the change from familiar to unfamiliar, in the same unit."""
+    unfamiliar: Annotated[float, Rule("this must lie in 0..1", minimum=0, maximum=1)] = 0.3
+    """Factor of the sum where levels are unfamiliar; 1 makes no difference."""
+    sharpness: Annotated[float, Rule("this must be positive", exclusiveMinimum=0)] = 2.0
+    """Temperature at which the labels are weighed whose levels must be familiar."""
+
+
 INT8_TOLERANCE = 0.10
 """Default of `TrainConfig.tolerance`."""
 
@@ -209,6 +264,11 @@ class TrainConfig:
     mixing: MixingConfig | None = None
     """The mixing law as an expert beside the network (mixtures only), which then reads the
     differences and not the levels; None: the network alone."""
+    experts: tuple[ExpertConfig, ...] = ()
+    """Networks whose sum is exported (substances only); `network`, `augment`, `cross_modal` and
+    `teachers` are then those of other trainings, of one network. Empty: one network is exported."""
+    levels: LevelConfig | None = None
+    """What the levels add to the sum of the experts; None: nothing."""
     version: str = "0.1.0"
     seed: int = 0
     standardise: Literal["rms", "windows"] = "rms"
@@ -242,10 +302,10 @@ class TrainConfig:
         if self.task != "substance":
             problems += [
                 f"{name} is for single substances: leave it out, or set task: substance"
-                for name in ("teachers", "cross_modal")
+                for name in ("teachers", "cross_modal", "experts", "levels")
                 if getattr(self, name)
             ]
-        problems += self._mixing_problems()
+        problems += [*self._mixing_problems(), *self._expert_problems()]
         if problems:
             raise UsageError("; ".join(problems) + ".")
 
@@ -264,6 +324,21 @@ class TrainConfig:
         if min(self.mixing.sizes) <= 0 or abs(sum(self.mixing.sizes) - 1.0) > _NEARLY:
             problems.append(f"mixing.sizes must be positive and sum to 1, got {self.mixing.sizes}")
         return problems
+
+    def _expert_problems(self) -> list[str]:
+        """Return what is wrong with the experts, one sentence each."""
+        spec = self.preprocessing
+        if self.levels and not self.experts:
+            return ["levels add to a sum: name the experts, or leave levels out"]
+        return [
+            f"experts[{number}].{name} must be among preprocessing.{name} {list(allowed)}"
+            for number, expert in enumerate(self.experts)
+            for name, chosen, allowed in (
+                ("channels", expert.channels, spec.channels),
+                ("lags", expert.lags, spec.lags),
+            )
+            if not chosen or not set(chosen) <= set(allowed)
+        ]
 
 
 class TrainConfigError(UsageError):

@@ -24,6 +24,7 @@ from training.network.cross_modal import CrossModalNet
 from training.network.cross_modal_objective import CrossModalObjective, build_cross_modal_network
 from training.network.losses import mixture_loss, substance_loss
 from training.network.mixture_product import MixingLayer, MixtureProductNet
+from training.network.product import LevelExpert, ProductNet, ProductPart
 from training.network.scentformer import MixtureNet, ScentFormer, build_network
 from training.network.stem import StatisticsStem
 from training.sampling.epochs import EpochSampler
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.preprocess import PreprocessSpec
-    from training.config import OptimiserConfig, TeacherConfig, TrainConfig
+    from training.config import ExpertConfig, OptimiserConfig, TeacherConfig, TrainConfig
     from training.data.dataset import Dataset
 
     OnStep = Callable[[int, float], None]
@@ -68,7 +69,7 @@ class TrainedNetwork:
     objective: what was trained beside the network and is not exported; None without cross_modal.
     """
 
-    network: ScentFormer | MixtureProductNet
+    network: ScentFormer | MixtureProductNet | ProductNet
     spec: PreprocessSpec
     loss: float
     tables: SubstanceTables = field(default_factory=SubstanceTables)
@@ -83,7 +84,7 @@ def train_network(
     device: str = "cpu",
     on_step: OnStep = lambda _step, _loss: None,
 ) -> TrainedNetwork:
-    """Train one network, after its teachers.
+    """Train one network, after its teachers; or the experts, each by itself, and join them.
 
     Parameters
     ----------
@@ -99,14 +100,15 @@ def train_network(
     """
     if config.mixing:
         return _train_mixture_product(config, data, folder, device, on_step)
+    if config.experts:
+        return _train_experts(config, data, folder, device, on_step)
     done = 0
     teachers: list[ScentFormer] = []
     for number, teacher in enumerate(config.teachers):
         trainer = Trainer(_teacher_config(config, teacher), data, device)
         place = folder / f"teacher-{number}" if folder else None
-        network = trainer.run(place, on_step, done).network
-        if isinstance(network, ScentFormer):
-            teachers.append(network.to(device))
+        network = trainer.finish(place, on_step, done)
+        teachers.append(network.to(device))
         done += teacher.steps
     return Trainer(config, data, device, teachers).run(folder, on_step, done)
 
@@ -137,6 +139,52 @@ def _teacher_config(config: TrainConfig, teacher: TeacherConfig) -> TrainConfig:
     )
 
 
+def expert_config(config: TrainConfig, expert: ExpertConfig) -> TrainConfig:
+    """Return the configuration by which an expert is trained by itself."""
+    return dataclasses.replace(
+        config,
+        experts=(),
+        levels=None,
+        teachers=(),
+        cross_modal=expert.cross_modal,
+        seed=expert.seed,
+        network=expert.network,
+        augment=expert.augment,
+        optimiser=dataclasses.replace(config.optimiser, steps=expert.steps, epochs=0),
+        preprocessing=dataclasses.replace(
+            config.preprocessing, channels=expert.channels, lags=expert.lags
+        ),
+    )
+
+
+def _train_experts(
+    config: TrainConfig, data: Dataset, folder: Path | None, device: str, on_step: OnStep
+) -> TrainedNetwork:
+    """Train every expert and return their sum, with what the levels add."""
+    spec = _measure_scale(config, data)
+    places = [(lag, channel) for lag in spec.lags for channel in spec.channels]
+    parts, losses, tables, done = [], [], SubstanceTables(), 0
+    for number, expert in enumerate(config.experts):
+        trainer = Trainer(expert_config(config, expert), data, device)
+        place = folder / f"expert-{number}" if folder else None
+        network = trainer.finish(place, on_step, done)
+        columns = [places.index((lag, name)) for lag in expert.lags for name in expert.channels]
+        parts.append(ProductPart(network, columns, expert.weight))
+        losses.append(trainer.result().loss)
+        tables = trainer.tables if expert.cross_modal else tables
+        done += expert.steps
+    levels = None
+    if config.levels:
+        levels = LevelExpert(config.levels, spec, data, config.max_samples)
+    joined = ProductNet(parts, levels).eval()
+    return TrainedNetwork(joined, spec, float(np.mean(losses)), tables)
+
+
+def _measure_scale(config: TrainConfig, data: Dataset) -> PreprocessSpec:
+    measure = measure_window_scale if config.standardise == "windows" else measure_rms_scale
+    return measure(config.preprocessing, data, config.max_samples)
+
+
 class Trainer:
     """The whole state of one training, which resumes from a checkpoint bit for bit."""
 
@@ -148,8 +196,7 @@ class Trainer:
         self.tables = read_substance_tables(config.cross_modal, data)
         self.identity = training_identity(config, data, self.tables)
         torch.manual_seed(config.seed)
-        measure = measure_window_scale if config.standardise == "windows" else measure_rms_scale
-        self.spec = measure(config.preprocessing, data, config.max_samples)
+        self.spec = _measure_scale(config, data)
         self.sampler = _sampler(config, data, self.spec, device)
         self.network: ScentFormer
         self.objective: CrossModalObjective | None = None
@@ -189,6 +236,16 @@ class Trainer:
 
         `on_step` counts the `earlier_steps` of other trainings as well.
         """
+        self.finish(folder, on_step, earlier_steps)
+        return self.result()
+
+    def finish(
+        self,
+        folder: Path | None = None,
+        on_step: OnStep = lambda _step, _loss: None,
+        earlier_steps: int = 0,
+    ) -> ScentFormer:
+        """Train to the last step, as `run` does, and return the averaged network, on the CPU."""
         path = folder / CHECKPOINT if folder else None
         if path and path.exists():
             self.restore(path)
@@ -197,7 +254,7 @@ class Trainer:
             on_step(earlier_steps + self.step, loss)
             if path and (self.step % SAVE_EVERY_STEPS == 0 or self.step == self.steps):
                 self.save(path)
-        return self.result()
+        return copy.deepcopy(self.average).cpu().eval()
 
     def advance(self) -> float:
         """Do one step and return its loss."""

@@ -159,6 +159,22 @@ def test_log_differences_cancel_baseline_and_gain() -> None:
     )
 
 
+def test_a_lag_of_0_is_the_level_less_its_mean() -> None:
+    spec = PreprocessSpec(
+        channels=("NO2", "VOC"), rate_hz=1.0, lags=(0, 3), first_step=3, window=20, min_steps=4,
+        center=(-1.0, 0.5, 0.0, 0.0), scale=(0.5, 2.0, 1.0, 1.0),
+    )  # fmt: skip
+    values = np.full((40, N_CHANNELS), np.nan, dtype=np.float32)
+    values[:, 0], values[:, 2] = np.arange(200, 240), 300
+    [segment] = batch_features(values, spec)
+    signal = Lineariser(spec)(values)[3:]
+    assert spec.n_levels == 2
+    expected = (signal - [-1.0, 0.5]) / [0.5, 2.0]
+    np.testing.assert_allclose(segment.x[:, :2], expected, rtol=1e-5)
+    values[:, 2] = np.nan
+    assert (batch_features(values, spec)[0].x[:, 1] == 0).all()
+
+
 def test_linearisation_follows_each_part() -> None:
     spec = PreprocessSpec(channels=("NO2", "Alcohol", "Gas_Resistance"), rate_hz=1)
     values = np.full((1, N_CHANNELS), np.nan, dtype=np.float32)

@@ -22,10 +22,19 @@ from training.experiments.cross_modal import (
     with_budget,
     write_switch_report,
 )
+from training.experiments.cross_modal_sessions import (
+    list_session_trainings,
+    run_session_training,
+    session_row,
+    session_table,
+    write_session_report,
+)
 
 if TYPE_CHECKING:
     import argparse
 
+    from training.config import TrainConfig
+    from training.data.dataset import Dataset
     from training.experiments.runner import FoldPredictions
 
 DEFAULT_STEPS = 600
@@ -40,7 +49,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"recordings. The switches: {', '.join(SWITCHES)}. Those that describe a smell are "
         "trained once more per fold without every fifth substance, and scored on these. Stored "
         "results are not computed again. GC-MS counts (gcms_elements.csv) and descriptions "
-        "(text_description.json) are looked for in DIR and above it."
+        "(text_description.json) are looked for in DIR and above it. With --sessions, whole "
+        "sessions are held out instead, over several seeds, and every switch is asked about labels "
+        "that were never trained on."
     )
     parser.epilog = (
         "Example: scent-train cross-modal --data data/smellnet/base --folds 0,1 "
@@ -65,6 +76,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-unseen", action="store_true", help="train nothing without every fifth substance"
     )
+    parser.add_argument(
+        "--sessions", action="store_true", help="hold out whole sessions instead of recordings"
+    )
+    parser.add_argument(
+        "--also",
+        type=Path,
+        metavar="DIR",
+        help="with --sessions: recordings of further sessions, DIR/LABEL/*.csv, which never train",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --sessions: seeds of each switch (1)",
+    )
     add_option(
         parser, "--run", help="folder for the predictions and cross_modal.json (default: runs/NAME)"
     )
@@ -75,8 +102,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the missing networks, fold by fold; print and write the table."""
-    if args.steps < 1:
-        raise UsageError(f"--steps must be at least 1, got {args.steps}.")
+    if args.steps < 1 or args.seeds < 1:
+        raise UsageError(
+            f"--steps and --seeds must be at least 1, got {args.steps} and {args.seeds}."
+        )
+    if not args.sessions and (args.also is not None or args.seeds > 1):
+        raise UsageError("--also and --seeds go with --sessions; add that option too.")
     config = load_train_config(config_path(args.config))
     if config.task != "substance":
         raise UsageError(
@@ -89,8 +120,10 @@ def run(args: argparse.Namespace) -> int:
     list_trainings(names, [], unseen=True)
     refuse_test_part(args.data)
     data = load_recordings("substance", args.data).at_rate(config.preprocessing.rate_hz)
-    todo = list_trainings(names, chosen_folds(args.folds, data), unseen=not args.no_unseen)
     folder = args.run_folder or Path("runs") / config.name
+    if args.sessions:
+        return _sessions(args, config, data, names, folder)
+    todo = list_trainings(names, chosen_folds(args.folds, data), unseen=not args.no_unseen)
     seen: dict[str, dict[int, FoldPredictions]] = {}
     unseen: dict[str, dict[int, FoldPredictions]] = {}
     for number, training in enumerate(todo, start=1):
@@ -106,5 +139,30 @@ def run(args: argparse.Namespace) -> int:
     ]
     path = write_switch_report(folder, config, data, rows)
     print(json.dumps(rows) if args.json else switch_table(rows))
+    print(f"Report: {path}", file=sys.stderr)
+    return 0
+
+
+def _sessions(
+    args: argparse.Namespace, config: TrainConfig, data: Dataset, names: list[str], folder: Path
+) -> int:
+    """Train the missing networks with whole sessions held out; print and write the table."""
+    also = None
+    if args.also is not None:
+        also = load_recordings("substance", args.also, labels=data.labels)
+    todo = list_session_trainings(data, names, range(args.seeds))
+    runs = {}
+    for number, training in enumerate(todo, start=1):
+        title = f"[{number}/{len(todo)}] {training.switch} {training.name}"
+        runs[training] = run_session_training(
+            training, config, data, also, folder,
+            device=args.device, on_step=StepBar(title, args.steps),
+        )  # fmt: skip
+    rows = [
+        session_row(name, config, data, runs)
+        for name in dict.fromkeys(training.switch for training in todo)
+    ]
+    path = write_session_report(folder, config, data, rows)
+    print(json.dumps(rows) if args.json else session_table(rows))
     print(f"Report: {path}", file=sys.stderr)
     return 0

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from models.bundle import load_bundle
 from training.commands._shared import add_training_options, config_path, load_training
-from training.evaluation.decision_source import choose_decision
+from training.evaluation.decision_source import choose_decision, read_other_sessions
+from training.evaluation.open_set import find_open_set
+from training.experiments.crossval import decision_report
 from training.export.model_card import (
     CONSTANTS_FROM,
     NOTES,
@@ -58,6 +60,12 @@ def run(args: argparse.Namespace) -> int:
     fitted = train_network(config, data, folder=folder / "final", device=args.device)
     chosen = choose_decision(folder if reports else None, config.task, data.labels)
     decision = replace(chosen.spec, groups=config.announce_groups)
+    if chosen.source == "both" and reports.recordings and chosen.held_out:
+        # The report was written before the constants of other sessions were known.
+        other = read_other_sessions(folder)
+        reports.recordings["decision"] = decision_report(
+            chosen.held_out, find_open_set(folder), other
+        )
     print(f"Decision constants: {CONSTANTS_FROM[chosen.source]}", file=sys.stderr)
     provenance = Provenance(
         command=shlex.join(

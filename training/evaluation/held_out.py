@@ -55,6 +55,21 @@ class HeldOut:
         """float32[windows, labels]."""
         return self.target[self.outputs.owner]
 
+    def subset(self, chosen: NDArray[np.bool_]) -> HeldOut:
+        """Return the outputs for the recordings where `chosen` bool[recordings] is true."""
+        windows = chosen[self.outputs.owner]
+        number = np.cumsum(chosen) - 1
+        arrays = {name: values[windows] for name, values in self.outputs.to_arrays().items()}
+        arrays["owner"] = number[arrays["owner"]]
+        return HeldOut(
+            tuple(np.array(self.names)[chosen].tolist()),
+            tuple(np.array(self.groups)[chosen].tolist()),
+            self.fold[chosen],
+            self.target[chosen],
+            WindowOutputs(**arrays),
+            self.streams.select(chosen) if self.streams else None,
+        )
+
     def save(self, path: Path) -> None:
         """Write everything to one file, whole or not at all."""
         arrays: dict[str, Any] = {

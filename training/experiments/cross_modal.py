@@ -38,6 +38,7 @@ from training.experiments.description_matching import (
     mean_matching,
 )
 from training.experiments.runner import (
+    BATCH,
     SUBSTANCE_PROTOCOL,
     FoldPredictions,
     every_fifth,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.data.dataset import Dataset
-    from training.data.substance_tables import SubstanceTable
+    from training.experiments.cross_modal_sessions import SessionTraining
     from training.fit import TrainedNetwork
 
     ByFold = Mapping[int, FoldPredictions]
@@ -62,9 +63,6 @@ if TYPE_CHECKING:
 REPORT = "cross_modal.json"
 PREDICTIONS = "cross_modal"
 PLAIN = "none"
-BATCH = 128
-"""Windows that are run at once."""
-
 SWITCHES: dict[str, CrossModalConfig | None] = {
     PLAIN: None,
     "gcms": CrossModalConfig(gcms=0.5),
@@ -126,12 +124,23 @@ def list_trainings(names: Sequence[str], folds: Sequence[int], *, unseen: bool) 
 def with_budget(config: TrainConfig, steps: int) -> TrainConfig:
     """Return the configuration with the comparison's budget: so many steps of one network.
 
-    Without teachers: their knowledge would hide the effect of a switch.
+    Without teachers, experts and levels: their knowledge would hide the effect of a switch.
     """
     optimiser = dataclasses.replace(
         config.optimiser, steps=steps, epochs=0, warmup=min(config.optimiser.warmup, steps // 5)
     )
-    return dataclasses.replace(config, optimiser=optimiser, teachers=())
+    return dataclasses.replace(one_network(config), optimiser=optimiser, teachers=())
+
+
+def one_network(config: TrainConfig) -> TrainConfig:
+    """Return the configuration of one network of lag differences, in place of a sum."""
+    if not config.experts:
+        return config
+    spec = config.preprocessing
+    lags = tuple(lag for lag in spec.lags if lag > 0)
+    return dataclasses.replace(
+        config, experts=(), levels=None, preprocessing=dataclasses.replace(spec, lags=lags)
+    )
 
 
 def with_switch(config: TrainConfig, name: str) -> TrainConfig:
@@ -184,7 +193,7 @@ def run_training(
 
 
 def split_recordings(
-    data: Dataset, training: Training
+    data: Dataset, training: Training | SessionTraining
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the recordings that a training trains on and is tested on, bool[recordings].
 
@@ -276,17 +285,17 @@ def switch_row(
     row["settings"] = config_as_dict(settings) if settings else {}
     extras: dict[str, Any] = {}
     if settings and settings.descriptors:
-        table = read_descriptors(data.labels, config.cross_modal)
-        extras |= _descriptor_extras(table, data, seen, unseen)
+        extras |= descriptor_extras(config, data, seen, unseen)
     if settings and settings.signed:
-        extras |= _matching_extras(data, seen, unseen)
+        extras |= matching_extras(data, seen, unseen)
     return {**row, "extras": extras}
 
 
-def _descriptor_extras(
-    table: SubstanceTable, data: Dataset, seen: ByFold, unseen: ByFold
+def descriptor_extras(
+    config: TrainConfig, data: Dataset, seen: ByFold, unseen: ByFold
 ) -> dict[str, Any]:
     """Macro AUROC of the descriptors, on held-out recordings and on hidden substances."""
+    table = read_descriptors(data.labels, config.cross_modal)
     positive = table.values.astype(bool)
     known = [
         column_aurocs(one.extras["descriptors"], positive[one.truth], one.truth)
@@ -312,14 +321,14 @@ def _descriptor_extras(
     return extras
 
 
-def _matching_extras(data: Dataset, seen: ByFold, unseen: ByFold) -> dict[str, Any]:
+def matching_extras(data: Dataset, seen: ByFold, unseen: ByFold) -> dict[str, Any]:
     """How well recordings were matched with descriptions, mean over folds."""
     known = [match_known(one.extras["cosines"], one.truth) for one in seen.values()]
     pairs = [
         all_pairs(one.extras["cosines"], one.truth, hidden_substances(data, fold))
         for fold, one in unseen.items()
     ]
-    views = tuple(map(str, next(iter(seen.values())).extras["views"]))
+    views = tuple(map(str, next(iter({**seen, **unseen}.values())).extras["views"]))
     extras: dict[str, Any] = {}
     results: list[Matching]
     for suffix, results in (("", known), ("_unseen", match_hidden(pairs))):

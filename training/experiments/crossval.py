@@ -130,14 +130,16 @@ def cross_validate(
     return report
 
 
-def decision_report(held_out: HeldOut, open_set: Sequence[OpenSetFold] = ()) -> dict[str, Any]:
-    """Score the decision layer: every fold with constants fitted on the other folds.
+def decision_report(
+    held_out: HeldOut, open_set: Sequence[OpenSetFold] = (), other: HeldOut | None = None
+) -> dict[str, Any]:
+    """Score the decision layer: every fold with constants fitted on the other folds and `other`.
 
     Substances: announcements by seconds and the time they take. Mixtures: presence at the
     fitted thresholds, as F1, sensitivity and specificity, and the coverage of the components'
     intervals. Empty with fewer than two folds: there is nothing to fit on.
     """
-    specs = fit_fold_constants(held_out, open_set)
+    specs = fit_fold_constants(held_out, open_set, other)
     if not specs:
         return {}
     streams = held_out.streams

@@ -17,10 +17,15 @@ import numpy as np
 from hardware.errors import UsageError
 from models.softmax import log_softmax
 from training.data.sessions import session_folds
-from training.evaluation.decision_source import SESSIONS_HELD_OUT, fold_decisions
+from training.evaluation.decision_source import (
+    ALSO_HELD_OUT,
+    SESSIONS_HELD_OUT,
+    also_decision,
+    fold_decisions,
+)
 from training.evaluation.held_out import HELD_OUT, HeldOut, concatenate_held_out, read_held_out
 from training.evaluation.intervals import pool_tallies, scores_with_intervals
-from training.evaluation.network_outputs import run_network
+from training.evaluation.network_outputs import measure_space, run_network
 from training.evaluation.replayed import announcement_tally, replay_recordings
 from training.evaluation.scoring import (
     Ratio,
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.bundle import Bundle
+    from models.embedding_space import EmbeddingSpace
     from training.config import TrainConfig
     from training.data.dataset import Dataset
     from training.data.sessions import SessionFold
@@ -64,6 +70,7 @@ class _Trained(NamedTuple):
     """The network of a fold and its outputs for the held-out recordings."""
 
     bundle: Bundle
+    space: EmbeddingSpace
     test: Dataset
     held_out: HeldOut
     seconds: float
@@ -84,8 +91,9 @@ def cross_validate_sessions(
     ----------
     config, data: a substance model and its recordings, at the model's rate.
     folder: of the run; finished folds in it are used again.
-    also: recordings of further sessions, which never train and fit no constant. Every fold's
-        network is asked; in the pooled scores each recording counts once.
+    also: recordings of further sessions, which never train. Constants that are fitted on them
+        judge only other recordings. Every fold's network is asked; in the pooled scores each
+        recording counts once.
     device: torch device.
     on_step: called with fold, step and loss.
 
@@ -102,8 +110,13 @@ def cross_validate_sessions(
     ]
     held_out = concatenate_held_out([one.held_out for one in trained])
     held_out.save(folder / SESSIONS_HELD_OUT)
+    further = None
+    if also is not None:
+        further = _also_outputs(trained, also)
+        further.save(folder / ALSO_HELD_OUT)
     same_sessions = _recordings_held_out(folder, data)
-    decisions = fold_decisions(held_out, same_sessions)
+    decisions = fold_decisions(held_out, same_sessions, further)
+    also_decided = also_decision(held_out, same_sessions, decisions[0])
     parts: list[_Scored] = []
     rows = []
     for number, (fold, one) in enumerate(zip(folds, trained, strict=True)):
@@ -111,7 +124,7 @@ def cross_validate_sessions(
         rows.append(_fold_row(number, fold, scored, decisions[number], one.seconds))
         parts.append(scored)
         if also is not None:
-            other = _score(one.bundle, also, decisions[number])
+            other = _score(one.bundle, also, also_decided)
             rows[-1]["also"] = _rounded(other.tally)
             parts.append(
                 _Scored(
@@ -177,10 +190,17 @@ def _train_fold(
         device=device, on_step=on_step,
     )  # fmt: skip
     seconds = time.monotonic() - started_s
+    space = measure_space(bundle, train)
+    return _Trained(bundle, space, test, _outputs(bundle, test, number, space), seconds)
+
+
+def _outputs(bundle: Bundle, test: Dataset, number: int, space: EmbeddingSpace) -> HeldOut:
+    """Return the outputs of a fold's network for some recordings, with novelty in a space."""
     names = tuple(sample.name for sample in test.samples)
-    # The novelty is not scored here, and the embeddings would be ten megabytes.
-    streams = dataclasses.replace(stream_recordings(bundle, test.samples), embedding=None)
-    held_out = HeldOut(
+    streams = stream_recordings(bundle, test.samples).with_novelty(space)
+    # Only the novelty is needed further on; the embeddings would be ten megabytes.
+    streams = dataclasses.replace(streams, embedding=None)
+    return HeldOut(
         names,
         tuple(sample.group for sample in test.samples),
         np.full(len(names), number),
@@ -188,7 +208,17 @@ def _train_fold(
         run_network(bundle, test),
         streams,
     )
-    return _Trained(bundle, test, held_out, seconds)
+
+
+def _also_outputs(trained: Sequence[_Trained], also: Dataset) -> HeldOut:
+    """Return the outputs for further recordings, each of one network in turn."""
+    network = np.arange(len(also.samples)) % len(trained)
+    parts = [
+        _outputs(one.bundle, also.subset(network == number), number, one.space)
+        for number, one in enumerate(trained)
+        if (network == number).any()
+    ]
+    return concatenate_held_out(parts)
 
 
 def _recordings_held_out(folder: Path, data: Dataset) -> HeldOut | None:

@@ -33,9 +33,14 @@ if TYPE_CHECKING:
     from training.evaluation.open_set import OpenSetFold
     from training.evaluation.scoring import Tally
     from training.network.mixture_product import MixtureProductNet
+    from training.network.product import ProductNet
     from training.network.scentformer import ScentFormer
 
 SUBSTANCE_PROTOCOL = "grouped 5-fold, one recording of every substance held out; w=100, stride 50"
+
+
+BATCH = 128
+"""Windows that are run at once."""
 
 
 def every_fifth(labels: int, fold: int) -> NDArray[np.bool_]:
@@ -143,7 +148,7 @@ class FoldPredictions:
 
 
 def run_in_batches(
-    network: ScentFormer | MixtureProductNet, windows: Windows, size: int
+    network: ScentFormer | MixtureProductNet | ProductNet, windows: Windows, size: int
 ) -> tuple[Tensor, ...]:
     """Return a torch network's outputs over all windows, on the CPU."""
     import torch  # noqa: PLC0415

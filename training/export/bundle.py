@@ -82,7 +82,11 @@ def export_bundle(
     parity = _check_parity(fitted, data, model, small, decision.temperature, config.tolerance)
     settings = {
         name: config_as_dict(part)
-        for name in ("augment", "optimiser", "cross_modal", "mixing")
+        for name in (
+            ("experts", "levels", "optimiser")
+            if config.experts
+            else ("augment", "optimiser", "cross_modal", "mixing")
+        )
         if (part := getattr(config, name))
     }
     described = "descriptors" in fitted.network.output_names and fitted.tables.descriptors
@@ -95,9 +99,9 @@ def export_bundle(
         preprocessing=fitted.spec,
         network=Network(
             architecture="ScentFormer",
-            embedding=config.network.d_model,
+            embedding=_embedding_width(config),
             parameters=sum(p.numel() for p in fitted.network.parameters()),
-            dims=config_as_dict(config.network),
+            dims=_dims(config),
         ),
         requirements=Requirements(config.required_channels, config.min_channels),
         decision=decision,
@@ -137,6 +141,27 @@ def export_bundle(
     if arrays := provenance.arrays | levels:
         files[ARRAYS] = arrays_file(arrays)
     return write_bundle(folder, manifest, files)
+
+
+def _embedding_width(config: TrainConfig) -> int:
+    """Return the width of the network's embedding: those of the experts side by side."""
+    networks = [expert.network for expert in config.experts] or [config.network]
+    return sum(network.d_model for network in networks)
+
+
+def _dims(config: TrainConfig) -> dict[str, Any]:
+    """Return what the trainer needs to build the network again."""
+    if not config.experts:
+        return config_as_dict(config.network)
+    return {
+        f"expert_{number}": {
+            "channels": list(expert.channels),
+            "lags": list(expert.lags),
+            "weight": expert.weight,
+            **config_as_dict(expert.network),
+        }
+        for number, expert in enumerate(config.experts)
+    }
 
 
 def _check_parity(

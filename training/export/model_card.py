@@ -15,7 +15,7 @@ from models.manifest import TRAINING_FILES
 from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from models.manifest import Manifest
@@ -27,6 +27,9 @@ INTERVALS = "intervals"
 
 CONSTANTS_FROM = {
     "sessions": "The decision layer's constants were fitted on whole held-out sessions.",
+    "both": "The decision layer's temperature, weight of evidence and prediction sets were fitted "
+    "on whole held-out sessions, its announcing threshold on held-out recordings of sessions that "
+    "were also trained on.",
     "recordings": "The decision layer's constants were fitted on held-out recordings of sessions "
     "that were also trained on: expect less on another day than they promise.",
     "none": "No recording was held out: no figure of this bundle is known, and its decision layer "
@@ -47,9 +50,7 @@ PUBLISHED_FIGURES = {
 def render_model_card(description: str, manifest: Manifest) -> str:
     """Return the card of a bundle, written from the manifest's own figures."""
     spec, network, training = manifest.preprocessing, manifest.network, manifest.training
-    dims = ", ".join(f"{key} {value}" for key, value in network.dims.items())
-    lags = [lag for lag in spec.lags if lag > 0]
-    absolute = "The level of every channel" if spec.n_levels else "No absolute value"
+    dims = _describe_dims(network.dims)
     ends = manifest.metrics.get(INTERVALS, {})
     figures = [
         f"| {protocol} | {name} | {value:.4g} | {_interval(ends.get(protocol, {}).get(name))} |"
@@ -65,9 +66,9 @@ def render_model_card(description: str, manifest: Manifest) -> str:
         "",
         f"- Task: {manifest.task}, {len(manifest.labels)} labels: {', '.join(manifest.labels)}.",
         f"- Inputs: {', '.join(spec.channels)} at {spec.rate_hz:g} Hz; {spec.linearise} readings, "
-        f"differences over {', '.join(map(str, lags))} samples, windows of {spec.window}. "
-        f"{absolute}, no environment channel, no timestamp.",
-        f"- Network: {network.architecture}, {network.parameters:,} parameters, {dims}.",
+        f"differences over {', '.join(str(lag) for lag in spec.lags if lag)} samples, windows of "
+        f"{spec.window}. {_levels_read(manifest)} No environment channel, no timestamp.",
+        f"- Network: {network.architecture}, {network.parameters:,} parameters. {dims}.",
         f"- Trained by `{training['command']}` with seed {training['seed']} on "
         f"{training['recordings']} recordings (data hash {training['data_sha256'][:16]}), "
         f"{training['date']}; every file's hash is in {TRAINING_FILES}.",
@@ -82,6 +83,26 @@ def render_model_card(description: str, manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _levels_read(manifest: Manifest) -> str:
+    """Return what the network reads of the channels' levels, in one sentence."""
+    if not manifest.preprocessing.n_levels:
+        return "No absolute value."
+    if manifest.task == "mixture":
+        return "The level of every channel."
+    return "Levels count by their spread between days, and show whether the air is familiar."
+
+
+def _describe_dims(dims: Mapping[str, Any]) -> str:
+    """Return the shape of a network, or of every expert of a sum, in one sentence."""
+    experts = {key: value for key, value in dims.items() if key.startswith("expert_")}
+    if not experts:
+        return ", ".join(f"{key} {value}" for key, value in dims.items())
+    return "Sum of " + "; of ".join(
+        f"{len(one['channels'])} channels (D {one['d_model']}, {one['layers']} layers)"
+        for one in experts.values()
+    )
 
 
 def _interval(ends: Sequence[float] | None) -> str:

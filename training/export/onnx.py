@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from models.preprocess import PreprocessSpec
     from training.data.protocol_windows import Windows
     from training.network.mixture_product import MixtureProductNet
+    from training.network.product import ProductNet
     from training.network.scentformer import ScentFormer
 
 OPSET = 18
@@ -52,7 +53,7 @@ class ExportError(ScentdError):
     """The exported network differs from what was trained, or was not quantised."""
 
 
-def to_onnx(network: ScentFormer | MixtureProductNet, spec: PreprocessSpec) -> bytes:
+def to_onnx(network: ScentFormer | MixtureProductNet | ProductNet, spec: PreprocessSpec) -> bytes:
     """Return the network as a float32 ONNX model.
 
     Parameters

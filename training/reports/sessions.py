@@ -29,6 +29,7 @@ SCORES = {
 
 SOURCES = {
     "sessions": "fitted on the other sessions",
+    "both": "fitted on held-out recordings and on the other sessions",
     "recordings": "fitted on held-out recordings of the same sessions",
     "none": "the cautious ones, for lack of recordings to fit on",
 }

@@ -27,7 +27,9 @@ _CONSTANT = 1e-6
 
 
 def total_steps(config: TrainConfig, data: Dataset) -> int:
-    """Return the number of steps of a training, those of its teachers included."""
+    """Return the number of steps of a training, those of its teachers or experts included."""
+    if config.experts:
+        return sum(expert.steps for expert in config.experts)
     return steps_without_teachers(config, data) + sum(teacher.steps for teacher in config.teachers)
 
 

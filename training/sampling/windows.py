@@ -34,6 +34,10 @@ NO_AUGMENTATION = AugmentConfig(
 """Windows as they were recorded, anywhere in the recordings."""
 
 
+_DRIFT_SAMPLES = 50
+"""Samples over which `AugmentConfig.drift` is stated."""
+
+
 class _Places(NamedTuple):
     """Where the windows of a batch lie in their recordings; int64[size], but for `speed`."""
 
@@ -127,7 +131,8 @@ class WindowSampler:
             signal, target = self._mix_signals(signal, target, chosen, places)
         if self._augment.session:
             signal = self._from_other_rigs(signal, size)
-        x = self._distort(self._replace_fickle(self._features(signal, places.first)))
+        x = self._shift_day(self._features(signal, places.first))
+        x = self._distort(self._replace_fickle(x))
         x = x.to(self._device)
         mask = (torch.arange(self._spec.window)[None] < places.length[:, None]).float()
         mask = mask.to(self._device)
@@ -215,11 +220,27 @@ class WindowSampler:
         return signal, blend.mean(target)
 
     def _features(self, signal: Signal, first: Tensor) -> Tensor:
-        """Return the windows' standardised lag differences float32[size, window, feature]."""
+        """Return the windows' standardised features float32[size, window, feature]."""
         step = first[:, None] + torch.arange(self._spec.window)[None]
         now = signal(step)
-        rows = torch.cat([now - signal(step - lag) for lag in self._spec.lags], dim=2)
+        rows = torch.cat(
+            [now - signal(step - lag) if lag else now for lag in self._spec.lags], dim=2
+        )
         return ((rows - self._center) / self._scale).nan_to_num(nan=0.0)
+
+    def _shift_day(self, x: Tensor) -> Tensor:
+        """Shift the levels, and let the signals drift, as on another day; lost channels stay 0."""
+        augment, size, channels = self._augment, len(x), len(self._spec.channels)
+        if not (augment.level_common or augment.level_channel or augment.drift):
+            return x
+        level = augment.level_common * self._normal(size, 1) + augment.level_channel * self._normal(
+            size, channels
+        )
+        drift = augment.drift * self._normal(size, channels)
+        shifts = [drift * lag / _DRIFT_SAMPLES if lag else level for lag in self._spec.lags]
+        shift = (torch.cat(shifts, dim=1)[:, None]).to(self._device) / self._scale
+        there = (x != 0).any(dim=1, keepdim=True)
+        return x + shift * there
 
     def _replace_fickle(self, x: Tensor) -> Tensor:
         """Give windows without a fickle channel another window's, then drop it from some windows.
@@ -253,7 +274,10 @@ class WindowSampler:
         kept = self._uniform(size, channels) >= augment.channel_dropout
         survivor = (self._uniform(size) * channels).long()
         kept[torch.arange(size), survivor] = True
-        factor = (gain.exp() * kept).repeat(1, len(self._spec.lags))[:, None].to(self._device)
+        changes = (gain.exp() * kept).repeat(1, len(self._spec.lags))
+        # A gain of the response does not scale the level.
+        changes[:, : self._spec.n_levels] = kept[:, : self._spec.n_levels]
+        factor = changes[:, None].to(self._device)
         x = x * factor
         if augment.noise:
             x = x + augment.noise * self._normal(*x.shape).to(self._device) * (factor > 0)

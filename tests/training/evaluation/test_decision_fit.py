@@ -13,10 +13,13 @@ from tests.training.outputs import calibrated_held_out, open_set_fold, random_st
 from training.evaluation.decision_fit import (
     best_temperature,
     fit_announce,
+    fit_constants,
     fit_evidence,
+    fit_open_set_unknown,
     fit_set,
     fit_unknown,
     fit_unknown_bound,
+    measure_list,
 )
 from training.evaluation.scoring import total_scores
 from training.evaluation.streaming import Streams, novelty_means, streaming_tally, trace_decisions
@@ -83,6 +86,48 @@ def test_the_bound_keeps_95_percent_of_known_recordings_at_every_moment() -> Non
     assert fitted.unknown_above == fit_unknown_bound(known, "cosine", fitted.unknown_after)
     trace = trace_decisions(hidden, fitted)
     assert trace.unrecognised[:, -1].mean() > 0.8
+
+
+def test_other_sessions_set_how_sure_a_model_may_be_and_not_when_it_announces() -> None:
+    same = calibrated_held_out()
+    everything = np.ones(len(same.names), dtype=bool)
+    assert same.streams is not None
+    wrong = np.roll(same.target, 1, axis=1)
+    half = np.arange(len(wrong)) % 2 == 0
+    target = np.where(half[:, None], wrong, same.target)
+    other = dataclasses.replace(
+        same,
+        target=target,
+        streams=dataclasses.replace(same.streams, truth=target.argmax(axis=1)),
+    )
+    alone = fit_constants(same, everything)
+    both = fit_constants(same, everything, other=other)
+    assert both.temperature > 1.3 * alone.temperature
+    assert both.announce < alone.announce
+    assert both.memory_s > alone.memory_s
+
+
+def test_the_coverage_of_a_list_is_that_of_recordings_and_counts_one_miss_more() -> None:
+    streams = random_streams(30)
+    spec = DecisionSpec(list_size=4, list_after=0.5)
+    assert measure_list([streams], spec) == pytest.approx(0.96)  # four of four labels: 30 of 31
+    assert measure_list([streams, streams], spec) == pytest.approx(0.98)
+    fewer = dataclasses.replace(spec, list_size=1)
+    assert measure_list([streams], fewer) < measure_list([streams], spec)
+
+
+def test_unknown_smells_are_bounded_by_other_sessions_too() -> None:
+    folds = [open_set_fold(fold, strange=0.7) for fold in range(2)]
+    known = folds[0].streams.select(folds[0].known)
+    far = {name: values + 0.3 for name, values in known.novelty.items()}
+    sessions = dataclasses.replace(known, novelty=far)
+    plain = fit_open_set_unknown(folds, known)
+    bounded = fit_open_set_unknown(folds, known, sessions)
+    assert plain.novelty is not None
+    assert bounded.novelty is not None
+    own = fit_unknown_bound(known, bounded.novelty, bounded.unknown_after)
+    assert bounded.unknown_above is not None
+    assert bounded.unknown_above > own
 
 
 def test_sets_of_an_overconfident_model_get_a_lower_threshold() -> None:

@@ -24,8 +24,11 @@ def data() -> Dataset:
     return periodic(rows=120)
 
 
-def test_unaugmented_training_windows_are_those_of_the_models(data: Dataset) -> None:
-    spec = measure_rms_scale(SPEC, data, None)
+@pytest.mark.parametrize("lags", [(3, 6), (0, 3, 6)])
+def test_unaugmented_training_windows_are_those_of_the_models(
+    data: Dataset, lags: tuple[int, ...]
+) -> None:
+    spec = measure_rms_scale(dataclasses.replace(SPEC, lags=lags), data, None)
     sampler = WindowSampler(data, spec, PLAIN, seed=4)
     x, mask, target = sampler.batch(32)
     assert mask.min() == 1
@@ -67,6 +70,28 @@ def test_dropped_channels_are_zero_and_one_is_kept(data: Dataset) -> None:
     alive = x.reshape(64, 20, 2, 2).abs().amax(dim=(1, 2)) > 0
     assert (alive.sum(dim=1) == 1).all()
     assert alive.any(dim=0).all()
+
+
+def test_another_day_shifts_levels_and_drifts_differences_but_leaves_lost_channels(
+    data: Dataset,
+) -> None:
+    spec = measure_rms_scale(dataclasses.replace(SPEC, lags=(0, 3, 6)), data, None)
+    lost = tuple(
+        dataclasses.replace(s, values=np.where(np.arange(12) == 2, np.nan, s.values))
+        for s in data.samples
+    )
+    damaged = dataclasses.replace(data, samples=lost)
+    other_day = dataclasses.replace(PLAIN, level_common=0.3, level_channel=0.3, drift=0.1)
+    plain, shifted = (
+        WindowSampler(damaged, spec, augment, seed=4).batch(200)[0] * torch.tensor(spec.scale)
+        for augment in (PLAIN, other_day)
+    )
+    # The draws of the shift come after those of the windows.
+    moved = (shifted - plain).mean(dim=1)
+    assert float(moved[:, 0].std()) == pytest.approx(0.3 * 2**0.5, rel=0.2)
+    assert float(moved[:, 4].std()) == pytest.approx(0.1 * 6 / 50, rel=0.2)
+    torch.testing.assert_close(moved[:, 2], moved[:, 4] / 2, atol=1e-5, rtol=1e-3)
+    assert shifted[:, :, 1].abs().max() == shifted[:, :, 3].abs().max() == 0
 
 
 def test_mixing_keeps_targets_convex(data: Dataset) -> None:
