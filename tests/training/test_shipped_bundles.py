@@ -54,6 +54,13 @@ def test_the_mixture_bundle_announces_only_what_another_day_supports() -> None:
     assert figures["top_k"] > figures["constant_top_k"]
 
 
+def test_substances_count_levels_only_by_their_spread_between_days() -> None:
+    manifest = load_bundle("substances-50").manifest
+    settings = manifest.training["settings"]
+    assert all(min(expert["lags"]) >= 1 for expert in settings["experts"])
+    assert min(settings["levels"]["day_common"], settings["levels"]["day_channel"]) >= 0.3
+
+
 class TestOnRealRecordings:
     """Needs SCENTD_DATA."""
 
