@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from calibration.exposures import prepare_readings
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
-from calibration.smell_store import EXPOSURES, INDEX, SmellStore, content_id, recording_bytes
+from calibration.smell_store import EXPOSURES, INDEX, SmellStore
+from calibration.stored_readings import content_id, recording_bytes
 from hardware.files import open_plain, write_atomically
 
 if TYPE_CHECKING:
@@ -41,17 +42,13 @@ def export_smells(store: SmellStore, path: Path) -> SmellSet:
             readings = _corrected_readings(store, exposure)
             name = content_id(readings)
             archive.writestr(f"{EXPOSURES}/{name}.csv", readings)
-            learned = store.learned_exposure(exposure)
-            archive.writestr(f"{EXPOSURES}/{name}.npz", learned.to_bytes())
             return dataclasses.replace(exposure, id=name, as_trained=True)
 
         exported = tuple(
             dataclasses.replace(smell, exposures=tuple(map(add, smell.exposures)))
             for smell in smells.smells
         )
-        index = dataclasses.replace(
-            smells, smells=exported, hidden=(), renamed={}, change=store.model_key
-        )
+        index = dataclasses.replace(smells, smells=exported, hidden=(), renamed={})
         archive.writestr(INDEX, index.to_yaml())
     write_atomically(path, content.getvalue())
     return smells
@@ -64,23 +61,16 @@ def import_smells(store: SmellStore, path: Path) -> SmellSet:
 
     Raises
     ------
-    SmellError: the file is no export, or of a model of another name.
-    EnrolmentError: this version of the model cannot learn from the readings.
+    SmellError: the file is no export.
+    EnrolmentError: nothing can be learnt from the readings, or they are of another board.
     """
     imported, files = _read_export(path)
-    if imported.model != store.model:
-        raise SmellError(
-            f"{path} has smells taught to {imported.model}; this is {store.model}. A smell means "
-            "something only to the model that it was taught to: choose it with --model."
-        )
-    same_model = imported.change == store.model_key
 
     def edit(smells: SmellSet) -> SmellSet:
         for smell in imported.smells:
             label = store.checked_label(smell.label, smells)
             exposures = tuple(
-                _store_exposure(store, exposure, files, same_model=same_model)
-                for exposure in smell.exposures
+                _store_exposure(store, exposure, files) for exposure in smell.exposures
             )
             smells = smells.with_exposures(label, exposures, promote=False)
         return smells
@@ -107,10 +97,8 @@ def _read_export(path: Path) -> tuple[SmellSet, dict[str, bytes]]:
         ) from error
 
 
-def _store_exposure(
-    store: SmellStore, exposure: Exposure, files: dict[str, bytes], *, same_model: bool
-) -> Exposure:
-    """Store another rig's exposure; its embeddings too, where the model is the very same."""
+def _store_exposure(store: SmellStore, exposure: Exposure, files: dict[str, bytes]) -> Exposure:
+    """Store another rig's exposure, if something can be learnt from it."""
     readings = files.get(f"{EXPOSURES}/{exposure.id}.csv", b"")
     if content_id(readings) != exposure.id:
         raise SmellError(
@@ -118,11 +106,7 @@ def _store_exposure(
             "Export it again on the other rig."
         )
     exposure = dataclasses.replace(exposure, as_trained=True)
-    write_atomically(store.readings_path(exposure.id), readings)
-    embeddings = files.get(f"{EXPOSURES}/{exposure.id}.npz")
-    if same_model and embeddings is not None:
-        write_atomically(store.cache_path(exposure), embeddings)
-    return dataclasses.replace(exposure, windows=len(store.learned_exposure(exposure)))
+    return store.add_imported(exposure, readings)
 
 
 def _corrected_readings(store: SmellStore, exposure: Exposure) -> bytes:

@@ -6,18 +6,23 @@ a port, a broker or a command.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibration.enrolment import LearnedExposure, fit_smell, require_space
+from calibration.exposures import EnrolmentError
+from calibration.recogniser import fit_recogniser
+from calibration.response_preview import HeldOutBy, preview_response
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
+    from calibration.smell_set import Smell
     from calibration.smell_store import SmellStore
     from hardware.recording import Recording
     from models.bundle import Bundle
@@ -34,12 +39,11 @@ class Preview:
     Attributes
     ----------
     label: of the smell.
-    before: share of its windows by label, without the smell.
-    held_out: share of its windows by label, with a head that was taught the other windows: whole
-        exposures in turn, or the halves of the only one. The halves are alike, so that the share
-        of the smell is an upper bound.
-    by_exposures: whether whole exposures were held out.
-    taken_from: by label of another taught smell, the share of its windows that this one now gets.
+    before: shares of its exposures, or windows, by label, without the smell.
+    held_out: the same where the rig was taught the rest: whole sessions or exposures in turn, or
+        the halves of the only one. The halves are alike, so that this is an upper bound then.
+    held_out_by: what was left out.
+    taken_from: by label of another taught smell, the share that this one now gets.
 
     Shares are in descending order.
     """
@@ -47,7 +51,7 @@ class Preview:
     label: str
     before: Mapping[str, float]
     held_out: Mapping[str, float]
-    by_exposures: bool
+    held_out_by: HeldOutBy
     taken_from: Mapping[str, float]
 
 
@@ -67,23 +71,38 @@ def preview_smell(store: SmellStore, label: str) -> Preview:
     SmellError: there is none of this label.
     RecordingError, EnrolmentError: its exposures cannot be used.
     """
-    smells = store.smells()
-    exposures = [store.learned_exposure(each) for each in smells.smell(label).exposures]
+    smell = store.smells().smell(label)
+    exposures = store.taught_exposures(shadow=label)
+    if any(exposure.label == label for exposure in exposures):
+        found = preview_response(exposures, label)
+        before: Mapping[str, float] = found.before
+        if store.bundles:
+            with contextlib.suppress(EnrolmentError):
+                before = _preview_by_model(store, smell).before
+        return Preview(label, before, found.held_out, found.held_out_by, found.taken_from)
+    return _preview_by_model(store, smell)
+
+
+def _preview_by_model(store: SmellStore, smell: Smell) -> Preview:
+    """Judge a smell whose clean air is not known, by the embeddings of the rig's first model."""
+    label = smell.label
+    exposures = [store.learned_exposure(each) for each in smell.exposures]
+    bundle = next(iter(store.bundles.values()))
     head, _ = store.head(shadow=label)
     without = _without(head, label)
     taught = {smell.label for smell in without.taught}
     taken: dict[str, float] = {}
-    for other in smells.smells:
+    for other in store.smells().smells:
         if other.label in taught:
             theirs = [store.learned_exposure(each) for each in other.exposures]
-            share = _shares(_likeliest(store.bundle, head, theirs)).get(label)
+            share = _shares(_likeliest(bundle, head, theirs)).get(label)
             if share is not None:
                 taken[other.label] = share
     return Preview(
         label=label,
-        before=_shares(_likeliest(store.bundle, without, exposures)),
-        held_out=_shares(_held_out(store.bundle, without, label, exposures)),
-        by_exposures=len(exposures) > 1,
+        before=_shares(_likeliest(bundle, without, exposures)),
+        held_out=_shares(_held_out(bundle, without, label, exposures)),
+        held_out_by=HeldOutBy.EXPOSURE if len(exposures) > 1 else HeldOutBy.HALF,
         taken_from={name: taken[name] for name in sorted(taken, key=lambda each: -taken[each])},
     )
 
@@ -108,25 +127,28 @@ def compare_replay(
     settings: the rig owner's.
     assume_exposed: the recording lies within one exposure.
     """
-    head, _ = store.head(shadow=label)
+    heads = {model: store.head(model, shadow=label)[0] for model in store.bundles}
+    taught = store.taught_exposures(shadow=label)
     seconds = []
-    for done, tried in enumerate((_without(head, label), head)):
+    for done, left_out in enumerate((label, None)):
         if store.correction is not None:
             store.correction.reset()
+        known = [exposure for exposure in taught if exposure.label != left_out]
         nose = Nose(
-            [store.bundle],
+            list(store.bundles.values()),
             settings,
             rate_hz=recording.assumed_rate_hz,
             skip_warm_up=True,
             assume_exposed=assume_exposed,
             correction=store.correction,
-            heads={store.model: tried},
+            heads={model: _without(head, left_out) for model, head in heads.items()},
+            recogniser=fit_recogniser(known) if known else None,
         )
         seconds.append((yield from _seconds_by_label(nose, recording, done / 2)))
     return ReplayComparison(*seconds)
 
 
-def _without(head: TaughtHead, label: str) -> TaughtHead:
+def _without(head: TaughtHead, label: str | None) -> TaughtHead:
     others = tuple(smell for smell in head.taught if smell.label != label)
     return dataclasses.replace(head, taught=others)
 

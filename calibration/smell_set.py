@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_OF_ONE_MODEL = 1
+"""Of earlier versions: what one model was taught."""
 
 _EXPOSURE_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -49,6 +51,7 @@ class Exposure:
     seconds: duration of the smell.
     windows: learnt from it.
     as_trained: the readings are of another rig and were corrected by its own profile.
+    session: one rig, one place, one day: exposures of one session resemble each other.
     """
 
     id: str
@@ -58,6 +61,12 @@ class Exposure:
     seconds: float
     windows: int
     as_trained: bool = False
+    session: str = ""
+
+    @property
+    def sitting(self) -> str:
+        """The session, by default the day on which it was taught."""
+        return self.session or self.date[:10]
 
     def __post_init__(self) -> None:
         # The index is read from the disk, and the id is a part of paths.
@@ -76,20 +85,18 @@ class Smell:
 
 @dataclass(frozen=True, slots=True)
 class SmellSet:
-    """The content of an index: one version of everything that a rig adds to a model.
+    """The content of an index: one version of everything that a rig was taught.
 
     Attributes
     ----------
-    model: the bundle's name.
     version: counts the changes.
     date: UTC, of the last change.
     change: description of the last change, for people.
     smells: in the order in which they were taught.
-    hidden: shipped labels, by their shipped names.
+    hidden: shipped labels, by their shipped names, of every model that has them.
     renamed: published name by shipped name.
     """
 
-    model: str
     version: int = 0
     date: str = ""
     change: str = "nothing yet"
@@ -143,6 +150,17 @@ class SmellSet:
         forgotten = self.smell(label)
         return dataclasses.replace(self, smells=tuple(s for s in self.smells if s != forgotten))
 
+    def with_all_of(self, other: SmellSet) -> SmellSet:
+        """Return the set with the smells, hidden and renamed labels of another one."""
+        merged = self
+        for smell in other.smells:
+            merged = merged.with_exposures(smell.label, smell.exposures, promote=not smell.shadow)
+        return dataclasses.replace(
+            merged,
+            hidden=tuple(sorted({*self.hidden, *other.hidden})),
+            renamed={**self.renamed, **other.renamed},
+        )
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read an index file, as `from_yaml` does."""
@@ -167,7 +185,10 @@ class SmellSet:
             if CHECKSUM in document.values and not checksum_is_right(data):
                 raise _damaged(source, "its text does not belong to its checksum.")
             document.values.pop(CHECKSUM, None)
-            if document.values.pop("format", None) == FORMAT:
+            version = document.values.pop("format", None)
+            if version == FORMAT_OF_ONE_MODEL:
+                document.values.pop("model", None)
+            if version in (FORMAT, FORMAT_OF_ONE_MODEL):
                 return document.build(cls)
             problem = f"it is not of format {FORMAT}."
         except TypedYamlError as error:

@@ -1,47 +1,52 @@
-"""Calibration: the store of the smells that a rig was taught, one folder per model.
+"""Calibration: the library of the smells that a rig was taught.
 
 May import hardware, models, yaml and numpy. Must never know ports, brokers or commands. The only
 clock that it reads dates the changes.
 
-    smells/MODEL/index.yaml            what is taught, in shadow, hidden and renamed
-    smells/MODEL/versions/0007.yaml    the index after every change; rollback goes one back
-    smells/MODEL/exposures/ID.csv      the readings of an exposure, as the board sent them
-    smells/MODEL/exposures/ID-KEY.npz  the embeddings that the model of this KEY makes of them
+    smells/index.yaml            what is taught, in shadow, hidden and renamed
+    smells/versions/0007.yaml    the index after every change; rollback goes one back
+    smells/exposures/ID.csv      the readings of an exposure, as the board sent them
+    smells/exposures/ID-KEY.npz  what is computed of them: the response, or a model's embeddings
 
-The readings are kept for good; the embeddings are a cache, which a new version of the model or a
-new calibration of the rig computes again. Every file is written under another name and then
-renamed, so that a power cut leaves the old set or the new one.
+The readings belong to the rig and are kept for good. All else is a cache: another correction of the
+rig, or another version of a model, computes it again. Every file is written under another name and
+then renamed, so that a power cut leaves the old set or the new one. What earlier versions kept
+below `smells/MODEL/` is taken over by the first change.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import io
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.enrolment import LearnedExposure, fit_smell, learn, require_space
-from calibration.exposures import EnrolmentError, prepare_readings
+from calibration.exposures import EnrolmentError
+from calibration.smell_learning import ExposureLearner, LearntExposure
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
+from calibration.stored_readings import (
+    content_id,
+    cut_readings,
+    read_exposure,
+    recording_bytes,
+)
 from hardware.errors import ScentdError, UsageError
-from hardware.files import locked_folder, read_regular, write_atomically
-from hardware.recording import RecordingError, RecordingWriter, read_recording
-from models.correction import correction_for
+from hardware.files import locked_folder, write_atomically
+from hardware.recording import RecordingError
 from models.taught_head import TaughtHead, TaughtSmell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from calibration.enrolment import LearnedExposure
+    from calibration.recogniser import TaughtExposure
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
+    from models.recogniser import Recogniser
 
 
 FOLDER = "smells"
@@ -49,46 +54,45 @@ INDEX = "index.yaml"
 VERSIONS = "versions"
 EXPOSURES = "exposures"
 
-LEAD_S = 120.0
-"""Readings kept from before an exposure: the longest lag, and clean air to detect the onset."""
-
-MAX_EXPOSURE_S = 600.0
-"""Readings kept of one exposure; two minutes teach well."""
-
 MAX_SMELLS = 64
 MAX_VERSIONS = 30
 MAX_LABEL_LENGTH = 64
 
 
 class SmellStore:
-    """The taught smells of one model on one rig.
+    """The taught smells of one rig.
 
     Parameters
     ----------
     state_dir: the rig's.
-    bundle: the model, with the space of its embeddings.
+    bundles: the models of single substances that can compare embeddings; they learn the smells
+        too, for exposures whose clean air is not known.
     correction: of the rig's readings, None for none.
-
-    Raises
-    ------
-    EnrolmentError: the model cannot be taught.
     """
 
     def __init__(
-        self, state_dir: Path, bundle: Bundle, correction: Correction | None = None
+        self, state_dir: Path, bundles: Sequence[Bundle] = (), correction: Correction | None = None
     ) -> None:
-        self._space = require_space(bundle)
-        self.bundle = bundle
-        self.model = bundle.manifest.name
-        self.folder = state_dir / FOLDER / self.model
+        self.folder = state_dir / FOLDER
+        self._learner = ExposureLearner(self.readings_path, bundles)
         self.use_correction(correction)
+
+    @property
+    def bundles(self) -> dict[str, Bundle]:
+        """The models that learn the smells, by name."""
+        return self._learner.bundles
+
+    @property
+    def correction(self) -> Correction | None:
+        """The correction of the rig's readings."""
+        return self._learner.correction
 
     def use_correction(self, correction: Correction | None) -> None:
         """Correct the readings in this way from now on.
 
         The instance must belong to the store alone: it is reset for every exposure.
         """
-        self.correction = correction_for(self.model, correction)
+        self._learner.correction = correction
 
     def smells(self) -> SmellSet:
         """Return what is taught now.
@@ -100,15 +104,30 @@ class SmellStore:
         try:
             return SmellSet.load(self.folder / INDEX)
         except FileNotFoundError:
-            return SmellSet(self.model)
+            return self._smells_of_earlier_versions()
 
-    def head(self, *, shadow: str | None = None) -> tuple[TaughtHead, list[str]]:
-        """Return what is added to the model's labels, and sentences about unusable exposures.
+    def _smells_of_earlier_versions(self) -> SmellSet:
+        """Return what earlier versions kept for each model."""
+        smells = SmellSet()
+        for path in sorted(self.folder.glob(f"*/{INDEX}")):
+            smells = smells.with_all_of(SmellSet.load(path))
+        return smells
 
-        These are the promoted smells, and `shadow`, a smell that may be in shadow.
+    def head(
+        self, model: str | None = None, *, shadow: str | None = None
+    ) -> tuple[TaughtHead, list[str]]:
+        """Return what is added to a model's labels, and sentences about unusable exposures.
+
+        These are the promoted smells, and `shadow`, a smell that may be in shadow. A smell goes
+        before a label of the model that is published under its name.
+
+        Parameters
+        ----------
+        model: its name, by default the first one's.
+        shadow: label of a smell.
         """
         smells = self.smells()
-        variance = self.bundle.manifest.decision.exposure_variance
+        bundle = self.bundles[model] if model else next(iter(self.bundles.values()))
         classes, problems = [], []
         for smell in smells.smells:
             if smell.shadow and smell.label != shadow:
@@ -116,45 +135,56 @@ class SmellStore:
             embeddings = []
             for exposure in smell.exposures:
                 try:
-                    embeddings.append(self.learned_exposure(exposure).embedding)
+                    learned = self._learner.learned(exposure, bundle)
                 except (RecordingError, EnrolmentError) as error:
                     problems.append(f"An exposure of {smell.label} cannot be used: {error}")
+                else:
+                    embeddings.append(learned.embedding)
             if embeddings:
-                classes.append(fit_smell(smell.label, embeddings, self._space, variance))
-        head = TaughtHead(tuple(classes), frozenset(smells.hidden), dict(smells.renamed))
-        head.labels(self.bundle.manifest.labels)
-        return head, problems
+                classes.append(self._learner.fit(smell.label, embeddings, bundle))
+        return self._head(bundle, smells, tuple(classes)), problems
 
-    def learned_exposure(self, exposure: Exposure) -> LearnedExposure:
-        """Return what the model learns from an exposure, from the cache or from its readings.
+    def heads(self) -> tuple[dict[str, TaughtHead], list[str]]:
+        """Return every model's head, and sentences about exposures that no model can use."""
+        heads, problems = {}, []
+        for model in self.bundles:
+            heads[model], found = self.head(model)
+            problems += found
+        return heads, problems
+
+    def taught_exposures(self, *, shadow: str | None = None) -> list[TaughtExposure]:
+        """Return the responses of the promoted smells, and of `shadow`.
+
+        Exposures whose clean air is not known, or whose readings are lost, are left out.
+        """
+        exposures = []
+        for smell in self.smells().smells:
+            if smell.shadow and smell.label != shadow:
+                continue
+            for exposure in smell.exposures:
+                with contextlib.suppress(RecordingError, EnrolmentError):
+                    taught = self._learner.taught(smell.label, exposure)
+                    if taught is not None:
+                        exposures.append(taught)
+        return exposures
+
+    def recogniser(self, *, shadow: str | None = None) -> Recogniser | None:
+        """Return the recogniser of the promoted smells and of `shadow`; None without any."""
+        return self._learner.recogniser(self.taught_exposures(shadow=shadow))
+
+    def learned_exposure(self, exposure: Exposure, model: str | None = None) -> LearnedExposure:
+        """Return what a model, by default the first, learns from an exposure.
 
         Raises
         ------
-        RecordingError, EnrolmentError: its readings are missing or damaged.
+        RecordingError, EnrolmentError: its readings are missing, damaged or of no use for it.
         """
-        path = self.cache_path(exposure)
-        try:
-            return LearnedExposure.load(path)
-        except (OSError, ValueError, KeyError):
-            pass  # never computed for this model and calibration, or damaged
-        readings = prepare_readings(self.recording(exposure), self.correction_of(exposure))
-        start = int(np.searchsorted(readings.t_ms, exposure.start_ms))
-        learned = learn(self.bundle, readings, start)
-        write_atomically(path, learned.to_bytes())
-        return learned
+        bundle = self.bundles[model] if model else next(iter(self.bundles.values()))
+        return self._learner.learned(exposure, bundle)
 
     def recording(self, exposure: Exposure) -> Recording:
         """Return the readings of an exposure; RecordingError if they are missing or damaged."""
-        path = self.readings_path(exposure.id)
-        try:
-            whole = content_id(read_regular(path)) == exposure.id
-        except OSError as error:
-            raise RecordingError(f"{path} cannot be read ({error.strerror}).") from error
-        if not whole:
-            raise RecordingError(
-                f"{path} is damaged: its content does not belong to its name. Teach it again."
-            )
-        return read_recording(path)
+        return read_exposure(self.readings_path(exposure.id), exposure.id)
 
     def correction_of(self, exposure: Exposure) -> Correction | None:
         """Return what corrects an exposure's readings; None for those corrected already."""
@@ -166,9 +196,10 @@ class SmellStore:
         recording: Recording,
         *,
         source: str,
+        session: str = "",
         start_ms: int = 0,
         promote: bool = False,
-    ) -> tuple[SmellSet, LearnedExposure]:
+    ) -> tuple[SmellSet, LearntExposure]:
         """Teach a smell from an exposure, or refine it with one more.
 
         Parameters
@@ -176,6 +207,7 @@ class SmellStore:
         label: new, or of a smell that was taught before.
         recording: the readings of the exposure, and of the time before it.
         source: where they came from, for people.
+        session: of the exposure, by default today.
         start_ms: time since the recording's first reading from which on they are learnt.
         promote: announce the smell from now on. Otherwise a new smell stays in shadow, and a
             known one as it is.
@@ -188,9 +220,18 @@ class SmellStore:
         with locked_folder(self.folder):
             smells = self.smells()
             label = self.checked_label(label, smells)
-            exposure, learned = self._add_exposure(recording, source, start_ms)
+            exposure, learnt = self._add_exposure(recording, source, session, start_ms)
             changed = smells.with_exposures(label, (exposure,), promote=promote)
-            return self._commit(changed, f"taught {label}"), learned
+            return self._commit(changed, f"taught {label}"), learnt
+
+    def add_imported(self, exposure: Exposure, readings: bytes) -> Exposure:
+        """Store another rig's exposure, which is in no set yet; return what was learnt of it.
+
+        Raises
+        ------
+        EnrolmentError: nothing can be learnt from it, or it is of another board.
+        """
+        return self._add(exposure, readings)[0]
 
     def update(self, change: str, edit: Callable[[SmellSet], SmellSet]) -> SmellSet:
         """Change what is taught, as one version.
@@ -276,12 +317,13 @@ class SmellStore:
                     write_atomically(self.folder / INDEX, earlier.to_yaml())
                     return earlier
             if current:
-                empty = SmellSet(self.model, change="rolled back to the beginning")
+                before = self._smells_of_earlier_versions()
+                empty = dataclasses.replace(
+                    before, version=0, change="rolled back to the beginning"
+                )
                 write_atomically(self.folder / INDEX, empty.to_yaml())
                 return empty
-        raise SmellError(
-            f"Nothing was changed on {self.model} yet, so there is nothing to go back to."
-        )
+        raise SmellError("Nothing was taught or changed yet, so there is nothing to go back to.")
 
     def checked_label(self, text: str, smells: SmellSet) -> str:
         """Return a label as it is stored, if it is that of a taught smell or can become one.
@@ -289,56 +331,63 @@ class SmellStore:
         Raises
         ------
         UsageError: it cannot be a label.
-        SmellError: the model itself announces it, or there are too many smells.
+        SmellError: there are too many smells.
         """
         label = _valid_label(text)
-        if label in smells:
-            return label
-        if len(smells.smells) >= MAX_SMELLS:
+        if label not in smells and len(smells.smells) >= MAX_SMELLS:
             raise SmellError(
                 f"{MAX_SMELLS} smells are taught, which is the most. Forget one that is not "
                 "needed any more."
-            )
-        published = {
-            smells.renamed.get(name, name)
-            for name in self.bundle.manifest.labels
-            if name not in smells.hidden
-        }
-        if label in published:
-            raise SmellError(
-                f"{self.model} has a label {label} of its own. Hide it (`scentd enroll --hide "
-                f"{label}`) or rename it (`scentd enroll --rename {label} NAME`), or teach yours "
-                "under another name."
             )
         return label
 
     def _shipped_label(self, label: str, smells: SmellSet) -> str:
         """Return the shipped name of a label, given under its shipped or its published name."""
-        for name in self.bundle.manifest.labels:
-            if label in (name, smells.renamed.get(name)):
-                return name
+        for bundle in self.bundles.values():
+            for name in bundle.manifest.labels:
+                if label in (name, smells.renamed.get(name)):
+                    return name
+        models = ", ".join(self.bundles) or "the rig's models"
         raise SmellError(
-            f"{label!r} is neither a smell taught to {self.model} nor one of its own labels. "
-            "`scentd enroll --list` shows both."
+            f"{label!r} is neither a smell that this rig was taught nor a label of {models}. "
+            "`scentd enroll --list` shows the first, `scentd models list` the second."
         )
 
+    def _head(
+        self, bundle: Bundle, smells: SmellSet, classes: tuple[TaughtSmell, ...]
+    ) -> TaughtHead:
+        """Return the head of one model; raises HeadError for a set that does not fit it."""
+        shipped = bundle.manifest.labels
+        renamed = {name: new for name, new in smells.renamed.items() if name in shipped}
+        taught = {smell.label for smell in classes}
+        replaced = {name for name in shipped if renamed.get(name, name) in taught}
+        hidden = frozenset((set(smells.hidden) | replaced) & set(shipped))
+        head = TaughtHead(classes, hidden, renamed)
+        head.labels(shipped)
+        return head
+
     def _add_exposure(
-        self, recording: Recording, source: str, start_ms: int
-    ) -> tuple[Exposure, LearnedExposure]:
+        self, recording: Recording, source: str, session: str, start_ms: int
+    ) -> tuple[Exposure, LearntExposure]:
         """Store an exposure's readings, and learn from the stored ones alone."""
-        t_ms, values, start_ms = _cut(recording, start_ms)
+        t_ms, values, start_ms = cut_readings(recording, start_ms)
         data = recording_bytes(t_ms, values)
-        exposure = Exposure(content_id(data), _now(), source, start_ms, 0.0, 0)
-        path = self.readings_path(exposure.id)
-        write_atomically(path, data)
+        exposure = Exposure(content_id(data), _now(), source, start_ms, 0.0, 0, session=session)
+        return self._add(exposure, data)
+
+    def _add(self, exposure: Exposure, readings: bytes) -> tuple[Exposure, LearntExposure]:
+        path = self.folder / EXPOSURES / f"{exposure.id}.csv"
+        known = self.readings_path(exposure.id).exists()
+        write_atomically(path, readings)
         try:
-            learned = self.learned_exposure(exposure)
+            learnt = self._learner.learn(exposure, self.taught_exposures())
         except ScentdError:
-            if exposure.id not in _exposure_ids(self.smells()):
-                path.unlink(missing_ok=True)
+            if not known:
+                for made in path.parent.glob(f"{exposure.id}*"):
+                    made.unlink(missing_ok=True)
             raise
-        seconds = round(learned.seconds, 1)
-        return dataclasses.replace(exposure, seconds=seconds, windows=len(learned)), learned
+        seconds = round(learnt.seconds, 1)
+        return dataclasses.replace(exposure, seconds=seconds, windows=learnt.windows), learnt
 
     def _commit(self, smells: SmellSet, change: str) -> SmellSet:
         """Write the next version, then the index, then remove the files that no version needs."""
@@ -352,11 +401,11 @@ class SmellStore:
         return smells
 
     def _check_labels(self, smells: SmellSet) -> None:
-        """Raise HeadError for a set that does not fit the model."""
-        anywhere = np.zeros(len(self._space.middle))
-        classes = tuple(TaughtSmell(smell.label, anywhere, 1, 1) for smell in smells.smells)
-        head = TaughtHead(classes, frozenset(smells.hidden), dict(smells.renamed))
-        head.labels(self.bundle.manifest.labels)
+        """Raise HeadError for a set that does not fit a model."""
+        for bundle in self.bundles.values():
+            anywhere = np.zeros(1)
+            classes = tuple(TaughtSmell(smell.label, anywhere, 1, 1) for smell in smells.smells)
+            self._head(bundle, smells, classes)
 
     def _remove_unused(self) -> None:
         """Remove the oldest versions, and the exposures that no other version holds."""
@@ -373,20 +422,12 @@ class SmellStore:
             if path.stem.split("-")[0] not in needed:
                 path.unlink(missing_ok=True)
 
-    @property
-    def model_key(self) -> str:
-        """Identifies the version of the model and its precision, which make the embeddings."""
-        return f"{self.bundle.manifest.sha256[:16]} {self.bundle.precision}"
-
-    def cache_path(self, exposure: Exposure) -> Path:
-        """Return the file of an exposure's embeddings under this model and calibration."""
-        correction = self.correction_of(exposure)
-        key = content_id(f"{self.model_key} {correction.id if correction else ''}".encode())[:12]
-        return self.folder / EXPOSURES / f"{exposure.id}-{key}.npz"
-
     def readings_path(self, exposure_id: str) -> Path:
-        """Return the file of an exposure's readings."""
-        return self.folder / EXPOSURES / f"{exposure_id}.csv"
+        """Return the file of an exposure's readings, where an earlier version may have put it."""
+        path = self.folder / EXPOSURES / f"{exposure_id}.csv"
+        if not path.exists():
+            return next(self.folder.glob(f"*/{EXPOSURES}/{exposure_id}.csv"), path)
+        return path
 
     def _version_path(self, number: int) -> Path:
         return self.folder / VERSIONS / f"{number:04d}.yaml"
@@ -394,31 +435,6 @@ class SmellStore:
     def _versions(self) -> list[int]:
         found = (self.folder / VERSIONS).glob("[0-9]*.yaml")
         return sorted(int(path.stem) for path in found if path.stem.isdigit())
-
-
-def content_id(data: bytes) -> str:
-    """Return the name of a file by its content."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def recording_bytes(t_ms: NDArray[np.int64], values: NDArray[np.float32]) -> bytes:
-    """Return readings float32[n, 12] at the times int64[n] as the CSV of a recording."""
-    stream = io.BytesIO()
-    with RecordingWriter(stream) as writer:
-        writer.write_all(t_ms, values)
-    return stream.getvalue()
-
-
-def _cut(recording: Recording, start_ms: int) -> tuple[NDArray[np.int64], NDArray[np.float32], int]:
-    """Return the times and values of the readings to keep, and the start within them."""
-    if recording.timestamp_ms is None:
-        t_ms = np.arange(len(recording)) * round(1000.0 / recording.nominal_rate_hz)
-    else:
-        t_ms = recording.timestamp_ms - recording.timestamp_ms[0]
-    first = int(np.searchsorted(t_ms, start_ms - LEAD_S * 1000.0))
-    last = int(np.searchsorted(t_ms, start_ms + MAX_EXPOSURE_S * 1000.0))
-    t_ms, first_ms = t_ms[first:last], int(t_ms[first]) if last > first else start_ms
-    return t_ms - first_ms, recording.values[first:last], max(0, start_ms - first_ms)
 
 
 def _valid_label(text: str) -> str:

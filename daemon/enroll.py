@@ -1,4 +1,4 @@
-"""Daemon: teaching smells to a rig: the actions of `request/enroll`, and the heads of the nose.
+"""Daemon: teaching smells to a rig: the actions of `request/enroll`, and what the nose gets of it.
 
 Joins the history, the store of taught smells (`calibration.smell_store`) and the nose; runs in the
 pipeline's thread. Knows no broker. `scentd enroll` uses the same object where no service runs.
@@ -6,26 +6,30 @@ pipeline's thread. Knows no broker. `scentd enroll` uses the same object where n
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from calibration.response_preview import advise
 from calibration.smell_preview import compare_replay, preview_smell
-from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from daemon.board.capture import capture_from_history
 from daemon.request_fields import Action, Actions, RequestError, flag, number, text
 from daemon.system.background import describe_progress
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
+from models.recogniser import TAUGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from calibration.enrolment import LearnedExposure
+    from calibration.response_preview import Advice
+    from calibration.smell_learning import LearntExposure
     from calibration.smell_preview import Preview, ReplayComparison
-    from calibration.smell_set import SmellSet
+    from calibration.smell_set import Smell
     from daemon.board.history import History
     from daemon.request_fields import Field
     from daemon.system.background import Data, Steps
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.correction import Correction
     from models.nose import NoseSettings
+    from models.recogniser import Recogniser
     from models.taught_head import TaughtHead
 
 ENROLL = "enroll"
@@ -47,33 +52,44 @@ TEACH_S = 120.0
 LEAST_S, MOST_S = 5.0, 600.0
 
 
-def smell_stores(
+def rig_smells(
     bundles: Iterable[Bundle], state_dir: Path, correction: Correction | None = None
-) -> dict[str, SmellStore]:
-    """Return the store of every model that can be taught, by the model's name.
+) -> SmellStore:
+    """Return the library of a rig, which those of its models learn that can compare embeddings.
 
     `correction` must not be the instance that the running nose uses.
     """
-    return {
-        bundle.manifest.name: SmellStore(state_dir, bundle, correction)
+    able = [
+        bundle
         for bundle in bundles
         if bundle.manifest.task == "substance" and bundle.space is not None
-    }
+    ]
+    return SmellStore(state_dir, able, correction)
 
 
-def taught_heads(stores: Mapping[str, SmellStore]) -> tuple[dict[str, TaughtHead], list[str]]:
-    """Return every model's head, and a sentence for each store or smell that cannot be used.
+@dataclass(frozen=True, slots=True, eq=False)
+class TaughtSmells:
+    """What the nose is given of the library.
 
-    A model whose store cannot be read works as shipped.
+    Attributes
+    ----------
+    heads: of the models, by name.
+    recogniser: of the rig, None where nothing was taught above known clean air.
+    problems: a sentence for each exposure, or all of the library, that cannot be used.
     """
-    heads, problems = {}, []
-    for model, store in stores.items():
-        try:
-            heads[model], partial_problems = store.head()
-            problems += partial_problems
-        except (ScentdError, OSError) as error:
-            problems.append(f"The smells taught to {model} are left out: {error}")
-    return heads, problems
+
+    heads: Mapping[str, TaughtHead]
+    recogniser: Recogniser | None
+    problems: Sequence[str]
+
+
+def taught_smells(store: SmellStore) -> TaughtSmells:
+    """Return what the library makes of the smells; nothing where it cannot be read."""
+    try:
+        heads, problems = store.heads()
+        return TaughtSmells(heads, store.recogniser(), problems)
+    except (ScentdError, OSError) as error:
+        return TaughtSmells({}, None, [f"The taught smells are left out: {error}"])
 
 
 class Enrolment:
@@ -81,8 +97,8 @@ class Enrolment:
 
     Parameters
     ----------
-    stores: of the models that can be taught, by name.
-    apply: called with a model's name and its new head.
+    store: the rig's library.
+    apply: called with what the nose is given of it.
     history: the last minutes of a running service's readings.
     settings: of the nose, to process earlier readings again.
 
@@ -93,18 +109,18 @@ class Enrolment:
 
     def __init__(
         self,
-        stores: Mapping[str, SmellStore],
-        apply: Callable[[str, TaughtHead], None] = lambda _model, _head: None,
+        store: SmellStore,
+        apply: Callable[[TaughtSmells], None] = lambda _smells: None,
         *,
         history: History | None = None,
         settings: NoseSettings | None = None,
     ) -> None:
-        self._stores = stores
-        self._apply_head = apply
+        self.store = store
+        self._apply = apply
         self._history = history
         self._settings = settings
         self._log = get_logger("teaching")
-        self._changed: set[str] = set()
+        # Requests of earlier versions name a model; the smells belong to the rig.
         model, label, seconds = text(None), text(), partial(number, LEAST_S, MOST_S)
 
         def change(method: Callable[..., Any], **fields: Field) -> Action:
@@ -122,7 +138,7 @@ class Enrolment:
                 past=flag(default=True),
                 model=model,
             ),
-            list=Action(lambda model: list_smells(self.store(model)), model=model),
+            list=Action(self._list, model=model),
             forget=change(SmellStore.forget, label=label),
             rename=change(SmellStore.rename, label=label, name=text()),
             hide=change(SmellStore.hide, label=label),
@@ -132,64 +148,54 @@ class Enrolment:
             reload=change(SmellStore.smells),
         )
 
+    def _list(self, model: str | None) -> Data:
+        """Return what is taught."""
+        del model
+        return list_smells(self.store)
+
     def load(self) -> None:
-        """Give the nose the stored heads, and log what cannot be used."""
-        heads, problems = taught_heads(self._stores)
-        for problem in problems:
+        """Give the nose what was taught, and log what cannot be used."""
+        smells = taught_smells(self.store)
+        for problem in smells.problems:
             self._log.error(problem)
-        for model, head in heads.items():
-            # An empty head would needlessly reset the evidence of the nose.
-            if not head.empty or model in self._changed:
-                self._apply(model, head)
+        self._apply(smells)
 
     def set_correction(self, correction: Correction | None) -> None:
         """Process the taught exposures through another correction of the rig's readings.
 
         It must not be the instance that the running nose uses.
         """
-        for store in self._stores.values():
-            store.use_correction(correction)
+        self.store.use_correction(correction)
         self.load()
-
-    def store(self, model: str | None = None) -> SmellStore:
-        """Return a model's store, by default the first one; raise `SmellError` without one."""
-        if not self._stores:
-            raise SmellError(
-                "None of the rig's models can be taught: teaching needs a model of single "
-                "substances whose bundle holds its class means. Add one, or install a newer "
-                "version."
-            )
-        if model is None:
-            return next(iter(self._stores.values()))
-        if model not in self._stores:
-            raise SmellError(
-                f"{model} cannot be taught. Models that can: {', '.join(self._stores)}."
-            )
-        return self._stores[model]
 
     def teach(
         self,
-        store: SmellStore,
         label: str,
         recording: Recording,
         *,
         source: str,
+        session: str = "",
         start_ms: int = 0,
         promote: bool = False,
         past: Sequence[tuple[str, Recording, bool]] = (),
     ) -> Steps:
-        """Teach one exposure, give the nose the new head, then return what it changes.
+        """Teach one exposure, give the nose what is taught now, then return what it changes.
 
         The recordings of `past` (name, recording, whether it lies in one exposure) are processed
         without the smell and with it; the other parameters are those of `SmellStore.enroll`.
         """
-        started_s = time.perf_counter()
+        started_s, store = time.perf_counter(), self.store
         smells, learned = store.enroll(
-            label, recording, source=source, start_ms=start_ms, promote=promote
+            label,
+            recording,
+            source=source,
+            session=session,
+            start_ms=start_ms,
+            promote=promote,
         )
         label = label.strip()
-        effect_ms = self._renew_head(store, started_s)
-        self._log.info("taught", model=store.model, label=label, effect_ms=round(effect_ms))
+        effect_ms = self._renew(started_s)
+        self._log.info("taught", label=label, effect_ms=round(effect_ms))
         yield {"doing": "rehearsing", "share": 0.0}
         rehearsal = _preview_summary(preview_smell(store, label))
         compared = []
@@ -199,9 +205,10 @@ class Enrolment:
             )
             compared.append((yield from _compare(steps, name)))
         return {
-            **_taught_summary(smells, label, learned),
+            **_taught_summary(store, smells.smell(label), smells.version, learned),
             "effect_ms": effect_ms,
             "rehearsal": rehearsal,
+            "advice": _advice(advise(store.taught_exposures(shadow=label))),
             "past": compared,
         }
 
@@ -216,7 +223,8 @@ class Enrolment:
         model: str | None,
     ) -> Steps:
         """Teach the last seconds, or the coming ones."""
-        store, history = self.store(model), self._history
+        del model
+        history = self._history
         if history is None:
             raise RequestError("No service reads the board, so name recordings to learn from.")
         if last_s is not None:
@@ -236,7 +244,6 @@ class Enrolment:
             minutes = f"the last {whole.seconds / 60:.0f} min"
             return (
                 yield from self.teach(
-                    store,
                     label,
                     recording,
                     source="live",
@@ -249,31 +256,24 @@ class Enrolment:
         return steps()
 
     def _change(self, method: Callable[..., Any], *, model: str | None, **fields: str) -> Data:
-        """Change a store, give the nose the new head, and return what is taught now."""
-        store = self.store(model)
+        """Change the library, give the nose what is taught now, and return it."""
+        del model
         started_s = time.perf_counter()
-        method(store, **fields)
-        effect_ms = self._renew_head(store, started_s)
-        return {**list_smells(store), "effect_ms": effect_ms}
+        method(self.store, **fields)
+        effect_ms = self._renew(started_s)
+        return {**list_smells(self.store), "effect_ms": effect_ms}
 
-    def _renew_head(self, store: SmellStore, started_s: float) -> float:
-        """Give the nose a store's head; return the milliseconds since `started_s`."""
-        head, problems = store.head()
-        for problem in problems:
-            self._log.warning(problem)
-        self._apply(store.model, head)
+    def _renew(self, started_s: float) -> float:
+        """Give the nose what is taught now; return the milliseconds since `started_s`."""
+        self.load()
         return round((time.perf_counter() - started_s) * 1000.0, 1)
-
-    def _apply(self, model: str, head: TaughtHead) -> None:
-        self._changed.add(model)
-        self._apply_head(model, head)
 
 
 def list_smells(store: SmellStore) -> Data:
     """Return what is taught, in shadow, hidden and renamed."""
     smells = store.smells()
     return {
-        "model": store.model,
+        "model": next(iter(store.bundles), TAUGHT),
         "version": smells.version,
         "change": smells.change,
         "smells": [
@@ -281,6 +281,7 @@ def list_smells(store: SmellStore) -> Data:
                 "label": smell.label,
                 "shadow": smell.shadow,
                 "exposures": len(smell.exposures),
+                "sessions": len({exposure.sitting for exposure in smell.exposures}),
                 "windows": sum(exposure.windows for exposure in smell.exposures),
                 "seconds": round(sum(exposure.seconds for exposure in smell.exposures), 1),
                 "taught": max(exposure.date for exposure in smell.exposures),
@@ -292,18 +293,24 @@ def list_smells(store: SmellStore) -> Data:
     }
 
 
-def _taught_summary(smells: SmellSet, label: str, learned: LearnedExposure) -> Data:
-    smell = smells.smell(label)
+def _taught_summary(store: SmellStore, smell: Smell, version: int, learned: LearntExposure) -> Data:
     return {
-        "model": smells.model,
-        "label": label,
-        "version": smells.version,
+        "model": next(iter(store.bundles), TAUGHT),
+        "label": smell.label,
+        "version": version,
         "shadow": smell.shadow,
         "exposures": len(smell.exposures),
-        "windows": len(learned),
+        "sessions": len({exposure.sitting for exposure in smell.exposures}),
+        "windows": learned.windows,
         "seconds": round(learned.seconds, 1),
+        "response_s": round(learned.response_s, 1),
+        "clean_air": learned.clean_air,
         "channels_missing": list(learned.channels_missing),
     }
+
+
+def _advice(advice: Advice | None) -> Data | None:
+    return None if advice is None else dataclasses.asdict(advice)
 
 
 def _preview_summary(preview: Preview) -> Data:
@@ -311,7 +318,7 @@ def _preview_summary(preview: Preview) -> Data:
     return {
         "before": _shares(preview.before)[:MAX_CONFUSIONS],
         "held_out": round(preview.held_out.get(preview.label, 0.0), 3),
-        "held_out_by": "exposure" if preview.by_exposures else "half",
+        "held_out_by": str(preview.held_out_by),
         "confused_with": _shares(others)[:MAX_CONFUSIONS],
         "taken_from": _shares(preview.taken_from),
     }

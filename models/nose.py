@@ -324,7 +324,7 @@ class Nose:
         rig = self._rig if bundle.manifest.task == "substance" else None
         result = self._report.model_result(stream, window_s, taught=rig is not None)
         if rig is not None:
-            result = rig.replace_result(result, phase)
+            result = rig.replace_result(result, phase, model_knows_board=not stream.foreign)
         self._note_announcing()
         return self._report.announce(
             bundle.manifest.name, self._report.prediction(bundle, **result)
@@ -349,7 +349,8 @@ class Nose:
     def _predict_alone(self, rig: RigStream) -> Prediction:
         """Return the prediction of the rig's recogniser."""
         rig.due_ms = self._report.t_ms + round(self._settings.live_stride_s * 1000.0)
-        result = rig.replace_result({"state": state_of(self._exposure.phase)}, self._exposure.phase)
+        phase = self._exposure.phase
+        result = rig.replace_result({"state": state_of(phase)}, phase, model_knows_board=False)
         self._note_announcing()
         return self._report.announce(TAUGHT, self._report.taught_prediction(**result))
 

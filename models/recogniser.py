@@ -69,6 +69,7 @@ class Recogniser:
     set_coverage: of the prediction set.
     list_coverage: share of held-out exposures whose smell was among the `LISTED` most probable;
         None where none was held out, or so few smells were taught that all would be listed.
+    calibrated: whether the novelty limits come from held-out sessions; otherwise they are assumed.
     """
 
     labels: tuple[str, ...]
@@ -84,6 +85,7 @@ class Recogniser:
     set_threshold: float | None
     set_coverage: float
     list_coverage: float | None
+    calibrated: bool
 
     def squared_distances(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return float64[rows, labels], to the mean of each smell."""

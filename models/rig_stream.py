@@ -49,13 +49,19 @@ class RigStream:
             self._decision.add(ResponseRows.of(exposure.rows))
             exposure.rows.clear()
 
-    def replace_result(self, result: dict[str, Any], phase: Phase) -> dict[str, Any]:
+    def replace_result(
+        self, result: dict[str, Any], phase: Phase, *, model_knows_board: bool
+    ) -> dict[str, Any]:
         """Return the fields of a prediction, those of a model replaced where the rig knows better.
 
         A smell that the rig was taught goes before a label of the model. What is none of the taught
-        smells may be one of the model's.
+        smells may be one of the model's. Until smells were taught in two sessions nothing says what
+        is none of them, so that a model which knows the board decides by its embeddings.
         """
-        if phase not in (Phase.UNKNOWN, Phase.EXPOSED) or not self._decision.ready:
+        decision = self._decision
+        if phase not in (Phase.UNKNOWN, Phase.EXPOSED) or not decision.ready:
+            return result
+        if model_knows_board and not decision.recogniser.calibrated:
             return result
         taught = self._result()
         if taught["state"] is State.UNRECOGNISED and result["state"] is State.RECOGNISED:

@@ -28,7 +28,7 @@ from daemon.commands._service import (
 )
 from daemon.config.loading import load_config
 from daemon.config.settings import default_state_dir
-from daemon.enroll import ENROLL, TEACH_S, Enrolment, smell_stores
+from daemon.enroll import ENROLL, TEACH_S, Enrolment, rig_smells
 from daemon.installed_models.loading import load_models, nose_settings
 from daemon.mqtt.service_client import service_is_online
 from daemon.system.background import finish
@@ -37,6 +37,7 @@ from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
 from hardware.errors import UsageError
 from hardware.recording import is_published, read_recording
+from hardware.segment_names import segment_date
 from models.bundle import RIG_BUNDLES, load_bundle
 
 if TYPE_CHECKING:
@@ -113,8 +114,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     actions.add_argument(
         "--import", dest="import_", type=Path, metavar="FILE", help="add another rig's smells"
     )
+    where.add_argument(
+        "--session",
+        metavar="NAME",
+        help="the day and place of the recordings (default: SESSION of LABEL/SESSION/FILE, the day "
+        "of a recording of the service, or each file its own)",
+    )
     parser.add_argument(
-        "--model", metavar="NAME", help="which model (default: the first that can be taught)"
+        "--model", metavar="NAME", help="a model that learns the smells (default: those of the rig)"
     )
     rig = parser.add_mutually_exclusive_group()
     rig.add_argument("--config", type=Path, metavar="FILE", help="the rig's YAML file")
@@ -160,34 +167,29 @@ class _Rig:
             # Smells must be taught through the rig's correction, which cannot be used.
             raise SmellError(trouble)
         correction = None if profile is None else profile.rig_correction()
-        stores = smell_stores(self._bundles(), self._state_dir, correction)
-        return Enrolment(stores, settings=None if config is None else nose_settings(config))
+        store = rig_smells(self._bundles(), self._state_dir, correction)
+        return Enrolment(store, settings=None if config is None else nose_settings(config))
 
     def _bundles(self) -> list[Bundle]:
         if self.config is not None:
             return load_models(self.config)
-        bundles = [load_bundle(name) for name in ([self._model] if self._model else RIG_BUNDLES)]
-        if self._model is not None:
-            self._model = bundles[0].manifest.name  # a folder was given
-        return bundles
+        return [load_bundle(name) for name in ([self._model] if self._model else RIG_BUNDLES)]
 
-    @cached_property
+    @property
     def store(self) -> SmellStore:
-        """The store of the model that the options name."""
-        enrolment = self.enrolment  # replaces a folder in `_model` by the model's name
-        return enrolment.store(self._model)
+        """The library of the rig."""
+        return self.enrolment.store
 
     def request(self, **payload: object) -> Data:
         """Send a request to the service, or do the same here where none runs."""
 
         def do_here() -> Data:
-            answer = self.enrolment.handle({**payload, "model": self.store.model})
+            answer = self.enrolment.handle(payload)
             return answer if isinstance(answer, dict) else finish(answer)
 
         if self.config is None:
             return do_here()
-        model = {} if self._model is None else {"model": self._model}
-        return do_by_service_or_here(self.config, ENROLL, {**payload, **model}, do_here, _progress)
+        return do_by_service_or_here(self.config, ENROLL, payload, do_here, _progress)
 
     def notify_service(self) -> None:
         """Let a running service read the store again, which this command has changed."""
@@ -195,14 +197,19 @@ class _Rig:
             self.request(action="reload")
 
     def learn(
-        self, label: str, recording: Recording, source: str, args: argparse.Namespace
+        self,
+        label: str,
+        recording: Recording,
+        source: str,
+        args: argparse.Namespace,
+        session: str = "",
     ) -> Data:
         """Teach one exposure here."""
         steps = self.enrolment.teach(
-            self.store,
             label,
             recording,
             source=source,
+            session=session,
             promote=args.promote is True,
             past=[
                 (path.name, earlier, is_published(earlier))
@@ -242,8 +249,7 @@ def _teach(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
         return rig.learn(label, span.recording(), "live", args)
 
     when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
-    model = {} if args.model is None else {"model": args.model}
-    request = {"label": label, "promote": args.promote is True, **when, **model}
+    request = {"label": label, "promote": args.promote is True, **when}
     return do_by_service_or_here(rig.config, ENROLL, request, capture_at_port, _progress)
 
 
@@ -267,13 +273,35 @@ def _teach_recordings(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
     for path, recording in recordings:
         print_notes(path, recording.notes)
     *others, (last_path, last) = recordings
+
+    def session(path: Path) -> str:
+        return args.session or session_of(path, label)
+
     with Progress() as progress:
         for path, recording in others:
-            rig.store.enroll(label, recording, source=path.name, promote=args.promote is True)
+            rig.store.enroll(
+                label,
+                recording,
+                source=path.name,
+                session=session(path),
+                promote=args.promote is True,
+            )
             progress.show(0.0, f"learnt from {path.name}")
-    answer = rig.learn(label, last, last_path.name, args)
+    answer = rig.learn(label, last, last_path.name, args, session(last_path))
     rig.notify_service()
     return answer
+
+
+def session_of(path: Path, label: str) -> str:
+    """Return the session of a recording, by its place or name.
+
+    SESSION of LABEL/SESSION/FILE; the day of a recording that the service wrote; otherwise the
+    file's own name, as of a session by itself.
+    """
+    parent = path.resolve().parent
+    if parent.parent.name.casefold() == label.strip().casefold():
+        return parent.name
+    return segment_date(path) or path.name.split(".")[0]
 
 
 def _manage_smells(rig: _Rig, args: argparse.Namespace) -> Data:
@@ -305,27 +333,12 @@ def _manage_smells(rig: _Rig, args: argparse.Namespace) -> Data:
 
 
 def _taught_lines(data: Data) -> Iterator[str]:
-    rehearsal = data["rehearsal"]
-    exposures = "1 exposure" if data["exposures"] == 1 else f"{data['exposures']} exposures"
     yield (
-        f"{data['label']}: learnt {data['seconds']:.0f} s ({data['windows']} windows) for "
-        f"{data['model']}, {exposures} in all, in effect after {data['effect_ms']:.0f} ms."
+        f"{data['label']}: learnt {data['seconds']:.0f} s{_learnt_from(data)}; "
+        f"{_count(data['exposures'], 'exposure')} from {_count(data['sessions'], 'session')} in "
+        f"all, in effect after {data['effect_ms']:.0f} ms."
     )
-    yield f"  without it, these windows were called  {_shares(rehearsal['before'])}"
-    if rehearsal["held_out_by"] == "exposure":
-        yield (
-            f"  taught from the other exposures, {rehearsal['held_out']:.0%} of an exposure's "
-            "windows are recognised"
-        )
-    else:
-        yield (
-            f"  taught from one half, {rehearsal['held_out']:.0%} of the other half's windows are "
-            "recognised; a second exposure would be a better test"
-        )
-    if rehearsal["confused_with"]:
-        yield f"  the others are taken for             {_shares(rehearsal['confused_with'])}"
-    if rehearsal["taken_from"]:
-        yield f"  it takes windows from                {_shares(rehearsal['taken_from'])}"
+    yield from _preview_lines(data["rehearsal"])
     for comparison in data["past"]:
         yield (
             f"  in {comparison['recording']}: {_durations(comparison['without_s'])} without it, "
@@ -333,10 +346,45 @@ def _taught_lines(data: Data) -> Iterator[str]:
         )
     if data["channels_missing"]:
         yield f"  learnt without {', '.join(data['channels_missing'])}"
+    if data["advice"] is not None:
+        yield (
+            f"  most helpful next: {data['advice']['label']} on another day (taught on "
+            f"{_count(data['advice']['sessions'], 'day')}); on a real rig, one day more named "
+            f"{data['advice']['gain']:.0%} more of the exposures of a new day rightly"
+        )
     if data["shadow"]:
         yield f"It is in shadow. To announce it: scentd enroll --promote {data['label']}"
     else:
         yield "The rig announces it from now on."
+
+
+def _learnt_from(data: Data) -> str:
+    if data["clean_air"] is None:
+        return (
+            f" without known clean air before it, so that {data['model']} alone has learnt it; "
+            "begin the next exposure in clean air, to know it on other days"
+        )
+    return f", {data['response_s']:.0f} s of them above clean air"
+
+
+def _preview_lines(rehearsal: Data) -> Iterator[str]:
+    yield f"  without it, this was called            {_shares(rehearsal['before'])}"
+    by = rehearsal["held_out_by"]
+    if by == "half":
+        yield (
+            f"  taught from one half, {rehearsal['held_out']:.0%} of the other half is recognised; "
+            "a second exposure, best on another day, would be a better test"
+        )
+    else:
+        yield f"  taught from the other {by}s, {rehearsal['held_out']:.0%} of a {by} is recognised"
+    if rehearsal["confused_with"]:
+        yield f"  the rest is taken for                  {_shares(rehearsal['confused_with'])}"
+    if rehearsal["taken_from"]:
+        yield f"  it takes away from                     {_shares(rehearsal['taken_from'])}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _shares(shares: Sequence[Data]) -> str:
@@ -348,12 +396,13 @@ def _durations(seconds: dict[str, float]) -> str:
 
 
 def _list_lines(data: Data) -> Iterator[str]:
-    yield f"{data['model']}, version {data['version']} ({data['change']})"
+    yield f"version {data['version']} ({data['change']})"
     for smell in data["smells"]:
         state = "in shadow" if smell["shadow"] else "announced"
         yield (
-            f"  {smell['label']:<24} {state:<10} {smell['exposures']} exposures, "
-            f"{smell['seconds']:.0f} s, last {smell['taught']}"
+            f"  {smell['label']:<24} {state:<10} {_count(smell['exposures'], 'exposure')} from "
+            f"{_count(smell['sessions'], 'session')}, {smell['seconds']:.0f} s, last "
+            f"{smell['taught']}"
         )
     if not data["smells"]:
         yield "  nothing was taught yet"

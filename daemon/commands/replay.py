@@ -19,7 +19,7 @@ from daemon.calibrate.actions import read_profile
 from daemon.commands._service import as_owner, log_warnings_only, print_notes
 from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig
-from daemon.enroll import smell_stores, taught_heads
+from daemon.enroll import TaughtSmells, rig_smells, taught_smells
 from daemon.installed_models.loading import nose_settings, with_decision
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
@@ -37,6 +37,7 @@ from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
 from models.bundle import RIG_BUNDLES, load_bundle
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
+from models.recogniser import TAUGHT
 from models.requirements import (
     CannotFeedError,
     feeding_problem,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from daemon.mqtt.payloads import Payload
     from models.bundle import Bundle
     from models.correction import Correction
-    from models.taught_head import TaughtHead
 
 STANDARD_INPUT = "-"
 REPLAY_BOOT_ID = "0" * 16
@@ -138,28 +138,38 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     recording = RecordingStream([_existing_path(name) for name in files], layout)
     if form is not None:
         print_notes(file, recording.notes)
-    bundle = _choose_bundle(file, recording, args.model, config)
-    if form is None:
-        print_notes(file, recording.notes)
     state_dir = args.state if config is None else config.state_dir
     correction = _correction(state_dir, config)
+    try:
+        bundles = [_choose_bundle(file, recording, args.model, config)]
+        taught = _taught(bundles, state_dir, correction)
+    except CannotFeedError:
+        # What the rig was taught needs no model.
+        bundles, taught = [], _taught([], state_dir, correction)
+        if taught.recogniser is None:
+            raise
+    if form is None:
+        print_notes(file, recording.notes)
+    name = bundles[0].manifest.name if bundles else TAUGHT
     live = args.live or _is_live(file, recording)
     nose = Nose(
-        [bundle],
+        bundles,
         NoseSettings() if config is None else nose_settings(config),
         rate_hz=_known_rate_hz(recording, config),
         skip_warm_up=not live,
         assume_exposed=not live and is_published(recording),
         correction=correction,
-        heads=_heads(bundle, state_dir, correction),
+        heads={model: head for model, head in taught.heads.items() if not head.empty},
+        recogniser=taught.recogniser,
     )
     printer: _JsonPrinter | _TablePrinter
     if args.json:
         printer = _JsonPrinter(recording.first_ms)
     else:
-        resampled = is_resampled(bundle.manifest, recording.nominal_rate_hz)
+        rate_hz = recording.nominal_rate_hz
+        resampled = any(is_resampled(bundle.manifest, rate_hz) for bundle in bundles)
         interpolated = ", interpolated to its rate" if resampled else ""
-        printer = _TablePrinter(f"{file}  ({bundle.manifest.name}{interpolated})")
+        printer = _TablePrinter(f"{file}  ({name}{interpolated})")
     outcome = _RecordingResult()
     for result in _results(nose, recording):
         if isinstance(result, Event):
@@ -170,7 +180,7 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     printer.print_summary(
         payloads.summary_payload(
             file=file,
-            model=bundle.manifest.name,
+            model=name,
             label=outcome.label,
             probability=outcome.probability,
             decided_s=outcome.decided_s,
@@ -208,16 +218,16 @@ def _correction(state_dir: Path | None, config: Config | None) -> Correction | N
     return None if profile is None else profile.rig_correction()
 
 
-def _heads(
-    bundle: Bundle, state_dir: Path | None, correction: Correction | None
-) -> dict[str, TaughtHead]:
-    """Return the heads with taught smells, by model; none without a rig."""
+def _taught(
+    bundles: Sequence[Bundle], state_dir: Path | None, correction: Correction | None
+) -> TaughtSmells:
+    """Return what the rig was taught; nothing without a rig."""
     if state_dir is None:
-        return {}
-    heads, problems = taught_heads(smell_stores([bundle], state_dir, correction))
-    for problem in problems:
+        return TaughtSmells({}, None, ())
+    smells = taught_smells(rig_smells(bundles, state_dir, correction))
+    for problem in smells.problems:
         print(f"scentd: {problem}", file=sys.stderr)
-    return {model: head for model, head in heads.items() if not head.empty}
+    return smells
 
 
 def _is_live(file: str, recording: RecordingStream) -> bool:

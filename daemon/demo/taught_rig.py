@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from daemon.demo.scenario import TAUGHT_DAYS
-from daemon.enroll import smell_stores
+from daemon.enroll import rig_smells
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.signals import SyntheticSignal
 from models.bundle import load_bundle
@@ -36,14 +36,18 @@ def teach_rig(rig: DemoRig, state_dir: Path, recordings: Path, seed: int) -> Non
     ------
     ScentdError: nothing can be learnt from an exposure.
     """
-    (store,) = smell_stores([load_bundle(rig.model)], state_dir).values()
+    store = rig_smells([load_bundle(rig.model)], state_dir)
     for label in rig.taught:
-        if label in store.bundle.manifest.labels:
-            store.hide(label)  # the rig's own smell takes its place
         for day in TAUGHT_DAYS:
             path = recordings / label / f"day-{day}" / "exposure.csv"
             record_exposure(rig, label, day, seed, path)
-            store.enroll(label, read_recording(path), source=path.name, promote=True)
+            store.enroll(
+                label,
+                read_recording(path),
+                source=path.name,
+                session=path.parent.name,
+                promote=True,
+            )
 
 
 def record_exposure(rig: DemoRig, label: str, day: int, seed: int, path: Path) -> None:

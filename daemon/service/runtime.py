@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from daemon.calibrate.live import LiveCalibration
-from daemon.enroll import Enrolment, smell_stores
+from daemon.enroll import Enrolment, TaughtSmells, rig_smells
 from daemon.installed_models.loading import live_nose, nose_settings
 from hardware.frames import SensorFrame
 from hardware.readings import range_quality
@@ -53,13 +53,17 @@ class Runtime:
         nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}
 
-        def set_head(model: str, head: TaughtHead) -> None:
-            nose.set_head(model, head)
-            heads[model] = head
+        def apply(smells: TaughtSmells) -> None:
+            for model, head in smells.heads.items():
+                # An empty head would needlessly reset the evidence of the nose.
+                if not head.empty or model in heads:
+                    nose.set_head(model, head)
+                    heads[model] = head
+            nose.set_recogniser(smells.recogniser)
 
         enrolment = Enrolment(
-            smell_stores(bundles, config.state_dir),
-            set_head,
+            rig_smells(bundles, config.state_dir),
+            apply,
             history=history,
             settings=nose_settings(config),
         )

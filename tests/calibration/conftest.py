@@ -21,4 +21,4 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
-    return SmellStore(tmp_path / "state", bundle)
+    return SmellStore(tmp_path / "state", [bundle])

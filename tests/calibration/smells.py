@@ -88,7 +88,7 @@ def teach(
 
 def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str:
     """Return the likeliest label of another exposure of a smell."""
-    bundle, (head, problems) = store.bundle, store.head()
+    (bundle,), (head, problems) = store.bundles.values(), store.head()
     assert problems == []
     assert bundle.space is not None
     learned = learn(bundle, prepare_readings(record_smell(folder, change, seed=99)))

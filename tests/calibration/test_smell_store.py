@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
 
 from calibration.exposures import EnrolmentError
 from calibration.smell_set import MAX_EXPOSURES, SmellError, StoreDamagedError
@@ -14,15 +16,17 @@ from calibration.smell_store import SmellStore
 from hardware.errors import UsageError
 from hardware.recording import RecordingError
 from models.decision_spec import DecisionSpec
-from models.taught_head import HeadError
 from tests.calibration.smells import (
+    AIR,
     LEMON,
     PETROL,
     TAR,
     likeliest,
     record_smell,
+    smell_readings,
     teach,
     teachable_bundle,
+    write_recording,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +49,7 @@ def test_the_exposure_variance_comes_from_the_manifest(
     for stated in (0.0, 3.0):
         place = tmp_path / str(stated)
         own = teachable_bundle(place, decision=DecisionSpec(exposure_variance=stated))
-        store = SmellStore(place / "state", own)
+        store = SmellStore(place / "state", [own])
         teach(store, place)
         (petrol,) = store.head()[0].taught
         assert petrol.variance == 1.0 + stated
@@ -137,10 +141,12 @@ def test_damaged_embeddings_are_computed_again_from_the_readings(
 ) -> None:
     teach(store, tmp_path)
     before = store.head()[0].taught[0].mean
-    (cache,) = (store.folder / "exposures").glob("*.npz")
-    cache.write_bytes(cache.read_bytes()[:100])
+    caches = list((store.folder / "exposures").glob("*.npz"))
+    for cache in caches:
+        cache.write_bytes(cache.read_bytes()[:100])
     np.testing.assert_array_equal(store.head()[0].taught[0].mean, before)
-    cache.unlink()
+    for cache in caches:
+        cache.unlink()
     np.testing.assert_array_equal(store.head()[0].taught[0].mean, before)
 
 
@@ -161,16 +167,16 @@ def test_lost_exposures_affect_their_smell_alone_and_are_reported(
 
 
 def test_another_version_of_the_model_learns_from_the_stored_readings(
-    store: SmellStore, tmp_path: Path
+    store: SmellStore, tmp_path: Path, bundle: Bundle
 ) -> None:
     teach(store, tmp_path)
-    spec = store.bundle.manifest.preprocessing
+    spec = bundle.manifest.preprocessing
     newer = teachable_bundle(
         tmp_path / "newer",
         version="2.0.0",
         preprocessing=dataclasses.replace(spec, scale=(0.1,) * 4),
     )
-    moved = SmellStore(tmp_path / "state", newer)
+    moved = SmellStore(tmp_path / "state", [newer])
     np.testing.assert_allclose(
         moved.head()[0].taught[0].mean, store.head()[0].taught[0].mean / 2, atol=0.05
     )
@@ -195,7 +201,7 @@ def test_a_new_calibration_computes_the_embeddings_again(
             """Nothing is remembered."""
 
     teach(store, tmp_path)
-    calibrated = SmellStore(tmp_path / "state", bundle, Halved())
+    calibrated = SmellStore(tmp_path / "state", [bundle], Halved())
     ratio = calibrated.head()[0].taught[0].mean[3] / store.head()[0].taught[0].mean[3]
     assert ratio == pytest.approx(0.5, abs=0.05)
 
@@ -206,7 +212,7 @@ def test_files_of_forgotten_smells_are_removed_with_the_last_version_that_holds_
     monkeypatch.setattr("calibration.smell_store.MAX_VERSIONS", 2)
     teach(store, tmp_path)
     store.forget("petrol")
-    assert len(list((store.folder / "exposures").iterdir())) == 2
+    assert len(list((store.folder / "exposures").iterdir())) == 3
     store.hide("mint")
     store.unhide("mint")
     assert list((store.folder / "exposures").iterdir()) == []
@@ -220,16 +226,11 @@ def test_a_refused_exposure_leaves_nothing_behind(store: SmellStore, tmp_path: P
     assert list((store.folder / "exposures").iterdir()) == []
 
 
-def test_names_are_unique_among_all_published_labels(store: SmellStore, tmp_path: Path) -> None:
+def test_names_are_valid_and_unique_among_taught_smells(store: SmellStore, tmp_path: Path) -> None:
     teach(store, tmp_path)
     teach(store, tmp_path, "tar", TAR)
-    for name in ("lemon", "tar"):
-        with pytest.raises(SmellError, match=name):
-            store.rename("petrol", name)
-    with pytest.raises(SmellError, match="Hide it"):
-        teach(store, tmp_path, "lemon")
-    with pytest.raises(HeadError, match="petrol"):
-        store.rename("mint", "petrol")
+    with pytest.raises(SmellError, match="tar"):
+        store.rename("petrol", "tar")
     for name in ("", "  ", "a\nb", "x" * 65):
         with pytest.raises(UsageError, match="printable"):
             teach(store, tmp_path, name)
@@ -237,15 +238,79 @@ def test_names_are_unique_among_all_published_labels(store: SmellStore, tmp_path
     assert likeliest(store, tmp_path, PETROL) == "fuel"
 
 
-def test_a_hidden_label_can_be_taught_and_is_then_not_shown_again(
+def test_a_taught_smell_goes_before_a_shipped_label_of_its_name(
     store: SmellStore, tmp_path: Path
 ) -> None:
-    store.hide("lemon")
-    teach(store, tmp_path, "lemon", LEMON)
+    teach(store, tmp_path, "lemon", PETROL, promote=False)
     assert likeliest(store, tmp_path, LEMON) == "lemon"
-    with pytest.raises(HeadError, match="lemon"):
-        store.unhide("lemon")
-    assert store.smells().hidden == ("lemon",)
+    store.promote("lemon")
+    assert likeliest(store, tmp_path, PETROL) == "lemon"
+    assert "lemon (hidden)" in store.head()[0].labels(("lemon", "mint", "garlic"))
+    store.forget("lemon")
+    assert likeliest(store, tmp_path, LEMON) == "lemon"
+
+
+def test_a_rig_without_a_model_is_taught_above_clean_air(tmp_path: Path) -> None:
+    store = SmellStore(tmp_path / "state")
+    teach(store, tmp_path)
+    (exposure,) = store.taught_exposures()
+    assert exposure.label == "petrol"
+    recogniser = store.recogniser()
+    assert recogniser is not None
+    assert recogniser.labels == ("petrol",)
+
+
+def test_without_clean_air_and_without_a_model_nothing_is_learnt(tmp_path: Path) -> None:
+    store = SmellStore(tmp_path / "state")
+    steady = write_recording(tmp_path / "steady.csv", np.tile(AIR, (120, 1)))
+    with pytest.raises(EnrolmentError, match="minute of clean air"):
+        store.enroll("petrol", steady, source="test")
+    assert store.smells().version == 0
+    assert list((store.folder / "exposures").iterdir()) == []
+
+
+def test_an_exposure_of_another_board_is_refused(store: SmellStore, tmp_path: Path) -> None:
+    teach(store, tmp_path)
+    values = smell_readings(PETROL, seed=3)
+    values[:, :3] = 1023 / (1 + 3.0 * (1023 / values[:, :3] - 1))
+    other = write_recording(tmp_path / "other.csv", values)
+    with pytest.raises(EnrolmentError, match="clean air is another's"):
+        store.enroll("petrol", other, source="test")
+    assert len(store.smells().smell("petrol").exposures) == 1
+
+
+def test_exposures_belong_to_the_session_that_is_named_or_to_the_day(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    store.enroll("petrol", record_smell(tmp_path, PETROL), source="test", session="kitchen")
+    teach(store, tmp_path, seed=1)
+    named, today = store.smells().smell("petrol").exposures
+    assert named.sitting == "kitchen"
+    assert today.sitting == today.date[:10]
+    assert {each.session for each in store.taught_exposures()} == {"kitchen", today.date[:10]} - (
+        set() if not store.smells().smell("petrol").shadow else {today.date[:10]}
+    )
+
+
+def test_what_an_earlier_version_taught_each_model_is_taken_over(
+    store: SmellStore, tmp_path: Path, bundle: Bundle
+) -> None:
+    teach(store, tmp_path)
+    store.hide("mint")
+    content = yaml.safe_load((store.folder / "index.yaml").read_text(encoding="utf-8"))
+    for smell in content["smells"]:
+        for exposure in smell["exposures"]:
+            del exposure["session"]
+    old = tmp_path / "older" / "smells" / "toy-substance"
+    shutil.copytree(store.folder / "exposures", old / "exposures")
+    content |= {"format": 1, "model": "toy-substance"}
+    (old / "index.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    taken_over = SmellStore(tmp_path / "older", [bundle])
+    assert likeliest(taken_over, tmp_path, PETROL) == "petrol"
+    assert taken_over.smells().hidden == ("mint",)
+    teach(taken_over, tmp_path, "tar", TAR)
+    assert [smell.label for smell in taken_over.smells().smells] == ["petrol", "tar"]
+    assert likeliest(taken_over, tmp_path, PETROL) == "petrol"
 
 
 def test_shipped_labels_are_hidden_shown_and_renamed_by_either_name(store: SmellStore) -> None:

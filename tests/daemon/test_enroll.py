@@ -9,11 +9,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from calibration.smell_set import SmellError
 from daemon.board.history import History, NoHistoryError
 from daemon.cli import main
 from daemon.config.loading import load_config
-from daemon.enroll import Enrolment, smell_stores, taught_heads
+from daemon.enroll import Enrolment, TaughtSmells, rig_smells, taught_smells
 from daemon.mqtt.service_client import send_request
 from daemon.request_fields import RequestError
 from daemon.system.background import finish
@@ -57,10 +56,14 @@ class Rig:
     def __init__(self, bundle: Bundle, state: Path) -> None:
         self.nose = Nose([bundle], NoseSettings(live_stride_s=2), skip_warm_up=True)
         self.history = History()
-        self.teaching = Enrolment(
-            smell_stores([bundle], state), self.nose.set_head, history=self.history
-        )
+        self.teaching = Enrolment(rig_smells([bundle], state), self.apply, history=self.history)
         self.frames = 0
+
+    def apply(self, smells: TaughtSmells) -> None:
+        """Let the nose use what was taught."""
+        for model, head in smells.heads.items():
+            self.nose.set_head(model, head)
+        self.nose.set_recogniser(smells.recogniser)
 
     def smell(self, values: NDArray[np.float32]) -> list[Prediction]:
         """Let readings come in, one a second."""
@@ -157,7 +160,7 @@ def test_a_taught_smell_is_known_after_a_restart(rig: Rig, bundle: Bundle, tmp_p
 def test_a_new_calibration_is_applied_to_smells_taught_before(rig: Rig) -> None:
     rig.smell(smell_readings(PETROL, 60))
     rig.ask(label="petrol", last_s=50, promote=True)
-    store = rig.teaching.store()
+    store = rig.teaching.store
     before = store.head()[0].taught[0].mean[CO]
 
     class Still:
@@ -184,20 +187,21 @@ def test_a_smell_whose_readings_are_lost_is_not_announced_after_a_new_calibratio
     rig.smell(values[:60])
     rig.ask(label="petrol", last_s=50, promote=True)
     assert rig.smell(values[60:75])[-1].label == "petrol"
-    for path in (rig.teaching.store().folder / "exposures").iterdir():
+    for path in (rig.teaching.store.folder / "exposures").iterdir():
         path.unlink()
     rig.teaching.set_correction(None)
     assert "petrol" not in dict(rig.smell(values[75:])[-1].top)
 
 
-def test_a_damaged_store_leaves_the_shipped_labels_working(rig: Rig, tmp_path: Path) -> None:
+def test_a_damaged_store_leaves_the_shipped_labels_working(
+    rig: Rig, bundle: Bundle, tmp_path: Path
+) -> None:
     rig.ask(action="hide", label="lemon")
-    rig.teaching.store().folder.joinpath("index.yaml").write_text("][")
-    stores = smell_stores([rig.teaching.store().bundle], tmp_path / "state")
-    heads, (problem,) = taught_heads(stores)
-    assert heads == {}
-    assert "--rollback" in problem
-    again = Rig(rig.teaching.store().bundle, tmp_path / "state")
+    rig.teaching.store.folder.joinpath("index.yaml").write_text("][")
+    smells = taught_smells(rig.teaching.store)
+    assert (smells.heads, smells.recogniser) == ({}, None)
+    assert "--rollback" in smells.problems[0]
+    again = Rig(bundle, tmp_path / "state")
     again.teaching.load()
     assert again.smell(smell_readings(LEMON, 60))[-1].label == "lemon"
 
@@ -226,11 +230,6 @@ def test_seconds_before_the_first_reading_cannot_be_taught(rig: Rig) -> None:
         rig.ask(label="petrol", last_s=200)
 
 
-def test_a_rig_without_a_model_that_can_be_taught_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SmellError, match="None of the rig's models"):
-        Enrolment({}).handle({"action": "list"})
-
-
 def enroll(*arguments: object) -> int:
     return main(["enroll", *map(str, arguments)])
 
@@ -251,7 +250,9 @@ def test_recordings_teach_without_a_service_and_replay_names_the_smell(
     assert enroll("petrol", *state, "--json", "--past", past, "--recording", *files) == 0
     told = answer(capsys)
     assert (told["exposures"], told["shadow"]) == (2, True)
-    assert told["rehearsal"]["held_out"] == 1.0
+    assert told["rehearsal"]["held_out_by"] == "session"
+    assert told["sessions"] == 2
+    assert told["advice"] == {"label": "petrol", "sessions": 2, "gain": pytest.approx(0.06)}
     assert told["past"][0]["with_s"]["petrol"] > 10
     assert enroll("--promote", "petrol", *state) == 0
     capsys.readouterr()

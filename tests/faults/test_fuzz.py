@@ -298,7 +298,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("exported")
-    store = SmellStore(folder / "state", bundle)
+    store = SmellStore(folder / "state", [bundle])
     store.enroll("petrol", record_smell(folder, PETROL), source="test", promote=True)
     export_smells(store, folder / "smells.zip")
     with zipfile.ZipFile(folder / "smells.zip") as archive:
@@ -324,7 +324,7 @@ def test_damaged_smells_of_another_rig_are_imported_or_refused(
     path = tmp_path / "smells.zip"
     path.write_bytes(packed.getvalue())
     inside = tmp_path / "rig" / "state"
-    read_or_refused(lambda: import_smells(SmellStore(inside, bundle), path))
+    read_or_refused(lambda: import_smells(SmellStore(inside, [bundle]), path))
     # Nothing leaves the state folder, whatever names the file holds.
     assert {item.name for item in tmp_path.iterdir()} <= {"smells.zip", "rig"}
     assert {item.name for item in (tmp_path / "rig").glob("*")} <= {"state"}
@@ -338,7 +338,7 @@ def test_a_small_archive_that_unpacks_to_gigabytes_is_refused_unread(
         for number in range(3):
             archive.writestr(f"exposures/{number}.csv", b"0" * (MAX_IMPORT_BYTES // 2))
     with pytest.raises(SmellError, match="unpacks to 384000000 bytes"):
-        import_smells(SmellStore(tmp_path, bundle), path)
+        import_smells(SmellStore(tmp_path, [bundle]), path)
 
 
 @fuzz

@@ -1,0 +1,161 @@
+"""Calibration: how well the rig's recogniser will know a smell, from the exposures of its library.
+
+May import models and calibration. Pure: exposures in, shares out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from calibration.recogniser import MOST_FOLDS, fit_recogniser
+from models.recogniser import RigDecision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from calibration.recogniser import TaughtExposure
+    from models.recogniser import Recogniser
+
+UNRECOGNISED = "unrecognised"
+"""Stands in shares for what is none of the taught smells, or not certain."""
+
+RIGHT_BY_SESSIONS = (0.83, 0.87, 0.93, 0.94)
+"""Share of exposures of another day whose most probable smell is right, on the rig fruits5 taught
+from one, two, three and all sessions (`scent-train rigs`, at 120 s)."""
+
+FINISHED_SESSIONS = len(RIGHT_BY_SESSIONS)
+
+
+class HeldOutBy(StrEnum):
+    """What is left out of teaching to judge a smell."""
+
+    SESSION = "session"
+    EXPOSURE = "exposure"
+    HALF = "half"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePreview:
+    """How well the rig's recogniser knows a smell.
+
+    Attributes
+    ----------
+    before: share of its exposures by label, without the smell.
+    held_out: share of what was left out, by label.
+    held_out_by: what was left out.
+    taken_from: by label of another smell, the share of its rows that this one gets.
+    """
+
+    before: dict[str, float]
+    held_out: dict[str, float]
+    held_out_by: HeldOutBy
+    taken_from: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to teach next.
+
+    Attributes
+    ----------
+    label: the smell that another session would help most.
+    sessions: in which it was taught so far.
+    gain: by which the share of right names on another day is expected to grow.
+    """
+
+    label: str
+    sessions: int
+    gain: float
+
+
+def preview_response(exposures: Sequence[TaughtExposure], label: str) -> ResponsePreview:
+    """Judge a smell among all that are taught.
+
+    Parameters
+    ----------
+    exposures: of the promoted smells and of `label`.
+    label: of the smell.
+    """
+    own = [exposure for exposure in exposures if exposure.label == label]
+    others = [exposure for exposure in exposures if exposure.label != label]
+    before = _decisions(fit_recogniser(others), own) if others else [UNRECOGNISED] * len(own)
+    by = _held_out_by(own)
+    held_out: list[str] = []
+    for taught, judged in _parts(exposures, label, by):
+        held_out += _decisions(fit_recogniser(taught), judged)
+    taken = _taken_from(fit_recogniser(exposures), others, label)
+    return ResponsePreview(_shares(before), _shares(held_out), by, taken)
+
+
+def _taken_from(
+    recogniser: Recogniser, others: Sequence[TaughtExposure], label: str
+) -> dict[str, float]:
+    """Return the share of the rows of every other smell that are likeliest of this one."""
+    place = recogniser.labels.index(label)
+    rows: dict[str, list[bool]] = {}
+    for exposure in others:
+        scores = recogniser.row_log_probabilities(exposure.rows.features())
+        rows.setdefault(exposure.label, []).extend(scores.argmax(axis=1) == place)
+    shares = {name: sum(taken) / len(taken) for name, taken in rows.items() if any(taken)}
+    return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
+
+
+def advise(exposures: Sequence[TaughtExposure]) -> Advice | None:
+    """Return which smell to teach on another day; None where all were taught on enough days."""
+    sessions: dict[str, set[str]] = {}
+    for exposure in exposures:
+        sessions.setdefault(exposure.label, set()).add(exposure.session)
+    if not sessions:
+        return None
+    label = min(sorted(sessions), key=lambda name: len(sessions[name]))
+    count = len(sessions[label])
+    if count >= FINISHED_SESSIONS:
+        return None
+    return Advice(label, count, round(RIGHT_BY_SESSIONS[count] - RIGHT_BY_SESSIONS[count - 1], 2))
+
+
+def _held_out_by(own: Sequence[TaughtExposure]) -> HeldOutBy:
+    if len({exposure.session for exposure in own}) > 1:
+        return HeldOutBy.SESSION
+    return HeldOutBy.EXPOSURE if len(own) > 1 else HeldOutBy.HALF
+
+
+def _parts(
+    exposures: Sequence[TaughtExposure], label: str, by: HeldOutBy
+) -> Iterator[tuple[list[TaughtExposure], list[TaughtExposure]]]:
+    """Yield what is taught and what is judged, in turn."""
+    if by is HeldOutBy.SESSION:
+        sessions = sorted({each.session for each in exposures if each.label == label})
+        for session in sessions[-MOST_FOLDS:]:
+            taught = [each for each in exposures if each.session != session]
+            judged = [e for e in exposures if e.session == session and e.label == label]
+            if taught:
+                yield taught, judged
+        return
+    own = [each for each in exposures if each.label == label]
+    others = [each for each in exposures if each.label != label]
+    if by is HeldOutBy.EXPOSURE:
+        for number, left_out in enumerate(own[-MOST_FOLDS:], max(0, len(own) - MOST_FOLDS)):
+            yield [*others, *own[:number], *own[number + 1 :]], [left_out]
+        return
+    (only,) = own
+    parts = [only._replace(rows=only.rows[first::2]) for first in (0, 1)]
+    for kept, left_out in (parts, parts[::-1]):
+        yield [*others, kept], [left_out]
+
+
+def _decisions(recogniser: Recogniser, exposures: Iterable[TaughtExposure]) -> list[str]:
+    """Return what the rig announces of each exposure in the end."""
+    names = []
+    for exposure in exposures:
+        decision = RigDecision(recogniser)
+        decision.add(exposure.rows)
+        names.append(decision.announced or UNRECOGNISED)
+    return names
+
+
+def _shares(names: Sequence[str]) -> dict[str, float]:
+    return {name: count / len(names) for name, count in Counter(names).most_common()}

@@ -1,0 +1,278 @@
+"""Calibration: what is learnt from the stored readings of an exposure, with a cache of it on disk.
+
+May import hardware, models and numpy. Two things are learnt: the response above clean air, from
+which the rig's recogniser is fitted, and the embeddings of each model, which serve where clean air
+is not known.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.enrolment import LearnedExposure, fit_smell, learn, require_space
+from calibration.exposures import EnrolmentError, find_exposure, prepare_readings
+from calibration.recogniser import TaughtExposure, fit_recogniser
+from calibration.stored_readings import content_id, read_exposure
+from hardware.files import read_regular, write_atomically
+from hardware.safe_arrays import read_arrays
+from models.correction import correction_for
+from models.recogniser import LEAST_SIZE
+from models.response import ROW_S, ResponseRows
+from models.signals import GAS_NAMES, GROVE_SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from calibration.exposures import Readings
+    from calibration.smell_set import Exposure
+    from models.bundle import Bundle
+    from models.correction import Correction
+    from models.recogniser import Recogniser
+    from models.taught_head import TaughtSmell
+
+LEAST_RESPONSE_S = 20.0
+"""Seconds of a response that teach the recogniser: four rows, of which two confirm each other."""
+
+OTHER_BOARD = 0.8
+"""Root mean squared difference of clean air, over the Grove channels, beyond which it is another
+board's: from day to day one board's moves by .2 to .35 (published recordings), the four real boards
+that are known differ by .9 and more."""
+
+_RESPONSE_KEY = "response 1"
+
+
+@dataclass(frozen=True, slots=True)
+class LearntExposure:
+    """What a rig learnt from one exposure.
+
+    Attributes
+    ----------
+    seconds: of the smell, from the onset where one was found.
+    windows: of it that a model learnt; 0 where none could.
+    response_s: seconds of its response above clean air; 0 where clean air is not known.
+    clean_air: where that is known from, None where it is not.
+    channels_missing: channels that could not be used.
+    """
+
+    seconds: float
+    windows: int
+    response_s: float
+    clean_air: str | None
+    channels_missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Response:
+    """The response of an exposure, as the cache keeps it."""
+
+    rows: ResponseRows
+    clean_air: NDArray[np.float64]
+    source: str
+    seconds: float
+
+    @property
+    def evidence_s(self) -> float:
+        """Seconds in which the channels were certainly above clean air."""
+        return float((self.rows.size >= LEAST_SIZE).sum() * ROW_S)
+
+    def to_bytes(self) -> bytes:
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            response=self.rows.response,
+            changes=self.rows.changes,
+            clean_air=self.clean_air,
+            source=np.array(self.source),
+            seconds=np.float64(self.seconds),
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def load(cls, path: Path) -> _Response:
+        arrays = read_arrays(read_regular(path))
+        rows = ResponseRows(arrays["response"], arrays["changes"])
+        seconds = float(arrays["seconds"])
+        return cls(rows, arrays["clean_air"], str(arrays["source"]), seconds)
+
+
+class ExposureLearner:
+    """Learns from the exposures of one rig.
+
+    Parameters
+    ----------
+    readings_path: where the readings of an exposure lie, by its id.
+    bundles: the models of single substances that can compare embeddings.
+
+    Attributes
+    ----------
+    bundles: the same, by name.
+    correction: of the rig's readings, None for none; used by nothing else.
+    """
+
+    def __init__(
+        self, readings_path: Callable[[str], Path], bundles: Sequence[Bundle] = ()
+    ) -> None:
+        self._readings_path = readings_path
+        for bundle in bundles:
+            require_space(bundle)
+        self.bundles = {bundle.manifest.name: bundle for bundle in bundles}
+        self.correction: Correction | None = None
+
+    def learn(self, exposure: Exposure, taught: Sequence[TaughtExposure]) -> LearntExposure:
+        """Learn from an exposure what can be learnt.
+
+        Parameters
+        ----------
+        exposure: whose readings are stored.
+        taught: the exposures that are known, all of one board.
+
+        Raises
+        ------
+        EnrolmentError: nothing can be learnt from it, or it is of another board.
+        RecordingError: its readings are missing or damaged.
+        """
+        response = self._response(exposure)
+        if response.source and response.evidence_s >= LEAST_RESPONSE_S:
+            _refuse_other_board(response, taught)
+        problem: EnrolmentError | None = None
+        models: list[LearnedExposure] = []
+        for bundle in self.bundles.values():
+            try:
+                models.append(self.learned(exposure, bundle))
+            except EnrolmentError as error:
+                problem = problem or error
+        if not models and response.evidence_s < LEAST_RESPONSE_S:
+            raise problem or _too_little(response)
+        missing = [name for learned in models for name in learned.channels_missing]
+        missing += _missing_grove(response)
+        return LearntExposure(
+            models[0].seconds if models else response.seconds,
+            len(models[0]) if models else 0,
+            response.evidence_s,
+            response.source or None,
+            tuple(dict.fromkeys(missing)),
+        )
+
+    def learned(self, exposure: Exposure, bundle: Bundle) -> LearnedExposure:
+        """Return what a model learns from an exposure, from the cache or from its readings.
+
+        Raises
+        ------
+        RecordingError, EnrolmentError: its readings are missing, damaged or of no use.
+        """
+        correction = correction_for(bundle.manifest.name, self._correction_of(exposure))
+        key = f"{bundle.manifest.sha256[:16]} {bundle.precision}"
+        path = self._cache_path(exposure, key, correction)
+        try:
+            return LearnedExposure.load(path)
+        except _DAMAGES:
+            pass  # never computed for this model and calibration, or damaged
+        readings, start = self._readings(exposure, correction)
+        learned = learn(bundle, readings, start)
+        write_atomically(path, learned.to_bytes())
+        return learned
+
+    def taught(self, label: str, exposure: Exposure) -> TaughtExposure | None:
+        """Return the response of an exposure; None where it has none above known clean air.
+
+        Raises
+        ------
+        RecordingError, EnrolmentError: its readings are missing or damaged.
+        """
+        response = self._response(exposure)
+        if not response.source or response.evidence_s < LEAST_RESPONSE_S:
+            return None
+        return TaughtExposure(label, exposure.sitting, response.rows, response.clean_air)
+
+    def fit(
+        self, label: str, embeddings: Sequence[NDArray[np.float32]], bundle: Bundle
+    ) -> TaughtSmell:
+        """Return the class that a model's embeddings of some exposures make."""
+        variance = bundle.manifest.decision.exposure_variance
+        return fit_smell(label, embeddings, require_space(bundle), variance)
+
+    def recogniser(self, exposures: Sequence[TaughtExposure]) -> Recogniser | None:
+        """Return the recogniser of exposures, None without any."""
+        return fit_recogniser(exposures) if exposures else None
+
+    def _response(self, exposure: Exposure) -> _Response:
+        correction = self._correction_of(exposure)
+        path = self._cache_path(exposure, _RESPONSE_KEY, correction)
+        try:
+            return _Response.load(path)
+        except _DAMAGES:
+            pass
+        readings, start = self._readings(exposure, correction)
+        found = find_exposure(readings, start)
+        known = found.clean_air
+        seconds = float(readings.t_ms[found.end - 1] - readings.t_ms[found.first]) / 1000.0
+        response = _Response(
+            found.rows,
+            np.full(found.rows.response.shape[1], np.nan) if known is None else known.signals,
+            "" if known is None else str(known.source),
+            seconds,
+        )
+        write_atomically(path, response.to_bytes())
+        return response
+
+    def _readings(self, exposure: Exposure, correction: Correction | None) -> tuple[Readings, int]:
+        recording = read_exposure(self._readings_path(exposure.id), exposure.id)
+        readings = prepare_readings(recording, correction)
+        return readings, int(np.searchsorted(readings.t_ms, exposure.start_ms))
+
+    def _correction_of(self, exposure: Exposure) -> Correction | None:
+        return None if exposure.as_trained else self.correction
+
+    def _cache_path(self, exposure: Exposure, key: str, correction: Correction | None) -> Path:
+        key = f"{key} {correction.id if correction else ''}"
+        name = content_id(key.encode())[:12]
+        return self._readings_path(exposure.id).with_name(f"{exposure.id}-{name}.npz")
+
+
+_DAMAGES = (OSError, ValueError, KeyError)
+"""What a missing or damaged cache raises."""
+
+
+def _refuse_other_board(response: _Response, taught: Sequence[TaughtExposure]) -> None:
+    grove = list(GROVE_SIGNALS)
+    known = [other.clean_air[grove] for other in taught if other.clean_air is not None]
+    if not known:
+        return
+    difference = response.clean_air[grove] - np.nanmedian(known, axis=0)
+    if np.sqrt(np.nanmean(difference**2)) > OTHER_BOARD:
+        largest = int(np.nanargmax(np.abs(difference)))
+        raise EnrolmentError(
+            "Expected an exposure of the board that the other smells were taught on, but its clean "
+            f"air is another's: {GAS_NAMES[grove[largest]]} differs by "
+            f"{abs(difference[largest]):.1f} in log-conductance. Teach it on this rig, or give the "
+            "other board a state folder of its own."
+        )
+
+
+def _too_little(response: _Response) -> EnrolmentError:
+    if not response.source:
+        return EnrolmentError(
+            "Nothing was learnt: no clean air is known before this smell, and only what lies above "
+            "clean air is recognised on another day. Begin with a minute of clean air, then bring "
+            "the sample to the sensors."
+        )
+    return EnrolmentError(
+        f"Nothing was learnt: in only {response.evidence_s:.0f} s of {response.seconds:.0f} s were "
+        f"the channels above clean air, and {LEAST_RESPONSE_S:.0f} s are needed. Hold the sample "
+        "closer, and let it stand for two minutes."
+    )
+
+
+def _missing_grove(response: _Response) -> list[str]:
+    """Return the Grove channels that could not be used in most of the response."""
+    if not len(response.rows):
+        return []
+    unusable = np.isnan(response.rows.response[:, list(GROVE_SIGNALS)]).mean(axis=0) > 0.5  # noqa: PLR2004
+    return [name for name, bad in zip(GAS_NAMES, unusable, strict=False) if bad]

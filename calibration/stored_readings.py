@@ -1,0 +1,73 @@
+"""Calibration: the readings of an exposure as the library stores them.
+
+May import hardware and numpy. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardware.files import read_regular
+from hardware.recording import RecordingError, RecordingWriter, read_recording
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from hardware.recording import Recording
+
+LEAD_S = 120.0
+"""Readings kept from before an exposure: the longest lag, and clean air to detect the onset."""
+
+MAX_EXPOSURE_S = 600.0
+"""Readings kept of one exposure; two minutes teach well."""
+
+
+def content_id(data: bytes) -> str:
+    """Return the name of a file by its content."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def recording_bytes(t_ms: NDArray[np.int64], values: NDArray[np.float32]) -> bytes:
+    """Return readings float32[n, 12] at the times int64[n] as the CSV of a recording."""
+    stream = io.BytesIO()
+    with RecordingWriter(stream) as writer:
+        writer.write_all(t_ms, values)
+    return stream.getvalue()
+
+
+def read_exposure(path: Path, exposure_id: str) -> Recording:
+    """Return the stored readings of an exposure.
+
+    Raises
+    ------
+    RecordingError: they are missing or damaged.
+    """
+    try:
+        whole = content_id(read_regular(path)) == exposure_id
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be read ({error.strerror}).") from error
+    if not whole:
+        raise RecordingError(
+            f"{path} is damaged: its content does not belong to its name. Teach it again."
+        )
+    return read_recording(path)
+
+
+def cut_readings(
+    recording: Recording, start_ms: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], int]:
+    """Return the times and values of the readings to keep, and the start within them."""
+    if recording.timestamp_ms is None:
+        t_ms = np.arange(len(recording)) * round(1000.0 / recording.nominal_rate_hz)
+    else:
+        t_ms = recording.timestamp_ms - recording.timestamp_ms[0]
+    first = int(np.searchsorted(t_ms, start_ms - LEAD_S * 1000.0))
+    last = int(np.searchsorted(t_ms, start_ms + MAX_EXPOSURE_S * 1000.0))
+    t_ms, first_ms = t_ms[first:last], int(t_ms[first]) if last > first else start_ms
+    return t_ms - first_ms, recording.values[first:last], max(0, start_ms - first_ms)
