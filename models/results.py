@@ -26,7 +26,7 @@ class Prediction:
     Attributes
     ----------
     task: "substance" or "mixture".
-    model: the bundle's name, or `models.recogniser.TAUGHT`.
+    model: the bundle's name; `models.recogniser.TAUGHT` where the board can feed no model.
     t_ms, frame_seq: of the newest reading.
     state: the published state.
     label, probability: of the announced substance; None unless `state` is recognised.
@@ -52,6 +52,7 @@ class Prediction:
     foreign_board: whether the readings are unlike those of the board that the model was trained
         on, so that its own labels are not announced.
     resampled: whether the model receives samples interpolated between the board's readings.
+    taught: whether the rig's own recogniser decided, from what the rig was taught.
     clean_air: where the board's clean air is known from, None where it is not known.
     clean_air_age_s: seconds since it was measured here; None where it never was.
     """
@@ -81,6 +82,7 @@ class Prediction:
     descriptors: tuple[tuple[str, float], ...] = ()
     foreign_board: bool = False
     resampled: bool = False
+    taught: bool = False
     clean_air: CleanAirSource | None = None
     clean_air_age_s: float | None = None
 

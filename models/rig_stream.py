@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.decision_spec import State
 from models.exposure import Phase
-from models.recogniser import TAUGHT, RigDecision
+from models.recogniser import RigDecision
 from models.response import ResponseRows
 from models.substance_decision import N_TOP
 
@@ -66,7 +66,7 @@ class RigStream:
         taught = self._result()
         if taught["state"] is State.UNRECOGNISED and result["state"] is State.RECOGNISED:
             return result
-        return {**result, **taught, "model": TAUGHT}
+        return {**result, **taught}
 
     def _result(self) -> dict[str, Any]:
         """Return the fields of a prediction: state, label, list, set and novelty.
@@ -91,4 +91,6 @@ class RigStream:
             "list_coverage": decision.recogniser.list_coverage if decision.short_list else None,
             "novelty": decision.novelty,
             "window_s": decision.seconds,
+            "taught": True,
+            "reason": None,
         }

@@ -97,6 +97,7 @@ def prediction_payload(prediction: Prediction, envelope: Envelope) -> Payload:
         "calibration": prediction.calibration,
         "foreign_board": prediction.foreign_board,
         "resampled": prediction.resampled,
+        "taught": prediction.taught,
         "clean_air": None
         if prediction.clean_air is None
         else {

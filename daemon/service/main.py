@@ -231,7 +231,7 @@ class Service:
             for prediction in step.predictions:
                 self._events.model_changed(prediction, self._latest.get(prediction.model))
                 self._latest[prediction.model] = prediction
-                if prediction.window_s > 0:
+                if prediction.window_s > 0 and prediction.model in self._inference_ms:
                     self._inference_ms[prediction.model].append(prediction.latency_ms)
                 self._messages.publish_prediction(prediction)
 
