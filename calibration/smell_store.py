@@ -26,12 +26,7 @@ import numpy as np
 from calibration.exposures import EnrolmentError
 from calibration.smell_learning import ExposureLearner, LearntExposure
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
-from calibration.stored_readings import (
-    content_id,
-    cut_readings,
-    read_exposure,
-    recording_bytes,
-)
+from calibration.stored_readings import content_id, cut_readings, read_exposure, recording_bytes
 from hardware.errors import ScentdError, UsageError
 from hardware.files import locked_folder, write_atomically
 from hardware.recording import RecordingError
@@ -172,15 +167,14 @@ class SmellStore:
         """Return the recogniser of the promoted smells and of `shadow`; None without any."""
         return self._learner.recogniser(self.taught_exposures(shadow=shadow))
 
-    def learned_exposure(self, exposure: Exposure, model: str | None = None) -> LearnedExposure:
-        """Return what a model, by default the first, learns from an exposure.
+    def learned_exposure(self, exposure: Exposure) -> LearnedExposure:
+        """Return what the first model learns from an exposure.
 
         Raises
         ------
         RecordingError, EnrolmentError: its readings are missing, damaged or of no use for it.
         """
-        bundle = self.bundles[model] if model else next(iter(self.bundles.values()))
-        return self._learner.learned(exposure, bundle)
+        return self._learner.learned(exposure, next(iter(self.bundles.values())))
 
     def recording(self, exposure: Exposure) -> Recording:
         """Return the readings of an exposure; RecordingError if they are missing or damaged."""

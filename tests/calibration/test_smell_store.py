@@ -303,6 +303,7 @@ def test_what_an_earlier_version_taught_each_model_is_taken_over(
             del exposure["session"]
     old = tmp_path / "older" / "smells" / "toy-substance"
     shutil.copytree(store.folder / "exposures", old / "exposures")
+    del content["sha256"]
     content |= {"format": 1, "model": "toy-substance"}
     (old / "index.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     taken_over = SmellStore(tmp_path / "older", [bundle])

@@ -77,14 +77,17 @@ def kept_outbox(folder: Path) -> Kept:
 def kept_smells(folder: Path, file: str) -> Kept:
     folder.mkdir(parents=True)
     bundle = teachable_bundle(folder.parent / "models")
-    store = SmellStore(folder, bundle)
+    store = SmellStore(folder, [bundle])
     store.enroll("petrol", record_smell(folder.parent, PETROL), source="test", promote=True)
     before = store.smells()
     (exposure,) = before.smell("petrol").exposures
+    # Of the response and of the embeddings.
+    caches = sorted((store.folder / EXPOSURES).glob("*.npz"))
     path = {
         "index": store.folder / INDEX,
         "readings": store.folder / EXPOSURES / f"{exposure.id}.csv",
-        "embeddings": store.cache_path(exposure),
+        "embeddings": caches[-1],
+        "response": caches[0],
     }[file]
 
     def check() -> int:
@@ -94,7 +97,8 @@ def kept_smells(folder: Path, file: str) -> Kept:
             assert store.rollback() == before
             return 1
         if file == "readings":
-            store.cache_path(exposure).unlink(missing_ok=True)
+            for cache in caches:
+                cache.unlink(missing_ok=True)
         head, problems = store.head()
         shipped = bundle.manifest.labels
         assert set(head.labels(shipped)) - set(shipped) <= {"petrol"}
@@ -219,7 +223,10 @@ def kept(tmp_path: Path) -> list[Kept]:
     place = (tmp_path / str(number) / "state" for number in itertools.count())
     return [
         kept_outbox(next(place)),
-        *(kept_smells(next(place), file) for file in ("index", "readings", "embeddings")),
+        *(
+            kept_smells(next(place), file)
+            for file in ("index", "readings", "embeddings", "response")
+        ),
         kept_profile(next(place)),
         *(kept_model(next(place), file) for file in (f"1.0/{MANIFEST}", ACTIVE)),
         kept_announcement(next(place)),
