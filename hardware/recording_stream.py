@@ -42,7 +42,8 @@ _MAX_LINE_BYTES = 1 << 20
 """Of a file, whose rows may carry a text of any length beside the channels."""
 _LOOK_BYTES = 1 << 19
 _OUTSIDE_SHARE = 0.5
-_FEW = 4
+_FEW = 8
+"""Rows up to which times in any order are read: a board's clock may be set while it sends."""
 _OWN_HEADER = encode_csv_header(timestamps=True)
 
 TextReader = Callable[[Path, IO[bytes] | None, Callable[[str], None]], Iterator[bytes]]
