@@ -22,12 +22,15 @@ import numpy as np
 
 from hardware.channels import CHANNELS, GAS_EXPONENTS, GAS_INDICES, Part
 from hardware.mixing_law import doses, mixed_response
+from models.response import ROW_S
 from models.unmixing import Unmixing, UnmixingError, mean_response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from calibration.recogniser import TaughtExposure
 
 _PARTS = [CHANNELS[index].part for index in GAS_INDICES]
 
@@ -65,6 +68,10 @@ _RESPONSE_SPREAD = 2.0
 _STEPS = 40
 _LARGEST_STEP = 0.5
 _SMALL_STEP = 1e-6
+
+
+LEAST_SMELLS = 2
+"""One smell alone has no mixtures."""
 
 
 class TaughtResponse(NamedTuple):
@@ -140,6 +147,22 @@ def plateau(
 ) -> NDArray[np.float64]:
     """Return float64[channels], the mean of the last seconds of a response[rows, channels]."""
     return mean_response(response[-max(1, round(last_s * rate_hz)) :])
+
+
+def unmixing_of_smells(exposures: Sequence[TaughtExposure]) -> Unmixing | None:
+    """Return the unmixing of the smells that a rig was taught; None of fewer than two."""
+    if len({exposure.label for exposure in exposures}) < LEAST_SMELLS:
+        return None
+    return fit_unmixing(
+        [
+            TaughtResponse(
+                {exposure.label: 1.0},
+                exposure.session,
+                plateau(exposure.rows.response, 1.0 / ROW_S),
+            )
+            for exposure in exposures
+        ]
+    )
 
 
 def fit_unmixing(

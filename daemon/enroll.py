@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.response_preview import advise
 from calibration.smell_preview import compare_replay, preview_smell
 from calibration.smell_store import SmellStore
+from calibration.unmixing import unmixing_of_smells
 from daemon.board.capture import capture_from_history
 from daemon.request_fields import Action, Actions, RequestError, flag, number, text
 from daemon.system.background import describe_progress
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from models.nose import NoseSettings
     from models.recogniser import Recogniser
     from models.taught_head import TaughtHead
+    from models.unmixing import Unmixing
 
 ENROLL = "enroll"
 """Name of the request."""
@@ -75,11 +77,13 @@ class TaughtSmells:
     ----------
     heads: of the models, by name.
     recogniser: of the rig, None where nothing was taught above known clean air.
+    unmixing: of the rig, None where fewer than two smells were.
     problems: a sentence for each exposure, or all of the library, that cannot be used.
     """
 
     heads: Mapping[str, TaughtHead]
     recogniser: Recogniser | None
+    unmixing: Unmixing | None
     problems: Sequence[str]
 
 
@@ -87,9 +91,10 @@ def taught_smells(store: SmellStore) -> TaughtSmells:
     """Return what the library makes of the smells; nothing where it cannot be read."""
     try:
         heads, problems = store.heads()
-        return TaughtSmells(heads, store.recogniser(), problems)
+        unmixing = unmixing_of_smells(store.taught_exposures())
+        return TaughtSmells(heads, store.recogniser(), unmixing, problems)
     except (ScentdError, OSError) as error:
-        return TaughtSmells({}, None, [f"The taught smells are left out: {error}"])
+        return TaughtSmells({}, None, None, [f"The taught smells are left out: {error}"])
 
 
 class Enrolment:

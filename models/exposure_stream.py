@@ -117,6 +117,11 @@ class ExposureStream:
         self.rows += self._response.add(self.t_s, signals)
         return change
 
+    def forget_read_rows(self) -> None:
+        """Forget the rows, which all readers have read, and that the exposure began anew."""
+        self.rows.clear()
+        self.restarted = False
+
     def _begin_exposure(self) -> Change | None:
         known = self._tracker.clean_air
         return None if known is None else self.detector.begin_exposure(known.signals)

@@ -29,6 +29,7 @@ from models.results import EventType, Step
 from models.rig_stream import RigStream
 from models.substance_decision import state_of
 from models.timing import lost_samples
+from models.unmixing_stream import UnmixingStream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from models.recogniser import Recogniser
     from models.results import Prediction
     from models.taught_head import TaughtHead
+    from models.unmixing import Unmixing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Nose:
     correction: of this rig's readings, or None.
     heads: by model, the labels that the owner taught, hid and renamed.
     recogniser: of the smells that the rig was taught, or None.
+    unmixing: of their mixtures, or None.
     calibrated_air: float64[8], log-conductances of the rig's calibration in clean air, or None.
     """
 
@@ -89,6 +92,7 @@ class Nose:
         correction: Correction | None = None,
         heads: Mapping[str, TaughtHead] | None = None,
         recogniser: Recogniser | None = None,
+        unmixing: Unmixing | None = None,
         calibrated_air: NDArray[np.float64] | None = None,
     ) -> None:
         self._bundles = tuple(bundles)
@@ -102,7 +106,7 @@ class Nose:
             assume_exposed=assume_exposed,
             calibrated_air=calibrated_air,
         )
-        self._rig: RigStream | None = None
+        self._taught: list[RigStream | UnmixingStream] = []
         self._streams: list[ModelStream] = []
         self._streams_outdated = True
         self._block = Block()
@@ -114,7 +118,7 @@ class Nose:
         self._checked_channels: frozenset[str] = frozenset()
         for model, head in (heads or {}).items():
             self.set_head(model, head)
-        self.set_recogniser(recogniser)
+        self.set_taught(recogniser, unmixing)
 
     @property
     def rate_hz(self) -> float | None:
@@ -164,9 +168,10 @@ class Nose:
                 stream.due_ms = self._report.t_ms
         self._note_announcing()
 
-    def set_recogniser(self, recogniser: Recogniser | None) -> None:
-        """Recognise what the rig was taught with another recogniser from the next row on."""
-        self._rig = None if recogniser is None else RigStream(recogniser)
+    def set_taught(self, recogniser: Recogniser | None, unmixing: Unmixing | None = None) -> None:
+        """Recognise and unmix what the rig was taught by these from the next row on."""
+        self._taught = [RigStream(recogniser)] if recogniser is not None else []
+        self._taught += [UnmixingStream(unmixing)] if unmixing is not None else []
         for stream in self._streams:
             stream.due_ms = self._report.t_ms
 
@@ -281,8 +286,9 @@ class Nose:
             stream.missing_samples -= 1 + lost
             if self._is_due(stream, on_time_ms):
                 predictions.append(self._predict(stream))
-        if self._rig is not None and self._rig_is_due(on_time_ms):
-            predictions.append(self._predict_alone(self._rig))
+        for taught in self._taught:
+            if self._is_due_alone(taught, on_time_ms):
+                predictions.append(self._predict_alone(taught))
         if block.count == BLOCK_SAMPLES:
             self._empty_block()
         return predictions
@@ -321,10 +327,10 @@ class Nose:
             accumulate=phase is Phase.EXPOSED,
             warm=phase is not Phase.WARMING_UP,
         )
-        rig = self._rig if bundle.manifest.task == "substance" else None
-        result = self._report.model_result(stream, window_s, taught=rig is not None)
-        if rig is not None:
-            result = rig.replace_result(result, phase, model_knows_board=not stream.foreign)
+        taught = [one for one in self._taught if one.task == bundle.manifest.task]
+        result = self._report.model_result(stream, window_s, taught=bool(taught))
+        for one in taught:
+            result = one.replace_result(result, phase, model_knows_board=not stream.foreign)
         self._note_announcing()
         return self._report.announce(
             bundle.manifest.name, self._report.prediction(bundle, **result)
@@ -333,26 +339,23 @@ class Nose:
     def _note_announcing(self) -> None:
         """Note whether anything is announced: quiet air is no clean air then."""
         self._announcing = any(stream.announces for stream in self._streams)
-        self._announcing |= self._rig is not None and self._rig.announces
+        self._announcing |= any(taught.announces for taught in self._taught)
 
-    def _rig_is_due(self, on_time_ms: float) -> bool:
-        """Whether the rig's recogniser must predict, since no model of substances does."""
-        return (
-            self._rig is not None
-            and on_time_ms >= self._rig.due_ms
-            and not any(
-                stream.bundle.manifest.task == "substance" and not stream.disabled
-                for stream in self._streams
-            )
+    def _is_due_alone(self, taught: RigStream | UnmixingStream, on_time_ms: float) -> bool:
+        """Whether what the rig was taught must predict, since no model of that task does."""
+        return on_time_ms >= taught.due_ms and not any(
+            stream.bundle.manifest.task == taught.task and not stream.disabled
+            for stream in self._streams
         )
 
-    def _predict_alone(self, rig: RigStream) -> Prediction:
-        """Return the prediction of the rig's recogniser."""
-        rig.due_ms = self._report.t_ms + round(self._settings.live_stride_s * 1000.0)
+    def _predict_alone(self, taught: RigStream | UnmixingStream) -> Prediction:
+        """Return a prediction from what the rig was taught."""
+        taught.due_ms = self._report.t_ms + round(self._settings.live_stride_s * 1000.0)
         phase = self._exposure.phase
-        result = rig.replace_result({"state": state_of(phase)}, phase, model_knows_board=False)
+        result = taught.replace_result({"state": state_of(phase)}, phase, model_knows_board=False)
         self._note_announcing()
-        return self._report.announce(TAUGHT, self._report.taught_prediction(**result))
+        prediction = self._report.taught_prediction(taught.task, **result)
+        return self._report.announce(f"{TAUGHT} {taught.task}", prediction)
 
     def _detect_exposure(self) -> list[Prediction]:
         """Give the block's new samples to the exposure stream and apply the changes."""
@@ -365,8 +368,9 @@ class Nose:
         for row, gap in zip(values, lost.tolist(), strict=True):
             step_s = min((1 + gap) / self._exposure_reader.converter.rate_hz, longest_s)
             change = self._exposure.update(row, step_s, named=self._announcing)
-            if self._rig is not None:
-                self._rig.read(self._exposure)
+            for taught in self._taught:
+                taught.read(self._exposure)
+            self._exposure.forget_read_rows()
             if change is not None:
                 predictions += self._apply_change(change)
         return predictions
@@ -381,8 +385,8 @@ class Nose:
         starts_evidence = change in (Change.SETTLED, Change.ONSET)
         self._announcing = False
         self._report.forget_announced()
-        if self._rig is not None:
-            self._rig.due_ms = self._report.t_ms
+        for taught in self._taught:
+            taught.due_ms = self._report.t_ms
         for stream in self._streams:
             stream.extend(self._block)
             stream.due_ms = self._report.t_ms

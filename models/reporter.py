@@ -86,11 +86,11 @@ class Reporter:
         }
         return self._prediction(state=state, **(fields | details))
 
-    def taught_prediction(self, state: State, **details: Any) -> Prediction:
-        """Return a prediction of the rig's recogniser, where no model gives any."""
+    def taught_prediction(self, task: str, state: State, **details: Any) -> Prediction:
+        """Return a prediction from what the rig was taught, where no model gives any."""
         correction = self._conditioner.correction
         fields = {
-            "task": "substance",
+            "task": task,
             "model": TAUGHT,
             "channels_missing": self._conditioner.watch.unusable(_RECOGNISER_CHANNELS),
             "calibration": None if correction is None else correction.id,

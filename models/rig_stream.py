@@ -31,6 +31,8 @@ class RigStream:
     due_ms: when the next prediction is due where no model gives any.
     """
 
+    task = "substance"
+
     def __init__(self, recogniser: Recogniser) -> None:
         self._decision = RigDecision(recogniser)
         self.due_ms = 0
@@ -41,13 +43,11 @@ class RigStream:
         return self._decision.announced is not None
 
     def read(self, exposure: ExposureStream) -> None:
-        """Take the rows that are new, and begin anew where the exposure did."""
+        """Read the rows that are new, and begin anew where the exposure did."""
         if exposure.restarted:
             self._decision.clear()
-            exposure.restarted = False
         if exposure.rows:
             self._decision.add(ResponseRows.of(exposure.rows))
-            exposure.rows.clear()
 
     def replace_result(
         self, result: dict[str, Any], phase: Phase, *, model_knows_board: bool

@@ -223,7 +223,7 @@ def _taught(
 ) -> TaughtSmells:
     """Return what the rig was taught; nothing without a rig."""
     if state_dir is None:
-        return TaughtSmells({}, None, ())
+        return TaughtSmells({}, None, None, ())
     smells = taught_smells(rig_smells(bundles, state_dir, correction))
     for problem in smells.problems:
         print(f"scentd: {problem}", file=sys.stderr)

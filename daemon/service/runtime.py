@@ -59,7 +59,7 @@ class Runtime:
                 if not head.empty or model in heads:
                     nose.set_head(model, head)
                     heads[model] = head
-            nose.set_recogniser(smells.recogniser)
+            nose.set_taught(smells.recogniser, smells.unmixing)
 
         enrolment = Enrolment(
             rig_smells(bundles, config.state_dir),

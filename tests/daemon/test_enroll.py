@@ -63,7 +63,7 @@ class Rig:
         """Let the nose use what was taught."""
         for model, head in smells.heads.items():
             self.nose.set_head(model, head)
-        self.nose.set_recogniser(smells.recogniser)
+        self.nose.set_taught(smells.recogniser, smells.unmixing)
 
     def smell(self, values: NDArray[np.float32]) -> list[Prediction]:
         """Let readings come in, one a second."""
