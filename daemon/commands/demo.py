@@ -36,9 +36,9 @@ class DemoNotInstalledError(ScentdError):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
-        "Start two simulated boards, an MQTT broker and one real scentd service per board, and "
-        "show over MQTT which odours are played and which are recognised, faster than real "
-        "time. Needs no root, no Mosquitto and no data. At the end it prints a table of what "
+        "Teach two simulated rigs some smells, start an MQTT broker and a real scentd service per "
+        "rig, and show over MQTT which odours are played and which are recognised, faster than "
+        "real time. Needs no root, no Mosquitto and no data. At the end it prints a table of what "
         "was played and what was recognised."
     )
     parser.epilog = "Example: scentd demo --plain --seconds 60"
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     # A closed terminal window ends the demo as well, unless nohup keeps it.
     hang_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
     with stop.on_signals(*hang_up):
-        _print_note("Starting the boards, the broker and the services ...")
+        _print_note("Teaching the rigs, then starting boards, broker and services ...")
         rigs = import_module("daemon.demo.main").run_demo(
             stop, plain=plain, seed=seed, seconds=args.seconds, pace=args.pace, picture=args.svg
         )

@@ -19,16 +19,14 @@ from rich.console import Console
 from rich.live import Live
 
 from daemon.demo.plain import plain_view
-from daemon.demo.scenario import RIGS, choose_schedule
+from daemon.demo.scenario import RIGS, choose_schedule, play
 from daemon.demo.screen import ROWS, WIDTH, screen
 from daemon.demo.state import RigState
-from daemon.demo.taught_rig import teach_rig
+from daemon.demo.taught_rig import teach_rigs
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
 from hardware.simulator.board import SimulatedBoard
-from hardware.simulator.signals import SyntheticSignal
-from hardware.simulator.tables import load_board
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,6 +74,8 @@ def run_demo(
     by_id = {rig.setup.rig_id: rig for rig in rigs}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scentd-demo-")))
+        states = {folder / schedule.rig.rig_id / STATE_DIR: schedule.rig for schedule in schedules}
+        teach_rigs(states, folder / "taught")
         broker = stack.enter_context(EmbeddedBroker())
         subscriber = stack.enter_context(Subscriber(broker.port, limit=WAITING_LIMIT))
         services = []
@@ -83,14 +83,7 @@ def run_demo(
             setup = schedule.rig
             port = folder / f"tty-{setup.rig_id}"
             home = folder / setup.rig_id
-            teach_rig(setup, home / STATE_DIR, folder / "taught" / setup.rig_id, seed)
-            signal = SyntheticSignal(
-                schedule.episodes,
-                rate_hz=setup.rate_hz,
-                seed=seed,
-                loop=True,
-                board=load_board(setup.board),
-            )
+            signal = play(setup, schedule.episodes, seed, loop=True)
             stack.enter_context(
                 SimulatedBoard(
                     signal, link=port, speed=setup.speed, seed=seed, wait_for_listener=True

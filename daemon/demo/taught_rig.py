@@ -1,4 +1,4 @@
-"""Demo: teaches a rig its smells before the demo begins.
+"""Demo: teaches the rigs their smells before the demo begins.
 
 Plays simulated exposures of other days into recordings, LABEL/SESSION/*.csv, and enrols these as
 `scentd enroll --recording` does. The service then finds in its state folder what it was taught.
@@ -6,15 +6,16 @@ Plays simulated exposures of other days into recordings, LABEL/SESSION/*.csv, an
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
-from daemon.demo.scenario import TAUGHT_DAYS
+from daemon.demo.scenario import TAUGHT_DAYS, TAUGHT_SEED, play
 from daemon.enroll import rig_smells
 from hardware.recording import RecordingWriter, read_recording
-from hardware.simulator.signals import SyntheticSignal
 from models.bundle import load_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from daemon.demo.scenario import DemoRig
@@ -23,24 +24,34 @@ AIR_S, ODOUR_S = 90, 180
 """A taught exposure: clean air, then the smell. Two minutes teach well."""
 
 
-def teach_rig(rig: DemoRig, state_dir: Path, recordings: Path, seed: int) -> None:
-    """Teach one exposure of each of the rig's smells on each of `TAUGHT_DAYS`.
+def teach_rigs(rigs: Mapping[Path, DemoRig], recordings: Path) -> None:
+    """Teach one exposure of each smell on each of `TAUGHT_DAYS`.
 
     Parameters
     ----------
-    state_dir: of the rig, whose service does not run yet.
+    rigs: by state folder; their services do not run yet. Rigs that learn the same are taught once.
     recordings: a folder for the recordings.
-    seed: of the exposures.
 
     Raises
     ------
     ScentdError: nothing can be learnt from an exposure.
     """
+    taught: dict[tuple[object, ...], Path] = {}
+    for state_dir, rig in rigs.items():
+        same = (rig.model, rig.board, rig.rate_hz, rig.taught)
+        if same in taught:
+            shutil.copytree(taught[same], state_dir)
+        else:
+            _teach(rig, state_dir, recordings / rig.rig_id)
+            taught[same] = state_dir
+
+
+def _teach(rig: DemoRig, state_dir: Path, recordings: Path) -> None:
     store = rig_smells([load_bundle(rig.model)], state_dir)
     for label in rig.taught:
         for day in TAUGHT_DAYS:
             path = recordings / label / f"day-{day}" / "exposure.csv"
-            record_exposure(rig, label, day, seed, path)
+            record_exposure(rig, label, day, path)
             store.enroll(
                 label,
                 read_recording(path),
@@ -50,16 +61,11 @@ def teach_rig(rig: DemoRig, state_dir: Path, recordings: Path, seed: int) -> Non
             )
 
 
-def record_exposure(rig: DemoRig, label: str, day: int, seed: int, path: Path) -> None:
+def record_exposure(rig: DemoRig, label: str, day: int, path: Path) -> None:
     """Record clean air and then a smell, as the rig's board sends them on that day."""
-    signal = SyntheticSignal(
-        f"air:{AIR_S},{label}:{ODOUR_S}",
-        rate_hz=rig.rate_hz,
-        seed=seed,
-        day=day,
-        board=rig.board,
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with RecordingWriter(path) as writer:
-        for row, values in enumerate(signal):
+        for row, values in enumerate(
+            play(rig, f"air:{AIR_S},{label}:{ODOUR_S}", TAUGHT_SEED, day=day)
+        ):
             writer.write(round(row * 1000 / rig.rate_hz), values)
