@@ -28,7 +28,7 @@ from calibration.smell_learning import ExposureLearner, LearntExposure
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from calibration.stored_readings import content_id, cut_readings, read_exposure, recording_bytes
 from hardware.errors import ScentdError, UsageError
-from hardware.files import locked_folder, write_atomically
+from hardware.files import locked_folder, remove, write_atomically
 from hardware.recording import RecordingError
 from models.taught_head import TaughtHead, TaughtSmell
 
@@ -304,7 +304,7 @@ class SmellStore:
                 current = None
             for number in reversed(versions):
                 if current is not None and number >= current:
-                    self._version_path(number).unlink(missing_ok=True)
+                    remove(self._version_path(number))
                     continue
                 with contextlib.suppress(OSError, StoreDamagedError):
                     earlier = SmellSet.load(self._version_path(number))
@@ -378,7 +378,7 @@ class SmellStore:
         except ScentdError:
             if not known:
                 for made in path.parent.glob(f"{exposure.id}*"):
-                    made.unlink(missing_ok=True)
+                    remove(made)
             raise
         seconds = round(learnt.seconds, 1)
         return dataclasses.replace(exposure, seconds=seconds, windows=learnt.windows), learnt
@@ -405,7 +405,7 @@ class SmellStore:
         """Remove the oldest versions, and the exposures that no other version holds."""
         versions = self._versions()
         for number in versions[:-MAX_VERSIONS]:
-            self._version_path(number).unlink(missing_ok=True)
+            remove(self._version_path(number))
         needed: set[str] = set()
         for number in versions[-MAX_VERSIONS:]:
             try:
@@ -414,7 +414,7 @@ class SmellStore:
                 return  # it cannot be known which exposures this version needs
         for path in (self.folder / EXPOSURES).glob("*"):
             if path.stem.split("-")[0] not in needed:
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def readings_path(self, exposure_id: str) -> Path:
         """Return the file of an exposure's readings, where an earlier version may have put it."""

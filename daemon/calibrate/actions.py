@@ -93,7 +93,10 @@ class CalibrationActions:
     def keep_recording(self, kind: Kind, label: str | None, path: Path) -> Data:
         """Check a recording, and keep a copy of it if it can be used."""
         return self._keep(
-            kind, label, read_recording(path), lambda copy: copy.write_bytes(path.read_bytes())
+            kind,
+            label,
+            read_recording(path),
+            lambda copy: write_atomically(copy, path.read_bytes()),
         )
 
     def _keep(

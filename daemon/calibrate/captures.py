@@ -6,6 +6,7 @@ labels. Knows files; the fits are in `calibration`.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ import yaml
 
 from hardware.checksum_line import CHECKSUM, checksum_is_right, with_checksum
 from hardware.errors import ScentdError
-from hardware.files import read_regular, remove, write_atomically
+from hardware.files import open_folder, read_regular, remove, write_atomically
 from hardware.recording import RecordingError, read_recording
 from hardware.typed_yaml import TypedYamlError, YamlMapping
 
@@ -129,7 +130,7 @@ class Captures:
         Clean air of several days shows the influence of humidity and temperature. `write` writes
         the recording to a path that does not exist yet.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        os.close(open_folder(self.folder, create=True))
         now_s = time.time()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
         number = 1

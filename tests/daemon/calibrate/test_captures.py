@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from daemon.board.history import ReadingSpan
-from daemon.calibrate.captures import INDEX, MAX_CAPTURES, Captures, CapturesError
+from daemon.calibrate.captures import BASELINE, INDEX, MAX_CAPTURES, Captures, CapturesError
+from hardware.checksum_line import with_checksum
 
 
 def readings(seconds: int) -> ReadingSpan:
@@ -54,3 +55,39 @@ def test_the_error_of_a_damaged_index_says_what_to_do(tmp_path: Path, text: str)
     (tmp_path / INDEX).write_text(text, encoding="utf-8")
     with pytest.raises(CapturesError, match="Move it away"):
         Captures(tmp_path).all()
+
+
+def keep(captures: Captures) -> None:
+    captures.keep(lambda path: path.write_bytes(b"readings"), BASELINE, None, 60.0)
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "calibration").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="calibration is a link"):
+        keep(Captures(tmp_path / "calibration"))
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_an_index_that_names_files_elsewhere_is_refused_and_they_stay(tmp_path: Path) -> None:
+    captures = Captures(tmp_path / "calibration")
+    keep(captures)
+    (captured,) = captures.all()
+    victim = tmp_path / "victim.csv"
+    victim.write_bytes(b"kept")
+    index = captures.folder / INDEX
+    text = index.read_bytes().rpartition(b"sha256:")[0]
+    index.write_bytes(with_checksum(text.replace(captured.file.encode(), b"../victim.csv")))
+    with pytest.raises(CapturesError, match="file must be the name of a capture"):
+        captures.forget()
+    assert victim.exists()
+
+
+def test_an_index_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
+    captures = Captures(tmp_path / "calibration")
+    keep(captures)
+    index = captures.folder / INDEX
+    index.write_bytes(index.read_bytes().replace(b"60.0", b"61.0"))
+    with pytest.raises(CapturesError, match="its checksum is wrong"):
+        captures.all()
