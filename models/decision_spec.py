@@ -6,6 +6,7 @@ May import models.novelty and models.taught_head. Pure.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -68,6 +69,10 @@ class DecisionSpec:
     announce: smallest probability with which a label is announced.
     withdraw: probability below which an announced label is withdrawn; at most `announce`.
     confirm: predictions in a row over `announce` before a label is announced.
+    name_within: independent windows within which a label must be announced first; later the short
+        list stands. Every further look is a further chance to be wrong: in sessions that a model
+        was not trained on most names came later and were wrong. Taught smells are named at any
+        time. None: no limit.
     overrule: not used any more; bundles of earlier versions have it.
     presence_thresholds: per label, the smallest presence of a component that counts as present
         (mixtures only, else empty).
@@ -120,6 +125,7 @@ class DecisionSpec:
     announce: float = 0.5
     withdraw: float = 0.3
     confirm: int = 2
+    name_within: float | None = None
     overrule: float = 0.75
     presence_thresholds: tuple[float, ...] = ()
     presence_release: float = 0.8
@@ -201,10 +207,11 @@ class DecisionSpec:
                 "unknown_after must not be negative and unknown_confirm be at least 1, "
                 f"got {self.unknown_after} and {self.unknown_confirm}"
             )
-        if self.list_size < 1 or self.list_after < 0:
+        within = math.inf if self.name_within is None else self.name_within
+        if self.list_size < 1 or self.list_after < 0 or not within > 0:
             found.append(
-                "list_size must be at least 1 and list_after not be negative, "
-                f"got {self.list_size} and {self.list_after}"
+                "list_size must be at least 1, list_after not negative, name_within positive, "
+                f"got {self.list_size}, {self.list_after} and {self.name_within}"
             )
         if self.unknown_above is not None and self.novelty is None:
             found.append("unknown_above needs novelty, the name of the score that it bounds")

@@ -284,6 +284,14 @@ class SubstanceDecision:
         above = self._spec.unknown_above
         return above is not None and self.novelty is not None and self.novelty >= above
 
+    def _is_late(self, label: int) -> bool:
+        """Whether the time has passed in which a label may be announced first."""
+        limit = self._spec.name_within
+        if limit is None or self._mean.independent <= limit:
+            return False
+        taught = () if self._head is None else self._head.taught
+        return self._labels[label] not in {smell.label for smell in taught}
+
     def _announce(self, posterior: NDArray[np.float64]) -> None:
         best = int(posterior.argmax())
         sure = posterior[best] >= self._announce_at[best]
@@ -295,6 +303,7 @@ class SubstanceDecision:
             if posterior[named] >= least and not overtaken and self._has_meaning(named):
                 return
             self._named = None
+        sure = sure and not self._is_late(best)
         self._run = self._run + 1 if sure and best == self._candidate else int(sure)
         self._candidate = best if sure else None
         confirmed = self._run >= self._confirm_at[best]

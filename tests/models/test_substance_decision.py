@@ -356,6 +356,26 @@ def test_a_short_list_is_given_after_enough_evidence_while_no_label_is_announced
     assert decision.short_list == ()
 
 
+def test_a_label_is_announced_in_time_or_never_but_a_taught_smell_at_any_time() -> None:
+    spec = dataclasses.replace(SPEC, name_within=1.0, list_coverage=0.7, head_temperature=0.01)
+    unsure, sure_of_a = [0.0] * 7, [60.0, 0, 0, 0, 0, 0, 0]
+    fresh = EvidenceShare(50.0, 1.0, 1.0)
+    late = SubstanceDecision(LABELS, spec)
+    for logits in (unsure, unsure, *[sure_of_a] * 6):
+        late.add(outputs(logits), fresh)
+    assert late.announced is None
+    assert late.short_list[0] == "a"
+    early = SubstanceDecision(LABELS, spec)
+    for _ in range(4):
+        early.add(outputs(sure_of_a), EvidenceShare(5.0, 1.0, 0.2))
+    assert early.announced == "a"
+    petrol = TaughtSmell("petrol", np.eye(8)[7], windows=5, exposures=1)
+    taught = SubstanceDecision(LABELS, spec, SPACE, TaughtHead(taught=(petrol,)))
+    for _ in range(6):
+        taught.add(outputs(unsure, UNKNOWN), fresh)
+    assert taught.announced == "petrol"
+
+
 def test_there_is_no_short_list_without_a_stated_coverage() -> None:
     decision = SubstanceDecision(LABELS, SPEC)
     decision.add(outputs([1.0, 2.0, 1.8, 0, 0, 0, 0]), EvidenceShare(0.0, 1.0, 2.0))

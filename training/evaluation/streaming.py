@@ -204,7 +204,8 @@ def of_truth(values: NDArray[Any], truth: NDArray[np.int64]) -> NDArray[Any]:
 
 def trace_decisions(streams: Streams, spec: DecisionSpec) -> DecisionTrace:
     """Run the decision layer over every recording."""
-    return trace_announcements(posteriors(streams, spec), spec, *novelty_masks(streams, spec))
+    masks = *novelty_masks(streams, spec), late_windows(streams, spec)
+    return trace_announcements(posteriors(streams, spec), spec, *masks)
 
 
 def trace_folds(
@@ -235,11 +236,20 @@ def novelty_masks(
     return means >= spec.unknown_above, independent >= spec.unknown_after
 
 
+def late_windows(streams: Streams, spec: DecisionSpec) -> NDArray[np.bool_] | None:
+    """Return where no label may be announced first any more, bool[windows]; None for nowhere."""
+    if spec.name_within is None:
+        return None
+    _, independent = evidence_means(streams, spec)
+    return independent > spec.name_within
+
+
 def trace_announcements(
     posterior: NDArray[np.float64],
     spec: DecisionSpec,
     novel: NDArray[np.bool_] | None = None,
     enough: NDArray[np.bool_] | None = None,
+    late: NDArray[np.bool_] | None = None,
 ) -> DecisionTrace:
     """Apply the naming rule of `models.substance_decision` to all recordings at once.
 
@@ -253,6 +263,7 @@ def trace_announcements(
     posterior: float[recordings, windows, labels].
     novel: bool[recordings, windows], the novelty is `unknown_above` or more; None: nowhere.
     enough: bool[windows], the evidence suffices to call an odour unrecognised; None: everywhere.
+    late: bool[windows], no label may be announced first any more; None: nowhere.
     """
     best, belief = posterior.argmax(axis=2), posterior.max(axis=2)
     if novel is None:
@@ -275,6 +286,7 @@ def trace_announcements(
         overtaken = sure & (best[:, k] != named)
         stays = (named >= 0) & (posterior[rows, k, named] >= spec.withdraw) & ~overtaken
         open_ = active & ~stays
+        sure &= late is None or not late[k]
         run = np.where(open_, np.where(sure & (best[:, k] == candidate), run + 1, sure), run)
         candidate = np.where(open_, np.where(sure, best[:, k], _NO_LABEL), candidate)
         confirmed = np.where(run >= spec.confirm, best[:, k], _NO_LABEL)

@@ -77,8 +77,9 @@ def test_streams_have_a_window_every_five_seconds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sure", [0.3, 0.45, 0.6])
 @pytest.mark.parametrize("novel", [None, "energy", "cosine"])
+@pytest.mark.parametrize("within", [None, 1.5])
 def test_traced_announcements_equal_those_of_the_decision_layer(
-    sure: float, novel: NoveltyName | None
+    sure: float, novel: NoveltyName | None, within: float | None
 ) -> None:
     rng = np.random.default_rng(5)
     streams = random_streams()
@@ -90,6 +91,7 @@ def test_traced_announcements_equal_those_of_the_decision_layer(
     spec = DecisionSpec(
         1.2, 0.6, 0.5, memory_s=60, announce=sure, withdraw=0.8 * sure,
         novelty=novel, unknown_above=bound, unknown_after=0.4, unknown_confirm=2,
+        name_within=within,
     )  # fmt: skip
     trace = trace_decisions(streams, spec)
     changes, strange = 0, 0
