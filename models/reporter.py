@@ -142,8 +142,7 @@ class Reporter:
 
         `source` names what gives these predictions, one after the other.
         """
-        # The order of a mixture's components may change with every window.
-        label = prediction.label or " + ".join(sorted(part.label for part in prediction.components))
+        label = prediction.label or _names(prediction)
         before, now = self._announced.get(source), (prediction.state, label)
         self._announced[source] = now
         self._announce_list(source, prediction)
@@ -180,3 +179,13 @@ class Reporter:
             clean_air_age_s=self.exposure.clean_air_age_s,
             **fields,
         )
+
+
+def _names(prediction: Prediction) -> str:
+    """Return the components of a mixture in one string, or the group of which one is in it.
+
+    Sorted: the order of components may change with every window.
+    """
+    if prediction.state is State.RECOGNISED and prediction.groups and not prediction.components:
+        return " or ".join(max(prediction.groups, key=lambda group: group.presence).labels)
+    return " + ".join(sorted(part.label for part in prediction.components))

@@ -161,6 +161,7 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
         correction=correction,
         heads={model: head for model, head in taught.heads.items() if not head.empty},
         recogniser=taught.recogniser,
+        unmixing=taught.unmixing,
     )
     printer: _JsonPrinter | _TablePrinter
     if args.json:
