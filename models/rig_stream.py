@@ -55,8 +55,10 @@ class RigStream:
         """Return the fields of a prediction, those of a model replaced where the rig knows better.
 
         A smell that the rig was taught goes before a label of the model. What is none of the taught
-        smells may be one of the model's. Until smells were taught in two sessions nothing says what
-        is none of them, so that a model which knows the board decides by its embeddings.
+        smells may be one of the model's, or one that was taught without known clean air. Embeddings
+        of a board that the model does not know say nothing about smells that are known here. Until
+        smells were taught in two sessions nothing says what is none of them, so that a model which
+        knows the board decides by its embeddings.
         """
         decision = self._decision
         if phase not in (Phase.UNKNOWN, Phase.EXPOSED) or not decision.ready:
@@ -65,7 +67,9 @@ class RigStream:
             return result
         taught = self._result()
         if taught["state"] is State.UNRECOGNISED and result["state"] is State.RECOGNISED:
-            return result
+            known_here = result["label"] in decision.recogniser.labels
+            if model_knows_board or not known_here:
+                return result
         return {**result, **taught}
 
     def _result(self) -> dict[str, Any]:

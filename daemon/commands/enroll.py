@@ -349,8 +349,8 @@ def _taught_lines(data: Data) -> Iterator[str]:
     if data["advice"] is not None:
         yield (
             f"  most helpful next: {data['advice']['label']} on another day (taught on "
-            f"{_count(data['advice']['sessions'], 'day')}); on a real rig, one day more named "
-            f"{data['advice']['gain']:.0%} more of the exposures of a new day rightly"
+            f"{_count(data['advice']['sessions'], 'day')}); on a real rig, the likeliest smell was "
+            f"then right in {data['advice']['gain']:.0%} more of the exposures of a new day"
         )
     if data["shadow"]:
         yield f"It is in shadow. To announce it: scentd enroll --promote {data['label']}"

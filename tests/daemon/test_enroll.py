@@ -252,7 +252,7 @@ def test_recordings_teach_without_a_service_and_replay_names_the_smell(
     assert (told["exposures"], told["shadow"]) == (2, True)
     assert told["rehearsal"]["held_out_by"] == "session"
     assert told["sessions"] == 2
-    assert told["advice"] == {"label": "petrol", "sessions": 2, "gain": pytest.approx(0.06)}
+    assert told["advice"] == {"label": "petrol", "sessions": 2, "gain": pytest.approx(0.01)}
     assert told["past"][0]["with_s"]["petrol"] > 10
     assert enroll("--promote", "petrol", *state) == 0
     capsys.readouterr()

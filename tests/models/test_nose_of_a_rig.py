@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from calibration.recogniser import fit_recogniser
 from hardware.errors import UsageError
 from models.bundle import Bundle, Outputs, load_bundle
 from models.decision_spec import DecisionSpec, LabelRule, State
+from models.exposure import Phase
 from models.nose import Nose
 from models.results import EventType
+from models.rig_stream import RigStream
 from models.taught_head import HeadError, TaughtHead, TaughtSmell
+from tests.calibration.responses import days, exposure
 from tests.models.toys import NOVELTY_SPEC, toy_space
 
 if TYPE_CHECKING:
@@ -206,3 +210,24 @@ def test_components_have_intervals_where_the_manifest_has_a_margin(
     for part in parts:
         assert part.low == pytest.approx(max(0, part.proportion - 0.2))
         assert part.high == pytest.approx(min(1, part.proportion + 0.2))
+
+
+@pytest.mark.parametrize(
+    ("label", "model_knows_board", "announced"),
+    [
+        ("mint", False, None),  # embeddings of a foreign board say nothing of it
+        ("mint", True, "mint"),
+        ("petrol", False, "petrol"),  # taught without known clean air, by embeddings alone
+        ("petrol", True, "petrol"),
+    ],
+)
+def test_a_foreign_board_has_no_name_of_embeddings_for_what_its_recogniser_denies(
+    label: str, announced: str | None, *, model_knows_board: bool
+) -> None:
+    """On fruits5 a blueberry that was unrecognised was named lavender for four minutes."""
+    stream = RigStream(fit_recogniser(days(1, 2, 3, without="garlic")))
+    stream._decision.add(exposure("garlic", 4).rows)
+    by_model = {"state": State.RECOGNISED, "label": label, "probability": 0.2}
+    result = stream.replace_result(by_model, Phase.EXPOSED, model_knows_board=model_knows_board)
+    assert result["label"] == announced
+    assert result["state"] is (State.UNRECOGNISED if announced is None else State.RECOGNISED)

@@ -21,8 +21,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Teach the rig's own recogniser from some sessions of a real rig and let it name the "
         "exposures of another session: from one, two and three sessions, from all, and smells "
         "that it was never taught. Prints the shares of exposures that are named right, named "
-        "wrong, and have the right name among the three most probable, at 60, 120 and 240 s after "
-        "the onset and in the end. Takes about four minutes."
+        "wrong, whose most probable smell is right whether it is announced or not, and whose "
+        "right smell is among the three most probable, at 60, 120 and 240 s after the onset and "
+        "in the end. Takes about four minutes."
     )
     parser.epilog = "Example: scent-train rigs --data $SCENTD_DATA/rigs"
     add_option(parser, "--data", help=f"the folder that holds {names}")
@@ -47,15 +48,15 @@ def table(trials: list[Trial]) -> list[str]:
     """Return the lines of a Markdown table."""
     moments = ", ".join("end" if at_s == float("inf") else f"{at_s:.0f} s" for at_s in MOMENTS_S)
     lines = [
-        f"| rig | taught from | named right at {moments} | named wrong | among three | exposures |",
-        "|---|---|---|---|---|---|",
+        f"| rig | taught from | named right at {moments} | named wrong | likeliest right "
+        "| among three | exposures |",
+        "|---|---|---|---|---|---|---|",
     ]
     for trial in trials:
+        outcome = trial.outcome
         shares = (
             " ".join(f"{share:.2f}" for share in row)
-            for row in (trial.outcome.right, trial.outcome.wrong, trial.outcome.listed)
+            for row in (outcome.right, outcome.wrong, outcome.likeliest, outcome.listed)
         )
-        lines.append(
-            f"| {trial.rig} | {trial.what} | {' | '.join(shares)} | {trial.outcome.exposures} |"
-        )
+        lines.append(f"| {trial.rig} | {trial.what} | {' | '.join(shares)} | {outcome.exposures} |")
     return lines

@@ -78,12 +78,14 @@ class Outcome:
     Attributes
     ----------
     right, wrong: the name was right, or another one; the rest had none.
+    likeliest: the most probable label is the right one, whether it is announced or not.
     listed: the right one is among the three most probable.
     exposures: how many outcomes the shares are of.
     """
 
     right: tuple[float, ...]
     wrong: tuple[float, ...]
+    likeliest: tuple[float, ...]
     listed: tuple[float, ...]
     exposures: int
 
@@ -212,13 +214,13 @@ def name_held_out(
             for _ in range(draws):
                 recogniser = fit_recogniser(choose(pool, rng))
                 outcomes += [_outcome(recogniser, exposure) for exposure in asked]
-    right, wrong, listed = np.mean(outcomes, axis=0)
-    return Outcome(tuple(right), tuple(wrong), tuple(listed), len(outcomes))
+    right, wrong, likeliest, listed = np.mean(outcomes, axis=0)
+    return Outcome(tuple(right), tuple(wrong), tuple(likeliest), tuple(listed), len(outcomes))
 
 
 def _outcome(recogniser: Recogniser, exposure: TaughtExposure) -> NDArray[np.bool_]:
-    """Return bool[3, moments]: named right, named wrong, among the three most probable."""
-    result = np.zeros((3, len(MOMENTS_S)), dtype=bool)
+    """Return bool[4, moments]: named right, named wrong, likeliest, among the three likeliest."""
+    result = np.zeros((4, len(MOMENTS_S)), dtype=bool)
     decision, before = RigDecision(recogniser), 0
     for column, moment_s in enumerate(MOMENTS_S):
         until = int(min(moment_s / ROW_S, len(exposure.rows)))
@@ -226,7 +228,12 @@ def _outcome(recogniser: Recogniser, exposure: TaughtExposure) -> NDArray[np.boo
         before = until
         named, listed = decision.announced, [label for label, _ in decision.top[:3]]
         right = named == exposure.label
-        result[:, column] = right, named is not None and not right, exposure.label in listed
+        result[:, column] = (
+            right,
+            named is not None and not right,
+            exposure.label in listed[:1],
+            exposure.label in listed,
+        )
     return result
 
 

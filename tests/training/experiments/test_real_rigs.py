@@ -49,6 +49,7 @@ class TestOnRealRecordings:
         assert outcome.exposures == 25
         assert outcome.right[-1] >= 0.7
         assert outcome.wrong[-1] <= 0.08
+        assert outcome.likeliest[-1] >= 0.9
         assert outcome.listed[-1] >= 0.95
 
     def test_a_room_held_out_is_recognised_with_its_own_clean_air(self, rigs: Path) -> None:
@@ -56,6 +57,15 @@ class TestOnRealRecordings:
         # Of 14 exposures two are of black tea, which hardly moves the sensors.
         assert outcome.right[-1] >= 0.6
         assert outcome.wrong[-1] <= 0.15
+
+    def test_the_likeliest_smell_is_right_at_least_where_its_name_is(self, rigs: Path) -> None:
+        outcome = name_held_out(load_rig(rigs, RIGS[1]), everything)
+        assert all(
+            named <= likeliest <= listed
+            for named, likeliest, listed in zip(
+                outcome.right, outcome.likeliest, outcome.listed, strict=True
+            )
+        )
 
     def test_what_is_taught_is_of_other_sessions_and_one_of_each(self, rigs: Path) -> None:
         exposures = load_rig(rigs, RIGS[0])
