@@ -73,7 +73,7 @@ def test_int8_and_float32_agree_within_the_stated_tolerance(name: str) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("label", ["banana", "garlic", "cinnamon", "nutmeg"])
-def test_a_recording_it_was_trained_on_is_recognised(smellnet: Path, label: str) -> None:
+def test_a_recording_it_was_trained_on_is_named_or_listed_first(smellnet: Path, label: str) -> None:
     """It says nothing about other recordings, but tests every step from a file to a label."""
     if "substances-50" not in shipped_bundles():
         pytest.skip("substances-50 is not shipped")
@@ -88,7 +88,8 @@ def test_a_recording_it_was_trained_on_is_recognised(smellnet: Path, label: str)
     predictions = []
     for number, frame in enumerate(recording.frames()):
         predictions += nose.process(frame, 1000.0 * number).predictions
-    assert predictions[-1].label == label
+    last = predictions[-1]
+    assert (last.label or last.short_list[0]) == label
 
 
 @pytest.mark.parametrize("board", [SUBSTANCE_BOARD, MIXTURE_BOARD])

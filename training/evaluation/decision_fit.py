@@ -72,7 +72,7 @@ label for a minute or two: of 25 recordings 15 were given a name within ten minu
 with 600 s, at as many announcements in known sessions."""
 NAME_WITHIN = 1.0
 """Independent windows, two minutes, within which a name must be given where other sessions were
-judged: of 25 recordings of other sessions 5 were ever given a name then, 16 without a limit."""
+judged: of 25 recordings of other sessions 8 got a name then, 16 without a limit."""
 WITHDRAW = 0.6
 """A name is withdrawn below this share of the announcing belief."""
 
