@@ -42,11 +42,17 @@ MOST_ROWS = 4096
 """Taught rows that are fitted, and kept for the distance to the nearest one (0.34 MB): 20 smells of
 10 exposures are fitted in well under a second."""
 
+MOST_TAUGHT_ROWS = 240
+"""Rows of an exposure that are fitted: twenty minutes, as long as the library keeps."""
+
 MOST_COMPARED_ROWS = 3000
-"""Rows compared with each other for the novelty limits: 36 MB of distances."""
+"""Rows compared with each other for the novelty limits."""
 
 MOST_FOLDS = 5
 """Sessions that are held out in turn for temperature and prediction sets; more take too long."""
+
+MOST_JUDGED_ROWS = 1000
+"""Rows of held-out exposures that are judged for them, of all folds together."""
 
 TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
 DEFAULT_TEMPERATURE = 12.0
@@ -120,7 +126,7 @@ def fit_recogniser(exposures: Sequence[TaughtExposure]) -> Recogniser:
 
 
 def _prepare(exposure: TaughtExposure) -> _Prepared:
-    rows = exposure.rows[exposure.rows.size >= LEAST_SIZE][: STAGES[-1]]
+    rows = exposure.rows[exposure.rows.size >= LEAST_SIZE][:MOST_TAUGHT_ROWS]
     return _Prepared(exposure.label, exposure.session, rows.features())
 
 
@@ -187,12 +193,14 @@ def _certainty(exposures: Sequence[_Prepared]) -> dict[str, Any]:
 
     Empty with one session: the defaults stay.
     """
+    every = 1 + sum(len(exposure.features) for exposure in exposures) // MOST_JUDGED_ROWS
     log_likelihood: list[NDArray[np.float64]] = []
     listed: list[bool] = []
     for recogniser, exposure in _held_out(exposures):
-        log_likelihood += _likelihood_by_temperature(recogniser, exposure)
-        distances = recogniser.squared_distances(exposure.features).mean(axis=0)
-        nearest = [recogniser.labels[place] for place in np.argsort(distances)[:LISTED]]
+        distances = recogniser.squared_distances(exposure.features[::every])
+        place = recogniser.labels.index(exposure.label)
+        log_likelihood += _likelihood_by_temperature(distances, place, every)
+        nearest = [recogniser.labels[k] for k in np.argsort(distances.mean(axis=0))[:LISTED]]
         listed.append(exposure.label in nearest)
     if not listed:
         return {}
@@ -208,15 +216,17 @@ def _certainty(exposures: Sequence[_Prepared]) -> dict[str, Any]:
 
 
 def _likelihood_by_temperature(
-    recogniser: Recogniser, exposure: _Prepared
+    distances: NDArray[np.float64], truth: int, every: int
 ) -> list[NDArray[np.float64]]:
-    """Return the truth's log-probability at each of `TEMPERATURES`, at each of `STAGES`."""
-    place = recogniser.labels.index(exposure.label)
-    distances = recogniser.squared_distances(exposure.features)
+    """Return the truth's log-probability at each of `TEMPERATURES`, at each of `STAGES`.
+
+    `distances` float64[rows, labels] are those of every `every`-th row.
+    """
     by_row = [log_softmax(distances / (-2.0 * temperature)) for temperature in TEMPERATURES]
+    stages = {min(-(-stage // every), len(distances)) for stage in STAGES}
     return [
-        np.array([log_softmax(scores[:rows].mean(axis=0))[place] for scores in by_row])
-        for rows in sorted({min(stage, len(distances)) for stage in STAGES})
+        np.array([log_softmax(scores[:rows].mean(axis=0))[truth] for scores in by_row])
+        for rows in sorted(stages)
     ]
 
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 LEAD_S = 120.0
 """Readings kept from before an exposure: the longest lag, and clean air to detect the onset."""
 
-MAX_EXPOSURE_S = 600.0
-"""Readings kept of one exposure; two minutes teach well."""
+MAX_EXPOSURE_S = 1200.0
+"""Readings kept of one exposure. Two minutes teach well, but a long exposure changes: what it
+became is recognised only if it was kept."""
 
 
 def content_id(data: bytes) -> str:

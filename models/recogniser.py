@@ -46,6 +46,10 @@ ANNOUNCE = (0.7, 0.5)
 onset several smells still look alike. With 0.5 from the start .24 of the exposures of another day
 were given another name first (fruits5), with 0.7 to the end .32 were not named any more."""
 
+KEEP = 1.15
+"""Factor on the novelty limit while a name is announced: a long exposure drifts away from what was
+taught, and a name that was right must not be withdrawn for it."""
+
 CONFIRM_ROWS = 2
 """Rows in a row that must agree before a name is announced, or `unrecognised` is."""
 
@@ -238,7 +242,8 @@ class RigDecision:
         best, probability = self.top[0]
         least = float(np.interp(self._rows, ANNOUNCE_ROWS, ANNOUNCE))
         verdict = best if probability >= least else None
-        if self.novelty > self.recogniser.novelty_limit(self._rows):
+        limit = self.recogniser.novelty_limit(self._rows)
+        if self.novelty > limit * (KEEP if self.announced == best else 1.0):
             verdict = _UNKNOWN
         self._agreeing = self._agreeing + 1 if verdict == self._candidate else 1
         self._candidate = verdict
