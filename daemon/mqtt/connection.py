@@ -11,12 +11,15 @@ import socket
 import ssl
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from daemon.config.credentials import read_secret
+from daemon.mqtt.topics import OFFLINE, STATUS, topic_prefix
 from daemon.system.owner import with_own_rights
 from hardware.errors import ScentdError
 
@@ -41,6 +44,9 @@ GUESS_TIMEOUT_S = 3.0
 """Time for an answer to MQTT 5 while 3.1.1 is still to be tried: amqtt, which knows only 3.1.1,
 waits for more bytes when it reads the last will of a version 5 CONNECT."""
 
+LARGEST_PACKET_BYTES = 1 << 20
+"""Far more than a request, an answer or a list of models; the broker may send nothing larger."""
+
 _UNAVAILABLE = frozenset({"Server unavailable", "Server busy", "Server shutting down"})
 _REFUSED = frozenset(
     {"Not authorized", "Bad user name or password", "Bad authentication method", "Banned"}
@@ -64,10 +70,43 @@ class WrongProtocolError(BrokerRefusedError):
     """The broker does not seem to speak the version that was tried."""
 
 
+class NoRetainError(BrokerRefusedError):
+    """The broker keeps no retained messages and refuses a last will that is one."""
+
+
+class _Client(paho.Client):
+    """Ends the connection before it reads a packet that is too large.
+
+    Attributes
+    ----------
+    too_large_bytes: length of such a packet, once one came.
+    """
+
+    too_large_bytes: int | None = None
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        # paho asks for the whole rest of a packet, whose length the other side states. MQTT 3.1.1
+        # has no way to limit it, and in MQTT 5 the broker may ignore the limit.
+        if bufsize > LARGEST_PACKET_BYTES:
+            self.too_large_bytes = bufsize
+            raise ConnectionAbortedError(f"a packet of {bufsize} bytes is not read")
+        return super()._sock_recv(bufsize)
+
+
 def make_client(
-    rig_id: str, config: MqttConfig, protocol: MQTTProtocolVersion, *, suffix: str = ""
-) -> paho.Client:
+    rig_id: str,
+    config: MqttConfig,
+    protocol: MQTTProtocolVersion,
+    *,
+    suffix: str = "",
+    retain: bool | None = None,
+) -> _Client:
     """Return an unconnected client with credentials and certificates set.
+
+    Parameters
+    ----------
+    suffix: distinguishes its client id from the service's.
+    retain: whether the service's last will, which this sets, is retained; None sets none.
 
     Raises
     ------
@@ -75,7 +114,7 @@ def make_client(
     """
     # A fixed client id lets the broker replace the half-open connection of a
     # rig that lost its power, last will included.
-    client = paho.Client(
+    client = _Client(
         CallbackAPIVersion.VERSION2,
         client_id=f"scentd-{rig_id}{suffix}",
         protocol=protocol,
@@ -83,6 +122,8 @@ def make_client(
     )
     client.connect_timeout = CONNECT_TIMEOUT_S
     client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
+    if retain is not None:
+        client.will_set(topic_prefix(rig_id) + STATUS, OFFLINE, qos=1, retain=retain)
     # The configuration names these files, and root's command may act as another user.
     with with_own_rights():
         if config.username is not None:
@@ -128,8 +169,12 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
     BrokerUnreachableError: nothing listens there, or the certificate is not trusted.
     """
     where = f"{config.host}:{config.port}"
+    limits = None
+    if client.protocol == MQTTProtocolVersion.MQTTv5:
+        limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        limits.MaximumPacketSize = LARGEST_PACKET_BYTES
     try:
-        client.connect(config.host, config.port, config.keepalive_s)
+        client.connect(config.host, config.port, config.keepalive_s, properties=limits)
         if isinstance(connection := client.socket(), socket.socket):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
     except ssl.SSLError as error:
@@ -142,6 +187,11 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
         raise BrokerUnreachableError(
             f"The name of the broker, mqtt.host {config.host!r}, does not resolve "
             f"({error.strerror}). Check the spelling and this machine's network."
+        ) from None
+    except UnicodeError:
+        raise BrokerUnreachableError(
+            f"mqtt.host {config.host!r} is no host's name: its parts have 1 to 63 characters, with "
+            "one dot between them. Correct it."
         ) from None
     except OSError as error:
         raise BrokerUnreachableError(
@@ -163,14 +213,24 @@ def check_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) 
     if reason is None and not last:
         raise _wrong_protocol(config)
     if reason is None:
+        # Some brokers of 3.1.1 read a CONNECT of version 5 as longer than it is, and wait.
+        only_5 = str(config.protocol) == "5"
+        hint = " If it only speaks 3.1.1, leave mqtt.protocol at auto." if only_5 else ""
         raise BrokerUnreachableError(
             f"Something at {where} accepts connections but does not answer as an MQTT broker. "
             "Check mqtt.port (1883 is plain MQTT, 8883 MQTT with TLS, 80 and 443 are not MQTT), "
-            "and whether it wants TLS (mqtt.tls)."
+            f"and whether it wants TLS (mqtt.tls).{hint}"
         )
     if not reason.is_failure:
         return
     name = reason.getName()
+    if name == "Retain not supported":
+        raise NoRetainError(
+            f"The broker at {where} keeps no retained messages. Let it keep them (Mosquitto: "
+            "retain_available true)."
+        )
+    if name == "QoS not supported":
+        raise _no_acknowledgements(config)
     if name == "Unsupported protocol version":
         raise _wrong_protocol(config)
     if name in _UNAVAILABLE:
@@ -187,6 +247,35 @@ def check_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) 
     raise BrokerRefusedError(f"The broker at {where} refuses this rig: {name.lower()}.")
 
 
+def keeps_retained(properties: Properties | None, config: MqttConfig) -> bool:
+    """Return whether the broker says, in CONNACK, that it keeps retained messages.
+
+    Raises
+    ------
+    BrokerRefusedError: it does not acknowledge messages.
+    """
+    if getattr(properties, "MaximumQoS", 1) == 0:
+        raise _no_acknowledgements(config)
+    return bool(getattr(properties, "RetainAvailable", 1))
+
+
+def _no_acknowledgements(config: MqttConfig) -> BrokerRefusedError:
+    return BrokerRefusedError(
+        f"The broker at {config.host}:{config.port} allows QoS 0 only, which acknowledges nothing, "
+        "so that messages could be lost unnoticed. Let it accept QoS 1 (Mosquitto: max_qos 1)."
+    )
+
+
+def check_size(client: paho.Client) -> None:
+    """Raise if the connection was ended because of a packet that is too large."""
+    if isinstance(client, _Client) and client.too_large_bytes is not None:
+        raise BrokerUnreachableError(
+            f"The broker sent a packet of {client.too_large_bytes} bytes, more than the "
+            f"{LARGEST_PACKET_BYTES} that scentd reads, and the connection was ended. Find who "
+            "publishes it below request/, and limit the broker (Mosquitto: message_size_limit)."
+        )
+
+
 def _wrong_protocol(config: MqttConfig) -> WrongProtocolError:
     return WrongProtocolError(
         f"The broker at {config.host}:{config.port} does not speak MQTT {config.protocol}. "
@@ -200,14 +289,32 @@ def connack_timeout_s(*, last: bool) -> float:
 
 
 def try_broker(rig_id: str, config: MqttConfig) -> str:
-    """Connect once, as `scentd check` does, and return the protocol's version.
+    """Connect as the service does; return the protocol's version, and what the broker lacks.
+
+    The client id differs from the service's, which the broker would disconnect otherwise.
 
     Raises
     ------
     BrokerError: the broker cannot be used.
     """
-    with connected_client(rig_id, config, suffix="-check") as client:
-        return PROTOCOL_NAMES[client.protocol]
+    try:
+        client, properties = _connect_any_version(rig_id, config, "-check", retain=True)
+        will_retained = True
+    except NoRetainError:
+        client, properties = _connect_any_version(rig_id, config, "-check", retain=False)
+        will_retained = False
+    try:
+        retained = keeps_retained(properties, config) and will_retained
+    finally:
+        client.disconnect()
+        close_socket(client)
+    version = PROTOCOL_NAMES[client.protocol]
+    if retained:
+        return version
+    return (
+        f"{version} but keeps no retained messages: a subscriber learns the state of the rig only "
+        "when it changes (Mosquitto: retain_available true)"
+    )
 
 
 @contextmanager
@@ -220,7 +327,7 @@ def connected_client(rig_id: str, config: MqttConfig, *, suffix: str) -> Iterato
     ------
     BrokerError: the broker cannot be used.
     """
-    client = _connect_any_version(rig_id, config, suffix)
+    client, _ = _connect_any_version(rig_id, config, suffix)
     try:
         yield client
     finally:
@@ -228,19 +335,31 @@ def connected_client(rig_id: str, config: MqttConfig, *, suffix: str) -> Iterato
         close_socket(client)
 
 
-def _connect_any_version(rig_id: str, config: MqttConfig, suffix: str) -> paho.Client:
+def _connect_any_version(
+    rig_id: str, config: MqttConfig, suffix: str, *, retain: bool | None = None
+) -> tuple[paho.Client, Properties | None]:
+    """Return a connected client and what CONNACK says; `retain` as for `make_client`."""
     *others, last = protocols(config)
     for protocol in others:
         with suppress(WrongProtocolError):
-            client = make_client(rig_id, config, protocol, suffix=suffix)
+            client = make_client(rig_id, config, protocol, suffix=suffix, retain=retain)
             return _connect_and_wait(client, config, last=False)
-    client = make_client(rig_id, config, last, suffix=suffix)
+    client = make_client(rig_id, config, last, suffix=suffix, retain=retain)
     return _connect_and_wait(client, config, last=True)
 
 
-def _connect_and_wait(client: paho.Client, config: MqttConfig, *, last: bool) -> paho.Client:
+def _connect_and_wait(
+    client: paho.Client, config: MqttConfig, *, last: bool
+) -> tuple[paho.Client, Properties | None]:
     reasons: list[ReasonCode] = []
-    client.on_connect = lambda _client, _data, _flags, reason, _properties: reasons.append(reason)
+    said: list[Properties | None] = [None]
+
+    def on_connect(*args: Any) -> None:
+        *_, reason, properties = args
+        reasons.append(reason)
+        said.append(properties)
+
+    client.on_connect = on_connect
     connect(client, config)
     try:
         deadline_s = time.monotonic() + connack_timeout_s(last=last)
@@ -251,7 +370,7 @@ def _connect_and_wait(client: paho.Client, config: MqttConfig, *, last: bool) ->
     except ScentdError:
         close_socket(client)
         raise
-    return client
+    return client, said[-1]
 
 
 def close_socket(client: paho.Client) -> None:

@@ -3,10 +3,8 @@
 The pipeline puts messages in; `daemon.mqtt.session` takes them out and reports which of them the
 broker has acknowledged. A message can be taken only once it is on disk. One thread does all the
 writing, so that a slow card delays neither the readings nor the broker. Knows no MQTT client; the
-SQL is in `daemon.mqtt.outbox_database`.
-
-While the disk cannot be written the messages wait in memory, and go to disk as soon as it can be
-written again.
+SQL is in `daemon.mqtt.outbox_database`. While the disk cannot be written the messages wait in
+memory, and go to disk as soon as it can be written again.
 """
 
 from __future__ import annotations
@@ -25,8 +23,11 @@ from daemon.mqtt.outbox_database import DiskUse, OutboxFile
 from daemon.mqtt.outbox_repair import finish_replacement, replace_damaged
 from daemon.mqtt.outbox_rows import DamagedError
 from daemon.mqtt.outbox_values import (
+    COMMIT_EVERY_S,
     LOSSES,
     MEMORY_LIMITS,
+    REMOVE_WITHIN_S,
+    RETRY_S,
     Entry,
     Limits,
     Message,
@@ -42,17 +43,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority"]
-
-COMMIT_EVERY_S = 1.0
-"""Predictions are written at once if the latest commit is older than this, otherwise with the next:
-commits wear a card out. Events do not wait."""
-
-REMOVE_WITHIN_S = 10.0
-"""An acknowledged message is removed with the next commit, at the latest after this time. After a
-kill before that, it is sent again, with the same boot_id and seq."""
-
-RETRY_S = 10.0
-"""Time between two attempts to write a disk that failed."""
 
 _SLOWEST_COMMIT_S = 5.0
 
@@ -83,11 +73,12 @@ class Outbox:
         self._disk_use = DiskUse()
         self._memory: OutboxFile | None = None
         self._memory_from = math.inf  # the lowest id in memory
-        self._cursor = 0  # the id of the entry taken last
+        self._cursor = self._sent_up_to = 0  # the ids taken last; up to the second none is dropped
 
         self._closing = self._urgent = self._grouping = False
         self._unwritten: list[Entry] = []
         self._in_flight: set[int] = set()
+        self._held: set[int] = set()  # taken, and refused for now
         self._acknowledged: set[int] = set()  # and not removed from the files yet
         self._newest_id = 0
         self._newest_retained: dict[str, int] = {}
@@ -177,21 +168,28 @@ class Outbox:
                         return entry
             return None
 
-    def acknowledge(self, entry_id: int) -> None:
-        """Remove an entry: the broker has it."""
+    def acknowledge(self, entry_id: int, lost: str | None = None) -> None:
+        """Remove an entry: the broker has it, or it is lost for one of the reasons in `LOSSES`."""
         with self._lock:
             if entry_id in self._in_flight:
+                self._lost.update([lost] if lost else [])
                 self._in_flight.remove(entry_id)
                 self._acknowledged.add(entry_id)
                 self._remove_by_s = min(self._remove_by_s, time.monotonic() + REMOVE_WITHIN_S)
                 self._lock.notify_all()
 
+    def hold(self, entry_id: int) -> None:
+        """Keep an entry, refused for now, until `requeue_in_flight`; a full outbox may drop it."""
+        with self._lock:
+            self._in_flight.discard(entry_id)
+            self._held.add(entry_id)
+
     def requeue_in_flight(self) -> None:
-        """Let all in flight be taken again: the connection ended before they were acknowledged."""
+        """Let all that were taken and not acknowledged be taken again."""
         with self._files_lock, self._lock:
-            if self._in_flight:
-                self._cursor = min(self._cursor, min(self._in_flight) - 1)
-                self._in_flight.clear()
+            if waiting := self._in_flight | self._held:
+                self._cursor = min(self._cursor, min(waiting) - 1)
+                self._in_flight, self._held = set(), set()
 
     def flush(self, timeout_s: float) -> bool:
         """Write everything now; return whether that was done in time."""
@@ -268,6 +266,7 @@ class Outbox:
         with self._lock:
             entries, acknowledged = list(self._unwritten), set(self._acknowledged)
             self._urgent, self._remove_by_s = False, math.inf
+            self._sent_up_to = max(self._in_flight, default=0)
         try_disk = self._why is None or time.monotonic() >= self._retry_s
         if try_disk and self._write_disk(entries, acknowledged):
             removed = acknowledged
@@ -291,7 +290,7 @@ class Outbox:
                 removed=acknowledged,
                 added=entries,
                 limits=MEMORY_LIMITS,
-                after=self._cursor,
+                after=self._sent_up_to,
                 now_s=self._now_s(),
             )
         )
@@ -309,7 +308,7 @@ class Outbox:
                     removed=acknowledged,
                     added=(e for e in chain(in_memory, entries) if e.id not in acknowledged),
                     limits=self._limits,
-                    after=self._cursor,
+                    after=self._sent_up_to,
                     now_s=self._now_s(),
                     touch=self._why is not None,
                 )

@@ -14,9 +14,22 @@ if TYPE_CHECKING:
 OUTBOX_FILE = "outbox.sqlite"
 """Below `state_dir`."""
 
-LOSSES = ("thinned", "predictions", "events", "expired", "damaged")
+COMMIT_EVERY_S = 1.0
+"""Predictions are written at once if the latest commit is older than this, otherwise with the next:
+commits wear a card out. Events do not wait."""
+
+REMOVE_WITHIN_S = 10.0
+"""An acknowledged message is removed with the next commit, at the latest after this time. After a
+kill before that, it is sent again, with the same boot_id and seq."""
+
+RETRY_S = 10.0
+"""Time between two attempts to write a disk that failed."""
+
+UNDELIVERABLE = "undeliverable"
+
+LOSSES = ("thinned", "predictions", "events", "expired", "damaged", UNDELIVERABLE)
 """Reasons for losing a message: repeats thinned out, other predictions and events for lack of
-room, too old, or unreadable."""
+room, too old, unreadable, or such that the broker can never accept it."""
 
 
 class Priority(IntEnum):

@@ -39,7 +39,7 @@ class BrokerReport:
     ----------
     protocol: "5" or "3.1.1" while connected, else None.
     connections: how often a connection was made; one more than the reconnects.
-    rejected: messages that the broker did not accept.
+    rejected: how often the broker refused a message; one that is sent again may count again.
     fleeting_dropped: QoS 0 messages that were dropped, for lack of a connection or of room.
     """
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from daemon.mqtt.connection import (
     BrokerError,
     BrokerUnreachableError,
+    NoRetainError,
     WrongProtocolError,
     protocols,
 )
@@ -28,6 +29,7 @@ from hardware.errors import ScentdError
 if TYPE_CHECKING:
     from daemon.config.settings import MqttConfig
     from daemon.mqtt.outbox import Outbox
+    from daemon.mqtt.outbox_values import Entry
     from daemon.mqtt.outgoing import BrokerReport
 
 FIRST_RETRY_S = 1.0
@@ -57,6 +59,8 @@ class Publisher:
     on_request: called in the MQTT thread with every message below `request/`; without it the rig
         subscribes to no requests.
     listeners: of other topics, called in the MQTT thread.
+    delivered: by topic, the retained messages that a broker had from an earlier publisher; they are
+        sent again on every connection, and replaced here by later ones.
     """
 
     def __init__(
@@ -67,8 +71,16 @@ class Publisher:
         outbox: Outbox,
         on_request: OnRequest | None = None,
         listeners: Listeners | None = None,
+        delivered: dict[str, Entry] | None = None,
     ) -> None:
-        self._link = Link(rig_id, config, outbox, on_request, listeners or {})
+        self._link = Link(
+            rig_id,
+            config,
+            outbox,
+            on_request,
+            listeners or {},
+            {} if delivered is None else delivered,
+        )
         self._outgoing = self._link.outgoing
         self._prefix = topic_prefix(rig_id)
         self._log = get_logger("mqtt")
@@ -147,6 +159,9 @@ class Publisher:
             if isinstance(failure, WrongProtocolError) and not last:
                 tried += 1
                 self._log.info("the broker does not speak MQTT 5; trying 3.1.1")
+                continue
+            if isinstance(failure, NoRetainError):
+                self._log.warning("the broker keeps no retained messages; none are sent")
                 continue
             if link.stopping.is_set():
                 return

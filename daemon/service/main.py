@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from daemon.board.port import Arrival
     from daemon.config.settings import Config
+    from daemon.mqtt.outbox import Entry
     from daemon.service.reload import PreparedReload
     from daemon.system.background import Data, Steps
     from daemon.system.signals import ReloadSignal, StopEvent
@@ -103,6 +104,7 @@ class Service:
         self._outbox = Outbox(config.state_dir / OUTBOX_FILE, limits_from(config.outbox))
         self._reader = Reader()
         self._inbox = Inbox(self._reader.wake)
+        self._delivered: dict[str, Entry] = {}
         self._discovery, self._publisher = self._make_publisher(config)
         self._messages = Messages(
             self._publisher, version=version, folders={"state_dir": config.state_dir}
@@ -148,6 +150,7 @@ class Service:
             outbox=self._outbox,
             on_request=self._inbox.receive if config.mqtt.requests else None,
             listeners={} if birth is None else {birth: discovery.on_birth},
+            delivered=self._delivered,
         )
         discovery.use_publisher(publisher)
         return discovery, publisher

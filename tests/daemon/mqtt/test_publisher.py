@@ -99,7 +99,7 @@ def test_mqtt_3_1_1_is_used_with_an_old_broker(old_broker: int) -> None:
 
 
 def test_an_old_broker_refuses_a_rig_that_is_set_to_mqtt_5(old_broker: int) -> None:
-    with pytest.raises(BrokerRefusedError, match=r"does not speak MQTT 5\. Leave mqtt\.protocol"):
+    with pytest.raises(BrokerUnreachableError, match=r"only speaks 3\.1\.1, leave mqtt\.protocol"):
         try_broker("rig", MqttConfig(host="127.0.0.1", port=old_broker, protocol="5"))
 
 
