@@ -50,8 +50,9 @@ RIG_BUNDLES = ("substances-50", "mixtures-12")
 INTEGER_MATMULS = (b"MatMulInteger", b"DynamicQuantizeMatMul", b"QLinearMatMul", b"QGemm")
 """Operators of which a quantised graph must have at least one."""
 
-_MAY_BE_UNKNOWN = "rig_"
-"""Prefix of the arrays that describe the training rig: NaN where it lacked a channel."""
+_MAY_BE_UNKNOWN = ("rig_", "held_out_")
+"""Prefixes of the arrays that may hold NaN: of the training rig where it lacked a channel, of
+held-out recordings after their end."""
 
 _BENCHMARK_RUNS = 15
 """Timed runs per file for precision "auto": about 40 ms; the median ignores interruptions."""

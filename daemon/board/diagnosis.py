@@ -62,15 +62,18 @@ def explain_no_reading(
     found = ", ".join(
         f"{number} {kind}" for kind, number in rejected_lines(counts).items() if number
     )
+    speed = (
+        f"Check the speed (source.baud is {baud}; boards in the field speak 115200), and that this "
+        "is the gas-sensor board's port."
+    )
     if problem is not None:
         return (
             f"The board sends a table, but no line was a reading in {listened_s:.0f} s "
             f"({found}): {problem}. docs/serial-protocol.md describes the headers that are "
             "understood."
-        )
+        ) + (f" {speed}" if rejected_lines(counts)["binary"] else "")
     return (
         f"The board sent {received_bytes} bytes in {listened_s:.0f} s, but no line was a reading "
         f"({found or 'no line was ever ended'}). docs/serial-protocol.md describes the lines that "
-        f"are expected. Check the speed (source.baud is {baud}; boards in the field speak 115200), "
-        "and that this is the gas-sensor board's port."
+        f"are expected. {speed}"
     )

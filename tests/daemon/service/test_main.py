@@ -154,7 +154,7 @@ def test_a_replay_equals_the_live_run_of_a_board_without_a_clock(
     with (
         Subscriber(broker.port) as ear,
         SimulatedBoard(
-            Odours(((None, 40), (NO2, 40)), rate_hz=10.0),
+            Odours(((None, 60), (NO2, 140)), rate_hz=10.0),
             dialect="labelled",
             link=link,
             wait_for_listener=True,
