@@ -347,15 +347,22 @@ def _taught_lines(data: Data) -> Iterator[str]:
     if data["channels_missing"]:
         yield f"  learnt without {', '.join(data['channels_missing'])}"
     if data["advice"] is not None:
-        yield (
-            f"  most helpful next: {data['advice']['label']} on another day (taught on "
-            f"{_count(data['advice']['sessions'], 'day')}); on a real rig, the likeliest smell was "
-            f"then right in {data['advice']['gain']:.0%} more of the exposures of a new day"
-        )
+        yield _advice_line(data["advice"])
     if data["shadow"]:
         yield f"It is in shadow. To announce it: scentd enroll --promote {data['label']}"
     else:
         yield "The rig announces it from now on."
+
+
+def _advice_line(advice: Data) -> str:
+    line = f"  most helpful next: {advice['label']} on another day (taught on "
+    line += f"{_count(advice['sessions'], 'day')})"
+    if not advice["gain"]:
+        return line
+    return (
+        f"{line}; on a real rig, the likeliest smell was then right in {advice['gain']:.0%} more "
+        "of the exposures of a new day"
+    )
 
 
 def _learnt_from(data: Data) -> str:

@@ -171,12 +171,16 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
         resampled = any(is_resampled(bundle.manifest, rate_hz) for bundle in bundles)
         interpolated = ", interpolated to its rate" if resampled else ""
         printer = _TablePrinter(f"{file}  ({name}{interpolated})")
+    # Mixtures of taught smells have predictions of their own, beside those of single substances.
+    task = bundles[0].manifest.task if bundles else topics.SUBSTANCE
     outcome = _RecordingResult()
     for result in _results(nose, recording):
         if isinstance(result, Event):
             printer.print_event(result)
-        else:
+            continue
+        if result.task == task:
             outcome.update(result)
+        if result.task == task or args.json:
             printer.print_prediction(result)
     printer.print_summary(
         payloads.summary_payload(

@@ -252,7 +252,7 @@ def test_recordings_teach_without_a_service_and_replay_names_the_smell(
     assert (told["exposures"], told["shadow"]) == (2, True)
     assert told["rehearsal"]["held_out_by"] == "session"
     assert told["sessions"] == 2
-    assert told["advice"] == {"label": "petrol", "sessions": 2, "gain": pytest.approx(0.01)}
+    assert told["advice"] == {"label": "petrol", "sessions": 2, "gain": 0.0}
     assert told["past"][0]["with_s"]["petrol"] > 10
     assert enroll("--promote", "petrol", *state) == 0
     capsys.readouterr()
@@ -261,6 +261,34 @@ def test_recordings_teach_without_a_service_and_replay_names_the_smell(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["label"] == "petrol"
     assert main([*map(str, replay)]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["label"] is None
+
+
+def test_mixtures_of_taught_smells_do_not_mix_with_the_summary_of_a_replay(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both kinds of predictions once took turns, line by line, and the last one was the result."""
+    state = ("--state", tmp_path / "state", "--model", bundle.folder)
+    for label, gains in (("petrol", PETROL), ("tar", TAR)):
+        for number in range(2):
+            file = tmp_path / f"{label}{number}.csv"
+            write_recording(file, smell_readings(gains, 120, before=60, seed=number))
+            assert enroll(label, "--recording", file, "--promote", *state) == 0
+    capsys.readouterr()
+    replay = ["replay", *map(str, (tmp_path / "petrol0.csv", *state))]
+    assert main([*replay, "--json"]) == 0
+    *lines, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    by_topic = {
+        topic: [line for line in lines if line.get("topic") == topic]
+        for topic in ("substance", "mixture")
+    }
+    assert by_topic["mixture"]
+    named = [line for line in by_topic["substance"] if line["state"] == "recognised"]
+    assert (summary["label"], summary["probability"]) == ("petrol", named[-1]["probability"])
+    assert main(replay) == 0
+    states = [
+        line.split()[2] for line in capsys.readouterr().out.splitlines()[1:] if " s  " in line
+    ]
+    assert states.count("recognised") == 1
 
 
 def test_every_change_is_printed_for_people(
