@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-slow bench models substances-50 mixtures-12 paper-50 clean
+.PHONY: help demo check test test-slow bench models substances-50 mixtures-12 fruits-5 paper-50 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -32,7 +32,7 @@ bench: $(VENV)/dev-installed ## speed and memory on this machine (docs/performan
 	$(BIN)/scentd bench $(ARGS)
 	$(BIN)/scent-train bench $(ARGS)
 
-models: substances-50 mixtures-12 paper-50 ## train, evaluate and export the shipped models from SCENTD_DATA
+models: substances-50 mixtures-12 fruits-5 paper-50 ## train, evaluate and export the shipped models from SCENTD_DATA
 
 substances-50: RECORDINGS = $(SCENTD_DATA)/smellnet/base
 mixtures-12: RECORDINGS = $(SCENTD_DATA)/smellnet/mixture
@@ -48,6 +48,14 @@ substances-50 mixtures-12: $(VENV)/dev-installed
 		$(BIN)/scent-train trust --config $@ --data $(RECORDINGS); fi
 	$(BIN)/scent-train fit --config $@ --data $(RECORDINGS)
 	$(BIN)/scent-train export --config $@ --data $(RECORDINGS) --output models/bundles/$@
+
+# A network of another rig, with whole days held out.
+fruits-5: $(VENV)/dev-installed
+	@test -d "$(SCENTD_DATA)/rigs/fruits5" || { echo "There are no recordings at $(SCENTD_DATA)/rigs/fruits5. Set SCENTD_DATA to the folder that holds rigs/." >&2; exit 1; }
+	$(BIN)/scent-train data import $(SCENTD_DATA)/rigs/fruits5 --format fruits5 --output runs/fruits5
+	$(BIN)/scent-train crossval --sessions --config $@ --data runs/fruits5
+	$(BIN)/scent-train fit --config $@ --data runs/fruits5
+	$(BIN)/scent-train export --config $@ --data runs/fruits5 --output models/bundles/$@
 
 # The published recipe trains for an hour per fold, so only one fold is evaluated.
 paper-50: RECORDINGS = $(SCENTD_DATA)/smellnet/base

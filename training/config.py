@@ -78,6 +78,9 @@ class AugmentConfig:
     from_start: float = 0.0
     """Share of windows that begin with the recording: the first minute of an exposure differs from
     the rest, and a uniform draw hardly ever includes it."""
+    from_onset: float = 0.0
+    """Share of windows that begin where the nose notices the exposure, long or short: those that
+    the first announcement depends on. Recordings without a noticed exposure begin as others."""
     mix: float = 0.0
     """Share of windows convexly mixed with others of the batch."""
     mix_alpha: float = 0.4

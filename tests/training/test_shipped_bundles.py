@@ -22,7 +22,7 @@ def nuts(smellnet: Path) -> Dataset:
 
 
 def test_the_models_of_a_rig_and_the_published_recipe_are_shipped() -> None:
-    assert {*RIG_BUNDLES, "paper-50"} == set(shipped_bundles())
+    assert {*RIG_BUNDLES, "fruits-5", "paper-50"} == set(shipped_bundles())
 
 
 @pytest.mark.parametrize("name", shipped_bundles())

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--config": {
         "metavar": "NAME|FILE",
-        "help": "a shipped configuration (substances-50, mixtures-12, paper-50) or a YAML file",
+        "help": "a shipped configuration (substances-50, mixtures-12, fruits-5, paper-50) or a "
+        "YAML file",
     },
     "--data": {
         "required": True,

@@ -1,7 +1,9 @@
 """training/: whether recordings begin in clean air, and when the smell arrives.
 
-numpy only. The measure is the largest distance of a Grove channel's log-conductance from its mean
-over the first seconds: what happened before the recording cannot be seen in it.
+numpy only. When a smell arrives, all of a recording decides (`onset_s`): the measure is the largest
+distance of a Grove channel's log-conductance from its mean over the first seconds; what happened
+before the recording cannot be seen in it. When the nose notices it is computed as the nose does
+(`notice_onset`).
 """
 
 from __future__ import annotations
@@ -12,9 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.channels import CHANNELS, Part
+from models.exposure import Change
+from models.exposure_settings import ExposureSettings
+from models.exposure_stream import RATE_HZ, ExposureStream
 from models.preprocess import Lineariser, PreprocessSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from training.data.dataset import Sample
@@ -59,3 +66,23 @@ def onset_s(sample: Sample) -> float | None:
         return None
     row = int(arrived.argmax())
     return row / sample.rate_hz if sample.time_ms is None else float(sample.time_ms[row]) / 1000.0
+
+
+def begin_in_clean_air(samples: Sequence[Sample]) -> bool:
+    """Whether all recordings begin in clean air and the nose notices the smell in each.
+
+    Otherwise recordings count as lying within one exposure.
+    """
+    return all(onset_s(one) is not None and notice_onset(one) is not None for one in samples)
+
+
+def notice_onset(sample: Sample) -> int | None:
+    """Return how many readings the nose has seen when it notices the first onset.
+
+    The sensors count as warm. None where it notices none.
+    """
+    air = ExposureStream(ExposureSettings(), skip_warm_up=True)
+    for row, values in enumerate(sample.at_rate(RATE_HZ).values):
+        if air.update(values, 1.0 / RATE_HZ, named=False) is Change.ONSET:
+            return round((row + 1) * sample.rate_hz / RATE_HZ)
+    return None

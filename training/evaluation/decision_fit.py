@@ -19,6 +19,7 @@ from models.conformal import set_threshold
 from models.decision_spec import DecisionSpec
 from models.softmax import log_softmax
 from training.evaluation.auroc import auroc
+from training.evaluation.exposure_names import EXPOSURE_MEMORY_S, fit_names
 from training.evaluation.held_out import HELD_OUT, read_held_out
 from training.evaluation.mixture_fit import fit_mixtures
 from training.evaluation.open_set import find_open_set
@@ -181,6 +182,8 @@ def fit_substances(
     spec = dataclasses.replace(spec or DecisionSpec(), temperature=best_temperature(logits, target))
     if sessions is not None:
         spec = dataclasses.replace(spec, memory_s=SESSION_MEMORY_S, name_within=NAME_WITHIN)
+    elif streams.delay_s is not None:
+        spec = dataclasses.replace(spec, memory_s=EXPOSURE_MEMORY_S)
     floor, factor = fit_evidence(streams, spec)
     spec = dataclasses.replace(spec, evidence_floor=floor, evidence_factor=factor)
     judged = streams
@@ -189,7 +192,11 @@ def fit_substances(
         # end, would let it grow with time.
         judged = sessions
         spec = dataclasses.replace(spec, temperature=fit_session_temperature(sessions, spec))
-    spec = with_announce(spec, fit_announce(streams, spec))
+    if streams.delay_s is None:
+        spec = with_announce(spec, fit_announce(streams, spec))
+    else:
+        spec = fit_names(streams, spec)
+        spec = dataclasses.replace(spec, list_coverage=measure_list([streams], spec) or None)
     rates = [fit_error_rate(part, spec) for part in (streams, sessions) if part is not None]
     spec = dataclasses.replace(spec, error_rate=max(rates))
     return dataclasses.replace(spec, set_threshold=fit_set(judged, spec))
@@ -291,11 +298,7 @@ def fit_announce(streams: Streams, spec: DecisionSpec) -> float:
 
 def with_announce(spec: DecisionSpec, belief: float) -> DecisionSpec:
     """Return `spec` with another announcing belief, and the constants that follow from it."""
-    return dataclasses.replace(
-        spec,
-        announce=belief,
-        withdraw=round(WITHDRAW * belief, 3),
-    )
+    return dataclasses.replace(spec, announce=belief, withdraw=round(WITHDRAW * belief, 3))
 
 
 def fit_error_rate(streams: Streams, spec: DecisionSpec) -> float:

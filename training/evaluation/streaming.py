@@ -8,7 +8,6 @@ of `models.substance_decision`, computed for all recordings at once; a test hold
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +18,7 @@ from models.novelty import NoveltyName
 from models.preprocess import FeatureStream
 from models.softmax import log_softmax
 from models.substance_decision import EvidenceShare, FadingMean
+from training.data.clean_air import notice_onset, onset_s
 from training.evaluation.intervals import DRAWS, percentile_interval
 from training.evaluation.scoring import Ratio, Tally
 
@@ -37,6 +37,9 @@ LIVE_STRIDE_S = 5.0
 """As the daemon's default `live_stride_s`."""
 STREAMED_S = 300.0
 """Seconds of each recording that are streamed: announcements are made earlier or never."""
+EXPOSURE_S = 1800.0
+"""Seconds of an exposure that are streamed from its onset: its name is to stay while the odour
+does."""
 STAGES_S = (60.0, 120.0, 180.0, 300.0)
 """When the announcements are judged, in seconds since the recording's start."""
 
@@ -61,6 +64,9 @@ class Streams:
     embedding: float32[recordings, windows, D], NaN as the logits; None where they were not kept.
     novelty: by the name of the score, float64[recordings, windows], NaN as the logits; empty
         until `with_novelty`.
+    delay_s: float[recordings], what to add to `ends_s` for the seconds since the smell's arrival,
+        where the windows' rows begin where the nose notices it; None: they begin with the
+        recording.
     """
 
     logits: NDArray[np.float32]
@@ -69,6 +75,7 @@ class Streams:
     truth: NDArray[np.int64]
     embedding: NDArray[np.float32] | None = None
     novelty: Mapping[NoveltyName, NDArray[np.float64]] = field(default_factory=dict)
+    delay_s: NDArray[np.float64] | None = None
 
     @property
     def active(self) -> NDArray[np.bool_]:
@@ -84,6 +91,7 @@ class Streams:
             truth=self.truth[chosen],
             embedding=None if self.embedding is None else self.embedding[chosen],
             novelty={name: values[chosen] for name, values in self.novelty.items()},
+            delay_s=None if self.delay_s is None else self.delay_s[chosen],
         )
 
     def with_novelty(self, space: EmbeddingSpace) -> Streams:
@@ -118,6 +126,7 @@ class Streams:
             "stream_shares": np.array([(x.elapsed_s, x.filled, x.fresh) for x in self.shares]),
             "stream_ends_s": self.ends_s,
             **({} if self.embedding is None else {"stream_embedding": self.embedding}),
+            **({} if self.delay_s is None else {"stream_delay_s": self.delay_s}),
             **{_NOVELTY + name: values for name, values in self.novelty.items()},
         }
 
@@ -131,6 +140,7 @@ class Streams:
             truth,
             arrays.get("stream_embedding"),
             {name: arrays[_NOVELTY + name] for name in NOVELTIES if _NOVELTY + name in arrays},
+            arrays.get("stream_delay_s"),
         )
 
 
@@ -153,23 +163,33 @@ class DecisionTrace:
     unrecognised: NDArray[np.bool_]
 
 
-def stream_recordings(bundle: Bundle, samples: Sequence[Sample]) -> Streams:
-    """Stream the first five minutes of substances' recordings through a bundle."""
+def stream_recordings(
+    bundle: Bundle, samples: Sequence[Sample], *, from_onset: bool = False
+) -> Streams:
+    """Stream substances' recordings through a bundle, each as one exposure.
+
+    The first five minutes of each; or, with `from_onset`, the first half hour from where the nose
+    notices the smell, which it must.
+    """
     manifest = bundle.manifest
     spec = manifest.preprocessing
-    first = spec.first_step + spec.min_steps
     step = round(LIVE_STRIDE_S * spec.rate_hz)
-    ends = np.arange(first, max(first, round(STREAMED_S * spec.rate_hz)) + 1, step)
+    first = spec.first_step + spec.min_steps
+    longest = EXPOSURE_S if from_onset else STREAMED_S
+    ends = np.arange(first, max(first, round(longest * spec.rate_hz)) + 1, step)
     logits, embedding = (
         np.full((len(samples), len(ends), width), np.nan, np.float32)
         for width in (len(manifest.labels), manifest.network.embedding)
     )
+    delay_s = np.zeros(len(samples))
     for row, sample in enumerate(samples):
+        onset = notice_onset(sample) if from_onset else None
+        skipped = max((onset or 0) - spec.first_step, 0)
+        delay_s[row] = skipped / spec.rate_hz - (onset_s(sample) or 0.0)
         features = FeatureStream(spec)
-        reached = ends[ends <= len(sample.values)].tolist()
-        for window, (start, end) in enumerate(itertools.pairwise([0, *reached])):
-            features.extend(sample.values[start:end])
-            x, mask = features.window()
+        for window, end in enumerate((ends[ends + skipped <= len(sample.values)]).tolist()):
+            features.extend(sample.values[features.samples : end + skipped])
+            x, mask = features.window(min(end - spec.first_step, spec.window))
             output = bundle.run(x[np.newaxis], mask[np.newaxis])
             logits[row, window] = output.logits[0]
             embedding[row, window] = output.embedding[0]
@@ -179,12 +199,20 @@ def stream_recordings(bundle: Bundle, samples: Sequence[Sample]) -> Streams:
         *(EvidenceShare(step / spec.rate_hz, part, step / spec.window) for part in filled[1:]),
     )
     truth = np.array([int(sample.target.argmax()) for sample in samples])
-    return Streams(logits, shares, ends / spec.rate_hz, truth, embedding)
+    return Streams(
+        logits,
+        shares,
+        ends / spec.rate_hz,
+        truth,
+        embedding,
+        delay_s=delay_s if from_onset else None,
+    )
 
 
 def concatenate_streams(parts: Sequence[Streams]) -> Streams:
     """Put the streams of several folds together."""
     embeddings = [part.embedding for part in parts if part.embedding is not None]
+    delays = [part.delay_s for part in parts if part.delay_s is not None]
     return dataclasses.replace(
         parts[0],
         logits=np.concatenate([part.logits for part in parts]),
@@ -194,6 +222,7 @@ def concatenate_streams(parts: Sequence[Streams]) -> Streams:
             name: np.concatenate([part.novelty[name] for part in parts])
             for name in parts[0].novelty
         },
+        delay_s=np.concatenate(delays) if len(delays) == len(parts) else None,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from hardware.errors import UsageError
 from models.softmax import log_softmax
+from training.data.clean_air import begin_in_clean_air
 from training.data.sessions import session_folds
 from training.evaluation.decision_source import (
     ALSO_HELD_OUT,
@@ -67,13 +68,17 @@ class _Scored(NamedTuple):
 
 
 class _Trained(NamedTuple):
-    """The network of a fold and its outputs for the held-out recordings."""
+    """The network of a fold and its outputs for the held-out recordings.
+
+    `from_onset`: all recordings begin in clean air, so that evidence begins with the onset.
+    """
 
     bundle: Bundle
     space: EmbeddingSpace
     test: Dataset
     held_out: HeldOut
     seconds: float
+    from_onset: bool
 
 
 def cross_validate_sessions(
@@ -120,11 +125,12 @@ def cross_validate_sessions(
     parts: list[_Scored] = []
     rows = []
     for number, (fold, one) in enumerate(zip(folds, trained, strict=True)):
-        scored = _score(one.bundle, one.test, decisions[number])
+        scored = _score(one.bundle, one.test, decisions[number], from_onset=one.from_onset)
         rows.append(_fold_row(number, fold, scored, decisions[number], one.seconds))
         parts.append(scored)
         if also is not None:
-            other = _score(one.bundle, also, also_decided)
+            from_onset = begin_in_clean_air(also.samples)
+            other = _score(one.bundle, also, also_decided, from_onset=from_onset)
             rows[-1]["also"] = _rounded(other.tally)
             parts.append(
                 _Scored(
@@ -191,13 +197,17 @@ def _train_fold(
     )  # fmt: skip
     seconds = time.monotonic() - started_s
     space = measure_space(bundle, train)
-    return _Trained(bundle, space, test, _outputs(bundle, test, number, space), seconds)
+    from_onset = begin_in_clean_air(data.samples)
+    outputs = _outputs(bundle, test, number, space, from_onset=from_onset)
+    return _Trained(bundle, space, test, outputs, seconds, from_onset)
 
 
-def _outputs(bundle: Bundle, test: Dataset, number: int, space: EmbeddingSpace) -> HeldOut:
+def _outputs(
+    bundle: Bundle, test: Dataset, number: int, space: EmbeddingSpace, *, from_onset: bool
+) -> HeldOut:
     """Return the outputs of a fold's network for some recordings, with novelty in a space."""
     names = tuple(sample.name for sample in test.samples)
-    streams = stream_recordings(bundle, test.samples).with_novelty(space)
+    streams = stream_recordings(bundle, test.samples, from_onset=from_onset).with_novelty(space)
     # Only the novelty is needed further on; the embeddings would be ten megabytes.
     streams = dataclasses.replace(streams, embedding=None)
     return HeldOut(
@@ -213,8 +223,11 @@ def _outputs(bundle: Bundle, test: Dataset, number: int, space: EmbeddingSpace) 
 def _also_outputs(trained: Sequence[_Trained], also: Dataset) -> HeldOut:
     """Return the outputs for further recordings, each of one network in turn."""
     network = np.arange(len(also.samples)) % len(trained)
+    from_onset = begin_in_clean_air(also.samples)
     parts = [
-        _outputs(one.bundle, also.subset(network == number), number, one.space)
+        _outputs(
+            one.bundle, also.subset(network == number), number, one.space, from_onset=from_onset
+        )
         for number, one in enumerate(trained)
         if (network == number).any()
     ]
@@ -230,14 +243,15 @@ def _recordings_held_out(folder: Path, data: Dataset) -> HeldOut | None:
     return held_out if known.issuperset(held_out.names) else None
 
 
-def _score(bundle: Bundle, test: Dataset, decision: DecisionSource) -> _Scored:
+def _score(bundle: Bundle, test: Dataset, decision: DecisionSource, *, from_onset: bool) -> _Scored:
     """Judge a fold's network, with the fold's decision constants, on recordings."""
     outputs = run_network(bundle, test)
     columns = [bundle.manifest.labels.index(label) for label in test.labels]
     truth = np.array(columns)[test.targets.argmax(axis=1)]
     log_p = log_softmax(outputs.require("logits"), decision.spec.temperature)
     names = [bundle.manifest.labels[k] for k in truth]
-    replayed = replay_recordings(bundle.with_decision(decision.spec), test.samples)
+    decided = bundle.with_decision(decision.spec)
+    replayed = replay_recordings(decided, test.samples, from_onset=from_onset)
     windows = substance_tally(log_p, outputs.owner, truth)
     tally = {
         **recording_rank_tally(log_p, outputs.owner, truth),

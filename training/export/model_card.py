@@ -89,7 +89,7 @@ def _levels_read(manifest: Manifest) -> str:
     """Return what the network reads of the channels' levels, in one sentence."""
     if not manifest.preprocessing.n_levels:
         return "No absolute value."
-    if manifest.task == "mixture":
+    if manifest.task == "mixture" or "levels" not in manifest.training.get("settings", {}):
         return "The level of every channel."
     return "Levels count by their spread between days, and show whether the air is familiar."
 

@@ -22,6 +22,7 @@ SCORES = {
     "wrong_in_the_end": "the last name is wrong",
     "another_name_first": "another name came first",
     "announced_60s": "given a name within 60 s of the onset",
+    "taken_back": "a name was withdrawn or replaced before the exposure ended",
     "right_240s": "240 s after the onset, the last name is right",
     "wrong_240s": "240 s after the onset, the last name is wrong",
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.preprocess import Lineariser, PreprocessSpec
 from training.config import AugmentConfig
+from training.data.clean_air import notice_onset
 from training.data.dataset import DataError
 from training.network.stem import Blend
 from training.sampling.mixing import draw_exponents, power_law_mixture
@@ -117,6 +118,8 @@ class WindowSampler:
         self._center = torch.tensor(spec.center or (0.0,) * spec.n_features, device=device)
         self._scale = torch.tensor(spec.scale or (1.0,) * spec.n_features, device=device)
         self._parts = channel_parts(spec.channels)
+        onsets = [notice_onset(sample) if augment.from_onset else None for sample in data.samples]
+        self._onsets = torch.tensor([-1 if onset is None else onset for onset in onsets])
         self.generator = torch.Generator().manual_seed(seed)
         self.blend: Blend | None = None
 
@@ -160,15 +163,27 @@ class WindowSampler:
         some = spec.min_steps + (self._uniform(size) * (spec.window - spec.min_steps + 1)).long()
         length = torch.where(partial, some, spec.window)
         first = torch.where(partial, spec.first_step, spec.lags[-1])
-        speed = 1 + self._augment.warp * (2 * self._uniform(size) - 1)
         room = self._lengths[chosen] - 1
+        at_onset = self._draw_at_onset(chosen, room - some)
+        speed = 1 + self._augment.warp * (2 * self._uniform(size) - 1)
+        onset = (self._onsets[chosen] / speed).ceil().long().clamp(min=spec.first_step)
+        length = torch.where(at_onset, some, length)
+        first = torch.where(at_onset, onset, first)
         # A recording too short for a faster replay is replayed as fast as it allows.
         steps = first + length - 1
         speed = torch.where(steps * speed > room, room / steps, speed)
         span = (steps * speed).floor().long()
         restart = (self._uniform(size) * (room - span + 1)).long()
-        restart[self._uniform(size) < self._augment.from_start] = 0
+        restart[(self._uniform(size) < self._augment.from_start) | at_onset] = 0
         return _Places(restart, first, length, speed, span)
+
+    def _draw_at_onset(self, chosen: Tensor, latest: Tensor) -> Tensor:
+        """Draw bool[size], which windows begin at the onset, by int[size], where they may begin."""
+        if not self._augment.from_onset:
+            return torch.zeros(len(chosen), dtype=torch.bool)
+        onset = self._onsets[chosen]
+        drawn = self._uniform(len(chosen)) < self._augment.from_onset
+        return drawn & (onset >= 0) & (onset.clamp(min=self._spec.first_step) <= latest)
 
     def _signal(self, chosen: Tensor, restart: Tensor, speed: Tensor) -> Signal:
         """Return how to read the chosen recordings int[size]."""

@@ -12,13 +12,16 @@ from hardware.frames import SensorFrame
 from models.bundle import Bundle, Outputs, load_bundle
 from models.decision_spec import DecisionSpec
 from models.embedding_space import EmbeddingSpace
+from models.exposure import Phase
 from models.nose import Nose
 from models.novelty import NoveltyName
 from models.preprocess import batch_features
 from models.substance_decision import EvidenceShare, SubstanceDecision
 from tests.models.toys import LABELS
+from tests.training.exposures import SMELLS, recording
 from tests.training.outputs import random_streams, toy_bundle, wandering
 from tests.training.tiny import CONFIG, periodic, with_optimiser
+from training.data.clean_air import begin_in_clean_air, notice_onset
 from training.evaluation.scoring import total_scores
 from training.evaluation.streaming import (
     Streams,
@@ -49,11 +52,11 @@ def test_streamed_beliefs_equal_those_of_the_decision_layer() -> None:
     streams = Streams(logits, shares, np.array([45.0, 50.0, 55.0]), np.array([0, 3]))
     spec = DecisionSpec(temperature=0.7, evidence_floor=0.4, evidence_factor=0.8, memory_s=30.0)
     means, independent = evidence_means(streams, spec)
-    for recording in range(2):
+    for row in range(2):
         decision = SubstanceDecision(("a", "b", "c", "d"), spec)
         for k, share in enumerate(shares):
-            posterior = decision.add(Outputs(logits=logits[recording, [k]]), share)
-            scaled = means[recording, k] * (0.4 + 0.8 * independent[k])
+            posterior = decision.add(Outputs(logits=logits[row, [k]]), share)
+            scaled = means[row, k] * (0.4 + 0.8 * independent[k])
             expected = np.exp(scaled - scaled.max())
             np.testing.assert_allclose(posterior, expected / expected.sum(), rtol=1e-5)
 
@@ -138,6 +141,35 @@ def test_traced_announcements_equal_those_of_the_nose(
             assert prediction.top[0][1] == pytest.approx(trace.belief[row, k], rel=1e-4)
             announced += named >= 0
     assert announced > 10
+
+
+def test_exposures_are_streamed_from_their_onset_as_by_the_nose(toy: Bundle) -> None:
+    samples = [recording(label, "a", SMELLS[label], seed=k) for k, label in enumerate(SMELLS)]
+    assert begin_in_clean_air(samples)
+    # The toy needs 10 rows, a multiple of the stride, so that both predict at the same moments.
+    streams = stream_recordings(toy, samples, from_onset=True)
+    assert streams.delay_s is not None
+    trace = trace_decisions(streams, toy.manifest.decision)
+    compared = 0
+    for row, sample in enumerate(samples):
+        nose = Nose([toy], rate_hz=1.0, skip_warm_up=True)
+        for number, readings in enumerate(sample.values):
+            quality = np.where(np.isfinite(readings), 0, 1).astype(np.uint8)
+            frame = SensorFrame(number, number * 1000, readings, quality, 0)
+            for prediction in nose.process(frame).predictions:
+                # The smell arrives at 20 s.
+                at = streams.ends_s + streams.delay_s[row] == number + 1.0 - 20.0
+                if at.any() and nose.phase is Phase.EXPOSED:
+                    belief = trace.belief[row, int(at.argmax())]
+                    assert prediction.top[0][1] == pytest.approx(belief, rel=1e-4)
+                    compared += 1
+    assert compared >= 3 * 4
+
+
+def test_recordings_without_an_onset_do_not_begin_in_clean_air() -> None:
+    still = recording("tea", "a", (0, 0, 0, 0), seed=9)
+    assert not begin_in_clean_air([recording("tea", "a", SMELLS["tea"], seed=1), still])
+    assert notice_onset(still) is None
 
 
 def test_ended_recordings_are_not_counted_at_later_stages(toy: Bundle) -> None:

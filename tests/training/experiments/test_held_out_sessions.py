@@ -163,7 +163,7 @@ def test_without_a_run_the_constants_are_cautious() -> None:
 def test_announcements_are_counted_by_first_and_last_name() -> None:
     replayed = [
         Announcements(("a",), (30.0,)),
-        Announcements(("b", "a"), (40.0, 90.0)),
+        Announcements(("b", "a"), (40.0, 90.0), taken_back=True),
         Announcements(("b",), (100.0,)),
         Announcements(),
     ]
@@ -171,7 +171,7 @@ def test_announcements_are_counted_by_first_and_last_name() -> None:
     assert scores == {
         "announced": 0.75, "announced_right": pytest.approx(2 / 3), "right_in_the_end": 0.5,
         "wrong_in_the_end": 0.25, "another_name_first": 0.5, "announced_60s": 0.5,
-        "right_240s": 0.5, "wrong_240s": 0.25,
+        "right_240s": 0.5, "wrong_240s": 0.25, "taken_back": 0.25,
     }  # fmt: skip
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from hardware.channels import channel_index
 from models.preprocess import batch_features
+from tests.training.exposures import two_days
 from tests.training.tiny import PLAIN, SPEC, periodic
 from training.config import AugmentConfig
+from training.data.clean_air import notice_onset
 from training.data.dataset import Dataset
 from training.sampling.measurements import measure_rms_scale
 
@@ -61,6 +63,24 @@ def test_windows_from_the_start_begin_with_the_recording(data: Dataset) -> None:
     x, _, _ = sampler.batch(32)
     firsts = {batch_features(s.values, spec)[0].x[3].round(3).tobytes() for s in data.samples}
     assert all(row.numpy().round(3).tobytes() in firsts for row in x[:, 0])
+
+
+def test_windows_from_the_onset_are_those_that_the_nose_gives() -> None:
+    data = two_days()
+    spec = measure_rms_scale(SPEC, data, None)
+    sampler = WindowSampler(data, spec, dataclasses.replace(PLAIN, from_onset=1.0), seed=4)
+    x, mask, target = sampler.batch(32)
+    lengths = mask.sum(dim=1).int().tolist()
+    assert min(lengths) >= spec.min_steps
+    assert len(set(lengths)) > 5
+    for window, length, truth in zip(x.numpy(), lengths, target.argmax(dim=1), strict=True):
+        candidates = []
+        for sample in data.samples:
+            onset = notice_onset(sample)
+            assert onset is not None
+            rows = batch_features(sample.values, spec)[0].x[onset - spec.first_step :][:length]
+            candidates += [rows] if sample.target[truth] == 1 and len(rows) == length else []
+        assert any(np.allclose(window[:length], rows, atol=1e-4) for rows in candidates)
 
 
 def test_dropped_channels_are_zero_and_one_is_kept(data: Dataset) -> None:
