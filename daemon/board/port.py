@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import termios
 import time
 from dataclasses import dataclass
 from importlib import import_module
@@ -36,6 +37,9 @@ LONGEST_REOPEN_S = 2.0
 
 WRITE_GROUP_BITS = 0o060
 
+PORT_ERRORS = (serial.SerialException, OSError, termios.error)
+"""What pyserial raises while a port is opened, read or hangs up; termios.error is no OSError."""
+
 
 class SourceError(ScentdError):
     """The board's bytes cannot be read; the message says why and what to do."""
@@ -54,7 +58,7 @@ class PortForbiddenError(SourceError):
 
 
 class NotAPortError(SourceError):
-    """The path is no serial port, which waiting does not change."""
+    """The path is no serial port, but a folder or file; later a port may be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,33 +98,33 @@ def read_port(config: SourceConfig, stop: StopEvent) -> Iterator[Arrival]:
 
     Raises
     ------
-    NotAPortError: the path can never become a serial port.
+    NotAPortError: the first attempt found no serial port at the path, but something else.
     """
     backoff = Backoff(first_s=FIRST_REOPEN_S, longest_s=LONGEST_REOPEN_S)
-    unplugged = False
+    unplugged, first = False, True
     while not stop.is_set():
         try:
             port = open_port(config)
-        except NotAPortError:
-            raise
         except SourceError as error:
+            # Later, a container or a script may have made it while the board is away.
+            if first and isinstance(error, NotAPortError):
+                raise
+            first = False
             # That an unplugged board's port is missing has been reported.
             if not (unplugged and isinstance(error, PortMissingError)):
                 yield PortClosed(str(error))
             stop.wait(backoff.next_s())
             continue
-        unplugged = False
+        unplugged = first = False
         with port:
             yield PortOpened(str(port.port))
             while not stop.is_set():
                 try:
-                    # Wait for one byte, then read all that are there.
-                    data = port.read(max(1, port.in_waiting))
-                except (serial.SerialException, OSError):
+                    data = read_available(port)
+                except PortMissingError as error:
                     unplugged = True
                     yield PortClosed(
-                        f"The board on {port.port} went away. scentd waits for it and goes on "
-                        "when it is plugged in again."
+                        f"{error} scentd waits for it and goes on when it is plugged in again."
                     )
                     break
                 if data:
@@ -149,9 +153,23 @@ def open_port(config: SourceConfig) -> serial.Serial:
     try:
         with with_own_rights():
             port.open()
-    except (serial.SerialException, OSError, ValueError) as error:
+    except (*PORT_ERRORS, ValueError) as error:
         raise _explained(path, error) from None
     return port
+
+
+def read_available(port: serial.Serial) -> bytes:
+    """Wait for one byte, then return all that are there; none after READ_TIMEOUT_S.
+
+    Raises
+    ------
+    PortMissingError: the board was unplugged.
+    """
+    try:
+        data: bytes = port.read(max(1, port.in_waiting))
+    except PORT_ERRORS:
+        raise PortMissingError(f"The board on {port.port} went away.") from None
+    return data
 
 
 def list_ports() -> list[Any]:

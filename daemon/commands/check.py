@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
-from daemon.board.port import monotonic_ms, open_port
+from daemon.board.port import monotonic_ms, open_port, read_available
 from daemon.calibrate.actions import active_profile
 from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import as_owner, log_warnings_only
@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for name in config.models:
             report.attempt(f"model {name}", partial(_check_model, name, config, board), str)
+        report.attempt("state_dir", lambda: _check_writable(config.state_dir), str)
         if config.record:
             report.attempt("recordings", lambda: _check_writable(config.recordings_dir), str)
     if args.json:
@@ -150,7 +151,7 @@ def _listen(config: Config, longest_s: float) -> _Board:
             until_s = longest_s if decoder.counts.frames else min(longest_s, SILENT_S)
             if time.monotonic() - started_s >= until_s:
                 break
-            data = port.read(max(1, port.in_waiting))
+            data = read_available(port)
             received_bytes += len(data)
             for frame in decoder.feed(data):
                 nose.process(frame, monotonic_ms())
@@ -216,17 +217,14 @@ def _is_foreign(bundle: Bundle, config: Config, board: _Board) -> bool:
 
 
 def _check_writable(folder: Path) -> str:
-    """Make the folder for recordings as the service would."""
+    """Make a folder of the service as it would, and write a file there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ScentdError(
-            f"The folder for recordings {folder} cannot be made ({error.strerror}). Set state_dir "
-            "to a folder that scentd's user may write."
+            f"The folder {folder} cannot be made or written ({error.strerror}). Set state_dir to a "
+            "folder that scentd's user may write, or give this one to that user."
         ) from None
-    if not os.access(folder, os.W_OK):
-        raise ScentdError(
-            f"The folder for recordings {folder} may not be written by this user. "
-            "Give it to scentd's user, or set state_dir to another."
-        )
     return str(folder)

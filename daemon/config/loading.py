@@ -6,6 +6,7 @@ Opens no other file.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,11 @@ _NO_SECRETS = (
     "secrets do not belong in the configuration. Put the password alone in a file that only scentd "
     "may read, and name it with mqtt.password_file."
 )
+_OF_CONTAINERS = re.compile(
+    r"SCENTD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""Docker and Kubernetes give every container such variables of a service named scentd."""
+
 WORDS = Words("setting", dict.fromkeys(("password", "passwd"), _NO_SECRETS))
 
 
@@ -57,7 +63,7 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     try:
         document = YamlMapping(text, WORDS)
         for name in sorted(variables):
-            if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
+            if _is_setting(name, variables[name]):
                 location = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
                 document.override(location, variables[name], name)
         config = document.build(Config)
@@ -69,6 +75,16 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
             f"{path} cannot be used: {counted}, and nothing was opened.\n{listed}"
         ) from None
     return _with_absolute_paths(config, path.resolve().parent, variables)
+
+
+def _is_setting(name: str, value: str) -> bool:
+    """Whether a variable of the environment is meant as a setting."""
+    if not name.startswith(ENVIRONMENT_PREFIX) or name in NOT_SETTINGS:
+        return False
+    if "__" in name:
+        return True
+    address = name.endswith("_PORT") and re.match(r"(tcp|udp|sctp)://", value)
+    return not (address or _OF_CONTAINERS.fullmatch(name))
 
 
 def source_from_options(**options: Any) -> SourceConfig:
@@ -106,6 +122,13 @@ def _read_text(path: Path) -> str:
     return text
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path} cannot be used: {error} Write the whole path.") from None
+
+
 def _resolved(state_dir: Path) -> Path:
     """Return the state folder without links on the way to it: below it none is followed."""
     try:
@@ -126,9 +149,7 @@ def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str
     """Return the configuration with relative paths made absolute, from its own folder."""
 
     def find_secret(path: Path | None) -> Path | None:
-        return (
-            None if path is None else credential_path(folder / path.expanduser(), folder, environ)
-        )
+        return None if path is None else credential_path(folder / _expanded(path), folder, environ)
 
     tls = config.mqtt.tls
     if tls is not None:
@@ -140,8 +161,8 @@ def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str
         config,
         source=replace(config.source, port=None if port is None else str(folder / port)),
         models=tuple(
-            str(folder / Path(name).expanduser()) if "/" in name else name for name in config.models
+            str(folder / _expanded(Path(name))) if "/" in name else name for name in config.models
         ),
         mqtt=replace(config.mqtt, tls=tls, password_file=find_secret(config.mqtt.password_file)),
-        state_dir=_resolved(folder / config.state_dir.expanduser()),
+        state_dir=_resolved(folder / _expanded(config.state_dir)),
     )

@@ -278,7 +278,14 @@ def default_state_dir() -> Path:
     if systemd := os.environ.get("STATE_DIRECTORY"):
         return Path(systemd.split(":", maxsplit=1)[0])
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "scentd"
+    if base:
+        return Path(base) / "scentd"
+    try:
+        return Path.home() / ".local" / "state" / "scentd"
+    except RuntimeError:
+        raise ValueError(
+            "name a state_dir: this user has no home folder for the default (HOME is not set)"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,7 +154,7 @@ class Session:
             link.log_level = logging.INFO
             while not link.stopping.is_set() and self._connected():
                 more = self._send_all()
-                self._work(0.0 if more else min(1.0, self._refusals.due_in_s()))
+                self._work(0.0 if more else min(1.0, max(0.05, self._refusals.due_in_s())))
             if self._connected():
                 self._say_goodbye()
             check_size(self._client)

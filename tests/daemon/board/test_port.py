@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import termios
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -20,6 +22,7 @@ from daemon.board.port import (
     PortMissingError,
     PortOpened,
     open_port,
+    read_available,
     read_port,
 )
 from daemon.config.settings import SourceConfig
@@ -78,6 +81,39 @@ def test_the_port_is_opened_again_after_the_board_was_unplugged(board: Board) ->
         wait_until(lambda: reader.count(PortOpened) == 2, "the port to open again")
         board.send(b"back\n")
         wait_until(lambda: reader.data() == b"back\n", "bytes after the return")
+
+
+def test_a_folder_in_the_place_of_a_port_that_went_away_is_waited_out(board: Board) -> None:
+    with Reader(SourceConfig(port=str(board.link))) as reader:
+        wait_until(lambda: reader.count(PortOpened) == 1, "the port to open")
+        board.unplug()
+        board.link.mkdir()
+        wait_until(lambda: "folder" in str(reader.seen), "the folder to be noticed")
+        board.link.rmdir()
+        board.plug()
+        wait_until(lambda: reader.count(PortOpened) == 2, "the port to open again")
+
+
+def hang_up(*_: object) -> None:
+    """Fail as the kernel does for a terminal that hangs up; termios.error is no OSError."""
+    raise termios.error(errno.EIO, "Input/output error")
+
+
+def test_a_terminal_that_hangs_up_while_it_is_opened_is_explained(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial.serialposix.termios, "tcsetattr", hang_up)
+    with pytest.raises(PortMissingError, match=r"could not be opened .*Input/output error"):
+        open_port(SourceConfig(port=str(board.link)))
+
+
+def test_a_terminal_that_hangs_up_while_it_is_read_went_away(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_port(SourceConfig(port=str(board.link))) as opened:
+        monkeypatch.setattr(opened, "read", hang_up)
+        with pytest.raises(PortMissingError, match="went away"):
+            read_available(opened)
 
 
 def test_the_error_for_a_missing_port_lists_the_existing_ones(tmp_path: Path) -> None:

@@ -362,6 +362,14 @@ class TestCheck:
         assert "speaks scent, 1 Hz, 12 channels" in lines[1]
         assert "speaks MQTT 5" in lines[2]
 
+    def test_a_state_folder_that_cannot_be_written_fails(
+        self, config: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with config.open("a", encoding="utf-8") as text:
+            text.write("state_dir: /proc/scentd\n")
+        assert main(["check", "--config", str(config), "--listen", "1"]) == 1
+        assert "The folder /proc/scentd cannot be made or written" in capsys.readouterr().out
+
     def test_a_board_unlike_that_of_the_training_is_mentioned(
         self,
         config: Path,

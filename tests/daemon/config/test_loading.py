@@ -220,3 +220,41 @@ def test_a_credential_is_read_from_the_copy_that_systemd_made(tmp_path: Path) ->
     assert served.tls is not None
     assert served.tls.ca == tmp_path / "ca.pem"
     assert served.tls.key == tmp_path / "credentials" / "rig.key"
+
+
+def test_variables_that_containers_get_of_a_service_named_scentd_are_no_settings(
+    load: Load,
+) -> None:
+    address = "tcp://10.0.0.7:1883"
+    load(
+        EXAMPLE,
+        SCENTD_PORT=address,
+        SCENTD_PORT_1883_TCP=address,
+        SCENTD_PORT_1883_TCP_ADDR="10.0.0.7",
+        SCENTD_SERVICE_HOST="10.0.0.7",
+        SCENTD_SERVICE_PORT_MQTT="1883",
+        SCENTD_BROKER_PORT=address,
+    )
+    (problem,) = problems_of(load, EXAMPLE, SCENTD_PORT="1883")
+    assert "SCENTD_PORT" in problem
+    (problem,) = problems_of(load, EXAMPLE, SCENTD_MQTT__PORT=address)
+    assert "SCENTD_MQTT__PORT" in problem
+
+
+def test_a_user_without_a_home_is_told_to_name_a_state_dir(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_uid: int) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(ConfigError, match="name a state_dir"):
+        load(EXAMPLE)
+    assert load(f"{EXAMPLE}\nstate_dir: /var/lib/scentd").rig_id == "kitchen"
+
+
+def test_a_home_folder_of_an_unknown_user_is_explained(load: Load) -> None:
+    with pytest.raises(ConfigError, match=r"~nobody-here.*Write the whole path"):
+        load(f"{EXAMPLE}\nstate_dir: ~nobody-here/scentd")

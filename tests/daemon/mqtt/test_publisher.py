@@ -219,6 +219,12 @@ def test_a_host_that_does_not_resolve_is_explained() -> None:
         try_broker("rig", MqttConfig(host="no-such-host.invalid"))
 
 
+@pytest.mark.parametrize("host", ["broker..local", "a" * 70])
+def test_a_host_that_is_no_name_is_explained(host: str) -> None:
+    with pytest.raises(BrokerUnreachableError, match="is no host's name"):
+        try_broker("rig", MqttConfig(host=host))
+
+
 def test_samples_without_a_connection_are_dropped_and_counted(closed_port: int) -> None:
     with running_publisher(closed_port) as publisher:
         publisher.send_unqueued("sample", "{}")
