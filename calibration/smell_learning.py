@@ -148,8 +148,12 @@ class ExposureLearner:
                 models.append(self.learned(exposure, bundle))
             except EnrolmentError as error:
                 problem = problem or error
-        if not models and response.evidence_s < LEAST_RESPONSE_S:
-            raise problem or _too_little(response)
+        if response.evidence_s < LEAST_RESPONSE_S:
+            if not models:
+                raise problem or _too_little(response)
+            if not any(self._knows_board(bundle, exposure) for bundle in self.bundles.values()):
+                # Embeddings of another board's levels mean nothing.
+                raise _too_little(response)
         missing = [name for learned in models for name in learned.channels_missing]
         missing += _missing_grove(response)
         return LearntExposure(
@@ -201,6 +205,15 @@ class ExposureLearner:
     def recogniser(self, exposures: Sequence[TaughtExposure]) -> Recogniser | None:
         """Return the recogniser of exposures, None without any."""
         return fit_recogniser(exposures) if exposures else None
+
+    def _knows_board(self, bundle: Bundle, exposure: Exposure) -> bool:
+        """Whether the readings are like those of the board that a model was trained on."""
+        correction = correction_for(bundle.manifest.name, self._correction_of(exposure))
+        board = bundle.board
+        if correction is not None or board is None:
+            return True
+        distance = board.distance_of(self._readings(exposure, None)[0].values)
+        return not distance > 1.0
 
     def _response(self, exposure: Exposure) -> _Response:
         correction = self._correction_of(exposure)

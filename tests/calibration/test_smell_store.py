@@ -28,6 +28,7 @@ from tests.calibration.smells import (
     teachable_bundle,
     write_recording,
 )
+from tests.models.test_board_identity import bundle_with_board, training_levels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -324,3 +325,22 @@ def test_shipped_labels_are_hidden_shown_and_renamed_by_either_name(store: Smell
     for change in (store.hide, store.forget, store.promote):
         with pytest.raises(SmellError, match="nobody"):
             change("nobody")
+
+
+@pytest.mark.parametrize(("shift", "learnt"), [(0.0, True), (2.0, False)])
+def test_embeddings_of_a_board_that_the_model_does_not_know_teach_nothing(
+    tmp_path: Path, shift: float, *, learnt: bool
+) -> None:
+    """Without clean air beforehand nothing else is left to learn."""
+    bundle = bundle_with_board(tmp_path, decision=DecisionSpec(head_temperature=0.1))
+    levels = training_levels()[0] + np.array([shift, -shift, shift, -shift])
+    values = np.tile(AIR, (120, 1))
+    values[:, :4] = np.rint(1023 / (1 + np.exp(-levels)))
+    steady = write_recording(tmp_path / "steady.csv", values)
+    store = SmellStore(tmp_path / "state", [bundle])
+    if learnt:
+        store.enroll("petrol", steady, source="test")
+        assert store.smells().version == 1
+        return
+    with pytest.raises(EnrolmentError, match="minute of clean air"):
+        store.enroll("petrol", steady, source="test")
