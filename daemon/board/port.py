@@ -37,6 +37,8 @@ LONGEST_REOPEN_S = 2.0
 
 WRITE_GROUP_BITS = 0o060
 
+BY_PATH = Path("/dev/serial/by-path")
+
 PORT_ERRORS = (serial.SerialException, OSError, termios.error)
 """What pyserial raises while a port is opened, read or hangs up; termios.error is no OSError."""
 
@@ -198,11 +200,30 @@ def find_port(config: SourceConfig) -> str:
             f"No USB serial adapter with the ids {config.usb} is plugged in. {_list_of_ports()} "
             "Plug the board in, or correct source.usb."
         )
-    listed = ", ".join(f"{item.device} (serial number {item.serial_number})" for item in found)
-    raise PortMissingError(
-        f"{len(found)} USB serial adapters have the ids {config.usb}: {listed}. Add the serial "
-        f"number of the board's: usb: {vendor}:{product}:{found[0].serial_number}."
+    numbers = [item.serial_number for item in found]
+    listed = ", ".join(
+        f"{item.device} ({f'serial number {number}' if number else 'without a serial number'})"
+        for item, number in zip(found, numbers, strict=True)
     )
+    usable = [number for number in numbers if number and numbers.count(number) == 1]
+    mend = (
+        f"Add the serial number of the board's: usb: {vendor}:{product}:{usable[0]}."
+        if len(usable) == len(found)
+        else "Their serial numbers do not tell them apart. Name the socket of the board "
+        f"instead: port: {_by_path(str(found[0].device))}, or a link of a udev rule of your "
+        "own, in the place of usb."
+    )
+    raise PortMissingError(
+        f"{len(found)} USB serial adapters have the ids {config.usb}: {listed}. {mend}"
+    )
+
+
+def _by_path(device: str) -> str:
+    """Return the link that names the USB socket of a device; its folder where there is none."""
+    for link in sorted(BY_PATH.glob("*")):
+        if os.path.realpath(link) == os.path.realpath(device):
+            return str(link)
+    return f"{BY_PATH}/..."
 
 
 def _explained(path: str, error: Exception) -> SourceError:

@@ -40,7 +40,8 @@ def credential_path(path: Path, folder: Path, environ: Mapping[str, str]) -> Pat
 def read_secret(path: Path) -> str:
     """Return the first line of a secret's file; raise `SecretError` if there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors of Windows put a byte order mark first, which is no part of the password.
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SecretError(
             f"The password file {path} does not exist. Write the password into it, alone on one "

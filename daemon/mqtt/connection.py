@@ -47,6 +47,12 @@ waits for more bytes when it reads the last will of a version 5 CONNECT."""
 LARGEST_PACKET_BYTES = 1 << 20
 """Far more than a request, an answer or a list of models; the broker may send nothing larger."""
 
+_OTHER_NAME = frozenset({62, 64})
+_OTHER_TIME = frozenset({9, 10})
+"""OpenSSL's codes: another host name or address; not yet valid, expired."""
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+"""OpenSSL's reasons for an answer that is not TLS."""
+
 _UNAVAILABLE = frozenset({"Server unavailable", "Server busy", "Server shutting down"})
 _REFUSED = frozenset(
     {"Not authorized", "Bad user name or password", "Bad authentication method", "Banned"}
@@ -169,6 +175,7 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
     BrokerUnreachableError: nothing listens there, or the certificate is not trusted.
     """
     where = f"{config.host}:{config.port}"
+    tls_errors = (ssl.SSLError,) if config.tls is None else (ssl.SSLError, ConnectionResetError)
     limits = None
     if client.protocol == MQTTProtocolVersion.MQTTv5:
         limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -177,12 +184,8 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
         client.connect(config.host, config.port, config.keepalive_s, properties=limits)
         if isinstance(connection := client.socket(), socket.socket):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
-    except ssl.SSLError as error:
-        raise BrokerUnreachableError(
-            f"The broker at {where} and scentd could not agree on TLS ({error}). Check that "
-            "mqtt.port is the broker's TLS port (often 8883), that mqtt.tls.ca signed its "
-            "certificate, that this has not expired, and that this machine's clock is right."
-        ) from None
+    except tls_errors as error:
+        raise BrokerUnreachableError(_tls_trouble(where, error)) from None
     except socket.gaierror as error:
         raise BrokerUnreachableError(
             f"The name of the broker, mqtt.host {config.host!r}, does not resolve "
@@ -198,6 +201,37 @@ def connect(client: paho.Client, config: MqttConfig) -> None:
             f"No MQTT broker answers at {where} ({error.strerror or error}). Start one there "
             "(for example: sudo apt install mosquitto), or correct mqtt.host and mqtt.port."
         ) from None
+
+
+def _tls_trouble(where: str, error: OSError) -> str:
+    """Return what the other side did wrong, as far as OpenSSL says, and the remedy."""
+    reason = getattr(error, "reason", None)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        came = error.verify_message.rstrip(".")
+        if error.verify_code in _OTHER_NAME:
+            mend = "Write in mqtt.host a name or address that the certificate holds"
+        elif error.verify_code in _OTHER_TIME:
+            mend = "Renew the certificate, or set this machine's clock right"
+        else:
+            mend = "Name in mqtt.tls.ca the authority that signed it"
+        return f"The certificate of the broker at {where} is not accepted: {came}. {mend}."
+    if isinstance(error, ssl.SSLEOFError | ConnectionResetError):
+        return (
+            f"What answers at {where} ended the connection during TLS's first steps, as a port of "
+            "plain MQTT does. Set mqtt.port to the broker's TLS port (often 8883), or leave out "
+            "mqtt.tls."
+        )
+    if reason in _NO_TLS:
+        return (
+            f"What answers at {where} could not agree on TLS: it does not speak TLS "
+            f"({reason}). Set mqtt.port to the broker's TLS port (often 8883), or leave out "
+            "mqtt.tls."
+        )
+    return (
+        f"The broker at {where} and scentd could not agree on TLS ({error}). Check that mqtt.port "
+        "is the broker's TLS port (often 8883), and whether the broker wants a certificate of this "
+        "rig (mqtt.tls.cert)."
+    )
 
 
 def check_connack(reason: ReasonCode | None, config: MqttConfig, *, last: bool) -> None:

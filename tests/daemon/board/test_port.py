@@ -162,7 +162,7 @@ class Adapter:
 
     vid, pid = 0x10C4, 0xEA60
 
-    def __init__(self, device: str, serial_number: str) -> None:
+    def __init__(self, device: str, serial_number: str | None) -> None:
         self.device = device
         self.serial_number = serial_number
 
@@ -185,6 +185,21 @@ def test_two_equal_usb_adapters_are_distinguished_by_serial_number(
     monkeypatch.setattr(port, "list_ports", lambda: adapters)
     with pytest.raises(PortMissingError, match="usb: 10c4:ea60:A"):
         port.find_port(SourceConfig(usb="10c4:ea60"))
+
+
+@pytest.mark.parametrize("number", [None, "0001"])
+def test_usb_adapters_that_no_serial_number_tells_apart_are_named_by_their_socket(
+    number: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pci-0000:00:14.0-usb-0:1:1.0-port0").symlink_to("/dev/ttyUSB0")
+    monkeypatch.setattr(port, "BY_PATH", tmp_path)
+    adapters = [Adapter("/dev/ttyUSB0", number), Adapter("/dev/ttyUSB1", number)]
+    monkeypatch.setattr(port, "list_ports", lambda: adapters)
+    usb = "10c4:ea60" if number is None else f"10c4:ea60:{number}"
+    with pytest.raises(PortMissingError, match=rf"port: {tmp_path}/pci-\S+-port0") as raised:
+        port.find_port(SourceConfig(usb=usb))
+    assert "None" not in str(raised.value)
+    assert "Add the serial" not in str(raised.value)
 
 
 def test_an_absent_usb_adapter_is_explained() -> None:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -293,7 +293,7 @@ def test_tls_with_the_rigs_own_authority(tls_broker: Mosquitto, certificates: Pa
 
 
 @pytest.mark.parametrize(
-    ("ca", "said"), [("other.pem", "could not agree on TLS"), ("none.pem", "does not exist")]
+    ("ca", "said"), [("other.pem", r"not accepted.*mqtt\.tls\.ca"), ("none.pem", "does not exist")]
 )
 def test_a_certificate_that_does_not_fit_is_explained(
     tls_broker: Mosquitto, certificates: Path, ca: str, said: str
@@ -301,6 +301,49 @@ def test_a_certificate_that_does_not_fit_is_explained(
     tls = TlsConfig(ca=certificates / ca)
     with pytest.raises(BrokerError, match=said):
         try_broker("rig", MqttConfig(host="127.0.0.1", port=tls_broker.port, tls=tls))
+
+
+def test_tls_to_a_plain_port_is_explained(broker: Mosquitto) -> None:
+    config = MqttConfig(host="127.0.0.1", port=broker.port, tls=TlsConfig())
+    with pytest.raises(BrokerUnreachableError, match=r"leave out mqtt\.tls"):
+        try_broker("rig", config)
+
+
+def test_tls_to_a_web_server_is_explained() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(ConnectionError):
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.recv(4096)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        config = MqttConfig(host="127.0.0.1", port=server.getsockname()[1], tls=TlsConfig())
+        with pytest.raises(BrokerUnreachableError, match="does not speak TLS"):
+            try_broker("rig", config)
+        thread.join()
+
+
+def test_a_certificate_for_another_name_is_explained(
+    tls_broker: Mosquitto, certificates: Path
+) -> None:
+    tls = TlsConfig(ca=certificates / "ca.pem")
+    with pytest.raises(BrokerUnreachableError, match=r"'localhost'.*Write in mqtt\.host"):
+        try_broker("rig", MqttConfig(host="localhost", port=tls_broker.port, tls=tls))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_password(
+    guarded_broker: Mosquitto, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("right\r\n", encoding="utf-8-sig")
+    config = MqttConfig(
+        host="127.0.0.1", port=guarded_broker.port, username="rig", password_file=secret
+    )
+    assert try_broker("rig", config) == "5"
 
 
 def test_plain_mqtt_to_a_tls_port_is_explained(tls_broker: Mosquitto) -> None:
