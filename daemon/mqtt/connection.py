@@ -214,7 +214,10 @@ def _tls_trouble(where: str, error: OSError) -> str:
             mend = "Renew the certificate, or set this machine's clock right"
         else:
             mend = "Name in mqtt.tls.ca the authority that signed it"
-        return f"The certificate of the broker at {where} is not accepted: {came}. {mend}."
+        return (
+            f"The certificate of the broker at {where} is not accepted (verify failed: {came}). "
+            f"{mend}."
+        )
     if isinstance(error, ssl.SSLEOFError | ConnectionResetError):
         return (
             f"What answers at {where} ended the connection during TLS's first steps, as a port of "
