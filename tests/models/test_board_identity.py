@@ -206,8 +206,8 @@ def test_the_rigs_own_recogniser_names_what_it_was_taught_on_another_board(bundl
     predictions, events = process_all(nose, played(effect, other=True))
     assert states(predictions) == ["warming_up", "ambient", "sensing", "recognised"]
     named = [p for p in predictions if p.state is State.RECOGNISED]
-    assert {(p.label, p.model, p.reason) for p in named} == {("mint", "taught", None)}
-    assert all(p.foreign_board for p in named)
+    assert {(p.label, p.reason) for p in named} == {("mint", None)}
+    assert all(p.foreign_board and p.taught for p in named)
     assert [event.type for event in events] == [EventType.ONSET, EventType.RECOGNISED]
 
 
