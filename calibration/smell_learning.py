@@ -15,7 +15,7 @@ import numpy as np
 
 from calibration.enrolment import LearnedExposure, fit_smell, learn, require_space
 from calibration.exposures import EnrolmentError, find_exposure, prepare_readings
-from calibration.recogniser import TaughtExposure, fit_recogniser
+from calibration.recogniser import TaughtExposure
 from calibration.stored_readings import content_id, read_exposure
 from hardware.files import read_regular, write_atomically
 from hardware.safe_arrays import read_arrays
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from calibration.smell_set import Exposure
     from models.bundle import Bundle
     from models.correction import Correction
-    from models.recogniser import Recogniser
     from models.taught_head import TaughtSmell
 
 LEAST_RESPONSE_S = 20.0
@@ -171,7 +170,7 @@ class ExposureLearner:
         ------
         RecordingError, EnrolmentError: its readings are missing, damaged or of no use.
         """
-        correction = correction_for(bundle.manifest.name, self._correction_of(exposure))
+        correction = correction_for(bundle.manifest.name, self.correction_of(exposure))
         key = f"{bundle.manifest.sha256[:16]} {bundle.precision}"
         path = self._cache_path(exposure, key, correction)
         try:
@@ -202,13 +201,9 @@ class ExposureLearner:
         variance = bundle.manifest.decision.exposure_variance
         return fit_smell(label, embeddings, require_space(bundle), variance)
 
-    def recogniser(self, exposures: Sequence[TaughtExposure]) -> Recogniser | None:
-        """Return the recogniser of exposures, None without any."""
-        return fit_recogniser(exposures) if exposures else None
-
     def _knows_board(self, bundle: Bundle, exposure: Exposure) -> bool:
         """Whether the readings are like those of the board that a model was trained on."""
-        correction = correction_for(bundle.manifest.name, self._correction_of(exposure))
+        correction = correction_for(bundle.manifest.name, self.correction_of(exposure))
         board = bundle.board
         if correction is not None or board is None:
             return True
@@ -216,7 +211,7 @@ class ExposureLearner:
         return not distance > 1.0
 
     def _response(self, exposure: Exposure) -> _Response:
-        correction = self._correction_of(exposure)
+        correction = self.correction_of(exposure)
         path = self._cache_path(exposure, _RESPONSE_KEY, correction)
         try:
             return _Response.load(path)
@@ -240,7 +235,8 @@ class ExposureLearner:
         readings = prepare_readings(recording, correction)
         return readings, int(np.searchsorted(readings.t_ms, exposure.start_ms))
 
-    def _correction_of(self, exposure: Exposure) -> Correction | None:
+    def correction_of(self, exposure: Exposure) -> Correction | None:
+        """Return what corrects an exposure's readings; None for those corrected already."""
         return None if exposure.as_trained else self.correction
 
     def _cache_path(self, exposure: Exposure, key: str, correction: Correction | None) -> Path:

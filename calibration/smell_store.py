@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
-    from models.recogniser import Recogniser
 
 
 FOLDER = "smells"
@@ -163,10 +162,6 @@ class SmellStore:
                         exposures.append(taught)
         return exposures
 
-    def recogniser(self, *, shadow: str | None = None) -> Recogniser | None:
-        """Return the recogniser of the promoted smells and of `shadow`; None without any."""
-        return self._learner.recogniser(self.taught_exposures(shadow=shadow))
-
     def learned_exposure(self, exposure: Exposure) -> LearnedExposure:
         """Return what the first model learns from an exposure.
 
@@ -182,7 +177,7 @@ class SmellStore:
 
     def correction_of(self, exposure: Exposure) -> Correction | None:
         """Return what corrects an exposure's readings; None for those corrected already."""
-        return None if exposure.as_trained else self.correction
+        return self._learner.correction_of(exposure)
 
     def enroll(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from calibration.recogniser import fit_recogniser
 from calibration.response_preview import advise
 from calibration.smell_preview import compare_replay, preview_smell
 from calibration.smell_store import SmellStore
@@ -91,8 +92,9 @@ def taught_smells(store: SmellStore) -> TaughtSmells:
     """Return what the library makes of the smells; nothing where it cannot be read."""
     try:
         heads, problems = store.heads()
-        unmixing = unmixing_of_smells(store.taught_exposures())
-        return TaughtSmells(heads, store.recogniser(), unmixing, problems)
+        exposures = store.taught_exposures()
+        recogniser = fit_recogniser(exposures) if exposures else None
+        return TaughtSmells(heads, recogniser, unmixing_of_smells(exposures), problems)
     except (ScentdError, OSError) as error:
         return TaughtSmells({}, None, None, [f"The taught smells are left out: {error}"])
 
@@ -125,15 +127,14 @@ class Enrolment:
         self._history = history
         self._settings = settings
         self._log = get_logger("teaching")
-        # Requests of earlier versions name a model; the smells belong to the rig.
-        model, label, seconds = text(None), text(), partial(number, LEAST_S, MOST_S)
+        label, seconds = text(), partial(number, LEAST_S, MOST_S)
 
         def change(method: Callable[..., Any], **fields: Field) -> Action:
-            return Action(partial(self._change, method), model=model, **fields)
+            return _rig_action(partial(self._change, method), **fields)
 
         self.handle = Actions(
             "teach",
-            teach=Action(
+            teach=_rig_action(
                 self._teach_live,
                 ("last_s", "seconds"),
                 label=label,
@@ -141,9 +142,8 @@ class Enrolment:
                 seconds=seconds(TEACH_S),
                 promote=flag(default=False),
                 past=flag(default=True),
-                model=model,
             ),
-            list=Action(self._list, model=model),
+            list=_rig_action(partial(list_smells, store)),
             forget=change(SmellStore.forget, label=label),
             rename=change(SmellStore.rename, label=label, name=text()),
             hide=change(SmellStore.hide, label=label),
@@ -152,11 +152,6 @@ class Enrolment:
             rollback=change(SmellStore.rollback),
             reload=change(SmellStore.smells),
         )
-
-    def _list(self, model: str | None) -> Data:
-        """Return what is taught."""
-        del model
-        return list_smells(self.store)
 
     def load(self) -> None:
         """Give the nose what was taught, and log what cannot be used."""
@@ -225,10 +220,8 @@ class Enrolment:
         seconds: float,
         promote: bool,
         past: bool,
-        model: str | None,
     ) -> Steps:
         """Teach the last seconds, or the coming ones."""
-        del model
         history = self._history
         if history is None:
             raise RequestError("No service reads the board, so name recordings to learn from.")
@@ -260,9 +253,8 @@ class Enrolment:
 
         return steps()
 
-    def _change(self, method: Callable[..., Any], *, model: str | None, **fields: str) -> Data:
+    def _change(self, method: Callable[..., Any], **fields: str) -> Data:
         """Change the library, give the nose what is taught now, and return it."""
-        del model
         started_s = time.perf_counter()
         method(self.store, **fields)
         effect_ms = self._renew(started_s)
@@ -272,6 +264,21 @@ class Enrolment:
         """Give the nose what is taught now; return the milliseconds since `started_s`."""
         self.load()
         return round((time.perf_counter() - started_s) * 1000.0, 1)
+
+
+def _rig_action(
+    method: Callable[..., Data | Steps], exclusive: tuple[str, ...] = (), /, **fields: Field
+) -> Action:
+    """Return an action that ignores the model which requests of earlier versions name.
+
+    What is taught belongs to the rig, not to one of its models.
+    """
+
+    def do(*, model: str | None, **values: Any) -> Data | Steps:
+        del model
+        return method(**values)
+
+    return Action(do, exclusive, model=text(None), **fields)
 
 
 def list_smells(store: SmellStore) -> Data:

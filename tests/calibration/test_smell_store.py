@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from calibration.exposures import EnrolmentError
+from calibration.recogniser import fit_recogniser
 from calibration.smell_set import MAX_EXPOSURES, SmellError, StoreDamagedError
 from calibration.smell_store import SmellStore
 from hardware.errors import UsageError
@@ -256,7 +257,7 @@ def test_a_rig_without_a_model_is_taught_above_clean_air(tmp_path: Path) -> None
     teach(store, tmp_path)
     (exposure,) = store.taught_exposures()
     assert exposure.label == "petrol"
-    recogniser = store.recogniser()
+    recogniser = fit_recogniser([exposure])
     assert recogniser is not None
     assert recogniser.labels == ("petrol",)
 
