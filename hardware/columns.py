@@ -171,12 +171,6 @@ class HeaderProblem:
     certain: bool = False
 
 
-TABLE_COLUMNS = Columns(
-    CHANNEL_NAMES, tuple(ColumnSource(index, index) for index in range(N_CHANNELS))
-)
-"""Columns of rows without a header: the channel table's order."""
-
-
 def heading_names(fields: list[str]) -> tuple[str, ...] | None:
     """Return the fields of a line as names of columns, None if it cannot be a header.
 

@@ -132,11 +132,6 @@ def labels_of_one_session(data: Dataset) -> list[str]:
     return [data.labels[k] for k in sorted(sessions) if len(sessions[k] - {""}) < 2]  # noqa: PLR2004
 
 
-def count_sessions(data: Dataset) -> dict[str, int]:
-    """Return the number of recordings of each session, those without a session under ""."""
-    return dict(sorted(Counter(sample.session for sample in data.samples).items()))
-
-
 def _group_sessions(sessions: Sequence[str], label: NDArray[np.intp]) -> list[set[str]]:
     """Put sessions into at most `MAX_FOLDS` groups, the largest session first."""
     labels: dict[str, set[int]] = defaultdict(set)

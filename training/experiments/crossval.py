@@ -48,7 +48,7 @@ from training.evaluation.streaming import (
     streaming_tally,
     trace_folds,
 )
-from training.experiments.runner import SUBSTANCE_PROTOCOL, train_bundle
+from training.experiments.runner import SUBSTANCE_PROTOCOL, report_head, train_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -110,14 +110,9 @@ def cross_validate(
     rows = [result.row for result in results]
     held_out = concatenate_held_out([result.held_out for result in results])
     held_out.save(folder / HELD_OUT)
+    protocol = SUBSTANCE_PROTOCOL if data.task == "substance" else _MIXTURE_PROTOCOL
     report = {
-        "model": config.name,
-        "task": config.task,
-        "protocol": SUBSTANCE_PROTOCOL if data.task == "substance" else _MIXTURE_PROTOCOL,
-        "precision": "int8",
-        "seed": config.seed,
-        "data_sha256": data.sha256,
-        "labels": list(data.labels),
+        **report_head(config, data, protocol),
         "oddities": data.oddities,
         "folds": rows,
         "mean": _over_folds(rows, np.mean),

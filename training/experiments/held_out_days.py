@@ -30,7 +30,7 @@ from training.evaluation.scoring import (
 )
 from training.evaluation.storage import SESSIONS_REPORT, write_json
 from training.experiments.crossval import best_constant
-from training.experiments.runner import train_bundle
+from training.experiments.runner import report_head, train_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,13 +114,7 @@ def cross_validate_days(
     groups = [group for one in scored for group in one.groups]
     pooled = scores_with_intervals(pool_tallies([one.tally for one in scored]), groups)
     report = {
-        "model": config.name,
-        "task": config.task,
-        "protocol": PROTOCOL,
-        "precision": "int8",
-        "seed": config.seed,
-        "data_sha256": data.sha256,
-        "labels": list(data.labels),
+        **report_head(config, data, PROTOCOL),
         "sessions": len(scored),
         "exposures": len(set(groups)),
         "folds": [one.row for one in scored],

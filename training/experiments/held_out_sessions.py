@@ -38,7 +38,7 @@ from training.evaluation.scoring import (
 )
 from training.evaluation.storage import SESSIONS_REPORT, write_json
 from training.evaluation.streaming import stream_recordings
-from training.experiments.runner import train_bundle
+from training.experiments.runner import report_head, train_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,13 +140,7 @@ def cross_validate_sessions(
                 )
             )
     report = {
-        "model": config.name,
-        "task": config.task,
-        "protocol": PROTOCOL,
-        "precision": "int8",
-        "seed": config.seed,
-        "data_sha256": data.sha256,
-        "labels": list(data.labels),
+        **report_head(config, data, PROTOCOL),
         "sessions": len({session for fold in folds for session in fold.sessions}),
         "also": 0 if also is None else len(also.samples),
         "always_trained": sum(not sample.session for sample in data.samples),
@@ -164,8 +158,8 @@ def cross_validate_sessions(
 def _check(config: TrainConfig, data: Dataset, also: Dataset | None) -> None:
     if config.task != "substance":
         raise UsageError(
-            "--sessions judges models of single substances; mixtures are held out by component "
-            "set. Leave --sessions out."
+            f"Expected a model of single substances, and {config.name} is one of mixtures, whose "
+            "days are held out by `cross_validate_days`."
         )
     if also is None:
         return

@@ -53,6 +53,19 @@ def every_fifth(labels: int, fold: int) -> NDArray[np.bool_]:
     return hidden
 
 
+def report_head(config: TrainConfig, data: Dataset, protocol: str) -> dict[str, Any]:
+    """Return what every report of a cross-validation says of its model, data and protocol."""
+    return {
+        "model": config.name,
+        "task": config.task,
+        "protocol": protocol,
+        "precision": "int8",
+        "seed": config.seed,
+        "data_sha256": data.sha256,
+        "labels": list(data.labels),
+    }
+
+
 def train_bundle(
     config: TrainConfig,
     train: Dataset,
