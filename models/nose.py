@@ -421,14 +421,13 @@ class Nose:
     def _check_channels(self, *, always: bool = False) -> list[Prediction]:
         """Follow channels that fail or recover: events, faults and disabled models."""
         watch, report = self._watch, self._report
-        failed, recovered = watch.changes(self._report.t_ms)
+        failed, recovered = watch.changes(report.t_ms)
         if not (always or failed or recovered or watch.present != self._checked_channels):
             return []
         self._checked_channels = watch.present
         for name in failed:
-            self._report.add_event(
-                EventType.CHANNEL_FAULT, channel=name, detail=watch.quality_name(name)
-            )
+            detail = watch.quality_name(name)
+            report.add_event(EventType.CHANNEL_FAULT, channel=name, detail=detail)
         for name in recovered:
             report.add_event(EventType.CHANNEL_RECOVERED, channel=name)
         predictions = []
@@ -437,7 +436,7 @@ class Nose:
             disabled = feeding_problem(manifest, watch.present, self.rate_hz)
             if disabled is not None and disabled != stream.disabled:
                 predictions.append(
-                    self._report.prediction(stream.bundle, State.DISABLED, reason=disabled)
+                    report.prediction(stream.bundle, State.DISABLED, reason=disabled)
                 )
             stream.disabled = disabled
             unusable = watch.unusable(manifest.preprocessing.channels)
