@@ -1,7 +1,7 @@
 """Ground floor: files of state: found without following links, written whole or not at all.
 
-Whoever may write in a state folder can put a link, a pipe or a folder in the place of any file. So
-a path is opened folder by folder, each by the descriptor of the one before, and no link is
+A process that may write in a state folder can replace any file in it by a link, a pipe or a folder.
+So a path is opened folder by folder, each by the descriptor of the one before, and no link is
 followed; what is opened must be a regular file. The folder that a configuration names may itself
 lie behind links: `daemon.config.loading` resolves them once.
 

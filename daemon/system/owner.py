@@ -1,8 +1,8 @@
 """Daemon: lets a command that root runs act as the owner of the rig's state folder.
 
-Whoever owns that folder can put a link in the place of anything below it. With root's rights such
-a link reads and writes every file of the computer; with the owner's it reaches what the owner can
-reach anyway. Knows user ids and folders, but no configuration.
+The folder's owner can replace anything below it by a link. A command with root's rights would
+follow such a link to every file of the computer; with the owner's rights it reaches only what the
+owner can reach anyway. Knows user ids and folders, but no configuration.
 """
 
 from __future__ import annotations
