@@ -52,7 +52,7 @@ class RigStream:
     def replace_result(
         self, result: dict[str, Any], phase: Phase, *, model_knows_board: bool
     ) -> dict[str, Any]:
-        """Return the fields of a prediction, those of a model replaced where the rig knows better.
+        """Return the fields of a prediction: a model's, or those of the rig where it decides.
 
         A smell that the rig was taught goes before a label of the model. What is none of the taught
         smells may be one of the model's, or one that was taught without known clean air. Embeddings

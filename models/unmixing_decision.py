@@ -38,7 +38,7 @@ CONFIRM = 2
 
 
 class UnmixingDecision:
-    """The components that are announced, and what cannot be told.
+    """The components that are announced, and the groups that cannot be told apart.
 
     Parameters
     ----------

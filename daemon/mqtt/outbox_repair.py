@@ -34,7 +34,7 @@ class Repaired:
     Attributes
     ----------
     ids: of the messages in the new file.
-    lost: messages that the damaged file held besides, as far as it still told.
+    lost: messages that the damaged file held besides, as far as the file still shows.
     aside: name of the damaged file now.
     """
 
