@@ -174,6 +174,19 @@ class CorrectionSpec:
         """Whether every channel is corrected by itself."""
         return bool((self.matrix == np.diag(np.diagonal(self.matrix))).all())
 
+    def corrected_level(
+        self, signal: NDArray[np.float64], humidity: float, temperature: float
+    ) -> NDArray[np.float64]:
+        """Return steady log-conductances float64[8], measured in such air, corrected.
+
+        NaN stays NaN.
+        """
+        tens = (humidity - USUAL_HUMIDITY) / 10.0, (temperature - USUAL_TEMPERATURE) / 10.0
+        air = self.compensation
+        change = signal - air.humidity * tens[0] - air.temperature * tens[1] - self.middle
+        corrected: NDArray[np.float64] = self.matrix @ np.nan_to_num(change) + self.target
+        return np.where(np.isnan(signal), np.nan, corrected)
+
 
 def estimator_taps(spec: CorrectionSpec, dt_s: float) -> NDArray[np.float64]:
     """Return the taps float64[taps, 8] that estimate the signal `DELAY_S` ago, oldest first.

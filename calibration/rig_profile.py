@@ -20,7 +20,13 @@ import numpy as np
 import yaml
 
 from calibration.baseline import Baseline  # noqa: TC001 - read by get_type_hints
-from calibration.correction import Compensation, CorrectionSpec, RigCorrection
+from calibration.correction import (
+    USUAL_HUMIDITY,
+    USUAL_TEMPERATURE,
+    Compensation,
+    CorrectionSpec,
+    RigCorrection,
+)
 from hardware.channels import N_GAS
 from hardware.errors import ScentdError
 from hardware.files import read_regular, write_atomically
@@ -30,6 +36,8 @@ from models.signals import GAS_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from calibration.transfer import Transfer
 
@@ -207,6 +215,24 @@ class Profile:
         if self.correction is None or self.method == "none":
             return None
         return RigCorrection(self.id, self.correction.spec(), self.model)
+
+    @property
+    def clean_air(self) -> NDArray[np.float64] | None:
+        """float64[8], log-conductances of the corrected readings in clean air, None if unknown.
+
+        NaN for a channel that the rig lacks.
+        """
+        if self.baseline is None:
+            return None
+        correction = self.rig_correction()
+        if correction is None:
+            return self.baseline.signal
+        air = self.baseline.environment
+        return correction.spec.corrected_level(
+            self.baseline.signal,
+            air.get("Humidity", USUAL_HUMIDITY),
+            air.get("Temperature", USUAL_TEMPERATURE),
+        )
 
 
 def save_profile(profile: Profile, path: Path) -> None:

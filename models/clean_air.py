@@ -47,6 +47,11 @@ HEATING_S = 600.0
 """Heaters just switched on move the channels for minutes; rises are followed like falls then."""
 
 
+STEADY_S, STEADY = 60.0, 0.05
+"""Heaters just switched on decay within minutes: of .4 above their end some .1 in a minute. Air
+that moves less than this (root mean square of the Grove channels) in so long, and lies above that
+of the calibration by `CALIBRATED_RISE`, is an odour also while the heaters may still move."""
+
 FALLEN_S = 600.0
 """Seconds that all Grove channels must stay below presumed clean air to prove that it was an odour:
 a smell of oxidising gas falls as well, but is taken away before."""
@@ -94,26 +99,28 @@ class CleanAirTracker:
     Attributes
     ----------
     clean_air: what is known, None at first.
+    calibrated: clean air of the calibration, None once it has proved to have moved.
     """
 
     def __init__(
         self, settings: ExposureSettings, calibrated: NDArray[np.float64] | None = None
     ) -> None:
         self._settings = settings
-        self._calibrated = calibrated
+        self.calibrated = calibrated
         self.reset()
 
     def reset(self) -> None:
         """Forget everything but the calibration: after a gap the air may be another."""
         self.clean_air: CleanAir | None = None
-        if self._calibrated is not None:
-            self.clean_air = CleanAir(self._calibrated, CleanAirSource.CALIBRATION, 0.0)
+        if self.calibrated is not None:
+            self.clean_air = CleanAir(self.calibrated, CleanAirSource.CALIBRATION, 0.0)
         self._smooth: NDArray[np.float64] | None = None
         self._lowest: NDArray[np.float64] | None = None
         self._phase: Phase | None = None
         self._heating_until_s = self._fallen_s = 0.0
         self._age_s = 0.0
-        self._t_s = 0.0
+        self._t_s = self._steady_from_s = 0.0
+        self._steady: NDArray[np.float64] | None = None
         self._recent: deque[CleanAir] = deque()
 
     def update(
@@ -134,6 +141,8 @@ class CleanAirTracker:
         if phase is Phase.WARMING_UP:
             self._heating_until_s = self._t_s + HEATING_S
             return None
+        if not air_known and self._heating and self._stays_above_calibration(smooth, phase):
+            return AirChange.ROSE
         if phase is Phase.AMBIENT:
             return self._follow(smooth, dt_s, before, air_known=air_known)
         if before is Phase.AMBIENT and phase is Phase.EXPOSED and self._recent:
@@ -155,12 +164,30 @@ class CleanAirTracker:
         )
         return self._smooth
 
+    def _stays_above_calibration(self, smooth: NDArray[np.float64], phase: Phase) -> bool:
+        """Whether an odour was there when the board was switched on, or the service started."""
+        if self.calibrated is None or phase not in (Phase.UNKNOWN, Phase.AMBIENT):
+            return False
+        known = CleanAir(self.calibrated, CleanAirSource.CALIBRATION, 0.0)
+        steady = self._steady
+        moved = steady is None or abs(_grove_change(smooth - steady)) > STEADY
+        if moved or not _has_risen(smooth, known):
+            self._steady, self._steady_from_s = smooth.copy(), self._t_s
+        if self._t_s - self._steady_from_s < STEADY_S:
+            return False
+        self.clean_air = known
+        self._recent.clear()
+        return True
+
     def _follow(
         self, smooth: NDArray[np.float64], dt_s: float, before: Phase | None, *, air_known: bool
     ) -> AirChange | None:
         """Follow ambient air; one that rises above it is an odour."""
         if before is not Phase.AMBIENT:
             self._age_s = 0.0
+            known = self.clean_air
+            if before is Phase.EXPOSED and known and known.source is CleanAirSource.CALIBRATION:
+                self.calibrated = None  # the air has moved since
             if air_known or before not in (None, Phase.UNKNOWN) or self._heating:
                 self.clean_air = None
             elif self.clean_air is None and self._lowest is not None:
@@ -204,7 +231,8 @@ class CleanAirTracker:
                 self._fallen_s = 0.0
                 self.clean_air, self._lowest = None, smooth.copy()
                 return AirChange.FELL
-            if phase is Phase.UNKNOWN and _has_risen(smooth, known):
+            moving = self._heating and known.source is CleanAirSource.CALIBRATION
+            if phase is Phase.UNKNOWN and not moving and _has_risen(smooth, known):
                 return AirChange.ROSE
         if self._heating:
             return None

@@ -194,6 +194,7 @@ class ExposureDetector:
         self._skip_warm_up = skip_warm_up
         self._assume_exposed = assume_exposed
         self._gains_dt = 0.0
+        self._steady_max_s = settings.steady_max_s
         self.reset()
 
     @property
@@ -218,14 +219,20 @@ class ExposureDetector:
         if warm and self.phase is Phase.WARMING_UP:
             self._enter(Phase.UNKNOWN)
 
-    def begin_exposure(self, clean_air: NDArray[np.float64]) -> Change:
-        """Begin an exposure above clean air float64[8], known otherwise."""
+    def begin_exposure(
+        self, clean_air: NDArray[np.float64], steady_max_s: float | None = None
+    ) -> Change:
+        """Begin an exposure above clean air float64[8], known otherwise.
+
+        It ends where the air stays quiet for `steady_max_s`, None for that of the settings.
+        """
         for channel in self._channels:
             baseline = float(clean_air[GAS_INDICES.index(channel.index)])
             if math.isfinite(baseline):
                 channel.baseline = baseline
         self._baseline_set = True
         self._enter(Phase.EXPOSED)
+        self._steady_max_s = steady_max_s or self._settings.steady_max_s
         return Change.ONSET
 
     def end_presumed(self) -> Change | None:
@@ -323,7 +330,7 @@ class ExposureDetector:
         if self._back_for_s >= settings.back_s:
             self._end()
             return Change.ENDED
-        if self._quiet_for_s >= settings.steady_max_s:
+        if min(self._quiet_for_s, self._in_phase_s) >= self._steady_max_s:
             self._set_baseline()
             self._enter(Phase.AMBIENT)
             return Change.ENDED
@@ -368,5 +375,6 @@ class ExposureDetector:
         self.phase = phase
         self._in_phase_s = self._back_for_s = 0.0
         if phase is Phase.EXPOSED:
+            self._steady_max_s = self._settings.steady_max_s
             for channel in self._channels:
                 channel.clear_exposure()

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 RATE_HZ = 1.0
 """Rate of the samples: an odour takes seconds, and averaging lowers the noise."""
 
+MOVED_S = 600.0
+"""An exposure above the clean air of a calibration alone that stayed quiet this long is taken for a
+moved baseline. Clean air before 25 exposures of the rig fruits5 on four days lies up to .5 from
+that of another day; four of five published recordings of an odour are not quiet for a minute."""
+
 MAX_HOLD = 3
 """Lost samples that are bridged."""
 
@@ -87,9 +92,10 @@ class ExposureStream:
         self.detector.reset()
         self._forget_samples()
 
-    def restart(self) -> None:
+    def restart(self, calibrated_air: NDArray[np.float64] | None = None) -> None:
         """Start anew with sensors as warm as before: the numbers have another meaning now."""
         self.detector.restart()
+        self._tracker.calibrated = calibrated_air
         self._forget_samples()
 
     def update(self, values: NDArray[np.float32], dt_s: float, *, named: bool) -> Change | None:
@@ -124,7 +130,10 @@ class ExposureStream:
 
     def _begin_exposure(self) -> Change | None:
         known = self._tracker.clean_air
-        return None if known is None else self.detector.begin_exposure(known.signals)
+        if known is None:
+            return None
+        calibrated = known.source is CleanAirSource.CALIBRATION
+        return self.detector.begin_exposure(known.signals, MOVED_S if calibrated else None)
 
     def _start_rows(self) -> None:
         known = self._tracker.clean_air

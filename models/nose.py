@@ -175,8 +175,10 @@ class Nose:
         for stream in self._streams:
             stream.due_ms = self._report.t_ms
 
-    def set_correction(self, correction: Correction | None) -> None:
-        """Correct readings in another way from the next one on.
+    def set_correction(
+        self, correction: Correction | None, calibrated_air: NDArray[np.float64] | None = None
+    ) -> None:
+        """Correct readings in another way, and know other clean air, from the next one on.
 
         Features, evidence and the exposure start anew, since the same air now gives other
         numbers; the sensors stay warm.
@@ -185,7 +187,7 @@ class Nose:
             correction.reset()
         self._conditioner.correction = correction
         self._waiting.clear()
-        self._exposure.restart()
+        self._exposure.restart(calibrated_air)
         self._streams_outdated = True
 
     def take_over(self, other: Self) -> None:

@@ -120,10 +120,11 @@ class LiveCalibration:
         self.profile, self._trouble = active_profile(self._config)
         if self._trouble is not None:
             self._log.error(f"{self._trouble} The rig runs uncalibrated.")
-        correction = self.correction()
-        if correction is not None or before is not None:
-            self._nose.set_correction(correction)
         baseline = None if self.profile is None else self.profile.baseline
+        if self.profile is not None:
+            self._nose.set_correction(self.correction(), self.profile.clean_air)
+        elif before is not None:
+            self._nose.set_correction(None)
         self._tracker = None if baseline is None else BaselineTracker(baseline)
         self._chart = None if baseline is None else ControlChart(baseline)
         self._sampled_ms = None

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
+    from calibration.rig_profile import Profile
     from daemon.config.settings import Config
     from daemon.mqtt.payloads import Payload
     from models.bundle import Bundle
@@ -139,7 +140,8 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     if form is not None:
         print_notes(file, recording.notes)
     state_dir = args.state if config is None else config.state_dir
-    correction = _correction(state_dir, config)
+    profile = _profile(state_dir, config)
+    correction = None if profile is None else profile.rig_correction()
     try:
         bundles = [_choose_bundle(file, recording, args.model, config)]
         taught = _taught(bundles, state_dir, correction)
@@ -162,6 +164,7 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
         heads={model: head for model, head in taught.heads.items() if not head.empty},
         recogniser=taught.recogniser,
         unmixing=taught.unmixing,
+        calibrated_air=None if profile is None else profile.clean_air,
     )
     printer: _JsonPrinter | _TablePrinter
     if args.json:
@@ -212,15 +215,15 @@ def _existing_path(file: str) -> Path:
     return packed if not path.exists() and packed.exists() else path
 
 
-def _correction(state_dir: Path | None, config: Config | None) -> Correction | None:
-    """Return the correction of the rig's profile, None without a rig or a correction."""
+def _profile(state_dir: Path | None, config: Config | None) -> Profile | None:
+    """Return the rig's calibration profile, None without a rig or a profile that can be used."""
     if state_dir is None:
         return None
     board = None if config is None else config.board_id
     profile, trouble = read_profile(state_dir / PROFILE, board)
     if trouble is not None:
         print(f"scentd: {trouble} Replayed uncalibrated.", file=sys.stderr)
-    return None if profile is None else profile.rig_correction()
+    return profile
 
 
 def _taught(

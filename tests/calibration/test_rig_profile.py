@@ -22,6 +22,7 @@ from calibration.rig_profile import (
 )
 from calibration.transfer import Transfer
 from hardware.channels import N_GAS
+from models.signals import log_signals
 from tests.calibration.air import LEVELS, clean_air, frames, odour
 
 
@@ -80,6 +81,22 @@ def test_a_profile_without_a_correction_corrects_nothing(tmp_path: Path) -> None
     )
     save_profile(profile, tmp_path / "p.yaml")
     assert load_profile(tmp_path / "p.yaml").rig_correction() is None
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_its_clean_air_is_what_its_correction_makes_of_that_air(*, full: bool) -> None:
+    profile = _profile(np.eye(N_GAS) + 0.1 if full else None)
+    correction = profile.rig_correction()
+    assert correction is not None
+    corrected = log_signals(correction.apply(clean_air(120), 1.0))
+    assert profile.clean_air == pytest.approx(np.median(corrected, axis=0), abs=0.04)
+
+
+def test_the_clean_air_of_a_rig_without_a_correction_is_what_it_measured() -> None:
+    baseline = measure_baseline(clean_air(120), 1.0)
+    profile = Profile.create(date="2026-11-21", board="b", baseline=baseline)
+    assert profile.clean_air == pytest.approx(LEVELS, abs=0.02)
+    assert Profile.create(date="2026-11-21", board="b").clean_air is None
 
 
 def test_a_stored_profile_is_still_read(tmp_path: Path) -> None:

@@ -119,6 +119,34 @@ def test_clean_air_of_another_day_replaces_that_of_the_calibration() -> None:
     assert board.error < 0.03
 
 
+def test_a_calibrated_rig_that_is_switched_on_in_an_odour_knows_it() -> None:
+    board = Board(calibrated_air=CLEAN)
+    rows = board.play(still(200) + RISING)
+    assert board.changes[-1] is Change.ONSET
+    assert board.stream.clean_air is not None
+    assert board.stream.clean_air.source is CleanAirSource.CALIBRATION
+    assert rows.response[-1, :4] == pytest.approx(RISING, abs=0.05)
+
+
+def test_heaters_that_decay_to_the_clean_air_of_the_calibration_are_no_odour() -> None:
+    board = Board(calibrated_air=CLEAN)
+    heating = np.outer(np.exp(-np.arange(1500) / 150.0), np.ones(4)) * 2.0
+    board.play(heating)
+    assert Change.ONSET not in board.changes
+    assert board.stream.phase is Phase.AMBIENT
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_clean_air_that_has_moved_since_the_calibration_is_an_exposure_only_once(
+    *, warm: bool
+) -> None:
+    board = Board(skip_warm_up=warm, calibrated_air=CLEAN - 0.6)
+    board.play(still(3000))
+    assert board.changes.count(Change.ONSET) == 1
+    assert board.stream.phase is Phase.AMBIENT
+    assert board.error < 0.03
+
+
 def test_air_presumed_clean_that_stays_fallen_was_an_odour() -> None:
     board = Board(skip_warm_up=True)
     board.play(still(60) + 2 * RISE)

@@ -23,10 +23,12 @@ from daemon.mqtt.service_client import RequestRefusedError, send_request
 from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.signals import ReplaySignal
+from models.decision_spec import State
 from models.exposure import Phase
 from models.manifest import ARRAYS, write_bundle
 from models.nose import Nose
-from tests.calibration.air import clean_air, frames, odour
+from models.results import Prediction
+from tests.calibration.air import LEVELS, clean_air, frames, odour
 from tests.models.toys import LABELS, toy_files, toy_manifest
 from tests.sandbox import ROOT, Board, Mosquitto, ServiceProcess, Subscriber, wait_until
 
@@ -328,8 +330,10 @@ def test_another_rigs_profile_is_refused(live: Rig, broker: Mosquitto, board: Bo
     assert "was calibrated for board 'rig'" in health["calibration"]["why"]
 
 
-def run_rig(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Nose]:
-    """Process air at 1 Hz with a rig's profile, without a service."""
+def run_rig(
+    rig: Rig, values: NDArray[np.float32], predictions: list[Prediction] | None = None
+) -> tuple[LiveCalibration, Nose]:
+    """Process air at 1 Hz with a rig's profile, without a service; add its predictions."""
     config = load_config(rig.config)
     bundles = load_models(config)
     nose = live_nose(config, bundles)
@@ -337,7 +341,10 @@ def run_rig(rig: Rig, values: NDArray[np.float32]) -> tuple[LiveCalibration, Nos
     calibrating.load()
     recording = read_recording(recorded(rig.folder / "breathed.csv", values))
     for frame in recording.frames():
-        calibrating.observe(nose.process(frame))
+        step = nose.process(frame)
+        calibrating.observe(step)
+        if predictions is not None:
+            predictions += step.predictions
     return calibrating, nose
 
 
@@ -349,6 +356,27 @@ def test_constant_clean_air_needs_no_new_calibration(rig: Rig) -> None:
     report = calibrating.report()
     assert report["state"] == "ok"
     assert max(abs(value) for value in report["drift"].values()) < 0.01
+
+
+def test_live_and_in_a_replay_an_odour_from_the_start_lies_above_the_calibrations_clean_air(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.calibrate("baseline", "--recording", rig.air())
+    rig.calibrate("fit")
+    still = frames(np.tile(LEVELS + 1.0, (300, 1)))
+    seen: list[Prediction] = []
+    run_rig(rig, still, seen)
+    assert str(seen[-1].clean_air) == "calibration"
+    assert seen[-1].state is State.SENSING
+    recording = str(rig.folder / "breathed.csv")
+    capsys.readouterr()
+    assert main(["replay", recording, "--live", "--json", "--config", str(rig.config)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    replayed = [line for line in lines if line.get("topic") == "substance"]
+    assert [(line["state"], line["clean_air"]) for line in replayed] == [
+        (one.state.value, {"source": str(one.clean_air), "age_s": one.clean_air_age_s})
+        for one in seen
+    ]
 
 
 def test_drifted_clean_air_requires_a_new_calibration_and_the_channel_is_named(
