@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from hardware.errors import UsageError
 from models.bundle import load_bundle
 from training.commands._shared import add_option, load_recordings, print_scores
+from training.data.clean_air import begin_in_clean_air
 from training.evaluation.intervals import score_intervals
 from training.evaluation.network_outputs import run_network, score_bundle, tally_bundle
+from training.evaluation.replayed import announcement_tally, replay_recordings
 from training.evaluation.scoring import total_scores
 from training.evaluation.streaming import (
     first_announcement_s,
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from training.data.dataset import Dataset
     from training.evaluation.intervals import Interval
 
+PLAYED = ("announced", "announced_right")
+"""The scores of `announcement_tally` that are printed."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
@@ -34,7 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Score a bundle on labelled recordings by the published protocol: window "
         "100, stride 50. Scores are shares of 1, `intervals` their 95 % bootstrap intervals over "
         "recordings; `seen_in_training` counts the recordings that "
-        "the bundle was trained on."
+        "the bundle was trained on. For substances, `announced` is the share of recordings that "
+        "are given a name when they are played to the nose, among all labels of the bundle, and "
+        "`announced_right` the share of those whose last name is right."
     )
     parser.epilog = (
         "Example: scent-train evaluate --model substances-50 "
@@ -75,6 +82,10 @@ def run(args: argparse.Namespace) -> int:
     result: dict[str, Any] = dict(score_bundle(bundle, data, outputs))
     groups = [sample.group for sample in data.samples]
     intervals = score_intervals(tally_bundle(bundle, data, outputs), groups)
+    if args.task == "substance":
+        scores, played_intervals = _score_played(bundle, data, groups)
+        result |= scores
+        intervals |= played_intervals
     if args.streaming:
         scores, stream_intervals = _score_streams(bundle, data, groups)
         result |= scores
@@ -88,6 +99,18 @@ def run(args: argparse.Namespace) -> int:
     )
     print_scores(result, intervals)
     return 0
+
+
+def _score_played(
+    bundle: Bundle, data: Dataset, groups: list[str]
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Score the names that the nose gives when it is played the recordings, with intervals."""
+    from_onset = begin_in_clean_air(data.samples)
+    played = replay_recordings(bundle, data.samples, from_onset=from_onset)
+    truth = [data.labels[place] for place in data.targets.argmax(axis=1).tolist()]
+    tally = announcement_tally(played, truth)
+    tally = {name: tally[name] for name in PLAYED}
+    return total_scores(tally), score_intervals(tally, groups)
 
 
 def _score_streams(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from models.bundle import Bundle
 from tests.models.toys import LABELS
+from tests.sandbox import ROOT
 from tests.training.outputs import toy_bundle, wandering
 from tests.training.tiny import write_recordings
 from training.cli import main
@@ -40,10 +43,24 @@ def test_evaluate_prints_the_agreed_keys_and_their_intervals(
     result = json.loads(capsys.readouterr().out)
     assert list(result) == [
         "windows", "recordings", "top1", "top5", "macro_f1", "recording_top1", "seen_in_training",
-        "intervals",
+        "announced", "announced_right", "intervals",
     ]  # fmt: skip
+    assert result["announced"] == 1.0
+    assert result["announced_right"] > 0.5
     for name, (low, high) in result["intervals"].items():
         assert low <= result[name] <= high or name == "macro_f1"
+
+
+def test_evaluate_loads_no_torch(toy: Bundle, recordings: Path) -> None:
+    options = ["--model", str(toy.folder), "--data", str(recordings), "--task", "substance"]
+    program = (
+        "import sys\nfrom training.cli import main\n"
+        f"main(['evaluate', *{options!r}, '--json'])\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_evaluate_streams_through_the_decision_layer(
