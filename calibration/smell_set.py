@@ -121,6 +121,21 @@ class SmellSet:
         names = ", ".join(smell.label for smell in self.smells) or "none yet"
         raise SmellError(f"This rig was not taught a smell called {label!r}. Taught: {names}.")
 
+    def latest_in_shadow(self) -> str:
+        """Return the label of the smell in shadow that was taught last.
+
+        Raises
+        ------
+        SmellError: no smell is in shadow.
+        """
+        shadow = [smell for smell in self.smells if smell.shadow]
+        if not shadow:
+            raise SmellError(
+                "No smell is in shadow: all that were taught are announced already. Teach one "
+                "first, or name the smell."
+            )
+        return max(shadow, key=lambda smell: max(one.date for one in smell.exposures)).label
+
     def with_exposures(
         self, label: str, exposures: tuple[Exposure, ...], *, promote: bool
     ) -> SmellSet:

@@ -234,8 +234,10 @@ class SmellStore:
         """Forget a taught smell; rollback restores it while a version holds it."""
         return self.update(f"forgot {label}", lambda smells: smells.without_smell(label))
 
-    def promote(self, label: str) -> SmellSet:
-        """Announce a smell from now on."""
+    def promote(self, label: str | None = None) -> SmellSet:
+        """Announce a smell from now on; without a label, the one taught last of those in shadow."""
+        if label is None:
+            label = self.smells().latest_in_shadow()
         return self.update(
             f"promoted {label}", lambda smells: smells.with_change(label, shadow=False)
         )

@@ -148,7 +148,7 @@ class Enrolment:
             rename=change(SmellStore.rename, label=label, name=text()),
             hide=change(SmellStore.hide, label=label),
             unhide=change(SmellStore.unhide, label=label),
-            promote=change(SmellStore.promote, label=label),
+            promote=change(SmellStore.promote, label=text(None)),
             rollback=change(SmellStore.rollback),
             reload=change(SmellStore.smells),
         )
@@ -253,7 +253,7 @@ class Enrolment:
 
         return steps()
 
-    def _change(self, method: Callable[..., Any], **fields: str) -> Data:
+    def _change(self, method: Callable[..., Any], **fields: str | None) -> Data:
         """Change the library, give the nose what is taught now, and return it."""
         started_s = time.perf_counter()
         method(self.store, **fields)

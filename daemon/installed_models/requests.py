@@ -36,6 +36,7 @@ class ModelRequests:
     Attributes
     ----------
     handle: the actions of `request/models`.
+    available: the versions that each configured model can be switched to, by name.
     """
 
     def __init__(self, config: Callable[[], Config], reload: Callable[[], Steps]) -> None:
@@ -43,6 +44,8 @@ class ModelRequests:
         self._reload = reload
         state_dir = config().state_dir
         self._store = ModelStore(state_dir)
+        self.available: dict[str, tuple[str, ...]] = {}
+        self._list_versions()
         self.handle = Actions(
             "list",
             list=Action(lambda: list_models(self._store, config().models)),
@@ -51,9 +54,13 @@ class ModelRequests:
             rollback=Action(self._rollback, name=text(None)),
         )
 
+    def _list_versions(self) -> None:
+        self.available = {name: self._store.available(name) for name in self._config().models}
+
     def _install(self, path: Path, *, switch: bool) -> Steps:
         store = self._store
         manifest = yield from in_thread(store.install, path, doing="installing")
+        yield from in_thread(self._list_versions, doing="listing")
         if not switch:
             return {**store.describe(manifest.name), "in_force": False}
         return (yield from self._switch(manifest.name, manifest.version))
@@ -76,6 +83,7 @@ class ModelRequests:
             except Exception:
                 yield from in_thread(store.restore, name, before, doing="undoing")
                 raise
+        yield from in_thread(self._list_versions, doing="listing")
         return {**store.describe(name), "in_force": runs}
 
 

@@ -214,6 +214,14 @@ class ModelStore:
             "installed": versions,
         }
 
+    def available(self, name: str) -> tuple[str, ...]:
+        """Return the versions that a model can be switched to, the shipped one's too, by age."""
+        described = self.describe(name)
+        found = [one["version"] for one in described["installed"]]
+        if described["shipped"] is not None:
+            found.append(described["shipped"])
+        return tuple(sorted(set(found), key=_version_order))
+
     def install(self, source: Path) -> Manifest:
         """Install a bundle, a folder or a .tar, .tar.gz or .zip of one, without activating it.
 
@@ -269,7 +277,12 @@ class ModelStore:
             try_bundle(self.root / name / version)
 
     def switch(self, name: str, version: str | None) -> Choice:
-        """Activate a usable version, None for the shipped one; return the previous choice."""
+        """Activate a usable version, None for the shipped one; return the previous choice.
+
+        The shipped one may also be named by its version, unless that is installed too.
+        """
+        if version not in self.versions(name) and version == self.describe(name)["shipped"]:
+            version = None
         if version is not None and version not in self.versions(name):
             installed = ", ".join(self.versions(name)) or "none"
             raise StoreError(
@@ -367,3 +380,8 @@ def _version_or_none(value: object) -> str | None:
     if value is None or (isinstance(value, str) and _VERSION.fullmatch(value)):
         return value
     raise ValueError(value)
+
+
+def _version_order(version: str) -> tuple[tuple[int, ...], str]:
+    """Return what sorts versions by their numbers, and equal ones by their text."""
+    return tuple(int(part) for part in re.findall(r"[0-9]+", version)), version

@@ -90,12 +90,33 @@ class Discovery:
             self._save()
         self._announced.topic = topic
 
-    def announce(self, bundles: Iterable[Bundle], heads: Mapping[str, TaughtHead]) -> None:
-        """Announce the models that run, with their taught heads by name, if they have changed."""
+    def announce(
+        self,
+        bundles: Iterable[Bundle],
+        heads: Mapping[str, TaughtHead],
+        taught: Iterable[str],
+        versions: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """Announce the models that run, if they have changed.
+
+        Parameters
+        ----------
+        bundles: the models.
+        heads: what they were taught, by name.
+        taught: labels that the rig knows by what it was taught, of all models' topics.
+        versions: those that each can be switched to, by name, the newest last.
+        """
         if self._publisher is None or self._announced.topic is None:
             return
+        taught = tuple(taught)
         models = tuple(
-            _announced_model(bundle.manifest, heads.get(bundle.manifest.name)) for bundle in bundles
+            _announced_model(
+                bundle.manifest,
+                heads.get(bundle.manifest.name),
+                taught,
+                versions.get(bundle.manifest.name, ()),
+            )
+            for bundle in bundles
         )
         if models == self._models:
             return
@@ -159,8 +180,15 @@ def _announced(data: dict[str, Any]) -> _Announced:
     return _Announced(data["topic"], {str(key): str(name) for key, name in data["gone"].items()})
 
 
-def _announced_model(manifest: Manifest, head: TaughtHead | None) -> AnnouncedModel:
-    """Return a model with the labels that it may announce on this rig."""
+def _announced_model(
+    manifest: Manifest,
+    head: TaughtHead | None,
+    taught: tuple[str, ...],
+    versions: tuple[str, ...],
+) -> AnnouncedModel:
+    """Return a model with the labels that its topic may show on this rig, and its versions."""
     labels = manifest.labels if head is None else head.labels(manifest.labels)
     shown = tuple(label for label in labels if not label.endswith(HIDDEN_SUFFIX))
-    return AnnouncedModel(manifest.name, manifest.task, shown)
+    shown = tuple(dict.fromkeys((*shown, *taught)))
+    known = versions or (manifest.version,)
+    return AnnouncedModel(manifest.name, manifest.task, shown, known)

@@ -17,6 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daemon.board.monitor import BoardState
+from daemon.mqtt.home_assistant_actions import (
+    STATE_LIMIT,
+    Component,
+    action_components,
+    version_components,
+)
 from daemon.mqtt.payloads import RigEventType
 from daemon.mqtt.topics import (
     EVENT,
@@ -36,8 +42,6 @@ from models.results import EventType
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Component = dict[str, Any]
-
 NOTHING = "none"
 """Option of `substance` while no label is announced; `state` gives the reason."""
 
@@ -49,8 +53,8 @@ EXPIRY_STRIDES = 4
 HEALTH_EXPIRY_S = 60
 """Six times the interval of `health`: an older value describes another situation."""
 
-STATE_LIMIT = 250
-"""Home Assistant refuses states of more than 255 characters."""
+_TOPICS = ("state_topic", "command_topic", "json_attributes_topic")
+"""Options of a component that are topics, given below the rig's prefix."""
 
 FAULTLESS = ["ok", "missing", "spike"]
 """States of a channel that are no fault: a board may lack it, and a spike is one reading."""
@@ -66,11 +70,19 @@ PERCENT = {
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedModel:
-    """A running model: its name, its task, and the labels that it may announce."""
+    """A running model.
+
+    Attributes
+    ----------
+    name, task: of the model.
+    labels: those that it may announce.
+    versions: those that the rig can switch to, the newest last; at least the one that runs.
+    """
 
     name: str
     task: str
     labels: tuple[str, ...]
+    versions: tuple[str, ...]
 
 
 def device_id(rig_id: str) -> str:
@@ -151,16 +163,26 @@ def components(
                     for key, component in own.items()
                 }
             found |= own
-    found |= {EVENT: _event()} | _diagnostics(rig_id)
+    found |= {EVENT: _event()} | _diagnostics(rig_id) | _actions(rig_id, models)
     prefix = topic_prefix(rig_id)
     return {
         key: {
             **component,
             "unique_id": f"{device_id(rig_id)}_{key}",
-            "state_topic": prefix + component["state_topic"],
+            **{name: prefix + component[name] for name in _TOPICS if name in component},
         }
         for key, component in found.items()
     }
+
+
+def _actions(rig_id: str, models: Iterable[AnnouncedModel]) -> dict[str, Component]:
+    """Return the entities that send requests, available while the service is."""
+    found = action_components()
+    for model in models:
+        for kind, component in version_components(model.name, model.versions):
+            found[_free_key(f"{kind}_{_slug(model.name)}", found)] = component
+    own = {"availability": [_availability(rig_id, STATUS)]}
+    return {key: {**component, **own} for key, component in found.items()}
 
 
 def _substances(model: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
@@ -174,6 +196,8 @@ def _substances(model: AnnouncedModel, expiry_s: int) -> dict[str, Component]:
             **_enum([NOTHING, *labels]),
             expire_after=expiry_s,
             icon="mdi:scent",
+            json_attributes_topic=SUBSTANCE,
+            json_attributes_template=_ATTRIBUTES,
         ),
         "confidence": _sensor(
             "Confidence",
@@ -282,6 +306,14 @@ def _diagnostics(rig_id: str) -> dict[str, Component]:
     return {key: {**component, **own} for key, component in found.items()}
 
 
+_ATTRIBUTES = (
+    "{{ {'top': value_json.top, 'set': value_json.set, 'novelty': value_json.novelty, "
+    "'probably_one_of': value_json.short_list.labels if value_json.short_list else [], "
+    "'reason': value_json.reason, 'model': value_json.model} | tojson }}"
+)
+"""Attributes of a substance: the likeliest labels with their probabilities, and the rest."""
+
+
 def _sensor(name: str, topic: str, template: str, **more: Any) -> Component:
     return {
         "platform": "sensor",
@@ -317,8 +349,12 @@ def _of_model(component: Component, model: str) -> Component:
     """Return an entity that ignores the payloads of the other models on its topic."""
     template = component["value_template"]
     kept = f"{{{{ this.state if this.state not in ['unknown', 'unavailable'] else {UNKNOWN} }}}}"
+    # Attributes cannot be kept over a payload of another model, so that two models have none.
+    kept_options = {
+        name: value for name, value in component.items() if not name.startswith("json_attributes")
+    }
     return {
-        **component,
+        **kept_options,
         "name": f"{component['name']} ({model})",
         "value_template": f"{{% if value_json.model == {_quoted(model)} %}}{template}"
         f"{{% else %}}{kept}{{% endif %}}",

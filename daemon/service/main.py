@@ -35,6 +35,7 @@ from daemon.recording.recorder import Recorder
 from daemon.recording.requests import RECORD, recording_actions
 from daemon.request_fields import Action
 from daemon.requests import Inbox, Request, Requests
+from daemon.service.answers import describe_answer
 from daemon.service.events import EventPublisher
 from daemon.service.reload import RELOAD, ReloadError, prepare_reload
 from daemon.service.report import STATUS, status_line, status_summary
@@ -119,12 +120,13 @@ class Service:
         self._board = BoardMonitor(config.source.baud)
         self._decoder = LineDecoder()
         self._history = History()
-        self._requests = Requests(self._inbox, self._messages.publish_response)
+        self._models = ModelRequests(lambda: self._config, self._reload)
+        self._requests = Requests(self._inbox, self._respond)
         self._requests.register(
             {
                 STATUS: Action(self._status),
                 RELOAD: Action(self._reload),
-                MODELS: ModelRequests(lambda: self._config, self._reload).handle,
+                MODELS: self._models.handle,
                 RECORD: recording_actions(self._recorder, config.recordings_dir),
             }
         )
@@ -154,6 +156,11 @@ class Service:
         )
         discovery.use_publisher(publisher)
         return discovery, publisher
+
+    def _respond(self, command: str, answer: Data) -> None:
+        """Publish an answer, and what it says in words."""
+        words = describe_answer(command, answer)
+        self._messages.publish_response(command, {**answer, "words": words})
 
     def _use_runtime(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -257,7 +264,9 @@ class Service:
             )
         )
         self._messages.publish_board_status(present=self._board.present)
-        self._discovery.announce(runtime.bundles, runtime.heads)
+        self._discovery.announce(
+            runtime.bundles, runtime.heads, runtime.taught, self._models.available
+        )
         info = rate_hz, dialect, profile, foreign_boards = (
             runtime.nose.rate_hz,
             self._decoder.dialect,

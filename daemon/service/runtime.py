@@ -39,6 +39,7 @@ class Runtime:
     ----------
     bundles: the models, with the configured decision settings.
     heads: the heads of the models that were taught something, by name.
+    taught: labels that the rig's recogniser and unmixing know.
     """
 
     bundles: tuple[Bundle, ...]
@@ -46,12 +47,14 @@ class Runtime:
     calibration: LiveCalibration
     enrolment: Enrolment
     heads: dict[str, TaughtHead]
+    taught: list[str]
 
     @classmethod
     def build(cls, config: Config, bundles: Sequence[Bundle], history: History) -> Self:
         """Return a runtime without the rig's profile and taught smells, which `load` applies."""
         nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}
+        taught: list[str] = []
 
         def apply(smells: TaughtSmells) -> None:
             for model, head in smells.heads.items():
@@ -60,6 +63,7 @@ class Runtime:
                     nose.set_head(model, head)
                     heads[model] = head
             nose.set_taught(smells.recogniser, smells.unmixing)
+            taught[:] = () if smells.recogniser is None else smells.recogniser.labels
 
         enrolment = Enrolment(
             rig_smells(bundles, config.state_dir),
@@ -74,7 +78,7 @@ class Runtime:
             history,
             lambda: enrolment.set_correction(calibration.correction()),
         )
-        return cls(tuple(bundles), nose, calibration, enrolment, heads)
+        return cls(tuple(bundles), nose, calibration, enrolment, heads, taught)
 
     def load(self) -> None:
         """Apply the profile and, through its correction, the taught smells."""

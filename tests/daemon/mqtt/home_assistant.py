@@ -32,6 +32,23 @@ class Entity:
     config: dict[str, Any]
     state: str = UNKNOWN
 
+    def follows(self, topic: str) -> bool:
+        """Whether the entity's state comes from a topic."""
+        pattern = self.config.get("state_topic")
+        return pattern is not None and paho.topic_matches_sub(pattern, topic)
+
+    def command(self, value: str | None = None) -> tuple[str, str]:
+        """Return topic and payload of an action: a press, or setting the entity to a value."""
+        template = self.config.get("command_template")
+        fixed = {"button": "payload_press", "update": "payload_install"}
+        if template is not None:
+            payload = _ENVIRONMENT.from_string(template).render(value=value)
+        elif self.config["platform"] == "switch":
+            payload = self.config[f"payload_{value}"]
+        else:
+            payload = self.config[fixed[self.config["platform"]]]
+        return self.config["command_topic"], payload
+
     def take(self, text: str) -> None:
         """Take a message of the state topic."""
         shown = self.rendered(text)
@@ -101,6 +118,11 @@ class HomeAssistant:
         """Say the birth message, as after a restart."""
         self._client.publish(f"{self.prefix}/status", "online", qos=1).wait_for_publish(PATIENCE_S)
 
+    def act(self, key: str, value: str | None = None) -> None:
+        """Press a button, or set an entity to a value."""
+        topic, payload = self.entities[key].command(value)
+        self._client.publish(topic, payload, qos=1).wait_for_publish(PATIENCE_S)
+
     def state(self, key: str) -> str | None:
         """Return what an entity shows; None where there is no such entity."""
         entity = self.entities.get(key)
@@ -120,7 +142,7 @@ class HomeAssistant:
             else:
                 self.texts[message.topic] = text
                 for entity in list(self.entities.values()):
-                    if entity.config["state_topic"] == message.topic:
+                    if entity.follows(message.topic):
                         entity.take(text)
         except Exception as error:  # noqa: BLE001 - paho's thread would swallow it: the test tells it
             self.trouble.append(f"{type(error).__name__} {error} at {message.topic} {text}")
@@ -141,5 +163,5 @@ class HomeAssistant:
             before = self.entities.get(key)
             entity = Entity({**shared, **component}, before.state if before else UNKNOWN)
             self.entities[key] = entity
-            if entity.config["state_topic"] in self.texts:
+            if entity.config.get("state_topic") in self.texts:
                 entity.take(self.texts[entity.config["state_topic"]])

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SCHEMA = json.loads((ROOT / "daemon/schemas/home_assistant.json").read_text(encoding="utf-8"))
 NO2 = 0
-SUBSTANCES = AnnouncedModel("nose", "substance", LABELS)
-MIXTURES = AnnouncedModel("blend", "mixture", LABELS)
+SUBSTANCES = AnnouncedModel("nose", "substance", LABELS, ("1",))
+MIXTURES = AnnouncedModel("blend", "mixture", LABELS, ("1",))
 
 
 def payload(*speakers: AnnouncedModel, gone: dict[str, str] | None = None) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def config(folder: Path, home_assistant: bool | str = True) -> Config:
         (),
         (SUBSTANCES,),
         (SUBSTANCES, MIXTURES),
-        (SUBSTANCES, AnnouncedModel("other", "substance", LABELS)),
+        (SUBSTANCES, AnnouncedModel("other", "substance", LABELS, ("1",))),
     ],
 )
 def test_every_payload_has_only_documented_fields(speakers: tuple[AnnouncedModel, ...]) -> None:
@@ -127,7 +127,7 @@ def test_results_expire_after_a_few_strides_and_not_before_a_minute() -> None:
 
 def test_labels_of_any_spelling_have_their_own_entities() -> None:
     labels = ("Crème brûlée", 'say "cheese" }}', "a b", "a-b", "\\n")
-    announced = payload(AnnouncedModel("blend", "mixture", labels))["components"]
+    announced = payload(AnnouncedModel("blend", "mixture", labels, ("1",)))["components"]
     shares = {
         key: one
         for key, one in announced.items()
@@ -148,7 +148,9 @@ def test_the_short_list_is_shown_as_text_and_none_without_one() -> None:
 
 
 def test_each_entity_follows_its_own_model_of_two_on_a_topic() -> None:
-    announced = payload(SUBSTANCES, AnnouncedModel("other", "substance", ("tar",)))["components"]
+    announced = payload(SUBSTANCES, AnnouncedModel("other", "substance", ("tar",), ("1",)))[
+        "components"
+    ]
     entity = Entity(announced["substance_other"])
     entity.take('{"model": "nose", "label": "mint"}')
     assert entity.state == UNKNOWN
@@ -164,15 +166,15 @@ def test_removed_components_are_given_by_their_platform_alone(
     bundle = load_bundle(toy_mixtures)
     first = Discovery(config(tmp_path), version="1")
     first.use_publisher(collector)
-    first.announce([bundle], {})
+    first.announce([bundle], {}, (), {})
     assert {f"mixture_{label}" for label in LABELS} < set(collector.components())
     # Another start, which runs no mixture model any more.
     later = Discovery(config(tmp_path), version="1")
     later.use_publisher(collector)
-    later.announce([], {})
+    later.announce([], {}, (), {})
     announced = collector.components()
     assert all(announced[f"mixture_{label}"] == {"platform": "sensor"} for label in LABELS)
-    later.announce([bundle], {})
+    later.announce([bundle], {}, (), {})
     assert "state_topic" in collector.components()["mixture_lemon"]
 
 
@@ -182,11 +184,15 @@ def test_the_payload_is_sent_only_when_it_changes(tmp_path: Path, toy_substances
     discovery = Discovery(config(tmp_path), version="1")
     discovery.use_publisher(collector)
     for _ in range(3):
-        discovery.announce([bundle], {})
+        discovery.announce([bundle], {}, (), {})
     assert len(collector.held) == 1
     head = TaughtHead(hidden=frozenset({"mint"}), renamed={"lemon": "citron"})
-    discovery.announce([bundle], {"toy-substance": head})
+    discovery.announce([bundle], {"toy-substance": head}, (), {})
     assert collector.components()["substance"]["options"] == [NOTHING, "citron", "garlic"]
+    discovery.announce([bundle], {}, ("soap", "lemon"), {"toy-substance": ("0.9", "1.0")})
+    announced = collector.components()
+    assert announced["substance"]["options"] == [NOTHING, *LABELS, "soap"]
+    assert announced["version_toy_substance"]["options"] == ["0.9", "1.0"]
 
 
 @pytest.mark.parametrize(
@@ -199,12 +205,12 @@ def test_an_announcement_on_another_topic_is_removed(
     collector = StateCollector()
     before = Discovery(config(tmp_path), version="1")
     before.use_publisher(collector)
-    before.announce([bundle], {})
+    before.announce([bundle], {}, (), {})
     old_topic = collector.held[0][0]
     assert old_topic == "homeassistant/device/scentd_rig/config"
     after = Discovery(config(tmp_path, setting), version="1")
     after.use_publisher(collector)
-    after.announce([bundle], {})
+    after.announce([bundle], {}, (), {})
     assert collector.held[1] == (old_topic, "")
     assert [topic for topic, _ in collector.held[2:]] == ([] if moved_to is None else [moved_to])
     if setting is False:
@@ -231,7 +237,7 @@ def test_the_rig_is_announced_with_a_damaged_file_of_the_last_announcement(
     collector = StateCollector()
     discovery = Discovery(config(tmp_path), version="1")
     discovery.use_publisher(collector)
-    discovery.announce([load_bundle(toy_substances)], {})
+    discovery.announce([load_bundle(toy_substances)], {}, (), {})
     assert "substance" in collector.components()
 
 
@@ -303,3 +309,72 @@ def test_home_assistant_shows_the_predictions_of_the_rig(
             lambda: topic_prefix("rig") + "status" in home.texts, "the rig's retained status"
         )
         assert home.payloads == []
+
+
+def test_the_attributes_of_a_substance_are_its_likeliest_labels() -> None:
+    component = payload(SUBSTANCES)["components"]["substance"]
+    prediction = {
+        "top": [{"label": "mint", "probability": 0.4}],
+        "set": None,
+        "novelty": 0.5,
+        "short_list": {"coverage": 0.7, "labels": ["mint", "lemon", "kiwi"]},
+        "reason": None,
+        "model": "nose",
+    }
+    template = {**component, "value_template": component["json_attributes_template"]}
+    shown = json.loads(Entity(template).rendered(json.dumps(prediction)))
+    assert shown["top"] == prediction["top"]
+    assert shown["probably_one_of"] == ["mint", "lemon", "kiwi"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "command", "fields"),
+    [
+        ("teach", 'say "soap" }}', "enroll", {"action": "teach", "label": 'say "soap" }}'}),
+        ("promote", None, "enroll", {"action": "promote"}),
+        ("undo_teaching", None, "enroll", {"action": "rollback"}),
+        ("record", "on", "record", {"action": "start"}),
+        ("record", "off", "record", {"action": "stop"}),
+        ("baseline", None, "calibrate", {"action": "baseline", "last_s": 60}),
+        ("calibrate", None, "calibrate", {"action": "fit"}),
+        ("version_nose", "1", "models", {"action": "switch", "name": "nose", "version": "1"}),
+        ("update_nose", None, "models", {"action": "switch", "name": "nose", "version": "1"}),
+    ],
+)
+def test_every_action_is_a_request_that_its_schema_knows(
+    key: str, value: str | None, command: str, fields: dict[str, Any]
+) -> None:
+    topic, text = Entity(payload(SUBSTANCES)["components"][key]).command(value)
+    request = json.loads(text)
+    assert topic == f"scent/rig/request/{command}"
+    assert fields.items() <= request.items()
+    path = ROOT / f"daemon/schemas/request_{command}.json"
+    jsonschema.validate(request, json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_a_smell_is_taught_and_announced_from_home_assistant(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    link = tmp_path / "ttyBOARD"
+    settings = (
+        f"rig_id: rig\nsource: {{port: {link}}}\nmodels: [{toy_substances}]\n"
+        f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\nstate_dir: state\nlive_stride_s: 1\n"
+        "exposure: {warm_up_min_s: 5, warm_up_max_s: 20, quiet_s: 10}\n"
+    )
+    with (
+        HomeAssistant(broker.port) as home,
+        SimulatedBoard(Odours(((None, 60), (NO2, 900))), link=link, speed=20),
+        ServiceProcess(tmp_path, settings),
+    ):
+        wait_until(lambda: home.state("substance") == "lemon", "the smell")
+        home.act("teach", "soap")
+        wait_until(lambda: "Learnt soap" in str(home.state("answer")), "the answer in words")
+        assert "It is in shadow" in str(home.state("answer"))
+        assert "soap" not in home.entities["substance"].config["options"]
+        home.act("promote")
+        wait_until(lambda: "soap" in home.entities["substance"].config["options"], "the new option")
+        assert home.state("record") == "off"
+        home.act("record", "on")
+        wait_until(lambda: "The recording is" in str(home.state("answer")), "the answer")
+        home.act("version_toy_substance", "7.7")
+        wait_until(lambda: "7.7 is not installed" in str(home.state("answer")), "the refusal")

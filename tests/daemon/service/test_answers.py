@@ -1,0 +1,83 @@
+"""Answers in words: what was learnt, what was kept, why something was refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from daemon.service.answers import DONE, WORDS_LIMIT, describe_answer
+
+TAUGHT: dict[str, Any] = {
+    "label": "soap",
+    "shadow": True,
+    "clean_air": "ambient",
+    "rehearsal": {
+        "held_out": 0.8,
+        "held_out_by": "session",
+        "confused_with": [{"label": "tea", "share": 0.2}],
+        "taken_from": [],
+    },
+    "advice": {"label": "tea", "sessions": 1, "gain": 0.01},
+}
+
+
+def words(command: str, data: dict[str, Any] | None, error: str | None = None) -> str:
+    status = "ok" if error is None else "error"
+    return describe_answer(command, {"status": status, "data": data, "error": error})
+
+
+def test_a_taught_smell_is_described_with_its_confusions_and_the_next_day() -> None:
+    assert words("enroll", TAUGHT) == (
+        "Learnt soap: 80% of a session that was left out is recognised. The rest is taken for tea "
+        "(20%). One more day of tea would help most. It is in shadow: promote it to announce it."
+    )
+
+
+def test_missing_clean_air_is_said_and_a_promoted_smell_is_announced() -> None:
+    text = words("enroll", {**TAUGHT, "clean_air": None, "shadow": False, "advice": None})
+    assert "Begin the next exposure in clean air" in text
+    assert text.endswith("The rig announces it from now on.")
+
+
+def test_the_library_names_what_is_announced_and_what_is_in_shadow() -> None:
+    smells = [{"label": "tea", "shadow": False}, {"label": "soap", "shadow": True}]
+    assert words("enroll", {"smells": smells}) == (
+        "Taught and announced: tea. In shadow, not announced: soap."
+    )
+
+
+def test_a_refusal_is_its_reason_and_progress_its_share() -> None:
+    assert words("enroll", None, "There is no smell.") == "There is no smell."
+    progress = {"status": "working", "data": {"doing": "smelling", "share": 0.5}, "error": None}
+    assert describe_answer("enroll", progress) == "smelling: 50%"
+
+
+@pytest.mark.parametrize(
+    ("command", "data", "expected"),
+    [
+        (
+            "calibrate",
+            {"kind": "baseline", "label": None, "seconds": 60.0},
+            "Kept 60 s of clean air. Fit the calibration to apply it.",
+        ),
+        (
+            "models",
+            {"name": "substances-50", "active": "1.2", "in_force": True},
+            "substances-50 runs in version 1.2.",
+        ),
+        ("record", {"recording": {"state": "off", "why": None}}, "The recording is off."),
+        (
+            "reload",
+            {"changed": ["models"], "models": []},
+            "The configuration was read again; changed: models.",
+        ),
+        ("status", {}, DONE),
+    ],
+)
+def test_other_answers_are_one_sentence(command: str, data: dict[str, Any], expected: str) -> None:
+    assert words(command, data) == expected
+
+
+def test_a_long_text_is_cut() -> None:
+    assert len(words("enroll", None, "x" * 5000)) == WORDS_LIMIT
