@@ -160,10 +160,26 @@ class SmellSet:
         smells = tuple(changed if smell.label == label else smell for smell in self.smells)
         return dataclasses.replace(self, smells=smells)
 
-    def without_smell(self, label: str) -> SmellSet:
-        """Return the set without a taught smell."""
+    def without(self, label: str, exposure_id: str | None = None) -> SmellSet:
+        """Return the set without a taught smell, or without one exposure of it."""
+        if exposure_id is not None:
+            return self.without_exposure(label, exposure_id)
         forgotten = self.smell(label)
         return dataclasses.replace(self, smells=tuple(s for s in self.smells if s != forgotten))
+
+    def without_exposure(self, label: str, exposure_id: str) -> SmellSet:
+        """Return the set without one exposure of a smell, and without the smell if it was the last.
+
+        Raises
+        ------
+        SmellError: there is no such smell or exposure.
+        """
+        smell = self.smell(label)
+        others = tuple(item for item in smell.exposures if item.id != exposure_id)
+        if len(others) == len(smell.exposures):
+            ids = ", ".join(item.id for item in smell.exposures)
+            raise SmellError(f"{label} has no exposure {exposure_id!r}. Its exposures: {ids}.")
+        return self.with_change(label, exposures=others) if others else self.without(label)
 
     def with_all_of(self, other: SmellSet) -> SmellSet:
         """Return the set with the smells, hidden and renamed labels of another one."""

@@ -230,9 +230,10 @@ class SmellStore:
         with locked_folder(self.folder):
             return self._commit(edit(self.smells()), change)
 
-    def forget(self, label: str) -> SmellSet:
-        """Forget a taught smell; rollback restores it while a version holds it."""
-        return self.update(f"forgot {label}", lambda smells: smells.without_smell(label))
+    def forget(self, label: str, exposure: str | None = None) -> SmellSet:
+        """Forget a taught smell or one exposure of it; rollback restores it."""
+        change = f"forgot {label if exposure is None else f'an exposure of {label}'}"
+        return self.update(change, lambda smells: smells.without(label, exposure))
 
     def promote(self, label: str | None = None) -> SmellSet:
         """Announce a smell from now on; without a label, the one taught last of those in shadow."""

@@ -12,16 +12,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from calibration.exposure_curve import MOST_POINTS, exposure_curve
 from calibration.recogniser import fit_recogniser
 from calibration.response_preview import advise
+from calibration.smell_exchange import export_smells, import_smells
 from calibration.smell_preview import compare_replay, preview_smell
 from calibration.smell_store import SmellStore
 from calibration.unmixing import unmixing_of_smells
 from daemon.board.capture import capture_from_history
-from daemon.request_fields import Action, Actions, RequestError, flag, number, text
+from daemon.request_fields import (
+    Action,
+    Actions,
+    RequestError,
+    flag,
+    number,
+    path_below,
+    text,
+)
 from daemon.system.background import describe_progress
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
+from hardware.recording import RecordingError
 from models.recogniser import TAUGHT
 
 if TYPE_CHECKING:
@@ -31,7 +42,7 @@ if TYPE_CHECKING:
     from calibration.response_preview import Advice
     from calibration.smell_learning import LearntExposure
     from calibration.smell_preview import Preview, ReplayComparison
-    from calibration.smell_set import Smell
+    from calibration.smell_set import Exposure, Smell
     from daemon.board.history import History
     from daemon.request_fields import Field
     from daemon.system.background import Data, Steps
@@ -53,6 +64,12 @@ TEACH_S = 120.0
 """Default seconds of an exposure that is taught."""
 
 LEAST_S, MOST_S = 5.0, 600.0
+
+LISTED_POINTS = 60
+"""Default points of a channel's curve: sixteen exposures take 60 KB."""
+
+EXPORTED = "exports/smells.zip"
+"""Of the last export by request, below the state folder; by it a page sends the file."""
 
 
 def rig_smells(
@@ -144,7 +161,14 @@ class Enrolment:
                 past=flag(default=True),
             ),
             list=_rig_action(partial(list_smells, store)),
-            forget=change(SmellStore.forget, label=label),
+            exposures=_rig_action(
+                partial(list_exposures, store),
+                label=label,
+                points=number(0, MOST_POINTS, LISTED_POINTS),
+            ),
+            forget=change(SmellStore.forget, label=label, exposure=text(None)),
+            export=_rig_action(partial(_export, store)),
+            **{"import": change(import_smells, path=path_below(store.folder.parent))},
             rename=change(SmellStore.rename, label=label, name=text()),
             hide=change(SmellStore.hide, label=label),
             unhide=change(SmellStore.unhide, label=label),
@@ -152,6 +176,11 @@ class Enrolment:
             rollback=change(SmellStore.rollback),
             reload=change(SmellStore.smells),
         )
+
+    def is_announced(self, label: str) -> bool:
+        """Whether a smell of this label was taught and is not in shadow."""
+        smells = self.store.smells()
+        return label in smells and not smells.smell(label).shadow
 
     def load(self) -> None:
         """Give the nose what was taught, and log what cannot be used."""
@@ -253,7 +282,7 @@ class Enrolment:
 
         return steps()
 
-    def _change(self, method: Callable[..., Any], **fields: str | None) -> Data:
+    def _change(self, method: Callable[..., Any], **fields: Any) -> Data:
         """Change the library, give the nose what is taught now, and return it."""
         started_s = time.perf_counter()
         method(self.store, **fields)
@@ -303,6 +332,45 @@ def list_smells(store: SmellStore) -> Data:
         "hidden": list(smells.hidden),
         "renamed": dict(smells.renamed),
     }
+
+
+def list_exposures(store: SmellStore, *, label: str, points: float) -> Data:
+    """Return the exposures of a smell by session, each with its curve of so many points."""
+    smell = store.smells().smell(label)
+    sessions: dict[str, list[Data]] = {}
+    for exposure in smell.exposures:
+        sessions.setdefault(exposure.sitting, []).append(
+            {
+                "id": exposure.id,
+                "taught": exposure.date,
+                "source": exposure.source,
+                "seconds": exposure.seconds,
+                "windows": exposure.windows,
+                "curve": _curve(store, exposure, int(points)),
+            }
+        )
+    return {
+        "label": smell.label,
+        "shadow": smell.shadow,
+        "sessions": [{"session": name, "exposures": found} for name, found in sessions.items()],
+    }
+
+
+def _curve(store: SmellStore, exposure: Exposure, points: int) -> Data | None:
+    """Return the curve of an exposure; None where none is wanted or its readings are lost."""
+    if points == 0:
+        return None
+    try:
+        return dict(exposure_curve(store.recording(exposure), exposure.start_ms, points))
+    except RecordingError:
+        return None
+
+
+def _export(store: SmellStore) -> Data:
+    """Write the taught smells into one file below the state folder; return its path there."""
+    path = store.folder.parent / EXPORTED
+    smells = export_smells(store, path)
+    return {"file": EXPORTED, "exported": len(smells.smells), "bytes": path.stat().st_size}
 
 
 def _taught_summary(store: SmellStore, smell: Smell, version: int, learned: LearntExposure) -> Data:

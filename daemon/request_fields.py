@@ -57,11 +57,36 @@ class Field:
         return value
 
 
-def text(default: str | None = REQUIRED) -> Field:
-    """Return a field of text that is not blank."""
+def text(default: str | None = REQUIRED, *, most: int | None = None) -> Field:
+    """Return a field of text that is not blank, and has at most `most` characters."""
+
+    def parse(value: Any) -> str | None:
+        if not isinstance(value, str) or (most is not None and len(value) > most):
+            return None
+        return _writable(value).strip() or None
+
+    return Field("text" if most is None else f"text of 1 to {most} characters", parse, default)
+
+
+def choice(*values: str, default: str | None = REQUIRED) -> Field:
+    """Return a field that is one of some words."""
     return Field(
-        "text", lambda v: _writable(v).strip() or None if isinstance(v, str) else None, default
+        f"one of {', '.join(values)}",
+        lambda value: value if isinstance(value, str) and value in values else None,
+        default,
     )
+
+
+def whole_numbers(low: int, high: int, most: int, default: Any = REQUIRED) -> Field:
+    """Return a field of one whole number between two limits, or of a list of up to `most`."""
+
+    def parse(value: Any) -> tuple[int, ...] | None:
+        listed = value if isinstance(value, list) else [value]
+        usable = all(type(item) is int and low <= item <= high for item in listed)
+        return tuple(listed) if usable and 1 <= len(listed) <= most else None
+
+    kind = f"a whole number from {low} to {high}, or a list of 1 to {most} of them"
+    return Field(kind, parse, default)
 
 
 def _is_writable(value: str) -> bool:

@@ -53,6 +53,11 @@ class Messages:
         self._latest: dict[str, tuple[object, ...]] = {}
         self._log = get_logger("announcer")
 
+    @property
+    def boot_id(self) -> str:
+        """Identifies this start of the process."""
+        return self._boot_id
+
     def use_publisher(self, publisher: Publisher) -> None:
         """Publish through another publisher from now on."""
         self._publisher = publisher
@@ -78,11 +83,13 @@ class Messages:
         self._latest[prediction.model] = content
         return Priority.REPEAT if content == before else Priority.CHANGE
 
-    def publish_event(self, event: Event | RigEvent, segment: str | None = None) -> None:
-        """Publish an event, and the recording that holds it."""
-        payload = payloads.event_payload(event, segment, self._envelope(topics.EVENT))
+    def publish_event(self, event: Event | RigEvent, segment: str | None = None) -> Envelope:
+        """Publish an event, and the recording that holds it; return its envelope."""
+        envelope = self._envelope(topics.EVENT)
+        payload = payloads.event_payload(event, segment, envelope)
         text = self._without_folders(encode(payload))
         self._publisher.publish(Message(topics.EVENT, text, qos=1, retain=False))
+        return envelope
 
     def publish_response(self, command: str, answer: Payload) -> None:
         """Publish the response to a request, or its progress."""

@@ -174,6 +174,7 @@ class RigEventType(StrEnum):
     RECORDING_RESUMED = "recording_resumed"
     RELOADED = "reloaded"
     RELOAD_REFUSED = "reload_refused"
+    FEEDBACK = "feedback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,29 +185,36 @@ class RigEvent:
     ----------
     detail: the reason, for people.
     t_ms, frame_seq: of the newest reading, None before the first.
+    model, label: of feedback: whose announcement it is about, and the true name.
+    feedback: what the owner said, as `response/feedback` states it.
     """
 
     type: RigEventType
     detail: str | None
     t_ms: int | None
     frame_seq: int | None
+    model: str | None = None
+    label: str | None = None
+    feedback: Mapping[str, Any] | None = None
 
 
 def event_payload(event: Event | RigEvent, segment: str | None, envelope: Envelope) -> Payload:
     """Return the payload of `event`; `segment` is the recording that holds the reading `t_ms`."""
     of_air = None if isinstance(event, RigEvent) else event
+    feedback = event.feedback if isinstance(event, RigEvent) else None
     return {
         **envelope.fields(),
         "frame_seq": event.frame_seq,
         "t_ms": event.t_ms,
         "segment": segment,
         "type": str(event.type),
-        "model": of_air and of_air.model,
-        "label": of_air and of_air.label,
+        "model": event.model,
+        "label": event.label,
         "probability": of_air and rounded(of_air.probability, 4),
         "channel": of_air and of_air.channel,
         "detail": event.detail,
         "buffered": False,
+        **({} if feedback is None else {"feedback": dict(feedback)}),
     }
 
 

@@ -13,6 +13,7 @@ from daemon.enroll import ENROLL
 from daemon.installed_models.requests import MODELS
 from daemon.recording.requests import RECORD
 from daemon.requests import WORKING
+from daemon.review.requests import FEEDBACK
 from daemon.service.reload import RELOAD
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def _smells(data: Data) -> Iterator[str]:
     if "rehearsal" in data:
         yield from _taught(data)
         return
+    if "smells" not in data:  # exposures or an export, which their readers show
+        yield DONE
+        return
     announced = [smell["label"] for smell in data["smells"] if not smell["shadow"]]
     shadow = [smell["label"] for smell in data["smells"] if smell["shadow"]]
     yield f"Taught and announced: {', '.join(announced) or 'nothing'}."
@@ -91,6 +95,33 @@ def _taught(data: Data) -> Iterator[str]:
 
 def _shares(shares: Sequence[Mapping[str, object]]) -> str:
     return ", ".join(f"{one['label']} ({one['share']:.0%})" for one in shares)
+
+
+def _feedback(data: Data) -> Iterator[str]:
+    """Describe what was kept, proposed or taught."""
+    if "rehearsal" in data:
+        yield from _taught(data)
+        return
+    if "feedback" in data:
+        yield "Noted: " + "; ".join(map(_judged, data["feedback"])) + "."
+        for proposal in data["proposals"]:
+            negative = "not " if proposal["kind"] == "negative" else ""
+            yield (
+                f"{proposal['seconds']:.0f} s of readings are proposed as "
+                f"{negative}{proposal['label']}; nothing is learnt from them until they are "
+                "accepted."
+            )
+        yield from data["why"]
+    score = data.get("score")
+    if score is not None and score["share_right"] is not None:
+        yield f"Right so far: {score['right']} of {score['right'] + score['wrong']}."
+    elif "feedback" not in data:
+        yield DONE
+
+
+def _judged(judgement: Data) -> str:
+    truth = "" if judgement["label"] is None else f", it was {judgement['label']}"
+    return f"{judgement['announced'] or 'no name'} was {judgement['verdict']}{truth}"
 
 
 def _calibration(data: Data) -> Iterator[str]:
@@ -126,6 +157,7 @@ def _reloaded(data: Data) -> Iterator[str]:
 
 _SENTENCES: dict[str, Callable[[Data], Iterator[str]]] = {
     ENROLL: _smells,
+    FEEDBACK: _feedback,
     CALIBRATE: _calibration,
     MODELS: _model,
     RECORD: _recording,

@@ -7,15 +7,19 @@ Others decide that something has changed.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daemon.board.monitor import Recovery, Trouble
 from daemon.mqtt.payloads import RigEvent, RigEventType
 from daemon.system.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemon.mqtt.messages import Messages
     from daemon.recording.recorder import Recorder
+    from daemon.review.announcements import Announcement, AnnouncementLog
+    from daemon.review.judgements import Judgement
     from models.results import Event, Prediction, Step
 
 LOGGED_FIELDS = {"model", "label", "channel", "detail"}
@@ -23,17 +27,31 @@ LOGGED_FIELDS = {"model", "label", "channel", "detail"}
 
 
 class EventPublisher:
-    """Logs and publishes events."""
+    """Logs and publishes events.
 
-    def __init__(self, messages: Messages, recorder: Recorder) -> None:
+    Parameters
+    ----------
+    messages: publishes them.
+    recorder: knows the segment that holds a reading.
+    announcements: returns where announcements are kept.
+    """
+
+    def __init__(
+        self,
+        messages: Messages,
+        recorder: Recorder,
+        announcements: Callable[[], AnnouncementLog],
+    ) -> None:
         self._messages = messages
         self._recorder = recorder
+        self._announcements = announcements
         self._latest: tuple[int, int] | None = None
         self._log = get_logger("service")
 
     def add_reading(self, step: Step) -> None:
         """Store the time of the latest reading, at which events of the rig happen."""
         self._latest = step.t_ms, step.frame.frame_seq
+        self._announcements().begin_run(step.t_ms)
 
     def publish(self, event: Event) -> None:
         """Publish an event that the nose returned."""
@@ -44,13 +62,28 @@ class EventPublisher:
             str(event.type).replace("_", " "),
             **{name: value for name, value in fields.items() if value is not None},
         )
-        self._messages.publish_event(event, self._recorder.segment_at(event.t_ms))
+        segment = self._recorder.segment_at(event.t_ms)
+        envelope = self._messages.publish_event(event, segment)
+        self._announcements().add(event, segment, envelope)
 
-    def publish_rig_event(self, kind: RigEventType, detail: str | None) -> None:
+    def publish_rig_event(self, kind: RigEventType, detail: str | None, **fields: Any) -> None:
         """Publish an event of the rig itself, at the time of the latest reading."""
         t_ms, frame_seq = self._latest or (None, None)
         segment = None if t_ms is None else self._recorder.segment_at(t_ms)
-        self._messages.publish_event(RigEvent(kind, detail, t_ms, frame_seq), segment)
+        self._messages.publish_event(RigEvent(kind, detail, t_ms, frame_seq, **fields), segment)
+
+    def publish_feedback(self, judgement: Judgement, announcement: Announcement) -> None:
+        """Publish what the owner said about an announcement."""
+        what = announcement.label or announcement.detail or announcement.type
+        truth = f", it was {judgement.label}" if judgement.label else ""
+        self._log.info("feedback", verdict=judgement.verdict, announced=what)
+        self.publish_rig_event(
+            RigEventType.FEEDBACK,
+            f"{what}: {judgement.verdict}{truth}",
+            model=announcement.model,
+            label=judgement.truth,
+            feedback=judgement.data(),
+        )
 
     def board_changed(self, change: Trouble | Recovery | None) -> None:
         """Publish that the board sends no readings, or sends them again; None for no change."""

@@ -33,13 +33,15 @@ from daemon.mqtt.publisher import Publisher
 from daemon.mqtt.topics import OFFLINE, ONLINE
 from daemon.recording.recorder import Recorder
 from daemon.recording.requests import RECORD, recording_actions
-from daemon.request_fields import Action
+from daemon.request_fields import Action, number
 from daemon.requests import Inbox, Request, Requests
+from daemon.review.requests import FEEDBACK, Review
 from daemon.service.answers import describe_answer
 from daemon.service.events import EventPublisher
 from daemon.service.reload import RELOAD, ReloadError, prepare_reload
 from daemon.service.report import STATUS, status_line, status_summary
 from daemon.service.runtime import Runtime
+from daemon.service.samples import SAMPLE, SAMPLE_SECONDS, Samples
 from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
 from daemon.system.systemd import ServiceManager
@@ -116,11 +118,22 @@ class Service:
             wanted=config.record,
             on_change=lambda why: self._events.recording_changed(why),  # noqa: PLW0108 - set below
         )
-        self._events = EventPublisher(self._messages, self._recorder)
+        self._events = EventPublisher(
+            self._messages, self._recorder, lambda: self._review.announcements
+        )
         self._board = BoardMonitor(config.source.baud)
         self._decoder = LineDecoder()
         self._history = History()
         self._models = ModelRequests(lambda: self._config, self._reload)
+        self._samples = Samples()
+        self._review = Review(
+            config.state_dir,
+            config.recordings_dir,
+            self._history,
+            lambda: self._runtime.enrolment,
+            on_feedback=self._events.publish_feedback,
+            boot_id=lambda: self._messages.boot_id,
+        )
         self._requests = Requests(self._inbox, self._respond)
         self._requests.register(
             {
@@ -128,6 +141,8 @@ class Service:
                 RELOAD: Action(self._reload),
                 MODELS: self._models.handle,
                 RECORD: recording_actions(self._recorder, config.recordings_dir),
+                SAMPLE: Action(self._samples.extend, seconds=number(*SAMPLE_SECONDS)),
+                FEEDBACK: self._review.handle,
             }
         )
         self._latest: dict[str, Prediction] = {}
@@ -181,6 +196,7 @@ class Service:
         NotAPortError: if the configured port can never become one.
         """
         self._runtime.load()
+        self._review.load()
         with ExitStack() as stack:
             stack.enter_context(self._outbox)
             self._publisher.start()
@@ -232,7 +248,7 @@ class Service:
         self._recorder.write(step.t_ms, step.frame.values)
         self._events.add_reading(step)
         self._events.board_changed(self._board.add_reading(time.monotonic(), self._decoder.counts))
-        if self._config.mqtt.sample:
+        if self._config.mqtt.sample or self._samples.wanted():
             self._messages.publish_sample(step.frame, step.t_ms)
         with self._outbox.one_commit():
             for event in step.events:
@@ -303,7 +319,7 @@ class Service:
                 self._config,
                 self._runtime.bundles,
                 self._history,
-                teaching=lambda: self._requests.works_on(CALIBRATE, ENROLL),
+                teaching=lambda: self._requests.works_on(CALIBRATE, ENROLL, FEEDBACK),
             )
             self._apply(prepared)
             changed, models = sorted(prepared.changed), list(self._inference_ms)
@@ -362,6 +378,7 @@ class Service:
             **status_summary(
                 self._gauges(), self._runtime.bundles, self._latest, self._config_trouble
             ),
+            "feedback": self._review.score(),
             "requests": list(self._requests.commands),
             "busy": self._requests.busy,
         }

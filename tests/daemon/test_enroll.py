@@ -9,6 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from calibration.smell_set import SmellError
 from daemon.board.history import History, NoHistoryError
 from daemon.cli import main
 from daemon.config.loading import load_config
@@ -368,3 +369,50 @@ def test_a_running_rig_is_taught_over_mqtt_and_announces_the_new_smell(
         listed = send_request(config, "enroll", {"action": "list"})
         assert [smell["label"] for smell in listed["smells"]] == ["petrol", "tar"]
         assert daemon.end() == 0
+
+
+def test_exposures_are_listed_by_session_with_few_points(rig: Rig) -> None:
+    rig.smell(smell_readings(PETROL, 60))
+    rig.ask(label="petrol", last_s=50)
+    told = rig.ask(action="exposures", label="petrol", points=20)
+    ((session, exposures),) = ((item["session"], item["exposures"]) for item in told["sessions"])
+    assert session == exposures[0]["taught"][:10]
+    curve = exposures[0]["curve"]
+    assert len(curve["t_s"]) == len(curve["CO"]) == 20
+    assert curve["CO"][-1] > 0.5
+    assert abs(curve["VOC"][-1]) < 0.1
+    assert (
+        rig.ask(action="exposures", label="petrol", points=0)["sessions"][0]["exposures"][0][
+            "curve"
+        ]
+        is None
+    )
+
+
+def test_one_exposure_is_forgotten_and_comes_back(rig: Rig) -> None:
+    for _ in range(2):
+        rig.smell(smell_readings(PETROL, 60))
+        rig.ask(label="petrol", last_s=50)
+    (session,) = rig.ask(action="exposures", label="petrol", points=0)["sessions"]
+    first, second = (item["id"] for item in session["exposures"])
+    with pytest.raises(SmellError, match=first):
+        rig.ask(action="forget", label="petrol", exposure="0" * 16)
+    rig.ask(action="forget", label="petrol", exposure=first)
+    (session,) = rig.ask(action="exposures", label="petrol", points=0)["sessions"]
+    assert [item["id"] for item in session["exposures"]] == [second]
+    assert rig.ask(action="forget", label="petrol", exposure=second)["smells"] == []
+    rig.ask(action="rollback")
+    assert rig.ask(action="rollback")["smells"][0]["exposures"] == 2
+
+
+def test_smells_are_exported_and_imported_by_request(rig: Rig) -> None:
+    rig.smell(smell_readings(PETROL, 60))
+    rig.ask(label="petrol", last_s=50, promote=True)
+    made = rig.ask(action="export")
+    state = rig.teaching.store.folder.parent
+    assert (state / made["file"]).stat().st_size == made["bytes"]
+    rig.ask(action="forget", label="petrol")
+    (smell,) = rig.ask(action="import", path=made["file"])["smells"]
+    assert (smell["label"], smell["shadow"]) == ("petrol", True)
+    with pytest.raises(RequestError, match="below the rig's state_dir"):
+        rig.ask(action="import", path="/etc/passwd")

@@ -81,3 +81,25 @@ def test_other_answers_are_one_sentence(command: str, data: dict[str, Any], expe
 
 def test_a_long_text_is_cut() -> None:
     assert len(words("enroll", None, "x" * 5000)) == WORDS_LIMIT
+
+
+def test_feedback_is_described_with_what_follows_from_it() -> None:
+    judged = {"announced": "tea", "verdict": "wrong", "label": "soap"}
+    proposal = {"kind": "negative", "label": "tea", "seconds": 61.0}
+    data = {
+        "feedback": [judged],
+        "proposals": [proposal],
+        "why": [],
+        "score": {"right": 3, "wrong": 1, "share_right": 0.75},
+    }
+    assert words("feedback", data) == (
+        "Noted: tea was wrong, it was soap. 61 s of readings are proposed as not tea; nothing is "
+        "learnt from them until they are accepted. Right so far: 3 of 4."
+    )
+    assert words("feedback", {"proposals": []}) == DONE
+    assert words("feedback", TAUGHT) == words("enroll", TAUGHT)
+
+
+def test_an_export_and_listed_exposures_are_described() -> None:
+    assert words("enroll", {"file": "exports/smells.zip", "exported": 2, "bytes": 9}) == DONE
+    assert words("enroll", {"label": "tea", "shadow": True, "sessions": []}) == DONE

@@ -1,0 +1,377 @@
+"""Daemon: `request/feedback`: what the owner says about announcements, and what follows from it.
+
+Runs in the pipeline's thread; recordings are read in another one. What is said is kept first; then
+the readings of the exposure are proposed to the library of taught smells. Nothing is announced
+because of feedback until the owner accepts a proposal.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from calibration.smell_set import SmellError
+from calibration.smell_store import MAX_LABEL_LENGTH
+from daemon.mqtt.payloads import format_utc
+from daemon.request_fields import (
+    Action,
+    Actions,
+    RequestError,
+    choice,
+    flag,
+    number,
+    text,
+    whole_numbers,
+)
+from daemon.review.announcements import AnnouncementLog
+from daemon.review.judgements import FeedbackVerdict, Judgement, Judgements
+from daemon.review.proposals import Proposal, ProposalKind, Proposals
+from daemon.review.readings import stretch_from_history, stretch_from_recordings
+from daemon.system.background import in_thread
+from hardware.errors import ScentdError
+from hardware.recording import read_recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from daemon.board.history import History
+    from daemon.enroll import Enrolment
+    from daemon.review.announcements import Announcement
+    from daemon.review.readings import Stretch
+    from daemon.system.background import Data, Steps
+
+FEEDBACK = "feedback"
+"""Name of the request."""
+
+FOLDER = "feedback"
+"""Below the state folder."""
+
+NOTE_LENGTH = 500
+AT_ONCE = 50
+"""Announcements of one request: a page of them is judged together."""
+
+LISTED = 50
+MOST_LISTED = 200
+
+SEVERAL = (" + ", " or ")
+"""What the label of an announced mixture holds between its components (`models.reporter`)."""
+
+_HIGHEST = 1 << 53
+"""The largest whole number that every reader of JSON keeps."""
+
+
+class Review:
+    """The announcements of a rig, what the owner said about them, and the proposals from that.
+
+    Parameters
+    ----------
+    state_dir, recordings_dir: of the rig.
+    history: the last minutes of readings.
+    enrolment: returns what teaches smells at present.
+    on_feedback: called with every judgement, to publish it.
+    boot_id: returns that of this process.
+
+    Attributes
+    ----------
+    announcements: to which the service adds what it publishes.
+    handle: the actions of `request/feedback`.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        recordings_dir: Path,
+        history: History,
+        enrolment: Callable[[], Enrolment],
+        *,
+        on_feedback: Callable[[Judgement, Announcement], None],
+        boot_id: Callable[[], str],
+    ) -> None:
+        folder = state_dir / FOLDER
+        self.announcements = AnnouncementLog(folder)
+        self._judgements = Judgements(folder)
+        self._proposals = Proposals(folder)
+        self._recordings_dir = recordings_dir
+        self._history = history
+        self._enrolment = enrolment
+        self._on_feedback = on_feedback
+        self._boot_id = boot_id
+        label = text(None, most=MAX_LABEL_LENGTH)
+        self.handle = Actions(
+            "give",
+            give=Action(
+                self._give,
+                ("seq", "ts"),
+                seq=whole_numbers(0, _HIGHEST, AT_ONCE, None),
+                ts=text(None, most=40),
+                boot_id=text(None, most=16),
+                verdict=choice(*FeedbackVerdict),
+                label=label,
+                note=text(None, most=NOTE_LENGTH),
+            ),
+            list=Action(
+                self._list, last=number(1, MOST_LISTED, LISTED), before=text(None, most=40)
+            ),
+            score=Action(lambda: {"score": self.score()}),
+            accept=Action(self._accept, id=text(most=32), label=label, promote=flag(default=False)),
+            dismiss=Action(self._dismiss, id=text(most=32)),
+        )
+
+    def load(self) -> None:
+        """Read what earlier processes kept."""
+        self.announcements.load()
+        self._judgements.load()
+
+    def score(self) -> Data:
+        """Return how often the rig's announcements were right, by day."""
+        return self._judgements.score(self.announcements)
+
+    def _give(
+        self,
+        *,
+        seq: tuple[int, ...] | None,
+        ts: str | None,
+        boot_id: str | None,
+        verdict: str,
+        label: str | None,
+        note: str | None,
+    ) -> Data | Steps:
+        """Keep a verdict on one announcement or several, then propose their readings."""
+        boot_id = boot_id or self._boot_id()
+        if seq is not None:
+            found = [self._by_seq(boot_id, one) for one in seq]
+        else:
+            found = [self._newest() if ts is None else self._by_time(_unix_ms(ts))]
+        chosen = list({item.key: item for item in found}.values())
+        judged = [_judge(item, verdict, label, note) for item in chosen]
+        for judgement, announcement in zip(judged, chosen, strict=True):
+            self._judgements.add(judgement)
+            self._on_feedback(judgement, announcement)
+        pairs = list(zip(judged, chosen, strict=True))
+        stretches = {item.key: self._from_history(item) for _, item in pairs}
+        wanted = [item for judgement, item in pairs if _proposed_as(judgement) is not None]
+        missing = [item for item in wanted if stretches[item.key] is None and item.segment]
+        if missing:
+            return self._give_from_recordings(pairs, stretches, missing)
+        return self._propose_all(pairs, stretches, [])
+
+    def _give_from_recordings(
+        self,
+        pairs: Sequence[tuple[Judgement, Announcement]],
+        stretches: dict[tuple[str, int], Stretch | None],
+        missing: Sequence[Announcement],
+    ) -> Steps:
+        why = []
+        for item in missing:
+            try:
+                stretches[item.key] = yield from in_thread(
+                    stretch_from_recordings, item, self._recordings_dir, doing="reading recordings"
+                )
+            except (ScentdError, OSError) as error:
+                why.append(str(error))
+        return self._propose_all(pairs, stretches, why)
+
+    def _propose_all(
+        self,
+        pairs: Sequence[tuple[Judgement, Announcement]],
+        stretches: dict[tuple[str, int], Stretch | None],
+        why: list[str],
+    ) -> Data:
+        proposals = []
+        for judgement, announcement in pairs:
+            kind = _proposed_as(judgement)
+            # What was proposed before about this announcement does not hold any more.
+            self._proposals.remove(_proposal_id(judgement))
+            if kind is None:
+                continue
+            stretch = stretches[announcement.key]
+            if stretch is None:
+                why.append(
+                    f"No readings of the exposure of {announcement.day} are kept any more, with "
+                    "the clean air before it. Record the rig (record: true, or clips: true) to "
+                    "keep them."
+                )
+                continue
+            proposal = Proposal(
+                id=_proposal_id(judgement),
+                kind=kind,
+                label=str(
+                    judgement.announced if kind is ProposalKind.NEGATIVE else judgement.truth
+                ),
+                session=judgement.day,
+                start_ms=stretch.start_ms,
+                seconds=round(stretch.seconds, 1),
+                given_ms=judgement.given_ms,
+            )
+            self._proposals.add(proposal, stretch.content)
+            proposals.append(proposal.data())
+        return {
+            "feedback": [judgement.data() for judgement, _ in pairs],
+            "proposals": proposals,
+            "why": list(dict.fromkeys(why)),
+            "score": self.score(),
+        }
+
+    def _from_history(self, announcement: Announcement) -> Stretch | None:
+        if announcement.boot_id != self._boot_id() or announcement.run != self.announcements.run:
+            return None
+        stretch = stretch_from_history(announcement, self._history)
+        if stretch is None and announcement.segment is None:
+            # Less clean air than is wanted is better than none.
+            return stretch_from_history(announcement, self._history, least_lead_ms=0)
+        return stretch
+
+    def _list(self, *, last: float, before: str | None) -> Data:
+        """Return the newest announcements with what was said about them, proposals and score."""
+        before_ms = None if before is None else _unix_ms(before)
+        listed: list[Data] = []
+        for item in self.announcements.newest_first():
+            if len(listed) >= last:
+                break
+            if before_ms is None or item.unix_ms < before_ms:
+                listed.append(self._described(item))
+        return {
+            "announcements": listed,
+            "proposals": [item.data() for item in self._proposals.list()],
+            "score": self.score(),
+        }
+
+    def _described(self, item: Announcement) -> Data:
+        judgement = self._judgements.of(item)
+        return {
+            "boot_id": item.boot_id,
+            "seq": item.seq,
+            "ts": format_utc(item.unix_ms),
+            "type": item.type,
+            "t_ms": item.t_ms,
+            "onset_ms": item.onset_ms,
+            "ended_ms": item.ended_ms,
+            "segment": item.segment,
+            "model": item.model,
+            "label": item.label,
+            "probability": item.probability,
+            "detail": item.detail,
+            "feedback": None if judgement is None else judgement.data(),
+        }
+
+    def _accept(self, *, id: str, label: str | None, promote: bool) -> Steps:  # noqa: A002 - the field's name
+        """Teach a proposal, under its label or another one, then forget the proposal."""
+        proposal = self._proposals.get(id)
+        enrolment = self._enrolment()
+        if proposal.kind == ProposalKind.NEGATIVE:
+            raise RequestError(
+                f"This exposure is known only as not {proposal.label}, and a smell is taught by "
+                "its own name. Give feedback again, with its label, or dismiss it."
+            )
+        name = label or proposal.label
+        if label is None and enrolment.is_announced(name) and not promote:
+            raise SmellError(
+                f"{name} is announced already, so this exposure would count at once. Accept it "
+                "with promote: true, or under another label, which is taught in shadow."
+            )
+
+        def steps() -> Steps:
+            recording = read_recording(self._proposals.readings_path(proposal.id))
+            answer = yield from enrolment.teach(
+                name,
+                recording,
+                source="feedback",
+                session=proposal.session,
+                start_ms=proposal.start_ms,
+                promote=promote,
+            )
+            self._proposals.remove(proposal.id)
+            return answer
+
+        return steps()
+
+    def _dismiss(self, *, id: str) -> Data:  # noqa: A002 - the field's name
+        self._proposals.get(id)
+        self._proposals.remove(id)
+        return {"proposals": [item.data() for item in self._proposals.list()]}
+
+    def _newest(self) -> Announcement:
+        found = next(self.announcements.newest_first(), None)
+        if found is None:
+            raise RequestError("Nothing was announced yet, so there is nothing to judge.")
+        return found
+
+    def _by_seq(self, boot_id: str, seq: int) -> Announcement:
+        """Return the announcement that holds at a message: the latest not after it."""
+        for item in self.announcements.newest_first():
+            if item.boot_id == boot_id and item.seq <= seq:
+                if item.seq == seq or item.ended_seq is None or seq <= item.ended_seq:
+                    return item
+                break
+        raise RequestError(
+            f"Nothing was announced at message {seq} of boot {boot_id}. Name the seq of an event "
+            "recognised, unrecognised or listed, or of a prediction while it lasts; "
+            '{"action": "list"} returns them.'
+        )
+
+    def _by_time(self, unix_ms: int) -> Announcement:
+        """Return the latest announcement that is not after a time."""
+        for item in self.announcements.newest_first():
+            if item.unix_ms <= unix_ms:
+                return item
+        raise RequestError(
+            f"Nothing was announced before {format_utc(unix_ms)}, as far as is known. "
+            '{"action": "list"} returns the announcements.'
+        )
+
+
+def _judge(
+    announcement: Announcement, verdict: str, label: str | None, note: str | None
+) -> Judgement:
+    """Return a judgement; RequestError where verdict and label contradict each other."""
+    announced = announcement.label
+    if announced is not None and verdict == FeedbackVerdict.WRONG and label == announced:
+        raise RequestError(f"{announced} was announced. It is right, or its true label is another.")
+    if (
+        announced is not None
+        and verdict == FeedbackVerdict.RIGHT
+        and label not in (None, announced)
+    ):
+        raise RequestError(f"{announced} was announced, so it cannot be right that it was {label}.")
+    return Judgement(
+        boot_id=announcement.boot_id,
+        seq=announcement.seq,
+        announced=announced,
+        day=announcement.day,
+        verdict=verdict,
+        label=label,
+        note=note,
+        given_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def _proposed_as(judgement: Judgement) -> ProposalKind | None:
+    """Return what the readings can be proposed as; None where nothing is known about them."""
+    if judgement.label is not None:
+        return ProposalKind.EXPOSURE
+    announced = judgement.announced
+    if announced is None or any(word in announced for word in SEVERAL):
+        return None  # a smell is taught by itself, not in a mixture
+    return (
+        ProposalKind.EXPOSURE
+        if judgement.verdict == FeedbackVerdict.RIGHT
+        else ProposalKind.NEGATIVE
+    )
+
+
+def _proposal_id(judgement: Judgement) -> str:
+    return f"{judgement.boot_id[:8]}-{judgement.seq}"
+
+
+def _unix_ms(moment: str) -> int:
+    try:
+        found = datetime.fromisoformat(moment)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise RequestError(
+            f"{moment!r} is no time. Write it as messages do: 2026-01-31T12:00:00.250Z."
+        )
+    return round(found.timestamp() * 1000.0)
