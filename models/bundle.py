@@ -1,22 +1,23 @@
 """Models: a bundle, loaded, verified, warmed up and ready to run.
 
 May import hardware, models and onnxruntime; this is the only module that knows ONNX
-Runtime. Must never import torch or onnx: a Raspberry Pi has neither.
+Runtime, and it loads it with the first session: a wheel that does not suit the processor ends the
+process. Must never import torch or onnx: a Raspberry Pi has neither.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import onnxruntime
 
 from hardware.safe_arrays import read_arrays
 from models.board_identity import TrainingBoard
@@ -38,6 +39,7 @@ from models.manifest import (
 from models.onnx_file import refers_to_other_files
 
 if TYPE_CHECKING:
+    import onnxruntime
     from numpy.typing import NDArray
 
     from models.decision_spec import DecisionSpec
@@ -300,7 +302,7 @@ def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"])
         raise
     except Exception as error:  # onnxruntime raises its own types, without a common base
         raise BundleRunError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run {path} on this machine: "
+            f"ONNX Runtime {_version()} cannot run {path} on this machine: "
             f"{type(error).__name__}: {str(error).splitlines()[0]}. Not every onnxruntime wheel "
             "suits every processor: install another version (>= 1.22), or a bundle exported "
             "for this one."
@@ -317,6 +319,12 @@ def _refers_to_other_files(model: bytes, path: str) -> bool:
         ) from error
 
 
+def _version() -> str:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("onnxruntime")
+    return "(not installed)"
+
+
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
     """Return a session that runs `model` and does not keep its bytes.
 
@@ -324,6 +332,8 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
     that is given a path reads the file. The anonymous file holds exactly the bytes whose hash was
     checked.
     """
+    import onnxruntime  # noqa: PLC0415 - see the head of this module
+
     with os.fdopen(os.memfd_create("model.onnx"), "wb") as file:
         file.write(model)
         file.flush()
@@ -335,6 +345,8 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def _session_options() -> onnxruntime.SessionOptions:
+    import onnxruntime  # noqa: PLC0415 - see the head of this module
+
     # Recent wheels can report their use to their makers, which a rig must not do.
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()

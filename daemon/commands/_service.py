@@ -13,6 +13,7 @@ from daemon.mqtt.service_client import send_request, service_is_online
 from daemon.system.logs import configure_logs
 from daemon.system.owner import act_as_owner
 from daemon.system.progress import Progress
+from daemon.system.state_lock import StateHeldError, holder_of
 from hardware.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,11 +50,22 @@ def do_by_service_or_here(
     do_here: Callable[[], Data],
     describe: Callable[[Data], tuple[float, str]],
 ) -> Data:
-    """Send a request to the rig's running service, or call `do_here` if none is online.
+    """Send a request to the rig's running service, or call `do_here` if none runs.
 
     `describe` returns the share done and a text for the data of a progress report.
+
+    Raises
+    ------
+    StateHeldError: a service runs that cannot be reached; it would not notice the change.
     """
     if not service_is_online(config):
+        holder = holder_of(config.state_dir)
+        if holder is not None:
+            raise StateHeldError(
+                f"A service runs on state_dir {config.state_dir} ({holder}) and is not reached "
+                f"through the broker at {config.mqtt.host}:{config.mqtt.port}, so it would not "
+                "notice the change. Start the broker, or stop the service first."
+            )
         return do_here()
     with Progress() as progress:
         return send_request(

@@ -18,6 +18,7 @@ from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import as_owner, log_warnings_only
 from daemon.config.loading import load_config
 from daemon.installed_models.loading import live_nose, load_models
+from daemon.installed_models.onnx_runtime import processor, require_runtime
 from daemon.mqtt.connection import try_broker
 from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
             lambda: try_broker(config.rig_id, config.mqtt),
             lambda version: f"{config.mqtt.host}:{config.mqtt.port} speaks MQTT {version}",
         )
-        for name in config.models:
+        usable = report.attempt("ONNX Runtime", partial(_check_runtime, config), str)
+        for name in config.models if usable else ():
             report.attempt(f"model {name}", partial(_check_model, name, config, board), str)
         report.attempt("state_dir", lambda: _check_writable(config.state_dir), str)
         if config.record:
@@ -181,6 +183,12 @@ def _listen(config: Config, longest_s: float) -> _Board:
         rejected=sum(rejected_lines(decoder.counts).values()),
         values=np.array(readings, dtype=np.float32),
     )
+
+
+def _check_runtime(config: Config) -> str:
+    """Try ONNX Runtime in a child: where it cannot run, it may end this process."""
+    require_runtime(config.state_dir)
+    return f"works on {processor()}"
 
 
 def _check_model(name: str, config: Config, board: _Board | None) -> str:

@@ -30,6 +30,7 @@ from daemon.config.loading import load_config
 from daemon.config.settings import default_state_dir
 from daemon.enroll import ENROLL, TEACH_S, Enrolment, rig_smells
 from daemon.installed_models.loading import load_models, nose_settings
+from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.mqtt.service_client import service_is_online
 from daemon.system.background import finish
 from daemon.system.owner import act_as_owner
@@ -173,6 +174,7 @@ class _Rig:
     def _bundles(self) -> list[Bundle]:
         if self.config is not None:
             return load_models(self.config)
+        require_runtime(self._state_dir)
         return [load_bundle(name) for name in ([self._model] if self._model else RIG_BUNDLES)]
 
     @property

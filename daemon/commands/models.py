@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from daemon.commands._options import add_config_option
 from daemon.commands._service import do_by_service_or_here, load_rig, print_answer
+from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.installed_models.requests import MODELS, list_models, parse_version, switched_model
 from daemon.installed_models.store import SHIPPED, ModelStore
 from daemon.installed_models.trial import try_bundle
@@ -150,6 +151,7 @@ def _describe_bundle(name: str) -> Data:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Check bundles; return 1 if any cannot be used."""
+    require_runtime()
     results = [_verify(name) for name in args.bundles or shipped_bundles()]
     if args.json:
         print(json.dumps(results))

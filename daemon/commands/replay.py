@@ -21,6 +21,7 @@ from daemon.config.loading import load_config
 from daemon.config.settings import DecisionConfig
 from daemon.enroll import TaughtSmells, rig_smells, taught_smells
 from daemon.installed_models.loading import nose_settings, with_decision
+from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     config = None if args.config is None else as_owner(load_config(args.config))
     if args.state is not None:
         args.state = act_as_owner(args.state.resolve())
+    require_runtime(args.state if config is None else config.state_dir, remember=False)
     failed = 0
     recordings = [args.files] if args.joined else [[file] for file in args.files]
     for files in recordings:

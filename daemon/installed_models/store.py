@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.system.logs import get_logger
 from daemon.system.owner import acting_as_owner, with_own_rights
 from hardware.errors import ScentdError
@@ -136,7 +137,13 @@ class ModelStore:
         """Load the active version.
 
         If it cannot be used, log that and load an earlier one; without `fall_back` raise the error.
+
+        Raises
+        ------
+        RuntimeUnusableError: ONNX Runtime itself does not work on this machine.
+        BundleError: no version can be used.
         """
+        require_runtime(self._state_dir)
         choice = self.choice(name)
         installed = self.versions(name)
         errors: list[BundleError] = []

@@ -44,6 +44,7 @@ from daemon.service.runtime import Runtime
 from daemon.service.samples import SAMPLE, SAMPLE_SECONDS, Samples
 from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
+from daemon.system.state_lock import held_state
 from daemon.system.systemd import ServiceManager
 from hardware.errors import ScentdError
 from hardware.files import sweep
@@ -81,10 +82,12 @@ def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> 
     manager = ServiceManager()
     configure_logs(config.log)
     manager.status("Loading the models.")
-    with suppress(OSError):  # an outbox that cannot be written says so itself
-        sweep(config.state_dir)
-    service = Service(config, load_models(config), manager, path=path, version=installed_version())
-    service.run(stop, reload)
+    with held_state(config.state_dir, config.rig_id):
+        with suppress(OSError):  # an outbox that cannot be written says so itself
+            sweep(config.state_dir)
+        bundles = load_models(config)
+        service = Service(config, bundles, manager, path=path, version=installed_version())
+        service.run(stop, reload)
 
 
 class Service:

@@ -91,13 +91,15 @@ def loaded_by(*names: str) -> set[str]:
 def test_no_module_of_the_daemon_loads_torch() -> None:
     names = [module.name for module in modules() if module.layer == "daemon"]
     loaded = loaded_by(*names)
-    assert {"daemon", "numpy", "onnxruntime"} <= loaded
+    assert {"daemon", "numpy"} <= loaded
+    assert "onnxruntime" not in loaded  # only with the first session: it may end the process
     assert loaded & {"torch", "onnx", "training"} == set()
 
 
 def test_the_service_loads_nothing_that_only_other_commands_need() -> None:
     loaded = loaded_by("daemon.cli", "daemon.commands.run", "daemon.service.main")
-    assert {"daemon", "numpy", "onnxruntime"} <= loaded
+    assert {"daemon", "numpy"} <= loaded
+    assert "onnxruntime" not in loaded  # only with the first session: it may end the process
     needless = {"torch", "scipy", "rich", "asyncio", "amqtt", "onnx"}
     if find_spec("socks") is None:
         needless |= {"http", "email"}  # paho-mqtt needs them for proxies
