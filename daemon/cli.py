@@ -30,6 +30,7 @@ SCENTD = CommandLine(
         "calibrate": "measure this rig and fit its profile",
         "enroll": "teach the rig a new smell",
         "models": "list, verify, install and switch model bundles",
+        "web": "serve the page that shows the rigs, teaches and reviews",
         "status": "show the state of the running service",
         "bench": "measure speed and memory on this machine",
         "soak": "inject faults into the real service and report what was delivered",

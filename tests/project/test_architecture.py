@@ -111,6 +111,13 @@ def test_a_configuration_is_read_without_numpy() -> None:
     assert loaded_by("daemon.config.loading") & {"numpy", "onnxruntime"} == set()
 
 
+def test_the_web_server_loads_nothing_that_computes() -> None:
+    """It may use 40 MB, and numpy alone costs 20."""
+    loaded = loaded_by("daemon.cli", "daemon.commands.web", "daemon.web.server")
+    assert {"daemon", "starlette", "uvicorn"} <= loaded
+    assert loaded & {"numpy", "scipy", "onnxruntime", "torch", "amqtt", "rich"} == set()
+
+
 def test_only_the_demo_needs_its_extra() -> None:
     loaded = loaded_by("daemon.soak.main", "daemon.commands.bench", "daemon.sandbox.relay")
     assert "daemon" in loaded

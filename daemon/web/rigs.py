@@ -1,0 +1,128 @@
+"""Daemon: the rigs of a broker: messages as bytes in, updates for the pages out.
+
+Pure: knows topics and payloads, but no broker, thread or page.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from daemon.config.settings import TOPIC_ROOT
+from daemon.mqtt import topics
+from daemon.web.rig_state import WatchedRig, readings_rows
+from hardware.safe_json import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RIGS_KEPT = 64
+"""Rigs of one broker that are shown; whoever may publish could invent more."""
+
+PAYLOAD_BYTES = 1 << 20
+"""Largest payload that is read; a list of models is the largest, of about 20 kB."""
+
+SUBSCRIPTIONS = tuple(
+    f"{TOPIC_ROOT}/+/{topic}"
+    for topic in (
+        topics.STATUS,
+        topics.SENSOR_STATUS,
+        topics.SUBSTANCE,
+        topics.MIXTURE,
+        topics.EVENT,
+        topics.SAMPLE,
+        topics.HEALTH,
+        topics.INFO,
+        f"{topics.RESPONSE}/+",
+    )
+)
+
+_RIG_TOPIC = re.compile(rf"{TOPIC_ROOT}/([a-z0-9_-]{{1,32}})/(.+)")
+
+Update = dict[str, Any]
+
+
+class Rigs:
+    """The state of every rig, by its id.
+
+    Parameters
+    ----------
+    publish: called with an update for the pages that show the rig; None as rig for all pages.
+    answered: called with rig, command and the answer on `response/`.
+
+    Attributes
+    ----------
+    by_id: the rigs, in the order in which they were first heard of.
+    unreadable: messages that could not be read.
+    """
+
+    def __init__(
+        self,
+        own: tuple[str, ...],
+        publish: Callable[[str | None, Update], None],
+        answered: Callable[[str, str, Update], None],
+    ) -> None:
+        self.by_id = {rig_id: WatchedRig(rig_id) for rig_id in own}
+        self.unreadable = 0
+        self._publish = publish
+        self._answered = answered
+        self._waiting: dict[str, list[list[float | None]]] = {}
+
+    def summary(self) -> Update:
+        """Return the list of rigs, for the choice at the top of the page."""
+        return {
+            "kind": "rigs",
+            "rigs": [
+                {"rig": rig.rig_id, "status": rig.status, "sensor_status": rig.sensor_status}
+                for rig in self.by_id.values()
+            ],
+        }
+
+    def receive(self, topic: str, payload: bytes) -> None:
+        """Update a rig by one message, and publish what the pages should know."""
+        match = _RIG_TOPIC.fullmatch(topic)
+        if match is None:
+            return
+        rig_id, below = match.groups()
+        rig = self.by_id.get(rig_id)
+        if rig is None:
+            if len(self.by_id) >= RIGS_KEPT or not payload:
+                return
+            rig = self.by_id[rig_id] = WatchedRig(rig_id)
+            self._publish(None, self.summary())
+        if below in (topics.STATUS, topics.SENSOR_STATUS):
+            if rig.receive_status(below, payload[:32].decode("utf-8", "replace")):
+                self._publish(None, self.summary())
+            return
+        value = self._read(payload)
+        if value is not None:
+            self._receive_object(rig, below, value)
+
+    def take_readings(self) -> dict[str, list[list[float | None]]]:
+        """Return the readings of each rig since the last call, as rows."""
+        waiting, self._waiting = self._waiting, {}
+        return waiting
+
+    def _read(self, payload: bytes) -> Update | None:
+        if not payload:
+            return None  # a retained message was removed
+        try:
+            value = read_json(payload) if len(payload) <= PAYLOAD_BYTES else None
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            self.unreadable += 1
+            return None
+        return value
+
+    def _receive_object(self, rig: WatchedRig, topic: str, payload: Update) -> None:
+        if topic == topics.SAMPLE:
+            reading = rig.receive_reading(payload)
+            if reading is not None:
+                self._waiting.setdefault(rig.rig_id, []).extend(readings_rows([reading]))
+            return
+        kind, _, command = topic.partition("/")
+        if kind == topics.RESPONSE:
+            self._answered(rig.rig_id, command, payload)
+        elif rig.receive(topic, payload):
+            self._publish(rig.rig_id, {"kind": topic, "rig": rig.rig_id, "payload": payload})
