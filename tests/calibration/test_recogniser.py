@@ -9,11 +9,11 @@ from calibration.recogniser import (
     DEFAULT_NOVELTY,
     RecogniserError,
     TaughtExposure,
-    _prepare,
     _row_weights,
     fit_recogniser,
+    prepare_exposure,
 )
-from models.recogniser import STAGES, Recogniser, RigDecision
+from models.recogniser import NOVELTY_STAGES, Recogniser, RigDecision
 from models.response import RECOGNISER_SIGNALS
 from tests.calibration.responses import SMELLS, days, exposure
 
@@ -52,7 +52,7 @@ def test_a_weak_smell_is_not_mistaken_for_another() -> None:
 def test_the_limits_come_from_held_out_days_alone() -> None:
     assert set(fit_recogniser(days(1)).novelty_limits) == {DEFAULT_NOVELTY}
     two_days = fit_recogniser(days(1, 2))
-    assert len(two_days.novelty_limits) == len(STAGES)
+    assert len(two_days.novelty_limits) == len(NOVELTY_STAGES)
     assert DEFAULT_NOVELTY not in two_days.novelty_limits
 
 
@@ -79,7 +79,7 @@ def test_exposures_without_a_response_teach_nothing() -> None:
 
 def test_smells_sessions_and_exposures_count_alike_however_long_they_are() -> None:
     exposures = [
-        _prepare(smell)
+        prepare_exposure(smell)
         for smell in (
             exposure("mint", 1),
             exposure("mint", 2),
@@ -109,5 +109,13 @@ def test_fitting_twice_gives_the_same_recogniser() -> None:
 
 def test_a_taught_row_is_not_novel() -> None:
     recogniser = fit_recogniser(days(1))
-    novelty = recogniser.row_novelty(_prepare(exposure("mint", 1)).features)
+    novelty = recogniser.row_novelty(prepare_exposure(exposure("mint", 1)).features)
     assert novelty == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_plateau_does_not_change_how_novel_an_exposure_is() -> None:
+    recogniser = fit_recogniser(days(1, 2))
+    smell = exposure("mint", 3, seconds=600)
+    early = RigDecision(recogniser)
+    early.add(smell.rows[: 2 * NOVELTY_STAGES[-1]])
+    assert decide(recogniser, smell).novelty == early.novelty

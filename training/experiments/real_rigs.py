@@ -8,9 +8,8 @@ May import `hardware.foreign`, `models` and `calibration`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from models.signals import log_signals
 from training.data.dataset import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -71,6 +71,24 @@ RIGS = (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RigRecording:
+    """One recording of a smell.
+
+    Attributes
+    ----------
+    label, session: of the smell, and the day or room.
+    readings: of it.
+    clean_air: float64[8], log-conductances of the session's recordings of clean air; None where
+        there are none.
+    """
+
+    label: str
+    session: str
+    readings: Readings
+    clean_air: NDArray[np.float64] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How held-out exposures were named at each of `MOMENTS_S`, as shares.
@@ -97,6 +115,23 @@ def load_rig(folder: Path, rig: RealRig) -> list[TaughtExposure]:
     ------
     DataError: there are no recordings of it in the folder.
     """
+    return [found_exposure(recording) for recording in rig_recordings(folder, rig)]
+
+
+def found_exposure(recording: RigRecording) -> TaughtExposure:
+    """Return the exposure of a recording; without rows where it never leaves clean air."""
+    found = find_exposure(recording.readings, calibrated_air=recording.clean_air)
+    known = None if found.clean_air is None else found.clean_air.signals
+    return TaughtExposure(recording.label, recording.session, found.rows, known)
+
+
+def rig_recordings(folder: Path, rig: RealRig) -> list[RigRecording]:
+    """Return the recordings of a rig's smells, slices joined.
+
+    Raises
+    ------
+    DataError: there are no recordings of it in the folder.
+    """
     paths = sorted((folder / rig.name).glob(rig.pattern))
     if not paths:
         raise DataError(
@@ -105,13 +140,12 @@ def load_rig(folder: Path, rig: RealRig) -> list[TaughtExposure]:
         )
     recordings = list(read_foreign(paths, shipped_format(rig.name)))
     air = [recording for recording in recordings if recording.label == rig.clean_air]
-    exposures = []
+    found = []
     for recording, readings in _joined(recordings, rig):
         same = [other for other in air if other.session == recording.session] or air
-        found = find_exposure(readings, calibrated_air=_clean_air(same))
         label = rig.label(recording.label)
-        exposures.append(TaughtExposure(label, recording.session, found.rows))
-    return exposures
+        found.append(RigRecording(label, recording.session, readings, _clean_air(same)))
+    return found
 
 
 def _joined(
@@ -149,23 +183,42 @@ def _clean_air(air: Sequence[ForeignRecording]) -> NDArray[np.float64] | None:
     return np.asarray(signals.mean(axis=0))
 
 
-Choice = Callable[[Sequence[TaughtExposure], np.random.Generator], list[TaughtExposure]]
-"""Chooses what is taught out of what may be."""
+class OfSession(Protocol):
+    """An exposure in whatever form."""
+
+    @property
+    def label(self) -> str:
+        """Of the smell."""
+        ...
+
+    @property
+    def session(self) -> str:
+        """The day or room."""
+        ...
 
 
-def everything(
-    exposures: Sequence[TaughtExposure], _rng: np.random.Generator
-) -> list[TaughtExposure]:
+Exposure = TypeVar("Exposure", bound=OfSession)
+
+
+class TaughtSubset(Protocol):
+    """Chooses what is taught out of what may be."""
+
+    def __call__(
+        self, exposures: Sequence[Exposure], rng: np.random.Generator, /
+    ) -> list[Exposure]:
+        """Return the chosen exposures."""
+        ...
+
+
+def everything(exposures: Sequence[Exposure], _rng: np.random.Generator, /) -> list[Exposure]:
     """Teach all there is."""
     return list(exposures)
 
 
-def few(count: int) -> Choice:
+def few(count: int) -> TaughtSubset:
     """Teach one exposure of each smell in each of `count` of its sessions, drawn by chance."""
 
-    def choose(
-        exposures: Sequence[TaughtExposure], rng: np.random.Generator
-    ) -> list[TaughtExposure]:
+    def choose(exposures: Sequence[Exposure], rng: np.random.Generator, /) -> list[Exposure]:
         chosen = []
         for label in sorted({exposure.label for exposure in exposures}):
             own = [exposure for exposure in exposures if exposure.label == label]
@@ -179,7 +232,11 @@ def few(count: int) -> Choice:
 
 
 def name_held_out(
-    exposures: Sequence[TaughtExposure], choose: Choice, *, draws: int = 1, untaught: bool = False
+    exposures: Sequence[TaughtExposure],
+    choose: TaughtSubset,
+    *,
+    draws: int = 1,
+    untaught: bool = False,
 ) -> Outcome:
     """Hold each session out, teach from the others, and name its exposures.
 
