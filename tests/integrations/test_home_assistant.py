@@ -11,18 +11,13 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pytest
 
-from hardware.simulator.board import SimulatedBoard
-from tests.sandbox import ROOT, Mosquitto, Odours, ServiceProcess, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.sandbox import ROOT, Mosquitto, ServiceProcess, wait_until
 
 PYTHON = os.environ.get("SCENTD_HOME_ASSISTANT", "")
-NO2 = 0
 BLUEPRINT = "notify_on_a_smell.yaml"
 AUTOMATION = {
     "alias": "notify",
@@ -86,23 +81,6 @@ class Core:
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
-
-
-@pytest.fixture
-def rig(
-    broker: Mosquitto, tmp_path: Path, toy_substances: Path, toy_mixtures: Path
-) -> Iterator[ServiceProcess]:
-    link = tmp_path / "ttyBOARD"
-    settings = (
-        f"rig_id: rig\nsource: {{port: {link}}}\nmodels: [{toy_substances}, {toy_mixtures}]\n"
-        f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\nstate_dir: state\nlive_stride_s: 1\n"
-        "exposure: {warm_up_min_s: 5, warm_up_max_s: 20, quiet_s: 10}\n"
-    )
-    with (
-        SimulatedBoard(Odours(((None, 60), (NO2, 6000))), link=link, speed=20),
-        ServiceProcess(tmp_path, settings) as service,
-    ):
-        yield service
 
 
 def test_a_smell_is_shown_taught_and_promoted_from_home_assistant(
