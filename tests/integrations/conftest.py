@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hardware.simulator.board import SimulatedBoard
-from tests.sandbox import Mosquitto, Odours, ServiceProcess
+from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +27,8 @@ def rig(
         f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\nstate_dir: state\nlive_stride_s: 1\n"
         "exposure: {warm_up_min_s: 5, warm_up_max_s: 20, quiet_s: 10}\n"
     )
-    with (
-        SimulatedBoard(Odours(((None, 60), (NO2, 6000))), link=link, speed=8),
-        ServiceProcess(tmp_path, settings) as service,
-    ):
-        yield service
+    with ServiceProcess(tmp_path, settings) as service, Subscriber(broker.port) as heard:
+        # The service must see the board's clean air, however long its start takes.
+        heard.await_text("scent/rig/status", "online")
+        with SimulatedBoard(Odours(((None, 60), (NO2, 6000))), link=link, speed=8):
+            yield service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -333,6 +334,9 @@ def test_the_attributes_of_a_substance_are_its_likeliest_labels() -> None:
         ("teach", 'say "soap" }}', "enroll", {"action": "teach", "label": 'say "soap" }}'}),
         ("promote", None, "enroll", {"action": "promote"}),
         ("undo_teaching", None, "enroll", {"action": "rollback"}),
+        ("right", None, "feedback", {"verdict": "right"}),
+        ("wrong", None, "feedback", {"verdict": "wrong"}),
+        ("it_was", "soap", "feedback", {"verdict": "wrong", "label": "soap"}),
         ("record", "on", "record", {"action": "start"}),
         ("record", "off", "record", {"action": "stop"}),
         ("baseline", None, "calibrate", {"action": "baseline", "last_s": 60}),
@@ -363,9 +367,11 @@ def test_a_smell_is_taught_and_announced_from_home_assistant(
     )
     with (
         HomeAssistant(broker.port) as home,
-        SimulatedBoard(Odours(((None, 60), (NO2, 900))), link=link, speed=20),
         ServiceProcess(tmp_path, settings),
+        ExitStack() as board,
     ):
+        wait_until(lambda: home.payloads, "discovery")
+        board.enter_context(SimulatedBoard(Odours(((None, 60), (NO2, 6000))), link=link, speed=8))
         wait_until(lambda: home.state("substance") == "lemon", "the smell")
         home.act("teach", "soap")
         wait_until(lambda: "Learnt soap" in str(home.state("answer")), "the answer in words")
@@ -376,5 +382,7 @@ def test_a_smell_is_taught_and_announced_from_home_assistant(
         assert home.state("record") == "off"
         home.act("record", "on")
         wait_until(lambda: "The recording is" in str(home.state("answer")), "the answer")
+        home.act("it_was", "tea")
+        wait_until(lambda: "wrong, it was tea" in str(home.state("answer")), "the verdict")
         home.act("version_toy_substance", "7.7")
         wait_until(lambda: "7.7 is not installed" in str(home.state("answer")), "the refusal")
