@@ -27,8 +27,9 @@ from calibration.exposures import EnrolmentError
 from calibration.smell_learning import ExposureLearner, LearntExposure
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from calibration.stored_readings import content_id, cut_readings, read_exposure, recording_bytes
-from hardware.errors import ScentdError, UsageError
+from hardware.errors import ScentdError
 from hardware.files import locked_folder, remove, write_atomically
+from hardware.labels import checked_label
 from hardware.recording import RecordingError
 from models.taught_head import TaughtHead, TaughtSmell
 
@@ -50,7 +51,6 @@ EXPOSURES = "exposures"
 
 MAX_SMELLS = 64
 MAX_VERSIONS = 30
-MAX_LABEL_LENGTH = 64
 
 
 class SmellStore:
@@ -248,7 +248,7 @@ class SmellStore:
 
         A shipped label that is renamed to its shipped name is published under that again.
         """
-        name = _valid_label(name)
+        name = checked_label(name)
 
         def edit(smells: SmellSet) -> SmellSet:
             if label in smells:
@@ -325,7 +325,7 @@ class SmellStore:
         UsageError: it cannot be a label.
         SmellError: there are too many smells.
         """
-        label = _valid_label(text)
+        label = checked_label(text)
         if label not in smells and len(smells.smells) >= MAX_SMELLS:
             raise SmellError(
                 f"{MAX_SMELLS} smells are taught, which is the most. Forget one that is not "
@@ -427,15 +427,6 @@ class SmellStore:
     def _versions(self) -> list[int]:
         found = (self.folder / VERSIONS).glob("[0-9]*.yaml")
         return sorted(int(path.stem) for path in found if path.stem.isdigit())
-
-
-def _valid_label(text: str) -> str:
-    label = text.strip()
-    if not label or len(label) > MAX_LABEL_LENGTH or not label.isprintable():
-        raise UsageError(
-            f"A smell's name has 1 to {MAX_LABEL_LENGTH} printable characters, got {text!r}."
-        )
-    return label
 
 
 def _exposure_ids(smells: SmellSet) -> set[str]:

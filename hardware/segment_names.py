@@ -18,6 +18,8 @@ sensors' warm-up and perhaps clean air, unlike a recording made of one smell."""
 
 _NAME = re.compile(r"r(\d{6,})-(\d{4,})-(\d{4})(\d{2})(\d{2})T\d{6}Z\.live\.csv(\.gz)?")
 
+_STAMPED = re.compile(r"-(\d{4})(\d{2})(\d{2})T\d{6}Z(-\d+)*\.csv(\.gz)?$")
+
 
 def parse_segment_name(path: Path) -> tuple[int, int] | None:
     """Return run and number of a segment, None for any other file."""
@@ -29,6 +31,12 @@ def segment_date(path: Path) -> str | None:
     """Return the UTC date in a segment's name as 2026-01-31, None for any other file."""
     match = _NAME.fullmatch(path.name)
     return None if match is None else f"{match[3]}-{match[4]}-{match[5]}"
+
+
+def recording_date(path: Path) -> str | None:
+    """Return the UTC date of a segment, or of a recording named LABEL-20260131T120000Z.csv."""
+    match = _STAMPED.search(path.name)
+    return segment_date(path) or (f"{match[1]}-{match[2]}-{match[3]}" if match else None)
 
 
 def segment_name(run: int, number: int, utc: str) -> str:

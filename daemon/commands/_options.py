@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+CONFIG_DEFAULT = "default: SCENTD_CONFIG, else ./scentd.yaml, else /etc/scentd/scentd.yaml"
+"""As `daemon.config.loading.find_config` looks for it."""
 
-def add_config_option(parser: argparse.ArgumentParser) -> None:
-    """Add the required `--config`."""
+
+def add_config_option(parser: argparse._ActionsContainer) -> None:
+    """Add `--config`."""
     parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="the rig's YAML file"
+        "--config", type=Path, metavar="FILE", help=f"the rig's YAML file ({CONFIG_DEFAULT})"
     )
 
 

@@ -32,7 +32,7 @@ def log_warnings_only() -> None:
     configure_logs(LogConfig(level="warning"))
 
 
-def load_rig(path: Path) -> Config:
+def load_rig(path: Path | None) -> Config:
     """Return a rig's configuration, for a command that logs warnings only."""
     log_warnings_only()
     return as_owner(load_config(path))

@@ -17,7 +17,7 @@ from calibration.smell_exchange import export_smells, import_smells
 from calibration.smell_set import SmellError
 from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import read_profile
-from daemon.commands._options import positive_seconds
+from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import (
     as_owner,
     do_by_service_or_here,
@@ -26,7 +26,7 @@ from daemon.commands._service import (
     print_notes,
     refuse_last,
 )
-from daemon.config.loading import load_config
+from daemon.config.loading import default_config_path, load_config
 from daemon.config.settings import default_state_dir
 from daemon.enroll import ENROLL, TEACH_S, Enrolment, rig_smells
 from daemon.installed_models.loading import load_models, nose_settings
@@ -125,7 +125,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME", help="a model that learns the smells (default: those of the rig)"
     )
     rig = parser.add_mutually_exclusive_group()
-    rig.add_argument("--config", type=Path, metavar="FILE", help="the rig's YAML file")
+    add_config_option(rig)
     rig.add_argument(
         "--state", type=Path, metavar="DIR", help="the rig's state folder, without a service"
     )
@@ -151,7 +151,8 @@ class _Rig:
     """The rig that the options name: its configuration or state folder, service and stores."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.config = None if args.config is None else as_owner(load_config(args.config))
+        path = args.config or (default_config_path() if args.state is None else None)
+        self.config = None if path is None else as_owner(load_config(path))
         self._model: str | None = args.model
         if self.config is not None:
             self._state_dir = self.config.state_dir

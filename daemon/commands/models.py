@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.commands._options import add_config_option
+from daemon.commands._options import CONFIG_DEFAULT, add_config_option
 from daemon.commands._service import do_by_service_or_here, load_rig, print_answer
+from daemon.config.loading import default_config_path
 from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.installed_models.requests import MODELS, list_models, parse_version, switched_model
 from daemon.installed_models.store import SHIPPED, ModelStore
@@ -64,7 +65,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="list the models of this rig, installed or shipped",
+        help=f"list the models of this rig, installed or shipped ({CONFIG_DEFAULT}, "
+        "else the shipped ones)",
     )
     verifying = add(
         "verify",
@@ -104,6 +106,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print the shipped bundles, or the models of a rig."""
+    args.config = args.config or default_config_path()
     if args.config is not None:
         return _print_rig_models(load_rig(args.config), as_json=args.json)
     rows = [_describe_bundle(name) for name in shipped_bundles()]

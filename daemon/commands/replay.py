@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from calibration.rig_profile import PROFILE
 from daemon.board.diagnosis import rejected_lines
 from daemon.calibrate.actions import read_profile
+from daemon.commands._options import CONFIG_DEFAULT
 from daemon.commands._service import as_owner, log_warnings_only, print_notes
-from daemon.config.loading import load_config
+from daemon.config.loading import default_config_path, load_config
 from daemon.config.settings import DecisionConfig
 from daemon.enroll import TaughtSmells, rig_smells, taught_smells
 from daemon.installed_models.loading import nose_settings, with_decision
@@ -102,7 +103,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="take the rig's models, settings, calibration and taught smells from this file",
+        help="take the rig's models, settings, calibration and taught smells from this file "
+        f"({CONFIG_DEFAULT}, unless --model or --state is given)",
     )
     rig.add_argument(
         "--state",
@@ -116,7 +118,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay every file; return 1 if any cannot be replayed."""
     log_warnings_only()
-    config = None if args.config is None else as_owner(load_config(args.config))
+    config = _rig_config(args)
     if args.state is not None:
         args.state = act_as_owner(args.state.resolve())
     require_runtime(args.state if config is None else config.state_dir, remember=False)
@@ -132,6 +134,16 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
             print(f"scentd: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _rig_config(args: argparse.Namespace) -> Config | None:
+    """Return the configuration that was named, or the default one where nothing else was named."""
+    path = args.config
+    if path is None and args.model is None and args.state is None:
+        path = default_config_path()
+        if path is not None:
+            print(f"scentd: with the configuration {path}", file=sys.stderr)
+    return None if path is None else as_owner(load_config(path))
 
 
 def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from daemon.commands._options import add_config_option
-from daemon.config.loading import load_config
+from daemon.config.loading import find_config, load_config
 from daemon.system.owner import become_owner
 from daemon.system.signals import ReloadSignal, StopEvent
 
@@ -37,8 +37,9 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     stop, reload = StopEvent(), ReloadSignal()
     with stop.on_signals(), reload.on_signal():
-        config = load_config(args.config)
+        path = find_config(args.config)
+        config = load_config(path)
         become_owner(config.state_dir)
         service = import_module("daemon.service.main")
-        service.serve(config, args.config, stop, reload)
+        service.serve(config, path, stop, reload)
     return 0

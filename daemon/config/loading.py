@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENVIRONMENT_PREFIX = "SCENTD_"
-NOT_SETTINGS = frozenset({"SCENTD_DATA"})
-"""Variables with this prefix that are no settings: SCENTD_DATA is the tests' recordings folder."""
+CONFIG_VARIABLE = "SCENTD_CONFIG"
+NOT_SETTINGS = frozenset({"SCENTD_DATA", CONFIG_VARIABLE})
+"""Variables with this prefix that are no settings: SCENTD_DATA is the tests' recordings folder,
+SCENTD_CONFIG names the configuration's file."""
+
+CONFIG_PLACES = (Path("scentd.yaml"), Path("/etc/scentd/scentd.yaml"))
+"""Where a configuration is looked for that neither `--config` nor SCENTD_CONFIG names."""
 
 EXAMPLE = """\
 rig_id: kitchen
@@ -46,19 +51,47 @@ class ConfigError(ScentdError):
     """The configuration cannot be used; the message lists every problem and its repair."""
 
 
-def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+def default_config_path(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the configuration that a command uses which names none; None where there is none."""
+    variables = os.environ if environ is None else environ
+    if named := variables.get(CONFIG_VARIABLE):
+        return Path(named)
+    return next((path for path in CONFIG_PLACES if path.exists()), None)
+
+
+def find_config(path: Path | None, environ: Mapping[str, str] | None = None) -> Path:
+    """Return the configuration's file: the one that was named, or else the default one.
+
+    Raises
+    ------
+    UsageError: none was named, and there is none at the default places.
+    """
+    found = path or default_config_path(environ)
+    if found is None:
+        places = " and ".join(str(place) for place in CONFIG_PLACES)
+        raise UsageError(
+            f"Expected a configuration, and none was named (--config FILE, or {CONFIG_VARIABLE}) "
+            f"and none lies at {places}. `scentd setup` writes one."
+        )
+    return found
+
+
+def load_config(path: Path | None, environ: Mapping[str, str] | None = None) -> Config:
     """Read and validate a YAML file, with single settings overridden by the environment.
 
     Parameters
     ----------
-    path: of the file; relative paths inside it start at its folder.
+    path: of the file, by default the one that `find_config` finds; relative paths inside it start
+        at its folder.
     environ: holds variables such as SCENTD_MQTT__HOST; the process's own by default.
 
     Raises
     ------
     ConfigError: with every problem at once.
+    UsageError: no file is named, and there is none at the default places.
     """
     variables = os.environ if environ is None else environ
+    path = find_config(path, variables)
     text = _read_text(path)
     try:
         document = YamlMapping(text, WORDS)

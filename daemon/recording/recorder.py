@@ -202,6 +202,17 @@ class Recorder:
             None,
         )
 
+    def segments_between(self, first_ms: int, last_ms: int) -> list[Path]:
+        """Return the segments of this run that hold readings between two times, the oldest first.
+
+        Those of too long ago are not known any more.
+        """
+        return [
+            item.path
+            for item in self._segments
+            if item.first_ms <= last_ms and item.last_ms >= first_ms
+        ]
+
     def write(self, t_ms: int, values: NDArray[np.float32]) -> None:
         """Append a reading; a disk error pauses the recording instead of being raised."""
         if not self._wanted:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardware.encoding import encode_csv_header
-from hardware.files import sync_folder
+from hardware.files import remove, sync_folder
 from hardware.recording import COMPRESSED_SUFFIX, whole_lines_bytes
+from hardware.recording_labels import labels_path
 from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
 
 if TYPE_CHECKING:
@@ -125,5 +126,6 @@ def remove_oldest(segments: Iterable[Segment], limit_bytes: int) -> list[Segment
     while kept and sum(segment.size for segment in kept) > limit_bytes:
         oldest = kept.pop(0)
         oldest.path.unlink(missing_ok=True)
+        remove(labels_path(oldest.path))
         removed.append(oldest)
     return removed

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from calibration.stored_readings import LEAD_S, MAX_EXPOSURE_S, recording_bytes
 from daemon.recording.segments import list_segments
+from hardware.recording_labels import LabelledStretch, change_labels
 from hardware.recording_rows import OWN_HEADER, rows_between
 
 if TYPE_CHECKING:
@@ -85,6 +86,23 @@ def stretch_from_history(
         max(0, span.start_ms - first_ms),
         (last_ms - span.start_ms) / 1000.0,
     )
+
+
+def label_segment(announcement: Announcement, label: str, folder: Path) -> None:
+    """Label the exposure in the segment that holds the announcement, for the trainer.
+
+    Nothing is labelled where the segment is not there any more.
+
+    Raises
+    ------
+    ScentdError, OSError: the labels of the segment cannot be read or written.
+    """
+    name = announcement.segment
+    if name is None or not any(item.name == name for item in list_segments(folder)):
+        return
+    span = _span(announcement, announcement.t_ms + UNKNOWN_END_MS)
+    stretch = LabelledStretch(span.start_ms, span.end_ms, label, "feedback")
+    change_labels(folder / name, lambda labels: labels.with_stretch(stretch))
 
 
 def stretch_from_recordings(announcement: Announcement, folder: Path) -> Stretch | None:

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from calibration.smell_set import SmellError
-from calibration.smell_store import MAX_LABEL_LENGTH
 from daemon.mqtt.payloads import format_utc
 from daemon.request_fields import (
     Action,
@@ -27,9 +26,10 @@ from daemon.request_fields import (
 from daemon.review.announcements import AnnouncementLog
 from daemon.review.judgements import FeedbackVerdict, Judgement, Judgements
 from daemon.review.proposals import Proposal, ProposalKind, Proposals
-from daemon.review.readings import stretch_from_history, stretch_from_recordings
+from daemon.review.readings import label_segment, stretch_from_history, stretch_from_recordings
 from daemon.system.background import in_thread
 from hardware.errors import ScentdError
+from hardware.labels import MAX_LABEL_LENGTH
 from hardware.recording import read_recording
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ FOLDER = "feedback"
 NOTE_LENGTH = 500
 AT_ONCE = 50
 """Announcements of one request: a page of them is judged together."""
+
+LABELLED_AT_ONCE = 4
+"""Recordings that are labelled between two readings; more are in another thread."""
 
 LISTED = 50
 MOST_LISTED = 200
@@ -153,9 +156,9 @@ class Review:
         stretches = {item.key: self._from_history(item) for _, item in pairs}
         wanted = [item for judgement, item in pairs if _proposed_as(judgement) is not None]
         missing = [item for item in wanted if stretches[item.key] is None and item.segment]
-        if missing:
+        if missing or len(pairs) > LABELLED_AT_ONCE:
             return self._give_from_recordings(pairs, stretches, missing)
-        return self._propose_all(pairs, stretches, [])
+        return self._propose_all(pairs, stretches, self._label_segments(pairs))
 
     def _give_from_recordings(
         self,
@@ -163,7 +166,7 @@ class Review:
         stretches: dict[tuple[str, int], Stretch | None],
         missing: Sequence[Announcement],
     ) -> Steps:
-        why = []
+        why = yield from in_thread(self._label_segments, pairs, doing="labelling recordings")
         for item in missing:
             try:
                 stretches[item.key] = yield from in_thread(
@@ -172,6 +175,17 @@ class Review:
             except (ScentdError, OSError) as error:
                 why.append(str(error))
         return self._propose_all(pairs, stretches, why)
+
+    def _label_segments(self, pairs: Sequence[tuple[Judgement, Announcement]]) -> list[str]:
+        """Label the recorded exposures whose true name is known; return what went wrong."""
+        problems = []
+        for judgement, announcement in pairs:
+            if _proposed_as(judgement) is ProposalKind.EXPOSURE:
+                try:
+                    label_segment(announcement, str(judgement.truth), self._recordings_dir)
+                except (ScentdError, OSError) as error:
+                    problems.append(str(error))
+        return problems
 
     def _propose_all(
         self,

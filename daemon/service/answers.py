@@ -145,6 +145,9 @@ def _model(data: Data) -> Iterator[str]:
 
 
 def _recording(data: Data) -> Iterator[str]:
+    for part in data.get("labelled", ()):
+        seconds = (part["end_ms"] - part["start_ms"]) / 1000.0
+        yield f"{seconds:.0f} s of {part['file']} are labelled {part['label']}."
     report = data["recording"]
     why = "" if report["why"] is None else f": {report['why']}"
     yield f"The recording is {report['state']}{why}."

@@ -32,7 +32,7 @@ from daemon.mqtt.payloads import Gauges, RigEventType
 from daemon.mqtt.publisher import Publisher
 from daemon.mqtt.topics import OFFLINE, ONLINE
 from daemon.recording.recorder import Recorder
-from daemon.recording.requests import RECORD, recording_actions
+from daemon.recording.requests import RECORD, RecordingRequests
 from daemon.request_fields import Action, number
 from daemon.requests import Inbox, Request, Requests
 from daemon.review.requests import FEEDBACK, Review
@@ -143,7 +143,9 @@ class Service:
                 STATUS: Action(self._status),
                 RELOAD: Action(self._reload),
                 MODELS: self._models.handle,
-                RECORD: recording_actions(self._recorder, config.recordings_dir),
+                RECORD: RecordingRequests(
+                    self._recorder, config.recordings_dir, self._history
+                ).handle,
                 SAMPLE: Action(self._samples.extend, seconds=number(*SAMPLE_SECONDS)),
                 FEEDBACK: self._review.handle,
             }

@@ -27,6 +27,7 @@ from models.rate_conversion import SLOWEST_SHARE
 from training.data.layouts import label_name
 from training.data.notices import RecordingNotices, count_oddities
 from training.data.recording_files import find_recordings, is_recording_name, visible_files
+from training.data.recording_parts import part_of
 from training.data.resampling import resample
 from training.data.sessions import read_session_table, session_of
 
@@ -189,6 +190,7 @@ class _Entry:
     group: recordings with the same group must not be split across folds.
     proportions: its shares by label.
     session: as its path says.
+    part_ms: times of the first and last row that belong to it; None for all.
     """
 
     name: str
@@ -196,6 +198,7 @@ class _Entry:
     group: str
     proportions: dict[str, float]
     session: str = ""
+    part_ms: tuple[int, int] | None = None
 
 
 def load_substances(
@@ -227,7 +230,12 @@ def load_substances(
     _refuse_unknown(folder, "folders", set(found) - set(spelt), order)
     entries = [
         _Entry(
-            one.name, one.paths, one.name, {spelt[label_name(one.label_folder)]: 1.0}, one.session
+            one.name,
+            one.paths,
+            one.name,
+            {spelt[label_name(one.label_folder)]: 1.0},
+            one.session,
+            one.part_ms,
         )
         for one in files.recordings
     ]
@@ -285,15 +293,21 @@ def _load(
     samples = []
     table = read_session_table(folder)
     files = progress([entry.paths[0] for entry in entries])
+    # Several stretches of one recording follow each other: it is read once.
+    read: tuple[Path, ...] = ()
     for _, entry in zip(files, entries, strict=True):
-        recording = read_recordings(entry.paths)
+        if entry.paths != read:
+            whole, read = read_recordings(entry.paths), entry.paths
+            content = b"".join(path.read_bytes() for path in entry.paths)
+        recording = whole if entry.part_ms is None else part_of(whole, *entry.part_ms)
         usable = np.where(recording.quality == Quality.OK, recording.values, np.float32(np.nan))
         in_order = is_in_order(usable)
         count_oddities(recording, oddities)
         notices.add(entry.name, recording)
         oddities["recordings_out_of_time_order"] += int(not in_order)
         target = [entry.proportions.get(label, 0.0) for label in labels]
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in entry.paths)).hexdigest()
+        part = "" if entry.part_ms is None else f"{entry.part_ms}"
+        digest = hashlib.sha256(content + part.encode()).hexdigest()
         times = recording.timestamp_ms
         samples.append(
             Sample(

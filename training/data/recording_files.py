@@ -1,6 +1,8 @@
 """training/: which files of a folder are recordings, and the label and the folder of each.
 
-Knows names only and reads no file. Whatever looks like data and is not read is named, so that no
+Reads no recording. A file beside the folders of labels is read where a file of labels lies beside
+it, as `scentd recordings label`, the page and feedback write it: every labelled stretch is a
+recording. Whatever looks like data and is not read is named, so that no
 label is lost without a word; hidden files and those of operating systems are passed over.
 """
 
@@ -11,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardware.recording import COMPRESSED_SUFFIX
-from hardware.segment_names import parse_segment_name, segment_date
+from hardware.recording_labels import LABELS_SUFFIX, RecordingLabels, read_labels
+from hardware.segment_names import parse_segment_name, recording_date, segment_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,12 +45,14 @@ class RecordingFiles:
     label_folder: the first folder below the data folder, as it is spelt.
     session: the folders between label and file joined by `/`; without any, the date in a
         segment's name; else empty.
+    part_ms: times of the first and last row that belong to it; None for the whole file.
     """
 
     name: str
     paths: tuple[Path, ...]
     label_folder: str
     session: str
+    part_ms: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +93,30 @@ def find_recordings(folder: Path) -> FoundRecordings:
     others: list[Path] = []
     loose: list[Path] = []
     for path in visible_files(folder):
+        if path.name.endswith(LABELS_SUFFIX):
+            continue
         if path.parent == folder:
             loose += [path] if is_recording_name(path) else []
         else:
             (found if is_recording_name(path) else others).append(path)
     kept, copies = _without_compressed_copies(found)
+    loose, loose_copies = _without_compressed_copies(loose)
+    stretches, unlabelled = _labelled_stretches(loose)
     notices = [
-        *_notice(folder, loose, "lie beside the folders of labels and so have no label"),
+        *_notice(
+            folder,
+            unlabelled,
+            "lie beside the folders of labels, and nothing is labelled in them (`scentd recordings "
+            "label`)",
+        ),
+        *_partly_labelled(folder, stretches),
         *_notice(folder, others, "are no recordings (*.csv, *.csv.gz)"),
-        *_notice(folder, copies, "are compressed copies of files beside them"),
+        *_notice(folder, [*copies, *loose_copies], "are compressed copies of files beside them"),
         *_empty_labels(folder, kept),
     ]
     recordings = sorted(
-        (_recording(folder, paths) for paths in _join_segments(kept)), key=lambda one: one.name
+        (*(_recording(folder, paths) for paths in _join_segments(kept)), *stretches),
+        key=lambda one: one.name,
     )
     return FoundRecordings(tuple(recordings), tuple(notices))
 
@@ -110,6 +126,44 @@ def _recording(folder: Path, paths: tuple[Path, ...]) -> RecordingFiles:
     label, *folders = below.parts[:-1]
     session = "/".join(folders) or segment_date(paths[0]) or ""
     return RecordingFiles(below.as_posix(), paths, label, session)
+
+
+def _labelled_stretches(
+    loose: Sequence[Path],
+) -> tuple[list[RecordingFiles], list[Path]]:
+    """Return a recording for every labelled stretch, and the files without any.
+
+    A stretch that goes on in the next segment of a run is one recording; what was there before it
+    and is not labelled as another smell shows the clean air.
+    """
+    found: list[RecordingFiles] = []
+    unlabelled: list[Path] = []
+    for paths in _join_segments(loose):
+        labels = RecordingLabels()
+        for path in paths:
+            own = read_labels(path.absolute())
+            unlabelled += [] if own.stretches else [path]
+            for stretch in own.stretches:
+                labels = labels.with_stretch(stretch)
+        for stretch in labels.stretches:
+            part_ms = labels.lead_start_ms(stretch), stretch.end_ms
+            name = f"{paths[0].name}#{stretch.start_ms}-{stretch.end_ms}"
+            session = recording_date(paths[0]) or paths[0].name.split(".", maxsplit=1)[0]
+            found.append(RecordingFiles(name, paths, stretch.label, session, part_ms))
+    return found, unlabelled
+
+
+def _partly_labelled(folder: Path, stretches: Sequence[RecordingFiles]) -> list[str]:
+    """Say that what is not labelled in labelled files is left out."""
+    paths = list(dict.fromkeys(path for one in stretches for path in one.paths))
+    if not paths:
+        return []
+    names = [path.relative_to(folder).as_posix() for path in paths[:_NAMED]]
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return [
+        f"Of {', '.join(names)}{more} the {len(stretches)} labelled stretches are read, each with "
+        "the minute before it; the rest is left out."
+    ]
 
 
 def _without_compressed_copies(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -50,11 +50,24 @@ def lemon(tmp_path: Path) -> Path:
     return write_recording(tmp_path / "lemon.csv", Odours(((NO2, 60),)), timestamps=False)
 
 
-@pytest.mark.parametrize("args", [[], ["nonsense"], ["replay"], ["run"], ["record", "--port", "x"]])
+@pytest.mark.parametrize("args", [[], ["nonsense"], ["replay"], ["recordings"]])
 def test_wrong_use_exits_2(args: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(args)
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["run", "check", "status"])
+def test_without_a_configuration_most_commands_are_wrong_use(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command]) == (1 if command == "check" else 2)
+    captured = capsys.readouterr()
+    assert "SCENTD_CONFIG" in captured.out + captured.err
 
 
 class TestReplay:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.config.loading import EXAMPLE, ConfigError, load_config
+from hardware.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,3 +259,19 @@ def test_a_user_without_a_home_is_told_to_name_a_state_dir(
 def test_a_home_folder_of_an_unknown_user_is_explained(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"~nobody-here.*Write the whole path"):
         load(f"{EXAMPLE}\nstate_dir: ~nobody-here/scentd")
+
+
+def test_a_configuration_is_found_without_being_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named, here = tmp_path / "other.yaml", tmp_path / "scentd.yaml"
+    with pytest.raises(UsageError, match="SCENTD_CONFIG"):
+        load_config(None, {})
+    named.write_text(EXAMPLE.replace("kitchen", "cellar"), encoding="utf-8")
+    here.write_text(EXAMPLE, encoding="utf-8")
+    assert load_config(None, {}).rig_id == "kitchen"
+    assert load_config(None, {"SCENTD_CONFIG": str(named)}).rig_id == "cellar"
+    assert load_config(here, {"SCENTD_CONFIG": str(named)}).rig_id == "kitchen"
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load_config(None, {"SCENTD_CONFIG": "none.yaml"})

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from daemon.board.history import History
 from daemon.config.settings import RecordingConfig
 from daemon.recording.recorder import Recorder, RecorderState
-from daemon.recording.requests import recording_actions
+from daemon.recording.requests import RecordingRequests
 from daemon.recording.segments import (
     compress_segment,
     list_segments,
@@ -23,8 +24,9 @@ from daemon.recording.segments import (
     repair_segments,
 )
 from daemon.request_fields import RequestError
-from daemon.system.background import Data
+from daemon.system.background import Data, Task
 from hardware.recording import read_recording, read_recordings
+from hardware.recording_labels import LabelledStretch, change_labels, read_labels
 from hardware.segment_names import segment_name
 from tests.sandbox import wait_until
 
@@ -232,7 +234,7 @@ def test_other_bounds_apply_from_the_next_reading_on(tmp_path: Path) -> None:
 
 def test_requests_start_stop_and_list_the_recording(tmp_path: Path) -> None:
     with Recorder(tmp_path, plain(), wanted=False) as recorder:
-        handle = recording_actions(recorder, tmp_path)
+        handle = RecordingRequests(recorder, tmp_path, History()).handle
 
         def answer(**payload: str) -> Data:
             data = handle(dict(payload))
@@ -252,7 +254,7 @@ def test_requests_start_stop_and_list_the_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize("payload", [{"action": "erase"}, {"action": 1}, {"file": "../x"}])
 def test_a_request_for_anything_else_is_refused(tmp_path: Path, payload: dict[str, object]) -> None:
     with Recorder(tmp_path, plain(), wanted=False) as recorder, pytest.raises(RequestError):
-        recording_actions(recorder, tmp_path)(payload)
+        RecordingRequests(recorder, tmp_path, History()).handle(payload)
 
 
 def some_segment(folder: Path, rows: int = 20) -> Path:
@@ -301,3 +303,41 @@ def test_the_oldest_segments_are_removed_first(tmp_path: Path) -> None:
     removed = remove_oldest(segments, segments[1].size + segments[2].size)
     assert removed == segments[:1]
     assert list_segments(tmp_path) == segments[1:]
+
+
+def test_the_last_and_the_coming_seconds_are_labelled_in_every_segment(tmp_path: Path) -> None:
+    history = History()
+    with Recorder(tmp_path, plain(segment_s=20), wanted=False) as recorder:
+        handle = RecordingRequests(recorder, tmp_path, history).handle
+        with pytest.raises(RequestError, match="no reading yet"):
+            handle({"action": "label", "label": "tea", "last_s": 10})
+        history.push(0, row(0))
+        steps = handle({"action": "label", "label": "tea", "seconds": 10})
+        assert not isinstance(steps, dict)
+        task = Task(steps)
+        number = 0
+        while task.step() is not None:
+            number += 1
+            history.push(1000 * number, row(number))
+            recorder.write(1000 * number, row(number))
+        assert task.result["recording"]["state"] in ("recording", "off")
+        assert recorder.report.state is RecorderState.OFF
+        with pytest.raises(RequestError, match="not recorded"):
+            handle({"action": "label", "label": "tea", "last_s": 10})
+        recorder.start()
+        for number in range(100, 130):
+            history.push(1000 * number, row(number))
+            recorder.write(1000 * number, row(number))
+        answer = handle({"action": "label", "label": "milk", "last_s": 15})
+    assert isinstance(answer, dict)
+    first, *later = list_segments(tmp_path)
+    assert [s.label for s in read_labels(first.path).stretches] == ["tea"]
+    assert [part["file"] for part in answer["labelled"]] == [item.name for item in later]
+    assert read_labels(later[0].path).stretches[0].start_ms == 114_000
+
+
+def test_a_removed_segment_takes_its_labels_with_it(tmp_path: Path) -> None:
+    path = some_segment(tmp_path)
+    change_labels(path, lambda labels: labels.with_stretch(LabelledStretch(0, 9, "tea")))
+    remove_oldest(list_segments(tmp_path), 0)
+    assert list(tmp_path.glob("r*")) == []

@@ -19,6 +19,7 @@ from daemon.review.judgements import Judgement
 from daemon.review.requests import Review
 from daemon.system.background import finish
 from hardware.recording import RecordingWriter
+from hardware.recording_labels import read_labels
 from hardware.segment_names import segment_name
 from hardware.simulator.board import SimulatedBoard
 from models.results import Event, EventType
@@ -215,6 +216,14 @@ def test_after_a_restart_the_readings_come_from_the_recording(rig: Rig, bundle: 
     said = later.ask(seq=seq, boot_id=BOOT, verdict="wrong", label="petrol")
     (proposal,) = said["proposals"]
     assert later.ask(action="accept", id=proposal["id"])["clean_air"] is not None
+
+
+def test_the_true_name_labels_the_exposure_in_the_recording(rig: Rig) -> None:
+    rig.record()
+    rig.ask(seq=rig.announce("soap", SEGMENT), verdict="wrong", label="petrol")
+    (stretch,) = read_labels(rig.state / "recordings" / SEGMENT).stretches
+    assert (stretch.label, stretch.author) == ("petrol", "feedback")
+    assert stretch.start_ms == 1000 * (BEFORE_S - 11)
 
 
 def test_without_readings_the_verdict_counts_and_the_answer_says_why(

@@ -1,0 +1,205 @@
+"""Daemon: `scentd recordings`: list a rig's recordings, look at one, label, cut and export.
+
+Only files of the recordings' folder are read and written; no board, no broker, no service.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.commands._options import CONFIG_DEFAULT
+from daemon.commands._service import as_owner
+from daemon.config.loading import default_config_path, load_config
+from daemon.config.settings import default_state_dir
+from daemon.recording.catalogue import Catalogue
+from daemon.system.owner import act_as_owner
+from hardware.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from daemon.recording.catalogue import ListedRecording
+    from hardware.recording_labels import RecordingLabels
+
+AUTHOR = "shell"
+"""Of the labels that `label` writes, unless another is named."""
+
+BARS = "▁▂▃▄▅▆▇█"
+SHOWN_POINTS = 60
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.description = (
+        "List the recordings of a rig, look at one, label stretches of it, cut it, and export "
+        "what is labelled as LABEL/SESSION/*.csv for the trainer."
+    )
+    parser.epilog = "Example: scentd recordings label coffee.csv 60 180 coffee"
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def add(
+        name: str, summary: str, example: str, run: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"Example: scentd recordings {name} {example}",
+        )
+        where = action.add_mutually_exclusive_group()
+        where.add_argument(
+            "--config", type=Path, metavar="FILE", help=f"the rig's YAML file ({CONFIG_DEFAULT})"
+        )
+        where.add_argument(
+            "--state", type=Path, metavar="DIR", help="the rig's state folder, in its place"
+        )
+        where.add_argument(
+            "--folder", type=Path, metavar="DIR", help="any folder of recordings, in its place"
+        )
+        action.add_argument("--json", action="store_true", help="print JSON")
+        action.set_defaults(run=run)
+        return action
+
+    add("list", "list the recordings with their labels, the newest first", "--json", run_list)
+    showing = add("show", "print a recording's extent, labels and curve", "coffee.csv", run_show)
+    showing.add_argument("--points", type=int, default=SHOWN_POINTS, metavar="N", help="of a curve")
+    labelling = add(
+        "label", "label a stretch of a recording", "coffee.csv 60 180 coffee", run_label
+    )
+    cutting = add("cut", "write a stretch into a recording of its own", "a.csv 60 180", run_cut)
+    for action in (showing, labelling, cutting):
+        action.add_argument("name", metavar="NAME", help="of the file")
+    for action in (labelling, cutting):
+        action.add_argument("start", type=float, metavar="START", help="seconds in its own time")
+        action.add_argument("end", type=float, metavar="END", help="seconds in its own time")
+    labelling.add_argument("label", nargs="?", metavar="LABEL", help="name of the smell")
+    labelling.add_argument("--none", action="store_true", help="remove the labels there")
+    labelling.add_argument(
+        "--author", default=AUTHOR, metavar="NAME", help="who says so (default: %(default)s)"
+    )
+    cutting.add_argument("--output", metavar="NAME", help="name of the new file in the same folder")
+    exporting = add(
+        "export", "write what is labelled as DIR/LABEL/SESSION/*.csv", "--output data", run_export
+    )
+    exporting.add_argument("names", nargs="*", metavar="NAME", help="files (default: all)")
+    exporting.add_argument("--output", type=Path, required=True, metavar="DIR", help="made if new")
+    exporting.add_argument(
+        "--session", metavar="NAME", help="of all (default: the day of a segment, else its name)"
+    )
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print the recordings."""
+    listed = _catalogue(args).list()
+    if args.json:
+        print(json.dumps([_listed_data(item) for item in listed]))
+        return 0
+    print(f"{'NAME':<44} {'SIZE':>10}  SESSION      LABELS")
+    for item in listed:
+        labels = item.problem or _summary(item.labels) or "-"
+        print(f"{item.name:<44} {item.bytes / 1000:>7.0f} kB  {item.session:<11}  {labels}")
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print one recording."""
+    catalogue = _catalogue(args)
+    curve = catalogue.curve(args.name, args.points)
+    labels = catalogue.labels(args.name)
+    if args.json:
+        print(json.dumps({"name": args.name, **asdict(curve), "labels": _stretches(labels)}))
+        return 0
+    seconds = (curve.last_ms - curve.first_ms) / 1000.0
+    print(
+        f"{args.name}: {curve.readings} readings from {curve.first_ms / 1000:.0f} to "
+        f"{curve.last_ms / 1000:.0f} s ({seconds:.0f} s)"
+    )
+    for channel, values in curve.channels.items():
+        numbers = [value for value in values if value is not None]
+        low, high = min(numbers), max(numbers)
+        print(f"  {channel:<15} {_bars(values, low, high)}  {low:.4g} to {high:.4g}")
+    for item in labels.stretches:
+        by = f" (by {item.author})" if item.author else ""
+        print(f"  {item.start_ms / 1000:.0f} to {item.end_ms / 1000:.0f} s: {item.label}{by}")
+    return 0
+
+
+def run_label(args: argparse.Namespace) -> int:
+    """Label a stretch, or remove its labels."""
+    if (args.label is None) is not args.none:
+        raise UsageError("Give LABEL, or --none to remove the labels of the stretch.")
+    labels = _catalogue(args).label(
+        args.name, _ms(args.start), _ms(args.end), args.label, args.author
+    )
+    if args.json:
+        print(json.dumps({"name": args.name, "labels": _stretches(labels)}))
+    else:
+        print(f"{args.name}: {_summary(labels) or 'nothing is labelled'}")
+    return 0
+
+
+def run_cut(args: argparse.Namespace) -> int:
+    """Write a stretch into a new recording."""
+    new = _catalogue(args).cut(args.name, _ms(args.start), _ms(args.end), args.output)
+    print(json.dumps({"name": new}) if args.json else new)
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write what is labelled, as the trainer reads it."""
+    exported = _catalogue(args).export(args.output, args.names or None, session=args.session)
+    if args.json:
+        print(json.dumps(asdict(exported)))
+        return 0
+    for place, readings in exported.files.items():
+        print(f"{args.output / place}: {readings} readings")
+    if exported.unlabelled:
+        print(f"Left out, for nothing is labelled there: {', '.join(exported.unlabelled)}")
+    print(f"Next: scent-train init --data {args.output}")
+    return 0
+
+
+def _catalogue(args: argparse.Namespace) -> Catalogue:
+    """Return the recordings of the folder that the options name."""
+    if args.folder is not None:
+        return Catalogue(args.folder.absolute())
+    path = args.config or (default_config_path() if args.state is None else None)
+    if path is not None:
+        return Catalogue(as_owner(load_config(path)).recordings_dir)
+    state_dir = act_as_owner((args.state or default_state_dir()).resolve())
+    return Catalogue(state_dir / "recordings")
+
+
+def _ms(seconds: float) -> int:
+    if not 0 <= seconds < 1e12:  # noqa: PLR2004 - also not NaN
+        raise UsageError(f"Expected seconds from the beginning of the time, got {seconds:g}.")
+    return round(seconds * 1000.0)
+
+
+def _listed_data(item: ListedRecording) -> dict[str, object]:
+    return {**asdict(item), "labels": _stretches(item.labels)}
+
+
+def _stretches(labels: RecordingLabels) -> list[dict[str, object]]:
+    return [asdict(stretch) for stretch in labels.stretches]
+
+
+def _summary(labels: RecordingLabels) -> str:
+    """Return the labels with their seconds."""
+    return ", ".join(
+        f"{item.label} {item.start_ms / 1000:.0f}-{item.end_ms / 1000:.0f} s"
+        for item in labels.stretches
+    )
+
+
+def _bars(values: tuple[float | None, ...], low: float, high: float) -> str:
+    """Return a curve as one line of characters."""
+    span = high - low or 1.0
+    places = (
+        None if value is None else round((value - low) / span * (len(BARS) - 1)) for value in values
+    )
+    return "".join(" " if place is None else BARS[place] for place in places)
