@@ -109,6 +109,13 @@ class Columns:
         plain = [(source.channel, source.scale) for source in self.sources]
         return plain == [(index, AS_SENT) for index in range(N_CHANNELS)]
 
+    @property
+    def is_published_mixture(self) -> bool:
+        """Whether the columns are the time and the Grove channels: recordings of mixtures."""
+        plain = [(source.channel, source.scale) for source in self.sources]
+        grove = [(index, AS_SENT) for index in GROVE_INDICES]
+        return plain == grove and bool(self.clock_fields) and not (self.mapped or self.ignored)
+
     @cached_property
     def take(self) -> Callable[[list[bytes]], tuple[bytes, ...]]:
         """Returns the fields of a row that are channels, in the order of `sources`."""

@@ -34,7 +34,6 @@ __all__ = [
     "Recording",
     "RecordingError",
     "RecordingWriter",
-    "is_published",
     "present_channels",
     "read_recording",
     "read_recordings",
@@ -72,6 +71,7 @@ class Recording:
     frame_seq: int64[n], the board's counter in a capture of our own dialect, else from 0.
     lost_before: int64[n], frames lost before each, -1 where the dialect cannot tell.
     restarted: bool[n], whether the board restarted just before this frame.
+    published: whether this is one of the published layouts, which lie within one exposure.
     torn: whether the last line is incomplete, as after a power cut, and left out.
     notes: sentences on what is not as in a recording of scentd: what columns were taken for.
     """
@@ -85,6 +85,7 @@ class Recording:
     frame_seq: NDArray[np.int64]
     lost_before: NDArray[np.int64]
     restarted: NDArray[np.bool_]
+    published: bool = False
     torn: bool = False
     notes: tuple[str, ...] = ()
 
@@ -173,6 +174,7 @@ def whole_recording(stream: RecordingStream) -> Recording:
         frame_seq=frame_seq,
         lost_before=lost_before,
         restarted=restarted,
+        published=stream.published,
         torn=stream.torn,
         notes=stream.notes,
     )
@@ -323,8 +325,3 @@ def present_channels(recording: Recording | RecordingStream) -> tuple[str, ...]:
         return recording.present
     ever = (recording.quality != Quality.MISSING).any(axis=0)
     return tuple(name for name, there in zip(CHANNEL_NAMES, ever, strict=True) if there)
-
-
-def is_published(recording: Recording | RecordingStream) -> bool:
-    """Whether this is one of the published layouts, which lie within one exposure."""
-    return recording.assumed_rate_hz is not None or len(present_channels(recording)) < N_CHANNELS

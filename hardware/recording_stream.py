@@ -92,6 +92,7 @@ class RecordingStream:
     timestamped: whether every reading has a time.
     first_ms: time of the first reading, 0 without times.
     nominal_rate_hz: from the median step of the times, else 1 Hz (the published layout).
+    published: whether this is one of the published layouts, which lie within one exposure.
     torn: whether the last line is incomplete, as after a power cut, and left out.
     notes: sentences on what is not as in a recording of scentd: what columns were taken for.
 
@@ -131,6 +132,8 @@ class RecordingStream:
             for name, counts in zip(CHANNEL_NAMES, by_channel, strict=True)
             if counts[Quality.MISSING] < self._count
         )
+        mixture = bool(columns) and all(header.is_published_mixture for header in columns)
+        self.published = layout is OWN_LAYOUT and (mixture or not self.timestamped)
         self.notes = (
             *self._said,
             *(line for header in columns for line in header.describe()),

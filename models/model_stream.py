@@ -17,6 +17,8 @@ from models.preprocess import FeatureStream
 from models.substance_decision import EvidenceShare, SubstanceDecision
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from models.block import Block
     from models.bundle import Bundle
     from models.taught_head import TaughtHead
@@ -68,7 +70,9 @@ class ModelStream:
         self._features = FeatureStream(self.spec)
         # A calibration that is in force leads to the training board.
         board = bundle.board if as_measured else None
-        self.identity = None if board is None else BoardIdentity(board, self.spec.window)
+        self.identity: BoardIdentity | None = None
+        if board is not None:
+            self.identity = BoardIdentity(board, self.spec.window, self._converter.rate_hz)
         self._resets = 0
         self.missing_samples = self._converter.readings_for(self._short_samples())
         self._evidence_start = 0
@@ -95,6 +99,11 @@ class ModelStream:
     def foreign(self) -> bool:
         """Whether the board is known to be unlike that of the model's training."""
         return self.identity is not None and bool(self.identity.foreign)
+
+    @property
+    def knows_board(self) -> bool:
+        """Whether the board is known to be like that of the model's training."""
+        return self.identity is None or self.identity.foreign is False
 
     def has_no_name(self, *, taught: bool) -> bool:
         """Whether an odour can have no name, because the board is not the training's.
@@ -136,7 +145,14 @@ class ModelStream:
         """Count only rows from now on as evidence."""
         self._evidence_start = self._features.steps
 
-    def predict(self, t_ms: int, *, accumulate: bool, warm: bool = True) -> float:
+    def predict(
+        self,
+        t_ms: int,
+        *,
+        accumulate: bool,
+        warm: bool = True,
+        clean_air: NDArray[np.float64] | None = None,
+    ) -> float:
         """Run the network on the window and decide; return the seconds of readings behind it.
 
         Parameters
@@ -144,6 +160,7 @@ class ModelStream:
         t_ms: time of the newest sample.
         accumulate: add the window to the evidence; else it counts alone and announces nothing.
         warm: the sensors are warm, so that their levels tell the board.
+        clean_air: float64[8], log-conductances as the board measures them, None where not known.
         """
         steps = min(self._features.steps, self.spec.window)
         since_start = self._features.steps - self._evidence_start
@@ -155,8 +172,8 @@ class ModelStream:
         if not accumulate or self._evidence_ms is None:
             self.discard_evidence()
         if self.identity is not None and warm:
-            self.identity.judge(t_ms)
-        self.decision.foreign = self.foreign
+            self.identity.judge(t_ms, clean_air)
+        self.decision.foreign = not self.knows_board
         x, mask = self._features.window(steps)
         outputs = self.bundle.run(x[np.newaxis], mask[np.newaxis])
         self.decision.add(outputs, self._share(t_ms, steps))

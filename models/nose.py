@@ -328,15 +328,15 @@ class Nose:
             self._report.t_ms,
             accumulate=phase is Phase.EXPOSED,
             warm=phase is not Phase.WARMING_UP,
+            clean_air=self._report.measured_clean_air,
         )
         taught = [one for one in self._taught if one.task == bundle.manifest.task]
         result = self._report.model_result(stream, window_s, taught=bool(taught))
         for one in taught:
-            result = one.replace_result(result, phase, model_knows_board=not stream.foreign)
+            result = one.replace_result(result, phase, model_knows_board=stream.knows_board)
         self._note_announcing()
-        return self._report.announce(
-            bundle.manifest.name, self._report.prediction(bundle, **result)
-        )
+        prediction = self._report.prediction(bundle, **result)
+        return self._report.announce(bundle.manifest.name, prediction)
 
     def _note_announcing(self) -> None:
         """Note whether anything is announced: quiet air is no clean air then."""

@@ -20,6 +20,9 @@ from models.signals import GAS_NAMES
 from models.substance_decision import state_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from models.bundle import Bundle
     from models.conditioning import Conditioner
     from models.exposure_stream import ExposureStream
@@ -68,6 +71,16 @@ class Reporter:
     def add_event(self, kind: EventType, **details: Any) -> None:
         """Add an event of the present reading."""
         self.events.append(Event(kind, self.t_ms, self.frame_seq, **details))
+
+    @property
+    def measured_clean_air(self) -> NDArray[np.float64] | None:
+        """Return float64[8], log-conductances of clean air as the board measures them.
+
+        None where they are not known, as of a board whose readings are corrected.
+        """
+        known = self.exposure.clean_air
+        corrected = self._conditioner.correction is not None
+        return None if known is None or corrected else known.signals
 
     def calibration_id(self, bundle: Bundle) -> str | None:
         """Return the id of the profile that corrects a model's readings, or None."""

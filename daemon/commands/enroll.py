@@ -37,7 +37,7 @@ from daemon.system.owner import act_as_owner
 from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
 from hardware.errors import UsageError
-from hardware.recording import is_published, read_recording
+from hardware.recording import read_recording
 from hardware.segment_names import segment_date
 from models.bundle import RIG_BUNDLES, load_bundle
 
@@ -215,7 +215,7 @@ class _Rig:
             session=session,
             promote=args.promote is True,
             past=[
-                (path.name, earlier, is_published(earlier))
+                (path.name, earlier, earlier.published)
                 for path in args.past or ()
                 for earlier in [read_recording(path)]
             ],

@@ -32,7 +32,6 @@ from hardware.foreign.options import add_format_options, chosen_format
 from hardware.recording import (
     COMPRESSED_SUFFIX,
     RecordingError,
-    is_published,
 )
 from hardware.recording_stream import OWN_LAYOUT, RecordingStream
 from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
@@ -173,7 +172,7 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
         NoseSettings() if config is None else nose_settings(config),
         rate_hz=_known_rate_hz(recording, config),
         skip_warm_up=not live,
-        assume_exposed=not live and is_published(recording),
+        assume_exposed=not live and recording.published,
         correction=correction,
         heads={model: head for model, head in taught.heads.items() if not head.empty},
         recogniser=taught.recogniser,

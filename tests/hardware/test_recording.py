@@ -48,6 +48,7 @@ def test_the_single_substance_layout_is_one_row_a_second(file: Path) -> None:
     assert recording.timestamp_ms is None
     assert recording.nominal_rate_hz == 1.0
     assert len(recording) == recording.counts.frames == 3
+    assert recording.published
 
 
 def test_the_mixture_layout_is_ten_rows_a_second(file: Path) -> None:
@@ -60,6 +61,14 @@ def test_the_mixture_layout_is_ten_rows_a_second(file: Path) -> None:
     assert recording.nominal_rate_hz == 10.0
     assert (recording.quality[:, :4] == Quality.OK).all()
     assert (recording.quality[:, 4:] == Quality.MISSING).all()
+    assert recording.published
+
+
+def test_a_recording_of_a_board_without_mq_parts_is_none_of_the_published_ones(file: Path) -> None:
+    with RecordingWriter(file) as recording:
+        for second in range(20):
+            recording.write(1000 * second, [*GOOD[:4], math.nan, math.nan, math.nan, *GOOD[7:]])
+    assert not read_recording(file).published
 
 
 def test_a_pause_and_a_clock_that_jumped_back_do_not_change_the_rate(file: Path) -> None:

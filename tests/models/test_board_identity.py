@@ -23,6 +23,7 @@ from models.decision_spec import State
 from models.manifest import ManifestError, write_bundle
 from models.nose import Nose
 from models.results import EventType
+from models.signals import log_signals
 from models.taught_head import TaughtHead
 from tests.calibration.responses import SMELLS, days
 from tests.models.episodes import (
@@ -111,7 +112,7 @@ def test_unusable_channels_are_left_out_and_one_alone_says_nothing() -> None:
     assert board().distance(levels) > 1.0
     levels[:3] = np.nan
     assert np.isnan(board().distance(levels))
-    identity = BoardIdentity(board(), 10)
+    identity = BoardIdentity(board(), 10, 1.0)
     identity.extend(np.full((20, 12), np.nan, dtype=np.float32))
     identity.judge(20_000)
     assert identity.foreign is None
@@ -124,14 +125,53 @@ def test_boards_are_compared_by_grove_channels_or_else_by_all_gases() -> None:
 
 
 def test_one_unusual_odour_does_not_make_the_own_board_another() -> None:
-    identity = BoardIdentity(board(), 10)
+    identity = BoardIdentity(board(), 10, 1.0)
     usual = np.repeat(AIR[np.newaxis], 10, axis=0)
     strange = usual.copy()
     strange[:, 3] = 100
     for number in range(60):
         identity.extend(strange if 50 <= number < 58 else usual)
         identity.judge(number * 5000)
-        assert identity.foreign is False
+        assert identity.foreign is (None if number < 4 else False)
+
+
+def judged(*counts: NDArray[np.floating], clean_air: object = None) -> list[bool | None]:
+    """Return what is known after each stretch of 10 s of the same readings."""
+    identity, known = BoardIdentity(board_with_air(), 10, 1.0), []
+    for number, values in enumerate(counts):
+        identity.extend(np.repeat(values[np.newaxis], 10, axis=0).astype(np.float32))
+        identity.judge(number * 10_000, clean_air)  # type: ignore[arg-type]
+        known.append(identity.foreign)
+    return known
+
+
+def board_with_air() -> TrainingBoard:
+    air = log_levels(CHANNELS)(AIR[np.newaxis]).astype(np.float64)
+    days = air + np.random.default_rng(2).normal(0, 0.2, (20, 4))
+    return TrainingBoard(
+        CHANNELS, training_levels(), FIGURES.limit, TrainingBoard(CHANNELS, days, 4.0)
+    )
+
+
+STRANGE = np.array([*AIR[:3], 100, *AIR[4:]])
+
+
+def test_the_own_board_is_known_after_half_a_minute() -> None:
+    assert judged(*[AIR] * 5) == [None, None, False, False, False]
+    assert judged(STRANGE) == [True]
+
+
+def test_in_the_first_two_minutes_every_window_must_be_like_the_own_board() -> None:
+    known = judged(*[AIR] * 6, STRANGE, *[AIR] * 6)
+    assert known[5] is False
+    assert known[6:] == [None] * 5 + [False] * 2
+
+
+def test_clean_air_tells_the_board_at_once_whatever_the_odour() -> None:
+    clean = log_signals(AIR[np.newaxis])[0]
+    assert judged(STRANGE, clean_air=clean) == [False]
+    other = clean + np.array([*OTHER_BOARD, 0.0, 0.0, 0.0, 0.0])
+    assert judged(AIR, clean_air=other) == [True]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +180,7 @@ def test_one_unusual_odour_does_not_make_the_own_board_another() -> None:
         ({"channels": ("NO2",)}, "two or more gas channels"),
         ({"channels": ("NO2", "Humidity")}, "two or more gas channels"),
         ({"limit": 0.0}, "limit must be positive"),
+        ({"air_limit": -1.0}, "air_limit must be positive"),
     ],
 )
 def test_a_manifest_with_impossible_figures_is_refused(

@@ -15,9 +15,12 @@ from training.commands._shared import add_option
 from training.data.dataset import load_mixtures, load_substances
 from training.data.layouts import refuse_test_part
 from training.experiments.foreign_boards import (
+    KNOWN_AT_S,
     ComparedTest,
+    Known,
     Played,
     compare_tests,
+    count_known,
     import_boards,
     play_board,
 )
@@ -80,21 +83,29 @@ def run_measure(args: argparse.Namespace) -> int:
 
 def run_compare(args: argparse.Namespace) -> int:
     """Print the tables."""
-    bundles = [load_bundle(name) for name in RIG_BUNDLES]
+    bundles = [load_bundle(name) for name in (*RIG_BUNDLES, "fruits-5")]
     smellnet = args.data / "smellnet"
     base = load_substances(smellnet / "base")
     mixtures = load_mixtures(smellnet / "mixture").drop_unordered()
     other_day = load_substances(smellnet / "crosssession" / "nuts")
     tests: list[ComparedTest] = []
+    known: list[Known] = []
     played: list[Played] = []
     with tempfile.TemporaryDirectory() as place:
         boards = import_boards(args.data / "rigs", Path(place))
-        for bundle, data in zip(bundles, (base, mixtures), strict=True):
+        trained_on = (base, mixtures, boards["fruits5"])
+        others = [
+            {name: board for name, board in boards.items() if board is not data}
+            for data in trained_on
+        ]
+        for bundle, data, foreign in zip(bundles, trained_on, others, strict=True):
             print(f"Comparing the tests for {bundle.manifest.name} ...", file=sys.stderr)
             own_days = {"nuts of another day": other_day} if data is base else {}
-            tests += compare_tests(bundle, data, own_days, boards)
+            tests += compare_tests(bundle, data, own_days, foreign)
+            known += count_known(bundle, data, foreign)
         own = {"SmellNet, training recordings": base, "SmellNet, nuts of another day": other_day}
-        plays = [(bundle, boards) for bundle in bundles] + [(bundles[0], own)]
+        plays = [*zip(bundles, others, strict=True), (bundles[0], own)]
+        plays.append((bundles[-1], {"fruits5, training recordings": boards["fruits5"]}))
         for bundle, recordings in plays:
             for name, data in recordings.items():
                 print(f"Playing {name} to {bundle.manifest.name} ...", file=sys.stderr)
@@ -104,12 +115,14 @@ def run_compare(args: argparse.Namespace) -> int:
             json.dumps(
                 {
                     "tests": [dataclasses.asdict(row) for row in tests],
+                    "known": [dataclasses.asdict(row) for row in known],
                     "played": [dataclasses.asdict(row) for row in played],
                 }
             )
         )
     else:
-        print("\n".join([*comparison_table(tests), "", *played_table(played)]))
+        tables = [*comparison_table(tests), "", *known_table(known), "", *played_table(played)]
+        print("\n".join(tables))
     return 0
 
 
@@ -125,6 +138,19 @@ def comparison_table(results: list[ComparedTest]) -> list[str]:
         lines.append(
             f"| {result.model} | {result.test} | {result.own:.3f} | {' | '.join(shares)} |"
         )
+    return lines
+
+
+def known_table(known: list[Known]) -> list[str]:
+    """Return the lines of a Markdown table, one row a model and a board."""
+    moments = " | ".join(f"own after {moment:.0f} s" for moment in KNOWN_AT_S)
+    lines = [
+        f"| model | recordings of | all | {moments} | ever |",
+        "|---|---|---|---|" + "---|" * len(KNOWN_AT_S),
+    ]
+    for row in known:
+        shares = " | ".join(f"{share:.3f}" for share in (*row.after, row.ever))
+        lines.append(f"| {row.model} | {row.board} | {row.recordings} | {shares} |")
     return lines
 
 

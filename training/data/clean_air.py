@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from models.clean_air import CleanAir
     from training.data.dataset import Sample
 
 FIRST_S = 3.0
@@ -81,8 +82,22 @@ def notice_onset(sample: Sample) -> int | None:
 
     The sensors count as warm. None where it notices none.
     """
+    found = _at_onset(sample)
+    return None if found is None else found[0]
+
+
+def clean_air_at_onset(sample: Sample) -> NDArray[np.float64] | None:
+    """Return float64[8], log-conductances of clean air as the nose knows it at the first onset.
+
+    None where it notices no onset, or knows no clean air.
+    """
+    found = _at_onset(sample)
+    return None if found is None or found[1] is None else found[1].signals
+
+
+def _at_onset(sample: Sample) -> tuple[int, CleanAir | None] | None:
     air = ExposureStream(ExposureSettings(), skip_warm_up=True)
     for row, values in enumerate(sample.at_rate(RATE_HZ).values):
         if air.update(values, 1.0 / RATE_HZ, named=False) is Change.ONSET:
-            return round((row + 1) * sample.rate_hz / RATE_HZ)
+            return round((row + 1) * sample.rate_hz / RATE_HZ), air.clean_air
     return None

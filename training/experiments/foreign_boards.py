@@ -18,15 +18,23 @@ import numpy as np
 
 from hardware.foreign.mapping import shipped_format
 from hardware.foreign.reading import read_foreign, write_recordings
-from hardware.recording import is_published, present_channels, read_recording
+from hardware.recording import present_channels, read_recording
 from hardware.simulator.other_rig import FIXED_RIG, OtherRig
-from models.board_identity import compared_channels, level_covariance, log_levels
+from models.board_identity import (
+    BoardIdentity,
+    TrainingBoard,
+    compared_channels,
+    level_covariance,
+    log_levels,
+)
 from models.decision_spec import State
 from models.nose import Nose
 from models.requirements import feeding_problem, rate_problem
+from models.signals import GAS_NAMES
+from training.data.clean_air import clean_air_at_onset
 from training.data.dataset import load_substances
 from training.experiments.real_rigs import RIGS
-from training.export.board import HELD_OUT_SHARE, sessions_of
+from training.export.board import HELD_OUT_SHARE, sessions_of, window_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +58,10 @@ SIMULATED_RECORDINGS = 12
 STEP_LAGS = (1, 5, 25)
 """Samples over which a step's size is measured."""
 
+KNOWN_AT_S = (30.0, 60.0, 120.0)
+LOOK_S = 5.0
+"""As the daemon's default `live_stride_s`."""
+
 EARLY_S = 120.0
 """By when a recording of the training board should be named."""
 
@@ -70,6 +82,24 @@ class ComparedTest:
     test: str
     own: float
     found: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How soon a model takes the board of recordings for its own, by windows alone.
+
+    Attributes
+    ----------
+    after: at each of `KNOWN_AT_S`, the share of recordings for which it does; a shorter one at its
+        end.
+    ever: for which it does at any time.
+    """
+
+    model: str
+    board: str
+    recordings: int
+    after: tuple[float, ...]
+    ever: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +205,10 @@ TESTS = (
     BoardTest("correlations, from their mean", correlations),
 )
 
+CLEAN_AIR_TEST = BoardTest(
+    "clean air, common part reduced, nearest (used where known)", level, nearest=True, common=True
+)
+
 
 def compare_tests(
     bundle: Bundle,
@@ -204,30 +238,96 @@ def compare_tests(
         for name, samples in {"": data.samples, **others}.items()
     }
     sessions = np.array(sessions_of(data))
+    model = bundle.manifest.name
     results = []
     for test in TESTS:
         rows = {
             name: [np.stack([test.features(w) for w in windows]) for windows in recordings]
             for name, recordings in signals.items()
         }
-        own = rows.pop("")
-        held_out = np.empty(len(own))
-        for session in set(sessions.tolist()):
-            out = np.flatnonzero(sessions == session)
-            train = [own[k] for k in np.flatnonzero(sessions != session)]
-            held_out[out] = test.distances([own[k] for k in out], train)
-        limits = [np.quantile(held_out[sessions != one], HELD_OUT_SHARE) for one in sessions]
-        limit = np.quantile(held_out, HELD_OUT_SHARE)
-        found = {
-            name: float(np.mean(np.array(test.distances(windows, own)) > limit))
-            for name, windows in rows.items()
-        }
-        results.append(
-            ComparedTest(
-                bundle.manifest.name, test.name, float(np.mean(held_out > np.array(limits))), found
-            )
-        )
+        results.append(_score_test(test, model, rows, sessions))
+    air = {name: _clean_airs(samples, channels) for name, samples in others.items()}
+    own_air = _clean_airs(data.samples, channels)
+    if len(own_air) == len(data.samples):
+        results.append(_score_test(CLEAN_AIR_TEST, model, {"": own_air, **air}, sessions))
     return results
+
+
+def _score_test(
+    test: BoardTest, model: str, rows: dict[str, list[Floats]], sessions: NDArray[np.str_]
+) -> ComparedTest:
+    """Score a test on the features of recordings by board; the name of the own board is empty.
+
+    Boards without any recording that has the features are left out.
+    """
+    own = rows[""]
+    held_out = np.empty(len(own))
+    for session in set(sessions.tolist()):
+        out = np.flatnonzero(sessions == session)
+        train = [own[k] for k in np.flatnonzero(sessions != session)]
+        held_out[out] = test.distances([own[k] for k in out], train)
+    limits = [np.quantile(held_out[sessions != one], HELD_OUT_SHARE) for one in sessions]
+    limit = np.quantile(held_out, HELD_OUT_SHARE)
+    found = {
+        name: float(np.mean(np.array(test.distances(windows, own)) > limit))
+        for name, windows in rows.items()
+        if name and windows
+    }
+    return ComparedTest(model, test.name, float(np.mean(held_out > np.array(limits))), found)
+
+
+def _clean_airs(samples: Sequence[Sample], channels: tuple[str, ...]) -> list[Floats]:
+    """Return float64[1, channels] of each recording in which an onset is noticed."""
+    places = [GAS_NAMES.index(name) for name in channels]
+    found = [clean_air_at_onset(sample) for sample in samples]
+    return [air[np.newaxis, places] for air in found if air is not None]
+
+
+def count_known(bundle: Bundle, data: Dataset, boards: Mapping[str, Dataset]) -> list[Known]:
+    """Return how soon the board of recordings is taken for the model's own.
+
+    The model's own recordings are compared with those of other sessions; `boards` are others.
+    """
+    spec, figures = bundle.manifest.preprocessing, bundle.manifest.board
+    if figures is None:
+        return []
+    in_order = np.array([sample.in_order for sample in data.samples])
+    sessions = np.array(sessions_of(data))
+    windows = [window_levels(sample, spec, figures.channels) for sample in data.samples]
+    usable = in_order & np.array([len(levels) > 0 for levels in windows])
+    means = np.array([np.mean(levels, axis=0) if len(levels) else np.nan for levels in windows])
+
+    def know(samples: Sequence[Sample], session: str | None) -> Floats:
+        board = TrainingBoard(
+            figures.channels, means[usable & (sessions != session)], figures.limit
+        )
+        looks = [_known_at(BoardIdentity(board, spec.window, spec.rate_hz), s) for s in samples]
+        return np.array(looks)
+
+    own = [know([data.samples[int(k)]], str(sessions[k])) for k in np.flatnonzero(usable)]
+    found = {"own, other sessions": np.concatenate(own)}
+    for name, others in boards.items():
+        fed = [one for one in others.samples if rate_problem(bundle.manifest, one.rate_hz) is None]
+        if fed:
+            found[name] = know([one.at_rate(spec.rate_hz) for one in fed], None)
+    return [
+        Known(bundle.manifest.name, name, len(rows), tuple(rows[:, :-1].mean(axis=0)), ever)
+        for name, rows in found.items()
+        for ever in [float(rows[:, -1].mean())]
+    ]
+
+
+def _known_at(identity: BoardIdentity, sample: Sample) -> list[bool]:
+    """Return whether the board is taken for its own at `KNOWN_AT_S`, and whether it ever is."""
+    step, known = round(LOOK_S * sample.rate_hz), []
+    for end in range(step, len(sample.values) + 1, step):
+        identity.extend(sample.values[end - step : end])
+        identity.judge(round(end * 1000.0 / sample.rate_hz))
+        known.append(identity.foreign is False)
+    if not known:
+        return [False] * (len(KNOWN_AT_S) + 1)
+    last = [min(int(moment / LOOK_S), len(known)) - 1 for moment in KNOWN_AT_S]
+    return [*(known[place] for place in last), any(known)]
 
 
 def simulated_boards(data: Dataset) -> list[Sample]:
@@ -273,7 +373,7 @@ def play(bundle: Bundle, recording: Recording) -> list[Prediction]:
         [bundle],
         rate_hz=recording.assumed_rate_hz,
         skip_warm_up=True,
-        assume_exposed=is_published(recording),
+        assume_exposed=recording.published,
     )
     steps = [nose.process(frame, arrival_ms) for frame, arrival_ms in recording.arrivals()]
     return [one for step in steps for one in step.predictions] + nose.finish()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.board_identity import (
+    BOARD_AIR,
     BOARD_LEVELS,
     BoardFigures,
     compared_channels,
@@ -24,6 +25,8 @@ from models.board_identity import (
 )
 from models.bundle import load_bundle
 from models.manifest import ARRAYS, read_verified, write_bundle
+from models.signals import GAS_NAMES
+from training.data.clean_air import clean_air_at_onset
 from training.data.dataset import DataError, component_sets
 from training.data.mixture_days import mixture_days
 
@@ -62,7 +65,7 @@ DAY_SHIFT_SIGMAS = 2.0
 def measure_board(
     data: Dataset, spec: PreprocessSpec
 ) -> tuple[BoardFigures, dict[str, NDArray[np.floating]]] | None:
-    """Return the figures and the array of the board that made some recordings.
+    """Return the figures and the arrays of the board that made some recordings.
 
     The limit is the distance that `HELD_OUT_SHARE` of the recordings have to those of other
     sessions. A recording without a named session counts as of one session with the others of its
@@ -85,13 +88,35 @@ def measure_board(
     sessions = np.array([session for session, _ in measured])
     recordings = [levels for _, levels in measured]
     means = np.stack([levels.mean(axis=0) for levels in recordings])
+    arrays: dict[str, NDArray[np.floating]] = {BOARD_LEVELS: means.astype(np.float32)}
+    air_limit = None
+    air = clean_air_levels(data, channels)
+    if air is not None:
+        arrays[BOARD_AIR] = air.astype(np.float32)
+        air_limit = round(fit_limit(list(air[:, np.newaxis]), np.array(sessions_of(data))), 4)
     figures = BoardFigures(
         channels=channels,
         limit=round(fit_limit(recordings, sessions), 4),
         sessions=len(set(sessions)),
         recordings=len(means),
+        air_limit=air_limit,
     )
-    return figures, {BOARD_LEVELS: means.astype(np.float32)}
+    return figures, arrays
+
+
+def clean_air_levels(data: Dataset, channels: tuple[str, ...]) -> NDArray[np.float64] | None:
+    """Return float64[recordings, channels], log-conductances of clean air before each onset.
+
+    None where any recording does not begin in clean air.
+    """
+    places = [GAS_NAMES.index(name) for name in channels]
+    found = []
+    for sample in data.samples:
+        air = clean_air_at_onset(sample)
+        if air is None or not np.isfinite(air[places]).all():
+            return None
+        found.append(air[places])
+    return np.stack(found)
 
 
 def add_board(folder: Path, data: Dataset) -> Manifest:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from hardware.channels import GROVE_INDICES, N_CHANNELS
-from models.board_identity import BOARD_LEVELS, TrainingBoard
+from models.board_identity import BOARD_AIR, BOARD_LEVELS, TrainingBoard
 from models.bundle import load_bundle
 from models.manifest import write_bundle
 from models.preprocess import PreprocessSpec
 from tests.models.toys import toy_files, toy_manifest
+from tests.training.exposures import two_days
 from training.data.dataset import DataError, Dataset, Sample
 from training.export.board import add_board, measure_board, window_levels
 
@@ -53,6 +54,22 @@ def share_of_another_board(board: TrainingBoard, data: Dataset) -> float:
         for levels in window_levels(sample, SPEC, board.channels)
     ]
     return float(np.mean(np.array(distances) > 1.0))
+
+
+def test_recordings_that_begin_in_clean_air_give_that_of_the_board() -> None:
+    measured = measure_board(two_days(), SPEC)
+    assert measured is not None
+    figures, arrays = measured
+    assert figures.air_limit is not None
+    assert arrays[BOARD_AIR].shape == (18, 4)
+    assert arrays[BOARD_AIR].mean(axis=0) == pytest.approx([-1.0, -0.5, -1.5, 0.5], abs=0.1)
+
+
+def test_recordings_within_an_exposure_give_no_clean_air() -> None:
+    measured = measure_board(recordings(), SPEC)
+    assert measured is not None
+    assert measured[0].air_limit is None
+    assert BOARD_AIR not in measured[1]
 
 
 def test_sessions_held_out_set_the_limit_and_another_board_exceeds_it() -> None:
