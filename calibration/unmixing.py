@@ -15,12 +15,12 @@ taught at another strength, or within a mixture of known proportions, determines
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hardware.channels import CHANNELS, GAS_EXPONENTS, GAS_INDICES, Part
+from hardware.channels import CHANNELS, GAS_EXPONENTS, GAS_INDICES, MQ_FLOOR_PPM, Part
 from hardware.mixing_law import doses, mixed_response
 from models.response import ROW_S
 from models.unmixing import Unmixing, UnmixingError, mean_response
@@ -44,6 +44,12 @@ BETWEEN_SESSIONS = np.array([0.2, 0.2, 0.35, 0.1, 0.29, 0.08, 0.31, 0.16])
 substances of two days; of the others, what `WITHIN_SESSION` leaves of the spread between
 recordings, as no second day of them is known."""
 
+FLOOR_SPREAD = 0.78
+"""The same of an MQ part whose ppm is rounded to nothing in clean air: how far its response begins
+below the least number is unknown, and changes with the day's clean air for all smells alike. Clean
+air of the MQ-135 moves by .55 from day to day (`hardware/simulator/days.csv`), so that two days
+differ by that times the root of 2."""
+
 _CORRELATION = np.eye(len(_PARTS))
 for _first, _second, _value in (
     *((0, 1, 0.39), (0, 2, 0.44), (0, 3, 0.31), (0, 7, 0.21), (1, 2, 0.38), (1, 3, 0.35)),
@@ -54,6 +60,9 @@ CORRELATION: NDArray[np.float64] = _CORRELATION
 """Correlation of the spread between channels, float64[8, 8]: half of that between the published
 recordings of one substance (NO2 with VOC .87, C2H5OH with CO .71, MQ with MQ .37). The whole of it
 would trust the direction in which no two recordings differed by chance."""
+
+_FLOOR = np.array([np.log(2.0 * MQ_FLOOR_PPM) if part is Part.MQ else -np.inf for part in _PARTS])
+"""A mean below one ppm is mostly readings of 0."""
 
 PRIOR_FREEDOM = 5.0
 """Weight of these figures, in exposures."""
@@ -83,11 +92,13 @@ class TaughtResponse(NamedTuple):
         proportions `{"orange": 0.2, "clove": 0.8}`.
     session: the day, or whatever else names one sitting.
     response: float64[channels], above clean air; NaN in a channel that could not be used.
+    clean_air: float64[channels], log-conductances of it, or None where they are not known.
     """
 
     strengths: Mapping[str, float]
     session: str
     response: NDArray[np.float64]
+    clean_air: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +111,15 @@ class Priors:
     within, between: float64[channels], standard deviations as `WITHIN_SESSION` and
         `BETWEEN_SESSIONS`.
     correlation: float64[channels, channels], of both.
+    floor: float64[channels], log-conductance below which clean air is not resolved; minus infinity
+        where it always is.
     """
 
     exponents: NDArray[np.float64]
     within: NDArray[np.float64]
     between: NDArray[np.float64]
     correlation: NDArray[np.float64]
+    floor: NDArray[np.float64]
 
     @classmethod
     def of_channels(cls, chosen: Sequence[int] = tuple(range(len(GAS_INDICES)))) -> Priors:
@@ -113,7 +127,16 @@ class Priors:
         columns = list(chosen)
         exponents = np.array(GAS_EXPONENTS)[columns]
         correlation = CORRELATION[np.ix_(columns, columns)]
-        return cls(exponents, WITHIN_SESSION[columns], BETWEEN_SESSIONS[columns], correlation)
+        within, between = WITHIN_SESSION[columns], BETWEEN_SESSIONS[columns]
+        return cls(exponents, within, between, correlation, _FLOOR[columns])
+
+    def with_floor_of(self, exposures: Sequence[TaughtResponse]) -> Priors:
+        """Return them with `FLOOR_SPREAD` where clean air was not resolved in some exposure."""
+        below = np.zeros(len(self.floor), dtype=bool)
+        for exposure in exposures:
+            if exposure.clean_air is not None:
+                below |= exposure.clean_air <= self.floor
+        return replace(self, between=np.where(below, FLOOR_SPREAD, self.between))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +182,7 @@ def unmixing_of_smells(exposures: Sequence[TaughtExposure]) -> Unmixing | None:
                 {exposure.label: 1.0},
                 exposure.session,
                 plateau(exposure.rows.response, 1.0 / ROW_S),
+                exposure.clean_air,
             )
             for exposure in exposures
         ]
@@ -188,6 +212,7 @@ def fit_unmixing(
     labels = tuple(sorted({label for exposure in exposures for label in exposure.strengths}))
     sessions = sorted({exposure.session for exposure in exposures})
     design = _design(exposures, labels, sessions, len(known.exponents))
+    known = known.with_floor_of(exposures)
     mixed = bool(((design.strengths > 0) & (design.strengths != 1.0)).any())
     exponents, fits = known.exponents.copy(), []
     for channel in range(len(exponents)):

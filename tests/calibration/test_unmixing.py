@@ -13,9 +13,15 @@ from calibration.unmixing import (
     fit_unmixing,
     plateau,
 )
-from hardware.channels import GAS_EXPONENTS, N_GAS
+from hardware.channels import (
+    GAS_EXPONENTS,
+    GAS_INDICES,
+    MQ_FLOOR_PPM,
+    N_GAS,
+    channel_index,
+)
 from hardware.mixing_law import mixed_response
-from models.unmixing import UnmixingError
+from models.unmixing import Unmixing, UnmixingError
 
 GROVE = Priors.of_channels(range(4))
 SMELLS = {
@@ -107,6 +113,24 @@ def test_more_exposures_are_trusted_more() -> None:
     assert often.freedom > once.freedom
     assert often.exposures.min() > once.exposures.max()
     assert np.trace(often.spread) < np.trace(once.spread)
+
+
+def test_a_channel_whose_clean_air_is_not_resolved_says_less_on_another_day() -> None:
+    alcohol = GAS_INDICES.index(channel_index("Alcohol"))
+    priors = Priors.of_channels([0, 3, alcohol])
+
+    def fit(ppm: float) -> Unmixing:
+        air = np.array([-1.0, -1.0, np.log(ppm)])
+        responses = {"clove": [1.3, 0.6, 1.0], "mint": [0.5, 1.8, 2.0]}
+        exposures = [
+            TaughtResponse({label: 1.0}, "day 1", np.array(response), air)
+            for label, response in responses.items()
+        ]
+        return fit_unmixing(exposures, priors)
+
+    resolved, below = (np.sqrt(np.diag(fit(ppm).spread)) for ppm in (5.0, MQ_FLOOR_PPM))
+    assert below[2] > 2.0 * resolved[2]
+    assert below[:2] == pytest.approx(resolved[:2])
 
 
 def test_a_channel_missing_in_every_exposure_is_not_used() -> None:

@@ -51,12 +51,11 @@ def run(args: argparse.Namespace) -> int:
         trials += real_pairs(exposures, teaching)
     for name, channels in SIMULATED_BOARDS.items():
         print(f"Scoring simulated mixtures, {name} ...", file=sys.stderr, flush=True)
-        counts = (1, _REPEATED) if name == _ALL_CHANNELS else (1,)
-        for count in counts:
-            trials += [
-                dataclasses.replace(trial, what=f"{name}: {trial.what}")
-                for trial in simulated_mixtures(channels, count)
-            ]
+        found = simulated_mixtures(channels)
+        if name == _ALL_CHANNELS:
+            found += simulated_mixtures(channels, _REPEATED)
+            found += simulated_mixtures(channels, equal=True)
+        trials += [dataclasses.replace(one, what=f"{name}: {one.what}") for one in found]
     for same in (False, True):
         ceiling = simulated_ceiling(SIMULATED_BOARDS[_ALL_CHANNELS], same_exposure=same)
         trials.append(dataclasses.replace(ceiling, what=f"{_ALL_CHANNELS}: {ceiling.what}"))

@@ -98,9 +98,7 @@ def _neighbours(_smells: int) -> object:
 def _trees(_smells: int) -> object:
     from sklearn.ensemble import ExtraTreesClassifier  # noqa: PLC0415
 
-    return ExtraTreesClassifier(
-        100, min_samples_leaf=2, class_weight="balanced", random_state=_SEED
-    )
+    return ExtraTreesClassifier(50, min_samples_leaf=2, class_weight="balanced", random_state=_SEED)
 
 
 def _nearest_mean(exposures: Sequence[PreparedExposure]) -> Scorer:

@@ -7,6 +7,7 @@ neither torch nor a model. May import `hardware.simulator`, `models` and `calibr
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import defaultdict
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from hardware.simulator.tables import BoardModel
     from models.unmixing import Unmixing
     from training.data.dataset import Dataset
 
@@ -250,29 +252,35 @@ def _set_scores(
     return sets, scores - np.log(size)
 
 
-def simulated_mixtures(channels: Iterable[str], exposures: int = 1) -> list[UnmixingTrial]:
+def simulated_mixtures(
+    channels: Iterable[str], exposures: int = 1, *, equal: bool = False
+) -> list[UnmixingTrial]:
     """Return how often single smells and even pairs of twelve are found on another simulated day.
 
     Parameters
     ----------
     channels: that the board has.
     exposures: of each smell that are taught, all on one day.
+    equal: whether the exposures of a smell are equal but for noise, weather and the day; else they
+        differ as the published recordings of a substance do.
     """
+    board = load_board(SUBSTANCE_BOARD)
+    if equal:
+        first = {name: takes[:1] for name, takes in board.fingerprints.items()}
+        board = dataclasses.replace(board, fingerprints=first)
     columns = [GAS_INDICES.index(channel_index(name)) for name in channels]
     free: list[bool] = []
     among: list[bool] = []
     for taught_day, asked_day in SIMULATED_DAYS:
         taught = [
-            TaughtResponse({label: 1.0}, "taught", simulated_response((label,), taught_day, seed))
+            simulated_response((label,), taught_day, seed, columns, board)
             for label in SIMULATED_SMELLS
             for seed in range(exposures)
         ]
-        unmixing = fit_unmixing(
-            [one._replace(response=one.response[columns]) for one in taught],
-            Priors.of_channels(columns),
-        )
+        unmixing = fit_unmixing(taught, Priors.of_channels(columns))
         for number, odour in enumerate(SIMULATED_ODOURS):
-            response = simulated_response(odour, asked_day, FIRST_ASKED_SEED + number)[columns]
+            seed = FIRST_ASKED_SEED + number
+            response = simulated_response(odour, asked_day, seed, columns, board).response
             true = np.isin(unmixing.labels, odour)
             free.append(set(unmixing.estimate(response).likeliest) == set(odour))
             sets, scores = _set_scores(unmixing, response, even=True)
@@ -280,6 +288,8 @@ def simulated_mixtures(channels: Iterable[str], exposures: int = 1) -> list[Unmi
             among.append(bool((sets[int(scores.argmax())] == true).all()))
     times = "once" if exposures == 1 else f"{exposures} times"
     what = f"singles and even pairs of 12, each taught {times} on another day"
+    if equal:
+        what += ", exposures of a smell being equal"
     possible = sum(math.comb(len(SIMULATED_SMELLS), size) for size in range(1, MOST_PARTS + 1))
     return [
         _trial("simulated", f"{what}; nothing else known", free, 1 / possible),
@@ -323,13 +333,21 @@ def simulated_ceiling(channels: Iterable[str], *, same_exposure: bool) -> Unmixi
     return _trial("simulated", what, hits, 1 / len(SIMULATED_ODOURS))
 
 
-def simulated_response(odour: Sequence[str], day: int, seed: int) -> NDArray[np.float64]:
-    """Return float64[8], the plateau of even parts above clean air on a simulated day."""
-    parts = "+".join(f"{name}={1 / len(odour)}" for name in odour)
-    signal = SyntheticSignal(f"air:{AIR_S},{parts}:{SMELL_S}", seed=seed, day=day)
-    signals = log_signals(np.array(list(signal)))
+def simulated_response(
+    odour: Sequence[str], day: int, seed: int, columns: Sequence[int], board: BoardModel
+) -> TaughtResponse:
+    """Return the plateau of even parts above clean air on a simulated day.
+
+    `columns` are the board's channels among the eight of `GAS_INDICES`.
+    """
+    parts = {name: 1.0 / len(odour) for name in odour}
+    text = "+".join(f"{name}={share}" for name, share in parts.items())
+    signal = SyntheticSignal(f"air:{AIR_S},{text}:{SMELL_S}", seed=seed, day=day, board=board)
+    signals = log_signals(np.array(list(signal)))[:, list(columns)]
     onset = round(AIR_S * signal.rate_hz)
-    return plateau(signals[onset:], signal.rate_hz) - plateau(signals[:onset], signal.rate_hz)
+    clean_air = plateau(signals[:onset], signal.rate_hz)
+    response = plateau(signals[onset:], signal.rate_hz) - clean_air
+    return TaughtResponse(parts, str(day), response, clean_air)
 
 
 def _trial(data: str, what: str, hits: Sequence[float], chance: float) -> UnmixingTrial:

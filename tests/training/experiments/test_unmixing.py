@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hardware.channels import N_GAS
 from hardware.mixing_law import mixed_response
 from hardware.simulator.tables import load_board
 from training.commands.unmix import table
@@ -100,10 +101,14 @@ def test_recordings_without_a_day_are_refused() -> None:
 
 
 def test_the_simulated_response_is_above_clean_air_and_of_the_same_smell_another_day() -> None:
-    assert set(SIMULATED_SMELLS) <= set(load_board().fingerprints)
-    one, other = (simulated_response(("cloves",), day, 1) for day in (1, 2))
+    board = load_board()
+    assert set(SIMULATED_SMELLS) <= set(board.fingerprints)
+    found = [simulated_response(("cloves",), day, 1, range(N_GAS), board) for day in (1, 2)]
+    one, other = (exposure.response for exposure in found)
     assert one[0] > 0.3
     assert np.corrcoef(one, other)[0, 1] > 0.9
+    assert [exposure.strengths for exposure in found] == [{"cloves": 1.0}] * 2
+    assert all(exposure.clean_air is not None for exposure in found)
 
 
 def test_the_table_states_chance_and_interval() -> None:
