@@ -185,6 +185,21 @@ class RecordingConfig:
     compress: bool = True
     """Compress closed files (gzip); `scentd replay` reads them as they are."""
 
+    clips_most: Annotated[
+        int,
+        between(1, 100000, "{} to {} clips may be kept"),
+    ] = 200
+    """Number of clips that `clips` keeps; the oldest are removed, labelled ones last."""
+
+    clips_mb: Annotated[
+        float,
+        between(0.1, 1000000, "clips may take {} to {} megabytes"),
+    ] = 50.0
+    """Size of all clips together."""
+
+    clips_days: Annotated[float, between(0.01, 3650, "clips may be kept for {} to {} days")] = 90.0
+    """Age at which a clip is removed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxConfig:
@@ -322,6 +337,9 @@ class Config:
 
     record: bool = False
     """Write every frame to CSV files below `state_dir`/recordings."""
+
+    clips: bool = False
+    """Keep the readings around every announcement as a recording, whether `record` is on or not."""
 
     recording: RecordingConfig = field(default_factory=RecordingConfig)
     outbox: OutboxConfig = field(default_factory=OutboxConfig)

@@ -117,13 +117,29 @@ class AnnouncementLog:
             self._onset_ms = None
         self._newest_ms = t_ms
 
-    def add(self, event: Event, segment: str | None, envelope: Envelope) -> None:
-        """Add an event that was published; events that announce nothing only bound exposures."""
+    def first_of_exposure(self, announcement: Announcement) -> Announcement:
+        """Return the first announcement of the same exposure."""
+        first = announcement
+        for item in self.newest_first():
+            if item.boot_id == first.boot_id and item.seq < first.seq:
+                if (item.run, item.onset_ms) != (first.run, first.onset_ms):
+                    break
+                first = item
+        return first
+
+    def add(self, event: Event, segment: str | None, envelope: Envelope) -> Announcement | None:
+        """Add an event that was published; events that announce nothing only bound exposures.
+
+        Returns
+        -------
+        the first announcement of the exposure that the event ends, None of any other event.
+        """
         if event.type is EventType.ONSET:
             self._onset_ms = event.t_ms
         elif event.type is EventType.ENDED:
             self._onset_ms = None
-            if self._end(envelope.boot_id, event.t_ms, envelope.seq):
+            first = self._end(envelope.boot_id, event.t_ms, envelope.seq)
+            if first is not None:
                 self._write(
                     {
                         "boot_id": envelope.boot_id,
@@ -131,6 +147,7 @@ class AnnouncementLog:
                         "ended_seq": envelope.seq,
                     }
                 )
+            return first
         elif event.type in ANNOUNCING:
             announcement = Announcement(
                 boot_id=envelope.boot_id,
@@ -148,19 +165,20 @@ class AnnouncementLog:
             )
             self._kept.append(announcement)
             self._write({name: v for name, v in asdict(announcement).items() if v is not None})
+        return None
 
-    def _end(self, boot_id: object, ended_ms: object, ended_seq: object) -> bool:
-        """End the announcements of a boot that last; return whether there were any."""
-        ended = 0
+    def _end(self, boot_id: object, ended_ms: object, ended_seq: object) -> Announcement | None:
+        """End the announcements of a boot that last; return the first of them."""
+        first = None
         if not isinstance(ended_ms, int) or not isinstance(ended_seq, int):
-            return False
+            return None
         for place in range(len(self._kept) - 1, -1, -1):
             announcement = self._kept[place]
             if announcement.boot_id != boot_id or announcement.ended_ms is not None:
                 break
-            self._kept[place] = replace(announcement, ended_ms=ended_ms, ended_seq=ended_seq)
-            ended += 1
-        return ended > 0
+            first = replace(announcement, ended_ms=ended_ms, ended_seq=ended_seq)
+            self._kept[place] = first
+        return first
 
     def _write(self, record: dict[str, Any]) -> None:
         try:

@@ -14,6 +14,7 @@ from hardware.recording_labels import LabelledStretch, change_labels
 from hardware.recording_rows import OWN_HEADER, rows_between
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from daemon.board.history import History
@@ -38,7 +39,7 @@ class Stretch:
 
     Attributes
     ----------
-    content: a recording, as CSV.
+    content: a recording, as CSV, whose rows keep their times.
     start_ms: time since its first reading from which on the smell may be there.
     seconds: from there to its end.
     """
@@ -82,48 +83,61 @@ def stretch_from_history(
     if last_ms - span.start_ms < LEAST_MS:
         return None
     return Stretch(
-        recording_bytes(t_ms - first_ms, values),
+        recording_bytes(t_ms, values),
         max(0, span.start_ms - first_ms),
         (last_ms - span.start_ms) / 1000.0,
     )
 
 
-def label_segment(announcement: Announcement, label: str, folder: Path) -> None:
-    """Label the exposure in the segment that holds the announcement, for the trainer.
+def label_exposure(announcement: Announcement, label: str, folder: Path, clip: Path | None) -> None:
+    """Label the exposure in its clip and in the segment of the announcement, for the trainer.
 
-    Nothing is labelled where the segment is not there any more.
+    Nothing is labelled in what is not there any more.
 
     Raises
     ------
-    ScentdError, OSError: the labels of the segment cannot be read or written.
+    ScentdError, OSError: the labels cannot be read or written.
     """
-    name = announcement.segment
-    if name is None or not any(item.name == name for item in list_segments(folder)):
-        return
     span = _span(announcement, announcement.t_ms + UNKNOWN_END_MS)
     stretch = LabelledStretch(span.start_ms, span.end_ms, label, "feedback")
-    change_labels(folder / name, lambda labels: labels.with_stretch(stretch))
+    name = announcement.segment
+    paths = [] if clip is None else [clip]
+    if name is not None and any(item.name == name for item in list_segments(folder)):
+        paths.append(folder / name)
+    for path in paths:
+        change_labels(path, lambda labels: labels.with_stretch(stretch))
 
 
-def stretch_from_recordings(announcement: Announcement, folder: Path) -> Stretch | None:
-    """Return the readings of an exposure from the segments around it; None without them.
+def stretch_from_recordings(
+    announcement: Announcement, folder: Path, clip: Path | None = None
+) -> Stretch | None:
+    """Return the readings of an exposure from its clip or the segments around it; None without.
 
     Raises
     ------
-    RowsError: a segment cannot be read.
+    RowsError: a recording cannot be read.
     """
     span = _span(announcement, announcement.t_ms + UNKNOWN_END_MS)
+    found = None if clip is None else _stretch_of(span, [clip])
+    return found or _stretch_of(span, _segments_around(announcement, folder))
+
+
+def _segments_around(announcement: Announcement, folder: Path) -> list[Path]:
+    """Return the segment that holds an announcement, with those before and after it."""
     segments = list_segments(folder)
     there = [item for item in segments if item.name == announcement.segment]
     if not there:
-        return None
+        return []
     run, number = there[0].run, there[0].number
     around = {
         item.number: item.path
         for item in segments
         if item.run == run and abs(item.number - number) <= 1
     }
-    paths = [path for _, path in sorted(around.items())]
+    return [path for _, path in sorted(around.items())]
+
+
+def _stretch_of(span: _Span, paths: Sequence[Path]) -> Stretch | None:
     rows = list(rows_between(paths, span.lead_ms, span.end_ms))
     if not rows or rows[0][0] > span.start_ms or rows[-1][0] - span.start_ms < LEAST_MS:
         return None

@@ -8,6 +8,7 @@ because of feedback until the owner accepts a proposal.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,10 @@ from daemon.request_fields import (
     whole_numbers,
 )
 from daemon.review.announcements import AnnouncementLog
+from daemon.review.clips import Clips, clip_name
 from daemon.review.judgements import FeedbackVerdict, Judgement, Judgements
 from daemon.review.proposals import Proposal, ProposalKind, Proposals
-from daemon.review.readings import label_segment, stretch_from_history, stretch_from_recordings
+from daemon.review.readings import label_exposure, stretch_from_history, stretch_from_recordings
 from daemon.system.background import in_thread
 from hardware.errors import ScentdError
 from hardware.labels import MAX_LABEL_LENGTH
@@ -37,10 +39,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemon.board.history import History
+    from daemon.config.settings import RecordingConfig
     from daemon.enroll import Enrolment
+    from daemon.mqtt.payloads import Envelope
     from daemon.review.announcements import Announcement
     from daemon.review.readings import Stretch
     from daemon.system.background import Data, Steps
+    from models.results import Event
 
 FEEDBACK = "feedback"
 """Name of the request."""
@@ -63,6 +68,27 @@ SEVERAL = (" + ", " or ")
 
 _HIGHEST = 1 << 53
 """The largest whole number that every reader of JSON keeps."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """One announcement that is judged, with what is known of its readings."""
+
+    judgement: Judgement
+    announcement: Announcement
+    clip: Path | None = None
+    stretch: Stretch | None = None
+
+    @property
+    def kind(self) -> ProposalKind | None:
+        """What the readings can be proposed as."""
+        return _proposed_as(self.judgement)
+
+    @property
+    def needs_recordings(self) -> bool:
+        """Whether the readings can only come from recordings, and may be there."""
+        recorded = self.announcement.segment is not None or self.clip is not None
+        return self.kind is not None and self.stretch is None and recorded
 
 
 class Review:
@@ -96,6 +122,7 @@ class Review:
         self.announcements = AnnouncementLog(folder)
         self._judgements = Judgements(folder)
         self._proposals = Proposals(folder)
+        self._clips = Clips(recordings_dir)
         self._recordings_dir = recordings_dir
         self._history = history
         self._enrolment = enrolment
@@ -127,6 +154,27 @@ class Review:
         self.announcements.load()
         self._judgements.load()
 
+    def configure(self, config: RecordingConfig, *, clips: bool) -> None:
+        """Keep clips within these bounds from now on, or no more of them."""
+        self._clips.configure(config, wanted=clips)
+
+    def close(self) -> None:
+        """Wait until the clips are written."""
+        self._clips.close()
+
+    def add_event(self, event: Event, segment: str | None, envelope: Envelope) -> None:
+        """Add an event that was published; the end of an announced exposure makes a clip."""
+        first = self.announcements.add(event, segment, envelope)
+        if first is None or not self._clips.wanted:
+            return
+        stretch = stretch_from_history(first, self._history, least_lead_ms=0)
+        if stretch is not None:
+            self._clips.keep(clip_name(first), stretch.content)
+
+    def _clip(self, announcement: Announcement) -> Path | None:
+        """Return the clip of an announcement's exposure, None where none is kept."""
+        return self._clips.path(clip_name(self.announcements.first_of_exposure(announcement)))
+
     def score(self) -> Data:
         """Return how often the rig's announcements were right, by day."""
         return self._judgements.score(self.announcements)
@@ -147,73 +195,67 @@ class Review:
             found = [self._by_seq(boot_id, one) for one in seq]
         else:
             found = [self._newest() if ts is None else self._by_time(_unix_ms(ts))]
-        chosen = list({item.key: item for item in found}.values())
-        judged = [_judge(item, verdict, label, note) for item in chosen]
-        for judgement, announcement in zip(judged, chosen, strict=True):
-            self._judgements.add(judgement)
-            self._on_feedback(judgement, announcement)
-        pairs = list(zip(judged, chosen, strict=True))
-        stretches = {item.key: self._from_history(item) for _, item in pairs}
-        wanted = [item for judgement, item in pairs if _proposed_as(judgement) is not None]
-        missing = [item for item in wanted if stretches[item.key] is None and item.segment]
-        if missing or len(pairs) > LABELLED_AT_ONCE:
-            return self._give_from_recordings(pairs, stretches, missing)
-        return self._propose_all(pairs, stretches, self._label_segments(pairs))
+        chosen = {item.key: item for item in found}.values()
+        cases = [_Case(_judge(item, verdict, label, note), item) for item in chosen]
+        for case in cases:
+            self._judgements.add(case.judgement)
+            self._on_feedback(case.judgement, case.announcement)
+            case.clip = self._clip(case.announcement)
+            if case.kind is not None:
+                case.stretch = self._from_history(case.announcement)
+        if len(cases) > LABELLED_AT_ONCE or any(case.needs_recordings for case in cases):
+            return self._give_from_recordings(cases)
+        return self._propose_all(cases, self._label_recordings(cases))
 
-    def _give_from_recordings(
-        self,
-        pairs: Sequence[tuple[Judgement, Announcement]],
-        stretches: dict[tuple[str, int], Stretch | None],
-        missing: Sequence[Announcement],
-    ) -> Steps:
-        why = yield from in_thread(self._label_segments, pairs, doing="labelling recordings")
-        for item in missing:
+    def _give_from_recordings(self, cases: Sequence[_Case]) -> Steps:
+        why = yield from in_thread(self._label_recordings, cases, doing="labelling recordings")
+        for case in cases:
+            if not case.needs_recordings:
+                continue
             try:
-                stretches[item.key] = yield from in_thread(
-                    stretch_from_recordings, item, self._recordings_dir, doing="reading recordings"
+                case.stretch = yield from in_thread(
+                    stretch_from_recordings,
+                    case.announcement,
+                    self._recordings_dir,
+                    case.clip,
+                    doing="reading recordings",
                 )
             except (ScentdError, OSError) as error:
                 why.append(str(error))
-        return self._propose_all(pairs, stretches, why)
+        return self._propose_all(cases, why)
 
-    def _label_segments(self, pairs: Sequence[tuple[Judgement, Announcement]]) -> list[str]:
+    def _label_recordings(self, cases: Sequence[_Case]) -> list[str]:
         """Label the recorded exposures whose true name is known; return what went wrong."""
         problems = []
-        for judgement, announcement in pairs:
-            if _proposed_as(judgement) is ProposalKind.EXPOSURE:
+        for case in cases:
+            if case.kind is ProposalKind.EXPOSURE:
+                truth = str(case.judgement.truth)
                 try:
-                    label_segment(announcement, str(judgement.truth), self._recordings_dir)
+                    label_exposure(case.announcement, truth, self._recordings_dir, case.clip)
                 except (ScentdError, OSError) as error:
                     problems.append(str(error))
         return problems
 
-    def _propose_all(
-        self,
-        pairs: Sequence[tuple[Judgement, Announcement]],
-        stretches: dict[tuple[str, int], Stretch | None],
-        why: list[str],
-    ) -> Data:
+    def _propose_all(self, cases: Sequence[_Case], why: list[str]) -> Data:
         proposals = []
-        for judgement, announcement in pairs:
-            kind = _proposed_as(judgement)
+        for case in cases:
+            judgement, kind, stretch = case.judgement, case.kind, case.stretch
             # What was proposed before about this announcement does not hold any more.
             self._proposals.remove(_proposal_id(judgement))
             if kind is None:
                 continue
-            stretch = stretches[announcement.key]
             if stretch is None:
                 why.append(
-                    f"No readings of the exposure of {announcement.day} are kept any more, with "
-                    "the clean air before it. Record the rig (record: true, or clips: true) to "
-                    "keep them."
+                    f"No readings of the exposure of {judgement.day} are kept any more, with the "
+                    "clean air before it. Record the rig (record: true, or clips: true) to keep "
+                    "them."
                 )
                 continue
+            negative = kind is ProposalKind.NEGATIVE
             proposal = Proposal(
                 id=_proposal_id(judgement),
                 kind=kind,
-                label=str(
-                    judgement.announced if kind is ProposalKind.NEGATIVE else judgement.truth
-                ),
+                label=str(judgement.announced if negative else judgement.truth),
                 session=judgement.day,
                 start_ms=stretch.start_ms,
                 seconds=round(stretch.seconds, 1),
@@ -222,7 +264,7 @@ class Review:
             self._proposals.add(proposal, stretch.content)
             proposals.append(proposal.data())
         return {
-            "feedback": [judgement.data() for judgement, _ in pairs],
+            "feedback": [case.judgement.data() for case in cases],
             "proposals": proposals,
             "why": list(dict.fromkeys(why)),
             "score": self.score(),
@@ -253,7 +295,7 @@ class Review:
         }
 
     def _described(self, item: Announcement) -> Data:
-        judgement = self._judgements.of(item)
+        judgement, clip = self._judgements.of(item), self._clip(item)
         return {
             "boot_id": item.boot_id,
             "seq": item.seq,
@@ -263,6 +305,7 @@ class Review:
             "onset_ms": item.onset_ms,
             "ended_ms": item.ended_ms,
             "segment": item.segment,
+            "clip": None if clip is None else clip.name,
             "model": item.model,
             "label": item.label,
             "probability": item.probability,

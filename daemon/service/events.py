@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from daemon.mqtt.messages import Messages
     from daemon.recording.recorder import Recorder
-    from daemon.review.announcements import Announcement, AnnouncementLog
+    from daemon.review.announcements import Announcement
     from daemon.review.judgements import Judgement
+    from daemon.review.requests import Review
     from models.results import Event, Prediction, Step
 
 LOGGED_FIELDS = {"model", "label", "channel", "detail"}
@@ -33,25 +34,25 @@ class EventPublisher:
     ----------
     messages: publishes them.
     recorder: knows the segment that holds a reading.
-    announcements: returns where announcements are kept.
+    review: returns what keeps the announcements.
     """
 
     def __init__(
         self,
         messages: Messages,
         recorder: Recorder,
-        announcements: Callable[[], AnnouncementLog],
+        review: Callable[[], Review],
     ) -> None:
         self._messages = messages
         self._recorder = recorder
-        self._announcements = announcements
+        self._review = review
         self._latest: tuple[int, int] | None = None
         self._log = get_logger("service")
 
     def add_reading(self, step: Step) -> None:
         """Store the time of the latest reading, at which events of the rig happen."""
         self._latest = step.t_ms, step.frame.frame_seq
-        self._announcements().begin_run(step.t_ms)
+        self._review().announcements.begin_run(step.t_ms)
 
     def publish(self, event: Event) -> None:
         """Publish an event that the nose returned."""
@@ -64,7 +65,7 @@ class EventPublisher:
         )
         segment = self._recorder.segment_at(event.t_ms)
         envelope = self._messages.publish_event(event, segment)
-        self._announcements().add(event, segment, envelope)
+        self._review().add_event(event, segment, envelope)
 
     def publish_rig_event(self, kind: RigEventType, detail: str | None, **fields: Any) -> None:
         """Publish an event of the rig itself, at the time of the latest reading."""

@@ -121,9 +121,7 @@ class Service:
             wanted=config.record,
             on_change=lambda why: self._events.recording_changed(why),  # noqa: PLW0108 - set below
         )
-        self._events = EventPublisher(
-            self._messages, self._recorder, lambda: self._review.announcements
-        )
+        self._events = EventPublisher(self._messages, self._recorder, lambda: self._review)
         self._board = BoardMonitor(config.source.baud)
         self._decoder = LineDecoder()
         self._history = History()
@@ -137,6 +135,7 @@ class Service:
             on_feedback=self._events.publish_feedback,
             boot_id=lambda: self._messages.boot_id,
         )
+        self._review.configure(config.recording, clips=config.clips)
         self._requests = Requests(self._inbox, self._respond)
         self._requests.register(
             {
@@ -203,6 +202,7 @@ class Service:
         self._runtime.load()
         self._review.load()
         with ExitStack() as stack:
+            stack.callback(self._review.close)
             stack.enter_context(self._outbox)
             self._publisher.start()
             stack.callback(lambda: self._publisher.close())  # noqa: PLW0108 - a reload replaces it
@@ -365,6 +365,8 @@ class Service:
             self._discovery, self._publisher = self._make_publisher(config)
             self._messages.use_publisher(self._publisher)
             self._publisher.start()
+        if changed & {"clips", "recording"}:
+            self._review.configure(config.recording, clips=config.clips)
         if changed & {"record", "recording"}:
             self._recorder.configure(config.recording, wanted=config.record)
         self._published_info = None

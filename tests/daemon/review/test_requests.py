@@ -11,9 +11,11 @@ import pytest
 from calibration.smell_set import SmellError
 from daemon.board.history import History
 from daemon.config.loading import load_config
+from daemon.config.settings import RecordingConfig
 from daemon.enroll import Enrolment, rig_smells
 from daemon.mqtt.payloads import Envelope
 from daemon.mqtt.service_client import send_request
+from daemon.recording.catalogue import Catalogue
 from daemon.request_fields import RequestError
 from daemon.review.judgements import Judgement
 from daemon.review.requests import Review
@@ -52,7 +54,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 class Rig:
     """What a service gives to its review: the history, its events and the library."""
 
-    def __init__(self, bundle: Bundle, state: Path, boot_id: str = BOOT) -> None:
+    def __init__(
+        self, bundle: Bundle, state: Path, boot_id: str = BOOT, *, clips: bool = False
+    ) -> None:
         self.boot_id = boot_id
         self.state = state
         self.history = History()
@@ -67,6 +71,7 @@ class Rig:
             boot_id=lambda: boot_id,
         )
         self.review.load()
+        self.review.configure(RecordingConfig(clips_most=3, clips_days=3650), clips=clips)
         self.seq = 0
 
     def smell(self, change: tuple[float, ...] = PETROL) -> None:
@@ -88,7 +93,7 @@ class Rig:
     def say(self, kind: EventType, t_ms: int, *, segment: str | None = None, **fields: Any) -> int:
         """Publish an event; return its seq."""
         envelope = Envelope(NOON_MS + t_ms, True, self.boot_id, self.seq)
-        self.review.announcements.add(Event(kind, t_ms, 0, **fields), segment, envelope)
+        self.review.add_event(Event(kind, t_ms, 0, **fields), segment, envelope)
         self.seq += 1
         return envelope.seq
 
@@ -224,6 +229,36 @@ def test_the_true_name_labels_the_exposure_in_the_recording(rig: Rig) -> None:
     (stretch,) = read_labels(rig.state / "recordings" / SEGMENT).stretches
     assert (stretch.label, stretch.author) == ("petrol", "feedback")
     assert stretch.start_ms == 1000 * (BEFORE_S - 11)
+
+
+def test_a_clip_is_kept_of_every_announced_exposure(bundle: Bundle, tmp_path: Path) -> None:
+    rig = Rig(bundle, tmp_path / "state", clips=True)
+    rig.smell()
+    seq = rig.announce("soap")
+    rig.review.close()
+    later = Rig(bundle, rig.state, NEXT_BOOT, clips=True)
+    (listed,) = later.ask(action="list")["announcements"]
+    assert listed["clip"] == f"clip-20260131T120209Z-{seq}.csv"
+    catalogue = Catalogue(rig.state / "recordings")
+    assert catalogue.curve(listed["clip"]).readings == BEFORE_S + SMELL_S
+    said = later.ask(seq=seq, boot_id=BOOT, verdict="wrong", label="petrol")
+    assert [item["label"] for item in said["proposals"]] == ["petrol"]
+    assert [item.label for item in catalogue.labels(listed["clip"]).stretches] == ["petrol"]
+
+
+def test_clips_stay_within_their_bounds_and_labelled_ones_go_last(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    rig = Rig(bundle, tmp_path / "state", clips=True)
+    for number in range(5):
+        rig.smell()
+        seq = rig.announce("soap")
+        rig.review.close()
+        if number == 0:
+            rig.ask(seq=seq, verdict="right")
+    kept = Catalogue(rig.state / "recordings").list()
+    assert len(kept) == 3
+    assert [bool(item.labels.stretches) for item in kept].count(True) == 1
 
 
 def test_without_readings_the_verdict_counts_and_the_answer_says_why(

@@ -275,7 +275,7 @@ def test_a_path_that_is_no_port_is_refused_before_the_present_port_is_closed(
 
 
 def test_a_reload_handles_every_setting() -> None:
-    replaced = {"mqtt", "record", "recording", "log"}
+    replaced = {"mqtt", "record", "recording", "clips", "log"}
     known = [*NEED_RUNTIME, *NEED_RESTART, *replaced]
     assert sorted(known) == sorted(item.name for item in fields(Config))
 
