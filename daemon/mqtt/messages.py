@@ -98,7 +98,9 @@ class Messages:
 
     def publish_sample(self, frame: SensorFrame, t_ms: int) -> None:
         """Publish a raw frame."""
-        payload = payloads.sample_payload(frame, t_ms, self._envelope(topics.SAMPLE))
+        payload = payloads.sample_payload(
+            frame, t_ms, self._envelope(topics.SAMPLE, frame_seq=frame.frame_seq)
+        )
         self._publisher.send_unqueued(topics.SAMPLE, encode(payload))
 
     def publish_health(self, gauges: Gauges) -> None:
@@ -137,9 +139,11 @@ class Messages:
             payload = payload.replace(f"{path}/", "").replace(path, name)
         return payload
 
-    def _envelope(self, topic: str) -> Envelope:
+    def _envelope(self, topic: str, **of_reading: int) -> Envelope:
         envelope = Envelope(unix_ms(), clock_synced(), self._boot_id, self._seq)
         # Logged before the message is handed on, so that the log lists every message there can be.
-        self._log.debug("message made", topic=topic, boot_id=self._boot_id, seq=self._seq)
+        self._log.debug(
+            "message made", topic=topic, boot_id=self._boot_id, seq=self._seq, **of_reading
+        )
         self._seq += 1
         return envelope

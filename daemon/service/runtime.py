@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from daemon.calibrate.live import LiveCalibration
 from daemon.enroll import Enrolment, TaughtSmells, rig_smells
 from daemon.installed_models.loading import live_nose, nose_settings
+from daemon.system.logs import get_logger
 from hardware.frames import SensorFrame
 from hardware.readings import range_quality
 
@@ -90,6 +91,9 @@ class Runtime:
         When the generator ends, no reading is missing.
         """
         newest_ms = -1
+        # With this time a replay can start its own runtime at the same reading.
+        from_ms = next(iter(history.since(newest_ms).t_ms.tolist()), None)
+        get_logger("service").debug("the last minutes are processed", from_ms=from_ms)
         while len(span := history.since(newest_ms)):
             times = span.t_ms[:READINGS_A_STEP].tolist()
             for values, t_ms in zip(span.values, times, strict=False):

@@ -5,66 +5,22 @@ Pure. A message is identified by its boot and its sequence number.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from daemon.mqtt import topics
+from daemon.soak.claims import EVENT_UNWRITTEN_S, UNWRITTEN_S, extended
+from daemon.soak.observed import (
+    DURABLE,
+    Boot,
+    DeliveredMessage,
+    MadeMessage,
+    MessageId,
+    longest,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from daemon.sandbox.subscriber import ReceivedMessage
-
-DURABLE = frozenset({topics.SUBSTANCE, topics.MIXTURE, topics.EVENT})
-"""Topics whose messages must not be lost."""
-
-MessageId = tuple[str, int]
-"""Boot and sequence number."""
-
-
-class MadeMessage(NamedTuple):
-    """A message that the service logged, at `at_s` since 1970, before it gave it to its outbox."""
-
-    topic: str
-    seq: int
-    at_s: float
-
-
-class DeliveredMessage(NamedTuple):
-    """A message with a sequence number, as the subscriber received it."""
-
-    topic: str
-    boot_id: str
-    seq: int
-    payload: dict[str, Any]
-
-    @property
-    def id(self) -> MessageId:
-        """Boot and sequence number."""
-        return self.boot_id, self.seq
-
-
-@dataclass(slots=True)
-class Boot:
-    """One run of the service's process.
-
-    Attributes
-    ----------
-    boot_id: empty until it has made a message.
-    made: the messages it made, in order.
-    killed_s: time of its kill, on the clock of `MadeMessage.at_s`; None if it ended in order.
-    stored: the messages, of any boot, in its outbox file after its end.
-    """
-
-    boot_id: str = ""
-    made: list[MadeMessage] = field(default_factory=list)
-    killed_s: float | None = None
-    stored: frozenset[MessageId] = frozenset()
-
-    @property
-    def durable(self) -> list[MadeMessage]:
-        """The messages made that must be delivered."""
-        return [message for message in tuple(self.made) if message.topic in DURABLE]
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +36,12 @@ class DeliveryReport:
     made: predictions and events that the service made.
     delivered: of them, those that arrived.
     late: of the delivered ones, those marked `buffered`.
+    power_cuts: how many of the kills also took what was not synchronised to the disk.
     unwritten: made, but not yet in the outbox's file when the process was killed.
     unwritten_s: the longest time between making one of them and the kill.
+    unwritten_late: those of them that should have been written by then.
+    unwritten_events: events among those.
+    unsynced: of the messages that a power cut took, those that were in the file before it.
     dropped: those that the outbox counted as dropped for lack of room.
     lost: all others that did not arrive.
     again: repeated arrivals of the same message.
@@ -98,8 +58,12 @@ class DeliveryReport:
     made: int
     delivered: int
     late: int
+    power_cuts: int
     unwritten: int
     unwritten_s: float
+    unwritten_late: int
+    unwritten_events: int
+    unsynced: int
     dropped: int
     lost: int
     again: int
@@ -119,6 +83,13 @@ class DeliveryReport:
             f"{self.decoded} readings were decoded from {self.sent} lines": self.decoded
             > self.sent,
             "nothing was made": self.made == 0,
+            f"{self.unwritten_late} messages were unwritten at a kill although they were made up "
+            f"to {self.unwritten_s:.1f} s before, and {UNWRITTEN_S:g} s is claimed": (
+                self.unwritten_late - self.unwritten_events
+            ),
+            f"{self.unwritten_events} events were unwritten at a kill": self.unwritten_events,
+            f"{self.unsynced} messages were written and yet gone after a power cut: the database "
+            "does not synchronise": self.unsynced,
         }
         return [text for text, is_wrong in wrong.items() if is_wrong]
 
@@ -127,26 +98,18 @@ class DeliveryReport:
         return {**asdict(self), "holds": not self.complaints, "complaints": self.complaints}
 
 
-def delivered_messages(received: Iterable[ReceivedMessage]) -> Iterator[DeliveredMessage]:
-    """Yield the messages with a sequence number.
-
-    Retained ones are left out: they could hide a loss.
-    """
-    for message in received:
-        payload = message.value
-        if not message.retained and isinstance(payload, dict) and "seq" in payload:
-            _, topic = message.rig_topic
-            yield DeliveredMessage(topic, payload["boot_id"], payload["seq"], payload)
-
-
 def delivery_report(
-    boots: Sequence[Boot], arrivals: Sequence[DeliveredMessage], *, sent: int
+    boots: Sequence[Boot],
+    arrivals: Sequence[DeliveredMessage],
+    *,
+    sent: int,
+    late_s: Callable[[float, float], float] = lambda _start_s, _end_s: 0.0,
 ) -> DeliveryReport:
     """Compare the messages made with those that arrived, both in order.
 
-    A message that never arrived is `unwritten` only if its boot was killed and neither it nor a
-    later message reached the outbox's file or the subscriber: the outbox writes in order. All
-    others that did not arrive are `lost`.
+    `late_s` returns how late this machine was between two times. A message that never arrived is
+    `unwritten` only if its boot was killed and neither it nor a later message reached the outbox's
+    file or the subscriber: the outbox writes in order. All others that did not arrive are `lost`.
     """
     durable = [message for message in arrivals if message.topic in DURABLE]
     first: dict[MessageId, DeliveredMessage] = {}
@@ -156,7 +119,14 @@ def delivery_report(
         duplicated += _content(known) != _content(message)
     made = {(boot.boot_id, message.seq) for boot in boots for message in boot.durable}
     known_ids = set(first).union(*(boot.stored for boot in boots))
-    unwritten_ages_s = [age_s for boot in boots for age_s in _unwritten_ages_s(boot, known_ids)]
+    unwritten = [
+        (boot, message, age_s) for boot in boots for message, age_s in _unwritten(boot, known_ids)
+    ]
+    too_old = [
+        message
+        for boot, message, age_s in unwritten
+        if age_s > _longest_unwritten_s(message, late_s(message.at_s, boot.killed_s or 0.0))
+    ]
     delivered = made & set(first)
     return DeliveryReport(
         sent=sent,
@@ -169,10 +139,17 @@ def delivery_report(
         made=len(made),
         delivered=len(delivered),
         late=sum(bool(message.payload["buffered"]) for message in first.values()),
-        unwritten=len(unwritten_ages_s),
-        unwritten_s=round(max(unwritten_ages_s, default=0.0), 3),
+        power_cuts=sum(boot.power_cut for boot in boots),
+        unwritten=len(unwritten),
+        unwritten_s=longest(age_s for *_, age_s in unwritten),
+        unwritten_late=len(too_old),
+        unwritten_events=sum(message.topic == topics.EVENT for message in too_old),
+        unsynced=sum(
+            (boot.boot_id, message.seq) in boot.written and age_s > EVENT_UNWRITTEN_S
+            for boot, message, age_s in unwritten
+        ),
         dropped=count_dropped(arrivals),
-        lost=len(made) - len(delivered) - len(unwritten_ages_s),
+        lost=len(made) - len(delivered) - len(unwritten),
         again=len(durable) - len(first),
         duplicated=duplicated,
         invented=len(set(first) - made),
@@ -190,14 +167,20 @@ def _content(message: DeliveredMessage) -> tuple[str, dict[str, Any]]:
     return message.topic, {**message.payload, "buffered": None}
 
 
-def _unwritten_ages_s(boot: Boot, known: set[MessageId]) -> Iterator[float]:
-    """Yield the ages at the kill of a boot's messages after its last known one."""
+def _unwritten(boot: Boot, known: set[MessageId]) -> Iterator[tuple[MadeMessage, float]]:
+    """Yield a killed boot's messages after its last known one, and their ages at the kill."""
     if boot.killed_s is None:
         return
     for message in reversed(boot.durable):
         if (boot.boot_id, message.seq) in known:
             return
-        yield max(0.0, boot.killed_s - message.at_s)
+        yield message, max(0.0, boot.killed_s - message.at_s)
+
+
+def _longest_unwritten_s(message: MadeMessage, late_s: float) -> float:
+    if message.topic == topics.EVENT:
+        return extended(EVENT_UNWRITTEN_S, late_s, 0.0)
+    return extended(UNWRITTEN_S, late_s)
 
 
 def _last_health_of_boots(arrivals: Iterable[DeliveredMessage]) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ class DiskFault(StrEnum):
 
     TORN = "torn"
     FULL = "full"
+    POWER_CUT = "power-cut"
 
 
 _WEIGHTS: dict[FaultTarget, dict[str, int]] = {
@@ -89,7 +90,7 @@ _WEIGHTS: dict[FaultTarget, dict[str, int]] = {
         ProcessFault.RELOADED: 2,
         ProcessFault.MISCONFIGURED: 1,
     },
-    FaultTarget.DISK: {DiskFault.TORN: 2, DiskFault.FULL: 1},
+    FaultTarget.DISK: {DiskFault.TORN: 2, DiskFault.FULL: 1, DiskFault.POWER_CUT: 3},
 }
 """Relative frequency of each kind. An outage or a restart takes seconds, a fault of the board
 almost no time."""

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from daemon.mqtt.outbox_database import OutboxFile
 from daemon.mqtt.outbox_values import OUTBOX_FILE
 from daemon.sandbox.service_process import PATIENCE_S, ServiceProcess
-from daemon.soak.delivery import DURABLE, Boot, MadeMessage, MessageId
+from daemon.soak.observed import DURABLE, Boot, MadeMessage, MessageId, Opening, Reload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from daemon.sandbox.service_process import ServiceProcessError
+    from daemon.soak.power_cut import SyncedFiles
 
 CONNECTED = "connected to the broker"
 PORT_OPENED = "port opened"
@@ -34,19 +35,30 @@ RELOADED = "reloaded"
 RELOAD_REFUSED = "The configuration before stays in force."
 """Only the end of the event, which begins with the reason."""
 
-_MESSAGE_MADE = "message made"
 _POLL_S = 0.01
 
 
 class ServiceUnderTest(ServiceProcess):
-    """A service that is started repeatedly with the same state folder; counts its log events."""
+    """A service that is started repeatedly with the same state folder; counts its log events.
+
+    Parameters
+    ----------
+    synced: copies of the outbox's files for power cuts; None without any.
+    """
 
     lines_kept = 200
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        super().__init__(folder, {**settings, "log": {"level": "debug", "format": "json"}})
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], synced: SyncedFiles | None = None
+    ) -> None:
+        log = {"level": "debug", "format": "json"}
+        environ = {} if synced is None else synced.build()
+        super().__init__(folder, {**settings, "log": log}, environ)
         self._folder = folder
+        self._synced = synced
         self._outbox = folder / "state" / OUTBOX_FILE
+        self._changes: Mapping[str, Any] = {}
+        self._from_ms: int | None = None
         self.events: Counter[str] = Counter()
         self.boots: list[Boot] = []
 
@@ -55,21 +67,45 @@ class ServiceUnderTest(ServiceProcess):
         self.boots.append(Boot())
         super().start()
 
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the boot, in order unless by SIGKILL, and store the ids in its outbox."""
+    def end(self, number: signal.Signals = signal.SIGTERM, *, power_cut: bool = False) -> int:
+        """End the boot, in order unless by SIGKILL, and store the ids in its outbox.
+
+        A power cut, by SIGKILL, also takes what was not synchronised to the disk.
+        """
         boot = self.boots[-1]
+        started_s = time.time()
         if number is signal.SIGKILL:
-            boot.killed_s = time.time()
+            boot.killed_s = started_s
         code = super().end(number)
-        boot.stored = stored_ids(self._outbox, self._folder / "copy of the outbox")
+        boot.ended_s = (started_s, time.time())
+        boot.stored = boot.written = self._stored()
+        if power_cut and self._synced is not None:
+            self._synced.cut_power()
+            boot.power_cut, boot.stored = True, self._stored()
+        elif self._synced is not None:
+            self._synced.write_back()
         if number is not signal.SIGKILL and code != 0:
             raise self.error(f"ended with exit code {code} after {number.name}")
         return code
 
+    @property
+    def running_pid(self) -> int | None:
+        """Id of the running process, None between two boots."""
+        return self.pid if self._process is not None and self._process.poll() is None else None
+
+    def _stored(self) -> frozenset[MessageId]:
+        return stored_ids(self._outbox, self._folder / "copy of the outbox")
+
     def reload(self, changes: Mapping[str, Any]) -> None:
         """Let it read its configuration again, with some settings changed."""
+        self._changes = changes
         self.configure(changes)
         self.process.send_signal(signal.SIGHUP)
+
+    def configured(self, changes: Mapping[str, Any]) -> Path:
+        """Write the configuration with some settings changed; return its path."""
+        self.configure(changes)
+        return self.config
 
     def freeze(self, duration_s: float) -> None:
         """Stop the process for a while, as on a machine out of memory."""
@@ -127,12 +163,30 @@ class ServiceUnderTest(ServiceProcess):
         event = entry["event"]
         if entry["level"] != "debug":
             super().add_line(line)
-        elif event == _MESSAGE_MADE:
-            boot = self.boots[-1]
-            boot.boot_id = entry["boot_id"]
-            at_s = datetime.fromisoformat(entry["ts"]).timestamp()
-            boot.made.append(MadeMessage(entry["topic"], entry["seq"], at_s))
+        self._note(event, entry)
         self.events[RELOAD_REFUSED if event.endswith(RELOAD_REFUSED) else event] += 1
+
+    def _note(self, event: str, entry: Mapping[str, Any]) -> None:
+        """Note what a replay or the delivery report needs of a log entry."""
+        boot = self.boots[-1]
+        place = len(boot.made)
+        match event:
+            case "message made":
+                boot.boot_id = entry["boot_id"]
+                boot.made.append(
+                    MadeMessage(entry["topic"], entry["seq"], _at_s(entry), entry.get("frame_seq"))
+                )
+            case "port opened":
+                boot.openings.append(Opening(place, _at_s(entry)))
+            case "the last minutes are processed":
+                self._from_ms = entry["from_ms"]
+            case "reloaded":
+                boot.reloads.append(Reload(place, self._changes, self._from_ms))
+                self._from_ms = None
+
+
+def _at_s(entry: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(entry["ts"]).timestamp()
 
 
 def stored_ids(path: Path, copy: Path) -> frozenset[MessageId]:

@@ -72,6 +72,28 @@ class BoardReport:
     finished: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SentLine:
+    """One reading as a board sent it.
+
+    Attributes
+    ----------
+    sent_s: seconds since 1970 just before it was written.
+    plugged: how often the board had been plugged in.
+    frame_seq: the board's number of the reading.
+    data: the bytes that were written; empty without a listener.
+    whole: whether there was room for all of them.
+    faults: the kinds of the faults that were active.
+    """
+
+    sent_s: float
+    plugged: int
+    frame_seq: int
+    data: bytes
+    whole: bool
+    faults: frozenset[FaultKind]
+
+
 class PseudoTerminal:
     """A pseudo-terminal behind an optional link; closing it looks like unplugging."""
 
@@ -180,6 +202,7 @@ class SimulatedBoard:
     wait_for_listener: begin when the port is first opened, so that no reading is missed.
     clock: real seconds, monotonic.
     sleep: waits for real seconds; the default ends early when the board is stopped.
+    on_line: called in the board's thread with every line, sent or not.
 
     Raises
     ------
@@ -211,6 +234,7 @@ class SimulatedBoard:
         wait_for_listener: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
+        on_line: Callable[[SentLine], None] = lambda _line: None,
     ) -> None:
         if not 0 < speed < np.inf:
             raise UsageError(f"A board's speed must be above zero, got {speed:g}; 1 is real time.")
@@ -227,6 +251,8 @@ class SimulatedBoard:
         self._pending = parse_faults(faults) if isinstance(faults, str) else faults
         self._active: tuple[Fault, ...] = ()
         self._now_s = 0.0
+        self._on_line = on_line
+        self._plugged = 0
         self._report = BoardReport(boots=1)
         self._terminal: PseudoTerminal | None = None
         self._port = ""
@@ -259,6 +285,11 @@ class SimulatedBoard:
     def plugged(self) -> bool:
         """Whether the port exists."""
         return self._terminal is not None
+
+    @property
+    def pluggings(self) -> int:
+        """How often the board was plugged in, the first time included."""
+        return self._plugged
 
     @property
     def now_s(self) -> float:
@@ -337,7 +368,19 @@ class SimulatedBoard:
                 self._reboot(now_s)
             elif kind in (FaultKind.CLOCK_JUMP, FaultKind.CLOCK_WRAP):
                 self._firmware.set_clock(kind, now_s)
-        self._transmit(self._terminal, self._firmware.encode(values, now_s, active))
+        frame_seq = self._firmware.frame_seq
+        data = self._firmware.encode(values, now_s, active)
+        sent_s = time.time()
+        written = self._transmit(self._terminal, data)
+        line = SentLine(
+            sent_s,
+            self._plugged,
+            frame_seq,
+            data[:written],
+            written == len(data),
+            frozenset(kinds),
+        )
+        self._on_line(line)
 
     def _faults_at(self, now_s: float) -> tuple[Fault, ...]:
         """Begin and end faults by their time; each affects at least one reading."""
@@ -349,13 +392,15 @@ class SimulatedBoard:
             self._report = replace(self._report, faults=self._report.faults + len(begun))
             return self._active
 
-    def _transmit(self, terminal: PseudoTerminal, data: bytes) -> None:
+    def _transmit(self, terminal: PseudoTerminal, data: bytes) -> int:
+        """Send a line; return the number of bytes written."""
         terminal.discard_input()
         if not terminal.has_listener():
             self._count(readings=1, lines_without_listener=1)
-            return
+            return 0
         sent = terminal.send(data)
         self._count(readings=1, sent_bytes=sent, overrun_bytes=len(data) - sent)
+        return sent
 
     def _reboot(self, now_s: float) -> None:
         self._firmware.boot(now_s)
@@ -363,6 +408,7 @@ class SimulatedBoard:
 
     def _plug_in(self) -> None:
         self._terminal = PseudoTerminal(self._link)
+        self._plugged += 1
         self._port = self._terminal.name
 
     def _pull_out(self) -> None:

@@ -78,6 +78,11 @@ class SimulatedFirmware:
         self._frame_seq = 0
         self._banner_sent = False
 
+    @property
+    def frame_seq(self) -> int:
+        """Number of the next reading since the start."""
+        return self._frame_seq
+
     def set_clock(self, kind: FaultKind, now_s: float) -> None:
         """Let the clock jump ahead, or set it just before its wrap."""
         if kind is FaultKind.CLOCK_WRAP:

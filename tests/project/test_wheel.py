@@ -39,7 +39,12 @@ def test_all_models_are_shipped_within_the_size_limit() -> None:
 def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = {str(module.path.relative_to(ROOT)) for module in modules()}
-    for pattern in ("hardware/simulator/*.csv", "daemon/schemas/*.json", "training/configs/*.yaml"):
+    for pattern in (
+        "hardware/simulator/*.csv",
+        "daemon/schemas/*.json",
+        "daemon/soak/*.c",
+        "training/configs/*.yaml",
+    ):
         beside = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
         assert beside
         wanted |= beside

@@ -6,26 +6,27 @@ from dataclasses import replace
 from typing import Any
 
 from daemon.sandbox.subscriber import ReceivedMessage
-from daemon.soak.delivery import (
-    Boot,
-    DeliveredMessage,
-    DeliveryReport,
-    MadeMessage,
-    delivered_messages,
-    delivery_report,
-)
+from daemon.soak.delivery import DeliveryReport, delivery_report
+from daemon.soak.observed import Boot, DeliveredMessage, MadeMessage, delivered_messages
 
 A, B = "a" * 16, "b" * 16
 
 
-def arrived(boot_id: str, *numbers: int, late: bool = False) -> list[DeliveredMessage]:
+def arrived(
+    boot_id: str, *numbers: int, late: bool = False, topic: str = "event"
+) -> list[DeliveredMessage]:
     return [
-        DeliveredMessage("event", boot_id, seq, {"seq": seq, "buffered": late}) for seq in numbers
+        DeliveredMessage(topic, boot_id, seq, {"seq": seq, "buffered": late}) for seq in numbers
     ]
 
 
 def boot(boot_id: str, count: int, **rest: Any) -> Boot:
     made = [MadeMessage("event", seq, 100.0 + seq) for seq in range(count)]
+    return replace(Boot(boot_id, made), **rest)
+
+
+def predictions(boot_id: str, count: int, **rest: Any) -> Boot:
+    made = [MadeMessage("substance", seq, 99.0 + seq) for seq in range(count)]
     return replace(Boot(boot_id, made), **rest)
 
 
@@ -47,13 +48,41 @@ def test_a_message_that_never_arrives_is_lost() -> None:
 
 
 def test_messages_made_just_before_a_kill_and_never_written_are_counted_apart() -> None:
-    found = report(boot(A, 4, killed_s=103.5), arrivals=arrived(A, 0, 1))
-    assert (found.unwritten, found.unwritten_s, found.lost) == (2, 1.5, 0)
+    found = report(predictions(A, 4, killed_s=102.4), arrivals=arrived(A, 0, 1, topic="substance"))
+    assert (found.unwritten, found.unwritten_s, found.lost) == (2, 1.4, 0)
     assert found.complaints == []
 
 
+def test_a_prediction_that_was_unwritten_for_longer_than_claimed_is_a_complaint() -> None:
+    found = report(predictions(A, 4, killed_s=104.0), arrivals=arrived(A, 0, 1, topic="substance"))
+    assert found.complaints == [
+        "2 messages were unwritten at a kill although they were made up to 3.0 s before, and 1 s "
+        "is claimed"
+    ]
+
+
+def test_a_busy_machine_may_take_longer() -> None:
+    arrivals = arrived(A, 0, 1, topic="substance")
+    killed = predictions(A, 4, killed_s=103.2)
+    assert delivery_report([killed], arrivals, sent=0, late_s=lambda *_: 3.0).complaints == []
+
+
+def test_an_event_that_was_unwritten_at_a_kill_is_a_complaint() -> None:
+    found = report(boot(A, 4, killed_s=103.5), arrivals=arrived(A, 0, 1, 2))
+    assert found.complaints == ["1 events were unwritten at a kill"]
+
+
+def test_a_message_that_was_written_and_gone_after_a_power_cut_is_a_complaint() -> None:
+    cut = predictions(A, 4, killed_s=103.4, written=frozenset({(A, 3)}), power_cut=True)
+    found = report(cut, arrivals=arrived(A, 0, 1, 2, topic="substance"))
+    assert (found.power_cuts, found.unwritten, found.unsynced) == (1, 1, 1)
+    assert found.complaints == [
+        "1 messages were written and yet gone after a power cut: the database does not synchronise"
+    ]
+
+
 def test_a_message_that_the_file_held_at_a_kill_must_arrive() -> None:
-    killed = boot(A, 4, killed_s=104.0, stored=frozenset({(A, 2)}))
+    killed = boot(A, 4, killed_s=103.1, stored=frozenset({(A, 2)}))
     found = report(killed, arrivals=arrived(A, 0, 1))
     assert (found.unwritten, found.lost) == (1, 1)
 
