@@ -30,6 +30,7 @@ class Defect(NamedTuple):
     source: str
     faults: tuple[InjectedFault, ...]
     complaint: str
+    odours: str = PHASES[0].odours
 
 
 DEFECTS = {
@@ -40,6 +41,7 @@ outbox.COMMIT_EVERY_S = 3600.0
 """,
         (),
         "predictions took up to",
+        odours="air:600",  # an event would write the predictions, too
     ),
     "every fifth prediction is never announced": Defect(
         """
@@ -99,7 +101,13 @@ OutboxFile._prepare = prepare_unsynced
 }
 
 
-def soak(folder: Path, faults: tuple[InjectedFault, ...], *, calm: bool) -> SoakReport:
+def soak(
+    folder: Path,
+    faults: tuple[InjectedFault, ...],
+    *,
+    calm: bool,
+    odours: str = PHASES[0].odours,
+) -> SoakReport:
     """Run a soak of a few seconds, with one board."""
     needs_mosquitto()
     return run_soak(
@@ -108,7 +116,7 @@ def soak(folder: Path, faults: tuple[InjectedFault, ...], *, calm: bool) -> Soak
         StopEvent(),
         seed=1,
         on_fault=lambda _number, _fault: None,
-        phases=[replace(PHASES[0], calm=calm)],
+        phases=[replace(PHASES[0], calm=calm, odours=odours)],
     )
 
 
@@ -119,7 +127,7 @@ def test_the_soak_fails_on_a_service_with_a_defect_and_names_it(
     defect = DEFECTS[name]
     (tmp_path / "sitecustomize.py").write_text(defect.source, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    report = soak(tmp_path, defect.faults, calm=not defect.faults)
+    report = soak(tmp_path, defect.faults, calm=not defect.faults, odours=defect.odours)
     assert any(defect.complaint in complaint for complaint in report.complaints), report.complaints
     assert not report.as_json()["holds"]
 
