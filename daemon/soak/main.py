@@ -42,7 +42,7 @@ MODELS = ("substances-50", "mixtures-12")
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class SoakPhase:
     """A part of the run with one simulated board.
 
     Attributes
@@ -63,8 +63,10 @@ class Phase:
 
 
 PHASES = (
-    Phase(MODELS[0], SUBSTANCE_BOARD, "air:60,almond:90,air:60,lemon:90,air:60,mint:90", 1.0, 40.0),
-    Phase(
+    SoakPhase(
+        MODELS[0], SUBSTANCE_BOARD, "air:60,almond:90,air:60,lemon:90,air:60,mint:90", 1.0, 40.0
+    ),
+    SoakPhase(
         MODELS[1],
         MIXTURE_BOARD,
         "air:60,cloves:120,air:60,almond=.5+orange=.5:120,air:60,banana:60",
@@ -92,7 +94,7 @@ def run_soak(
     seed: int,
     on_fault: Callable[[int, InjectedFault], None],
     changes: Mapping[str, Any] = MappingProxyType({}),
-    phases: Sequence[Phase] = PHASES,
+    phases: Sequence[SoakPhase] = PHASES,
 ) -> SoakReport:
     """Inject the faults one after the other, and judge every claim by what was observed.
 
@@ -135,7 +137,7 @@ class _Soak:
         faults: Sequence[InjectedFault],
         stop: StopEvent,
         on_fault: Callable[[int, InjectedFault], None],
-        phases: Sequence[Phase],
+        phases: Sequence[SoakPhase],
     ) -> SoakReport:
         """Run and judge."""
         injected: list[InjectedFault] = []
@@ -195,7 +197,7 @@ class _Soak:
         return SyncedFiles(self._folder, self._folder / "state")
 
     @contextlib.contextmanager
-    def _plugged(self, phase: Phase) -> Iterator[SimulatedBoard]:
+    def _plugged(self, phase: SoakPhase) -> Iterator[SimulatedBoard]:
         """Plug a board in while the block runs; afterwards note what it sent."""
         signal = SyntheticSignal(
             phase.odours, rate_hz=phase.rate_hz, loop=True, seed=self._seed, board=phase.board

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from daemon.soak.readings import ReadingReport
     from daemon.soak.requests import RequestReport
     from daemon.soak.retained import RetainedReport
-    from daemon.soak.run import Recovery
+    from daemon.soak.run import MeasuredRecovery
 
 PREDICTS_AFTER_S = 600.0
 """Board time of a phase from which its model must have predicted something."""
 
 
 def slow_recoveries(
-    recoveries: Iterable[Recovery], late_s: Callable[[float, float], float]
+    recoveries: Iterable[MeasuredRecovery], late_s: Callable[[float, float], float]
 ) -> list[str]:
     """Return a sentence for every recovery that took longer than is claimed."""
     slow = []
@@ -78,7 +78,7 @@ class SoakReport:
     delays: DelayReport
     requests: RequestReport
     retained: RetainedReport
-    recoveries: Sequence[Recovery]
+    recoveries: Sequence[MeasuredRecovery]
     slow: Sequence[str]
     silent: Sequence[str]
     broker: str

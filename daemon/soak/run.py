@@ -80,7 +80,7 @@ class SentLines:
 
 
 @dataclass(slots=True)
-class Recovery:
+class MeasuredRecovery:
     """Seconds that a part took to work again after a fault, between two times since 1970."""
 
     part: FaultTarget
@@ -109,7 +109,7 @@ class SoakRun:
     board: SimulatedBoard | None = None
     subscriber: Subscriber | None = None
     arrivals: list[DeliveredMessage] = field(default_factory=list)
-    recoveries: list[Recovery] = field(default_factory=list)
+    recoveries: list[MeasuredRecovery] = field(default_factory=list)
     disturbed: list[Period] = field(default_factory=list)
     requests: SentRequests = field(default_factory=SentRequests)
     retained: RetainedReport = field(default_factory=RetainedReport)
@@ -169,7 +169,7 @@ class SoakRun:
         before = self.service.events[event] if before is None else before
         started_s = time.time()
         took_s = self.service.wait_for_event(event, before)
-        self.recoveries.append(Recovery(part, kind, took_s, started_s, time.time()))
+        self.recoveries.append(MeasuredRecovery(part, kind, took_s, started_s, time.time()))
 
     def _inject_board(self, board: SimulatedBoard, fault: InjectedFault) -> None:
         openings, pluggings = self.service.events[PORT_OPENED], board.pluggings
@@ -254,7 +254,9 @@ class SoakRun:
         self.service.start()
         now_s = time.time()
         ready_s = self.service.ready_s
-        self.recoveries.append(Recovery(FaultTarget.PROCESS, fault.kind, ready_s, started_s, now_s))
+        self.recoveries.append(
+            MeasuredRecovery(FaultTarget.PROCESS, fault.kind, ready_s, started_s, now_s)
+        )
         self.service.wait_for_event(CONNECTED, connections)
         self._check_states(f"a start after {fault.kind}")
 
