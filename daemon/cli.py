@@ -20,6 +20,7 @@ SCENTD = CommandLine(
     epilog="Start with: scentd demo. Every command explains itself: scentd replay --help.",
     package="daemon.commands",
     commands={
+        "setup": "find board and broker, write the configuration and check it",
         "run": "recognise smells and publish them until stopped",
         "check": "test configuration, port, broker and models, and say how to repair what fails",
         "config": "explain every setting, or print the JSON Schema of the configuration",

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import serial
 
+from daemon.board.known_boards import chip_of, known_boards, lasting_names
+from daemon.config.settings import AUTO_PORT
 from daemon.system.backoff import Backoff
 from daemon.system.owner import with_own_rights
 from hardware.errors import ScentdError
@@ -36,8 +38,6 @@ LONGEST_REOPEN_S = 2.0
 """A board that is plugged in again is found within this time."""
 
 WRITE_GROUP_BITS = 0o060
-
-BY_PATH = Path("/dev/serial/by-path")
 
 PORT_ERRORS = (serial.SerialException, OSError, termios.error)
 """What pyserial raises while a port is opened, read or hangs up; termios.error is no OSError."""
@@ -182,7 +182,12 @@ def list_ports() -> list[Any]:
 
 
 def find_port(config: SourceConfig) -> str:
-    """Return the path to open: the configured one, or that of the USB device with the ids."""
+    """Return the path to open: the configured one, that of the USB device with the ids, or auto.
+
+    `auto` is the only port whose USB chip is that of a board.
+    """
+    if config.port == AUTO_PORT:
+        return _only_known_board()
     if config.usb is None:
         # The configuration holds exactly one of the two.
         return str(config.port)
@@ -210,7 +215,7 @@ def find_port(config: SourceConfig) -> str:
         f"Add the serial number of the board's: usb: {vendor}:{product}:{usable[0]}."
         if len(usable) == len(found)
         else "Their serial numbers do not tell them apart. Name the socket of the board "
-        f"instead: port: {_by_path(str(found[0].device))}, or a link of a udev rule of your "
+        f"instead: port: {lasting_names(found)[0]}, or a link of a udev rule of your "
         "own, in the place of usb."
     )
     raise PortMissingError(
@@ -218,12 +223,23 @@ def find_port(config: SourceConfig) -> str:
     )
 
 
-def _by_path(device: str) -> str:
-    """Return the link that names the USB socket of a device; its folder where there is none."""
-    for link in sorted(BY_PATH.glob("*")):
-        if os.path.realpath(link) == os.path.realpath(device):
-            return str(link)
-    return f"{BY_PATH}/..."
+def _only_known_board() -> str:
+    boards = known_boards(list_ports())
+    if len(boards) == 1:
+        return str(boards[0].device)
+    if not boards:
+        raise PortMissingError(
+            f"No USB serial adapter of a known board is plugged in. {_list_of_ports()} Plug the "
+            "board in, or name its port: source: {port: PATH}."
+        )
+    names = lasting_names(boards)
+    listed = ", ".join(
+        f"{name} ({chip_of(port)})" for name, port in zip(names, boards, strict=True)
+    )
+    raise PortMissingError(
+        f"{len(boards)} ports may be the board: {listed}. `port: auto` opens none of several; name "
+        f"one: source: {{port: {names[0]}}}."
+    )
 
 
 def _explained(path: str, error: Exception) -> SourceError:

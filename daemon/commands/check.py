@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass
 from functools import partial
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
-from daemon.board.port import monotonic_ms, open_port, read_available
+from daemon.board.listening import LISTEN_S, FoundBoard, listen_to_board
 from daemon.calibrate.actions import active_profile
 from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import as_owner, log_warnings_only
 from daemon.config.loading import load_config
-from daemon.installed_models.loading import live_nose, load_models
+from daemon.installed_models.loading import load_models
 from daemon.installed_models.onnx_runtime import processor, require_runtime
 from daemon.mqtt.connection import try_broker
-from hardware.channels import CHANNEL_NAMES
 from hardware.errors import ScentdError
-from hardware.frames import Quality
-from hardware.protocol import LineDecoder
 from models.board_identity import FOREIGN_BOARD
 from models.correction import correction_for
 from models.requirements import CannotFeedError, feeding_problem, is_resampled
@@ -33,21 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from daemon.config.settings import Config
     from models.bundle import Bundle
 
 _T = TypeVar("_T")
-
-LISTEN_S = 45.0
-"""Ten readings of the slowest board that can feed a model at 1 Hz."""
-
-SILENT_S = 12.0
-"""A board that has sent no reading until then will send none."""
-
-ENOUGH_FRAMES = 10
-"""Readings after which the rate is known and every channel should have been sent."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
         lambda config: f"rig {config.rig_id}, models {', '.join(config.models)}",
     )
     if config is not None:
-        board = report.attempt("board", lambda: _listen(config, args.listen), _Board.describe)
+        board = report.attempt(
+            "board", lambda: listen_to_board(config.source, args.listen), FoundBoard.describe
+        )
         report.attempt(
             "broker",
             lambda: try_broker(config.rig_id, config.mqtt),
@@ -119,79 +102,13 @@ class _Report:
         return result
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Board:
-    """What a few seconds of a board's lines show; `values` float32[n, 12], NaN where unusable."""
-
-    port: str
-    dialect: str
-    rate_hz: float | None
-    channels: tuple[str, ...]
-    rejected: int
-    values: NDArray[np.float32]
-
-    def describe(self) -> str:
-        rate = "rate not known yet" if self.rate_hz is None else f"{self.rate_hz:.3g} Hz"
-        rejected = f", {self.rejected} lines rejected" if self.rejected else ""
-        absent = [name for name in CHANNEL_NAMES if name not in self.channels]
-        missing = f", without {', '.join(absent)}" if absent else ""
-        return (
-            f"{self.port} speaks {self.dialect}, {rate}, {len(self.channels)} channels"
-            f"{missing}{rejected}"
-        )
-
-
-def _listen(config: Config, longest_s: float) -> _Board:
-    """Open the port and listen until the board's rate and channels are known."""
-    decoder, nose = LineDecoder(), live_nose(config, [])
-    present: set[str] = set()
-    readings: list[NDArray[np.float32]] = []
-    received_bytes = 0
-    with open_port(config.source) as port:
-        started_s = time.monotonic()
-        while decoder.counts.frames < ENOUGH_FRAMES:
-            until_s = longest_s if decoder.counts.frames else min(longest_s, SILENT_S)
-            if time.monotonic() - started_s >= until_s:
-                break
-            data = read_available(port)
-            received_bytes += len(data)
-            for frame in decoder.feed(data):
-                nose.process(frame, monotonic_ms())
-                usable = frame.quality == Quality.OK
-                readings.append(np.where(usable, frame.values, np.float32(np.nan)))
-                present |= {
-                    name
-                    for name, quality in zip(CHANNEL_NAMES, frame.quality, strict=True)
-                    if quality != Quality.MISSING
-                }
-        listened_s = time.monotonic() - started_s
-        path = str(port.port)
-    trouble = explain_no_reading(
-        decoder.counts,
-        received_bytes=received_bytes,
-        listened_s=listened_s,
-        baud=config.source.baud,
-        problem=decoder.problem,
-    )
-    if trouble is not None:
-        raise BoardError(trouble)
-    return _Board(
-        port=path,
-        dialect=str(decoder.dialect),
-        rate_hz=nose.rate_hz,
-        channels=tuple(name for name in CHANNEL_NAMES if name in present),
-        rejected=sum(rejected_lines(decoder.counts).values()),
-        values=np.array(readings, dtype=np.float32),
-    )
-
-
 def _check_runtime(config: Config) -> str:
     """Try ONNX Runtime in a child: where it cannot run, it may end this process."""
     require_runtime(config.state_dir)
     return f"works on {processor()}"
 
 
-def _check_model(name: str, config: Config, board: _Board | None) -> str:
+def _check_model(name: str, config: Config, board: FoundBoard | None) -> str:
     """Load a model, compare its needs with the board if one was found, and describe it."""
     (bundle,) = load_models(config, [name])
     manifest = bundle.manifest
@@ -215,7 +132,7 @@ def _check_model(name: str, config: Config, board: _Board | None) -> str:
     return description
 
 
-def _is_foreign(bundle: Bundle, config: Config, board: _Board) -> bool:
+def _is_foreign(bundle: Bundle, config: Config, board: FoundBoard) -> bool:
     """Whether a board is unlike that of a model's training, and no calibration leads there."""
     profile, _ = active_profile(config)
     correction = None if profile is None else profile.rig_correction()

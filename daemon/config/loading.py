@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.config.credentials import credential_path
-from daemon.config.settings import Config, SourceConfig
+from daemon.config.settings import AUTO_PORT, Config, SourceConfig
 from hardware.errors import ScentdError, UsageError
 from hardware.file_owner import other_owner
 from hardware.typed_yaml import TypedYamlError, Words, YamlMapping, build
@@ -192,7 +192,9 @@ def _with_absolute_paths(config: Config, folder: Path, environ: Mapping[str, str
     port = config.source.port
     return replace(
         config,
-        source=replace(config.source, port=None if port is None else str(folder / port)),
+        source=replace(
+            config.source, port=port if port in (None, AUTO_PORT) else str(folder / port)
+        ),
         models=tuple(
             str(folder / _expanded(Path(name))) if "/" in name else name for name in config.models
         ),

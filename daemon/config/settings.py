@@ -19,6 +19,9 @@ from models.exposure_settings import Amount, ExposureSettings, Seconds, Share
 TOPIC_ROOT = "scent"
 """First level of every topic; the second is the `rig_id`."""
 
+AUTO_PORT = "auto"
+"""In the place of a port: the only port whose USB chip is that of a board."""
+
 BOARD_BAUD = 115200
 """Baud rate of the boards' firmware."""
 
@@ -39,7 +42,8 @@ class SourceConfig:
         Annotated[str, Rule("name the port, for example /dev/ttyUSB0", pattern=r"[\s\S]*\S[\s\S]*")]
         | None
     ) = None
-    """Path of the serial port; a stable link below /dev/serial/by-id as well."""
+    """Path of the serial port; a stable link below /dev/serial/by-id as well. `auto`: the only port
+    whose USB chip is that of a board."""
 
     usb: (
         Annotated[

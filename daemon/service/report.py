@@ -64,7 +64,7 @@ def status_summary(
 def status_line(gauges: Gauges, latest: Iterable[Prediction], trouble: str | None) -> str:
     """Return the state of the rig in one line; parameters as of `status_summary`."""
     sentences = [] if trouble is None else [trouble]
-    sentences += [_prediction_sentence(prediction) for prediction in latest]
+    sentences += [prediction_sentence(prediction) for prediction in latest]
     if gauges.board["state"] != BoardState.ONLINE:
         sentences.append("No readings arrive from the board.")
     elif gauges.rate_hz:
@@ -81,7 +81,8 @@ def status_line(gauges: Gauges, latest: Iterable[Prediction], trouble: str | Non
     return " ".join(sentences)
 
 
-def _prediction_sentence(prediction: Prediction) -> str:
+def prediction_sentence(prediction: Prediction) -> str:
+    """Return what a model says, in a short sentence."""
     if prediction.components:
         smell = " + ".join(part.label for part in prediction.components)
         return f"{prediction.model}: {smell}."

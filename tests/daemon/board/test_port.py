@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import termios
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 import serial
 
-from daemon.board import port
+from daemon.board import known_boards, port
 from daemon.board.port import (
     Chunk,
     NotAPortError,
@@ -27,7 +28,7 @@ from daemon.board.port import (
 )
 from daemon.config.settings import SourceConfig
 from daemon.system.signals import StopEvent
-from tests.sandbox import wait_until
+from tests.sandbox import ROOT, wait_until
 
 if TYPE_CHECKING:
     from daemon.board.port import Arrival
@@ -192,7 +193,7 @@ def test_usb_adapters_that_no_serial_number_tells_apart_are_named_by_their_socke
     number: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pci-0000:00:14.0-usb-0:1:1.0-port0").symlink_to("/dev/ttyUSB0")
-    monkeypatch.setattr(port, "BY_PATH", tmp_path)
+    monkeypatch.setattr(known_boards, "LINK_FOLDERS", (tmp_path / "by-id", tmp_path))
     adapters = [Adapter("/dev/ttyUSB0", number), Adapter("/dev/ttyUSB1", number)]
     monkeypatch.setattr(port, "list_ports", lambda: adapters)
     usb = "10c4:ea60" if number is None else f"10c4:ea60:{number}"
@@ -200,6 +201,57 @@ def test_usb_adapters_that_no_serial_number_tells_apart_are_named_by_their_socke
         port.find_port(SourceConfig(usb=usb))
     assert "None" not in str(raised.value)
     assert "Add the serial" not in str(raised.value)
+
+
+def test_auto_opens_the_only_known_board_and_no_other_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    modem = Adapter("/dev/ttyUSB0", "A")
+    modem.vid = 0x1234  # type: ignore[misc]
+    adapters = [modem, Adapter("/dev/ttyUSB1", "B")]
+    monkeypatch.setattr(port, "list_ports", lambda: adapters)
+    assert port.find_port(SourceConfig(port="auto")) == "/dev/ttyUSB1"
+    monkeypatch.setattr(port, "list_ports", lambda: [modem])
+    with pytest.raises(PortMissingError, match="No USB serial adapter of a known board"):
+        port.find_port(SourceConfig(port="auto"))
+
+
+def test_auto_names_several_boards_by_links_that_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_id, by_path = tmp_path / "by-id", tmp_path / "by-path"
+    for folder, name, device in (
+        (by_id, "usb-CP2102_B", "/dev/ttyUSB1"),
+        (by_path, "socket-1", "/dev/ttyUSB1"),
+        (by_path, "socket-2", "/dev/ttyUSB2"),
+        (by_id, "usb-CH340", "/dev/ttyUSB2"),
+        (by_path, "socket-3", "/dev/ttyUSB3"),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / name).symlink_to(device)
+    monkeypatch.setattr(known_boards, "LINK_FOLDERS", (by_id, by_path))
+    first, *rest = [Adapter(f"/dev/ttyUSB{number}", None) for number in (1, 2, 3)]
+    first.serial_number = "B"
+    for adapter in rest:
+        adapter.vid, adapter.pid = 0x1A86, 0x7523  # type: ignore[misc]
+    monkeypatch.setattr(port, "list_ports", lambda: [first, *rest])
+    with pytest.raises(PortMissingError) as raised:
+        port.find_port(SourceConfig(port="auto"))
+    text = str(raised.value)
+    assert f"3 ports may be the board: {by_id}/usb-CP2102_B (CP210x)" in text
+    assert f"{by_path}/socket-2 (CH340), {by_path}/socket-3 (CH340)" in text
+
+
+def test_the_known_chips_are_those_of_the_udev_rule() -> None:
+    rule = (ROOT / "systemd" / "99-scentd.rules").read_text(encoding="utf-8")
+    found = {
+        (int(vendor, 16), int(product, 16))
+        for vendor, products in re.findall(
+            r'idVendor\}=="(\w+)", ATTR\{idProduct\}=="([\w|]+)"', rule
+        )
+        for product in products.split("|")
+    }
+    assert found == set(known_boards.KNOWN_CHIPS)
 
 
 def test_an_absent_usb_adapter_is_explained() -> None:

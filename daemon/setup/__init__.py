@@ -1,0 +1,1 @@
+"""The first configuration of a rig: which boards and brokers are there, and the file itself."""
