@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-slow bench models substances-50 mixtures-12 fruits-5 paper-50 clean
+.PHONY: help demo check test test-slow bench release models substances-50 mixtures-12 fruits-5 paper-50 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -63,6 +63,13 @@ paper-50: $(VENV)/dev-installed
 	$(BIN)/scent-train crossval --config $@ --data $(RECORDINGS) --folds 0
 	$(BIN)/scent-train fit --config $@ --data $(RECORDINGS)
 	$(BIN)/scent-train export --config $@ --data $(RECORDINGS) --output models/bundles/$@
+
+release: $(VENV)/dev-installed ## build the wheel, and a file of every model for `scentd models install`
+	$(BIN)/python -m build --wheel --outdir dist
+	@for bundle in models/bundles/*/; do \
+		name=$$(basename $$bundle); case $$name in _*) continue ;; esac; \
+		version=$$(sed -n 's/^version: //p' $$bundle/manifest.yaml); \
+		tar -czf dist/$$name-$$version.tar.gz -C models/bundles $$name && echo dist/$$name-$$version.tar.gz; done
 
 clean: ## remove the environment and all caches; runs/ and its trainings stay
 	rm -rf $(VENV) build dist *.egg-info .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache

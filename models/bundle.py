@@ -199,7 +199,8 @@ def bundle_folder(path_or_name: str | Path) -> Path:
     names = ", ".join(shipped_bundles()) or "none"
     raise BundleMissingError(
         f"There is no model bundle called {str(path_or_name)!r}, and no folder of that name. "
-        f"Shipped bundles: {names}. Give one of these names, or the folder of another bundle."
+        f"Bundles of this installation: {names}. Give one of these names, the folder of another "
+        "bundle, or install one (scentd models install FILE)."
     )
 
 
@@ -212,14 +213,25 @@ def shipped_bundles() -> tuple[str, ...]:
 def verify_bundle(folder: Path) -> Manifest:
     """Check a bundle's manifest and the bytes of every file, without running anything.
 
+    The float32 model may be absent: a small installation leaves it out (`available_precisions`).
+
     Raises
     ------
     BundleError: the first problem, naming the file.
     """
     manifest = read_manifest(folder)
+    absent = () if "fp32" in available_precisions(folder) else (FP32_MODEL,)
     for name in dict.fromkeys((INT8_MODEL, FP32_MODEL, CARD, *manifest.files)):
-        verify_file(folder, manifest, name)
+        if name not in absent:
+            verify_file(folder, manifest, name)
     return manifest
+
+
+def available_precisions(folder: Path) -> tuple[Literal["int8", "fp32"], ...]:
+    """Return the precisions that a bundle can run in: int8, and fp32 where its file is there."""
+    # A link counts as there, also one that leads nowhere, so that it is refused by name.
+    twin = folder / FP32_MODEL
+    return ("int8", "fp32") if twin.is_symlink() or twin.exists() else ("int8",)
 
 
 def load_bundle(path_or_name: str | Path, precision: Precision | None = None) -> Bundle:
@@ -241,7 +253,7 @@ def load_bundle(path_or_name: str | Path, precision: Precision | None = None) ->
     choice = precision or manifest.runtime.precision
     if choice != "auto":
         return _ready(folder, manifest, choice)
-    candidates = [_ready(folder, manifest, "int8"), _ready(folder, manifest, "fp32")]
+    candidates = [_ready(folder, manifest, each) for each in available_precisions(folder)]
     return min(candidates, key=_median_run_s)
 
 
@@ -281,6 +293,11 @@ def _shipped_root() -> Path:
 def _ready(folder: Path, manifest: Manifest, precision: Literal["int8", "fp32"]) -> Bundle:
     """Create the session of one file, warm it up and check its outputs."""
     name = INT8_MODEL if precision == "int8" else FP32_MODEL
+    if precision not in available_precisions(folder):
+        raise BundleMissingError(
+            f"{folder} holds no {name}: the wheel of scentd leaves the float32 models out. Run the "
+            f"model as int8, or install the whole bundle (scentd models install FILE)."
+        )
     data = read_verified(folder, manifest, name)
     if precision == "int8" and not integer_matmuls(data):
         raise BundleMismatchError(

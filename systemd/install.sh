@@ -143,7 +143,7 @@ find_wheel() {
     say "Building scentd from $checkout ..."
     mkdir "$work/source"
     local part
-    for part in pyproject.toml README.md LICENSE hardware models calibration daemon training; do
+    for part in pyproject.toml setup.py packaging LICENSE scentd hardware models calibration daemon training; do
         cp -r "$checkout/$part" "$work/source/"
     done
     "$python" -I -m venv "$work/build"
@@ -171,7 +171,7 @@ build_release() {
     install_pinned "$release" "$here/requirements.txt"
     run_pip "$release" install --no-index "$wheel"
     say "Running every model once ..."
-    "$release/bin/python" -I -m daemon.cli models verify >&2 ||
+    "$release/bin/python" -I -m scentd models verify >&2 ||
         fail "scentd $version cannot run its models on this computer. Nothing was changed."
     touch "$release/whole"
     unfinished=''
@@ -206,7 +206,7 @@ put_files() {
     install -D -m 644 -t "$root/etc/udev/rules.d" "$here/99-scentd.rules"
     install -D -m 755 "$here/uninstall.sh" "$opt/uninstall.sh"
     # The script that pip writes cannot be used: its first line would name a folder below --root.
-    printf '#!/bin/sh\nexec /opt/scentd/current/bin/python -I -m daemon.cli "$@"\n' >"$work/scentd"
+    printf '#!/bin/sh\nexec /opt/scentd/current/bin/python -I -m scentd "$@"\n' >"$work/scentd"
     install -D -m 755 "$work/scentd" "$root/usr/local/bin/scentd"
 }
 

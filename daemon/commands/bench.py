@@ -14,7 +14,7 @@ import tempfile
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from hardware.recording import RecordingWriter, read_recording
 from hardware.simulator.board import PseudoTerminal, SimulatedBoard
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD
-from models.bundle import Bundle, load_bundle
+from models.bundle import Bundle, available_precisions, bundle_folder, load_bundle
 from models.nose import Nose
 
 if TYPE_CHECKING:
@@ -79,8 +79,6 @@ WARM_UP_READINGS = 150
 
 _BUSY_FACTOR = 4.0
 """On a busy machine the service may take this many times as long as at full speed."""
-
-PRECISIONS: tuple[Literal["int8", "fp32"], ...] = ("int8", "fp32")
 
 RunTimes = dict[str, list[float]]
 """Milliseconds of every run, by the name of the measurement."""
@@ -174,12 +172,14 @@ def measure_sample_us(rows: Sequence[NDArray[np.float32]]) -> float:
 
 def measure_inference(model: str) -> RunTimes:
     """Time full windows in int8 and float32, in turn, so that a busy moment affects both."""
-    bundles = {name: load_bundle(model, name) for name in PRECISIONS}
+    bundles = {
+        name: load_bundle(model, name) for name in available_precisions(bundle_folder(model))
+    }
     spec = bundles["int8"].manifest.preprocessing
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, spec.window, spec.n_features)).astype(np.float32)
     mask = np.ones((1, spec.window), dtype=np.float32)
-    times: RunTimes = {name: [] for name in PRECISIONS}
+    times: RunTimes = {name: [] for name in bundles}
     for _ in range(INFERENCES):
         for name, bundle in bundles.items():
             started_s = time.perf_counter()
@@ -343,6 +343,7 @@ def _table(
             (f"{model}, inference {name}", _median_and_p99(times[name]), target)
             for model, times in inference_ms.items()
             for name, target in (("int8", "<= 1.5 ms, below fp32"), ("fp32", ""))
+            if name in times
         ),
         ("outbox: handing over a message", f"{put['p50'] * 1000:.0f} us", "<= 1 ms"),
         ("outbox: until an event is safe on disk", f"{written['p50']:.2f} ms", ""),

@@ -20,7 +20,12 @@ from daemon.installed_models.requests import MODELS, list_models, parse_version,
 from daemon.installed_models.store import SHIPPED, ModelStore
 from daemon.installed_models.trial import try_bundle
 from hardware.errors import ScentdError
-from models.bundle import bundle_folder, shipped_bundles, verify_bundle
+from models.bundle import (
+    available_precisions,
+    bundle_folder,
+    shipped_bundles,
+    verify_bundle,
+)
 from models.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -161,7 +166,8 @@ def run_verify(args: argparse.Namespace) -> int:
     else:
         for result in results:
             if result["ok"]:
-                print(f"ok      {result['bundle']}: {result['files']} files, runs as int8 and fp32")
+                runs = " and ".join(result["precisions"])
+                print(f"ok      {result['bundle']}: {result['files']} files, runs as {runs}")
             else:
                 print(f"FAILED  {result['bundle']}: {result['error']}")
     if not results:
@@ -175,7 +181,9 @@ def _verify(name: str) -> Data:
         try_bundle(folder)
     except ScentdError as error:
         return {"bundle": name, "ok": False, "error": str(error)}
-    return {"bundle": name, "ok": True, "files": len(read_manifest(folder).files) + 1}
+    precisions = available_precisions(folder)
+    files = len(read_manifest(folder).files) + len(precisions) - 1  # the manifest, without a twin
+    return {"bundle": name, "ok": True, "files": files, "precisions": list(precisions)}
 
 
 def run_install(args: argparse.Namespace) -> int:

@@ -249,6 +249,7 @@ class ModelStore:
             return store._install(opened)  # noqa: SLF001 - of the same class
 
     def _install(self, source: OpenedSource) -> Manifest:
+        from daemon.installed_models.releases import check_release  # noqa: PLC0415
         from daemon.installed_models.trial import receive_bundle  # noqa: PLC0415
 
         with locked_folder(self.root):
@@ -258,6 +259,7 @@ class ModelStore:
             try:
                 receive_bundle(source, fresh)
                 manifest = read_manifest(fresh)
+                check_release(manifest)
                 for path in fresh.iterdir():
                     if path.name != MANIFEST and path.name not in manifest.files:
                         path.unlink()

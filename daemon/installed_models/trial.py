@@ -12,7 +12,12 @@ from daemon.installed_models.archive import OpenedSource, UnpackingError, unpack
 from daemon.installed_models.usable import check_usable
 from daemon.system.bounded import Bounds, OutOfBoundsError, call_bounded
 from daemon.system.owner import inherited_by_path
-from models.bundle import BundleMismatchError, BundleRunError, load_bundle
+from models.bundle import (
+    BundleMismatchError,
+    BundleRunError,
+    available_precisions,
+    load_bundle,
+)
 from models.manifest import (
     BundleDamagedError,
     BundleMissingError,
@@ -34,7 +39,6 @@ _ERRORS = {
         *(BundleVersionError, BundleRunError, BundleMismatchError),
     )
 }
-_PRECISIONS = ("int8", "fp32")
 _MODULE = "daemon.installed_models.trial"
 
 
@@ -76,6 +80,6 @@ def receive(source: OpenedSource, folder: Path) -> None:
 
 
 def use(folder: Path) -> None:
-    """Open and run all of a bundle, in both precisions; called in the child."""
-    for precision in _PRECISIONS:
-        check_usable(load_bundle(folder, precision))  # type: ignore[arg-type]
+    """Open and run all of a bundle, in every precision; called in the child."""
+    for precision in available_precisions(folder):
+        check_usable(load_bundle(folder, precision))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models.bundle import (
     BundleMismatchError,
     BundleRunError,
+    available_precisions,
     bundle_folder,
     integer_matmuls,
     load_bundle,
@@ -97,7 +98,17 @@ def test_every_changed_bit_of_a_manifest_is_detected(place: int, bit: int) -> No
         Manifest.from_yaml(bytes(data))
 
 
-@pytest.mark.parametrize("name", FILES)
+def test_a_bundle_without_its_float32_model_runs_as_int8(toy_bundles: Callable[..., Path]) -> None:
+    folder = toy_bundles()
+    assert available_precisions(folder) == ("int8", "fp32")
+    (folder / "model.fp32.onnx").unlink()
+    assert available_precisions(folder) == ("int8",)
+    assert load_bundle(folder, "auto").precision == "int8"
+    with pytest.raises(BundleMissingError, match=r"holds no model\.fp32\.onnx.*install the whole"):
+        load_bundle(folder, "fp32")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "model.fp32.onnx"])
 def test_a_missing_file_is_named(toy_bundles: Callable[..., Path], name: str) -> None:
     path = toy_bundles() / name
     path.unlink()

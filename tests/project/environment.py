@@ -48,12 +48,16 @@ class Environment:
     folder: where it is created.
     wheel: the wheel to install.
     extras: extras of the wheel whose dependencies are included.
+
+    Attributes
+    ----------
+    bin, packages: its folders of programs and of installed packages.
     """
 
     def __init__(self, folder: Path, wheel: Path, extras: Iterable[str] = ()) -> None:
         venv.create(folder, symlinks=True, with_pip=False)
         self.bin = folder / "bin"
-        (self._packages,) = folder.glob("lib/python3*/site-packages")
+        (self.packages,) = folder.glob("lib/python3*/site-packages")
         subprocess.run(
             [
                 sys.executable,
@@ -68,7 +72,7 @@ class Environment:
             capture_output=True,
         )
         self._linked: set[tuple[str, str]] = set()
-        (own,) = self._packages.glob("scentd-*.dist-info")
+        (own,) = self.packages.glob("scentd-*.dist-info")
         self._link_requirements(Distribution.at(own), set(extras))
 
     def command(self, *words: str) -> list[str]:
@@ -96,7 +100,7 @@ class Environment:
         except PackageNotFoundError as error:
             raise AssertionError(f"{requirement} is declared but not installed here") from error
         for top in {file.parts[0] for file in needed.files or ()} - {"..", "__pycache__"}:
-            target = self._packages / top
+            target = self.packages / top
             if not target.exists():
                 target.symlink_to(Path(str(needed.locate_file(top))))
         self._link_requirements(needed, set(requirement.extras))
