@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 USUAL_HZ = 1.0
 """The rate of the recipe: faster boards are averaged down to it, slower ones interpolated."""
-LAGS_S, WINDOW_S, FIRST_S = (5.0, 10.0, 25.0, 50.0), 100.0, 25.0
-"""Of the recipe of `substances-50`, which names held-out days of a real rig (docs/models.md)."""
+LAGS_S, WINDOW_S, FIRST_S, LEAST_ROWS = (5.0, 10.0, 25.0, 50.0), 100.0, 25.0, 20
+"""Of the recipe of `substances-50`, for recordings that lie within one exposure."""
+ONSET_FIRST_S, ONSET_LEAST_ROWS = 10.0, 10
+"""Of the recipe of `fruits-5`, for recordings that begin in clean air: a name is to come soon."""
 SHORTEST_S = 40.0
 """Shorter recordings leave no window beside a lag."""
 LEAST_WINDOW = 20
 STEPS = (200, 200, 300)
-"""Of the two teachers and the exported network, for up to `FEW_LABELS` labels."""
+"""Of the two teachers and the exported network, for up to `FEW_LABELS` labels. Where recordings
+begin in clean air there are no teachers."""
 FEW_LABELS, MOST_TIMES = 10, 4
 
 _GROVE = tuple(c.name for c in CHANNELS if c.part is Part.GROVE)
@@ -48,6 +51,8 @@ class RigConfig:
     board_hz, rate_hz: median rate of the recordings, and the model's.
     lags, first_step, window: in samples of the model.
     steps: of the two teachers and of the network.
+    from_onset: every recording begins in clean air, so that a window holds the levels too (lag 0)
+        and begins with the onset.
     """
 
     name: str
@@ -59,6 +64,7 @@ class RigConfig:
     first_step: int
     window: int
     steps: tuple[int, int, int]
+    from_onset: bool = False
 
     @property
     def rate_text(self) -> str:
@@ -107,16 +113,19 @@ def choose_config(name: str, facts: Sequence[RecordingFacts]) -> RigConfig:
         )
     times = int(np.clip(-(-len({one.label for one in facts}) // FEW_LABELS), 1, MOST_TIMES))
     first, second, last = (times * steps for steps in STEPS)
+    from_onset = all(one.onset_s is not None for one in facts)
+    first_s = ONSET_FIRST_S if from_onset else FIRST_S
     return RigConfig(
         name,
         channels,
         left_out,
         board_hz,
         rate_hz,
-        lags,
-        max(1, min(round(FIRST_S * rate_hz), lags[-1])),
+        (0, *lags) if from_onset else lags,
+        max(1, min(round(first_s * rate_hz), lags[-1])),
         window,
         (first, second, last),
+        from_onset,
     )
 
 
@@ -160,8 +169,7 @@ def render_config(config: RigConfig, facts: Sequence[RecordingFacts], source: st
     sessions = {one.session for one in facts} - {""}
     out = "; ".join(f"{name}: {why}" for name, why in config.left_out.items())
     lags = ", ".join(map(str, config.lags))
-    first, second, last = config.steps
-    fickle = [name for name in _HEATER if name in config.channels]
+    least_rows = ONSET_LEAST_ROWS if config.from_onset else LEAST_ROWS
     grove = [name for name in _GROVE if name in config.channels] or list(config.channels)
     return f"""\
 # Written by `scent-train init` for {source}:
@@ -182,15 +190,52 @@ preprocessing:
   # The board: {config.rate_text}.
   rate_hz: {config.rate_hz:g}
   linearise: log
-  # Differences over so many samples. They and the window fit the shortest recording, of
-  # {min(one.seconds for one in facts):.0f} s.
+  # {_lags_comment(config)}
+  # They and the window fit the shortest recording, of {min(one.seconds for one in facts):.0f} s.
   lags: [{lags}]
   first_step: {config.first_step}
   window: {config.window}
   stride: {max(1, config.window // 2)}
-  min_steps: {min(20, config.window)}
+  min_steps: {min(least_rows, config.window)}
   max_hold: 3
   clip: 30.0
+{_recipe(config)}
+required_channels: [{", ".join(grove)}]
+min_channels: {len(grove)}
+"""
+
+
+def _lags_comment(config: RigConfig) -> str:
+    if not config.from_onset:
+        return "Differences over so many samples: without clean air, levels tell the day."
+    return "Levels (0), which tell smells apart on a plateau, and differences over so many samples."
+
+
+def _recipe(config: RigConfig) -> str:
+    """Return network, augmentation and training as YAML.
+
+    What did best on whole held-out days: of `fruits-5` where recordings begin in clean air, else of
+    `substances-50` (docs/models.md).
+    """
+    first, second, last = config.steps
+    if config.from_onset:
+        return f"""\
+network: {{stem: statistics, bins: 16, d_model: 64, layers: 2, heads: 4, ffn: 2, dropout: 0.1}}
+augment:
+  gain_common: 0.2
+  gain_channel: 0.05
+  # Levels differ from day to day.
+  level_channel: 0.15
+  channel_dropout: 0.1
+  # As if the smell came faster or slower.
+  warp: 0.3
+  partial: 0.0
+  # Every recording begins in clean air: names come soon with short windows from the onset on.
+  from_onset: 0.5
+optimiser: {{steps: {last}, batch: 64, learning_rate: 0.002, warmup: 40, weight_decay: 0.05,
+            label_smoothing: 0.1, ema: 0.99}}"""
+    fickle = [name for name in _HEATER if name in config.channels]
+    return f"""\
 network: {{stem: statistics, bins: 16, d_model: 128, layers: 3, heads: 8, ffn: 4, dropout: 0.1}}
 # Windows are also trained as other days and boards would send them (session, gains, lost channels).
 augment: &student
@@ -212,10 +257,7 @@ teachers:
      augment: {{<<: *student, gain_common: 0.0, gain_channel: 0.0, session: 0.0}}}}
   - {{seed: 12, steps: {second}, augment: {{<<: *student, session: 1.0}}}}
 optimiser: {{steps: {last}, batch: 128, learning_rate: 0.002, warmup: 50, weight_decay: 0.05,
-            label_smoothing: 0.05, ema: 0.99}}
-required_channels: [{", ".join(grove)}]
-min_channels: {len(grove)}
-"""
+            label_smoothing: 0.05, ema: 0.99}}"""
 
 
 def _description(labels: Sequence[str]) -> str:

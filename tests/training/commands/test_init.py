@@ -18,7 +18,7 @@ from training.cli import main
 from training.config import load_train_config
 from training.data.dataset import DataError
 from training.data.inspection import inspect_recordings
-from training.rig_config import bundle_name, choose_config
+from training.rig_config import bundle_name, choose_config, render_config
 
 
 def commands_in(text: str) -> list[list[str]]:
@@ -112,14 +112,28 @@ def test_settings_follow_the_rate_and_the_length_of_the_recordings() -> None:
         config = choose_config("a", changed)
         return config.rate_hz, config.lags, config.window
 
-    assert chosen(10.0, 600.0) == (1.0, (5, 10, 25, 50), 100)
-    assert chosen(0.37, 600.0) == (1.0, (5, 10, 25, 50), 100)
-    assert chosen(1.0, 120.0) == (1.0, (5, 10, 25, 50), 60)
-    assert chosen(0.1, 1800.0) == (0.1, (1, 2, 5), 20)
+    assert chosen(10.0, 600.0) == (1.0, (0, 5, 10, 25, 50), 100)
+    assert chosen(0.37, 600.0) == (1.0, (0, 5, 10, 25, 50), 100)
+    assert chosen(1.0, 120.0) == (1.0, (0, 5, 10, 25, 50), 60)
+    assert chosen(0.1, 1800.0) == (0.1, (0, 1, 2, 5), 20)
     with pytest.raises(DataError, match="at least 40 s"):
         chosen(1.0, 20.0)
     with pytest.raises(DataError, match="at least 40 readings"):
         chosen(0.1, 60.0)
+
+
+def test_levels_and_onsets_are_trained_only_where_recordings_begin_in_clean_air(
+    tmp_path: Path,
+) -> None:
+    facts = inspect_recordings(two_days())
+    within = [dataclasses.replace(facts[0], onset_s=None), *facts[1:]]
+    for case, expected in ((facts, True), (within, False)):
+        path = tmp_path / f"{expected}.yaml"
+        path.write_text(render_config(choose_config("a", case), case, "here"))
+        config = load_train_config(path)
+        assert (0 in config.preprocessing.lags) is expected
+        assert (config.augment.from_onset > 0) is expected
+        assert (len(config.teachers) == 0) is expected
 
 
 @pytest.mark.parametrize(
@@ -131,6 +145,7 @@ def test_every_folder_gives_a_name_that_a_bundle_may_have(text: str, name: str) 
 
 @pytest.mark.slow
 @pytest.mark.data
+@pytest.mark.timeout(3600)
 def test_a_real_rig_from_import_to_bundle(
     smellnet: Path,
     tmp_path: Path,
@@ -146,7 +161,8 @@ def test_a_real_rig_from_import_to_bundle(
     assert "25 of 25 recordings begin in it" in said
     run_printed(commands_in(said))
     manifest = load_bundle(tmp_path / "fruits-bundle").manifest
-    # 0.64 of recordings are named right with a day held out, 1.00 have the label among three.
-    assert manifest.metrics["sessions"]["recording_top1"] > 0.5
+    # As `fruits-5`, whose configuration this is: 0.96 of recordings are named right with a day
+    # held out.
+    assert manifest.metrics["sessions"]["recording_top1"] > 0.8
     assert manifest.metrics["sessions"]["recording_top3"] > 0.9
     assert len(manifest.labels) == 5
