@@ -26,10 +26,9 @@ from models.recogniser import TAUGHT
 from models.reporter import Reporter
 from models.requirements import channel_problem, feeding_problem
 from models.results import EventType, Step
-from models.rig_stream import RigStream
+from models.rig_stream import TaughtStream, taught_streams
 from models.substance_decision import state_of
 from models.timing import lost_samples
-from models.unmixing_stream import UnmixingStream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,7 +105,7 @@ class Nose:
             assume_exposed=assume_exposed,
             calibrated_air=calibrated_air,
         )
-        self._taught: list[RigStream | UnmixingStream] = []
+        self._taught: list[TaughtStream] = []
         self._streams: list[ModelStream] = []
         self._streams_outdated = True
         self._block = Block()
@@ -170,8 +169,7 @@ class Nose:
 
     def set_taught(self, recogniser: Recogniser | None, unmixing: Unmixing | None = None) -> None:
         """Recognise and unmix what the rig was taught by these from the next row on."""
-        self._taught = [RigStream(recogniser)] if recogniser is not None else []
-        self._taught += [UnmixingStream(unmixing)] if unmixing is not None else []
+        self._taught = taught_streams(recogniser, unmixing)
         for stream in self._streams:
             stream.due_ms = self._report.t_ms
 
@@ -343,14 +341,14 @@ class Nose:
         self._announcing = any(stream.announces for stream in self._streams)
         self._announcing |= any(taught.announces for taught in self._taught)
 
-    def _is_due_alone(self, taught: RigStream | UnmixingStream, on_time_ms: float) -> bool:
+    def _is_due_alone(self, taught: TaughtStream, on_time_ms: float) -> bool:
         """Whether what the rig was taught must predict, since no model of that task does."""
         return on_time_ms >= taught.due_ms and not any(
             stream.bundle.manifest.task == taught.task and not stream.disabled
             for stream in self._streams
         )
 
-    def _predict_alone(self, taught: RigStream | UnmixingStream) -> Prediction:
+    def _predict_alone(self, taught: TaughtStream) -> Prediction:
         """Return a prediction from what the rig was taught."""
         taught.due_ms = self._report.t_ms + round(self._settings.live_stride_s * 1000.0)
         phase = self._exposure.phase

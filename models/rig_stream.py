@@ -13,10 +13,12 @@ from models.exposure import Phase
 from models.recogniser import RigDecision
 from models.response import ResponseRows
 from models.substance_decision import N_TOP
+from models.unmixing_stream import UnmixingStream
 
 if TYPE_CHECKING:
     from models.exposure_stream import ExposureStream
     from models.recogniser import Recogniser
+    from models.unmixing import Unmixing
 
 
 class RigStream:
@@ -28,26 +30,27 @@ class RigStream:
 
     Attributes
     ----------
+    decision: on the present exposure.
     due_ms: when the next prediction is due where no model gives any.
     """
 
     task = "substance"
 
     def __init__(self, recogniser: Recogniser) -> None:
-        self._decision = RigDecision(recogniser)
+        self.decision = RigDecision(recogniser)
         self.due_ms = 0
 
     @property
     def announces(self) -> bool:
         """Whether a taught smell is announced."""
-        return self._decision.announced is not None
+        return self.decision.announced is not None
 
     def read(self, exposure: ExposureStream) -> None:
         """Read the rows that are new, and begin anew where the exposure did."""
         if exposure.restarted:
-            self._decision.clear()
+            self.decision.clear()
         if exposure.rows:
-            self._decision.add(ResponseRows.of(exposure.rows))
+            self.decision.add(ResponseRows.of(exposure.rows))
 
     def replace_result(
         self, result: dict[str, Any], phase: Phase, *, model_knows_board: bool
@@ -60,7 +63,7 @@ class RigStream:
         smells were taught in two sessions nothing says what is none of them, so that a model which
         knows the board decides by its embeddings.
         """
-        decision = self._decision
+        decision = self.decision
         if phase not in (Phase.UNKNOWN, Phase.EXPOSED) or not decision.ready:
             return result
         if model_knows_board and not decision.recogniser.calibrated:
@@ -77,7 +80,7 @@ class RigStream:
 
         The state is that of an exposure.
         """
-        decision = self._decision
+        decision = self.decision
         state = State.SENSING
         if decision.announced is not None:
             state = State.RECOGNISED
@@ -98,3 +101,15 @@ class RigStream:
             "taught": True,
             "reason": None,
         }
+
+
+TaughtStream = RigStream | UnmixingStream
+
+
+def taught_streams(recogniser: Recogniser | None, unmixing: Unmixing | None) -> list[TaughtStream]:
+    """Return the streams of what the rig was taught; each reads the rows in this order."""
+    rig = None if recogniser is None else RigStream(recogniser)
+    streams: list[TaughtStream] = [] if rig is None else [rig]
+    if unmixing is not None:
+        streams.append(UnmixingStream(unmixing, None if rig is None else rig.decision))
+    return streams

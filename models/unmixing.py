@@ -237,6 +237,10 @@ class Unmixing:
         limit = _largest_misfit(channels, self.freedom)
         return self._summary(weight, nearest, unexplained=nearest > limit)
 
+    def usable_channels(self, response: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the channels of a response that were measured for all smells and now."""
+        return np.flatnonzero(np.isfinite(response) & self._known)
+
     def log_compositions(
         self, response: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -256,7 +260,7 @@ class Unmixing:
             raise UnmixingError(
                 f"Expected a response of {len(self.exponents)} channels, got {response.shape}."
             )
-        usable = np.flatnonzero(np.isfinite(response) & self._known)
+        usable = self.usable_channels(response)
         if not len(usable):
             raise UnmixingError("No channel was measured both for all smells and now.")
         return *self._log_likelihood(response, uncertainty, usable), len(usable)

@@ -128,7 +128,7 @@ class UnmixingDecision:
         if not self._recent:
             return
         response, uncertainty = self._averaged()
-        if not np.isfinite(response).any():
+        if not len(self._unmixing.usable_channels(response)):
             return
         self.composition = self._unmixing.estimate(response, uncertainty)
         presence = self.composition.presence

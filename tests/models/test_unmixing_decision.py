@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,13 @@ def test_missing_channels_and_missing_readings_are_survived() -> None:
     decision.decide()
     assert decision.announced is None
     assert len(LABELS) == 4
+
+
+def test_smells_without_a_channel_in_common_announce_nothing() -> None:
+    taught = unmixing()
+    responses = taught.responses.copy()
+    responses[0, :3], responses[1, 3:] = np.nan, np.nan
+    decision = UnmixingDecision(dataclasses.replace(taught, responses=responses))
+    decision.observe(response_of({"banana": 1.0}), 0.0)
+    decision.decide()
+    assert decision.announced is None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.commands._shared import add_option
 from training.data.dataset import load_mixtures
+from training.experiments.real_rigs import MOMENTS_S, RIGS, load_rig
+from training.experiments.unmixed_singles import UnmixedSingles, unmix_singles
 from training.experiments.unmixing import (
     SIMULATED_BOARDS,
     TEACHINGS,
@@ -35,14 +38,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "or on the day before; and single smells and even pairs on the simulated board, taught on "
         "another simulated day. Intervals are over exposures. Takes about three minutes."
     )
-    parser.epilog = "Example: scent-train unmix --data $SCENTD_DATA/smellnet/mixture"
+    parser.epilog = (
+        "Example: scent-train unmix --data $SCENTD_DATA/smellnet/mixture --rigs $SCENTD_DATA/rigs"
+    )
     add_option(parser, "--data", help="the published mixture recordings")
+    parser.add_argument(
+        "--rigs",
+        type=Path,
+        metavar="DIR",
+        help="also teach the real rigs in this folder, and print what is announced of single "
+        "smells with whole sessions held out",
+    )
     add_option(parser, "--json")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score real pairs and simulated mixtures and print the table."""
+    singles: list[UnmixedSingles] = []
+    for rig in RIGS if args.rigs else ():
+        print(f"Unmixing single smells of {rig.name} ...", file=sys.stderr, flush=True)
+        singles += unmix_singles(rig.name, load_rig(args.rigs, rig))
     print("Reading the recordings ...", file=sys.stderr, flush=True)
     exposures = load_exposures(load_mixtures(args.data))
     trials: list[UnmixingTrial] = []
@@ -60,10 +76,26 @@ def run(args: argparse.Namespace) -> int:
         ceiling = simulated_ceiling(SIMULATED_BOARDS[_ALL_CHANNELS], same_exposure=same)
         trials.append(dataclasses.replace(ceiling, what=f"{_ALL_CHANNELS}: {ceiling.what}"))
     if args.json:
-        print(json.dumps([dataclasses.asdict(trial) for trial in trials]))
+        print(json.dumps([*map(dataclasses.asdict, trials), *map(dataclasses.asdict, singles)]))
     else:
-        print("\n".join(table(trials)))
+        print("\n".join([*table(trials), *(["", *singles_table(singles)] if singles else [])]))
     return 0
+
+
+def singles_table(singles: list[UnmixedSingles]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    moments = ", ".join("end" if at_s == float("inf") else f"{at_s:.0f} s" for at_s in MOMENTS_S)
+    lines = [
+        f"| rig | announced by | the smell alone at {moments} | another | several | exposures |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in singles:
+        shares = (
+            " ".join(f"{share:.2f}" for share in kind)
+            for kind in (row.right, row.another, row.several)
+        )
+        lines.append(f"| {row.rig} | {row.source} | {' | '.join(shares)} | {row.exposures} |")
+    return lines
 
 
 def table(trials: list[UnmixingTrial]) -> list[str]:
