@@ -21,7 +21,7 @@ from hardware.errors import ScentdError
 from hardware.version import installed_version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -78,16 +78,25 @@ class CommandLine:
     def _print_error(self, text: str) -> None:
         print(f"{self.program}: {text}", file=sys.stderr)  # noqa: T201 - the program's output
 
+    def full_parser(self) -> argparse.ArgumentParser:
+        """Return a parser with the options of every command, for completions and man pages."""
+        return self._parser("", self.commands)
+
     def _parse(self, arguments: list[str]) -> argparse.Namespace:
+        # Finding the version costs time, so only where it is shown.
+        shown = installed_version() if "--version" in arguments else ""
+        called = next((argument for argument in arguments if not argument.startswith("-")), None)
+        return self._parser(shown, () if called is None else (called,)).parse_args(arguments)
+
+    def _parser(self, version: str, whole: Collection[str]) -> argparse.ArgumentParser:
+        """Return a parser of all commands, with the options of those in `whole`."""
         parser = argparse.ArgumentParser(
             prog=self.program,
             description=self.description,
             epilog=self.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        # Finding the version costs time, so only where it is shown.
-        shown = installed_version() if "--version" in arguments else ""
-        parser.add_argument("--version", action="version", version=f"{self.program} {shown}")
+        parser.add_argument("--version", action="version", version=f"{self.program} {version}")
         parser.add_argument(
             "--debug",
             action="store_true",
@@ -96,13 +105,12 @@ class CommandLine:
         subparsers = parser.add_subparsers(
             title="commands", metavar="COMMAND", required=True, dest="command"
         )
-        called = next((argument for argument in arguments if not argument.startswith("-")), None)
         for name, summary in self.commands.items():
             command = subparsers.add_parser(name, help=summary)
-            if name == called:
+            if name in whole:
                 module = import_module(f"{self.package}.{name.replace('-', '_')}")
                 module.add_options(command)
-        return parser.parse_args(arguments)
+        return parser
 
 
 def _prepare_streams() -> None:
