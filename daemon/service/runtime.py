@@ -7,6 +7,7 @@ Knows no broker and no port.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from models.nose import Nose
     from models.taught_head import TaughtHead
 
-READINGS_A_STEP = 100
-"""Readings of the history that are processed in one step: on a Raspberry Pi that takes less than a
-period of the fastest board."""
+STEP_S = 0.02
+"""Time of one step through the history: less than a period of the fastest board. With steps of a
+number of readings, a short `live_stride_s` would make them long, and readings would be dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +96,11 @@ class Runtime:
         from_ms = next(iter(history.since(newest_ms).t_ms.tolist()), None)
         get_logger("service").debug("the last minutes are processed", from_ms=from_ms)
         while len(span := history.since(newest_ms)):
-            times = span.t_ms[:READINGS_A_STEP].tolist()
-            for values, t_ms in zip(span.values, times, strict=False):
+            until_s = time.monotonic() + STEP_S
+            for values, t_ms in zip(span.values, span.t_ms.tolist(), strict=True):
                 self.nose.process(SensorFrame(0, None, values, range_quality(values)), t_ms=t_ms)
-            newest_ms = times[-1]
+                newest_ms = t_ms
+                if time.monotonic() >= until_s:
+                    break
             yield {"doing": "hearing the last minutes", "seconds": round(span.seconds, 1)}
         return {}

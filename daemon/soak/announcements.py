@@ -50,7 +50,7 @@ class AnnouncementReport:
     unexpected: predictions that it made and the replay did not.
     compared: announcements that were delivered and compared in content.
     different: of them, those that say something else.
-    example: of one that is different: the fields with both values.
+    example: of one that is different, in words.
     predicted: by model, the delivered predictions that come from a window of readings.
     named: by model, those of them that name a smell or a mixture.
     """
@@ -61,7 +61,7 @@ class AnnouncementReport:
     unexpected: int = 0
     compared: int = 0
     different: int = 0
-    example: dict[str, Any] = field(default_factory=dict)
+    example: str = ""
     predicted: dict[str, int] = field(default_factory=dict)
     named: dict[str, int] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class AnnouncementReport:
                 self.unexpected
             ),
             f"{self.different} of {self.compared} announcements differ from a replay's, such as "
-            f"{json.dumps(self.example)}": self.different,
+            f"{self.example}": self.different,
             "no announcement was compared with a replay": self.compared == 0,
         }
         return [text for text, is_wrong in wrong.items() if is_wrong]
@@ -202,7 +202,11 @@ class Replay:
         }
         if different:
             self.report.different += 1
-            self.report.example = self.report.example or different
+            name, (expected_value, found_value) = next(iter(different.items()))
+            self.report.example = self.report.example or (
+                f"{name} {found_value!s:.80} instead of {expected_value!s:.80} (different are "
+                f"{', '.join(different)})"
+            )
 
 
 def _by_sample(boot: Boot) -> dict[int, list[MadeMessage]]:

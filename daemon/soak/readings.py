@@ -35,6 +35,8 @@ _LINES_TO_COMPLETE = 3
 _BEHIND_S = 5.0
 """A service that had to wait for a processor in this time before its end may be behind by that."""
 
+_MOST_BEHIND_S = 15.0
+
 _OPENS_WITHIN_S = 1.0
 """The port is open this long, at most, before the service's log says so."""
 
@@ -219,18 +221,28 @@ class _Places:
             if line.data:
                 self._by_number[line.frame_seq].append(place)
 
-    def _find(self, sample: MadeMessage) -> int | None:
-        """Return the latest line with the sample's number that was sent before it."""
+    def _find(self, sample: MadeMessage) -> list[int]:
+        """Return the lines with the sample's number that were sent before it, the latest first."""
         found = self._by_number.get(sample.frame_seq or 0, ())
-        before = [place for place in found if self._lines[place].sent_s <= sample.at_s]
-        return before[-1] if before else None
+        return [place for place in reversed(found) if self._lines[place].sent_s <= sample.at_s]
 
     def span(self, samples: Sequence[tuple[int, MadeMessage]]) -> range:
-        """Return the places of the lines from the first sample to the last."""
-        first, last = self._find(samples[0][1]), self._find(samples[-1][1])
-        if first is None or last is None or last < first:
+        """Return the places of the lines from the first sample to the last.
+
+        A board that restarts gives a number again. A service that is behind may have decoded the
+        earlier line; then the number of samples tells.
+        """
+        first = next(iter(self._find(samples[0][1])), None)
+        if first is None:
             return range(0)
-        return range(first, last + 1)
+        last = samples[-1][1]
+        spans = [range(first, place + 1) for place in self._find(last) if place >= first]
+        near = [
+            span
+            for span in spans
+            if span is spans[0] or last.at_s - self._lines[span[-1]].sent_s < _MOST_BEHIND_S
+        ]
+        return min(near, key=lambda span: abs(len(span) - len(samples)), default=range(0))
 
 
 def _decode(

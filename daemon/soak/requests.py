@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 _COMMANDS = {"status": "ok", "nothing": "error"}
 """Commands that are sent in turn, and the status of the right answer."""
 
-_LATE_S = 2 * ANSWER_WITHIN_S
-"""Longest time in which an undisturbed request may still be answered."""
-
 
 @dataclass(slots=True)
 class _Asked:
@@ -34,6 +31,11 @@ class _Asked:
     command: str
     at_s: float
     answers: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def until_s(self) -> float:
+        """When it was answered, or should have been."""
+        return self.answers[0][1] if self.answers else self.at_s + 2 * ANSWER_WITHIN_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +104,7 @@ class SentRequests:
         late_s: Callable[[float, float], float] = lambda _start_s, _end_s: 0.0,
     ) -> RequestReport:
         """Judge the answers; `late_s` returns how late this machine was between two times."""
-        calm = [
-            asked for asked in self._asked if is_calm(disturbed, asked.at_s, asked.at_s + _LATE_S)
-        ]
+        calm = [asked for asked in self._asked if is_calm(disturbed, asked.at_s, asked.until_s)]
         took_s = [asked.answers[0][1] - asked.at_s for asked in calm if asked.answers]
         in_time = sum(
             asked.answers[0][1] - asked.at_s
