@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from daemon.soak.faults import BrokerFault, DiskFault, FaultTarget, InjectedFault
+from daemon.soak.faults import BrokerFault, DiskFault, FaultTarget, InjectedFault, ProcessFault
 from daemon.soak.main import PHASES, run_soak
 from daemon.system.signals import StopEvent
+from hardware.simulator.faults import FaultKind
 from tests.sandbox import needs_mosquitto
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 CUT = InjectedFault(FaultTarget.BROKER, BrokerFault.CUT, delay_s=0.5, duration_s=0.2)
 POWER_CUT = InjectedFault(FaultTarget.DISK, DiskFault.POWER_CUT, delay_s=2.5, duration_s=0.2)
+UNPLUG = InjectedFault(FaultTarget.BOARD, FaultKind.UNPLUG.value, delay_s=1.0, duration_s=20.0)
+KILLED = InjectedFault(FaultTarget.PROCESS, ProcessFault.KILLED, delay_s=2.0, duration_s=0.2)
+BROKER_KILLED = InjectedFault(FaultTarget.BROKER, BrokerFault.KILLED, delay_s=2.0, duration_s=0.2)
 
 
 class Defect(NamedTuple):
@@ -47,8 +51,11 @@ outbox.COMMIT_EVERY_S = 3600.0
         """
 from itertools import count
 from daemon.mqtt.messages import Messages
+from daemon.mqtt.payloads import Envelope
 publish, numbers = Messages.publish_prediction, count(1)
-Messages.publish_prediction = lambda self, one: next(numbers) % 5 and publish(self, one)
+Messages.publish_prediction = lambda self, one: (
+    publish(self, one) if next(numbers) % 5 else Envelope(0, False, self._boot_id, self._seq)
+)
 """,
         (),
         "predictions of a replay were never announced",
@@ -100,6 +107,84 @@ OutboxFile._prepare = prepare_unsynced
     ),
 }
 
+OTHERS = {
+    "commits come every 4 s": Defect(
+        """
+from daemon.mqtt import outbox
+outbox.COMMIT_EVERY_S = 4.0
+""",
+        (),
+        "predictions took up to",
+        odours="air:600",
+    ),
+    "a board is opened 8 s after it is plugged in": Defect(
+        """
+from daemon.board import port
+class Backoff(port.Backoff):
+    def next_s(self):
+        return 8.0
+port.Backoff = Backoff
+""",
+        (UNPLUG,),
+        "board, unplug: it took",
+    ),
+    "predictions are changed after they are made": Defect(
+        """
+from dataclasses import replace
+from daemon.mqtt.messages import Messages
+publish = Messages.publish_prediction
+Messages.publish_prediction = lambda self, one: publish(
+    self, replace(one, window_s=one.window_s + 1)
+)
+""",
+        (),
+        "announcements differ from a replay's, such as window_s",
+    ),
+    "every third event is never announced": Defect(
+        """
+from itertools import count
+from daemon.mqtt.messages import Messages
+from daemon.mqtt.payloads import Envelope
+publish, numbers = Messages.publish_event, count(1)
+Messages.publish_event = lambda self, *more: (
+    publish(self, *more) if next(numbers) % 3 else Envelope(0, False, self._boot_id, self._seq)
+)
+""",
+        (),
+        "events of a replay were never announced",
+    ),
+    "requests are not answered": Defect(
+        """
+from daemon.mqtt.messages import Messages
+Messages.publish_response = lambda self, command, answer: None
+""",
+        (),
+        "undisturbed requests were not answered",
+    ),
+    "there is no last will": Defect(
+        """
+from paho.mqtt.client import Client
+Client.will_set = lambda self, *more, **named: None
+""",
+        (KILLED,),
+        "status was not offline 5 s after SIGKILL",
+    ),
+    "states are not sent again to another broker": Defect(
+        """
+from daemon.mqtt.outgoing import Outgoing
+connected = Outgoing.connected
+def connected_once(self, protocol):
+    first = self.report().connections == 0
+    connected(self, protocol)
+    if not first:
+        self._unsent.clear()
+Outgoing.connected = connected_once
+""",
+        (BROKER_KILLED,),
+        "was not retained 5 s after the broker was killed",
+    ),
+}
+
 
 def soak(
     folder: Path,
@@ -120,16 +205,28 @@ def soak(
     )
 
 
+def assert_soak_names(defect: Defect, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a soak of the service with a defect, and find its complaint."""
+    (folder / "sitecustomize.py").write_text(defect.source, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    report = soak(folder, defect.faults, calm=not defect.faults, odours=defect.odours)
+    assert any(defect.complaint in complaint for complaint in report.complaints), report.complaints
+    assert not report.as_json()["holds"]
+
+
 @pytest.mark.parametrize("name", DEFECTS)
 def test_the_soak_fails_on_a_service_with_a_defect_and_names_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defect = DEFECTS[name]
-    (tmp_path / "sitecustomize.py").write_text(defect.source, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    report = soak(tmp_path, defect.faults, calm=not defect.faults, odours=defect.odours)
-    assert any(defect.complaint in complaint for complaint in report.complaints), report.complaints
-    assert not report.as_json()["holds"]
+    assert_soak_names(DEFECTS[name], tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_soak_names_other_defects_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_soak_names(OTHERS[name], tmp_path, monkeypatch)
 
 
 def test_the_same_run_of_the_service_without_a_defect_is_no_complaint(tmp_path: Path) -> None:
