@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from models.correction import Correction
     from models.taught_head import TaughtSmell
 
+LEAST_EXPOSURE_S = 45.0
+"""Seconds that an exposure lasts at least: a shorter one ends while the sensors still respond, and
+is too short for the embeddings of `substances-50`."""
+
 LEAST_RESPONSE_S = 20.0
 """Seconds of a response that teach the recogniser: four rows, of which two confirm each other."""
 
@@ -124,20 +128,29 @@ class ExposureLearner:
         self.bundles = {bundle.manifest.name: bundle for bundle in bundles}
         self.correction: Correction | None = None
 
-    def learn(self, exposure: Exposure, taught: Sequence[TaughtExposure]) -> LearntExposure:
+    def learn(
+        self, exposure: Exposure, taught: Sequence[TaughtExposure], least_s: float = 0.0
+    ) -> LearntExposure:
         """Learn from an exposure what can be learnt.
 
         Parameters
         ----------
         exposure: whose readings are stored.
         taught: the exposures that are known, all of one board.
+        least_s: seconds that it must last.
 
         Raises
         ------
-        EnrolmentError: nothing can be learnt from it, or it is of another board.
+        EnrolmentError: it is too short, nothing can be learnt from it, or it is of another board.
         RecordingError: its readings are missing or damaged.
         """
         response = self._response(exposure)
+        if response.seconds < least_s:
+            raise EnrolmentError(
+                f"Nothing was learnt: {response.seconds:.0f} s of the smell are too short. "
+                f"{least_s:.0f} s are needed, and two minutes are better. Let the sample stand "
+                "longer before the sensors, or name a longer recording."
+            )
         if response.source and response.evidence_s >= LEAST_RESPONSE_S:
             _refuse_other_board(response, taught)
         problem: EnrolmentError | None = None
@@ -220,7 +233,9 @@ class ExposureLearner:
         readings, start = self._readings(exposure, correction)
         found = find_exposure(readings, start)
         known = found.clean_air
+        # From the first reading to the end of the last one's period.
         seconds = float(readings.t_ms[found.end - 1] - readings.t_ms[found.first]) / 1000.0
+        seconds += 1.0 / readings.rate_hz
         response = _Response(
             found.rows,
             np.full(found.rows.response.shape[1], np.nan) if known is None else known.signals,

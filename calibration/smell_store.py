@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.exposures import EnrolmentError
-from calibration.smell_learning import ExposureLearner, LearntExposure
+from calibration.smell_learning import LEAST_EXPOSURE_S, ExposureLearner, LearntExposure
 from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
 from calibration.stored_readings import content_id, cut_readings, read_exposure, recording_bytes
 from hardware.errors import ScentdError
@@ -342,7 +342,7 @@ class SmellStore:
         models = ", ".join(self.bundles) or "the rig's models"
         raise SmellError(
             f"{label!r} is neither a smell that this rig was taught nor a label of {models}. "
-            "`scentd enroll --list` shows the first, `scentd models list` the second."
+            "`scentd enroll --list` shows the first, `scentd models list --labels` the second."
         )
 
     def _head(
@@ -365,14 +365,16 @@ class SmellStore:
         t_ms, values, start_ms = cut_readings(recording, start_ms)
         data = recording_bytes(t_ms, values)
         exposure = Exposure(content_id(data), _now(), source, start_ms, 0.0, 0, session=session)
-        return self._add(exposure, data)
+        return self._add(exposure, data, LEAST_EXPOSURE_S)
 
-    def _add(self, exposure: Exposure, readings: bytes) -> tuple[Exposure, LearntExposure]:
+    def _add(
+        self, exposure: Exposure, readings: bytes, least_s: float = 0.0
+    ) -> tuple[Exposure, LearntExposure]:
         path = self.folder / EXPOSURES / f"{exposure.id}.csv"
         known = self.readings_path(exposure.id).exists()
         write_atomically(path, readings)
         try:
-            learnt = self._learner.learn(exposure, self.taught_exposures())
+            learnt = self._learner.learn(exposure, self.taught_exposures(), least_s)
         except ScentdError:
             if not known:
                 for made in path.parent.glob(f"{exposure.id}*"):

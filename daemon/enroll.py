@@ -16,6 +16,7 @@ from calibration.exposure_curve import MOST_POINTS, exposure_curve
 from calibration.recogniser import fit_recogniser
 from calibration.response_preview import advise
 from calibration.smell_exchange import export_smells, import_smells
+from calibration.smell_learning import LEAST_EXPOSURE_S
 from calibration.smell_preview import compare_replay, preview_smell
 from calibration.smell_store import SmellStore
 from calibration.unmixing import unmixing_of_smells
@@ -63,7 +64,7 @@ MAX_CONFUSIONS = 3
 TEACH_S = 120.0
 """Default seconds of an exposure that is taught."""
 
-LEAST_S, MOST_S = 5.0, 600.0
+MOST_S = 600.0
 
 LISTED_POINTS = 60
 """Default points of a channel's curve: sixteen exposures take 60 KB."""
@@ -144,7 +145,7 @@ class Enrolment:
         self._history = history
         self._settings = settings
         self._log = get_logger("teaching")
-        label, seconds = text(), partial(number, LEAST_S, MOST_S)
+        label, seconds = text(), partial(number, LEAST_EXPOSURE_S, MOST_S)
 
         def change(method: Callable[..., Any], **fields: Field) -> Action:
             return _rig_action(partial(self._change, method), **fields)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+"""As a shell reports it: 128 and the number of SIGINT. `a && b` must not go on to `b`."""
+
 _ESCAPE = "scentd.json_escape"
 
 
@@ -48,7 +51,11 @@ class CommandLine:
     commands: Mapping[str, str]
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use."""
+        """Run one command and return its exit code.
+
+        0 done, 1 failed, 2 wrong use, 130 ended by Ctrl-C before the work was done. A command
+        that works until Ctrl-C, such as `scentd run`, catches the signal and returns 0.
+        """
         _prepare_streams()
         arguments = list(sys.argv[1:] if argv is None else argv)
         debug = "--debug" in arguments
@@ -57,7 +64,8 @@ class CommandLine:
             code = int(args.run(args))
             sys.stdout.flush()
         except KeyboardInterrupt:
-            return EXIT_OK
+            self._print_error("ended by Ctrl-C before the work was done.")
+            return EXIT_INTERRUPTED
         except BrokenPipeError:
             # `... | head` has read enough.
             _discard_output()

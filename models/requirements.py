@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hardware.counting import counted
 from hardware.errors import ScentdError
 from models.rate_conversion import SLOWEST_SHARE, Conversion, conversion
 
@@ -47,7 +48,7 @@ def rate_problem(manifest: Manifest, rate_hz: float) -> str | None:
     if conversion(rate_hz, wanted_hz, manifest.rate_ratio) is not Conversion.IMPOSSIBLE:
         return None
     slowest_hz = SLOWEST_SHARE * wanted_hz
-    needs = f"the board sends {rate_hz:.3g} readings a second, the model needs"
+    needs = f"the board sends {counted(float(rate_hz), 'reading')} a second, the model needs"
     if rate_hz < slowest_hz:
         return f"{needs} at least {slowest_hz:.3g}"
     low, high = manifest.rate_ratio

@@ -17,7 +17,8 @@ usage: sudo systemd/install.sh [--rig NAME]... [--wheel FILE] [--find-links DIR]
                     scentd@NAME; without it the only rig is /etc/scentd/scentd.yaml, run as scentd
   --wheel FILE      the wheel of scentd to install (default: one beside this script, else one built
                     from the checkout that contains this script)
-  --find-links DIR  use no network: DIR holds the files that requirements.txt names
+  --find-links DIR  use no network: DIR holds the files that requirements.txt names, and without a
+                    wheel those of build-requirements.txt
   --ca FILE         trust the certificate authorities in this PEM file when fetching packages, and no
                     others: for a network with its own authority
   --python FILE     the Python that creates the environment (default: python3)
@@ -217,9 +218,9 @@ make_current() {
 }
 
 units() {
-    [ ! -e /etc/scentd/scentd.yaml ] || echo scentd.service
+    [ ! -e "$root/etc/scentd/scentd.yaml" ] || echo scentd.service
     local file
-    for file in /etc/scentd/*/scentd.yaml; do
+    for file in "$root"/etc/scentd/*/scentd.yaml; do
         [ ! -e "$file" ] || echo "scentd@$(basename "$(dirname "$file")").service"
     done
 }
@@ -285,4 +286,10 @@ if [ -z "$root" ]; then
     fi
 fi
 if [ "$previous" != "$release" ]; then remove_old_releases; fi
-say "scentd is installed. Its configuration: /etc/scentd. Its log: journalctl -u scentd"
+if [ -n "$root" ]; then
+    # shellcheck disable=SC2046 # unit names contain no spaces
+    say "scentd is installed below $root and was not started. Its configuration: $root/etc/scentd." \
+        "To start it with the image: systemctl --root=$root enable" $(units)
+else
+    say "scentd is installed. Its configuration: /etc/scentd. Its log: journalctl -u scentd"
+fi

@@ -14,6 +14,7 @@ import numpy as np
 from daemon.board.diagnosis import BoardError, explain_no_reading, rejected_lines
 from daemon.board.port import monotonic_ms, open_port, read_available
 from hardware.channels import CHANNEL_NAMES
+from hardware.counting import counted
 from hardware.frames import Quality
 from hardware.protocol import LineDecoder
 from models.nose import Nose, NoseSettings
@@ -56,11 +57,11 @@ class FoundBoard:
     def describe(self) -> str:
         """Return the board in a sentence."""
         rate = "rate not known yet" if self.rate_hz is None else f"{self.rate_hz:.3g} Hz"
-        rejected = f", {self.rejected} lines rejected" if self.rejected else ""
+        rejected = f", {counted(self.rejected, 'line')} rejected" if self.rejected else ""
         absent = [name for name in CHANNEL_NAMES if name not in self.channels]
         missing = f", without {', '.join(absent)}" if absent else ""
         return (
-            f"{self.port} speaks {self.dialect}, {rate}, {len(self.channels)} channels"
+            f"{self.port} speaks {self.dialect}, {rate}, {counted(len(self.channels), 'channel')}"
             f"{missing}{rejected}"
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hardware.counting import counted
 from hardware.errors import ScentdError, UsageError
 from models.conformal import set_threshold
 from models.nose import Nose
@@ -91,7 +92,8 @@ def score_recording(
     for frame, arrival_ms in recording.arrivals():
         predictions += nose.process(frame, arrival_ms).predictions
     for prediction in predictions + nose.finish():
-        if prediction.reason is not None:
+        # On a foreign board nothing is announced, but `top` shows what a calibration is judged by.
+        if prediction.reason is not None and not prediction.foreign_board:
             raise ScoreError(
                 f"{recording.path}: {bundle.manifest.name} is {prediction.state}: "
                 f"{prediction.reason}."
@@ -131,7 +133,7 @@ def score_recordings(
     if unknown:
         raise UsageError(
             f"{bundle.manifest.name} does not know {', '.join(unknown)}. A recording's label is "
-            "the name of its folder unless --label says otherwise; scentd models list --json "
+            "the name of its folder unless --label says otherwise; scentd models list --labels "
             "names the labels."
         )
     scored = []
@@ -223,7 +225,7 @@ def score_table(report: Mapping[str, Any]) -> list[str]:
         else f"{part['recordings']:.0%} right, {part['looks'] or 0:.0%} of predictions"
         for part in (report["before"], report["after"])
     )
-    rows.append((f"{len(report['files'])} recordings", before, after, ""))
+    rows.append((counted(len(report["files"]), "recording"), before, after, ""))
     return [f"{a:<18.18} {b:<31} {c:<31} {d}".rstrip() for a, b, c, d in rows]
 
 
@@ -238,8 +240,8 @@ def sets_summary(sets: Mapping[str, Any] | None) -> list[str]:
     if sets["set_threshold"] is None:
         needed = math.ceil(sets["coverage"] / (1 - sets["coverage"]) - ROUNDING)
         lines.append(
-            f"To correct this for the rig takes {needed} recordings or more, most of them with the "
-            "right label among the five most probable."
+            f"To correct this for the rig takes {counted(needed, 'recording')} or more, most of "
+            "them with the right label among the five most probable."
         )
     else:
         lines.append(

@@ -15,6 +15,7 @@ from daemon.config.loading import load_config
 from daemon.installed_models.loading import load_models
 from daemon.installed_models.onnx_runtime import processor, require_runtime
 from daemon.mqtt.connection import try_broker
+from hardware.counting import counted
 from hardware.errors import ScentdError
 from models.board_identity import FOREIGN_BOARD
 from models.correction import correction_for
@@ -112,10 +113,8 @@ def _check_model(name: str, config: Config, board: FoundBoard | None) -> str:
     """Load a model, compare its needs with the board if one was found, and describe it."""
     (bundle,) = load_models(config, [name])
     manifest = bundle.manifest
-    description = (
-        f"{manifest.name} {manifest.version}, {len(manifest.labels)} {manifest.task} labels, "
-        f"runs as {bundle.precision}"
-    )
+    labels = counted(len(manifest.labels), f"{manifest.task} label")
+    description = f"{manifest.name} {manifest.version}, {labels}, runs as {bundle.precision}"
     if board is None:
         return description
     problem = feeding_problem(manifest, board.channels, board.rate_hz)

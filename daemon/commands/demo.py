@@ -78,12 +78,23 @@ def run(args: argparse.Namespace) -> int:
     hang_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
     with stop.on_signals(*hang_up):
         _print_note("Teaching the rigs, then starting boards, broker and services ...")
+        if plain:
+            _print_note(_naming_time())
         rigs = import_module("daemon.demo.main").run_demo(
             stop, plain=plain, seed=seed, seconds=args.seconds, pace=args.pace, picture=args.svg
         )
     print(import_module("daemon.demo.plain").summary(rigs))
     _print_note(f"To play the same odours again: scentd demo --seed {seed}")
     return 0
+
+
+def _naming_time() -> str:
+    """Return how long a name takes, for who reads lines; the screen says it where it is empty."""
+    rig = import_module("daemon.demo.scenario").RIGS[0]
+    return (
+        f"A name takes {rig.named_after} of the board's time after an odour begins, which is "
+        f"{rig.speed:g} times less here."
+    )
 
 
 def _check_installed() -> None:

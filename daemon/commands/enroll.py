@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from calibration.rig_profile import PROFILE
 from calibration.smell_exchange import export_smells, import_smells
+from calibration.smell_learning import LEAST_EXPOSURE_S
 from calibration.smell_set import SmellError
 from daemon.board.capture import capture_from_port
 from daemon.calibrate.actions import read_profile
@@ -36,6 +37,7 @@ from daemon.system.background import finish
 from daemon.system.owner import act_as_owner
 from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
+from hardware.counting import counted
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.segment_names import segment_date
@@ -263,6 +265,13 @@ def _refuse_contradictions(args: argparse.Namespace) -> None:
             "Give LABEL to teach a smell, or one of --list, --promote LABEL, --forget ... to "
             "change what was taught, not both."
         )
+    given_s = args.seconds if args.last is None else args.last
+    if given_s is not None and given_s < LEAST_EXPOSURE_S:
+        raise UsageError(
+            f"A smell is learnt from {LEAST_EXPOSURE_S:g} s or more, and {TEACH_S:g} s are better, "
+            f"but {'--seconds' if args.last is None else '--last'} is {given_s:g}. Let the sample "
+            "stand longer before the sensors."
+        )
     if sum(value is not None for value in (args.recording, args.last, args.seconds)) > 1:
         raise UsageError(
             "Give one of --recording (files), --last (seconds that have passed) and --seconds "
@@ -312,7 +321,7 @@ def _manage_smells(rig: _Rig, args: argparse.Namespace) -> Data:
         raise UsageError("Name the smell to teach: scentd enroll LABEL --recording FILE.")
     if args.export is not None:
         smells = export_smells(rig.store, args.export)
-        print(f"{len(smells.smells)} smells written to {args.export}", file=sys.stderr)
+        print(f"{counted(len(smells.smells), 'smell')} written to {args.export}", file=sys.stderr)
         return rig.request(action="list")
     if args.import_ is not None:
         import_smells(rig.store, args.import_)
@@ -338,7 +347,7 @@ def _manage_smells(rig: _Rig, args: argparse.Namespace) -> Data:
 def _taught_lines(data: Data) -> Iterator[str]:
     yield (
         f"{data['label']}: learnt {data['seconds']:.0f} s{_learnt_from(data)}; "
-        f"{_count(data['exposures'], 'exposure')} from {_count(data['sessions'], 'session')} in "
+        f"{counted(data['exposures'], 'exposure')} from {counted(data['sessions'], 'session')} in "
         f"all, in effect after {data['effect_ms']:.0f} ms."
     )
     yield from _preview_lines(data["rehearsal"])
@@ -359,7 +368,7 @@ def _taught_lines(data: Data) -> Iterator[str]:
 
 def _advice_line(advice: Data) -> str:
     line = f"  most helpful next: {advice['label']} on another day (taught on "
-    line += f"{_count(advice['sessions'], 'day')})"
+    line += f"{counted(advice['sessions'], 'day')})"
     if not advice["gain"]:
         return line
     return (
@@ -393,10 +402,6 @@ def _preview_lines(rehearsal: Data) -> Iterator[str]:
         yield f"  it takes away from                     {_shares(rehearsal['taken_from'])}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _shares(shares: Sequence[Data]) -> str:
     return ", ".join(f"{item['label']} {item['share']:.0%}" for item in shares) or "nothing"
 
@@ -410,8 +415,8 @@ def _list_lines(data: Data) -> Iterator[str]:
     for smell in data["smells"]:
         state = "in shadow" if smell["shadow"] else "announced"
         yield (
-            f"  {smell['label']:<24} {state:<10} {_count(smell['exposures'], 'exposure')} from "
-            f"{_count(smell['sessions'], 'session')}, {smell['seconds']:.0f} s, last "
+            f"  {smell['label']:<24} {state:<10} {counted(smell['exposures'], 'exposure')} from "
+            f"{counted(smell['sessions'], 'session')}, {smell['seconds']:.0f} s, last "
             f"{smell['taught']}"
         )
     if not data["smells"]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.installed_models.requests import MODELS, list_models, parse_version, switched_model
 from daemon.installed_models.store import SHIPPED, ModelStore
 from daemon.installed_models.trial import try_bundle
+from hardware.counting import counted
 from hardware.errors import ScentdError
 from models.bundle import (
     available_precisions,
@@ -34,8 +37,11 @@ if TYPE_CHECKING:
     from daemon.config.settings import Config
     from daemon.system.background import Data
 
+_LEAST_WIDTH = 40
+
 EPILOG = """Examples:
   scentd models list --config rig.yaml
+  scentd models list --labels
   scentd models verify substances-50 ./my-model
   scentd models install my-model.tar.gz --config rig.yaml
   scentd models rollback --config rig.yaml
@@ -72,6 +78,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"list the models of this rig, installed or shipped ({CONFIG_DEFAULT}, "
         "else the shipped ones)",
+    )
+    listing.add_argument(
+        "--labels", action="store_true", help="list what each model recognises, one line a model"
     )
     verifying = add(
         "verify",
@@ -112,6 +121,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run_list(args: argparse.Namespace) -> int:
     """Print the shipped bundles, or the models of a rig."""
     args.config = args.config or default_config_path()
+    if args.labels:
+        return _print_labels(args)
     if args.config is not None:
         return _print_rig_models(load_rig(args.config), as_json=args.json)
     rows = [_describe_bundle(name) for name in shipped_bundles()]
@@ -124,6 +135,25 @@ def run_list(args: argparse.Namespace) -> int:
             f"{row['name']:<20} {row['version']:<9} {row['task']:<10} {len(row['labels']):>6} "
             f"{row['size_mb']:>5.1f} MB  {', '.join(row['channels'])}"
         )
+    return 0
+
+
+def _print_labels(args: argparse.Namespace) -> int:
+    """Print the labels of the shipped bundles, or of the versions that a rig runs."""
+    if args.config is None:
+        manifests = [verify_bundle(bundle_folder(name)) for name in shipped_bundles()]
+    else:
+        config = load_rig(args.config)
+        store = ModelStore(config.state_dir)
+        manifests = [verify_bundle(store.folder(name)) for name in config.models]
+    if args.json:
+        print(json.dumps({manifest.name: list(manifest.labels) for manifest in manifests}))
+        return 0
+    for manifest in manifests:
+        labels = counted(len(manifest.labels), "label")
+        text = f"{manifest.name} {manifest.version}, {labels}: {', '.join(manifest.labels)}"
+        width = max(shutil.get_terminal_size().columns, _LEAST_WIDTH)
+        print(textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False))
     return 0
 
 
@@ -167,7 +197,8 @@ def run_verify(args: argparse.Namespace) -> int:
         for result in results:
             if result["ok"]:
                 runs = " and ".join(result["precisions"])
-                print(f"ok      {result['bundle']}: {result['files']} files, runs as {runs}")
+                files = counted(result["files"], "file")
+                print(f"ok      {result['bundle']}: {files}, runs as {runs}")
             else:
                 print(f"FAILED  {result['bundle']}: {result['error']}")
     if not results:

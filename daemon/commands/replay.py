@@ -27,6 +27,7 @@ from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
 from daemon.system.owner import act_as_owner
+from hardware.counting import counted
 from hardware.foreign.layout import foreign_layout
 from hardware.foreign.options import add_format_options, chosen_format
 from hardware.recording import (
@@ -388,11 +389,13 @@ class _TablePrinter:
         """Print nothing: the predictions show it."""
 
     def print_summary(self, summary: Payload) -> None:
-        rejected = f", {summary['rejected']} lines rejected" if summary["rejected"] else ""
+        readings = counted(summary["frames"], "reading")
+        if summary["rejected"]:
+            readings += f", {counted(summary['rejected'], 'line')} rejected"
         if summary["label"] is None:
-            print(f"  undecided after {summary['frames']} readings{rejected}\n")
+            print(f"  undecided after {readings}\n")
             return
         print(
             f"  => {summary['label']} (probability {summary['probability']:.2f}), settled after "
-            f"{summary['decided_s']:.0f} s; {summary['frames']} readings{rejected}\n"
+            f"{summary['decided_s']:.0f} s; {readings}\n"
         )

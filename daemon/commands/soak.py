@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.commands._service import log_warnings_only
 from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
+from hardware.command_line import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inject the faults; Ctrl-C ends the run early, with a report on what was done."""
+    """Inject the faults; Ctrl-C ends the run early, with a report on what was done.
+
+    The exit code is then 130, unless a message is unaccounted for.
+    """
     if args.faults < 1:
         raise UsageError(f"--faults must be at least 1, got {args.faults}.")
     log_warnings_only()  # of the replay, which runs in this process
@@ -72,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
     else:
         print(_table(result, catalogue.summarise(report.faults)))
-    return 0 if result["holds"] else 1
+    if not result["holds"]:
+        return EXIT_FAILED
+    return EXIT_INTERRUPTED if stop.is_set() else EXIT_OK
 
 
 class SoakError(ScentdError):

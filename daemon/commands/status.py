@@ -11,6 +11,7 @@ from daemon.commands._options import add_config_option
 from daemon.commands._service import print_answer
 from daemon.config.loading import load_config
 from daemon.mqtt.service_client import send_request
+from hardware.counting import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -50,10 +51,10 @@ def _lines(status: Data) -> list[str]:
     lines = [
         f"rig {status['rig_id']}: scentd {status['scentd_version']}, up for "
         f"{_duration(status['uptime_s'])}, {status['rss_mb']:.0f} MB",
-        f"  board        {status['board']}{rate}{dialect}; {status['frames_ok']} readings, "
-        f"{status['frames_lost']} lost",
+        f"  board        {status['board']}{rate}{dialect}; "
+        f"{counted(status['frames_ok'], 'reading')}, {status['frames_lost']} lost",
         f"  broker       MQTT {status['broker']['protocol']}, connection "
-        f"{status['broker']['connections']}; {outbox['depth']} messages wait, "
+        f"{status['broker']['connections']}; {counted(outbox['depth'], 'message')} waiting, "
         f"{outbox['dropped']} lost",
         f"  recording    {recording['state']}"
         + ("" if recording["segment"] is None else f" to {recording['segment']}"),

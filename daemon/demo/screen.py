@@ -17,6 +17,7 @@ from rich.text import Text
 
 from daemon.demo.state import Verdict, clock, odour_text, score
 from hardware.channels import CHANNEL_NAMES, CHANNELS, Part
+from hardware.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,9 +218,9 @@ def _counters(rigs: Sequence[RigState]) -> list[str]:
         if times["p50"] is not None
     ]
     parts = [
-        f"{sum(rig.readings for rig in rigs)} readings",
+        counted(sum(rig.readings for rig in rigs), "reading"),
         f"{sum(item['frames_lost'] for item in health)} lost",
-        f"{sum(rig.messages for rig in rigs)} messages",
+        counted(sum(rig.messages for rig in rigs), "message"),
     ]
     parts += [f"inference {max(inference_ms):.1f} ms"] if inference_ms else []
     parts += [f"{max(item['rss_mb'] for item in health):.0f} MB a service"] if health else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from calibration.smell_learning import LEAST_EXPOSURE_S
 from calibration.stored_readings import LEAD_S, MAX_EXPOSURE_S, recording_bytes
 from daemon.recording.segments import list_segments
 from hardware.recording_labels import LabelledStretch, change_labels
@@ -29,8 +30,11 @@ UNKNOWN_END_MS = 120_000
 LEAST_LEAD_MS = 60_000
 """Clean air before an exposure that is enough to begin with."""
 
-LEAST_MS = 5_000
+LEAST_MS = 1000 * LEAST_EXPOSURE_S
 """A shorter exposure teaches nothing."""
+
+SLACK_MS = 5_000
+"""Of the clean air before an exposure, as much may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def stretch_from_history(
     readings = history.since(span.lead_ms - 1)
     inside = readings.t_ms <= span.end_ms
     t_ms, values = readings.t_ms[inside], readings.values[inside]
-    if len(t_ms) == 0 or t_ms[0] > max(span.start_ms - least_lead_ms, 0) + LEAST_MS:
+    if len(t_ms) == 0 or t_ms[0] > max(span.start_ms - least_lead_ms, 0) + SLACK_MS:
         return None
     first_ms, last_ms = int(t_ms[0]), int(t_ms[-1])
     if last_ms - span.start_ms < LEAST_MS:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from daemon.board.monitor import BoardState
 from daemon.mqtt.outgoing import BrokerState
 from daemon.mqtt.payloads import quality_names, rounded
+from hardware.counting import counted
 from hardware.frames import Quality
 from models.decision_spec import State
 
@@ -68,13 +69,13 @@ def status_line(gauges: Gauges, latest: Iterable[Prediction], trouble: str | Non
     if gauges.board["state"] != BoardState.ONLINE:
         sentences.append("No readings arrive from the board.")
     elif gauges.rate_hz:
-        sentences.append(f"The board sends {gauges.rate_hz:.3g} readings a second.")
+        sentences.append(f"The board sends {counted(float(gauges.rate_hz), 'reading')} a second.")
     else:
         sentences.append("The board sends readings.")
     broker, depth = gauges.broker["state"], gauges.outbox.depth
     waiting = depth and broker != BrokerState.CONNECTED
     sentences.append(
-        f"The broker is {broker}, {depth} messages wait for it."
+        f"The broker is {broker}, {counted(depth, 'message')} waiting for it."
         if waiting
         else f"The broker is {broker}."
     )

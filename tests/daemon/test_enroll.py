@@ -9,6 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from calibration.exposures import EnrolmentError
 from calibration.smell_set import SmellError
 from daemon.board.history import History, NoHistoryError
 from daemon.cli import main
@@ -132,10 +133,26 @@ def test_the_coming_seconds_are_captured_first(rig: Rig) -> None:
         if (row := next(values, None)) is not None:
             rig.smell(row[np.newaxis])
 
-    told = rig.ask(a_second_passes, label="petrol", seconds=40, promote=True, past=False)
-    assert steps > 40
-    assert 20 < told["seconds"] <= 41
+    told = rig.ask(a_second_passes, label="petrol", seconds=60, promote=True, past=False)
+    assert steps > 60
+    assert 45 <= told["seconds"] <= 61
     assert told["past"] == []
+
+
+def test_an_exposure_under_45_s_teaches_nothing_however_it_comes(
+    rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Readings of two minutes may hold less of the smell than that."""
+    rig.smell(smell_readings(PETROL, 30))
+    with pytest.raises(EnrolmentError, match="s of the smell are too short"):
+        rig.ask(label="petrol", last_s=80)
+    assert rig.ask(action="list")["smells"] == []
+    bundle = next(iter(rig.teaching.store.bundles.values()))
+    file, state = tmp_path / "tar.csv", tmp_path / "other"
+    write_recording(file, smell_readings(TAR, 40, before=80))
+    assert enroll("tar", "--recording", file, "--state", state, "--model", bundle.folder) == 1
+    assert "of the smell are too short. 45 s are needed" in capsys.readouterr().err
+    assert list(state.glob("smells/exposures/*")) == []
 
 
 def test_hidden_and_renamed_labels_take_effect_at_the_next_prediction(rig: Rig) -> None:
@@ -211,11 +228,13 @@ def test_a_damaged_store_leaves_the_shipped_labels_working(
     ("payload", "said"),
     [
         ({"action": "sniff"}, "teach, list"),
-        ({"label": "petrol", "last_s": 30, "seconds": 30}, "not both"),
-        ({"label": "petrol", "last": 30}, "no field last"),
-        ({"label": "petrol", "last_s": "30"}, "last_s must be a number"),
-        ({"last_s": 30}, "label must be text"),
-        ({"label": "petrol", "last_s": 30, "promote": "yes"}, "true or false"),
+        ({"label": "petrol", "last_s": 50, "seconds": 50}, "not both"),
+        ({"label": "petrol", "last": 50}, "no field last"),
+        ({"label": "petrol", "last_s": "50"}, "last_s must be a number"),
+        ({"last_s": 50}, "label must be text"),
+        ({"label": "petrol", "last_s": 50, "promote": "yes"}, "true or false"),
+        ({"label": "petrol", "last_s": 20}, "45 to 600"),
+        ({"label": "petrol", "seconds": 20}, "45 to 600"),
         ({"action": "rename", "label": "lemon"}, "name must be text"),
     ],
 )
@@ -323,7 +342,9 @@ def test_every_change_is_printed_for_people(
         ("soap", "--list"),
         ("soap", "--forget", "tar"),
         ("--promote",),
-        ("soap", "--recording", "a.csv", "--last", "30"),
+        ("soap", "--recording", "a.csv", "--last", "50"),
+        ("soap", "--last", "20"),
+        ("soap", "--seconds", "20"),
         ("--list", "--recording", "a.csv"),
     ],
 )
@@ -356,7 +377,7 @@ def test_a_running_rig_is_taught_over_mqtt_and_announces_the_new_smell(
             lambda: [p["state"] for p in said(ear)][-20:].count("sensing") == 20,
             "a smell that nobody knows",
         )
-        assert enroll("petrol", "--config", daemon.config, "--last", "40", "--json") == 0
+        assert enroll("petrol", "--config", daemon.config, "--last", "50", "--json") == 0
         told = answer(capsys)
         assert told["shadow"]
         assert told["effect_ms"] > 0
@@ -390,9 +411,9 @@ def test_exposures_are_listed_by_session_with_few_points(rig: Rig) -> None:
 
 
 def test_one_exposure_is_forgotten_and_comes_back(rig: Rig) -> None:
-    for _ in range(2):
-        rig.smell(smell_readings(PETROL, 60))
-        rig.ask(label="petrol", last_s=50)
+    for number in range(2):
+        rig.smell(smell_readings(PETROL, 120, before=200, seed=number))
+        rig.ask(label="petrol", last_s=110)
     (session,) = rig.ask(action="exposures", label="petrol", points=0)["sessions"]
     first, second = (item["id"] for item in session["exposures"])
     with pytest.raises(SmellError, match=first):

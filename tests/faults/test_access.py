@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import re
+import shlex
+import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +27,7 @@ from tests.sandbox import (
     Mosquitto,
     ServiceProcess,
     Subscriber,
+    needs_mosquitto,
     settings,
     wait_until,
 )
@@ -35,7 +42,8 @@ CANARY = "c4nary-pAssw0rd-in-a-c0al-mine"
 def documented(kind: str) -> str:
     """Return a file's text as docs/security.md shows it, without its first line."""
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-    (text,) = re.findall(rf"```\n# /etc/mosquitto/\S*{re.escape(kind)}\n(.*?)```", page, re.DOTALL)
+    file = rf"```text\n# /etc/mosquitto/\S*{re.escape(kind)}\n(.*?)```"
+    (text,) = re.findall(file, page, re.DOTALL)
     return str(text)
 
 
@@ -48,11 +56,49 @@ def guarded(tmp_path: Path) -> Iterator[Mosquitto]:
         subprocess.run(["mosquitto_passwd", "-b", passwords, user, CANARY], check=True)
     rules.write_text(documented("scentd.acl"), encoding="utf-8")
     rules.chmod(0o600)
-    text = documented("scentd.conf")
+    text = documented("scentd.conf").removeprefix("listener 1883\n")  # on a free port instead
     text = text.replace("/etc/mosquitto/passwd", str(passwords))
     text = text.replace("/etc/mosquitto/scentd.acl", str(rules))
     with Mosquitto(tmp_path, text) as mosquitto:
         yield mosquitto
+
+
+def test_the_broker_is_set_up_for_other_computers_and_may_read_its_files(tmp_path: Path) -> None:
+    """The commands of the page, in a folder in place of /etc/mosquitto, by a strict root.
+
+    Without a listener Mosquitto 2 serves its own computer only; as a service it reads the files
+    as the user `mosquitto`.
+    """
+    if os.getuid() != 0 or shutil.which("runuser") is None:
+        pytest.skip("only root can give files to the user mosquitto")
+    try:
+        pwd.getpwnam("mosquitto")
+    except KeyError:
+        pytest.skip("there is no user mosquitto")
+    needs_mosquitto()
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ sudo (.*?)(?: +#.*)?$", page, re.MULTILINE)
+    assert documented("scentd.conf").startswith("listener 1883\n")
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        (folder / "scentd.acl").write_text(documented("scentd.acl"), encoding="utf-8")
+        ran = []
+        for command in commands:
+            if "/etc/mosquitto/" not in command:
+                continue
+            words = shlex.split(command.replace("/etc/mosquitto", place))
+            ran.append(words[0])
+            secret = f"{CANARY}\n{CANARY}\n"
+            subprocess.run(words, input=secret, text=True, check=True, umask=0o077)
+        assert ran == ["mosquitto_passwd", "chown", "chmod"]
+        for name in ("passwd", "scentd.acl"):
+            subprocess.run(
+                ["runuser", "-u", "mosquitto", "--", "cat", str(folder / name)],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            assert stat.S_IMODE((folder / name).stat().st_mode) == stat.S_IRUSR | stat.S_IWUSR
 
 
 class User(Subscriber):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hardware.channels import CHANNELS
+from hardware.channels import CHANNELS, channel_index
 from hardware.encoding import LATEST_VERSION, encode_scent
+from hardware.mq_curves import MQ_CURVES
 from hardware.protocol import MAX_LINE_BYTES, LineCounts, LineDecoder
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serial-protocol.md").read_text(encoding="utf-8")
@@ -60,3 +61,10 @@ def test_limits_and_kinds_of_damage_are_those_of_the_decoder() -> None:
     table = PAGE.partition("## Kinds of damage")[2]
     named = set(re.findall(r"`(\w+)`", table))
     assert {field.name for field in fields(LineCounts)} - {"lines"} <= named
+
+
+def test_the_page_says_by_which_curve_each_mq_column_is_named() -> None:
+    for name, curve in MQ_CURVES.items():
+        device = CHANNELS[channel_index(name)].device
+        row = rf"^\| {name} \| {device} \| its curve for [a-z ]+ \| {curve.a:g} \| {curve.b:g} \|"
+        assert re.search(row, PAGE, re.MULTILINE), row

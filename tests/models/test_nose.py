@@ -170,7 +170,7 @@ def test_a_board_too_slow_for_a_model_disables_it_once_with_a_reason(
     disabled = [p for p in predictions if p.task == "mixture"]
     assert [p.state for p in disabled] == [State.DISABLED]
     assert disabled[0].reason == (
-        "the board sends 1 readings a second, the model needs at least 2.5"
+        "the board sends 1 reading a second, the model needs at least 2.5"
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -23,6 +25,7 @@ from tests.project.environment import build_wheel
 from tests.project.source_tree import ROOT
 
 SYSTEMD = ROOT / "systemd"
+PAGE = (ROOT / "docs" / "install-the-service.md").read_text(encoding="utf-8")
 REFUSED, MISUSED = 1, 2
 pytestmark = pytest.mark.timeout(900)
 
@@ -39,16 +42,17 @@ def run(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fetch the pinned packages; skip if they cannot be fetched."""
+    """Fetch the pinned packages as the page says; skip if they cannot be fetched."""
     folder = tmp_path_factory.mktemp("packages")
-    for name in ("requirements.txt", "build-requirements.txt"):
-        done = run(
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
-            *("--only-binary", ":all:", "--requirement", SYSTEMD / name, "--dest", folder),
-        )
-        if done.returncode != 0 and "hash" not in done.stderr.lower():
-            pytest.skip(f"the pinned packages cannot be fetched here: {done.stderr[-300:]}")
-        assert done.returncode == 0, done.stderr
+    (command,) = re.findall(r"^pip download (?:.*\\\n)*.*", PAGE, re.MULTILINE)
+    words = shlex.split(command.replace("\\\n", " ").replace("--dest wheels", f"--dest {folder}"))
+    assert str(folder) in words
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0 and "hash" not in done.stderr.lower():
+        pytest.skip(f"the pinned packages cannot be fetched here: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -155,6 +159,32 @@ def test_install_upgrade_and_uninstall_with_the_real_packages(
     assert config.read_bytes() == edited
     assert run(SYSTEMD / "uninstall.sh", "--root", root, "--purge").returncode == 0
     assert files(root) == set()
+
+
+@pytest.mark.slow
+def test_a_checkout_is_built_and_installed_without_a_network(
+    tmp_path: Path, packages: Path
+) -> None:
+    """And every place that the last line names exists."""
+    root = tmp_path / "root"
+    done = run(
+        *(SYSTEMD / "install.sh", "--root", root, "--find-links", packages),
+        *("--python", sys.executable),
+        http_proxy="http://127.0.0.1:9",
+        https_proxy="http://127.0.0.1:9",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scentd" in scentd(root, "--version").stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert "was not started" in last
+    assert "journalctl" not in last
+    places = re.findall(rf"{root}[\w/]*", last)
+    assert [Path(place).is_dir() for place in places] == [True, True, True]
+    assert f"systemctl --root={root} enable scentd.service" in last
+    if systemctl := shutil.which("systemctl"):
+        assert run(systemctl, f"--root={root}", "enable", "scentd.service").returncode == 0
+        wanted = root / "etc/systemd/system/multi-user.target.wants/scentd.service"
+        assert wanted.is_symlink()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardware.counting import counted
 from models.bundle import RIG_BUNDLES, bundle_folder, load_bundle
 from models.manifest import read_manifest
 from training.commands._shared import add_option
@@ -74,8 +75,9 @@ def run_measure(args: argparse.Namespace) -> int:
     data = load_substances(args.data) if substance else load_mixtures(args.data)
     board = add_board(folder, data).board
     if board is not None:
+        recordings = counted(board.recordings, "recording")
         print(
-            f"{folder}: {board.recordings} recordings of {board.sessions} sessions, channels "
+            f"{folder}: {recordings} of {counted(board.sessions, 'session')}, channels "
             f"{', '.join(board.channels)}, another board from a squared distance of {board.limit}"
         )
     return 0

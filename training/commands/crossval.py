@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardware.counting import counted
 from hardware.errors import UsageError
 from training.commands._folds import chosen_folds
 from training.commands._shared import (
@@ -87,7 +88,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and score every fold; print the mean scores."""
     config, data, folder = load_training(args)
-    print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
+    print(data.summary, file=sys.stderr)
     if sum((args.few_shot, args.open_set, args.sessions)) > 1:
         raise UsageError(
             "Expected one of --few-shot, --open-set and --sessions, got several. Run them one by "
@@ -122,10 +123,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report))
         return 0
-    print(
-        f"{config.name}, {report['protocol']}, int8, mean over {len(report['folds'])} folds "
-        "[95 % over recordings]:"
-    )
+    folds = counted(len(report["folds"]), "fold")
+    print(f"{config.name}, {report['protocol']}, int8, mean over {folds} [95 % over recordings]:")
     print_scores(report["mean"], report["intervals"])
     layer = report["decision"]
     if layer:
@@ -168,7 +167,8 @@ def _days(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: 
     if args.json:
         print(json.dumps(report))
         return 0
-    print(f"{config.name}, {report['protocol']}, int8 [95 % over {report['exposures']} exposures]:")
+    exposures = counted(report["exposures"], "exposure")
+    print(f"{config.name}, {report['protocol']}, int8 [95 % over {exposures}]:")
     print_scores(report["pooled"], report["intervals"])
     print(f"Report: {folder / SESSIONS_REPORT}", file=sys.stderr)
     return 0
@@ -203,7 +203,7 @@ def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
     )
     for exposures, choices in report["lessons"]["taught"].items():
         for choice, row in choices.items():
-            print(f"  taught from {exposures} exposures, {choice}:")
+            print(f"  taught from {counted(int(exposures), 'exposure')}, {choice}:")
             print_scores(row["scores"], row["intervals"], indent=4)
     print(f"Report: {folder / OPEN_SET}", file=sys.stderr)
     return 0

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardware.counting import counted
 from hardware.errors import UsageError
 from hardware.foreign.mapping import FILE_PATTERNS, shipped_formats
 from hardware.foreign.options import add_format_options, chosen_format
@@ -15,7 +16,7 @@ from training.data.download import DATASET, fetch
 if TYPE_CHECKING:
     import argparse
     from argparse import ArgumentParser, _SubParsersAction
-    from collections.abc import Sequence, Sized
+    from collections.abc import Sequence
 
     from hardware.foreign.reading import ForeignRecording
 
@@ -92,6 +93,9 @@ def run_import(args: argparse.Namespace) -> int:
     form = chosen_format(args)
     if form is None:
         raise UsageError("Name the format of the files: --format NAME, or --map FILE.")
+    missing = [str(source) for source in args.source if not source.exists()]
+    if missing:
+        raise UsageError(f"There is no file or folder {', '.join(missing)}.")
     patterns = FILE_PATTERNS[form.kind]
     files = [
         path
@@ -107,12 +111,12 @@ def run_import(args: argparse.Namespace) -> int:
     _print_notes(recordings)
     for path, recording in zip(paths, recordings, strict=True):
         minutes = (recording.time_ms[-1] - recording.time_ms[0]) / 60_000
-        print(f"{path}: {len(recording.time_ms)} readings, {minutes:.1f} min")
+        print(f"{path}: {counted(len(recording.time_ms), 'reading')}, {minutes:.1f} min")
     labels = {recording.label for recording in recordings}
     sessions = {recording.session for recording in recordings}
     print(
-        f"{_counted(paths, 'recording')} of {_counted(labels, 'label')} and "
-        f"{_counted(sessions, 'session')}",
+        f"{counted(len(paths), 'recording')} of {counted(len(labels), 'label')} and "
+        f"{counted(len(sessions), 'session')}",
         file=sys.stderr,
     )
     if UNKNOWN_SESSION in sessions:
@@ -123,10 +127,6 @@ def run_import(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
-
-
-def _counted(things: Sized, name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _files_below(folder: Path, patterns: Sequence[str]) -> list[Path]:
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
         endpoint=args.endpoint,
     )
     print(
-        f"{got.folder}: {got.files} files, {got.size / 1e6:.1f} MB, all verified; "
+        f"{got.folder}: {counted(got.files, 'file')}, {got.size / 1e6:.1f} MB, all verified; "
         f"{got.fetched} of them fetched now; commit {got.revision}"
     )
     if args.with_test_splits:

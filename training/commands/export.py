@@ -14,6 +14,7 @@ from training.commands._shared import add_training_options, config_path, load_tr
 from training.evaluation.decision_source import choose_decision, read_other_sessions
 from training.evaluation.open_set import find_open_set
 from training.experiments.crossval import decision_report
+from training.export.description import borrowed_name
 from training.export.model_card import (
     CONSTANTS_FROM,
     NOTES,
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         reports.recordings["decision"] = decision_report(
             chosen.held_out, find_open_set(folder), other
         )
+    if warning := borrowed_name(config, data.labels):
+        print(warning, file=sys.stderr)
     print(f"Decision constants: {CONSTANTS_FROM[chosen.source]}", file=sys.stderr)
     provenance = Provenance(
         command=shlex.join(
@@ -88,8 +91,9 @@ def run(args: argparse.Namespace) -> int:
             )
     manifest = export_bundle(args.output, config, fitted, data, decision, provenance)
     bundle = load_bundle(args.output)
+    parity = ", ".join(f"{name} {value:.3g}" for name, value in manifest.metrics["parity"].items())
     print(
         f"{args.output}: {manifest.name} {manifest.version}, {manifest.network.parameters:,} "
-        f"parameters, {bundle.precision}, parity {dict(manifest.metrics['parity'])}"
+        f"parameters, {bundle.precision}; largest differences {parity}"
     )
     return 0

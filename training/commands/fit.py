@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     config, data, folder = load_training(args)
     if config.in_order_only:
         data = data.drop_unordered()
-    print(f"{len(data.samples)} recordings: {data.oddities}", file=sys.stderr)
+    print(data.summary, file=sys.stderr)
     if config.task == "substance":
         # A fickle channel is replaced and dropped in training, so that it tells nothing.
         channels = [c for c in config.preprocessing.channels if c not in config.augment.fickle]

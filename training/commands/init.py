@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardware.counting import counted
 from hardware.errors import UsageError
 from training.commands._shared import add_option, load_recordings
 from training.data.inspection import find_problems, inspect_recordings
@@ -86,12 +87,12 @@ def _labels(facts: Sequence[RecordingFacts]) -> Iterator[str]:
         sessions[one.label].add(one.session)
     for label, count in sorted(Counter(one.label for one in facts).items()):
         named = len(sessions[label] - {""})
-        yield f"{label} {count}" + (f" ({named} session{'s' * (named != 1)})" if named else "")
+        yield f"{label} {count}" + (f" ({counted(named, 'session')})" if named else "")
 
 
 def _sessions(facts: Sequence[RecordingFacts]) -> Iterator[str]:
     for session, count in sorted(Counter(one.session for one in facts).items()):
-        yield f"{session or 'none named'}: {count} recording{'s' * (count != 1)}"
+        yield f"{session or 'none named'}: {counted(count, 'recording')}"
 
 
 def next_commands(data: Dataset, config: Path, folder: Path, name: str) -> list[str]:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardware.command_line import EXIT_INTERRUPTED, EXIT_OK
 from hardware.errors import UsageError
 from training.commands._folds import chosen_folds
 from training.commands._shared import add_option, add_training_options, load_training, step_bars
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     bars: Callable[[tuple[int, int], int, float], None] = step_bars(
         lambda training: "trial {} fold {}".format(*training), lambda _: total_steps(config, data)
     )
+    code = EXIT_OK
     study = open_study(folder, config, data, space, folds)
     try:
         run_trials(
@@ -82,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         print("\nStopped. The same command resumes this study.", file=sys.stderr)
+        code = EXIT_INTERRUPTED
     _print(trial_rows(study), folder, as_json=args.json)
-    return 0
+    return code
 
 
 def _shortened(config: TrainConfig, steps: int | None) -> TrainConfig:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware.channels import CHANNEL_NAMES, GROVE_INDICES, channel_index
+from hardware.counting import counted
 from hardware.frames import Quality
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Mapping
 
     from hardware.recording import Recording
 
@@ -27,7 +29,7 @@ class RecordingNotices:
     def add(self, name: str, recording: Recording) -> None:
         """Add the notes of a recording, and how many of its rows could not be read."""
         damaged = recording.counts.damaged
-        left_out = [f"{damaged} rows cannot be read and were left out"] if damaged else []
+        left_out = [f"{counted(damaged, 'row')} left out that cannot be read"] if damaged else []
         for note in (*recording.notes, *left_out):
             self._names.setdefault(note, []).append(name)
 
@@ -56,3 +58,39 @@ def count_oddities(recording: Recording, oddities: Counter[str]) -> None:
     oddities["recordings_with_hung_bme680"] += int((resistance == 0).mean() > 0.5)  # noqa: PLR2004
     present = np.nan_to_num(values[:, GROVE_INDICES])
     oddities["recordings_with_tenths"] += int((present != np.rint(present)).any())
+
+
+def describe_oddities(recordings: int, oddities: Mapping[str, int]) -> str:
+    """Return what `count_oddities` and the data set counted, for people.
+
+    Only what was found is named: `12 recordings, 7200 readings; not in time order: 3
+    recordings`.
+    """
+    rows, found = 0, []
+    for name, number in oddities.items():
+        what, _, oddity = name.partition("_")
+        if name == "rows":
+            rows = number
+        elif oddity and number:
+            noun = "reading" if what == "rows" else "recording"
+            found.append(f"{_describe_oddity(oddity)}: {counted(number, noun)}")
+    head = f"{counted(recordings, 'recording')}, {counted(rows, 'reading')}"
+    return "; ".join([head, *found])
+
+
+def _describe_oddity(oddity: str) -> str:
+    for kind in (Quality.SATURATED, Quality.OUT_OF_RANGE):
+        fault = kind.name.lower()
+        if oddity.endswith(f"_{fault}"):
+            return f"{oddity.removesuffix(f'_{fault}')} {fault.replace('_', ' ')}"
+    return _ODDITIES.get(oddity, oddity.replace("_", " "))
+
+
+_ODDITIES = {
+    "out_of_time_order": "not in time order",
+    "resampled": "at another rate than the model's, converted",
+    "with_startup_garbage": "first readings unusable",
+    "with_hung_bme680": "BME680 without gas readings",
+    "with_tenths": "counts with tenths",
+}
+"""What the names of some counts mean."""

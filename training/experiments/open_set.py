@@ -76,10 +76,18 @@ def train_open_set(
 
 def require_enough_substances(data: Dataset) -> None:
     """Raise OpenSetError unless every fifth substance can be hidden from a training."""
-    if data.task != "substance" or len(data.labels) <= N_FOLDS:
+    if data.task != "substance":
         raise OpenSetError(
-            f"Hiding substances needs recordings of more than {N_FOLDS} single substances, got "
-            f"{len(data.labels)} of task {data.task}. Use a substance configuration and data."
+            "Substances can be hidden from a training of single substances only, and these "
+            "recordings are of mixtures. Leave this option out: without it, crossval holds out "
+            "whole component sets."
+        )
+    if len(data.labels) <= N_FOLDS:
+        raise OpenSetError(
+            f"Hiding every fifth substance needs recordings of more than {N_FOLDS} substances; "
+            f"here are {len(data.labels)} ({', '.join(data.labels)}). Record "
+            f"{N_FOLDS + 1 - len(data.labels)} more, or leave this option out: `crossval` and "
+            "`export` work without it, and the bundle then calls no smell `unrecognised`."
         )
 
 

@@ -32,6 +32,7 @@ from models.softmax import log_softmax
 from training.config import TrainConfig, config_as_dict
 from training.data.protocol_windows import cut_windows
 from training.export.board import arrays_file, measure_board
+from training.export.description import describe_bundle
 from training.export.model_card import render_model_card
 from training.export.onnx import ExportError, quantise, to_onnx
 
@@ -136,7 +137,7 @@ def export_bundle(
         INT8_MODEL: small,
         FP32_MODEL: model,
         TRAINING_FILES: hashes.encode(),
-        CARD: render_model_card(config.description, manifest).encode(),
+        CARD: render_model_card(describe_bundle(config, data.labels), manifest).encode(),
     }
     if arrays := provenance.arrays | levels:
         files[ARRAYS] = arrays_file(arrays)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hardware.counting import counted
 from training.reports.html_page import Section, html_table
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def sessions_section(report: Mapping[str, Any]) -> Section:
     )
     return Section(
         "On another day: whole sessions held out",
-        f"{_count(report)} sessions; {report['protocol']}. Shares of recordings; names are those "
+        f"{_count(report)}; {report['protocol']}. Shares of recordings; names are those "
         f"announced when a recording is replayed. {' '.join(_notes(report))}",
         html_table(pooled, "score=share of recordings, value, interval=95 %")
         + html_table(report["folds"], _HEADS),
@@ -72,7 +73,7 @@ def session_lines(report: Mapping[str, Any]) -> list[str]:
         f"{report['model']}, {report['protocol']}; int8.",
         *_table(report),
         "",
-        f"All held-out recordings together, {_count(report)} sessions [95 % over recordings]:",
+        f"All held-out recordings together, {_count(report)} [95 % over recordings]:",
         *(
             f"  {text:<{width}}  {pooled[name]:.3f}  [{ends[name][0]:.3f}, {ends[name][1]:.3f}]"
             for name, text in SCORES.items()
@@ -101,7 +102,7 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
 def _count(report: Mapping[str, Any]) -> str:
     count = len({row["recording"] for row in report["recordings"]})
     also = f" (of these {report['also']} of --also)" if report["also"] else ""
-    return f"{count}{also} of {report['sessions']}"
+    return f"{count}{also} of {counted(report['sessions'], 'session')}"
 
 
 def _notes(report: Mapping[str, Any]) -> Iterator[str]:
@@ -113,8 +114,8 @@ def _notes(report: Mapping[str, Any]) -> Iterator[str]:
             )
     if report["always_trained"]:
         yield (
-            f"{report['always_trained']} recordings without a session trained in every fold; "
-            "their labels are only alternatives here."
+            f"{counted(report['always_trained'], 'recording')} without a session trained in every "
+            "fold; their labels are only alternatives here."
         )
     for source in dict.fromkeys(fold["constants_from"] for fold in report["folds"]):
         chosen = [fold["sessions"] for fold in report["folds"] if fold["constants_from"] == source]

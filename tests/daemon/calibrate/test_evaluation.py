@@ -16,6 +16,7 @@ from daemon.calibrate.evaluation import (
     score_report,
     sets_summary,
 )
+from models.bundle import load_bundle
 from models.decision_spec import DecisionSpec
 from models.nose import NoseSettings
 from tests.calibration.smells import LEMON, record_smell, teachable_bundle
@@ -47,6 +48,19 @@ def test_every_prediction_is_scored_by_its_published_set(tmp_path: Path) -> None
     assert wrong.covered_looks == 0
     assert len(right.truths) == right.looks
     assert all(a + b <= 1 for a, b in zip(right.truths, wrong.truths, strict=True))
+
+
+def test_recordings_of_a_board_that_the_model_does_not_know_are_scored(
+    tmp_path: Path, foreign_substances: Path
+) -> None:
+    """That is what a calibration is for: without one, nothing is announced on such a board."""
+    recording = record_smell(tmp_path, LEMON, seconds=200)
+    found = score_recording(
+        load_bundle(foreign_substances), recording, "lemon", NoseSettings(), None
+    )
+    assert found.label == "lemon"
+    assert found.right_looks > 3
+    assert found.covered_looks == 0
 
 
 def test_the_returned_threshold_gives_the_stated_coverage() -> None:

@@ -423,7 +423,7 @@ class TestCheck:
         with SimulatedBoard(Odours(((None, 10_000),)), link=tmp_path / "tty", speed=20):
             assert main(["check", "--config", str(config)]) == 1
         out = capsys.readouterr().out
-        assert "this board cannot feed it: the board sends 1 readings a second" in out
+        assert "this board cannot feed it: the board sends 1 reading a second" in out
 
 
 def test_models_verify_prints_ok_for_an_undamaged_bundle(

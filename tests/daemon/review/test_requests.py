@@ -74,9 +74,9 @@ class Rig:
         self.review.configure(RecordingConfig(clips_most=3, clips_days=3650), clips=clips)
         self.seq = 0
 
-    def smell(self, change: tuple[float, ...] = PETROL) -> None:
+    def smell(self, change: tuple[float, ...] = PETROL, *, before_s: int = BEFORE_S) -> None:
         """Let clean air come, then a smell."""
-        values = smell_readings(change, SMELL_S, before=BEFORE_S)
+        values = smell_readings(change, SMELL_S, before=before_s)
         start = -1000 if self.history.newest_ms is None else self.history.newest_ms
         for number, row in enumerate(values, 1):
             self.history.push(start + 1000 * number, row)
@@ -152,7 +152,7 @@ def test_an_exposure_of_an_announced_smell_needs_the_owners_word(rig: Rig) -> No
     rig.ask(seq=rig.announce(), verdict="wrong", label="petrol")
     (proposal,) = rig.ask(action="list")["proposals"]
     rig.ask(action="accept", id=proposal["id"], promote=True)
-    rig.smell()
+    rig.smell(before_s=240)
     said = rig.ask(seq=rig.announce("petrol"), verdict="right")
     (proposal,) = said["proposals"]
     with pytest.raises(SmellError, match="promote: true"):

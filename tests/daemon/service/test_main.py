@@ -70,7 +70,7 @@ def test_a_smell_is_recognised_and_every_payload_obeys_its_schema(
     recognised = [said for said in ear.payloads("substance") if said["state"] == "recognised"]
     assert {said["label"] for said in recognised} == {"lemon"}
     assert states(ear, "mixture") == ["disabled"]
-    assert "readings a second" in ear.payloads("mixture")[0]["reason"]
+    assert "reading a second" in ear.payloads("mixture")[0]["reason"]
     topics = set()
     for message in heard:
         topic = message.topic.removeprefix("scent/rig/")

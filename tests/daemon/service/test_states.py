@@ -216,5 +216,5 @@ def test_a_model_that_the_board_cannot_feed_is_disabled_while_another_works(
     with episode(broker, tmp_path, models, ((None, 90),)) as rig:
         (said,) = rig.payloads("mixture")
         assert said["state"] == "disabled"
-        assert "readings a second" in said["reason"]
+        assert "reading a second" in said["reason"]
         assert "ambient" in rig.course("substance")

@@ -115,5 +115,5 @@ def test_what_columns_were_taken_for_and_rows_left_out_are_noticed(tmp_path: Pat
         path.write_text("time(ms),NO2,C2H5OH,VOC,CO,note\n" + "0,1,2,3,4,x\n" * 3 + "5,6\n")
     notices = load_substances(tmp_path).notices
     assert any(text.startswith("coffee/a.csv and 1 more: ignored: note") for text in notices)
-    assert any("1 rows cannot be read" in text for text in notices)
+    assert any("1 row left out that cannot be read" in text for text in notices)
     assert any("time from column 'time(ms)'" in text for text in notices)

@@ -58,5 +58,8 @@ def test_missing_outputs_say_which_command_to_run(tmp_path: Path) -> None:
 
 def test_too_few_substances_are_refused(tmp_path: Path) -> None:
     few = dataclasses.replace(oscillating(), labels=LABELS[:5])
-    with pytest.raises(OpenSetError, match="more than 5"):
+    with pytest.raises(OpenSetError, match="more than 5") as refused:
         train_open_set(CONFIG, few, tmp_path)
+    # What the user gave is a substance configuration with recordings of single substances.
+    assert "here are 5 (a, b, c, d, e)" in str(refused.value)
+    assert "Record 1 more, or leave this option out" in str(refused.value)

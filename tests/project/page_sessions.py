@@ -1,0 +1,298 @@
+"""Which command of the pages runs in which test, or why it cannot run in one.
+
+A page's commands run one after the other in one shell, in an empty folder, as its reader types
+them; `prepare` provides what the page takes for granted. A command that cannot run is listed with
+the reason. A new command in a page runs with the others, or the test fails until it is listed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.recording.segments import compress_segment
+from hardware.recording import RecordingWriter
+from hardware.simulator.board import SimulatedBoard
+from hardware.simulator.signals import SyntheticSignal
+from tests.project.source_tree import ROOT
+from tests.sandbox import Mosquitto, ServiceProcess
+from tests.training.exposures import two_days
+from tests.training.tiny import write_recordings
+
+ROOT_RIGHTS = "needs root and a booted systemd; tests/systemd runs the installer below a folder"
+NO_INDEX = "fetches packages from an index"
+SUITE = "runs tests of this suite"
+TRAINS = "trains for an hour or more, on the published recordings"
+OF_A_TRAINING = "needs the run folder of a training that takes an hour or more"
+MINUTES = "computes for more than ten minutes"
+
+NOT_RUN: dict[str, str] = {
+    # README.md, CONTRIBUTING.md
+    "make test": SUITE,
+    "make test-slow": SUITE,
+    "sudo apt install python3-venv mosquitto mosquitto-clients": ROOT_RIGHTS,
+    "sudo systemd/install.sh": ROOT_RIGHTS,
+    "sudoedit /etc/scentd/scentd.yaml": ROOT_RIGHTS,
+    "sudo systemctl reload scentd": ROOT_RIGHTS,
+    "mosquitto_sub -t 'scent/#' -v": "never ends; the page on MQTT runs one like it",
+    # install-the-service.md
+    "sudo apt install python3-venv": ROOT_RIGHTS,
+    "systemctl status scentd": ROOT_RIGHTS,
+    "python3 -m venv scentd-env && . scentd-env/bin/activate && pip install .": (
+        f"{NO_INDEX}; tests/project/test_wheel.py installs the wheel"
+    ),
+    "pip download --require-hashes --no-deps --only-binary :all: --dest wheels "
+    "-r systemd/requirements.txt -r systemd/build-requirements.txt": (
+        "tests/systemd/test_install.py runs it, and installs from what it fetched"
+    ),
+    "sudo systemd/install.sh --find-links wheels": ROOT_RIGHTS,
+    "systemd/install.sh --root image": f"{NO_INDEX}; tests/systemd/test_install.py runs it without",
+    "systemctl --root=image enable scentd": "tests/systemd/test_install.py runs it",
+    "sudo install -m 600 /dev/stdin /etc/scentd/credentials/mqtt-password": ROOT_RIGHTS,
+    "sudo systemd/install.sh --rig kitchen --rig attic": ROOT_RIGHTS,
+    # security.md
+    "sudo mosquitto_passwd -c /etc/mosquitto/passwd kitchen": "tests/faults/test_access.py runs it",
+    "sudo chown mosquitto: /etc/mosquitto/passwd /etc/mosquitto/scentd.acl": (
+        "tests/faults/test_access.py runs it"
+    ),
+    "sudo chmod 600 /etc/mosquitto/passwd /etc/mosquitto/scentd.acl": (
+        "tests/faults/test_access.py runs it"
+    ),
+    "sudo systemctl restart mosquitto": ROOT_RIGHTS,
+    "pipx run pip-audit --require-hashes --disable-pip -r systemd/requirements.txt": NO_INDEX,
+    # reliability.md
+    "scentd soak": f"{MINUTES}; tests/daemon/soak runs it with fewer faults",
+    "scentd soak --seed 1": f"{MINUTES}; tests/daemon/soak runs it with fewer faults",
+    "HYPOTHESIS_PROFILE=long pytest tests/faults/test_fuzz.py --timeout 0": SUITE,
+    "pip install atheris": NO_INDEX,
+    "python tests/guided_fuzz.py decoder -max_total_time=3600 -max_len=4096": "runs for an hour",
+    'make test-slow ARGS="-k flipped_bits"': SUITE,
+    'make test-slow ARGS="-k outbox_damage"': SUITE,
+    'make test-slow ARGS="-k million"': SUITE,
+    # performance.md
+    "make bench": "runs the two commands below it",
+    # models.md, train-a-model.md, trust.md, session-leakage.md
+    "make models": TRAINS,
+    "scent-train data get --output data/smellnet": "fetches the published recordings",
+    "scent-train crossval --sessions --config fruits-5 --data runs/fruits5": TRAINS,
+    "scent-train fit      --config fruits-5 --data runs/fruits5": TRAINS,
+    "scent-train export   --config fruits-5 --data runs/fruits5 --output models/bundles/fruits-5": (
+        TRAINS
+    ),
+}
+
+_TRAINED = re.compile(
+    r"scent-train +(crossval|fit|export|cross-modal|audit|compare|trust)\b.*\$SCENTD_DATA/"
+)
+
+
+def why_not_run(page: str, command: str) -> str | None:
+    """Return why a command of a page does not run in its session; None if it runs."""
+    if command in NOT_RUN:
+        return NOT_RUN[command]
+    if match := _TRAINED.match(command):
+        return OF_A_TRAINING if match[1] in {"audit", "trust"} else TRAINS
+    if command.startswith("scentd simulate") and not command.endswith("&"):
+        return "runs by itself, in test_a_simulated_board_of_a_page_can_be_read"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page's commands run: an empty folder, a free port, and what to close in the end."""
+
+    folder: Path
+    closing: ExitStack
+    broker_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How the commands of one page run.
+
+    Attributes
+    ----------
+    prepare: provides what the page takes for granted.
+    change: regular expressions in commands, and what stands in their place here: ports of this
+        test, and times that suit it.
+    printed: parts of the output that must appear.
+    data: whether the page's commands read the real recordings.
+    slow: whether it takes more than half a minute.
+    """
+
+    prepare: Callable[[Place], object] = lambda _place: None
+    change: tuple[tuple[str, str], ...] = ()
+    printed: tuple[str, ...] = ()
+    data: bool = False
+    slow: bool = False
+
+
+BOARD = "ttyUSB0"
+RECORD_S = 3
+"""Real seconds of a recording here; the board is 60 times faster."""
+
+AT_BOARD = (r"/dev/ttyUSB0", BOARD)
+FROM_BOARD = (
+    AT_BOARD,
+    (r"(scentd record .*--seconds) \d+", rf"\1 {RECORD_S}"),
+)
+
+
+def plug_in(place: Place) -> None:
+    """Plug in a board that sends a minute of clean air, then cloves, fast enough for all models."""
+    signal = SyntheticSignal("air:60,clove:1200", rate_hz=10)
+    board = SimulatedBoard(signal, link=place.folder / BOARD, speed=60, wait_for_listener=True)
+    place.closing.enter_context(board)
+
+
+def start_broker(place: Place) -> None:
+    """Start a broker on the port that the session's SCENTD_MQTT__PORT names."""
+    place.closing.enter_context(Mosquitto(place.folder, port=place.broker_port))
+
+
+def plug_in_and_start_broker(place: Place) -> None:
+    """A board and a broker, for a service started by hand."""
+    plug_in(place)
+    start_broker(place)
+
+
+def rig_kitchen(place: Place) -> None:
+    """The service of the rig `kitchen`, with a board in clean air."""
+    start_broker(place)
+    link = place.folder / "tty"
+    signal = SyntheticSignal("air:5000")
+    place.closing.enter_context(SimulatedBoard(signal, link=link, speed=60))
+    settings = {
+        "rig_id": "kitchen",
+        "source": {"port": str(link)},
+        "models": ["substances-50"],
+        "mqtt": {"host": "127.0.0.1", "port": place.broker_port},
+    }
+    place.closing.enter_context(ServiceProcess(place.folder, settings))
+
+
+def foreign_and_own_recordings(place: Place) -> None:
+    """A board, segments of a service, real recordings of another project and a table of ours."""
+    plug_in(place)
+    folder = place.folder
+    (folder / "scentd.yaml").write_text(
+        "rig_id: kitchen\nsource: {port: /dev/ttyUSB0}\nmodels: [substances-50]\n"
+        "mqtt: {host: localhost}\nstate_dir: state\n",
+        encoding="utf-8",
+    )
+    for number in (2, 3):
+        name = f"r000012-000{number}-20261121T072{number}41Z.live.csv"
+        with RecordingWriter(folder / name) as writer:
+            for row, values in enumerate(SyntheticSignal("air:90")):
+                writer.write(1000 * (row + 90 * number), values)
+    compress_segment(folder / "r000012-0003-20261121T072341Z.live.csv", lambda: False)
+    rename = "r000012-0003-20261121T072341Z.live.csv.gz"
+    (folder / rename).rename(folder / "r000012-0003-20261121T072041Z.live.csv.gz")
+    link_rigs(place)
+    table = folder / "my-recordings" / "cloves_20260102.csv"
+    table.parent.mkdir()
+    table.write_text(
+        "millis,board2_no2,board2_eth,board2_CO,board2_heater\n"
+        + "".join(f"{1000 * row},300,1.2,0.4,{50_000 + row}\n" for row in range(120)),
+        encoding="utf-8",
+    )
+
+
+def link_rigs(place: Place) -> None:
+    """Link the real recordings of other projects as `rigs`."""
+    (place.folder / "rigs").symlink_to(Path(os.environ["SCENTD_DATA"]) / "rigs")
+
+
+def smells_of_two_days(place: Place) -> None:
+    """A board, and made recordings of three smells on two days that begin in clean air."""
+    plug_in(place)
+    write_recordings(two_days(), place.folder / "my-smells")
+    (place.folder / "scentd.yaml").write_text(
+        "rig_id: kitchen\nsource: {port: /dev/ttyUSB0}\nmodels: [substances-50]\n"
+        "mqtt: {host: localhost}\nstate_dir: state\n",
+        encoding="utf-8",
+    )
+
+
+def makefile(place: Place) -> None:
+    """The project's Makefile with the environment that runs this test in the place of `.venv`."""
+    for path in ROOT.iterdir():
+        if path.name not in {".venv", ".git"}:
+            (place.folder / path.name).symlink_to(path)
+    environment = place.folder / ".venv"
+    environment.mkdir()
+    (environment / "bin").symlink_to(Path(sys.executable).parent)
+    for stamp in ("demo-installed", "dev-installed"):
+        (environment / stamp).touch()
+
+
+SHORT_TRAINING = (
+    (
+        r"(scent-train init --data) (\S+)",
+        r"\1 \2; sed -i -E '/min_steps/! s/steps: [0-9]+/steps: 3/g' \2.yaml",
+    ),
+)
+"""Three steps instead of hundreds."""
+
+SESSIONS: dict[str, Session] = {
+    "README.md": Session(
+        makefile,
+        ((r"^make demo$", 'make demo ARGS="--plain --seconds 20"'),),
+        ("substances: ",),
+        slow=True,
+    ),
+    "CONTRIBUTING.md": Session(makefile, printed=("make test-slow",)),
+    "calibrate-a-rig.md": Session(
+        printed=("10 recordings ", "Kept 301 s of garlic.", "profile "), slow=True
+    ),
+    "install-the-service.md": Session(
+        plug_in_and_start_broker,
+        (
+            AT_BOARD,
+            # It runs until Ctrl-C.
+            (r"^scentd run", "timeout --preserve-status --signal=INT 10 scentd run"),
+        ),
+        ("ok  ",),
+    ),
+    "models.md": Session(data=True),
+    "mqtt.md": Session(
+        rig_kitchen,
+        (
+            (r"(mosquitto_sub|mosquitto_pub)", r"\1 -p $SCENTD_MQTT__PORT"),
+            (r"(.*request/calibrate.*)", r"\1; sleep 6; kill %%"),
+        ),
+        ('response/status {"status":"ok"', '"kind":"baseline"'),
+    ),
+    "performance.md": Session(slow=True, data=True),
+    "recordings.md": Session(
+        foreign_and_own_recordings,
+        FROM_BOARD,
+        ("data/fruits5/", "data/mine/cloves/20260102/", '"type": "summary"'),
+        data=True,
+    ),
+    "teach-smells.md": Session(
+        plug_in_and_start_broker,
+        (
+            *FROM_BOARD,
+            (r"^(scentd enroll smoothie)", r"sleep 29; \1"),
+            (r"^(scentd enroll --promote smoothie.*)", r"\1; kill %1 %2; wait"),
+        ),
+        ("=> banana", "smoothie: learnt 120 s", "smoothie                 announced"),
+        data=True,
+        slow=True,
+    ),
+    "train-a-model.md": Session(
+        smells_of_two_days,
+        (*FROM_BOARD, *SHORT_TRAINING),
+        ("my-smells-bundle: my-smells ", "my-smells: no version active"),
+        data=True,
+        slow=True,
+    ),
+    "trust.md": Session(data=True, slow=True),
+}
+"""By page; a page that is not here has no command that runs in its session."""
