@@ -20,6 +20,7 @@ from training.commands._shared import (
     step_bars,
 )
 from training.data.dataset import folds_of
+from training.data.notices import describe_oddities
 from training.data.sessions import labels_of_one_session
 from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT, write_json
 from training.experiments.crossval import cross_validate
@@ -88,7 +89,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and score every fold; print the mean scores."""
     config, data, folder = load_training(args)
-    print(data.summary, file=sys.stderr)
+    print(describe_oddities(len(data.samples), data.oddities), file=sys.stderr)
     if sum((args.few_shot, args.open_set, args.sessions)) > 1:
         raise UsageError(
             "Expected one of --few-shot, --open-set and --sessions, got several. Run them one by "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from training.commands._shared import StepBar, add_training_options, load_training
 from training.data.inspection import find_problems, inspect_recordings
+from training.data.notices import describe_oddities
 from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     config, data, folder = load_training(args)
     if config.in_order_only:
         data = data.drop_unordered()
-    print(data.summary, file=sys.stderr)
+    print(describe_oddities(len(data.samples), data.oddities), file=sys.stderr)
     if config.task == "substance":
         # A fickle channel is replaced and dropped in training, so that it tells nothing.
         channels = [c for c in config.preprocessing.channels if c not in config.augment.fickle]

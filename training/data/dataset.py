@@ -25,7 +25,7 @@ from hardware.frames import Quality
 from hardware.recording import read_recordings
 from models.rate_conversion import SLOWEST_SHARE
 from training.data.layouts import label_name
-from training.data.notices import RecordingNotices, count_oddities, describe_oddities
+from training.data.notices import RecordingNotices, count_oddities
 from training.data.recording_files import find_recordings, is_recording_name, visible_files
 from training.data.recording_parts import part_of
 from training.data.resampling import resample
@@ -127,11 +127,6 @@ class Dataset:
         """Hash of every file's hash and name, sorted."""
         lines = sorted(f"{sample.sha256}  {sample.name}\n" for sample in self.samples)
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-    @property
-    def summary(self) -> str:
-        """How many recordings there are, and what is peculiar about them, in one line."""
-        return describe_oddities(len(self.samples), self.oddities)
 
     @property
     def targets(self) -> NDArray[np.float32]:
