@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.commands._options import add_config_option
-from daemon.config.loading import load_config
+from daemon.config.loading import find_config, load_config
 from daemon.system.logs import configure_logs
 from daemon.system.owner import become_owner
 from daemon.web.options import (
@@ -100,15 +100,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     host, port = parse_listen(args.listen)
-    config = load_config(args.config)
-    others = [load_config(path) for path in args.also]
+    paths = [find_config(args.config), *args.also]
+    configs = [load_config(path) for path in paths]
+    config = configs[0]
     options = WebOptions(
         host=host,
         port=port,
         root_path=parse_root_path(args.root_path),
         allowed_hosts=frozenset(map(parse_host_name, args.allow_host)),
         trusted=frozenset(map(parse_address, args.trust)),
-        state_dirs={one.rig_id: one.state_dir for one in (config, *others)},
+        state_dirs={one.rig_id: one.state_dir for one in configs},
+        configs={one.rig_id: path.resolve() for one, path in zip(configs, paths, strict=True)},
     )
     check_installed()
     become_owner(config.state_dir)

@@ -67,12 +67,16 @@ class WebProcess:
         started_s = time.monotonic()
         while not self._ready.wait(0.02):
             if self._process.poll() is not None or time.monotonic() - started_s > PATIENCE_S:
-                self.__exit__()
+                self.close()
                 why = " ".join(self.lines[-3:]) or "it printed nothing"
                 raise WebProcessError(f"The web server did not start: {why}")
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill it if it still runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -15,16 +15,19 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
 from daemon.system.memory import resident_mb
+from daemon.web.bodies import NO_STORE, read_object
 from daemon.web.broker_link import BrokerLink, LinkState
 from daemon.web.guard import BodyError, Guard
+from daemon.web.library_api import LibraryApi
 from daemon.web.live import LivePages
 from daemon.web.metrics import CONTENT_TYPE, RigCollector, exposition
+from daemon.web.recordings_api import RecordingsApi
 from daemon.web.refusals import Refusal, RefusalLog
 from daemon.web.rig_requests import RequestRefusedByPageError, RigRequests
 from daemon.web.rigs import SUBSCRIPTIONS, Rigs
 from daemon.web.server_state import ServerState
 from daemon.web.static_files import INDEX, StaticFiles
-from hardware.safe_json import read_json
+from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,11 +85,15 @@ class WebApp:
                 Route("/api/rigs/{rig}/requests/{command}", self._request, methods=["POST"]),
                 Route("/api/answers/{transaction}", self._answer),
                 WebSocketRoute("/api/live", self._live),
+                *RecordingsApi(options.state_dirs, options.configs).routes,
+                *LibraryApi(options.state_dirs).routes,
             ],
             exception_handlers={
                 BodyError: self._body_refused,
                 RequestRefusedByPageError: self._request_refused,
                 HTTPException: _as_json,
+                ScentdError: _as_json,
+                OSError: _as_json,
             },
             lifespan=self._lifespan,
         )
@@ -148,6 +155,8 @@ class WebApp:
             self.requests.receive(rig, command, answer)
 
     def _link_changed(self, state: LinkState) -> None:
+        if not state.connected:
+            self.rigs.forget_presence()
         self.pages.publish(None, _link_message(state))
 
     def _send_request(self, rig: str, command: str, payload: dict[str, Any]) -> bool:
@@ -194,7 +203,7 @@ class WebApp:
         return JSONResponse(
             {"status": "ok" if state.broker_connected else "no broker"},
             200 if state.broker_connected else 503,
-            {"cache-control": "no-store"},
+            NO_STORE,
         )
 
     async def _metrics(self, _request: Request) -> Response:
@@ -202,7 +211,7 @@ class WebApp:
 
     async def _session(self, request: Request) -> Response:
         return JSONResponse(
-            {"logged_in": self._guard.is_logged_in(request.scope)}, headers=_NO_STORE
+            {"logged_in": self._guard.is_logged_in(request.scope)}, headers=NO_STORE
         )
 
     async def _login(self, request: Request) -> Response:
@@ -217,9 +226,9 @@ class WebApp:
                     "started, and lies in the file web-token in the rig's state folder."
                 },
                 403,
-                _NO_STORE,
+                NO_STORE,
             )
-        response = JSONResponse({"logged_in": True}, headers=_NO_STORE)
+        response = JSONResponse({"logged_in": True}, headers=NO_STORE)
         response.set_cookie(
             self._token.cookie_name,
             self._token.cookie,
@@ -245,7 +254,7 @@ class WebApp:
         answer = self.requests.answer_to(request.path_params["transaction"])
         if answer is None:
             raise HTTPException(404, "This request is not known any more.")
-        return JSONResponse(answer, headers=_NO_STORE)
+        return JSONResponse(answer, headers=NO_STORE)
 
     async def _body_refused(self, request: Request, error: Exception) -> Response:
         self.refusals.add(Refusal.BODY, f"{request.url.path}: {error}")
@@ -260,33 +269,16 @@ class WebApp:
         return JSONResponse({"error": str(error)}, status)
 
 
-_NO_STORE = {"cache-control": "no-store"}
 _UNUSABLE = 422
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """Return the JSON object in a request's body.
-
-    Raises
-    ------
-    HTTPException: the body is something else. A form of another site can send no JSON.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise HTTPException(415, "A request is JSON, with content-type: application/json.")
-    try:
-        value = read_json(await request.body() or b"{}")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise HTTPException(400, "A request is a JSON object, and something else came.")
-    return value
-
-
 async def _as_json(_request: Request, error: Exception) -> Response:
-    status, text = 500, str(error)
     if isinstance(error, HTTPException):
-        status, text = error.status_code, error.detail
-    return JSONResponse({"error": text}, status)
+        return JSONResponse({"error": error.detail}, error.status_code)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return JSONResponse({"error": f"The disk refused this: {reason}."}, 507)
+    return JSONResponse({"error": str(error)}, _UNUSABLE)
 
 
 def _link_message(state: LinkState) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 BODY_BYTES = 65_536
 """Of a request. The longest holds the verdicts on some hundred announcements."""
 
-LARGE_BODY_BYTES = 4 << 20
+LARGE_BODY_BYTES = 16 << 20
 """Of an imported library, which is a file."""
 
-LARGE_BODY_PATHS = frozenset({"/api/library/import"})
+_LARGE_BODY_PATH = re.compile(r"/api/rigs/[^/]+/library")
 
 BODY_WITHIN_S = 20.0
 """In which a body must arrive."""
@@ -233,7 +234,7 @@ def _cookie(headers: dict[str, str], name: str) -> str | None:
 
 def _bounded(scope: Scope, receive: Receive) -> Receive:
     """Return `receive` that ends a body which is too large or too slow."""
-    limit = LARGE_BODY_BYTES if scope["path"] in LARGE_BODY_PATHS else BODY_BYTES
+    limit = LARGE_BODY_BYTES if _LARGE_BODY_PATH.fullmatch(scope["path"]) else BODY_BYTES
     stated = _headers(scope).get("content-length", "0")
     got = 0
     whole = False

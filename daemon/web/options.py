@@ -38,6 +38,7 @@ class WebOptions:
     allowed_hosts: names by which the page is reached besides those of this computer.
     trusted: addresses of proxies that have checked who calls, such as Home Assistant's ingress.
     state_dirs: state folders by rig; the page shows and changes their recordings.
+    configs: configuration files by rig; their models play recordings back.
     """
 
     host: str = DEFAULT_HOST
@@ -46,6 +47,7 @@ class WebOptions:
     allowed_hosts: frozenset[str] = frozenset()
     trusted: frozenset[str] = frozenset()
     state_dirs: Mapping[str, Path] = field(default_factory=dict)
+    configs: Mapping[str, Path] = field(default_factory=dict)
 
 
 def parse_listen(text: str) -> tuple[str, int]:

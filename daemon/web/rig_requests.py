@@ -36,7 +36,14 @@ KEPT = 64
 PATIENCE_S = 130.0
 """Longest time without an answer or progress, after which a request is given up."""
 
+FOREIGN_EVERY_S = 10.0
+"""After an answer to somebody else's request pages read again at most so often."""
+
 _TEACH = "enroll"
+
+_READING = frozenset({"list", "exposures", "export", "show", "score", "status"})
+_READS_BY_DEFAULT = frozenset({"models", "calibrate", "record", "status", "sample"})
+"""Actions that change nothing, and commands whose action by default does not."""
 
 
 class RequestRefusedByPageError(ScentdError):
@@ -65,6 +72,13 @@ class SentRequest:
     label: str | None
     heard_s: float
     answer: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it changes nothing, as far as its action says."""
+        if self.action is None:
+            return self.command in _READS_BY_DEFAULT
+        return self.action in _READING
 
     @property
     def is_open(self) -> bool:
@@ -104,6 +118,7 @@ class RigRequests:
         self._publish = publish
         self._clock = clock
         self._sent: dict[str, SentRequest] = {}
+        self._foreign_s: dict[tuple[str, str], float] = {}
 
     def begin(self, rig: str, command: str, payload: dict[str, Any]) -> SentRequest:
         """Send a request.
@@ -159,14 +174,22 @@ class RigRequests:
         """Keep an answer on `response/`, and give it to the pages."""
         request = self._sent.get(str(answer.get("transaction")))
         if request is None or request.rig != rig or request.command != command:
-            # Somebody else has changed something: a command, Home Assistant, another page's server.
+            # Of somebody else: a command, Home Assistant, the server of other pages. Whether it has
+            # changed something is not known.
             if answer.get("status") == OK:
-                self._publish(rig, {"kind": "changed", "rig": rig, "command": command})
+                self._publish_foreign_change(rig, command)
             return
         request.heard_s = self._clock()
-        request.answer = {name: answer.get(name) for name in ("status", "data", "error")}
+        request.answer = {name: answer.get(name) for name in ("status", "data", "error", "words")}
         self._publish(rig, request.message())
-        if answer.get("status") == OK:
+        if answer.get("status") == OK and not request.only_reads:
+            self._publish(rig, {"kind": "changed", "rig": rig, "command": command})
+
+    def _publish_foreign_change(self, rig: str, command: str) -> None:
+        """Let pages read again, seldom: what they ask is foreign to another page's server."""
+        now_s = self._clock()
+        if now_s - self._foreign_s.get((rig, command), -FOREIGN_EVERY_S) >= FOREIGN_EVERY_S:
+            self._foreign_s[rig, command] = now_s
             self._publish(rig, {"kind": "changed", "rig": rig, "command": command})
 
     def rig_went_offline(self, rig: str) -> None:

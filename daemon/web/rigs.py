@@ -78,6 +78,12 @@ class Rigs:
             ],
         }
 
+    def forget_presence(self) -> None:
+        """Forget who is online: a new connection is told that by retained messages."""
+        for rig in self.by_id.values():
+            rig.status = rig.sensor_status = None
+        self._publish(None, self.summary())
+
     def receive(self, topic: str, payload: bytes) -> None:
         """Update a rig by one message, and publish what the pages should know."""
         match = _RIG_TOPIC.fullmatch(topic)

@@ -135,6 +135,24 @@ def test_what_somebody_else_changed_is_said_to_the_pages() -> None:
     assert rig.messages == [{"kind": "changed", "rig": "kitchen", "command": "enroll"}]
 
 
+def test_pages_are_not_told_of_what_only_reads() -> None:
+    """They would read again, and be told of that."""
+    rig = Rig()
+    for payload, changes in (({"action": "list"}, False), ({"action": "forget"}, True)):
+        sent = rig.requests.begin("kitchen", "enroll", payload)
+        rig.messages.clear()
+        rig.answer(sent.transaction, "ok", data={})
+        assert any(message["kind"] == "changed" for message in rig.messages) == changes
+
+
+def test_two_servers_of_pages_do_not_make_each_other_read_all_the_time() -> None:
+    rig = Rig()
+    for number in range(100):
+        rig.now_s = number / 10
+        rig.answer("of-another-server", "ok", data={})
+    assert len(rig.messages) == 1
+
+
 def test_an_answer_of_another_rig_is_not_taken() -> None:
     rig = Rig()
     sent = rig.requests.begin("kitchen", "enroll", {"action": "list"})

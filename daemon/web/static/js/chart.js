@@ -11,13 +11,19 @@ function colours() {
   return { text: style.getPropertyValue("--muted").trim(), line: style.getPropertyValue("--line").trim() };
 }
 
+// An axis of seconds before now, in minutes.
+const MINUTES = {
+  incrs: [60, 120, 300],
+  values: (_plot, ticks) => ticks.map((tick) => (tick === 0 ? "now" : `${Math.round(tick / 60)}`)),
+};
+
 export class CurveChart {
   // channels: places in CHANNELS; onSelect(from, to) in the units of x, if stretches can be chosen.
-  constructor({ channels, height = 260, title, unit, xLabel = "seconds", onSelect = null, key }) {
+  constructor({ channels, height = 260, title, unit, xLabel = "seconds", onSelect = null, range = null, key }) {
     this.channels = channels;
     this.title = title;
     this.height = height;
-    this.options = { unit, xLabel, onSelect };
+    this.options = { unit, xLabel, onSelect, range };
     this.hidden = new Set(JSON.parse(localStorage.getItem(`hidden ${key}`) ?? "[]"));
     this.key = key;
     this.plot = null;
@@ -53,15 +59,15 @@ export class CurveChart {
   build() {
     const { text, line } = colours();
     const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-    const { onSelect } = this.options;
+    const { onSelect, range } = this.options;
     this.plot = new UPLOT({
       width: this.place.clientWidth,
       height: this.height,
-      scales: { x: { time: false } },
+      scales: { x: { time: false, ...(range ? { range } : {}) } },
       cursor: { drag: { x: Boolean(onSelect), y: false, setScale: false }, points: { show: true } },
       legend: { show: false },
       axes: [
-        { ...axis, label: this.options.xLabel, labelSize: 18, size: 34 },
+        { ...axis, label: this.options.xLabel, labelSize: 18, size: 34, ...(range ? MINUTES : {}) },
         { ...axis, label: this.options.unit, labelSize: 18, size: 46 },
       ],
       series: [{}, ...this.channels.map((place) => ({

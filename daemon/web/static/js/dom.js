@@ -37,6 +37,11 @@ export function badge(text, kind = "") {
   return h("span", { class: `badge ${kind}` }, text);
 }
 
+// A part that scrolls sideways where the screen is narrow; the keyboard can scroll it too.
+export function scroll(name, ...children) {
+  return h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": name }, children);
+}
+
 let counter = 0;
 export function freshId(prefix) {
   counter += 1;

@@ -5,8 +5,12 @@ import { button, field, h, notice, show } from "./dom.js";
 import { Live } from "./live.js";
 import { RigState } from "./rig.js";
 import { NowView } from "./now.js";
+import { TeachView } from "./teach.js";
+import { ReviewView } from "./review.js";
+import { RecordingsView } from "./recordings.js";
+import { RigView } from "./rig_view.js";
 
-const VIEWS = { now: NowView };
+const VIEWS = { now: NowView, teach: TeachView, review: ReviewView, recordings: RecordingsView, rig: RigView };
 
 const place = document.getElementById("view");
 const banner = document.getElementById("banner");
@@ -15,6 +19,8 @@ const live = new Live();
 const rig = new RigState(live);
 const requests = new Requests(live);
 const context = { live, rig, requests, rigs: [] };
+// For tests and the curious: what the page knows of the rig.
+window.scentd = { rig };
 let view = null;
 let broker = { connected: true };
 let connected = true;

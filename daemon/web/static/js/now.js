@@ -1,9 +1,10 @@
 // What the rig smells now: in words, as bars, as curves, and what the day was like.
 
 import { badge, h, show, svg } from "./dom.js";
-import { EVENTS, STATES, clock, dayAndClock, duration, label, percent } from "./format.js";
+import { EVENTS, STATES, clock, dayAndClock, duration, label, percent, plural } from "./format.js";
 import { CurveChart, ENVIRONMENT, GAS, columns } from "./chart.js";
-import { aboveCleanAir, cleanAir, cleanestRows } from "./signals.js";
+import { call } from "./api.js";
+import { CHANNELS, aboveCleanAir, cleanAir, cleanestRows } from "./signals.js";
 
 const STRIP_LEAST_MS = 600_000;
 const DRAW_EVERY_MS = 500;
@@ -11,15 +12,16 @@ const DRAW_EVERY_MS = 500;
 export class NowView {
   title = "Now";
 
-  constructor({ rig, live }) {
+  constructor({ rig, requests }) {
     this.rig = rig;
-    this.live = live;
+    this.requests = requests;
+    this.earlier = [];
     this.heroPlace = h("div", {});
     this.cards = h("div", { class: "columns" });
     this.strip = h("div", {});
     this.list = h("ul", { class: "plain small" });
-    this.gas = new CurveChart({ channels: GAS, key: "now gas", height: 280, title: "Gas channels above clean air over the last ten minutes", unit: "ln conductance", xLabel: "seconds ago" });
-    this.air = new CurveChart({ channels: ENVIRONMENT, key: "now air", height: 130, title: "Temperature, pressure, humidity and altitude against clean air", unit: "difference", xLabel: "seconds ago" });
+    this.gas = new CurveChart({ channels: GAS, key: "now gas", height: 280, title: "Gas channels above clean air over the last ten minutes", unit: "ln conductance", xLabel: "minutes", range: [-600, 0] });
+    this.air = new CurveChart({ channels: ENVIRONMENT, key: "now air", height: 130, title: "Temperature, pressure, humidity and altitude against clean air", unit: "difference", xLabel: "minutes", range: [-600, 0] });
     this.curveNote = h("p", { class: "muted small" });
     this.element = h("div", {},
       h("h1", { class: "visually-hidden" }, "What the rig smells now"),
@@ -28,12 +30,12 @@ export class NowView {
       h("section", { class: "card" }, h("h2", {}, "Today"), this.strip, h("details", {}, h("summary", {}, "Events"), this.list)));
     this.onChange = (event) => this.update(event.detail);
     this.drawn = 0;
-    this.ambient = [];
   }
 
   open() {
     this.rig.addEventListener("change", this.onChange);
     this.update("all");
+    if (this.rig.rig) this.loadEarlier();
     this.timer = setInterval(() => this.drawStrip(), 15_000);
   }
 
@@ -42,6 +44,31 @@ export class NowView {
     clearInterval(this.timer);
     this.gas.destroy();
     this.air.destroy();
+  }
+
+  // Announcements of today from before the server of this page was started.
+  async loadEarlier() {
+    try {
+      const { announcements } = await this.requests.send("feedback", { action: "list", last: 200 });
+      const first = new Date(this.rig.events[0]?.ts ?? Date.now()).getTime();
+      this.earlier = announcements.filter((item) => item.type !== "listed" && new Date(item.ts).getTime() < first).reverse();
+      this.drawStrip();
+    } catch { /* a rig of an earlier version */ }
+  }
+
+  // Readings from before the page was opened, as far as the rig records.
+  async loadHistory() {
+    const segment = this.rig.health?.recording?.segment;
+    const [first] = this.rig.readings;
+    if (this.filled || !segment || !first || !this.rig.hasRecordings) return;
+    this.filled = true;
+    const query = new URLSearchParams({ start_ms: Math.max(0, this.rig.readings.at(-1)[0] - 600_000), end_ms: Math.max(0, first[0] - 1), points: 300 });
+    try {
+      const curve = await call(`api/rigs/${this.rig.rig}/recordings/${encodeURIComponent(segment)}/curve?${query}`);
+      const rows = curve.t_ms.map((t, place) => [t, ...CHANNELS.map(({ name }) => curve.channels[name]?.[place] ?? null)]);
+      this.rig.readings = [...rows.filter((row) => row[0] < this.rig.readings[0][0]), ...this.rig.readings];
+      this.drawCurves(true);
+    } catch { /* the segment began just now */ }
   }
 
   update(what) {
@@ -66,6 +93,7 @@ export class NowView {
     if (!now && performance.now() - this.drawn < DRAW_EVERY_MS) return;
     this.drawn = performance.now();
     const rows = this.rig.readings;
+    this.loadHistory();
     const clean = cleanAir(this.cleanRows(rows));
     const data = aboveCleanAir(rows, clean);
     this.gas.draw(columns(data, GAS));
@@ -97,7 +125,7 @@ export class NowView {
   }
 
   drawStrip() {
-    show(this.strip, strip(this.rig.events));
+    show(this.strip, strip(this.rig.events, this.earlier));
     show(this.list, this.rig.events.slice(-25).reverse().map((event) => h("li", {},
       h("span", { class: "muted" }, `${dayAndClock(event.ts)}  `), `${EVENTS[event.type] ?? event.type}`,
       event.label ? `: ${label(event.label)}` : "", event.probability ? ` (${percent(event.probability)})` : "",
@@ -199,15 +227,19 @@ function episodes(events) {
   return found;
 }
 
-function strip(events) {
+function strip(events, earlier) {
   const now = Date.now();
   const midnight = new Date().setHours(0, 0, 0, 0);
-  const today = episodes(events.filter((event) => new Date(event.ts).getTime() >= midnight));
+  const before = earlier.map((item) => {
+    const at = new Date(item.ts).getTime();
+    return { from: at, to: at + 60_000, name: item.label ?? item.detail, unknown: item.type === "unrecognised" };
+  });
+  const today = [...before, ...episodes(events)].filter((item) => item.from >= midnight);
   const first = today.length ? today[0].from : now;
   const from = Math.min(Math.max(midnight, first - 60_000), now - STRIP_LEAST_MS);
   const x = (at) => `${(100 * (at - from)) / (now - from)}%`;
   const marks = [0, 0.25, 0.5, 0.75].map((share) => from + share * (now - from));
-  const summary = today.length ? `${today.length} odours today: ${today.slice(-12).map((item) => `${clock(item.from)} ${item.name ? label(item.name) : item.unknown ? "unknown" : "no name"}`).join(", ")}` : "No odour today so far.";
+  const summary = today.length ? `${plural(today.length, "odour")} today: ${today.slice(-12).map((item) => `${clock(item.from)} ${item.name ? label(item.name) : item.unknown ? "unknown" : "no name"}`).join(", ")}` : "No odour today so far.";
   return [
     svg("svg", { class: "strip", role: "img", "aria-label": summary },
       svg("rect", { class: "base", x: 0, y: 4, width: "100%", height: 28, rx: 5 }),

@@ -1,0 +1,81 @@
+"""Daemon: files of a rig that the page hands out and takes: its library of smells, models' cards.
+
+The rig's service writes and reads the library itself; here its file is only moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from daemon.web.bodies import NO_STORE, read_file
+from hardware.files import read_regular, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+EXPORTED = "exports/smells.zip"
+"""Where `request/enroll` with the action `export` writes (`daemon.enroll`)."""
+
+IMPORTED = "imports/smells.zip"
+
+_VERSION = re.compile(r"^version: *['\"]?([^'\"\s]+)", re.MULTILINE)
+
+
+class LibraryApi:
+    """The requests for files of a rig.
+
+    Parameters
+    ----------
+    state_dirs: state folders by rig.
+    """
+
+    def __init__(self, state_dirs: Mapping[str, Path]) -> None:
+        self._state_dirs = state_dirs
+        self.routes = [
+            Route("/api/rigs/{rig}/library", self._export, methods=["GET"]),
+            Route("/api/rigs/{rig}/library", self._import, methods=["PUT"]),
+            Route("/api/models/{name}/card", self._card),
+        ]
+
+    def _state_dir(self, request: Request) -> Path:
+        state_dir = self._state_dirs.get(request.path_params["rig"])
+        if state_dir is None:
+            raise HTTPException(404, "The files of this rig lie on another computer.")
+        return state_dir
+
+    async def _export(self, request: Request) -> Response:
+        path = self._state_dir(request) / EXPORTED
+        try:
+            content = await asyncio.to_thread(read_regular, path)
+        except FileNotFoundError:
+            raise HTTPException(404, "Nothing was exported yet.") from None
+        headers = {**NO_STORE, "content-disposition": 'attachment; filename="smells.zip"'}
+        return Response(content, media_type="application/zip", headers=headers)
+
+    async def _import(self, request: Request) -> Response:
+        """Put a file where the rig's service can read it; the service checks what it holds."""
+        path = self._state_dir(request) / IMPORTED
+        content = await read_file(request)
+        await asyncio.to_thread(write_atomically, path, content)
+        return JSONResponse({"path": IMPORTED})
+
+    async def _card(self, request: Request) -> Response:
+        """Return the card of a shipped model."""
+        name = request.path_params["name"]
+        bundles = files("models.bundles")
+        shipped = {entry.name: entry for entry in bundles.iterdir() if entry.is_dir()}
+        if name not in shipped or not (shipped[name] / "README.md").is_file():
+            raise HTTPException(404, "No model of that name was shipped with scentd.")
+        version = _VERSION.search((shipped[name] / "manifest.yaml").read_text(encoding="utf-8"))
+        text = (shipped[name] / "README.md").read_text(encoding="utf-8")
+        return JSONResponse({"text": text, "version": version[1] if version else ""})

@@ -1,0 +1,260 @@
+"""The page in a real browser, on a real broker, a real service and a simulated board."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from daemon.demo.scenario import RIGS, play
+from daemon.demo.taught_rig import teach_rigs
+from daemon.sandbox.service_process import ServiceProcess
+from daemon.sandbox.web_process import WebProcess
+from hardware.simulator.board import SimulatedBoard
+from tests.daemon.web.browser import Browser, accessibility_faults, browser
+from tests.sandbox import Mosquitto
+
+RIG = replace(RIGS[0], taught=("cloves", "peach"))
+"""Its board is unlike that of the model's training, as an owner's is."""
+
+SCENARIO = "air:150,saffron:300,air:200,peach:240,air:200,saffron:300"
+SPEED = 15.0
+"""Of the board: clean air lasts ten seconds, a smell twenty."""
+
+VIEWS = ("now", "teach", "review", "recordings", "rig")
+
+
+@dataclass
+class House:
+    """A rig and its page."""
+
+    service: ServiceProcess
+    web: WebProcess
+    folder: Path
+
+    @property
+    def recordings(self) -> list[Path]:
+        return sorted((self.folder / "state/recordings").glob("*.csv*"))
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the state folder of a rig that was taught two smells."""
+    folder = tmp_path_factory.mktemp("taught")
+    teach_rigs({folder / "state": RIG}, folder / "recordings")
+    return folder / "state"
+
+
+@pytest.fixture
+def house(broker: Mosquitto, taught: Path, tmp_path: Path) -> Iterator[House]:
+    link = tmp_path / "board"
+    shutil.copytree(taught, tmp_path / "rig/state")
+    signal = play(RIG, SCENARIO, 5, loop=True)
+    settings = {
+        "rig_id": "kitchen",
+        "source": {"port": str(link)},
+        "models": ["substances-50"],
+        "mqtt": {"host": "127.0.0.1", "port": broker.port},
+        "record": True,
+    }
+    with (
+        SimulatedBoard(signal, link=link, speed=SPEED, seed=5, wait_for_listener=True),
+        ServiceProcess(tmp_path / "rig", settings) as service,
+        WebProcess(service.config) as web,
+    ):
+        yield House(service, web, tmp_path / "rig")
+
+
+@pytest.fixture
+def window(house: House, tmp_path: Path) -> Iterator[Browser]:
+    with browser(house.web.address, tmp_path / "profile") as opened:
+        yield opened
+
+
+def smelled_for(window: Browser, seconds: float) -> bool:
+    """Whether an odour is there, and has been for so long in the board's time."""
+    return bool(
+        window.run(
+            "const {events, readings} = window.scentd.rig;"
+            "const last = events.filter((e) => ['onset', 'ended'].includes(e.type)).at(-1);"
+            "return last?.type === 'onset' && readings.length"
+            " && readings.at(-1)[0] - last.t_ms > arguments[0] * 1000;",
+            seconds,
+        )
+    )
+
+
+def test_an_owner_teaches_a_smell_and_sees_it_named(
+    house: House, window: Browser, tmp_path: Path
+) -> None:
+    """Open, watch a smell arrive, teach and promote it, see it named, judge, label and export."""
+    window.open()
+    window.await_text("Clean air", ".words")
+    window.wait(lambda: smelled_for(window, 90), "a smell of a minute and a half")
+
+    window.go("teach")
+    window.type_into("Name of the smell", "saffron")
+    window.find("select option[value='last 60']").click()
+    window.click("Teach")
+    window.await_text("would help most", ".answer")
+    window.picture("teach", tmp_path)
+    window.click("Let the rig announce saffron")
+    window.await_text("announced", "td")
+
+    window.go("now")
+    window.await_text("saffron", ".words")
+    window.await_text("taught on this rig", ".hero")
+    window.picture("now", tmp_path)
+
+    window.go("review")
+    window.await_text("saffron", ".announcement")
+    name = window.find(".announcement button[aria-label$=': wrong']").get_attribute("aria-label")
+    assert name
+    window.click(name)
+    window.await_text("wrong", ".announcement .badge")
+    window.await_text("0 of 1 right", "main")
+    window.await_text("not saffron", "main")
+    window.picture("review", tmp_path)
+
+    window.go("recordings")
+    window.click(house.recordings[-1].name)
+    window.await_element(".u-over")
+    window.type_into("From, s", "160")
+    window.type_into("To, s", "260")
+    window.type_into("Label", "<script>alert(1)</script>")
+    window.click("Label the stretch")
+    window.await_text("<script>alert(1)</script>", "main .badge")
+    window.type_into("Label", "saffron")
+    window.click("Label the stretch")
+    window.await_text("160 to 260 s", "main")
+    window.picture("recordings", tmp_path)
+    link = window.find("a[download='recordings.zip']").get_attribute("href")
+    assert link
+    with urllib.request.urlopen(link, timeout=30) as response:  # noqa: S310
+        archive = zipfile.ZipFile(io.BytesIO(response.read()))
+    (place,) = archive.namelist()
+    assert place.startswith("saffron/")
+    rows = archive.read(place).decode().splitlines()
+    assert rows[0].startswith("timestamp_ms,NO2,")
+    assert len(rows) > 100
+
+    window.go("rig")
+    window.await_text("substances-50", "main")
+    window.picture("rig", tmp_path)
+    assert window.complaints() == []
+
+
+def test_every_view_is_accessible_on_a_screen_and_on_a_phone(
+    house: House, window: Browser, tmp_path: Path
+) -> None:
+    window.open()
+    window.await_text("Clean air", ".words")
+    window.await_element(".u-over")
+    faults = {}
+    for size in ((1200, 900), (390, 844)):
+        window.chrome.set_window_size(*size)
+        for view in VIEWS:
+            window.go(view)
+            window.wait(lambda: "Loading" not in window.text("main"), "the view")
+            found = accessibility_faults(window)
+            wide = window.run("return document.documentElement.scrollWidth - innerWidth")
+            if found or wide > 0:
+                faults[view, size] = (found, wide)
+    assert faults == {}
+
+
+@pytest.mark.slow
+def test_the_keyboard_reaches_everything(house: House, window: Browser) -> None:
+    window.open("teach")
+    window.await_text("The library of this rig")
+    window.wait(lambda: "Loading" not in window.text("main"), "the library")
+    reached: list[str] = []
+    for _ in range(60):
+        ActionChains(window.chrome).send_keys(Keys.TAB).perform()
+        reached.append(
+            window.run(
+                "const e = document.activeElement;"
+                "return e.getAttribute('aria-label') || e.textContent.trim() || e.type || e.tagName"
+            )
+        )
+    for wanted in ("Skip to the content", "Now", "Review", "Teach", "Import a library"):
+        assert wanted in reached
+
+
+@pytest.mark.slow
+def test_two_pages_do_not_teach_the_same_air_twice(
+    house: House, window: Browser, tmp_path: Path
+) -> None:
+    with browser(house.web.address, tmp_path / "other") as other:
+        for page, name in ((window, "coffee"), (other, "tea")):
+            page.open("teach")
+            page.await_text("announced", "td")
+            page.type_into("Name of the smell", name)
+            page.find("select option[value='next 300']").click()
+        window.click("Teach")
+        other.await_text("Another page is teaching coffee")
+        other.click("Teach")
+        other.await_text("'coffee' is being taught on this rig", ".answer.bad")
+
+
+@pytest.mark.slow
+def test_a_page_says_what_is_missing_and_recovers(
+    house: House, window: Browser, broker: Mosquitto
+) -> None:
+    window.open()
+    window.await_text("Clean air", ".words")
+    assert not window.find("#banner").is_displayed()
+    broker.stop()
+    window.await_text("No connection to the broker", "#banner")
+    broker.start()
+    window.wait(lambda: not window.find("#banner").is_displayed(), "the broker")
+    house.service.end()
+    window.await_text("is not running", "#banner")
+    window.go("teach")
+    window.await_text("does not run now")
+    house.service.start()
+    window.wait(lambda: not window.find("#banner").is_displayed(), "the service")
+    house.web.close()
+    window.await_text("server of this page does not answer", "#banner")
+
+
+def test_a_login_with_the_printed_address(broker: Mosquitto, tmp_path: Path) -> None:
+    config = tmp_path / "scentd.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "rig_id": "kitchen",
+                "source": {"port": "./board"},
+                "models": ["substances-50"],
+                "mqtt": {"host": "127.0.0.1", "port": broker.port},
+                "state_dir": "state",
+            }
+        )
+    )
+    with (
+        WebProcess(config, ["--allow-host", "scent.example.org", "--root-path", "/scent"]) as web,
+        browser(web.address, tmp_path / "profile") as window,
+    ):
+        window.open()
+        window.await_text("Log in", "h1")
+        window.type_into("Token", "wrong")
+        window.click("Log in")
+        window.await_text("This is not the token")
+        token = (tmp_path / "state/web-token").read_text().strip()
+        window.chrome.get("about:blank")
+        window.chrome.get(f"{web.address}#token={token}")
+        window.await_text("Waiting", ".state")
+        assert token not in window.chrome.current_url
+        assert window.chrome.find_element(By.ID, "rig").get_attribute("value") == "kitchen"
+        window.chrome.refresh()
+        window.await_text("Waiting", ".state")
