@@ -16,6 +16,7 @@ import numpy as np
 
 from hardware.channels import N_GAS
 from hardware.errors import ScentdError
+from models.rate_conversion import resample
 from models.signals import log_signals
 
 if TYPE_CHECKING:
@@ -139,23 +140,23 @@ class ResponseExcerpt:
         values: NDArray[np.float32],
         rate_hz: float,
         compensation: Compensation | None = None,
+        t_ms: NDArray[np.int64] | None = None,
     ) -> ResponseExcerpt:
-        """Return the excerpt of an exposure float32[n, 12], averaged to one reading a second.
+        """Return the excerpt of an exposure float32[n, 12], brought to one reading a second.
 
-        The first `ONSET_S` are left out, as far as the rest is long enough. `compensation` removes
-        the effect of humidity and temperature on this rig.
+        A faster board is averaged, a slower one interpolated between its readings at `t_ms`, or at
+        its rate. The first `ONSET_S` are left out, as far as the rest is long enough.
+        `compensation` removes the effect of humidity and temperature on this rig.
 
         Raises
         ------
-        TransferError: it is shorter than `MIN_REFERENCE_S` or slower than one reading in 1.5 s.
+        TransferError: it is shorter than `MIN_REFERENCE_S`, or slower than a reading in 4 s.
         """
-        factor = max(1, round(rate_hz))
-        whole = len(values) // factor * factor
-        slow = values[:whole].reshape(-1, factor, values.shape[1]).mean(axis=1)
-        if rate_hz < 1 / 1.5 or len(values) / rate_hz < MIN_REFERENCE_S:
+        slow = resample(values, t_ms, rate_hz, 1.0)
+        if slow is None or len(values) / rate_hz < MIN_REFERENCE_S:
             raise TransferError(
-                f"A reference needs at least {MIN_REFERENCE_S} s at one reading a second; that "
-                f"of {label} has {len(values)} readings at {rate_hz:.2g} Hz, which is "
+                f"A reference needs at least {MIN_REFERENCE_S} s and a reading in 4 s or less; "
+                f"that of {label} has {len(values)} readings at {rate_hz:.2g} Hz, which is "
                 f"{len(values) / rate_hz:.0f} s. Record it again, two minutes or longer."
             )
         slow = slow[min(ONSET_S, max(len(slow) - MIN_REFERENCE_S, 0)) :]

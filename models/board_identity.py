@@ -65,7 +65,8 @@ minute in .92 instead of .95 (mixtures-12; of substances-50 in .89 either way)."
 
 FOREIGN_BOARD = (
     "the readings are unlike those of the board that the model was trained on, so its names mean "
-    "nothing here; teach the rig its smells (scentd enroll), or calibrate it (scentd calibrate)"
+    "nothing here; teach the rig its smells (scentd enroll), which does more on real boards than "
+    "calibrating it (scentd calibrate)"
 )
 """Why a model's own labels are not announced, and what to do."""
 

@@ -26,6 +26,12 @@ shipped models, five samples, one reading is left then."""
 RATE_ERROR = 0.02
 """Relative error of a measured rate: a board at exactly `SLOWEST_SHARE` must not depend on it."""
 
+LONGEST_PAUSE_S = 600.0
+"""A longer pause within a recording is shortened to this: nothing is known of it anyway."""
+
+_MAX_HOLD = 3
+"""Lost samples that the nose bridges by default (`PreprocessSpec.max_hold`)."""
+
 RATE_RATIO = (0.7, 1.5)
 """Rates over the wanted one that are taken for it, where a manifest does not say otherwise."""
 
@@ -151,3 +157,42 @@ def convert_recording(
     steps = np.diff(t_ms, prepend=t_ms[:1]).tolist()
     lost = np.array([lost_samples(step, period_ms) for step in steps], dtype=np.int64)
     return RateConverter(board_hz, wanted_hz, max_hold).feed(values, lost, t_ms)
+
+
+def resample(
+    values: NDArray[np.float32],
+    time_ms: NDArray[np.float64] | NDArray[np.int64] | None,
+    board_hz: float,
+    wanted_hz: float,
+) -> NDArray[np.float32] | None:
+    """Return a whole recording at another rate, evenly spaced; the same array where that is close.
+
+    Parameters
+    ----------
+    values: float32[n, 12], NaN where unusable.
+    time_ms: times of the readings; None: evenly spaced at `board_hz`.
+    board_hz: readings per second.
+    wanted_hz: rows per second of the result, in which lost samples are rows of NaN.
+
+    Returns
+    -------
+    None where the board is too slow for the wanted rate.
+    """
+    kind = conversion(board_hz, wanted_hz)
+    if kind is Conversion.IMPOSSIBLE:
+        return None
+    if kind is Conversion.AVERAGED and round(board_hz / wanted_hz) <= 1:
+        return values
+    # The rows of a board that is fast enough are taken as evenly spaced.
+    even_ms = np.arange(len(values)) * (1000.0 / board_hz)
+    times_ms = even_ms if time_ms is None or kind is Conversion.AVERAGED else time_ms
+    forward = np.flatnonzero(np.diff(np.maximum.accumulate(times_ms), prepend=-np.inf) > 0)
+    samples, lost = convert_recording(
+        values[forward], np.rint(times_ms[forward]).astype(np.int64), board_hz, wanted_hz, _MAX_HOLD
+    )
+    if not lost.any():
+        return samples
+    place = np.arange(len(samples)) + np.cumsum(np.minimum(lost, LONGEST_PAUSE_S * wanted_hz))
+    spaced = np.full((int(place[-1]) + 1, values.shape[1]), np.nan, dtype=np.float32)
+    spaced[place.astype(np.int64)] = samples
+    return spaced

@@ -51,6 +51,14 @@ SAME_RATE = 0.05
 """Relative difference of measured rates; those of one board differ by less."""
 
 
+TEACH_FIRST = (
+    "On the one real board where it was tried, the model named nothing after calibration, and a "
+    "rig that was taught the same references named all (docs/trust.md). Teach your smells first: "
+    "scentd enroll."
+)
+"""What a fit is worth, for whoever expects names of it (`scent-train boards calibrate`)."""
+
+
 class NoReferenceError(ScentdError):
     """The model's bundle does not hold the responses of its training rig."""
 
@@ -113,7 +121,9 @@ class CalibrationActions:
             kept = self.captures.keep(write, kind, None, seconds)
             return {**capture_summary(kept), "channels": _baseline_summary(baseline)}
         # Raises an error if the readings hold no response.
-        ResponseExcerpt.from_readings(str(label), readings.values, readings.rate_hz)
+        ResponseExcerpt.from_readings(
+            str(label), readings.values, readings.rate_hz, t_ms=readings.t_ms
+        )
         self._refuse_clean_air(str(label), readings)
         return capture_summary(self.captures.keep(write, kind, label, seconds))
 
@@ -164,7 +174,10 @@ class CalibrationActions:
             ),
         )
         self._activate(profile)
-        return {"profile": profile_summary(profile)}
+        return {
+            "profile": profile_summary(profile),
+            "advice": None if transfer is None else TEACH_FIRST,
+        }
 
     def _readings(self, captured: Captured) -> Readings:
         """Return a capture's readings, NaN where a channel could not be used."""
@@ -173,7 +186,7 @@ class CalibrationActions:
     def _exposure(self, captured: Captured, compensation: Compensation) -> ResponseExcerpt:
         readings = self._readings(captured)
         return ResponseExcerpt.from_readings(
-            str(captured.label), readings.values, readings.rate_hz, compensation
+            str(captured.label), readings.values, readings.rate_hz, compensation, readings.t_ms
         )
 
     def _rig_reference(self) -> RigReference:

@@ -215,7 +215,7 @@ def _fit_summary(answer: Data) -> list[str]:
         lines.append(f"The running service applies it: {in_force['state']}.")
     else:
         lines.append("The service will apply it when it starts.")
-    return lines
+    return lines + ([answer["advice"]] if answer.get("advice") else [])
 
 
 def _show_summary(answer: Data) -> list[str]:

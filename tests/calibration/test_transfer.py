@@ -149,6 +149,17 @@ def test_a_fast_board_is_averaged_to_a_reading_a_second() -> None:
     )
 
 
+def test_a_slow_board_is_interpolated_between_its_readings() -> None:
+    signal = odour(0, seconds=240)
+    t_ms = np.arange(0, 240, 3) * 1000
+    excerpt = ResponseExcerpt.from_readings("x", frames(signal[::3]), 1 / 3, t_ms=t_ms)
+    whole = ResponseExcerpt.from_readings("x", frames(signal), 1.0)
+    assert len(excerpt.signal) == pytest.approx(240 - ONSET_S, abs=3)
+    # The MQ parts send whole ppm.
+    difference = excerpt.features[:, 0] - whole.features[:, 0]
+    assert np.abs(difference).max() < 0.05
+
+
 def test_the_onset_is_left_out_as_far_as_enough_remains() -> None:
     values = frames(odour(0))
     for seconds, kept in ((300, 255), (120, 100), (100, 100)):

@@ -23,12 +23,11 @@ from hardware.channels import GROVE_INDICES, channel_index
 from hardware.errors import ScentdError, UsageError
 from hardware.frames import Quality
 from hardware.recording import read_recordings
-from models.rate_conversion import SLOWEST_SHARE
+from models.rate_conversion import SLOWEST_SHARE, resample
 from training.data.layouts import label_name
 from training.data.notices import RecordingNotices, count_oddities
 from training.data.recording_files import find_recordings, is_recording_name, visible_files
 from training.data.recording_parts import part_of
-from training.data.resampling import resample
 from training.data.sessions import read_session_table, session_of
 
 if TYPE_CHECKING:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from hardware.recording import Recording
     from models.bundle import Bundle
+    from models.correction import Correction
     from models.results import Prediction
     from training.data.dataset import Dataset, Sample
 
@@ -367,13 +368,16 @@ def play_board(bundle: Bundle, name: str, data: Dataset) -> Played:
     return Played(bundle.manifest.name, name, len(data.samples), fed, foreign, named, early)
 
 
-def play(bundle: Bundle, recording: Recording) -> list[Prediction]:
+def play(
+    bundle: Bundle, recording: Recording, correction: Correction | None = None
+) -> list[Prediction]:
     """Return a nose's predictions of a recording, as `scentd replay` gives them."""
     nose = Nose(
         [bundle],
         rate_hz=recording.assumed_rate_hz,
         skip_warm_up=True,
         assume_exposed=recording.published,
+        correction=correction,
     )
     steps = [nose.process(frame, arrival_ms) for frame, arrival_ms in recording.arrivals()]
     return [one for step in steps for one in step.predictions] + nose.finish()

@@ -145,7 +145,9 @@ def test_the_command_prints_tables(rig: Rig) -> None:
     assert "kOhm" in table
     for label in LABELS:
         assert f"of {label}." in rig.told("reference", label, "--recording", rig.exposure(label))
-    assert "towards the training rig of toy-substance" in rig.told("fit")
+    fitted = rig.told("fit")
+    assert "towards the training rig of toy-substance" in fitted
+    assert "Teach your smells first: scentd enroll" in fitted
     assert "3 recordings" in rig.told("score")
     assert "The profile was fitted to these references" in rig.told("score")
     assert "clean air" in rig.told("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,9 @@ def test_permuted_rows_are_distinguished_from_rows_in_time_order(data: Dataset) 
 
 def test_constant_recording_is_not_called_permuted() -> None:
     assert is_in_order(np.full((100, N_CHANNELS), 300.0, dtype=np.float32))
+
+
+def test_a_recording_that_is_too_slow_for_the_model_says_so() -> None:
+    slow = dataclasses.replace(periodic().samples[0], rate_hz=0.2)
+    with pytest.raises(DataError, match=r"at least 0\.25 Hz.*has 0\.2 Hz"):
+        slow.at_rate(1.0)

@@ -1,18 +1,13 @@
-"""Recordings brought to a model's rate."""
+"""Whole recordings brought to a model's rate."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware.channels import N_CHANNELS
-from tests.training.tiny import periodic
-from training.data.dataset import DataError
-from training.data.resampling import resample
+from models.rate_conversion import resample
 
 
 def ramp(seconds: np.ndarray) -> np.ndarray:
@@ -65,6 +60,3 @@ def test_faster_recordings_are_averaged_and_close_rates_left_alone() -> None:
 
 def test_a_board_that_is_too_slow_says_so() -> None:
     assert resample(ramp(np.arange(20.0)), None, 0.2, 1.0) is None
-    slow = dataclasses.replace(periodic().samples[0], rate_hz=0.2)
-    with pytest.raises(DataError, match=r"at least 0\.25 Hz.*has 0\.2 Hz"):
-        slow.at_rate(1.0)
