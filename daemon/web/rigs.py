@@ -49,6 +49,7 @@ class Rigs:
     ----------
     publish: called with an update for the pages that show the rig; None as rig for all pages.
     answered: called with rig, command and the answer on `response/`.
+    most: rigs that are kept; others are ignored.
 
     Attributes
     ----------
@@ -61,11 +62,13 @@ class Rigs:
         own: tuple[str, ...],
         publish: Callable[[str | None, Update], None],
         answered: Callable[[str, str, Update], None],
+        most: int = RIGS_KEPT,
     ) -> None:
         self.by_id = {rig_id: WatchedRig(rig_id) for rig_id in own}
         self.unreadable = 0
         self._publish = publish
         self._answered = answered
+        self._most = most
         self._waiting: dict[str, list[list[float | None]]] = {}
 
     def summary(self) -> Update:
@@ -92,7 +95,7 @@ class Rigs:
         rig_id, below = match.groups()
         rig = self.by_id.get(rig_id)
         if rig is None:
-            if len(self.by_id) >= RIGS_KEPT or not payload:
+            if len(self.by_id) >= self._most or not payload:
                 return
             rig = self.by_id[rig_id] = WatchedRig(rig_id)
             self._publish(None, self.summary())

@@ -1,0 +1,152 @@
+"""Daemon: one connection to the broker of many rigs: what they last said, and their answers.
+
+Works in the caller's thread, whenever it waits.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from daemon.config.settings import TOPIC_ROOT
+from daemon.fleet.waves import RigAnswer
+from daemon.mqtt import topics
+from daemon.mqtt.connection import BrokerError, connected_client
+from daemon.requests import OK, WORKING
+from daemon.web.rigs import Rigs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import paho.mqtt.client as paho
+
+    from daemon.config.settings import MqttConfig
+    from daemon.web.rig_state import WatchedRig
+
+MOST_RIGS = 100_000
+"""Whoever may publish could invent more."""
+
+RETAINED = (
+    topics.STATUS,
+    topics.SENSOR_STATUS,
+    topics.INFO,
+    topics.HEALTH,
+    topics.SUBSTANCE,
+    topics.MIXTURE,
+)
+"""What the broker keeps of every rig."""
+
+QUIET_S = 0.5
+"""The retained messages have come when none arrives for so long."""
+
+SETTLE_S = 30.0
+"""Longest wait for the retained messages."""
+
+ANSWER_S = 120.0
+"""Longest silence of a rig that works on a request: it reports its progress every second."""
+
+CLIENT = "fleet"
+"""Takes the place of a rig's id in the name of the client."""
+
+
+class FleetConnection:
+    """The rigs of a broker; make one with `connect_fleet`."""
+
+    def __init__(self, client: paho.Client) -> None:
+        self._client = client
+        self._rigs = Rigs((), lambda _rig, _update: None, self._answer, MOST_RIGS)
+        self._waiting: set[str] = set()
+        self._outcomes: dict[str, RigAnswer] = {}
+        self._transaction = ""
+        self._heard_s = time.monotonic()
+        client.on_message = lambda _client, _data, message: self._receive(message)
+
+    @property
+    def rigs(self) -> list[WatchedRig]:
+        """All rigs that the broker knows."""
+        return list(self._rigs.by_id.values())
+
+    def load(self) -> None:
+        """Subscribe, and wait until the broker has sent what it keeps of all rigs."""
+        self._client.subscribe([(f"{TOPIC_ROOT}/+/{topic}", 1) for topic in RETAINED])
+        started_s = self._heard_s = time.monotonic()
+        while time.monotonic() - started_s < SETTLE_S:
+            self._work()
+            if time.monotonic() - self._heard_s > QUIET_S:
+                return
+
+    def send(self, rigs: list[str], command: str, payload: Mapping[str, Any]) -> list[RigAnswer]:
+        """Send one request to several rigs at once, and wait for their answers.
+
+        Parameters
+        ----------
+        rigs: ids.
+        command: such as `models`.
+        payload: the request, without `transaction`.
+
+        Returns
+        -------
+        An outcome for every rig, in the same order.
+        """
+        transaction = secrets.token_hex(8)
+        self._outcomes, self._transaction = {}, transaction
+        online = {rig.rig_id for rig in self.rigs if rig.is_online}
+        self._waiting = online.intersection(rigs)
+        self._client.subscribe(f"{TOPIC_ROOT}/+/{topics.RESPONSE}/{command}", 1)
+        text = json.dumps({**payload, "transaction": transaction, "progress": True})
+        for rig in sorted(self._waiting):
+            self._client.publish(f"{TOPIC_ROOT}/{rig}/{topics.REQUEST}/{command}", text, qos=1)
+        self._heard_s = time.monotonic()
+        while self._waiting and time.monotonic() - self._heard_s < ANSWER_S:
+            self._work()
+            self._drop_offline()
+        for rig in sorted(self._waiting):
+            self._end(rig, f"no answer within {ANSWER_S:.0f} s; it may have been done")
+        missing = "offline, so that nothing was sent"
+        return [self._outcomes.get(rig, RigAnswer(rig, ok=False, text=missing)) for rig in rigs]
+
+    def _end(self, rig: str, text: str, *, ok: bool = False) -> None:
+        self._waiting.discard(rig)
+        self._outcomes[rig] = RigAnswer(rig, ok=ok, text=text)
+
+    def _drop_offline(self) -> None:
+        for rig in self.rigs:
+            if rig.rig_id in self._waiting and not rig.is_online:
+                self._end(rig.rig_id, "went offline before it answered; it may have been done")
+
+    def _answer(self, rig: str, _command: str, answer: dict[str, Any]) -> None:
+        if rig not in self._waiting or answer.get("transaction") != self._transaction:
+            return
+        if answer.get("status") == WORKING:
+            return
+        ok = answer.get("status") == OK
+        text = answer.get("words") or answer.get("error") or ("done" if ok else "refused")
+        self._end(rig, str(text), ok=ok)
+
+    def _receive(self, message: paho.MQTTMessage) -> None:
+        self._heard_s = time.monotonic()
+        self._rigs.receive(message.topic, bytes(message.payload))
+
+    def _work(self) -> None:
+        if self._client.loop(0.1):
+            raise BrokerError(
+                "The broker closed the connection. What was sent before may have been done: look "
+                "with scentd fleet status before you send it again."
+            )
+
+
+@contextmanager
+def connect_fleet(config: MqttConfig) -> Iterator[FleetConnection]:
+    """Connect to the broker of the rigs for the block, and load what it keeps of them.
+
+    Raises
+    ------
+    BrokerError: the broker cannot be used.
+    """
+    with connected_client(CLIENT, config, suffix=f"-{secrets.token_hex(4)}") as client:
+        connection = FleetConnection(client)
+        connection.load()
+        yield connection
