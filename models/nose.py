@@ -125,9 +125,9 @@ class Nose:
         return self._conditioner.meter.rate_hz
 
     @property
-    def phase(self) -> Phase:
-        """The phase of the exposure."""
-        return self._exposure.phase
+    def exposure(self) -> ExposureStream:
+        """The air before the board: the phase of the exposure, and clean air."""
+        return self._exposure
 
     @property
     def foreign_boards(self) -> dict[str, bool | None]:

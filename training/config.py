@@ -6,6 +6,7 @@ and errors are quick. Every problem of a file is reported together.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -370,3 +371,17 @@ def config_as_dict(config: Any) -> dict[str, Any]:
     """Return a configuration as plain dictionaries and lists that `load_train_config` reads."""
     result: dict[str, Any] = to_plain(config)
     return result
+
+
+def non_default_settings(config: object) -> dict[str, Any]:
+    """Return the settings of a configuration that are not the defaults, nested as they are."""
+    changed: dict[str, Any] = {}
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            changed[item.name] = non_default_settings(value)
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            changed[item.name] = [non_default_settings(part) for part in value]
+        elif value != item.default:
+            changed[item.name] = value
+    return changed

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hardware.errors import ScentdError
-from training.config import INT8_TOLERANCE
+from training.config import INT8_TOLERANCE, non_default_settings
 from training.data.substance_tables import SubstanceTables, read_substance_tables
 from training.network.cross_modal import CrossModalNet
 from training.network.cross_modal_objective import CrossModalObjective, build_cross_modal_network
@@ -27,6 +27,7 @@ from training.network.mixture_product import MixingLayer, MixtureProductNet
 from training.network.product import LevelExpert, ProductNet, ProductPart
 from training.network.scentformer import MixtureNet, ScentFormer, build_network
 from training.network.stem import StatisticsStem
+from training.progress import learning_rate, write_progress
 from training.sampling.epochs import EpochSampler
 from training.sampling.measurements import (
     measure_rms_scale,
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.preprocess import PreprocessSpec
-    from training.config import ExpertConfig, OptimiserConfig, TeacherConfig, TrainConfig
+    from training.config import ExpertConfig, TeacherConfig, TrainConfig
     from training.data.dataset import Dataset
+    from training.progress import Tracker
 
     OnStep = Callable[[int, float], None]
 
@@ -83,6 +85,7 @@ def train_network(
     folder: Path | None = None,
     device: str = "cpu",
     on_step: OnStep = lambda _step, _loss: None,
+    tracker: Tracker | None = None,
 ) -> TrainedNetwork:
     """Train one network, after its teachers; or the experts, each by itself, and join them.
 
@@ -93,34 +96,45 @@ def train_network(
     folder: of checkpoints; one of the same configuration and data is resumed.
     device: torch device; "cuda" trains in bfloat16 unless the configuration says otherwise.
     on_step: called after each step with its number (from 1, teachers' steps included) and its loss.
+    tracker: receives every step of every part.
 
     Raises
     ------
     TrainingError: the loss is not finite, or the checkpoint belongs to another training.
     """
     if config.mixing:
-        return _train_mixture_product(config, data, folder, device, on_step)
+        return _train_mixture_product(config, data, folder, device, on_step, tracker)
     if config.experts:
-        return _train_experts(config, data, folder, device, on_step)
+        return _train_experts(config, data, folder, device, on_step, tracker)
     done = 0
     teachers: list[ScentFormer] = []
     for number, teacher in enumerate(config.teachers):
         trainer = Trainer(_teacher_config(config, teacher), data, device)
+        trainer.track(tracker, f"teacher-{number}")
         place = folder / f"teacher-{number}" if folder else None
         network = trainer.finish(place, on_step, done)
         teachers.append(network.to(device))
         done += teacher.steps
-    return Trainer(config, data, device, teachers).run(folder, on_step, done)
+    trainer = Trainer(config, data, device, teachers)
+    trainer.track(tracker)
+    return trainer.run(folder, on_step, done)
 
 
 def _train_mixture_product(
-    config: TrainConfig, data: Dataset, folder: Path | None, device: str, on_step: OnStep
+    config: TrainConfig,
+    data: Dataset,
+    folder: Path | None,
+    device: str,
+    on_step: OnStep,
+    tracker: Tracker | None,
 ) -> TrainedNetwork:
     """Train the network on differences, fit the mixing law to the levels, and join them."""
     spec = measure_rms_scale(config.preprocessing, data, config.max_samples)
     differences = dataclasses.replace(config.preprocessing, lags=config.preprocessing.lags[1:])
     alone = dataclasses.replace(config, mixing=None, preprocessing=differences)
-    trained = Trainer(alone, data, device).run(folder, on_step)
+    trainer = Trainer(alone, data, device)
+    trainer.track(tracker)
+    trained = trainer.run(folder, on_step)
     if config.mixing is None or not isinstance(trained.network, MixtureNet):
         raise TypeError(f"{config.name} has no mixing law, or its network is none of mixtures")
     layer = MixingLayer(config.mixing, spec, data, config.max_samples)
@@ -158,7 +172,12 @@ def expert_config(config: TrainConfig, expert: ExpertConfig) -> TrainConfig:
 
 
 def _train_experts(
-    config: TrainConfig, data: Dataset, folder: Path | None, device: str, on_step: OnStep
+    config: TrainConfig,
+    data: Dataset,
+    folder: Path | None,
+    device: str,
+    on_step: OnStep,
+    tracker: Tracker | None,
 ) -> TrainedNetwork:
     """Train every expert and return their sum, with what the levels add."""
     spec = _measure_scale(config, data)
@@ -166,6 +185,7 @@ def _train_experts(
     parts, losses, tables, done = [], [], SubstanceTables(), 0
     for number, expert in enumerate(config.experts):
         trainer = Trainer(expert_config(config, expert), data, device)
+        trainer.track(tracker, f"expert-{number}")
         place = folder / f"expert-{number}" if folder else None
         network = trainer.finish(place, on_step, done)
         columns = [places.index((lag, name)) for lag in expert.lags for name in expert.channels]
@@ -225,6 +245,12 @@ class Trainer:
         )
         self.step = 0
         self.losses: list[float] = []
+        self._tracker: Tracker | None = None
+        self._part = ""
+
+    def track(self, tracker: Tracker | None, part: str = "network") -> None:
+        """Give every further step to a tracker, as one of a part of the training."""
+        self._tracker, self._part = tracker, part
 
     def run(
         self,
@@ -259,8 +285,9 @@ class Trainer:
     def advance(self) -> float:
         """Do one step and return its loss."""
         settings = self.config.optimiser
+        rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(self.step, self.steps, settings)
+            group["lr"] = rate
         x, mask, target = self.sampler.batch(settings.batch)
         self.network.train()
         kind = self.device.split(":")[0]
@@ -285,6 +312,8 @@ class Trainer:
             for mean, current in zip(averages, parameters, strict=True):
                 mean.lerp_(current, 1 - decay)
         self.losses.append(float(loss.detach()))
+        if self._tracker is not None:
+            self._tracker.add(self._part, self.step, self.losses[-1], rate)
         return self.losses[-1]
 
     def result(self) -> TrainedNetwork:
@@ -316,6 +345,7 @@ class Trainer:
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
+        write_progress(path.parent, self.losses, self.steps, self.config.optimiser)
 
     def restore(self, path: Path) -> None:
         """Continue from a saved state."""
@@ -399,16 +429,6 @@ def _sampler(
     return WindowSampler(data, spec, config.augment, **common)
 
 
-def _schedule(step: int, steps: int, settings: OptimiserConfig) -> float:
-    """Return the rate as a share of its peak: a linear rise, then constant or a cosine to zero."""
-    warmup = settings.warmup
-    if step < warmup:
-        return (step + 1) / warmup
-    if settings.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
 def training_identity(config: TrainConfig, data: Dataset, tables: SubstanceTables) -> str:
     """Hash what decides a training: its data and every setting that is not the default.
 
@@ -421,17 +441,3 @@ def training_identity(config: TrainConfig, data: Dataset, tables: SubstanceTable
         parts.append(tables.sha256)
     text = json.dumps(parts, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def non_default_settings(config: object) -> dict[str, Any]:
-    """Return the settings of a configuration that are not the defaults, nested as they are."""
-    changed: dict[str, Any] = {}
-    for item in dataclasses.fields(config):  # type: ignore[arg-type]
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            changed[item.name] = non_default_settings(value)
-        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-            changed[item.name] = [non_default_settings(part) for part in value]
-        elif value != item.default:
-            changed[item.name] = value
-    return changed

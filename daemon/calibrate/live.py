@@ -134,7 +134,11 @@ class LiveCalibration:
 
     def observe(self, step: Step) -> None:
         """Update the drift of clean air by an uncorrected reading."""
-        if self._tracker is None or self._chart is None or self._nose.phase is not Phase.AMBIENT:
+        if (
+            self._tracker is None
+            or self._chart is None
+            or self._nose.exposure.phase is not Phase.AMBIENT
+        ):
             self._sampled_ms = None
             return
         if self._sampled_ms is None:

@@ -26,6 +26,7 @@ from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.installed_models.store import ModelStore
 from daemon.mqtt import payloads, topics
 from daemon.mqtt.payloads import Envelope
+from daemon.recording.picture import Picture, picture_page
 from daemon.system.owner import act_as_owner
 from hardware.counting import counted
 from hardware.foreign.layout import foreign_layout
@@ -93,6 +94,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="also write a picture of the recordings: channels, states and names over time",
+    )
+    parser.add_argument(
         "--live",
         action="store_true",
         help="begin with the warm-up, as a live run does, for any file name",
@@ -123,16 +130,20 @@ def run(args: argparse.Namespace) -> int:
         args.state = act_as_owner(args.state.resolve())
     require_runtime(args.state if config is None else config.state_dir, remember=False)
     failed = 0
+    pictures: list[Picture] | None = None if args.html is None else []
     recordings = [args.files] if args.joined else [[file] for file in args.files]
     for files in recordings:
         try:
-            _replay(files, args, config)
+            _replay(files, args, config, pictures)
         except (RecordingError, CannotFeedError) as error:
             # The other files can still be replayed.
             if len(recordings) == 1:
                 raise
             failed += 1
             print(f"scentd: {error}", file=sys.stderr)
+    if pictures:
+        args.html.write_text(picture_page(pictures), encoding="utf-8")
+        print(f"picture: {args.html}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -146,7 +157,12 @@ def _rig_config(args: argparse.Namespace) -> Config | None:
     return None if path is None else as_owner(load_config(path))
 
 
-def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | None) -> None:
+def _replay(
+    files: Sequence[str],
+    args: argparse.Namespace,
+    config: Config | None,
+    pictures: list[Picture] | None,
+) -> None:
     file = files[0]
     form = chosen_format(args)
     layout = OWN_LAYOUT if form is None else foreign_layout(form)
@@ -191,7 +207,8 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     # Mixtures of taught smells have predictions of their own, beside those of single substances.
     task = bundles[0].manifest.task if bundles else topics.SUBSTANCE
     outcome = _RecordingResult()
-    for result in _results(nose, recording):
+    picture = _new_picture(" ".join(files), len(recording), task, pictures)
+    for result in _results(nose, recording, picture):
         if isinstance(result, Event):
             printer.print_event(result)
             continue
@@ -212,9 +229,25 @@ def _replay(files: Sequence[str], args: argparse.Namespace, config: Config | Non
     )
 
 
-def _results(nose: Nose, recording: RecordingStream) -> Iterator[Event | Prediction]:
+def _new_picture(
+    title: str, readings: int, task: str, pictures: list[Picture] | None
+) -> Picture | None:
+    """Return the picture of a recording, added to the others; None where none is wanted."""
+    if pictures is None:
+        return None
+    pictures.append(Picture(title, readings, task))
+    return pictures[-1]
+
+
+def _results(
+    nose: Nose, recording: RecordingStream, picture: Picture | None
+) -> Iterator[Event | Prediction]:
     for frame, arrival_ms in recording.arrivals():
         step = nose.process(frame, arrival_ms)
+        if picture is not None:
+            picture.add_step(step, nose.exposure.clean_air)
+            for prediction in step.predictions:
+                picture.add_prediction(prediction)
         yield from step.events
         yield from step.predictions
     yield from nose.finish()

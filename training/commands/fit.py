@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from training.commands._shared import StepBar, add_training_options, load_training
 from training.data.inspection import find_problems, inspect_recordings
 from training.data.notices import describe_oddities
+from training.progress import TRACKERS, make_tracker
 from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "Example: scent-train fit --config substances-50 --data data/smellnet/base"
     add_training_options(parser)
+    parser.add_argument(
+        "--track",
+        choices=TRACKERS,
+        help="also write loss and learning rate of every step for this tool, below the run folder",
+    )
     parser.set_defaults(run=run)
 
 
@@ -39,6 +45,18 @@ def run(args: argparse.Namespace) -> int:
         for problem in find_problems(data, inspect_recordings(data), channels):
             print(f"\n{problem}", file=sys.stderr)
     bar = StepBar(config.name, total_steps(config, data))
-    fitted = train_network(config, data, folder=folder / "final", device=args.device, on_step=bar)
+    tracker = None if args.track is None else make_tracker(args.track, folder)
+    try:
+        fitted = train_network(
+            config,
+            data,
+            folder=folder / "final",
+            device=args.device,
+            on_step=bar,
+            tracker=tracker,
+        )
+    finally:
+        if tracker is not None:
+            tracker.close()
     print(f"{config.name}: trained, loss {fitted.loss:.4f}; checkpoint in {folder / 'final'}")
     return 0

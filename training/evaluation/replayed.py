@@ -81,7 +81,7 @@ def _replay(bundle: Bundle, sample: Sample, *, assume_exposed: bool) -> Announce
         frame = SensorFrame(row, round(row * 1000 / sample.rate_hz), values, quality)
         for prediction in nose.process(frame).predictions:
             label = prediction.label if prediction.state is State.RECOGNISED else None
-            taken_back |= announced not in (None, label) and nose.phase is Phase.EXPOSED
+            taken_back |= announced not in (None, label) and nose.exposure.phase is Phase.EXPOSED
             announced = label
             if label is None:
                 continue

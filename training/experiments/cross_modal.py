@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hardware.errors import UsageError
-from training.config import CrossModalConfig, TrainConfig, config_as_dict
+from training.config import CrossModalConfig, TrainConfig, config_as_dict, non_default_settings
 from training.data.dataset import substance_folds
 from training.data.protocol_windows import cut_windows
 from training.data.substance_tables import read_descriptors, read_substance_tables
@@ -169,7 +169,7 @@ def run_training(
 
     Predictions in `folder` of the same training, configuration and data are read instead.
     """
-    from training.fit import non_default_settings, train_network  # noqa: PLC0415 - torch
+    from training.fit import train_network  # noqa: PLC0415 - torch
 
     own = with_switch(config, training.switch)
     tables = read_substance_tables(own.cross_modal, data).sha256 if own.cross_modal else ""

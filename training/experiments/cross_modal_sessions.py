@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.embedding_space import unit_rows
+from training.config import non_default_settings
 from training.data.protocol_windows import cut_windows
 from training.data.sessions import session_folds
 from training.data.substance_tables import read_substance_tables
@@ -112,7 +113,7 @@ def run_session_training(
     Those are the recordings of the held-out sessions and of `also`, or those of the labels that
     were left out and of their fold. Stored predictions of the same training are read instead.
     """
-    from training.fit import non_default_settings, train_network  # noqa: PLC0415 - torch
+    from training.fit import train_network  # noqa: PLC0415 - torch
 
     own = dataclasses.replace(with_switch(config, training.switch), seed=training.seed)
     tables = read_substance_tables(own.cross_modal, data).sha256 if own.cross_modal else ""

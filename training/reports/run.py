@@ -16,7 +16,9 @@ from hardware.errors import ScentdError
 from training.evaluation import findings
 from training.evaluation.held_out import HELD_OUT, read_held_out
 from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT, write_json
+from training.progress import read_courses
 from training.reports import plots
+from training.reports.courses import courses_section
 from training.reports.html_page import (
     Section,
     descriptor_section,
@@ -84,7 +86,14 @@ def write_run_report(run: Path, output: Path) -> tuple[Path, Path]:
     sessions = _read(run / SESSIONS_REPORT)
     if crossval is None and sessions is not None:
         path = write_json(output / RUN_REPORT, {"sessions": sessions})
-        page = html_page(sessions["model"], SESSIONS_LEAD, [sessions_section(sessions)])
+        sections = [sessions_section(sessions), *courses_section(run)]
+        page = html_page(sessions["model"], SESSIONS_LEAD, sections)
+        (output / RUN_PAGE).write_text(page)
+        return path, output / RUN_PAGE
+    trained = courses_section(run)
+    if crossval is None and trained:
+        path = write_json(output / RUN_REPORT, {"trained": sorted(read_courses(run))})
+        page = html_page(run.name, "Trained, and not judged yet.", trained)
         (output / RUN_PAGE).write_text(page)
         return path, output / RUN_PAGE
     if crossval is None or "intervals" not in crossval:
@@ -111,6 +120,7 @@ def write_run_report(run: Path, output: Path) -> tuple[Path, Path]:
     )
     head = [] if sessions is None else [sessions_section(sessions)]
     sections = [*head, _scores(crossval), *sections, *_companions(companions), _folds(crossval)]
+    sections += trained
     (output / RUN_PAGE).write_text(html_page(crossval["model"], lead, sections))
     return path, output / RUN_PAGE
 

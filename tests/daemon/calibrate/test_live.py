@@ -354,7 +354,7 @@ def test_constant_clean_air_needs_no_new_calibration(rig: Rig) -> None:
     rig.measured()
     rig.calibrate("fit")
     calibrating, nose = run_rig(rig, clean_air(2500, seed=5))
-    assert nose.phase is Phase.AMBIENT
+    assert nose.exposure.phase is Phase.AMBIENT
     report = calibrating.report()
     assert report["state"] == "ok"
     assert max(abs(value) for value in report["drift"].values()) < 0.01

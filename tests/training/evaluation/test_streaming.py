@@ -159,7 +159,7 @@ def test_exposures_are_streamed_from_their_onset_as_by_the_nose(toy: Bundle) -> 
             for prediction in nose.process(frame).predictions:
                 # The smell arrives at 20 s.
                 at = streams.ends_s + streams.delay_s[row] == number + 1.0 - 20.0
-                if at.any() and nose.phase is Phase.EXPOSED:
+                if at.any() and nose.exposure.phase is Phase.EXPOSED:
                     belief = trace.belief[row, int(at.argmax())]
                     assert prediction.top[0][1] == pytest.approx(belief, rel=1e-4)
                     compared += 1

@@ -24,6 +24,7 @@ from training.config import (
     TrainConfig,
     TrainConfigError,
     load_train_config,
+    non_default_settings,
 )
 from training.data.dataset import Dataset
 from training.data.substance_tables import (
@@ -37,7 +38,7 @@ torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`
 pytest.importorskip("sklearn", reason="the trainer needs the extra `train`")
 
 from training.export.bundle import Provenance, export_bundle  # noqa: E402
-from training.fit import non_default_settings, train_network, training_identity  # noqa: E402
+from training.fit import train_network, training_identity  # noqa: E402
 from training.network.cross_modal import CrossModalNet  # noqa: E402
 from training.network.cross_modal_objective import CrossModalObjective  # noqa: E402
 from training.network.losses import substance_loss  # noqa: E402

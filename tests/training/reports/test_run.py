@@ -64,7 +64,7 @@ def test_the_page_is_complete_and_loads_nothing(
     assert "<script" not in text
     assert "prefers-color-scheme: dark" in text
     plots = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    assert len(plots) == 4
+    assert len(plots) == 4 + 2 * 2  # and the course of each fold's training
     for plot in plots:
         assert "var(--ink)" in plot
         assert "#010101" not in plot
