@@ -10,13 +10,14 @@ import tomllib
 from pathlib import Path
 
 _HOME = Path(__file__).parents[1]
-"""The environment's site-packages, or a checkout."""
+"""A checkout, or the folder `scentd/app` of an environment's site-packages."""
 
 
 def installed_version() -> str:
     """Return the version of this installation or checkout."""
-    for metadata in _HOME.glob("scentd-*.dist-info"):
-        return metadata.name.removesuffix(".dist-info").split("-")[1]
+    if _HOME.name == "app":
+        for metadata in _HOME.parents[1].glob("scentd-*.dist-info"):
+            return metadata.name.removesuffix(".dist-info").split("-")[1]
     try:
         project = tomllib.loads((_HOME / "pyproject.toml").read_text(encoding="utf-8"))
     except OSError:

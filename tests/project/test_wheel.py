@@ -155,6 +155,21 @@ def test_models_left_out_of_the_wheel_are_installed_and_known_by_their_hash(
     assert "This is not paper-50" in done.stderr
 
 
+@pytest.mark.parametrize("program", ["scentd", "scent-train"])
+def test_an_installed_program_prints_the_version_of_the_wheel(
+    installed: Environment, wheel: Path, tmp_path: Path, program: str
+) -> None:
+    done = subprocess.run(
+        installed.command(program, "--version"),
+        cwd=tmp_path,
+        env=installed.variables(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [program, wheel.name.split("-")[1]]
+
+
 def test_installed_models_pass_verification(installed: Environment, tmp_path: Path) -> None:
     done = subprocess.run(
         installed.command("scentd", "models", "verify", "--json"),

@@ -88,7 +88,7 @@ def install(root: Path, packages: Path, wheel: Path, *more: str, **variables: st
 def scentd(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the installed program as the unit runs it."""
     python = root / "opt/scentd/current/bin/python"
-    return run(python, "-I", "-m", "daemon.cli", *words)
+    return run(python, "-I", "-m", "scentd", *words)
 
 
 def mode(path: Path) -> int:

@@ -5,6 +5,7 @@ May import the channel table and recordings.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,24 +21,34 @@ if TYPE_CHECKING:
     from hardware.recording import Recording
 
 
+_NUMBER = re.compile(r"\b\d+ of \d+\b")
+
+
 class RecordingNotices:
     """Collects what readers noted of recordings."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
+        self._first: dict[str, str] = {}
 
     def add(self, name: str, recording: Recording) -> None:
         """Add the notes of a recording, and how many of its rows could not be read."""
         damaged = recording.counts.damaged
         left_out = [f"{counted(damaged, 'row')} left out that cannot be read"] if damaged else []
         for note in (*recording.notes, *left_out):
-            self._names.setdefault(note, []).append(name)
+            kind = _NUMBER.sub("", note)
+            self._names.setdefault(kind, []).append(name)
+            self._first.setdefault(kind, note)
 
     def sentences(self) -> tuple[str, ...]:
-        """Return each note with the first recording that has it and how many more there are."""
+        """Return each note with the first recording that has it and how many more there are.
+
+        Notes that differ in their numbers alone are one, with the numbers of the first recording.
+        """
         return tuple(
-            f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}."
-            for note, names in self._names.items()
+            f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: "
+            f"{self._first[kind]}."
+            for kind, names in self._names.items()
         )
 
 

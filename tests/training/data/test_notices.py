@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from training.data.notices import describe_oddities
+from pathlib import Path
+
+from hardware.recording import read_recording
+from training.data.notices import RecordingNotices, describe_oddities
+
+
+def test_notes_that_differ_in_their_numbers_are_one(tmp_path: Path) -> None:
+    """The published recordings once gave 107 lines about two channels."""
+    notices = RecordingNotices()
+    for name, rows in (("a.csv", 30), ("b.csv", 40)):
+        path = tmp_path / name
+        path.write_text("timestamp_ms,NO2,Benzene\n" + "0,300,-5\n" * rows, encoding="utf-8")
+        notices.add(name, read_recording(path))
+    (text,) = notices.sentences()
+    assert text.startswith("a.csv and 1 more: Benzene is outside")
 
 
 def test_only_what_was_found_is_named() -> None:
