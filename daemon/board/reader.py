@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from daemon.board.port import Arrival, Chunk, read_port
 from daemon.system.signals import StopEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from daemon.config.settings import SourceConfig
 
 READ_QUEUE_LIMIT = 256
@@ -58,6 +61,14 @@ class Reader:
             if self._work is not None and self._work.done():
                 self._work.result()
             return None
+
+    def arrivals(self, timeout_s: float, longest_s: float) -> Iterator[Arrival]:
+        """Yield the next arrival, as `next`, and those that wait behind it, for `longest_s`."""
+        arrival = self.next(timeout_s)
+        until_s = time.monotonic() + longest_s
+        while arrival is not None:
+            yield arrival
+            arrival = self.next(0.0) if time.monotonic() < until_s else None
 
     def wake(self) -> None:
         """Let `next` return at once."""

@@ -69,6 +69,10 @@ TICK_S = 0.25
 RELOADING_TICK_S = 0.01
 """Longest wait for a reading during a reload, which then does its next step."""
 
+READINGS_FIRST_S = 0.25
+"""Readings that wait are processed before anything else for this long: a reload, or another program
+on a small computer, must not let them wait until they are dropped."""
+
 HEALTH_EVERY_S = 10.0
 LAST_WRITE_S = 0.5
 """How long the end waits for the outbox: with FLUSH_S and FAREWELL_S of `daemon.mqtt.session` it
@@ -215,8 +219,8 @@ class Service:
             self._manager.ready(self._status_line())
             self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
             while not stop.is_set():
-                arrival = self._reader.next(RELOADING_TICK_S if self._reloading else TICK_S)
-                if arrival is not None:
+                wait_s = RELOADING_TICK_S if self._reloading else TICK_S
+                for arrival in self._reader.arrivals(wait_s, READINGS_FIRST_S):
                     self._process_arrival(arrival)
                 if reload.received():
                     self._requests.begin(Request(RELOAD, answered=False))

@@ -117,7 +117,11 @@ class SentRequests:
             answered=sum(bool(asked.answers) for asked in self._asked),
             undisturbed=len(calm),
             unanswered=len(calm) - in_time,
-            repeated=sum(len(asked.answers) > 1 for asked in calm),
+            # After a later fault an answer may come again, as every message may.
+            repeated=sum(
+                len(asked.answers) > 1 and is_calm(disturbed, asked.at_s, asked.answers[1][1])
+                for asked in calm
+            ),
             wrong=sum(
                 status != _COMMANDS[asked.command]
                 for asked in self._asked

@@ -54,6 +54,7 @@ _SETTLED_AFTER_S = 1.0
 """After a recovery what waited is sent first; later messages are undisturbed again."""
 
 _OUTAGE_BEFORE_S = 1.5
+_SHORTEST_STRIDE_S = 2.0
 _SILENT_S = 3.0
 _CALM_CHANNELS = ("NO2", "C2H5OH", "VOC", "CO", "Alcohol", "Benzene")
 _CALM_STEP_S = 0.4
@@ -206,7 +207,7 @@ class SoakRun:
                 self.service.freeze(fault.duration_s)
             case ProcessFault.RELOADED:
                 before = self.service.events[RELOADED]
-                self.service.reload({"live_stride_s": fault.duration_s})
+                self.service.reload({"live_stride_s": _SHORTEST_STRIDE_S + fault.duration_s})
                 self._await_recovery(fault.part, fault.kind, RELOADED, before)
                 # The new runtime has processed ten minutes: readings wait, at this speed many.
                 time.sleep(_SETTLED_AFTER_S)
