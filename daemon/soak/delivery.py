@@ -32,6 +32,7 @@ class DeliveryReport:
     sent: lines that the board wrote to its port.
     decoded: of them, those that became readings.
     rejected: damaged lines that the service counted; of a killed boot, up to its last report.
+    reads_dropped: reads of the port that the service dropped and counted because it was behind.
     boots, kills: runs of the process, and how many of them were ended by kill -9.
     made: predictions and events that the service made.
     delivered: of them, those that arrived.
@@ -53,6 +54,7 @@ class DeliveryReport:
     sent: int
     decoded: int
     rejected: int
+    reads_dropped: int
     boots: int
     kills: int
     made: int
@@ -83,6 +85,8 @@ class DeliveryReport:
             f"{self.decoded} readings were decoded from {self.sent} lines": self.decoded
             > self.sent,
             "nothing was made": self.made == 0,
+            f"the service was behind and dropped {self.reads_dropped} reads of the port, which it "
+            "counted; if this machine is busy, repeat the test when it is not": self.reads_dropped,
             f"{self.unwritten_late} messages were unwritten at a kill although they were made up "
             f"to {self.unwritten_s:.1f} s before, and {UNWRITTEN_S:g} s is claimed": (
                 self.unwritten_late - self.unwritten_events
@@ -133,6 +137,9 @@ def delivery_report(
         decoded=sum(message.topic == topics.SAMPLE for boot in boots for message in boot.made),
         rejected=sum(
             sum(health["frames_bad"].values()) for health in _last_health_of_boots(arrivals)
+        ),
+        reads_dropped=sum(
+            int(health.get("chunks_dropped", 0)) for health in _last_health_of_boots(arrivals)
         ),
         boots=len(boots),
         kills=sum(boot.killed_s is not None for boot in boots),

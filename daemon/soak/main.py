@@ -64,14 +64,14 @@ class SoakPhase:
 
 PHASES = (
     SoakPhase(
-        MODELS[0], SUBSTANCE_BOARD, "air:60,almond:90,air:60,lemon:90,air:60,mint:90", 1.0, 40.0
+        MODELS[0], SUBSTANCE_BOARD, "air:60,almond:90,air:60,lemon:90,air:60,mint:90", 1.0, 25.0
     ),
     SoakPhase(
         MODELS[1],
         MIXTURE_BOARD,
         "air:60,cloves:120,air:60,almond=.5+orange=.5:120,air:60,banana:60",
         10.0,
-        16.0,
+        8.0,
     ),
 )
 """Both models run in each; in the first the board is too slow for mixtures, which is announced."""
