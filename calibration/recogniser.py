@@ -118,6 +118,21 @@ def fit_recogniser(exposures: Sequence[TaughtExposure]) -> Recogniser:
     ------
     RecogniserError: no exposure has a response.
     """
+    prepared = prepare_exposures(exposures)
+    fitted = fit_discriminant(prepared)
+    limits = novelty_limits(fitted, prepared)
+    certainty = _certainty(prepared)
+    calibrated = limits != fitted.novelty_limits
+    return replace(fitted, novelty_limits=limits, calibrated=calibrated, **certainty)
+
+
+def prepare_exposures(exposures: Sequence[TaughtExposure]) -> list[PreparedExposure]:
+    """Return the exposures that have rows of evidence, prepared.
+
+    Raises
+    ------
+    RecogniserError: none has.
+    """
     prepared = [prepare_exposure(exposure) for exposure in exposures]
     prepared = [exposure for exposure in prepared if len(exposure.features)]
     if not prepared:
@@ -125,11 +140,7 @@ def fit_recogniser(exposures: Sequence[TaughtExposure]) -> Recogniser:
             "Expected exposures whose channels rise above clean air, got none. Teach a smell "
             "again, beginning in clean air."
         )
-    fitted = fit_discriminant(prepared)
-    limits = novelty_limits(fitted, prepared)
-    certainty = _certainty(prepared)
-    calibrated = limits != fitted.novelty_limits
-    return replace(fitted, novelty_limits=limits, calibrated=calibrated, **certainty)
+    return prepared
 
 
 def prepare_exposure(exposure: TaughtExposure) -> PreparedExposure:

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from calibration.recogniser import MOST_FOLDS, fit_recogniser
+from calibration.recogniser import (
+    MOST_FOLDS,
+    fit_discriminant,
+    fit_recogniser,
+    prepare_exposures,
+)
 from models.recogniser import RigDecision
 
 if TYPE_CHECKING:
@@ -88,7 +93,8 @@ def preview_response(exposures: Sequence[TaughtExposure], label: str) -> Respons
     held_out: list[str] = []
     for taught, judged in _parts(exposures, label, by):
         held_out += _decisions(fit_recogniser(taught), judged)
-    taken = _taken_from(fit_recogniser(exposures), others, label)
+    # Which smell is likeliest needs no limit of novelty and no certainty, which take most of a fit.
+    taken = _taken_from(fit_discriminant(prepare_exposures(exposures)), others, label)
     return ResponsePreview(_shares(before), _shares(held_out), by, taken)
 
 

@@ -79,6 +79,7 @@ class _Channel:
         self._value = math.nan
         self.unit = 1.0
         self.low = self.high = 0.0
+        self._residue = 0.0
         self.clear_exposure()
 
     @property
@@ -90,8 +91,9 @@ class _Channel:
         """Forget the effects of an odour."""
         self._excess_high = self._excess_low = self.peak = self.trough = 0.0
 
-    def set_baseline(self) -> None:
-        """Use the present signal as clean air."""
+    def set_baseline(self, *, recovered: bool = False) -> None:
+        """Use the present signal as clean air; after a recovery a residue of the odour is left."""
+        self._residue = self.signal - self.baseline if recovered else 0.0
         self.baseline = self.signal
         self.clear_exposure()
 
@@ -113,9 +115,15 @@ class _Channel:
         self.signal += moved
         self.slope += slope_gain * (moved / dt_s - self.slope)
 
-    def track(self, gain: float, *, learn: bool) -> None:
-        """Move the baseline by `gain`, and learn the deviation of clean air from it."""
+    def track(self, gain: float, slow_gain: float, *, learn: bool) -> None:
+        """Move the baseline by `gain`, and learn the deviation of clean air from it.
+
+        Away from the air that was clean before a residue it moves by `slow_gain`: that is no rest
+        of the recovery, but perhaps the next odour.
+        """
         deviation = self.signal - self.baseline
+        if deviation * self._residue > 0.0:
+            gain = slow_gain
         self.baseline += gain * deviation
         if learn:
             distance = min(abs(deviation), self._settings.largest_deviation * self.unit)
@@ -277,6 +285,7 @@ class ExposureDetector:
         self._baseline_age_s += dt_s
         age_s = min(max(self._baseline_age_s, settings.young_s), settings.baseline_s)
         baseline_gain = dt_s / (age_s + dt_s)
+        slow_gain = dt_s / (settings.baseline_s + dt_s)
         learn = self.phase is Phase.AMBIENT
         quiet = True
         for channel in self._channels:
@@ -286,7 +295,7 @@ class ExposureDetector:
             channel.update(value, dt_s, self._signal_gain, self._slope_gain)
             quiet &= channel.is_quiet()
             if tracks:
-                channel.track(baseline_gain, learn=learn)
+                channel.track(baseline_gain, slow_gain, learn=learn)
         self._quiet_for_s += dt_s
         if not quiet:
             self._quiet_for_s = 0.0
@@ -361,15 +370,15 @@ class ExposureDetector:
         recovered = all(channel.distance <= settings.recovered * channel.unit for channel in seen)
         flat = self._quiet_for_s >= settings.quiet_s
         if recovered or flat or self._in_phase_s >= settings.recovery_max_s:
-            self._set_baseline()
+            self._set_baseline(recovered=True)
             self._enter(Phase.AMBIENT)
             return Change.CLEAN
         return None
 
-    def _set_baseline(self) -> None:
+    def _set_baseline(self, *, recovered: bool = False) -> None:
         self._baseline_age_s = 0.0
         for channel in self._channels:
-            channel.set_baseline()
+            channel.set_baseline(recovered=recovered)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

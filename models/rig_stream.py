@@ -64,8 +64,10 @@ class RigStream:
         knows the board decides by its embeddings.
         """
         decision = self.decision
-        if phase not in (Phase.UNKNOWN, Phase.EXPOSED) or not decision.ready:
+        if phase not in (Phase.UNKNOWN, Phase.EXPOSED):
             return result
+        if not decision.ready:
+            return result if model_knows_board else self._without_name(result)
         if model_knows_board and not decision.recogniser.calibrated:
             return result
         taught = self._result()
@@ -74,6 +76,12 @@ class RigStream:
             if model_knows_board or not known_here:
                 return result
         return {**result, **taught}
+
+    def _without_name(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return a model's fields without the name of a smell that the rig itself will know."""
+        if result.get("label") not in self.decision.recogniser.labels:
+            return result
+        return {**result, "state": State.SENSING, "label": None, "probability": None}
 
     def _result(self) -> dict[str, Any]:
         """Return the fields of a prediction: state, label, list, set and novelty.

@@ -179,3 +179,23 @@ def test_a_second_exposure_begins_new_rows() -> None:
     board.play(rise(60))
     assert board.stream.restarted
     assert board.changes.count(Change.ONSET) == 2
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 10])
+@pytest.mark.parametrize("rise_s", [12.0, 40.0])
+def test_a_faint_smell_as_soon_as_the_last_one_has_gone_is_found_and_stays(
+    seconds: int, rise_s: float
+) -> None:
+    board = Board(skip_warm_up=True)
+    board.play(still(60))
+    board.play(rise(90))
+    fading = np.outer(np.exp(-np.arange(600) / 15.0), RISING)
+    gone_s = 0
+    while Change.CLEAN not in board.changes[1:]:
+        board.play(fading[gone_s : gone_s + 1])
+        gone_s += 1
+    board.play(fading[gone_s : gone_s + seconds])
+    gone_s += seconds
+    board.play(fading[gone_s : gone_s + 200] + rise(200, rise_s, 0.3))
+    assert board.changes[-2:] == [Change.CLEAN, Change.ONSET]
+    assert board.stream.phase is Phase.EXPOSED

@@ -226,7 +226,7 @@ def test_a_foreign_board_has_no_name_of_embeddings_for_what_its_recogniser_denie
 ) -> None:
     """On fruits5 a blueberry that was unrecognised was named lavender for four minutes."""
     stream = RigStream(fit_recogniser(days(1, 2, 3, without="garlic")))
-    stream._decision.add(exposure("garlic", 4).rows)
+    stream.decision.add(exposure("garlic", 4).rows)
     by_model = {"state": State.RECOGNISED, "label": label, "probability": 0.2}
     result = stream.replace_result(by_model, Phase.EXPOSED, model_knows_board=model_knows_board)
     assert result["label"] == announced

@@ -12,9 +12,11 @@ from calibration.unmixing import unmixing_of_smells
 from hardware.channels import GAS_EXPONENTS
 from hardware.mixing_law import mixed_response
 from models.decision_spec import State
+from models.exposure import Phase
 from models.nose import Nose
 from models.recogniser import TAUGHT
 from models.results import EventType, Prediction
+from models.rig_stream import RigStream
 from tests.models.episodes import air, fading, frames, odour, process_all
 from tests.models.test_clean_air import Board, rise, still
 
@@ -111,7 +113,8 @@ def test_a_single_smell_is_no_mixture(rig: Taught) -> None:
 def test_the_mixture_of_a_single_smell_is_never_another_smell_nor_several(
     rig: Taught, label: str
 ) -> None:
-    weak = smelled(rig, 0.5 * SMELLS[label])
+    exponents = np.array(GAS_EXPONENTS[:4])
+    weak = smelled(rig, mixed_response(SMELLS[label][np.newaxis], np.array([[0.7]]), exponents)[0])
     assert names([*weak, *smelled(rig, SMELLS[label])], "mixture") == {label}
 
 
@@ -121,6 +124,18 @@ def test_what_no_composition_explains_is_said(rig: Taught) -> None:
     assert len(unexplained) > 10
     assert {p.state for p in unexplained} == {State.UNRECOGNISED}
     assert {p.components for p in unexplained} == {()}
+
+
+def test_on_an_unknown_board_embeddings_do_not_name_a_smell_that_the_recogniser_will_know(
+    rig: Taught,
+) -> None:
+    stream = RigStream(rig.recogniser)
+    by_model = {"state": State.RECOGNISED, "label": "mint", "probability": 0.9}
+    result = stream.replace_result(by_model, Phase.EXPOSED, model_knows_board=False)
+    assert result == {"state": State.SENSING, "label": None, "probability": None}
+    assert stream.replace_result(by_model, Phase.EXPOSED, model_knows_board=True) == by_model
+    other = {**by_model, "label": "taught without clean air"}
+    assert stream.replace_result(other, Phase.EXPOSED, model_knows_board=False) == other
 
 
 def test_each_exposure_is_announced_once(rig: Taught) -> None:
