@@ -263,6 +263,11 @@ class RecordingWriter:
         """Size of the file so far; every byte of it belongs to a whole line."""
         return self._whole_bytes
 
+    @property
+    def name(self) -> str | None:
+        """The file's name; None of a stream."""
+        return None if self._path is None else self._path.name
+
     def fileno(self) -> int:
         """Return the open file's descriptor, to flush it to the disk."""
         return self._fd

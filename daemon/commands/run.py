@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import argparse
 
 
+NOTICED_WITHIN_S = 1.8
+"""After SIGTERM everything ends within two seconds; so does a start that waits for a disk."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     # numpy does no linear algebra here; OpenBLAS would still start a thread per core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     stop, reload = StopEvent(), ReloadSignal()
-    with stop.on_signals(), reload.on_signal():
+    with stop.on_signals(), stop.noticed_within(NOTICED_WITHIN_S), reload.on_signal():
         path = find_config(args.config)
         config = load_config(path)
         become_owner(config.state_dir)

@@ -58,14 +58,21 @@ class Discovery:
     config: the rig's; `mqtt.home_assistant` gives the prefix of the topics, or disables it.
     version: of scentd.
     clock: seconds of a monotonic clock.
+    write: calls a function that uses the disk, in another thread where a disk may hang.
     """
 
     def __init__(
-        self, config: Config, *, version: str, clock: Callable[[], float] = time.monotonic
+        self,
+        config: Config,
+        *,
+        version: str,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[Callable[[], None]], object] = lambda task: task(),
     ) -> None:
         self._config = config
         self._version = version
         self._clock = clock
+        self._write = write
         self._prefix = config.mqtt.discovery_prefix
         self._path: Path = config.state_dir / ANNOUNCEMENT_FILE
         self._models: tuple[AnnouncedModel, ...] | None = None
@@ -163,14 +170,19 @@ class Discovery:
 
     def _save(self) -> None:
         """Write what was announced; if the disk fails, it may not be removed after a restart."""
-        data = {"topic": self._announced.topic, "gone": self._announced.components}
-        try:
-            if self._announced.topic is None:
-                remove(self._path)
-            else:
-                write_atomically(self._path, write_state(data))
-        except OSError as error:
-            self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
+        topic = self._announced.topic
+        content = write_state({"topic": topic, "gone": self._announced.components})
+
+        def save() -> None:
+            try:
+                if topic is None:
+                    remove(self._path)
+                else:
+                    write_atomically(self._path, content)
+            except OSError as error:
+                self._log.warning(f"{self._path} could not be written: {error.strerror or error}.")
+
+        self._write(save)
 
 
 def _announced(data: dict[str, Any]) -> _Announced:

@@ -3,8 +3,9 @@
 The pipeline puts messages in; `daemon.mqtt.session` takes them out and reports which of them the
 broker has acknowledged. A message can be taken only once it is on disk. One thread does all the
 writing, so that a slow card delays neither the readings nor the broker. Knows no MQTT client; the
-SQL is in `daemon.mqtt.outbox_database`. While the disk cannot be written the messages wait in
-memory, and go to disk as soon as it can be written again.
+SQL is in `daemon.mqtt.outbox_database`. While the disk cannot be written, or hangs
+(`daemon.mqtt.outbox_disk`), the messages wait in memory, and go to disk as soon as it can be
+written again.
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from daemon.config.settings import OutboxConfig
-from daemon.mqtt.outbox_database import DiskUse, OutboxFile
-from daemon.mqtt.outbox_repair import finish_replacement, replace_damaged
+from daemon.mqtt.outbox_database import OutboxFile
+from daemon.mqtt.outbox_disk import AwaitedFile, OutboxDisk
 from daemon.mqtt.outbox_rows import DamagedError
 from daemon.mqtt.outbox_values import (
     COMMIT_EVERY_S,
     LOSSES,
     MEMORY_LIMITS,
     REMOVE_WITHIN_S,
-    RETRY_S,
     Entry,
     Limits,
     Message,
@@ -35,6 +35,7 @@ from daemon.mqtt.outbox_values import (
     Priority,
     limits_from,
 )
+from daemon.system.disk_thread import DiskHangsError
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Limits", "Message", "Outbox", "OutboxReport", "Priority"]
 
-_SLOWEST_COMMIT_S = 5.0
+_TAKE_WITHIN_S = 0.3
+"""How long `take` waits for a commit; the writing thread calls back after it."""
 
 
 class Outbox:
@@ -56,6 +58,10 @@ class Outbox:
     ----------
     path: of the database; None keeps everything in memory.
     limits: how much may wait on disk; the configuration's defaults unless given.
+
+    Attributes
+    ----------
+    files: opens the file, and knows whether its disk works.
     """
 
     def __init__(self, path: Path | None, limits: Limits | None = None) -> None:
@@ -68,28 +74,25 @@ class Outbox:
         self._lock = threading.Condition()
         self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
         self._on_ready: Callable[[], None] = lambda: None
-
-        self._disk: OutboxFile | None = None
-        self._disk_use = DiskUse()
+        self.files = OutboxDisk(path)
+        self._disk: AwaitedFile | None = None
         self._memory: OutboxFile | None = None
         self._memory_from = math.inf  # the lowest id in memory
+        self._uncertain: set[int] = set()  # of commits that may have been made or not
+        self._aligned = False  # whether the ids on disk are those of this process
         self._cursor = self._sent_up_to = 0  # the ids taken last; up to the second none is dropped
-
         self._closing = self._urgent = self._grouping = False
         self._unwritten: list[Entry] = []
         self._in_flight: set[int] = set()
         self._held: set[int] = set()  # taken, and refused for now
+        self._rewind_to = math.inf  # to take again what lies after it
         self._acknowledged: set[int] = set()  # and not removed from the files yet
-        self._newest_id = 0
+        self._newest_id = self._count = self._size_bytes = self._replaced = 0
         self._newest_retained: dict[str, int] = {}
         self._clock_s = -time.monotonic()
-        self._remove_by_s = self._retry_s = math.inf
-
-        self._why: str | None = None if path else "the outbox has no file"
-        self._count = self._size_bytes = 0
+        self._remove_by_s = math.inf
         self._oldest_put_s: int | None = None
         self._lost: Counter[str] = Counter()
-        self._fallbacks = self._replaced = 0
         with self._files_lock:
             self._write()
         self._committed_s = -math.inf
@@ -111,17 +114,16 @@ class Outbox:
             self._closing = True
             self._lock.notify_all()
         if self._thread.ident is not None:
-            self._thread.join(_SLOWEST_COMMIT_S)
-        if self._thread.is_alive():
-            self._log.error("the disk does not take the outbox's last messages", why=self._why)
-            return
+            self._thread.join()  # it waits for the disk no longer than `OutboxDisk` does
         with self._files_lock:
             if self._memory is not None and self._memory.count and self._path is not None:
                 self._write_disk([], self._acknowledged)
             if self._memory is not None and self._memory.count:
                 self._log.warning("messages only in memory are lost", count=self._memory.count)
-            for file in filter(None, (self._disk, self._memory)):
-                file.close()
+            self._close_disk()
+            if self._memory is not None:
+                self._memory.close()
+            self.files.close()
 
     def set_ready_callback(self, on_ready: Callable[[], None]) -> None:
         """Call `on_ready`, in the writing thread, whenever there may be something to take."""
@@ -158,8 +160,13 @@ class Outbox:
                 self._lock.notify_all()
 
     def take(self) -> Entry | None:
-        """Return the oldest written entry not in flight, which then is; None if there is none."""
-        with self._files_lock:
+        """Return the oldest written entry not in flight, which then is, or None."""
+        if not self._files_lock.acquire(timeout=_TAKE_WITHIN_S):
+            return None  # the disk works; afterwards the callback is called
+        try:
+            with self._lock:
+                self._cursor = int(min(self._cursor, self._rewind_to))
+                self._rewind_to = math.inf
             while (entry := self._next_entry()) is not None:
                 self._cursor = entry.id
                 with self._lock:
@@ -167,6 +174,8 @@ class Outbox:
                         self._in_flight.add(entry.id)
                         return entry
             return None
+        finally:
+            self._files_lock.release()
 
     def acknowledge(self, entry_id: int, lost: str | None = None) -> None:
         """Remove an entry: the broker has it, or it is lost for one of the reasons in `LOSSES`."""
@@ -186,9 +195,9 @@ class Outbox:
 
     def requeue_in_flight(self) -> None:
         """Let all that were taken and not acknowledged be taken again."""
-        with self._files_lock, self._lock:
+        with self._lock:
             if waiting := self._in_flight | self._held:
-                self._cursor = min(self._cursor, min(waiting) - 1)
+                self._rewind_to = min(self._rewind_to, min(waiting) - 1)
                 self._in_flight, self._held = set(), set()
 
     def flush(self, timeout_s: float) -> bool:
@@ -220,16 +229,16 @@ class Outbox:
         with self._lock:
             put_s = self._oldest_put_s
             return OutboxReport(
-                store="disk" if self._why is None else "memory",
-                why=self._why,
+                store="disk" if self.files.why is None else "memory",
+                why=self.files.why,
                 depth=self.depth,
                 size_bytes=self._size_bytes,
                 oldest_s=None if put_s is None else self._now_s() - put_s,
                 dropped={kind: self._lost[kind] for kind in LOSSES},
-                fallbacks=self._fallbacks,
+                fallbacks=self.files.fallbacks,
                 set_aside=self._replaced,
-                commits=self._disk_use.commits,
-                written_bytes=self._disk_use.written_bytes,
+                commits=self.files.use.commits,
+                written_bytes=self.files.use.written_bytes,
             )
 
     def _now_s(self) -> int:
@@ -254,10 +263,10 @@ class Outbox:
 
     def _due_s(self) -> float:
         """Return when to write next, on the monotonic clock."""
-        due_s = min(self._retry_s, self._remove_by_s)
+        due_s = min(self.files.retry_s, self._remove_by_s)
         if not self._unwritten or self._grouping:
             return due_s
-        if self._urgent or self._why is not None:
+        if self._urgent or self.files.why is not None:
             return -math.inf
         return min(due_s, self._committed_s + COMMIT_EVERY_S)
 
@@ -267,7 +276,7 @@ class Outbox:
             entries, acknowledged = list(self._unwritten), set(self._acknowledged)
             self._urgent, self._remove_by_s = False, math.inf
             self._sent_up_to = max(self._in_flight, default=0)
-        try_disk = self._why is None or time.monotonic() >= self._retry_s
+        try_disk = self.files.why is None or time.monotonic() >= self.files.retry_s
         if try_disk and self._write_disk(entries, acknowledged):
             removed = acknowledged
         else:
@@ -300,26 +309,29 @@ class Outbox:
         """Bring the disk up to date, with what is in memory; return False if that fails."""
         if self._path is None:
             return False
+        in_memory = () if self._memory is None else self._memory.entries()
+        added = [e for e in chain(in_memory, entries) if e.id not in acknowledged]
         for attempt in range(2):  # a damaged file is replaced at once
             try:
-                disk = self._opened(self._path)
-                in_memory = () if self._memory is None else self._memory.entries()
+                disk = self._opened()
                 lost = disk.write(
-                    removed=acknowledged,
-                    added=(e for e in chain(in_memory, entries) if e.id not in acknowledged),
+                    removed=acknowledged | self._uncertain,
+                    added=added,
                     limits=self._limits,
                     after=self._sent_up_to,
                     now_s=self._now_s(),
-                    touch=self._why is not None,
+                    touch=self.files.why is not None,
                 )
             except DamagedError as error:
                 if attempt or not self._replace(error):
                     self._fall_back(error)
                     return False
             except (sqlite3.Error, OSError) as error:
+                self._uncertain |= {entry.id for entry in added}
                 self._fall_back(error)
                 return False
             else:
+                self._uncertain.clear()
                 self._count_lost(lost)
                 self._return_to_disk()
                 return True
@@ -334,7 +346,7 @@ class Outbox:
             try:
                 entry = self._disk.next_after(self._cursor)
                 break
-            except (DamagedError, sqlite3.Error) as error:
+            except (DamagedError, sqlite3.Error, OSError) as error:
                 if isinstance(error, DamagedError) and attempt == 0 and self._replace(error):
                     self._write()
                 else:
@@ -346,19 +358,17 @@ class Outbox:
             entry = self._memory.next_after(self._cursor)
         return entry
 
-    def _opened(self, path: Path) -> OutboxFile:
+    def _opened(self) -> AwaitedFile:
         if self._disk is None:
-            finish_replacement(path)
-            disk = OutboxFile(path, self._disk_use)
-            try:
+            disk = self.files.open()
+            with ExitStack() as undone:
+                undone.callback(disk.close)
                 self._adopt(disk)
-            except BaseException:
-                disk.close()
-                raise
+                undone.pop_all()
             self._disk = disk
         return self._disk
 
-    def _adopt(self, disk: OutboxFile) -> None:
+    def _adopt(self, disk: AwaitedFile) -> None:
         """Align the ids and ages in a file just opened with those of this process."""
         last_id, last_put_s, retained = disk.last_id(), disk.last_put_s(), disk.newest_retained()
         with self._lock:
@@ -368,17 +378,16 @@ class Outbox:
             first_new = self._newest_id + 1 - len(self._unwritten)
         if self._memory is not None and self._memory.count:
             first_new = self._memory.first_id()
-        if last_id >= first_new:  # it could not be opened at the start: its entries are older
-            disk.shift_below(first_new)
+        if last_id >= first_new and not self._aligned:
+            disk.shift_below(first_new)  # it could not be opened at the start: it is older
+        self._aligned = True
         self._cursor = min(self._cursor, disk.first_id() - 1)
 
     def _replace(self, error: DamagedError) -> bool:
         """Replace a damaged file by one with all that can be read of it; False if that fails."""
-        if self._path is None:
-            return False
         held = None if self._disk is None else self._disk.count
         try:
-            repaired = replace_damaged(self._path)
+            repaired = self.files.replace()
         except (sqlite3.Error, OSError, DamagedError) as failure:
             self._log.error("the outbox's damaged file cannot be replaced", why=str(failure))
             return False
@@ -411,16 +420,10 @@ class Outbox:
 
     def _fall_back(self, error: Exception) -> None:
         """Use memory until the disk can be written again."""
-        if self._why is None:
-            self._fallbacks += 1
-            self._log.error(
-                "the outbox cannot be written to disk; messages wait in memory meanwhile",
-                why=str(error),
-                file=str(self._path),
-            )
+        if isinstance(error, DiskHangsError):
+            self._disk = None  # its own thread closes it
+        self.files.fail(error)
         with self._lock:
-            self._why = str(error)
-            self._retry_s = time.monotonic() + RETRY_S
             self._lock.notify_all()
 
     def _return_to_disk(self) -> None:
@@ -428,10 +431,7 @@ class Outbox:
         if self._memory is not None:
             self._memory.close()
             self._memory, self._memory_from = None, math.inf
-        if self._why is not None:
-            # At the level of the failure, so that a log filtered by level shows both.
-            self._log.error("the outbox is written to disk again", file=str(self._path))
-            self._why, self._retry_s = None, math.inf
+        self.files.work_again()
 
     def _count_lost(self, lost: Counter[str]) -> None:
         with self._lock:
@@ -442,7 +442,7 @@ class Outbox:
 
     def _measure(self) -> None:
         """Note what the files hold; the caller holds both locks."""
-        files = list(filter(None, (self._disk, self._memory)))
+        files = [file for file in (self._disk, self._memory) if file is not None]
         self._count = sum(file.count for file in files)
         self._size_bytes = sum(file.size_bytes for file in files)
         puts = [file.oldest_put_s for file in files if file.oldest_put_s is not None]

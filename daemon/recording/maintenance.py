@@ -7,35 +7,45 @@ when the service ends is done after its next start, or by the operating system.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
 from daemon.recording.segments import compress_segment
+from daemon.system.disk_thread import DiskThread
 from daemon.system.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+
+FLUSHES_LIMIT = 50
+"""Tasks that may wait for a disk that hangs; each flush holds a descriptor."""
+
+CLOSE_WITHIN_S = 0.2
+"""How long the end waits for a flush; a compression notices it."""
 
 
 class SegmentMaintenance:
     """Owns the thread, from `start` or the first task to `close`."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="recorder")
+        self._disk = DiskThread("recorder maintenance")
         self._ending = Event()
         self._compression_failed = False
         self._log = get_logger("recording")
 
     def start(self) -> None:
         """Start the thread now, since later there may be no memory for it."""
-        self._submit(lambda: None)
+        try:
+            self._disk.start()
+        except RuntimeError as error:
+            self._log.debug("the recorder's thread is missing", reason=str(error))
 
     def close(self) -> None:
-        """Cancel the tasks and end the thread."""
+        """Cancel the tasks and end the thread; a disk that hangs is not awaited."""
         self._ending.set()
-        self._executor.shutdown()
+        self._disk.close(CLOSE_WITHIN_S)
 
     def flush(self, descriptor: int) -> None:
         """Flush an open file to the disk; the caller may close it meanwhile."""
@@ -46,21 +56,14 @@ class SegmentMaintenance:
         except OSError as error:
             self._log.debug("flushing is left to the system", reason=str(error))
             return
-        if not self._submit(self._flush, duplicate):
+        self.start()
+        if not self._disk.submit(partial(self._flush, duplicate), limit=FLUSHES_LIMIT):
             os.close(duplicate)
 
     def compress(self, path: Path) -> None:
         """Replace a closed segment by a compressed one."""
-        self._submit(self._compress, path)
-
-    def _submit(self, task: Callable[..., None], *args: object) -> bool:
-        """Queue a task; return False if the system cannot start the thread."""
-        try:
-            self._executor.submit(task, *args)
-        except RuntimeError as error:
-            self._log.debug("the recorder's thread is missing", reason=str(error))
-            return False
-        return True
+        self.start()
+        self._disk.submit(partial(self._compress, path))
 
     def _flush(self, descriptor: int) -> None:
         try:

@@ -1,7 +1,7 @@
 """Daemon: the continuous recording of a running service, in segments of bounded total size.
 
-Runs in the pipeline's thread; `daemon.recording.maintenance` does slow work in its own. A disk
-error pauses the recording, never the service, and the recording resumes by itself.
+Runs in the thread of `daemon.recording.live`; `daemon.recording.maintenance` does slow work in its
+own. A disk error pauses the recording, never the service, and the recording resumes by itself.
 """
 
 from __future__ import annotations
@@ -148,13 +148,19 @@ class Recorder:
         self._close()
 
     @property
+    def wanted(self) -> bool:
+        """Whether it records, or would if the disk allowed it."""
+        return self._wanted
+
+    @property
     def report(self) -> RecorderReport:
-        """Its part of `health`."""
-        open_bytes = 0 if self._writer is None else self._writer.whole_bytes
+        """Its part of `health`; any thread may ask."""
+        writer = self._writer
+        open_bytes = 0 if writer is None else writer.whole_bytes
         return RecorderReport(
             state=self._state(),
             why=self._why,
-            segment=None if self._writer is None else self._segments[-1].path.name,
+            segment=None if writer is None else writer.name,
             rows=self._rows,
             rows_skipped=self._skipped,
             pauses=self._pauses,

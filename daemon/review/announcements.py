@@ -2,13 +2,14 @@
 
 An announcement is an event `recognised`, `unrecognised` or `listed`. They are kept in the state
 folder, so that the owner can say of yesterday's whether they were right. Runs in the pipeline's
-thread; a disk error costs the record, never the recognition.
+thread, which waits for no disk; a disk error costs the record, never the recognition.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon.mqtt.payloads import format_utc
@@ -17,7 +18,7 @@ from daemon.system.logs import get_logger
 from models.results import EventType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from daemon.mqtt.payloads import Envelope
@@ -79,11 +80,17 @@ class AnnouncementLog:
     Parameters
     ----------
     folder: of the file.
+    write: calls a function that uses the disk, in another thread where a disk may hang.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        write: Callable[[Callable[[], None]], object] = lambda task: task(),
+    ) -> None:
         self._journal = Journal(folder / FILE, 2 * KEPT)
         self._kept: deque[Announcement] = deque(maxlen=KEPT)
+        self._to_disk = write
         self._log = get_logger("review")
         self._onset_ms: int | None = None
         self._newest_ms = -1
@@ -181,6 +188,9 @@ class AnnouncementLog:
         return first
 
     def _write(self, record: dict[str, Any]) -> None:
+        self._to_disk(partial(self._append, record))
+
+    def _append(self, record: dict[str, Any]) -> None:
         try:
             self._journal.append(record, durable=False)
             self._failing = False

@@ -2,15 +2,15 @@
 
 Each is a recording of its own beside the continuous one (`clip-UTC-SEQ.csv`, UTC and SEQ of the
 first announcement of the exposure), so that clips can be labelled, exported and trained on as well.
-They are written in a thread of their own: a disk may take a second, and the pipeline must not wait.
+They are written in another thread: a disk may take a second, and the pipeline must not wait.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from daemon.mqtt.payloads import format_utc
@@ -19,6 +19,7 @@ from hardware.files import remove, write_atomically
 from hardware.recording_labels import labels_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from daemon.config.settings import RecordingConfig
@@ -49,12 +50,17 @@ class Clips:
     Parameters
     ----------
     folder: of the recordings.
+    write: as of `AnnouncementLog`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        write: Callable[[Callable[[], None]], object] = lambda task: task(),
+    ) -> None:
         self._folder = folder
+        self._to_disk = write
         self._config: RecordingConfig | None = None
-        self._executor: ThreadPoolExecutor | None = None
         self._failing = False
         self._log = get_logger("clips")
 
@@ -74,17 +80,8 @@ class Clips:
 
     def keep(self, name: str, content: bytes) -> None:
         """Write a clip, then remove what is beyond the bounds; return at once."""
-        if self._config is None:
-            return
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="clips")
-        self._executor.submit(self._write, self._folder / name, content, self._config)
-
-    def close(self) -> None:
-        """Wait until everything is written."""
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        if self._config is not None:
+            self._to_disk(partial(self._write, self._folder / name, content, self._config))
 
     def _write(self, path: Path, content: bytes, config: RecordingConfig) -> None:
         try:

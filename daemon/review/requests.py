@@ -101,6 +101,7 @@ class Review:
     enrolment: returns what teaches smells at present.
     on_feedback: called with every judgement, to publish it.
     boot_id: returns that of this process.
+    write: as of `AnnouncementLog`.
 
     Attributes
     ----------
@@ -117,12 +118,13 @@ class Review:
         *,
         on_feedback: Callable[[Judgement, Announcement], None],
         boot_id: Callable[[], str],
+        write: Callable[[Callable[[], None]], object] = lambda task: task(),
     ) -> None:
         folder = state_dir / FOLDER
-        self.announcements = AnnouncementLog(folder)
+        self.announcements = AnnouncementLog(folder, write)
         self._judgements = Judgements(folder)
         self._proposals = Proposals(folder)
-        self._clips = Clips(recordings_dir)
+        self._clips = Clips(recordings_dir, write)
         self._recordings_dir = recordings_dir
         self._history = history
         self._enrolment = enrolment
@@ -157,10 +159,6 @@ class Review:
     def configure(self, config: RecordingConfig, *, clips: bool) -> None:
         """Keep clips within these bounds from now on, or no more of them."""
         self._clips.configure(config, wanted=clips)
-
-    def close(self) -> None:
-        """Wait until the clips are written."""
-        self._clips.close()
 
     def add_event(self, event: Event, segment: str | None, envelope: Envelope) -> None:
         """Add an event that was published; the end of an announced exposure makes a clip."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemon.mqtt.messages import Messages
-    from daemon.recording.recorder import Recorder
+    from daemon.recording.live import LiveRecorder
     from daemon.review.announcements import Announcement
     from daemon.review.judgements import Judgement
     from daemon.review.requests import Review
@@ -40,7 +40,7 @@ class EventPublisher:
     def __init__(
         self,
         messages: Messages,
-        recorder: Recorder,
+        recorder: LiveRecorder,
         review: Callable[[], Review],
     ) -> None:
         self._messages = messages

@@ -31,10 +31,10 @@ from daemon.mqtt.outbox_values import OUTBOX_FILE, limits_from
 from daemon.mqtt.payloads import Gauges, RigEventType
 from daemon.mqtt.publisher import Publisher
 from daemon.mqtt.topics import OFFLINE, ONLINE
-from daemon.recording.recorder import Recorder
+from daemon.recording.live import LiveRecorder
 from daemon.recording.requests import RECORD, RecordingRequests
-from daemon.request_fields import Action, number
-from daemon.requests import Inbox, Request, Requests
+from daemon.request_fields import Action, RequestError, number
+from daemon.requests import Handler, Inbox, Request, Requests
 from daemon.review.requests import FEEDBACK, Review
 from daemon.service.answers import describe_answer
 from daemon.service.events import EventPublisher
@@ -42,6 +42,7 @@ from daemon.service.reload import RELOAD, ReloadError, prepare_reload
 from daemon.service.report import STATUS, status_line, status_summary
 from daemon.service.runtime import Runtime
 from daemon.service.samples import SAMPLE, SAMPLE_SECONDS, Samples
+from daemon.system.disk_thread import DiskThread
 from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
 from daemon.system.state_lock import held_state
@@ -78,6 +79,12 @@ LAST_WRITE_S = 0.5
 """How long the end waits for the outbox: with FLUSH_S and FAREWELL_S of `daemon.mqtt.session` it
 must stay within the two seconds after SIGTERM."""
 
+END_S = 1.2
+"""How long the end waits for the outbox's disk, in all."""
+
+LAST_TASK_S = 0.3
+"""How long the end waits for other files of state."""
+
 LATENCIES_KEPT = 500
 
 
@@ -111,6 +118,7 @@ class Service:
         self._manager = manager
         self._version = version
         self._log = get_logger("service")
+        self._disk = DiskThread("state")
         self._outbox = Outbox(config.state_dir / OUTBOX_FILE, limits_from(config.outbox))
         self._reader = Reader()
         self._inbox = Inbox(self._reader.wake)
@@ -119,7 +127,7 @@ class Service:
         self._messages = Messages(
             self._publisher, version=version, folders={"state_dir": config.state_dir}
         )
-        self._recorder = Recorder(
+        self._recorder = LiveRecorder(
             config.recordings_dir,
             config.recording,
             wanted=config.record,
@@ -138,19 +146,20 @@ class Service:
             lambda: self._runtime.enrolment,
             on_feedback=self._events.publish_feedback,
             boot_id=lambda: self._messages.boot_id,
+            write=self._disk.submit,
         )
         self._review.configure(config.recording, clips=config.clips)
         self._requests = Requests(self._inbox, self._respond)
         self._requests.register(
             {
                 STATUS: Action(self._status),
-                RELOAD: Action(self._reload),
-                MODELS: self._models.handle,
+                RELOAD: self._unless_disk_hangs(Action(self._reload)),
+                MODELS: self._unless_disk_hangs(self._models.handle),
                 RECORD: RecordingRequests(
                     self._recorder, config.recordings_dir, self._history
                 ).handle,
                 SAMPLE: Action(self._samples.extend, seconds=number(*SAMPLE_SECONDS)),
-                FEEDBACK: self._review.handle,
+                FEEDBACK: self._unless_disk_hangs(self._review.handle),
             }
         )
         self._latest: dict[str, Prediction] = {}
@@ -167,7 +176,7 @@ class Service:
 
     def _make_publisher(self, config: Config) -> tuple[Discovery, Publisher]:
         """Return discovery and publisher of a configuration, not started yet."""
-        discovery = Discovery(config, version=self._version)
+        discovery = Discovery(config, version=self._version, write=self._disk.submit)
         birth = discovery.birth_topic
         publisher = Publisher(
             rig_id=config.rig_id,
@@ -185,10 +194,26 @@ class Service:
         words = describe_answer(command, answer)
         self._messages.publish_response(command, {**answer, "words": words})
 
+    def _unless_disk_hangs(self, handler: Handler) -> Handler:
+        """Return a handler that refuses while the disk hangs: it would stop the recognition."""
+
+        def handle(payload: Data) -> Data | Steps:
+            if self._outbox.files.hangs or self._recorder.hangs:
+                raise RequestError(
+                    "The rig's disk does not answer, so nothing can be read or written there. The "
+                    "rig recognises meanwhile; ask again later, and look at the disk."
+                )
+            return handler(payload)
+
+        return handle
+
     def _use_runtime(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._requests.register(
-            {CALIBRATE: runtime.calibration.handle, ENROLL: runtime.enrolment.handle}
+            {
+                CALIBRATE: self._unless_disk_hangs(runtime.calibration.handle),
+                ENROLL: self._unless_disk_hangs(runtime.enrolment.handle),
+            }
         )
         names = [bundle.manifest.name for bundle in runtime.bundles]
         self._latest = {name: self._latest[name] for name in names if name in self._latest}
@@ -205,8 +230,9 @@ class Service:
         """
         self._runtime.load()
         self._review.load()
+        self._disk.start()
         with ExitStack() as stack:
-            stack.callback(self._review.close)
+            stack.callback(self._disk.close, LAST_TASK_S)
             stack.enter_context(self._outbox)
             self._publisher.start()
             stack.callback(lambda: self._publisher.close())  # noqa: PLW0108 - a reload replaces it
@@ -231,6 +257,8 @@ class Service:
             self._log.info("stopping")
             self._requests.close()
             self._manager.stopping()
+            self._outbox.files.deadline_s = time.monotonic() + END_S
+            self._recorder.drain()
             # The outbox counts dropped messages when it writes.
             self._outbox.flush(LAST_WRITE_S)
             self._messages.publish_health(self._gauges())
@@ -283,6 +311,7 @@ class Service:
             gc.collect()
             drop_startup_pages()
         self._publisher.check()
+        self._recorder.check()
         self._events.board_changed(
             self._board.check_silence(
                 now_s, self._decoder.counts, runtime.nose.rate_hz, self._decoder.problem

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class StopEvent:
 
     def __init__(self, after_s: float | None = None) -> None:
         self._event = threading.Event()
+        self._noticed = threading.Event()  # by the loop that tests it
         self._deadline_s = None if after_s is None else time.monotonic() + after_s
 
     def set(self) -> None:
@@ -30,7 +32,10 @@ class StopEvent:
     def is_set(self) -> bool:
         """Whether it is time to stop."""
         late = self._deadline_s is not None and time.monotonic() >= self._deadline_s
-        return late or self._event.is_set()
+        if late or self._event.is_set():
+            self._noticed.set()
+            return True
+        return False
 
     def wait(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s`; return whether it is time to stop."""
@@ -51,6 +56,30 @@ class StopEvent:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def noticed_within(self, seconds: float) -> Iterator[None]:
+        """End the process `seconds` after SIGTERM or Ctrl-C if no loop has noticed that by then.
+
+        A main thread that waits for a disk, as at a start, runs no signal handlers of Python.
+        """
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+
+        def watch() -> None:
+            while numbers := ours.recv(64):
+                ends = {signal.SIGTERM, signal.SIGINT} & set(numbers)
+                if ends and not self._noticed.wait(seconds):
+                    os.write(2, b"scentd: ended while it waited, most likely for a disk.\n")
+                    os._exit(0)
+
+        threading.Thread(target=watch, name="signals", daemon=True).start()
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            theirs.close()
 
 
 class ReloadSignal:

@@ -6,15 +6,19 @@ resumes; predictions are published throughout.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from paho.mqtt import publish
 
 from daemon.recording.segments import list_segments
 from hardware.encoding import encode_csv_header
@@ -29,7 +33,7 @@ from tests.faults.rig import (
     logged,
     needs_own_mounts,
 )
-from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, settings, wait_until
+from tests.sandbox import ROOT, Mosquitto, ServiceProcess, Subscriber, settings, wait_until
 
 SPEED = 50.0
 
@@ -203,3 +207,105 @@ def test_files_damaged_by_a_power_cut_are_repaired_at_the_next_start(
     assert torn.read_bytes() == whole
     assert not half.exists()
     assert logged(service, "recordings repaired")["bytes_cut"] == 30
+
+
+@contextmanager
+def ext4(image: Path, on: Path) -> Iterator[None]:
+    """Mount a small file system that can be frozen, or skip where that is not possible."""
+    if shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
+        pytest.skip("needs mkfs.ext4 and fsfreeze")
+    with image.open("wb") as stream:
+        stream.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    with mounted("-o", "loop", str(image), on=on):
+        yield
+
+
+@contextmanager
+def frozen(folder: Path) -> Iterator[None]:
+    """Freeze a file system while the block runs: a write to it does not return, not even killed."""
+    done = subprocess.run(["fsfreeze", "--freeze", str(folder)], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"needs to freeze a file system: {done.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", str(folder)], check=True)
+
+
+def test_recognition_goes_on_while_the_disk_hangs(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    link, state = tmp_path / "ttyBOARD", tmp_path / "state"
+    text = recording_settings(link, toy_substances, broker.port, reserve_mb=0)
+    with (
+        ext4(tmp_path / "image", state),
+        Subscriber(broker.port) as subscriber,
+        SimulatedBoard(AIR, link=link, speed=SPEED),
+        ServiceProcess(tmp_path, text) as service,
+    ):
+        await_more_predictions(subscriber)
+        with frozen(state):
+            paused = await_event(subscriber, "recording_paused")
+            await_more_predictions(subscriber, 10)
+            request = json.dumps({"action": "list", "transaction": "hangs"})
+            publish.single("scent/rig/request/enroll", request, port=broker.port)
+            wait_until(lambda: subscriber.payloads("response/enroll"), "an answer")
+            wait_until(
+                lambda: subscriber.payloads("health")[-1]["recording"]["rows_skipped"] > 0,
+                "skipped readings",
+            )
+        await_event(subscriber, "recording_resumed")
+        await_more_predictions(subscriber)
+        health = last_health(service, subscriber)
+        rows = len(read_recordings([s.path for s in list_segments(state / "recordings")]))
+    assert "has not answered" in paused["detail"]
+    assert "does not answer" in subscriber.payloads("response/enroll")[0]["error"]
+    assert health["recording"]["rows"] == rows
+    assert health["frames_ok"] == rows + health["recording"]["rows_skipped"]
+    assert health["outbox_dropped"] == 0
+    moments = [line["frame_seq"] for line in subscriber.payloads("substance")]
+    assert sorted(moments) == sorted(set(moments))
+
+
+def test_the_service_ends_while_the_disk_hangs(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path
+) -> None:
+    """The kernel keeps a thread that writes to a frozen disk, but the service has let go of all."""
+    link, state = tmp_path / "ttyBOARD", tmp_path / "state"
+    text = recording_settings(link, toy_substances, broker.port, reserve_mb=0)
+    with (
+        ext4(tmp_path / "image", state),
+        Subscriber(broker.port) as subscriber,
+        SimulatedBoard(AIR, link=link, speed=SPEED),
+        ServiceProcess(tmp_path, text) as service,
+    ):
+        await_more_predictions(subscriber)
+        with frozen(state):
+            await_more_predictions(subscriber, 5)
+            service.process.send_signal(signal.SIGTERM)
+            subscriber.await_text("scent/rig/status", "offline")
+            wait_until(lambda: is_ending(service.pid), "the end of the main thread")
+        assert service.process.wait(60.0) == 0
+
+
+def is_ending(pid: int) -> bool:
+    """Whether the main thread of a process has ended, and others keep it."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_start_that_waits_for_a_disk_ends_on_sigterm(tmp_path: Path) -> None:
+    """A pipe in place of the configuration's disk: the read of the file does not return."""
+    pipe = tmp_path / "rig.yaml"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon.cli", "run", "--config", str(pipe)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+    )
+    with process, pipe.open("wb"):  # the process has opened the other end, and reads
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60.0) == 0
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()

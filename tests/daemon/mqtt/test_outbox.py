@@ -9,18 +9,19 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from daemon.mqtt import outbox as module
+from daemon.mqtt import outbox_disk as module
 from daemon.mqtt.outbox import Entry, Limits, Message, Outbox, Priority
 from daemon.mqtt.outbox_database import OutboxFile
 from daemon.mqtt.outbox_repair import SET_ASIDE_KEPT
@@ -672,3 +673,60 @@ def test_messages_put_together_are_written_with_one_commit(tmp_path: Path) -> No
             "second",
             "third",
         ]
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let every transaction on disk wait for the event that is returned."""
+    answers = threading.Event()
+    answers.set()
+    write = OutboxFile.write
+
+    def slow(self: OutboxFile, **arguments: Any) -> Any:
+        if self._wal is not None:
+            answers.wait()
+        return write(self, **arguments)
+
+    monkeypatch.setattr(OutboxFile, "write", slow)
+    monkeypatch.setattr(module, "HANGS_AFTER_S", 0.2)
+    yield answers
+    answers.set()
+
+
+def await_entry(outbox: Outbox) -> Entry:
+    found: list[Entry] = []
+    wait_until(lambda: found.extend(filter(None, [outbox.take()])) or found, "a message")
+    return found[0]
+
+
+def test_messages_are_delivered_from_memory_while_the_disk_hangs(
+    tmp_path: Path, hanging: threading.Event, impatient: None
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    with Outbox(path) as outbox:
+        outbox.put(event("before"))
+        sent = [await_entry(outbox)]
+        hanging.clear()
+        for number in range(5):
+            outbox.put(event(str(number)))
+        sent += [await_entry(outbox) for _ in range(5)]
+        assert [entry.message.payload for entry in sent] == ["before", *"01234"]
+        assert outbox.report().store == "memory"
+        assert "has not answered" in str(outbox.report().why)
+        for entry in sent[:4]:
+            outbox.acknowledge(entry.id)
+        hanging.set()
+        outbox.put(event("after"))
+        wait_until(lambda: outbox.report().store == "disk", "the disk")
+        assert await_entry(outbox).message.payload == "after"
+        assert outbox.depth == 3
+    # What the commit wrote that hung is neither lost nor there twice.
+    assert reopened(path)[0] == ["3", "4", "after"]
+
+
+def test_the_end_waits_for_no_disk(tmp_path: Path, hanging: threading.Event) -> None:
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        hanging.clear()
+        outbox.put(event("lost"))
+        outbox.files.deadline_s = 0.0
+    hanging.set()

@@ -232,31 +232,6 @@ def test_other_bounds_apply_from_the_next_reading_on(tmp_path: Path) -> None:
     assert lengths == [20, 5, 5]
 
 
-def test_requests_start_stop_and_list_the_recording(tmp_path: Path) -> None:
-    with Recorder(tmp_path, plain(), wanted=False) as recorder:
-        handle = RecordingRequests(recorder, tmp_path, History()).handle
-
-        def answer(**payload: str) -> Data:
-            data = handle(dict(payload))
-            assert isinstance(data, dict)
-            return data
-
-        assert answer()["recording"]["state"] == "off"
-        assert answer(action="start")["recording"]["state"] == "waiting"
-        fill(recorder, 5)
-        listed = answer(action="list")
-        assert answer(action="stop")["recording"]["state"] == "off"
-    (segment,) = list_segments(tmp_path)
-    assert listed["recording"]["segment"] == segment.name
-    assert listed["segments"] == [{"file": segment.name, "bytes": segment.size}]
-
-
-@pytest.mark.parametrize("payload", [{"action": "erase"}, {"action": 1}, {"file": "../x"}])
-def test_a_request_for_anything_else_is_refused(tmp_path: Path, payload: dict[str, object]) -> None:
-    with Recorder(tmp_path, plain(), wanted=False) as recorder, pytest.raises(RequestError):
-        RecordingRequests(recorder, tmp_path, History()).handle(payload)
-
-
 def some_segment(folder: Path, rows: int = 20) -> Path:
     with Recorder(folder, plain()) as recorder:
         fill(recorder, rows)
@@ -303,37 +278,6 @@ def test_the_oldest_segments_are_removed_first(tmp_path: Path) -> None:
     removed = remove_oldest(segments, segments[1].size + segments[2].size)
     assert removed == segments[:1]
     assert list_segments(tmp_path) == segments[1:]
-
-
-def test_the_last_and_the_coming_seconds_are_labelled_in_every_segment(tmp_path: Path) -> None:
-    history = History()
-    with Recorder(tmp_path, plain(segment_s=20), wanted=False) as recorder:
-        handle = RecordingRequests(recorder, tmp_path, history).handle
-        with pytest.raises(RequestError, match="no reading yet"):
-            handle({"action": "label", "label": "tea", "last_s": 10})
-        history.push(0, row(0))
-        steps = handle({"action": "label", "label": "tea", "seconds": 10})
-        assert not isinstance(steps, dict)
-        task = Task(steps)
-        number = 0
-        while task.step() is not None:
-            number += 1
-            history.push(1000 * number, row(number))
-            recorder.write(1000 * number, row(number))
-        assert task.result["recording"]["state"] in ("recording", "off")
-        assert recorder.report.state is RecorderState.OFF
-        with pytest.raises(RequestError, match="not recorded"):
-            handle({"action": "label", "label": "tea", "last_s": 10})
-        recorder.start()
-        for number in range(100, 130):
-            history.push(1000 * number, row(number))
-            recorder.write(1000 * number, row(number))
-        answer = handle({"action": "label", "label": "milk", "last_s": 15})
-    assert isinstance(answer, dict)
-    first, *later = list_segments(tmp_path)
-    assert [s.label for s in read_labels(first.path).stretches] == ["tea"]
-    assert [part["file"] for part in answer["labelled"]] == [item.name for item in later]
-    assert read_labels(later[0].path).stretches[0].start_ms == 114_000
 
 
 def test_a_removed_segment_takes_its_labels_with_it(tmp_path: Path) -> None:
