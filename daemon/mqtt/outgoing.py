@@ -41,6 +41,8 @@ class BrokerReport:
     connections: how often a connection was made; one more than the reconnects.
     rejected: how often the broker refused a message; one that is sent again may count again.
     fleeting_dropped: QoS 0 messages that were dropped, for lack of a connection or of room.
+    takeovers: how often another client with the rig's id took its place, as the broker stated it.
+    why: a paragraph while another client keeps doing so, else None.
     """
 
     state: BrokerState = BrokerState.CONNECTING
@@ -48,6 +50,8 @@ class BrokerReport:
     connections: int = 0
     rejected: int = 0
     fleeting_dropped: int = 0
+    takeovers: int = 0
+    why: str | None = None
 
 
 class Outgoing:

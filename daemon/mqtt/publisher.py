@@ -21,6 +21,7 @@ from daemon.mqtt.connection import (
 from daemon.mqtt.outbox_values import Message
 from daemon.mqtt.outgoing import BrokerState
 from daemon.mqtt.session import FAREWELL_S, FLUSH_S, Link, Listeners, OnRequest, Session
+from daemon.mqtt.takeovers import explain
 from daemon.mqtt.topics import topic_prefix
 from daemon.system.backoff import Backoff
 from daemon.system.logs import get_logger
@@ -152,8 +153,9 @@ class Publisher:
             self._outgoing.update(state=BrokerState.CONNECTING, protocol=None)
             last = tried + 1 == len(versions)
             failure: ScentdError | None = None
+            session = Session(link, versions[tried], last=last)
             try:
-                Session(link, versions[tried], last=last).run()
+                session.run()
             except ScentdError as error:
                 failure = error
             if isinstance(failure, WrongProtocolError) and not last:
@@ -165,19 +167,18 @@ class Publisher:
                 continue
             if link.stopping.is_set():
                 return
-            state, wait_s = BrokerState.UNREACHABLE, REFUSED_RETRY_S
-            if failure is None:
-                backoff.reset()
-                wait_s = backoff.next_s()
-            elif isinstance(failure, BrokerUnreachableError):
-                wait_s = backoff.next_s()
+            if isinstance(failure, BrokerUnreachableError):
                 tried = 0
-            else:
-                state = BrokerState.REFUSED
+            refused = failure is not None and not isinstance(failure, BrokerUnreachableError)
+            state = BrokerState.REFUSED if refused else BrokerState.UNREACHABLE
+            wait_s = REFUSED_RETRY_S if refused else self._wait_s(session, failure, backoff)
             self._outgoing.update(state=state, protocol=None)
             if failure is None:
-                logged, link.log_level = "", logging.WARNING
-                self._log.warning("connection to the broker lost", retry_in_s=round(wait_s, 1))
+                logged = ""
+                link.log_level = logging.DEBUG if link.takeovers.contested else logging.WARNING
+                self._log.log(
+                    link.log_level, "connection to the broker lost", retry_in_s=round(wait_s, 1)
+                )
             else:
                 # The same cause again is logged for debugging only: repeated every few seconds it
                 # would hide everything else.
@@ -185,3 +186,17 @@ class Publisher:
                 logged, link.log_level = str(failure), logging.ERROR
                 log(logged, retry_in_s=round(wait_s, 1))
             link.stopping.wait(wait_s)
+
+    def _wait_s(self, session: Session, failure: ScentdError | None, backoff: Backoff) -> float:
+        """Return how long to wait after a connection that ended, or could not be made."""
+        takeovers, config = self._link.takeovers, self._link.config
+        if failure is not None:
+            takeovers.failed()
+            return backoff.next_s()
+        backoff.reset()
+        if takeovers.ended(taken_over=session.taken_over):
+            why = explain(self._link.rig_id, f"{config.host}:{config.port}")
+            self._outgoing.update(why=why)
+            self._log.error(why)
+        self._outgoing.update(takeovers=takeovers.total)
+        return takeovers.wait_s() if takeovers.contested else backoff.next_s()

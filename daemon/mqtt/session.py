@@ -35,6 +35,7 @@ from daemon.mqtt.connection import (
 from daemon.mqtt.outbox_values import UNDELIVERABLE
 from daemon.mqtt.outgoing import Outgoing
 from daemon.mqtt.refusals import UNDELIVERABLE_CODES, Refusals
+from daemon.mqtt.takeovers import TAKEN_OVER, Takeovers
 from daemon.mqtt.topics import OFFLINE, ONLINE, REQUEST, STATUS, topic_prefix
 from daemon.system.logs import get_logger
 
@@ -74,6 +75,7 @@ class Link:
     retain: whether the broker keeps retained messages, as far as known.
     stopping: ends the connection, and the thread.
     log_level: of the latest failure; its recovery is logged at the same level.
+    takeovers: of the rig's place at the broker.
     """
 
     rig_id: str
@@ -86,6 +88,7 @@ class Link:
     outgoing: Outgoing = field(default_factory=Outgoing)
     stopping: Event = field(default_factory=Event)
     log_level: int = logging.INFO
+    takeovers: Takeovers = field(default_factory=Takeovers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,10 @@ class _Sent:
 class Session:
     """One connection.
 
+    Attributes
+    ----------
+    taken_over: whether the broker said that it ends because another client has the same id.
+
     With a new client for every connection paho never resends by itself: messages in flight go back
     to the outbox and are sent again marked as late.
     """
@@ -115,10 +122,12 @@ class Session:
         self._last = last
         self._prefix = topic_prefix(link.rig_id)
         self._protocol = PROTOCOL_NAMES[protocol]
+        self.taken_over = False
         self._client = make_client(link.rig_id, link.config, protocol, retain=link.retain)
         self._client.on_connect = lambda _client, _data, _flags, *args: self._on_connect(*args)
         self._client.on_publish = lambda _client, _data, mid, why, _: self._on_publish(mid, why)
         self._client.on_subscribe = lambda _client, _data, mid, why, _: self._on_subscribe(mid, why)
+        self._client.on_disconnect = lambda _client, _data, _flags, why, _: self._on_disconnect(why)
         self._client.on_message = lambda _client, _data, message: self._on_message(message)
         self._connack: ReasonCode | None = None
         self._properties: Properties | None = None
@@ -154,6 +163,9 @@ class Session:
             link.log_level = logging.INFO
             while not link.stopping.is_set() and self._connected():
                 more = self._send_all()
+                if link.takeovers.is_free_again():
+                    self._outgoing.update(why=None)
+                    self._log.error("the broker keeps this rig's connection again")
                 self._work(0.0 if more else min(1.0, max(0.05, self._refusals.due_in_s())))
             if self._connected():
                 self._say_goodbye()
@@ -180,6 +192,7 @@ class Session:
             raise
         self._late_until = link.outbox.newest_id()
         self._newest_late = link.outbox.newest_retained()
+        link.takeovers.connected()
         self._outgoing.connected(self._protocol)
         # Before the rig is online. The client's session ends with the connection, so that a request
         # made while the rig is away is lost: it must not be carried out hours later.
@@ -219,6 +232,9 @@ class Session:
     def _on_connect(self, reason: ReasonCode, properties: Properties | None) -> None:
         self._connack, self._properties = reason, properties
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", math.inf)
+
+    def _on_disconnect(self, reason: ReasonCode) -> None:
+        self.taken_over = reason.value == TAKEN_OVER
 
     def _on_publish(self, mid: int, reason: ReasonCode) -> None:
         sent = self._in_flight.pop(mid, None)

@@ -105,9 +105,7 @@ class RecordingRequests:
         files = [{"file": segment.path.name, "bytes": segment.size} for segment in newest]
         return {**self._report(), "segments": files}
 
-    def _label(
-        self, *, label: str, seconds: float, last_s: float | None, author: str
-    ) -> Steps:
+    def _label(self, *, label: str, seconds: float, last_s: float | None, author: str) -> Steps:
         """Record the coming seconds under a label, or label the last ones, if they are recorded."""
         checked = checked_label(label)
         if last_s is None:

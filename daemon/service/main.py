@@ -1,7 +1,8 @@
 """Daemon: the running service: its threads, its loop and its orderly end.
 
-Four threads: one reads the port (`daemon.board.reader`), this one is the pipeline, one writes the
-outbox (`daemon.mqtt.outbox`), one is the MQTT client's (`daemon.mqtt.publisher`). A bounded queue
+Threads: one reads the port (`daemon.board.reader`), this one is the pipeline, one writes the
+outbox (`daemon.mqtt.outbox`), one is the MQTT client's (`daemon.mqtt.publisher`); further ones work
+on the disk (`daemon.system.disk_thread`), for which the pipeline never waits. A bounded queue
 lies between reader and pipeline. Recognition and recording need no broker. Requests
 (`daemon.requests`) are handled in the pipeline's thread, between two readings; so is a reload
 (`daemon.service.reload`), which changes nothing until everything that it needs is ready.

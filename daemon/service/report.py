@@ -126,6 +126,8 @@ def _troubles(gauges: Gauges, latest: Iterable[Prediction], trouble: str | None)
         yield f"The recording is paused: {gauges.recording['why']}."
     if gauges.outbox.why is not None:
         yield f"The outbox is kept in memory: {gauges.outbox.why}."
+    if gauges.broker["why"] is not None:
+        yield str(gauges.broker["why"])
     if gauges.calibration["why"] is not None:
         yield f"The calibration is {gauges.calibration['state']}: {gauges.calibration['why']}"
     if trouble is not None:

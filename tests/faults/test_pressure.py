@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from paho.mqtt import publish
 
 from daemon.recording.segments import list_segments
@@ -21,7 +22,14 @@ from tests.faults.rig import (
     await_more_predictions,
     last_health,
 )
-from tests.sandbox import Mosquitto, ServiceProcess, Subscriber, settings, wait_until
+from tests.sandbox import (
+    Mosquitto,
+    ServiceProcess,
+    Subscriber,
+    retained,
+    settings,
+    wait_until,
+)
 
 SPEED = 50.0
 LITTLE_MORE = 1 << 20
@@ -124,3 +132,37 @@ def test_memory_is_measured_when_no_more_files_may_be_opened() -> None:
         assert resident_mb() >= before_mb / 2
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+MEGABYTE = 1 << 20
+SPARE = 64 * MEGABYTE
+"""Bytes that the service may still map while a larger message is sent to it."""
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize(
+    "size", [80 * MEGABYTE, pytest.param(250 * MEGABYTE, marks=pytest.mark.slow)]
+)
+def test_a_message_larger_than_the_memory_ends_nothing(
+    broker: Mosquitto, tmp_path: Path, toy_substances: Path, protocol: str, size: int
+) -> None:
+    text = settings(
+        tmp_path / "ttyNONE", [toy_substances], broker.port, mqtt=f', protocol: "{protocol}"'
+    )
+    with (
+        Subscriber(broker.port, topic="scent/rig/response/status") as subscriber,
+        ServiceProcess(tmp_path, text) as service,
+    ):
+        wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "the service")
+        before_mb = service.resident_mb()
+        with limited(service, resource.RLIMIT_AS, address_space(service) + SPARE):
+            publish.single("scent/rig/request/status", b"x" * size, qos=1, port=broker.port)
+
+            def answered() -> list[str]:
+                publish.single("scent/rig/request/status", "{}", qos=1, port=broker.port)
+                return subscriber.texts("scent/rig/response/status")
+
+            wait_until(answered, "an answer to a request after it")
+            assert service.resident_mb() < before_mb + 20
+        assert service.end() == 0
+    assert "Traceback" not in service.log

@@ -160,6 +160,8 @@ def test_health_before_the_first_frame_matches_its_schema() -> None:
             "connections": 0,
             "rejected": 0,
             "fleeting_dropped": 0,
+            "takeovers": 0,
+            "why": None,
         },
         calibration={"state": "none", "profile": None, "why": None, "drift": {}},
         requests={"taken": 0, "retained": 0, "dropped": 0},

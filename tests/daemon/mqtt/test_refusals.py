@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +17,12 @@ from paho.mqtt import publish
 from daemon.config.settings import MqttConfig
 from daemon.mqtt import publisher as publisher_module
 from daemon.mqtt import refusals
-from daemon.mqtt.connection import LARGEST_PACKET_BYTES, BrokerRefusedError, try_broker
+from daemon.mqtt.connection import (
+    IN_FLIGHT_LIMIT,
+    LARGEST_PACKET_BYTES,
+    BrokerRefusedError,
+    try_broker,
+)
 from daemon.mqtt.outbox import Limits, Message, Outbox
 from daemon.mqtt.publisher import Publisher
 from tests.sandbox import Mosquitto, Subscriber, retained, wait_until
@@ -25,6 +30,7 @@ from tests.sandbox import Mosquitto, Subscriber, retained, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 OPEN = "topic readwrite #\n"
 
@@ -162,6 +168,101 @@ def test_refused_states_and_subscriptions_are_tried_again(
         change(OPEN)
         wait_until(lambda: retained(broker.port, "scent/rig/info") == "{}", "the state")
         wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "the status")
+        publish.single("scent/rig/request/first", "{}", qos=1, port=broker.port)
+        wait_until(lambda: received == ["first"], "a request, after the refused subscription")
+
+
+def test_requests_are_subscribed_again_on_every_connection(broker: Mosquitto) -> None:
+    received: list[str] = []
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    with (
+        Outbox(None) as outbox,
+        Publisher(
+            rig_id="rig",
+            config=config,
+            outbox=outbox,
+            on_request=lambda command, *_: received.append(command),
+        ) as publisher,
+    ):
+        for number in range(1, 4):
+            wait_until(lambda n=number: publisher.report().connections == n, "a connection")
+            wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "the status")
+            publish.single(f"scent/rig/request/after-{number}", "{}", qos=1, port=broker.port)
+            wait_until(lambda n=number: len(received) == n, "the request")
+            broker.stop()
+            broker.start()
+    assert received == ["after-1", "after-2", "after-3"]
+
+
+class PickyBroker:
+    """Speaks just enough MQTT 5 to one client, and refuses each message of `refused` once."""
+
+    def __init__(self, server: socket.socket, refused: set[int]) -> None:
+        self.received: list[tuple[int, bool]] = []
+        """Number, and whether it was accepted, of every message in order of arrival."""
+        self._server, self._refused = server, refused
+        self.open = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        connection, _ = self._server.accept()
+        with connection, suppress(OSError, EOFError):
+            stream = connection.makefile("rb")
+            while True:
+                head, body = self._packet(stream)
+                kind = head >> 4
+                if kind == 1:
+                    connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+                elif kind == 8:
+                    connection.sendall(bytes([0x90, 4, body[0], body[1], 0, 1]))
+                elif kind == 3:
+                    connection.sendall(self._answer(body))
+
+    def _packet(self, stream: BinaryIO) -> tuple[int, bytes]:
+        (head,) = stream.read(1) or self._end()
+        length = shift = 0
+        while True:
+            (digit,) = stream.read(1) or self._end()
+            length |= (digit & 0x7F) << shift
+            shift += 7
+            if digit < 0x80:
+                return head, stream.read(length)
+
+    def _end(self) -> bytes:
+        raise EOFError
+
+    def _answer(self, body: bytes) -> bytes:
+        topic_end = 2 + int.from_bytes(body[:2])
+        mid, payload = body[topic_end : topic_end + 2], body[topic_end + 3 :]
+        reason = 0
+        if body[2:topic_end] == b"scent/rig/event":
+            self.open.wait()
+            number = json.loads(payload)["seq"]
+            reason = 0x97 if number in self._refused else 0
+            self._refused.discard(number)
+            self.received.append((number, reason == 0))
+        return bytes([0x40, 3, *mid, reason])
+
+
+def test_messages_refused_out_of_those_in_flight_go_out_again_in_order_before_later_ones() -> None:
+    """Later ones of those in flight are accepted first, which MQTT does not let a client undo."""
+    refused = {3, 4, 7, 15}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        picky = PickyBroker(server, set(refused))
+        with rig(server.getsockname()[1], protocol="5") as (outbox, publisher):
+            for number in range(60):
+                publisher.publish(message("event", number))
+            outbox.flush(60.0)
+            picky.open.set()
+            wait_until(lambda: outbox.depth == 0, "the acknowledgements")
+    accepted = [number for number, is_accepted in picky.received if is_accepted]
+    assert sorted(accepted) == list(range(60))
+    others = [number for number in accepted if number not in refused]
+    assert others == sorted(others)
+    assert [number for number in accepted if number in refused] == sorted(refused)
+    # Each acknowledgement before the first refusal lets one more message go.
+    sent_before = min(refused) + IN_FLIGHT_LIMIT
+    assert set(accepted[: accepted.index(max(refused))]) <= set(range(sent_before))
 
 
 def test_a_message_that_can_never_be_delivered_is_given_up_and_counted(tmp_path: Path) -> None:

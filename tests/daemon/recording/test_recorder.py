@@ -13,20 +13,16 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.board.history import History
 from daemon.config.settings import RecordingConfig
 from daemon.recording.recorder import Recorder, RecorderState
-from daemon.recording.requests import RecordingRequests
 from daemon.recording.segments import (
     compress_segment,
     list_segments,
     remove_oldest,
     repair_segments,
 )
-from daemon.request_fields import RequestError
-from daemon.system.background import Data, Task
 from hardware.recording import read_recording, read_recordings
-from hardware.recording_labels import LabelledStretch, change_labels, read_labels
+from hardware.recording_labels import LabelledStretch, change_labels
 from hardware.segment_names import segment_name
 from tests.sandbox import wait_until
 

@@ -252,7 +252,7 @@ def test_clips_stay_within_their_bounds_and_labelled_ones_go_last(
     for number in range(5):
         rig.smell()
         seq = rig.announce("soap")
-            if number == 0:
+        if number == 0:
             rig.ask(seq=seq, verdict="right")
     kept = Catalogue(rig.state / "recordings").list()
     assert len(kept) == 3
