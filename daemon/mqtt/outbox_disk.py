@@ -123,7 +123,7 @@ class OutboxDisk:
     def close(self) -> None:
         """End the thread; a disk that hangs is not awaited."""
         now_s = time.monotonic()
-        self._thread.close(self._until_s(now_s) - now_s)
+        self._thread.close(0.0 if self.why else self._until_s(now_s) - now_s)
 
 
 class AwaitedFile:

@@ -58,6 +58,7 @@ class LiveRecorder:
     ) -> None:
         self._changes: deque[str | None] = deque()
         self._recorder = Recorder(folder, config, wanted=wanted, on_change=self._changes.append)
+        self._wanted = wanted
         self._folder = folder
         self._on_change = on_change
         self._disk = DiskThread("recorder")
@@ -88,21 +89,24 @@ class LiveRecorder:
 
     def write(self, t_ms: int, values: NDArray[np.float32]) -> None:
         """Append a reading; without room for it in the queue it is counted as skipped."""
-        if self._recorder.wanted and not self._disk.submit(
+        if self._wanted and not self._disk.submit(
             lambda: self._recorder.write(t_ms, values), limit=WAITING_LIMIT
         ):
             self._skipped += 1
 
     def start(self) -> threading.Event:
         """Record from the next reading on; return an event that is set when that is so."""
+        self._wanted = True
         return self._do(self._recorder.start)
 
     def stop(self) -> threading.Event:
         """Record no more until `start`; return an event that is set when the segment is closed."""
+        self._wanted = False
         return self._do(self._recorder.stop)
 
     def configure(self, config: RecordingConfig, *, wanted: bool) -> None:
         """Apply other bounds from the next reading on, and start or stop."""
+        self._wanted = wanted
         self._do(lambda: self._recorder.configure(config, wanted=wanted))
 
     def _do(self, task: Callable[[], None]) -> threading.Event:

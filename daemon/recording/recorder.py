@@ -148,11 +148,6 @@ class Recorder:
         self._close()
 
     @property
-    def wanted(self) -> bool:
-        """Whether it records, or would if the disk allowed it."""
-        return self._wanted
-
-    @property
     def report(self) -> RecorderReport:
         """Its part of `health`; any thread may ask."""
         writer = self._writer

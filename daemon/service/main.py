@@ -80,7 +80,7 @@ LAST_WRITE_S = 0.5
 """How long the end waits for the outbox: with FLUSH_S and FAREWELL_S of `daemon.mqtt.session` it
 must stay within the two seconds after SIGTERM."""
 
-END_S = 1.2
+END_S = 0.9
 """How long the end waits for the outbox's disk, in all."""
 
 LAST_TASK_S = 0.3
