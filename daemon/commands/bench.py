@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daemon.installed_models.onnx_runtime import remember_runtime
 from daemon.mqtt.outbox import Message, Outbox
 from daemon.mqtt.outbox_values import OUTBOX_FILE
 from daemon.sandbox.broker import LOOPBACK, Mosquitto, mosquitto_program
@@ -320,6 +321,8 @@ def _service(
             "models": list(models),
             "mqtt": {"host": LOOPBACK, "port": broker_port or reserved.getsockname()[1]},
         }
+        # As after the first start, which tries ONNX Runtime in a child.
+        remember_runtime(Path(folder, "state"))
         with ServiceProcess(Path(folder), settings) as service:
             yield service
 

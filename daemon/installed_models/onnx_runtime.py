@@ -73,9 +73,14 @@ def require_runtime(state_dir: Path | None = None, *, remember: bool = True) -> 
         raise RuntimeUnusableError(explain(_why(error))) from None
     except RuntimeUnusableError as error:
         raise RuntimeUnusableError(explain(str(error))) from None
-    if path is not None and remember:
-        with contextlib.suppress(OSError):  # then it is tried again at the next start
-            write_atomically(path, write_state(known))
+    if state_dir is not None and remember:
+        remember_runtime(state_dir)
+
+
+def remember_runtime(state_dir: Path) -> None:
+    """Note in a state folder that ONNX Runtime works here."""
+    with contextlib.suppress(OSError):  # then it is tried again at the next start
+        write_atomically(state_dir / RUNTIME_FILE, write_state(_identity()))
 
 
 def run_once() -> None:
