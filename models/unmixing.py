@@ -47,10 +47,10 @@ TRIPLE_SHARES = (
 )
 """Proportions of the grid. Below a tenth a part is not seen beside a stronger one."""
 
-STRENGTH_SPREAD = 0.3
-"""Standard deviation of the logarithm of an exposure's strength: a factor of 1.35 either way. From
-0.1 to 0.5 real pairs are found alike; simulated mixtures are found the more often the smaller it
-is, but real exposures differ in strength (`scent-train unmix`)."""
+STRENGTH_SPREAD = 0.5
+"""Standard deviation of the logarithm of an exposure's strength: a factor of 1.6 either way. With
+0.3 simulated mixtures of equal strengths are found a little more often and real pairs as often
+(`scent-train unmix`), but a smell of half the strength is taken for a mixture."""
 
 INTERVAL_COVERAGE = 0.9
 SUBSTITUTE = 0.25

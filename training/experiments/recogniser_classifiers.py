@@ -33,6 +33,7 @@ OWN = "kernel discriminant"
 _LEAST_SHARE = 0.01
 """Added to the probabilities of classifiers that give zeros."""
 
+_LEAST_SPREAD = 1e-6
 _SEED = 0
 
 
@@ -77,12 +78,6 @@ def _shrunk_lda(smells: int) -> object:
     )
 
 
-def _mahalanobis(smells: int) -> object:
-    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis  # noqa: PLC0415
-
-    return QuadraticDiscriminantAnalysis(reg_param=0.5, priors=np.full(smells, 1.0 / smells))
-
-
 def _logistic(_smells: int) -> object:
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
@@ -101,11 +96,37 @@ def _trees(_smells: int) -> object:
     return ExtraTreesClassifier(50, min_samples_leaf=2, class_weight="balanced", random_state=_SEED)
 
 
+def _mahalanobis(exposures: Sequence[PreparedExposure]) -> Scorer:
+    """Score by the distance to each smell's mean in units of its own covariance.
+
+    The covariance is shrunk by half to a multiple of the identity.
+    """
+    labels = sorted({exposure.label for exposure in exposures})
+    spread = np.concatenate([one.features for one in exposures]).std(axis=0) + _LEAST_SPREAD
+    fitted = []
+    for label in labels:
+        rows = np.concatenate([one.features for one in exposures if one.label == label]) / spread
+        covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
+        scale = np.trace(covariance) / len(covariance) + _LEAST_SPREAD
+        shrunk = 0.5 * covariance + 0.5 * scale * np.eye(len(covariance))
+        whitening = np.linalg.cholesky(np.linalg.inv(shrunk))
+        fitted.append((rows.mean(axis=0), whitening, np.linalg.slogdet(shrunk)[1]))
+
+    def score(features: Floats) -> Floats:
+        scores = [
+            -0.5 * ((((features / spread - mean) @ whitening) ** 2).sum(axis=1) + volume)
+            for mean, whitening, volume in fitted
+        ]
+        return np.stack(scores, axis=1)
+
+    return score
+
+
 def _nearest_mean(exposures: Sequence[PreparedExposure]) -> Scorer:
     """Score by the distance to the mean of each smell's exposures, all features alike."""
     labels = sorted({exposure.label for exposure in exposures})
     rows = np.concatenate([exposure.features for exposure in exposures])
-    spread = rows.std(axis=0) + 1e-6
+    spread = rows.std(axis=0) + _LEAST_SPREAD
     means = np.array(
         [
             np.mean([one.features.mean(axis=0) for one in exposures if one.label == label], axis=0)
@@ -124,7 +145,7 @@ CLASSIFIERS: Mapping[str, Fit] = {
     OWN: _own_discriminant,
     "shrunk LDA": _sklearn(_shrunk_lda),
     "logistic regression": _sklearn(_logistic),
-    "Mahalanobis": _sklearn(_mahalanobis),
+    "Mahalanobis": _mahalanobis,
     "nearest mean": _nearest_mean,
     "15 neighbours": _sklearn(_neighbours),
     "extra trees": _sklearn(_trees),
