@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
 
-EXTRA = ("amqtt", "rich")
+EXTRA = ("amqtt", "rich", "prometheus_client", "starlette", "uvicorn", "websockets")
 """What the extra `demo` installs."""
 
 _SEEDS = 1000
@@ -81,7 +81,13 @@ def run(args: argparse.Namespace) -> int:
         if plain:
             _print_note(_naming_time())
         rigs = import_module("daemon.demo.main").run_demo(
-            stop, plain=plain, seed=seed, seconds=args.seconds, pace=args.pace, picture=args.svg
+            stop,
+            plain=plain,
+            seed=seed,
+            seconds=args.seconds,
+            pace=args.pace,
+            picture=args.svg,
+            on_page=_print_page,
         )
     print(import_module("daemon.demo.plain").summary(rigs))
     _print_note(f"To play the same odours again: scentd demo --seed {seed}")
@@ -119,6 +125,10 @@ def _needs_plain_output() -> bool:
         return False
     _print_note(f"Printing lines instead of drawing a screen, because {why}.")
     return True
+
+
+def _print_page(address: str) -> None:
+    _print_note(f"The page of both rigs, to see and teach them: {address}")
 
 
 def _print_note(text: str) -> None:

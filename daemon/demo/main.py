@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +28,12 @@ from daemon.demo.taught_rig import teach_rigs
 from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
+from daemon.sandbox.web_process import WebProcess
+from daemon.web.options import DEFAULT_PORT
 from hardware.simulator.board import SimulatedBoard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -54,6 +58,7 @@ def run_demo(
     seconds: float | None,
     pace: float,
     picture: Path | None,
+    on_page: Callable[[str], None] = lambda _address: None,
 ) -> list[RigState]:
     """Play until `stop` is set or the time is over, and return what the rigs published.
 
@@ -64,6 +69,7 @@ def run_demo(
     seconds: real seconds after the start of all parts; None for no end.
     pace: factor of the boards' usual speed.
     picture: an SVG file for the screen with the most right names, or None.
+    on_page: called with the address of the web page.
 
     Raises
     ------
@@ -91,10 +97,12 @@ def run_demo(
             )
             service = ServiceProcess(home, _settings(setup, port, broker.port))
             services.append(stack.enter_context(service))
-        address = f"{LOOPBACK}:{broker.port}"
-        views = [plain_view(sys.stdout) if plain else stack.enter_context(_screen_view(address))]
+        web = stack.enter_context(_web_page(services))
+        on_page(web.address)
+        draw = partial(screen, address=f"{LOOPBACK}:{broker.port}", page=web.address)
+        views = [plain_view(sys.stdout) if plain else stack.enter_context(_screen_view(draw))]
         if picture is not None:
-            views.append(stack.enter_context(_picture(picture, address)))
+            views.append(stack.enter_context(_picture(picture, draw)))
         started_s = time.monotonic()
         while not stop.wait(_UPDATE_EVERY_S):
             elapsed_s = time.monotonic() - started_s
@@ -120,24 +128,39 @@ def _settings(setup: DemoRig, port: Path, broker_port: int) -> dict[str, Any]:
         "models": [setup.model],
         # The only version of amqtt; to find that out would take seconds.
         "mqtt": {"host": LOOPBACK, "port": broker_port, "protocol": "3.1.1", "sample": True},
+        # For the curves of the page, and its recordings.
+        "record": True,
     }
 
 
+def _web_page(services: Sequence[ServiceProcess]) -> WebProcess:
+    """Return the page of all rigs, on its usual port if that is free."""
+    first, *others = [str(service.config) for service in services]
+    options = [word for config in others for word in ("--also", config)]
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, DEFAULT_PORT))
+        except OSError:
+            return WebProcess(Path(first), options)
+    return WebProcess(Path(first), [*options, "--listen", str(DEFAULT_PORT)])
+
+
 @contextlib.contextmanager
-def _screen_view(address: str) -> Iterator[View]:
+def _screen_view(draw: Callable[..., RenderableType]) -> Iterator[View]:
     """Draw on the terminal's alternate screen while the block runs."""
     with Live(console=Console(), screen=True, auto_refresh=False) as live:
 
         def update(rigs: Sequence[RigState], elapsed_s: float) -> None:
             width, height = live.console.size
-            drawn = screen(rigs, width=width, height=height, address=address, elapsed_s=elapsed_s)
+            drawn = draw(rigs, width=width, height=height, elapsed_s=elapsed_s)
             live.update(drawn, refresh=True)
 
         yield update
 
 
 @contextlib.contextmanager
-def _picture(path: Path, address: str) -> Iterator[View]:
+def _picture(path: Path, draw: Callable[..., RenderableType]) -> Iterator[View]:
     """Write the screen with the most right names as an SVG when the block ends."""
     best: tuple[int, int, int] = (-1, -1, -1)
     drawn: RenderableType = ""
@@ -150,7 +173,7 @@ def _picture(path: Path, address: str) -> Iterator[View]:
         priority = (right, partly, sum(len(rig.results) for rig in rigs))
         if priority >= best:
             best = priority
-            drawn = screen(rigs, width=WIDTH, height=ROWS, address=address, elapsed_s=elapsed_s)
+            drawn = draw(rigs, width=WIDTH, height=ROWS, elapsed_s=elapsed_s)
 
     try:
         yield update

@@ -62,11 +62,12 @@ _MARKS = {
 
 
 def screen(
-    rigs: Sequence[RigState], *, width: int, height: int, address: str, elapsed_s: float
+    rigs: Sequence[RigState], *, width: int, height: int, address: str, page: str, elapsed_s: float
 ) -> RenderableType:
     """Return the whole screen for a terminal of `width` columns and `height` rows.
 
-    `address` is the broker's, for other subscribers; `elapsed_s` are real seconds since the start.
+    `address` is the broker's, for other subscribers, and `page` that of the web page; `elapsed_s`
+    are real seconds since the start.
     """
     tallest = len(CHANNEL_NAMES) + _ROWS_BESIDE_CHANNELS
     panel_height = min(max(height, ROWS) - _ROWS_OUTSIDE_PANELS, tallest)
@@ -84,7 +85,9 @@ def screen(
         panels,
         *(_score_line(rig, max(width, WIDTH)) for rig in rigs),
         _line((" · ".join(_counters(rigs)), _DIM)),
-        _line(("Ctrl-C ends the demo.", _DIM)),
+        _line(
+            ("Open ", _DIM), (page, _HEAD), (" to see and teach it. Ctrl-C ends the demo.", _DIM)
+        ),
     )
 
 

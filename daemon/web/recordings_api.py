@@ -195,7 +195,6 @@ async def _replay_lines(config: Path, recording: Path) -> list[bytes]:
     """Return what `scentd replay --json` prints of a recording, a JSON object a line."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-P",
         "-m",
         "daemon.cli",
         "replay",

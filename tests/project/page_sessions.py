@@ -60,6 +60,18 @@ NOT_RUN: dict[str, str] = {
     "systemctl --root=image enable scentd": "tests/systemd/test_install.py runs it",
     "sudo install -m 600 /dev/stdin /etc/scentd/credentials/mqtt-password": ROOT_RIGHTS,
     "sudo systemd/install.sh --rig kitchen --rig attic": ROOT_RIGHTS,
+    # web-page.md
+    "pip install 'scentd[web]'": NO_INDEX,
+    "scentd web --config rig.yaml": "never ends; tests/daemon/web/test_server.py runs it",
+    **dict.fromkeys(
+        (
+            "scent-train init --data data --output my-rig.yaml",
+            "scent-train crossval --sessions --config my-rig.yaml --data data",
+            "scent-train fit --config my-rig.yaml --data data",
+            "scent-train export --config my-rig.yaml --data data --output my-rig",
+        ),
+        "takes minutes; the slow test of the page trains on an export of its own",
+    ),
     # security.md
     "sudo mosquitto_passwd -c /etc/mosquitto/passwd kitchen": "tests/faults/test_access.py runs it",
     "sudo chown mosquitto: /etc/mosquitto/passwd /etc/mosquitto/scentd.acl": (

@@ -58,6 +58,7 @@ def test_demo_names_an_odour_rightly_and_ends_cleanly_on_ctrl_c(tmp_path: Path) 
     assert process.returncode == 0
     assert re.search(r"^right +\w+", table, re.MULTILINE)
     assert "not a terminal" in remarks
+    assert re.search(r"The page of both rigs.*: http://127\.0\.0\.1:\d+/$", remarks, re.MULTILINE)
     assert "A name takes mostly 10 to 60 s of the board's time" in remarks
     assert "Traceback" not in remarks
     assert list(tmp_path.glob("scentd*")) == []

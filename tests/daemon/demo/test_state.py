@@ -72,7 +72,14 @@ def shown(rigs: list[RigState], width: int) -> str:
     """Return what the screen shows on a terminal of so many columns."""
     console = Console(width=width, height=ROWS, file=io.StringIO(), record=True)
     console.print(
-        screen(rigs, width=width, height=ROWS, address="127.0.0.1:21883", elapsed_s=605.0)
+        screen(
+            rigs,
+            width=width,
+            height=ROWS,
+            address="127.0.0.1:21883",
+            page="http://127.0.0.1:8733/",
+            elapsed_s=605.0,
+        )
     )
     return console.export_text()
 
@@ -247,7 +254,14 @@ def test_the_screen_fits_the_smallest_terminal_and_shows_all_that_matters() -> N
     receive_substance(named, 75, "lemon")
     console = Console(width=WIDTH, height=ROWS, file=io.StringIO(), record=True)
     console.print(
-        screen([named, silent], width=WIDTH, height=ROWS, address="127.0.0.1:1883", elapsed_s=75.0)
+        screen(
+            [named, silent],
+            width=WIDTH,
+            height=ROWS,
+            address="127.0.0.1:1883",
+            page="http://127.0.0.1:8733/",
+            elapsed_s=75.0,
+        )
     )
     lines = console.export_text().splitlines()
     assert len(lines) <= ROWS

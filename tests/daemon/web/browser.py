@@ -133,7 +133,8 @@ class Browser:
     def picture(self, name: str, folder: Path) -> Path:
         """Write a picture of the whole page."""
         height = self.run("return document.documentElement.scrollHeight")
-        self.chrome.set_window_size(1200, max(700, min(height + 90, 2000)))
+        self.chrome.set_window_size(1200, max(700, min(height + 160, 2000)))
+        self.run("document.activeElement.blur(); scrollTo(0, 0);")
         time.sleep(0.3)
         path = Path(SCREENSHOTS or folder) / f"page-{name}.png"
         assert self.chrome.save_screenshot(str(path))

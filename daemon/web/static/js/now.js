@@ -6,7 +6,7 @@ import { CurveChart, ENVIRONMENT, GAS, columns } from "./chart.js";
 import { call } from "./api.js";
 import { CHANNELS, aboveCleanAir, cleanAir, cleanestRows } from "./signals.js";
 
-const STRIP_LEAST_MS = 600_000;
+const STRIP_LEAST_MS = 300_000;
 const DRAW_EVERY_MS = 500;
 
 export class NowView {
@@ -62,6 +62,7 @@ export class NowView {
     const [first] = this.rig.readings;
     if (this.filled || !segment || !first || !this.rig.hasRecordings) return;
     this.filled = true;
+    if (first[0] <= Math.max(1000, this.rig.readings.at(-1)[0] - 600_000)) return;
     const query = new URLSearchParams({ start_ms: Math.max(0, this.rig.readings.at(-1)[0] - 600_000), end_ms: Math.max(0, first[0] - 1), points: 300 });
     try {
       const curve = await call(`api/rigs/${this.rig.rig}/recordings/${encodeURIComponent(segment)}/curve?${query}`);
@@ -158,7 +159,7 @@ function hero(item, models) {
 
 function details({ topic, payload }, models) {
   const novelty = ["sensing", "recognised", "unrecognised"].includes(payload.state) ? payload.novelty ?? null : null;
-  const limit = models.find((model) => model.name === payload.model)?.trust?.unknown_above ?? null;
+  const limit = payload.taught ? null : models.find((model) => model.name === payload.model)?.trust?.unknown_above ?? null;
   const facts = [
     payload.taught ? badge("taught on this rig", "good") : badge(`model ${payload.model}`),
     payload.channels_missing?.length ? badge(`missing: ${payload.channels_missing.map(label).join(", ")}`, "warn") : null,

@@ -19,6 +19,7 @@ export class TeachView {
     this.settled = h("p", { class: "small", role: "status" });
     this.progress = h("div", { role: "status" });
     this.answer = h("div", { role: "status" });
+    this.unnamed = h("section", { class: "card", hidden: true });
     this.libraryPlace = h("div", {}, h("p", { class: "muted" }, "Loading the library ..."));
     this.element = h("div", {},
       h("h1", {}, "Teach the rig a smell"),
@@ -30,25 +31,32 @@ export class TeachView {
             h("li", {}, "Bring the smell to the sensors and leave it there for two to five minutes."),
             h("li", {}, "Name it and teach the last minutes. It is kept in shadow until you let the rig announce it."),
             h("li", {}, "Teach it again on another day. Two or three days make a smell reliable.")))),
+      this.unnamed,
       h("section", { class: "card" }, h("h2", {}, "The library of this rig"), this.libraryPlace));
     this.onChange = () => this.showSettled();
     this.onChanged = (event) => { if (event.detail.command === "enroll" || event.detail.command === "feedback") this.load(); };
     this.onAnswer = (event) => this.showOthers(event.detail);
+    this.onEvent = (event) => { if (["unrecognised", "ended"].includes(event.detail.payload.type)) this.loadUnnamed(); };
   }
 
   open() {
     this.rig.addEventListener("change", this.onChange);
     this.live.addEventListener("changed", this.onChanged);
     this.live.addEventListener("answer", this.onAnswer);
+    this.live.addEventListener("event", this.onEvent);
     for (const answer of this.rig.teaching) this.showOthers({ ...answer, status: "working", data: answer.data ?? {} });
     this.showSettled();
-    if (this.rig.rig) this.load();
+    if (this.rig.rig) {
+      this.load();
+      this.loadUnnamed();
+    }
   }
 
   close() {
     this.rig.removeEventListener("change", this.onChange);
     this.live.removeEventListener("changed", this.onChanged);
     this.live.removeEventListener("answer", this.onAnswer);
+    this.live.removeEventListener("event", this.onEvent);
   }
 
   makeForm() {
@@ -119,6 +127,55 @@ export class TeachView {
       h("div", { class: "row" },
         data.shadow ? button(`Let the rig announce ${label(data.label)}`, () => this.change({ action: "promote", label: data.label }, () => show(this.answer, h("p", { class: "answer" }, `The rig announces ${label(data.label)} from now on.`))), { class: "main" }) : badge("announced from now on", "good"),
         button("Undo", () => this.change({ action: "rollback" }, () => show(this.answer, h("p", { class: "answer" }, "Undone.")))))));
+  }
+
+  // Odours that ended without a name can be taught afterwards, while their readings are kept.
+  async loadUnnamed() {
+    if (this.unnamed.contains(document.activeElement)) return;
+    let found = [];
+    try {
+      const { announcements } = await this.requests.send("feedback", { action: "list", last: 40 });
+      // The newest announcement of an odour is its answer.
+      const answers = new Map();
+      for (const item of announcements) {
+        const odour = `${item.boot_id} ${item.onset_ms}`;
+        if (item.type !== "listed" && !answers.has(odour)) answers.set(odour, item);
+      }
+      found = [...answers.values()].filter((item) => item.type === "unrecognised" && !item.feedback && item.ended_ms).slice(0, 3);
+    } catch { /* a rig of an earlier version */ }
+    this.unnamed.hidden = !found.length;
+    show(this.unnamed, h("h2", {}, "Smells without a name"),
+      h("p", { class: "small muted" }, "The rig did not know these. If you do, teach them now: the readings are still there."),
+      h("ul", { class: "plain" }, found.map((item) => this.unnamedRow(item))));
+  }
+
+  unnamedRow(item) {
+    const when = dayAndClock(item.ts);
+    const input = h("input", { type: "text", list: this.labels.id, required: true, maxlength: LABEL_CHARACTERS, autocomplete: "off", "aria-label": `Name of the smell of ${when}` });
+    return h("li", {}, h("form", { class: "row middle", onsubmit: (event) => { event.preventDefault(); this.teachPast(item, input.value.trim()); } },
+      h("span", {}, `${when}, for ${duration((item.ended_ms - item.onset_ms) / 1000)}`), input,
+      h("button", { type: "submit", "aria-label": `Teach the smell of ${when}` }, "Teach it")));
+  }
+
+  async teachPast(item, name) {
+    if (!name) return;
+    show(this.answer);
+    this.own = true;
+    this.showProgress(name, {});
+    try {
+      const given = await this.requests.send("feedback", { boot_id: item.boot_id, seq: [item.seq], verdict: "right", label: name });
+      const [proposal] = given.proposals;
+      if (!proposal) throw new Error(given.why[0] ?? "The readings of this smell are not kept any more.");
+      const known = this.library?.smells.find((smell) => smell.label === name);
+      this.showAnswer(await this.requests.send("feedback", { action: "accept", id: proposal.id, promote: this.promote.checked || Boolean(known && !known.shadow) }, (progress) => this.showProgress(name, progress)));
+    } catch (error) {
+      show(this.answer, h("p", { class: "answer bad", role: "alert" }, error.message));
+    } finally {
+      show(this.progress);
+      this.own = false;
+      document.activeElement?.blur();
+      this.loadUnnamed();
+    }
   }
 
   async change(payload, done = () => {}) {
