@@ -25,7 +25,7 @@ from hardware.recording_labels import (
     read_labels,
     write_labels,
 )
-from hardware.recording_rows import OWN_HEADER, read_rows, values_of
+from hardware.recording_rows import OWN_HEADER, read_rows, rows_between, values_of
 from hardware.segment_names import parse_segment_name, recording_date
 
 if TYPE_CHECKING:
@@ -258,23 +258,17 @@ class Catalogue:
             chosen = [listed[self.path(name).name] for name in names]
         files: dict[str, int] = {}
         unlabelled = []
-        for item in reversed(chosen):
-            path = self.path(item.name)
-            labels = read_labels(path)
-            if not labels.stretches:
-                unlabelled.append(item.name)
+        for paths in _runs([self.folder / item.name for item in chosen]):
+            labels = RecordingLabels()
+            for path in paths:
+                own = read_labels(path)
+                unlabelled += [] if own.stretches else [path.name]
+                for stretch in own.stretches:
+                    labels = labels.with_stretch(stretch)
             for stretch in labels.stretches:
-                stem = path.name.removesuffix(_COMPRESSED).removesuffix(".csv")
-                place = "/".join(
-                    (
-                        folder_name(stretch.label),
-                        folder_name(session or item.session),
-                        f"{stem.removesuffix('.live')}-{stretch.start_ms}.csv",
-                    )
-                )
-                start_ms = labels.lead_start_ms(stretch, LEAD_MS)
-                rows = _part(path, start_ms, stretch.end_ms)
-                files[place] = _write_rows(target / place, rows, path)
+                place = _exported_name(stretch, paths[0], session or listed[paths[0].name].session)
+                rows = rows_between(paths, labels.lead_start_ms(stretch, LEAD_MS), stretch.end_ms)
+                files[place] = _write_rows(target / place, rows, paths[0])
         if not files:
             raise CatalogueError(
                 "Nothing is labelled in these recordings, so there is nothing to export. "
@@ -314,6 +308,26 @@ def _age(path: Path) -> tuple[bool, float | tuple[int, int], str]:
         return False, path.lstat().st_mtime, path.name
     except OSError:
         return False, 0.0, path.name
+
+
+def _runs(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Yield the recordings, the oldest first; consecutive segments of one run are one recording."""
+    joined: list[Path] = []
+    for path in sorted(paths, key=_age):
+        place, before = parse_segment_name(path), joined and parse_segment_name(joined[-1])
+        if joined and not (place and before and place == (before[0], before[1] + 1)):
+            yield joined
+            joined = []
+        joined.append(path)
+    if joined:
+        yield joined
+
+
+def _exported_name(stretch: LabelledStretch, recording: Path, session: str) -> str:
+    """Return LABEL/SESSION/NAME of a stretch."""
+    stem = recording.name.removesuffix(_COMPRESSED).removesuffix(".csv").removesuffix(".live")
+    name = f"{stem}-{stretch.start_ms}.csv"
+    return "/".join((folder_name(stretch.label), folder_name(session), name))
 
 
 def _is_segment(path: Path) -> bool:

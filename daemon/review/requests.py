@@ -315,10 +315,10 @@ class Review:
         """Teach a proposal, under its label or another one, then forget the proposal."""
         proposal = self._proposals.get(id)
         enrolment = self._enrolment()
-        if proposal.kind == ProposalKind.NEGATIVE:
+        if proposal.kind == ProposalKind.NEGATIVE and label in (None, proposal.label):
             raise RequestError(
                 f"This exposure is known only as not {proposal.label}, and a smell is taught by "
-                "its own name. Give feedback again, with its label, or dismiss it."
+                "its own name. Accept it under a label of its own, or dismiss it."
             )
         name = label or proposal.label
         if label is None and enrolment.is_announced(name) and not promote:

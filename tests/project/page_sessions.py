@@ -17,6 +17,7 @@ from pathlib import Path
 
 from daemon.recording.segments import compress_segment
 from hardware.recording import RecordingWriter
+from hardware.recording_labels import LabelledStretch, RecordingLabels, write_labels
 from hardware.simulator.board import SimulatedBoard
 from hardware.simulator.signals import SyntheticSignal
 from tests.project.source_tree import ROOT
@@ -86,6 +87,8 @@ NOT_RUN: dict[str, str] = {
     "scentd soak": f"{MINUTES}; tests/daemon/soak runs it with fewer faults",
     "HYPOTHESIS_PROFILE=long pytest tests/faults/test_fuzz.py --timeout 0": SUITE,
     "pip install atheris": NO_INDEX,
+    # record-label-train.md
+    "scentd setup": "asks; tests/daemon/commands/test_setup.py answers",
     "python tests/guided_fuzz.py decoder -max_total_time=3600 -max_len=4096": "runs for an hour",
     'make test-slow ARGS="-k flipped_bits"': SUITE,
     'make test-slow ARGS="-k outbox_damage"': SUITE,
@@ -242,6 +245,23 @@ def smells_of_two_days(place: Place) -> None:
     write_rig_config(place)
 
 
+def recorded_days(place: Place) -> None:
+    """A board, a broker, and labelled segments of two days of a service."""
+    plug_in_and_start_broker(place)
+    write_rig_config(place)
+    folder = place.folder / "state" / "recordings"
+    folder.mkdir(parents=True)
+    scenario = "air:60,clove:340,air:300,almond:300,air:260,almond:240"
+    for run, day in ((1, "20261126"), (2, "20261127")):
+        path = folder / f"r00000{run}-0001-{day}T090000Z.live.csv"
+        with RecordingWriter(path) as writer:
+            for row, values in enumerate(SyntheticSignal(scenario, seed=run)):
+                writer.write(1000 * row, values)
+        lavender = LabelledStretch(60_000, 400_000, "lavender")
+        banana = LabelledStretch(700_000, 1_000_000, "banana")
+        write_labels(path, RecordingLabels((lavender, banana)))
+
+
 def makefile(place: Place) -> None:
     """The project's Makefile with the environment that runs this test in the place of `.venv`."""
     for path in ROOT.iterdir():
@@ -318,6 +338,19 @@ SESSIONS: dict[str, Session] = {
         (*FROM_BOARD, *SHORT_TRAINING),
         ("my-smells-bundle: my-smells ", "my-smells: no version active"),
         data=True,
+        slow=True,
+    ),
+    "record-label-train.md": Session(
+        recorded_days,
+        (
+            (r"^scentd run$", "scentd run > service.log 2>&1 & sleep 8"),
+            # Of the board's seconds.
+            (r"(scentd record .*--seconds) 300", r"\1 100"),
+            (r"~/\.local/state/scentd/", "state/"),
+            *SHORT_TRAINING,
+            (r"^(scentd models install .*)", r"\1; kill %1; wait"),
+        ),
+        ("banana 1260-1400 s", "readings", "my-smells-bundle: my-smells "),
         slow=True,
     ),
     "reliability.md": Session(printed=("Every claim holds.",), slow=True),

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SPEED = 60
 """Board seconds per second: an exposure of ten minutes takes ten seconds."""
 
+LOST_S = 1.5 * SPEED
+"""Board seconds that may be left unread when the simulated board ends."""
+
 DAYS = ("20250517", "20250519")
 LABELS = ("banana", "lavender")
 STEPS = 60
@@ -46,7 +49,10 @@ def typed(folder: Path, program: str, *arguments: object) -> str:
 
 
 def record_day(folder: Path, broker_port: int, exposures: Iterable[Path]) -> list[str]:
-    """Let a service record a day's exposures under their labels; return its segments."""
+    """Let a service record a day's exposures under their labels; return its segments.
+
+    It is started anew for each, since no clean air lies between two of the recordings.
+    """
     settings = {
         "rig_id": "fruits",
         "source": {"port": str(folder / "board")},
@@ -56,12 +62,17 @@ def record_day(folder: Path, broker_port: int, exposures: Iterable[Path]) -> lis
         "recording": {"reserve_mb": 0},
     }
     before = set(names_in(folder))
-    with ServiceProcess(folder, settings) as service:
-        for exposure in exposures:
-            times = read_recording(exposure).timestamp_ms
-            assert times is not None
-            play(folder, exposure, label=exposure.parent.parent.name, seconds=times[-1] / 1000 - 20)
-        service.end()
+    for exposure in exposures:
+        times = read_recording(exposure).timestamp_ms
+        assert times is not None
+        with ServiceProcess(folder, settings) as service:
+            play(
+                folder,
+                exposure,
+                label=exposure.parent.parent.name,
+                seconds=times[-1] / 1000 - LOST_S,
+            )
+            service.end()
     return sorted(set(names_in(folder)) - before)
 
 
@@ -79,6 +90,8 @@ def play(folder: Path, exposure: Path, *, label: str, seconds: float) -> None:
     )
     simulate = ["simulate", "--replay", str(exposure), "--speed", str(SPEED), "--link", "board"]
     with record:
+        assert record.stderr is not None
+        record.stderr.readline()  # the first report of progress: it waits for readings
         board = subprocess.run(
             [*module, *simulate], cwd=folder, env=environ, capture_output=True, check=False
         )
@@ -90,7 +103,7 @@ def play(folder: Path, exposure: Path, *, label: str, seconds: float) -> None:
 
 def names_in(folder: Path) -> list[str]:
     listed = json.loads(typed(folder, "scentd", "recordings", "list", "--json"))
-    return [item["name"] for item in listed]
+    return [item["name"].removesuffix(".gz") for item in listed]
 
 
 def record_and_export(folder: Path, broker_port: int, exposures: Sequence[Path]) -> None:

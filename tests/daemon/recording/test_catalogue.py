@@ -114,7 +114,7 @@ def test_an_export_is_what_the_trainer_reads(catalogue: Catalogue, tmp_path: Pat
     exported = catalogue.export(tmp_path / "data")
     assert exported.files == {
         "tea _ milk/2026-01-31/r000001-0001-20260131T120000Z-70000.csv": 111,
-        "coffee/2026-01-31/r000001-0002-20260131T130000Z-300000.csv": 111,
+        "coffee/2026-01-31/r000001-0001-20260131T120000Z-300000.csv": 111,
     }
     data = load_substances(tmp_path / "data")
     assert {sample.session for sample in data.samples} == {"2026-01-31"}
@@ -138,6 +138,16 @@ def test_the_trainer_reads_the_same_from_the_folder_itself(catalogue: Catalogue)
     assert "loose.csv" in loose
     assert "3 labelled stretches" in partly
     assert "the rest is left out" in partly
+
+
+def test_a_stretch_that_goes_on_in_the_next_segment_is_exported_as_one(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    for name in (SEGMENT, NEXT):
+        catalogue.label(name, 150_000, 250_000, "tea")
+    exported = catalogue.export(tmp_path / "data")
+    assert exported.files == {"tea/2026-01-31/r000001-0001-20260131T120000Z-150000.csv": 161}
+    assert len(load_substances(catalogue.folder).samples) == 1
 
 
 def test_nothing_labelled_is_nothing_to_export(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ def test_a_wrong_name_without_the_true_one_proposes_a_negative(rig: Rig) -> None
     assert (proposal["kind"], proposal["label"]) == ("negative", "soap")
     with pytest.raises(RequestError, match="known only as not soap"):
         rig.ask(action="accept", id=proposal["id"])
+    assert rig.ask(action="accept", id=proposal["id"], label="paint")["label"] == "paint"
+    rig.ask(verdict="wrong", seq=rig.announce("soap"))
+    (proposal,) = rig.ask(action="list")["proposals"]
     assert rig.ask(action="dismiss", id=proposal["id"])["proposals"] == []
 
 
