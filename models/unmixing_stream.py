@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MIXED = 0.6
 """Probability of a set of several components from which it is announced. Of single smells with a
-day held out, whole sets reach .35 at the most on fruits5 and .46 on ai-nose; the pairs of the demo
-lie above .75 (`scent-train unmix`)."""
+session held out, sets of several reach .36 at the most on fruits5 and .56 on ai-nose; the pairs of
+the demo reach .7 and more."""
 
 STILL_MIXED = 0.4
 """Probability below which such a set is withdrawn again."""
