@@ -213,10 +213,11 @@ class ModelStore:
                 manifest = read_manifest(self.root / name / version)
                 versions.append({"version": version, "sha256": manifest.sha256})
         shipped = read_manifest(bundle_folder(name)).version if name in shipped_bundles() else None
+        without = None if shipped is None else SHIPPED
         return {
             "name": name,
-            "active": choice.active or (SHIPPED if shipped is not None else None),
-            "previous": (choice.before[-1] or SHIPPED) if choice.before else None,
+            "active": choice.active or without,
+            "previous": (choice.before[-1] or without) if choice.before else None,
             "shipped": shipped,
             "installed": versions,
         }

@@ -100,6 +100,7 @@ NOT_RUN: dict[str, str] = {
     "scent-train rigs --data $SCENTD_DATA/rigs": (
         f"{MINUTES}; tests/training/experiments/test_real_rigs.py computes the same of few smells"
     ),
+    "scent-train boards calibrate --data $SCENTD_DATA": MINUTES,
     "scent-train unmix --data $SCENTD_DATA/smellnet/mixture": (
         f"{MINUTES}; tests/training/experiments/test_unmixing.py computes the same of few mixtures"
     ),

@@ -90,6 +90,8 @@ def test_switching_goes_forward_and_back(
     for version in ("1.0", "2.0"):
         store.install(make_bundle(version))
         store.switch(NAME, version)
+        if version == "1.0":
+            assert store.describe(NAME)["previous"] is None  # no version of it is shipped
     assert store.choice(NAME) == Choice("2.0", (None, "1.0"))
     store.switch(NAME, "2.0")  # a second time changes nothing
     assert store.choice(NAME).before == (None, "1.0")
