@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,18 @@ from hardware.readings import range_quality
 from hardware.recording import read_recording
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import MIXTURE_BOARD, SUBSTANCE_BOARD
-from models.bundle import bundle_folder, integer_matmuls, load_bundle, shipped_bundles
+from models.bundle import (
+    RIG_BUNDLES,
+    bundle_folder,
+    integer_matmuls,
+    load_bundle,
+    shipped_bundles,
+)
 from models.decision_spec import State
 from models.manifest import read_manifest
 from models.nose import Nose
 from models.preprocess import PreprocessSpec, batch_features, protocol_windows
+from models.requirements import rate_problem
 
 MAX_SHIPPED_BYTES = 29_000_000
 
@@ -117,3 +125,10 @@ def test_a_network_of_one_rig_names_nothing_on_another(board: str) -> None:
     assert State.RECOGNISED not in {prediction.state for prediction in predictions}
     assert any(prediction.state is State.UNRECOGNISED for prediction in predictions)
     assert predictions[-1].foreign_board
+
+
+def test_the_rate_of_the_shipped_sketch_feeds_the_models_of_a_rig() -> None:
+    sketch = Path(__file__).parents[2] / "hardware/firmware/scentboard/scentboard.ino"
+    (period_ms,) = re.findall(r"kPeriodMs = (\d+);", sketch.read_text(encoding="utf-8"))
+    for name in RIG_BUNDLES:
+        assert rate_problem(read_manifest(bundle_folder(name)), 1000 / int(period_ms)) is None

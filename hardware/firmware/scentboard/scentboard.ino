@@ -12,7 +12,7 @@
 
 // Settings that you may change.
 
-const uint32_t kPeriodMs = 1000;   // 1000 for 1 Hz, 100 for 10 Hz
+const uint32_t kPeriodMs = 100;    // 10 Hz, which all models take; 1000 for 1 Hz
 const int kLineVersion = 2;        // 2 adds the MQ volts, 1 does without
 const float kSeaLevelHpa = 1017.0f;  // as in the published recordings
 
