@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     rig_id = args.rig_id or _rig_id(socket.gethostname())
     if ask is not None and args.rig_id is None:
         rig_id = ask(f"Name of the rig [{rig_id}]: ") or rig_id
-    state_dir = args.state or ("/var/lib/scentd" if path == CONFIG_PLACES[1] else None)
+    state_dir = "/var/lib/scentd" if path == CONFIG_PLACES[1] else None
+    if args.state is not None:
+        state_dir = str(Path(args.state).absolute())  # the file may lie elsewhere
     answers = Answers(
         rig_id=rig_id,
         source=source,

@@ -61,6 +61,10 @@ def _lines(status: Data) -> list[str]:
         f"  calibration  {status['calibration']['state']}"
         + _prefix(" ", status["calibration"]["profile"]),
     ]
+    score = status["feedback"]
+    if score["share_right"] is not None:
+        judged = score["right"] + score["wrong"]
+        lines.append(f"  feedback     {score['right']} of {judged} announcements were right")
     for name, model in status["models"].items():
         state = model["state"] or "nothing yet"
         probability = "" if model["probability"] is None else f" ({model['probability']:.0%})"

@@ -18,6 +18,7 @@ from tests.sandbox import Mosquitto, Odours, free_port
 if TYPE_CHECKING:
     from pathlib import Path
 
+FILE = "etc/scentd.yaml"
 NO2 = 0
 SCRIPT = Odours(((None, 60), (NO2, 100)) * 50)
 
@@ -44,7 +45,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, *adapters: Adapter) -> None:
 
 def options(folder: Path, model: Path, broker_port: int) -> list[str]:
     place = f"127.0.0.1:{broker_port}"
-    config = ["--config", str(folder / "scentd.yaml"), "--state", str(folder / "state")]
+    config = ["--config", str(folder / FILE), "--state", "state"]
     rig = ["--rig-id", "kitchen", "--models", str(model), "--look", "1.5", "--yes"]
     return ["setup", "--broker", place, *config, *rig]
 
@@ -64,8 +65,9 @@ def test_the_known_board_is_found_written_checked_and_smelled(
     assert f"Found a CH340 at {link}" in out
     assert "ok      broker" in out
     assert "toy-substance: " in out
-    config = load_config(folder / "scentd.yaml")
+    config = load_config(folder / FILE)
     assert (config.rig_id, config.source.port, config.clips) == ("kitchen", "auto", True)
+    assert config.state_dir == folder / "state"
     assert (config.mqtt.host, config.mqtt.port) == ("127.0.0.1", broker.port)
 
 
@@ -73,9 +75,10 @@ def test_an_existing_file_is_not_replaced(
     folder: Path, toy_substances: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug_in(monkeypatch)
-    (folder / "scentd.yaml").write_text("rig_id: mine\n")
+    (folder / FILE).parent.mkdir()
+    (folder / FILE).write_text("rig_id: mine\n")
     assert main(options(folder, toy_substances, 1)) == 2
-    assert (folder / "scentd.yaml").read_text() == "rig_id: mine\n"
+    assert (folder / FILE).read_text() == "rig_id: mine\n"
 
 
 def test_of_several_known_ports_the_one_that_sends_readings_is_taken(
@@ -97,7 +100,7 @@ def test_of_several_known_ports_the_one_that_sends_readings_is_taken(
         os.close(leader)
         os.close(follower)
     assert "FAILED  broker" in capsys.readouterr().out
-    assert load_config(folder / "scentd.yaml").source.port == str(link)
+    assert load_config(folder / FILE).source.port == str(link)
 
 
 def test_ports_that_are_no_known_boards_are_named_and_not_opened(
@@ -109,7 +112,7 @@ def test_ports_that_are_no_known_boards_are_named_and_not_opened(
     plug_in(monkeypatch, Adapter("/dev/ttyS7", 0x1234, 0x5678))
     assert main(options(folder, toy_substances, 1)) == 2
     assert "/dev/ttyS7" in capsys.readouterr().err
-    assert not (folder / "scentd.yaml").exists()
+    assert not (folder / FILE).exists()
 
 
 def test_a_bad_answer_leaves_no_file(
@@ -119,4 +122,4 @@ def test_a_bad_answer_leaves_no_file(
     arguments = options(folder, toy_substances, 1)
     arguments[arguments.index("kitchen")] = "Not a name"
     assert main(arguments) == 1
-    assert list(folder.iterdir()) == []
+    assert list((folder / FILE).parent.iterdir()) == []
