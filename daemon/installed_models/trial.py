@@ -55,7 +55,8 @@ def receive_bundle(source: OpenedSource, folder: Path) -> None:
 
 def try_bundle(folder: Path) -> None:
     """Try an installed bundle in a child, as `receive_bundle` does."""
-    _call("use", folder, name=folder, descriptors=inherited_by_path(folder))
+    # The child's own folder is another one.
+    _call("use", folder.absolute(), name=folder, descriptors=inherited_by_path(folder))
 
 
 def _call(function: str, *arguments: object, name: Path, descriptors: tuple[int, ...]) -> None:

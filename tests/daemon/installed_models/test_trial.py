@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -27,9 +27,6 @@ from models.bundle import load_bundle
 from models.manifest import BundleError, write_bundle
 from tests.models.toys import toy_files, toy_manifest
 from tests.sandbox import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = toy_files("substance")
 NAME = "toy-substance"
@@ -260,3 +257,11 @@ def test_a_switch_to_a_bundle_that_became_unusable_is_refused_and_the_choice_sta
     with pytest.raises(BundleError, match="cannot be used"):
         store.rollback(NAME)
     assert store.choice(NAME) == before
+
+
+def test_a_bundle_is_tried_by_a_path_from_the_present_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(tmp_path / NAME, toy_manifest("substance"), FILES)
+    monkeypatch.chdir(tmp_path)
+    trial.try_bundle(Path(NAME))
