@@ -38,10 +38,13 @@ FAULT_COST = 3.0
 """A first name that is wrong, or does not stay, costs as much as so many names that come soon and
 are right in the end: silence is better than a doubtful name."""
 
-_BELIEFS = (*np.round(np.arange(0.3, 0.96, 0.05), 2).tolist(), 0.97, 0.98, 0.99)
-_CONFIRM = (1, 2, 3, 4)
-_WITHDRAW = (0.3, 0.6)
-"""Shares of the announcing belief."""
+_FLOORS = (0.3, 0.55, 0.8, 1.0)
+_FACTORS = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)
+_BELIEFS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98)
+_CONFIRM = (1, 2, 3, 4, 6, 8)
+_WITHDRAW = 0.05
+"""Share of the announcing belief below which a name is withdrawn: it stays until another one is
+sure, because a doubt in the middle of an exposure mostly passes."""
 
 
 class NameCounts(NamedTuple):
@@ -60,26 +63,30 @@ class NameCounts(NamedTuple):
 
 
 def fit_names(streams: Streams, spec: DecisionSpec) -> DecisionSpec:
-    """Return `spec` with the `announce`, `withdraw` and `confirm` of the best names.
+    """Return `spec` with the evidence, `announce`, `withdraw` and `confirm` of the best names.
 
     Those of the largest sum of the shares of exposures that are named soon and that are named
-    rightly in the end, less the share of faulty ones at its cost; of equals the most cautious.
+    rightly in the end, less the share of faulty ones at its cost; of equals the most cautious. How
+    fast evidence grows is chosen too: while a smell rises, window after window is sure of the same
+    wrong name, and a likelihood averaged over an exposure does not show it.
     """
-    posterior = posteriors(streams, spec)
     masks = *novelty_masks(streams, spec), late_windows(streams, spec)
     tried = []
-    for constants in _constants(spec):
-        counts = count_names(streams, trace_announcements(posterior, constants, *masks))
-        worth = counts.soon + counts.right - FAULT_COST * counts.faulty
-        rank = (round(worth, 6), constants.announce, constants.confirm)
-        tried.append((rank, constants))
+    for floor, factor in itertools.product(_FLOORS, _FACTORS):
+        weighed = dataclasses.replace(spec, evidence_floor=floor, evidence_factor=factor)
+        posterior = posteriors(streams, weighed)
+        for constants in _constants(weighed):
+            counts = count_names(streams, trace_announcements(posterior, constants, *masks))
+            worth = counts.soon + counts.right - FAULT_COST * counts.faulty
+            rank = (round(worth, 6), constants.announce, constants.confirm)
+            tried.append((rank, constants))
     return max(tried, key=lambda one: one[0])[1]
 
 
 def _constants(spec: DecisionSpec) -> Iterable[DecisionSpec]:
-    for belief, confirm, share in itertools.product(_BELIEFS, _CONFIRM, _WITHDRAW):
+    for belief, confirm in itertools.product(_BELIEFS, _CONFIRM):
         yield dataclasses.replace(
-            spec, announce=belief, withdraw=round(share * belief, 3), confirm=confirm
+            spec, announce=belief, withdraw=round(_WITHDRAW * belief, 3), confirm=confirm
         )
 
 

@@ -50,6 +50,25 @@ def test_a_belief_is_chosen_that_no_passing_doubt_reaches() -> None:
     assert count_names(streams, trace_decisions(streams, hasty)).faulty == 0.5
 
 
+def test_evidence_grows_so_slowly_that_a_rise_like_another_smell_gets_no_name() -> None:
+    rise = exposures([[0.3] * 18 + [0.98] * 60] * 10)
+    shares = (rise.shares[0], *(EvidenceShare(5.0, 1.0, 0.5) for _ in rise.shares[1:]))
+    streams = dataclasses.replace(rise, shares=shares)
+    hasty = DecisionSpec(evidence_floor=1.0, evidence_factor=1.0, memory_s=1800.0)
+    spec = fit_names(streams, hasty)
+    assert spec.evidence_factor < 1.0
+    counts = count_names(streams, trace_decisions(streams, spec))
+    assert counts.faulty == 0.0
+    assert counts.right == 1.0
+
+
+def test_a_passing_doubt_takes_no_name_back() -> None:
+    streams = exposures([[0.97, 0.97, 0.97, 0.3, 0.3, 0.97, 0.97]] * 10)
+    counts = count_names(streams, trace_decisions(streams, fit_names(streams, PLAIN)))
+    assert counts.faulty == 0.0
+    assert counts.soon == counts.right == 1.0
+
+
 def test_an_ended_recording_keeps_its_last_name() -> None:
     streams = exposures([[0.97, 0.97, 0.97, 0.97]])
     logits = streams.logits.copy()
