@@ -27,7 +27,8 @@ from models.nose import Nose
 from models.preprocess import PreprocessSpec, batch_features, protocol_windows
 from models.requirements import rate_problem
 
-MAX_SHIPPED_BYTES = 29_000_000
+MAX_SHIPPED_BYTES = 35_000_000
+"""In a checkout. Half of it are float32 models and bundles that an installed wheel leaves out."""
 
 
 def simulated_windows(spec: PreprocessSpec) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from hardware.errors import UsageError
 from training.commands._shared import add_option
 from training.experiments.real_rigs import (
     MOMENTS_S,
@@ -20,7 +21,11 @@ from training.experiments.real_rigs import (
 if TYPE_CHECKING:
     import argparse
 
+    from training.experiments.one_exposure import Comparison
     from training.experiments.recogniser_candidates import CandidateRow
+
+ENCODER_STEPS = 1200
+"""Of each encoder's training, some five minutes on one core."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,12 +39,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "right smell is among the three most probable, at 60, 120 and 240 s after the onset and "
         "in the end. Takes about four minutes. With --candidates, compares the inputs and "
         "classifiers that the recogniser might have instead, and chooses among them with whole "
-        "sessions held out; that takes half an hour."
+        "sessions held out; that takes half an hour. With --encoder, a ScentFormer that is "
+        "trained on simulated rigs and on the other real rigs names them instead, from one "
+        "exposure a smell, beside the rig's own recogniser; that takes torch and half an hour."
     )
     parser.epilog = "Example: scent-train rigs --data $SCENTD_DATA/rigs"
     add_option(parser, "--data", help=f"the folder that holds {names}")
     parser.add_argument(
         "--candidates", action="store_true", help="compare inputs and classifiers instead"
+    )
+    parser.add_argument(
+        "--encoder", action="store_true", help="compare with a general encoder of exposures instead"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=ENCODER_STEPS,
+        metavar="N",
+        help=f"with --encoder: steps of each training ({ENCODER_STEPS})",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="with --encoder: encoders a rig (1)"
     )
     add_option(parser, "--json")
     parser.set_defaults(run=run)
@@ -47,8 +67,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every rig and print the table."""
+    if args.steps < 1 or args.seeds < 1:
+        raise UsageError(
+            f"--steps and --seeds must be at least 1, got {args.steps} and {args.seeds}."
+        )
     if args.candidates:
         return _compare(args)
+    if args.encoder:
+        return _encoder(args)
     trials: list[Trial] = []
     for rig in RIGS:
         print(f"Scoring {rig.name} ...", file=sys.stderr, flush=True)
@@ -107,11 +133,39 @@ def candidate_table(rows: list[CandidateRow], nested: float) -> list[str]:
     return lines
 
 
+def _encoder(args: argparse.Namespace) -> int:
+    """Compare a general encoder with the recogniser on every rig; print the table."""
+    from training.experiments.one_exposure import compare_encoder  # noqa: PLC0415 - torch
+
+    real = {rig.name: load_rig(args.data, rig) for rig in RIGS}
+    compared = compare_encoder(real, steps=args.steps, seeds=args.seeds)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(one) for one in compared]))
+    else:
+        print("\n".join(encoder_table(compared)))
+    return 0
+
+
+def encoder_table(compared: list[Comparison]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = [
+        f"| rig | likeliest right at {_moments()}, recogniser | general encoder | exposures |",
+        "|---|---|---|---|",
+    ]
+    for one in compared:
+        shares = (" ".join(f"{share:.2f}" for share in row) for row in (one.plain, one.encoder))
+        lines.append(f"| {one.rig} | {' | '.join(shares)} | {one.exposures} |")
+    return lines
+
+
+def _moments() -> str:
+    return ", ".join("end" if at_s == float("inf") else f"{at_s:.0f} s" for at_s in MOMENTS_S)
+
+
 def table(trials: list[Trial]) -> list[str]:
     """Return the lines of a Markdown table."""
-    moments = ", ".join("end" if at_s == float("inf") else f"{at_s:.0f} s" for at_s in MOMENTS_S)
     lines = [
-        f"| rig | taught from | named right at {moments} | named wrong | likeliest right "
+        f"| rig | taught from | named right at {_moments()} | named wrong | likeliest right "
         "| among three | exposures |",
         "|---|---|---|---|---|---|---|",
     ]
