@@ -39,9 +39,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "right smell is among the three most probable, at 60, 120 and 240 s after the onset and "
         "in the end. Takes about four minutes. With --candidates, compares the inputs and "
         "classifiers that the recogniser might have instead, and chooses among them with whole "
-        "sessions held out; that takes half an hour. With --encoder, a ScentFormer that is "
-        "trained on simulated rigs and on the other real rigs names them instead, from one "
-        "exposure a smell, beside the rig's own recogniser; that takes torch and half an hour."
+        "sessions held out; that takes a few minutes of an idle core. With --encoder, a "
+        "ScentFormer that is trained on simulated rigs and on the other real rigs names them "
+        "instead, from one exposure a smell, beside the rig's own recogniser; that takes torch and "
+        "half an hour."
     )
     parser.epilog = "Example: scent-train rigs --data $SCENTD_DATA/rigs"
     add_option(parser, "--data", help=f"the folder that holds {names}")
