@@ -73,6 +73,8 @@ NOT_RUN: dict[str, str] = {
         ),
         "takes minutes; the slow test of the page trains on an export of its own",
     ),
+    # performance.md
+    'make test-slow ARGS="-k twenty_pages"': SUITE,
     # security.md
     "sudo mosquitto_passwd -c /etc/mosquitto/passwd kitchen": "tests/faults/test_access.py runs it",
     "sudo chown mosquitto: /etc/mosquitto/passwd /etc/mosquitto/scentd.acl": (

@@ -41,6 +41,7 @@ function openView() {
   show(place, view.element);
   document.title = `${view.title} - ${rig.rig ?? "scentd"}`;
   view.open();
+  if (rig.rig && !performance.getEntriesByName("usable").length) performance.mark("usable");
 }
 
 function showTroubles() {
