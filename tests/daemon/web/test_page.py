@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -20,9 +21,11 @@ from daemon.demo.scenario import RIGS, play
 from daemon.demo.taught_rig import teach_rigs
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.web_process import WebProcess
+from hardware.channels import GAS_INDICES
 from hardware.simulator.board import SimulatedBoard
+from models.signals import log_signals
 from tests.daemon.web.browser import Browser, accessibility_faults, browser
-from tests.sandbox import Mosquitto
+from tests.sandbox import QUIET_ROW, Mosquitto
 
 RIG = replace(RIGS[0], taught=("cloves", "peach"))
 """Its board is unlike that of the model's training, as an owner's is."""
@@ -258,3 +261,19 @@ def test_a_login_with_the_printed_address(broker: Mosquitto, tmp_path: Path) -> 
         assert window.chrome.find_element(By.ID, "rig").get_attribute("value") == "kitchen"
         window.chrome.refresh()
         window.await_text("Waiting", ".state")
+        assert_signals_agree(window)
+
+
+def assert_signals_agree(window: Browser) -> None:
+    """The page turns readings into signals as the models do."""
+    rng = np.random.default_rng(7)
+    values = np.tile(QUIET_ROW, (40, 1)) * rng.uniform(0.01, 3.0, (40, 12))
+    values[:, :4] = np.round(values[:, :4])
+    readings = values.astype(np.float32)
+    script = (
+        "const [rows, done] = arguments; import('./static/js/signals.js').then((m) => done("
+        "rows.map((row) => m.CHANNELS.map(({part}, i) => m.signal(part, row[i])))));"
+    )
+    shown = window.chrome.execute_async_script(script, readings.astype(float).tolist())
+    ours = np.array(shown, dtype=float)[:, list(GAS_INDICES)]
+    np.testing.assert_allclose(ours, log_signals(readings), atol=1e-4)

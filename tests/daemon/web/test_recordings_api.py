@@ -10,8 +10,10 @@ from urllib.parse import quote
 import pytest
 
 from daemon.web.app import WebApp
+from hardware.recording import RecordingWriter
 from hardware.recording_rows import OWN_HEADER
 from tests.daemon.web.asgi import call, web_app
+from tests.sandbox import Odours, settings
 
 BASE = "/api/rigs/kitchen/recordings"
 ROW = b"200,300,400,500,3,20,2,25.5,1013.0,40.0,80.0,50.0"
@@ -94,6 +96,28 @@ def test_what_is_no_stretch_or_no_label_is_refused(app: WebApp, body: dict[str, 
     assert answer.status == 422
     assert answer.json["error"]
     assert call(app, BASE).json["recordings"][0]["labels"] == []
+
+
+def test_a_recording_is_played_back_through_the_rigs_models(
+    toy_substances: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "scentd.yaml"
+    config.write_text(settings("./board", [toy_substances], 1883))
+    folder = tmp_path / "state/recordings"
+    folder.mkdir(parents=True)
+    odours = Odours(((None, 60), (0, 60)))
+    with RecordingWriter(folder / "lemon.csv") as writer:
+        for second, values in enumerate(odours):
+            writer.write(second * 1000, values)
+    app = web_app(tmp_path / "state", configs={"kitchen": config})
+    answer = call(app, f"{BASE}/lemon.csv/replay", method="POST", body={})
+    assert answer.status == 200, answer.json
+    assert answer.json["summaries"][0]["model"] == "toy-substance"
+    assert "lemon" in [change["label"] for change in answer.json["changes"]]
+    assert call(app, f"{BASE}/none.csv/replay", method="POST", body={}).status == 422
+    config.write_text("nonsense")
+    answer = call(app, f"{BASE}/lemon.csv/replay", method="POST", body={})
+    assert (answer.status, "cannot be used" in answer.json["error"]) == (422, True)
 
 
 def test_a_cut_overwrites_nothing(app: WebApp) -> None:
