@@ -32,6 +32,9 @@ _EXAMPLES = 3
 _LINES_TO_COMPLETE = 3
 """A line whose end is missing is complete once the next one begins."""
 
+_REMEMBERED_LINES = 64
+"""Lines in which a decoder may find a number again, at most."""
+
 _BEHIND_S = 5.0
 """A service that had to wait for a processor in this time before its end may be behind by that."""
 
@@ -184,7 +187,9 @@ def _account_for_others(
         if damage is not None:
             found.destroyed[damage] += 1
         elif place in found.within:
-            if not _is_repeated(lines, place):
+            if _is_repeated(lines, place):
+                found.destroyed["two reboots"] += 1
+            else:
                 found.missing[place] = "undamaged, and yet no decoder reads it"
         elif any(
             start_s - EDGE_S - late_s(start_s - _BEHIND_S, end_s) <= line.sent_s <= end_s
@@ -289,8 +294,16 @@ def _damage(line: SentLine) -> str | None:
 
 
 def _is_repeated(lines: Sequence[SentLine], place: int) -> bool:
-    """Return whether a board that restarted twice sent the same number again, which is dropped."""
-    return place > 0 and lines[place - 1].frame_seq == lines[place].frame_seq
+    """Return whether a board that restarted twice gave a number and a time of its clock again.
+
+    A decoder takes such a line for a repeat of the earlier one and drops it.
+    """
+    recent = lines[max(0, place - _REMEMBERED_LINES) : place]
+    return _number_and_clock(lines[place]) in [_number_and_clock(line) for line in recent]
+
+
+def _number_and_clock(line: SentLine) -> list[bytes]:
+    return line.data.rpartition(b"$SCENT,")[2].split(b",")[1:3]
 
 
 def _edges(boots: Iterable[Boot], lines: Sequence[SentLine]) -> Iterator[tuple[float, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from daemon.soak.observed import Boot, MadeMessage, Opening
@@ -63,6 +65,18 @@ def test_the_line_after_too_many_without_an_end_is_destroyed_with_them() -> None
     report = compare(lines, boot(*range(10), *range(111, 130)))
     assert report.destroyed == {"truncate": 101}
     assert report.complaints == []
+
+
+def test_numbers_that_two_reboots_give_again_are_taken_for_repeats() -> None:
+    sent = [*range(20), *range(5), *range(30)]  # it reboots after 20 lines, and after 5 more
+    lines = [replace(line(n), sent_s=100 + STEP_S * place) for place, n in enumerate(sent)]
+    decoded = [*range(25), *range(30, 55)]
+    made = [
+        MadeMessage("sample", seq, lines[place].sent_s + 0.01, lines[place].frame_seq)
+        for seq, place in enumerate(decoded)
+    ]
+    report = compare(lines, Boot("a" * 16, made, [Opening(0, 99.9)], ended_s=(200.0, 200.0)))
+    assert (report.missing, report.destroyed) == (0, {"two reboots": 5})
 
 
 def test_a_damaged_line_that_can_be_read_must_be_read() -> None:
