@@ -161,8 +161,7 @@ def test_a_real_rig_from_import_to_bundle(
     assert "25 of 25 recordings begin in it" in said
     run_printed(commands_in(said))
     manifest = load_bundle(tmp_path / "fruits-bundle").manifest
-    # As `fruits-5`, whose configuration this is: 0.96 of recordings are named right with a day
-    # held out.
+    # One network of the recipe of `fruits-5`, which is the mean of three.
     assert manifest.metrics["sessions"]["recording_top1"] > 0.8
     assert manifest.metrics["sessions"]["recording_top3"] > 0.9
     assert len(manifest.labels) == 5
