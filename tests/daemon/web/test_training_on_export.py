@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,9 @@ from tests.daemon.web.asgi import call, web_app
 from tests.sandbox import ROOT
 
 BASE = "/api/rigs/kitchen/recordings"
+LAST_DAY = "20250519"
+"""Of the four days of fruits5 that are here."""
+
 LABELS = ("cloves", "peach", "saffron")
 
 
@@ -65,3 +70,46 @@ def test_an_export_trains_a_model_that_runs(tmp_path: Path) -> None:
     (recording, *_) = sorted((data / "peach").rglob("*.csv"))
     shown = run("daemon.cli", "replay", str(recording), "--model", str(bundle), "--json")
     assert '"model":"my-rig"' in shown.replace(" ", "")
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.timeout(1800)
+def test_real_recordings_are_labelled_exported_and_trained_for_the_next_day(
+    smellnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three days of a real rig train a model, which names the recordings of the fourth."""
+    imported = tmp_path / "imported"
+    rig = str(smellnet.parent / "rigs/fruits5")
+    run("training.cli", "data", "import", rig, "--format", "fruits5", "--output", str(imported))
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    labels, last_day = {}, []
+    for number, path in enumerate(sorted(imported.rglob("*.csv")), start=1):
+        label, day = path.parent.parent.name, path.parent.name
+        if day == LAST_DAY:
+            last_day.append(path)
+            continue
+        name = f"r{number:06d}-0001-{day}T{path.stem.rpartition('_')[2]}Z.live.csv"
+        shutil.copy(path, folder / name)
+        labels[name] = label
+    app = web_app(tmp_path)
+    for name, label in labels.items():
+        curve = call(app, f"{BASE}/{name}").json["curve"]
+        body = {"start_ms": curve["first_ms"] + 25_000, "end_ms": curve["last_ms"], "label": label}
+        assert call(app, f"{BASE}/{name}/label", method="POST", body=body).status == 200
+    data, config, bundle = tmp_path / "data", tmp_path / "my-rig.yaml", tmp_path / "my-rig"
+    zipfile.ZipFile(io.BytesIO(call(app, f"{BASE}/export").body)).extractall(data)
+    run("training.cli", "init", "--data", str(data), "--output", str(config))
+    where = ("--config", str(config), "--data", str(data), "--run", str(tmp_path / "run"))
+    run("training.cli", "fit", *where)
+    run("training.cli", "export", *where, "--output", str(bundle))
+    named = {}
+    for path in last_day:
+        lines = run("daemon.cli", "replay", str(path), "--model", str(bundle), "--json")
+        named[path.name] = path.parent.parent.name, json.loads(lines.splitlines()[-1])["label"]
+    right = sum(truth == label for truth, label in named.values())
+    with capsys.disabled():
+        sys.stdout.write(f"\n{right} of {len(named)} recordings of the last day named rightly\n")
+    assert len(named) == 7
+    assert right > len(named) / 2, named
