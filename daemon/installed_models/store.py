@@ -310,10 +310,11 @@ class ModelStore:
         """Activate the previous version again, if it can be used; return the choice before that."""
         with locked_folder(self.root):
             before = self.choice(name)
-            if not before.before:
+            # The first installation of a model that is not shipped follows no version.
+            if not before.before or (before.before[-1] is None and name not in shipped_bundles()):
                 raise StoreError(
-                    f"{name} was never switched, so there is no previous version. Choose a "
-                    f"version instead: scentd models switch {name} VERSION."
+                    f"{name} was never switched from another version, so there is none to go back "
+                    f"to. Choose a version instead: scentd models switch {name} VERSION."
                 )
             version = before.before[-1]
             if version is not None and version not in self.versions(name):
