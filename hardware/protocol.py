@@ -288,6 +288,7 @@ class LineDecoder:
             self._unnumbered += self._dialect in {"csv", "labelled"}  # its time stays
         else:
             self._count_line("text")
+            self._sequence.see_message()
         return None
 
     def _labelled(self, line: bytes) -> SensorFrame | None:

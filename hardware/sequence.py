@@ -15,6 +15,8 @@ _NEAR_BOOT_FRAMES = 128
 13 s, and a host reopens its port sooner."""
 _RECENT_FRAMES = 16
 """Frames among which a repeated line is recognised; a driver's buffer repeats lines."""
+_FIRST_FRAMES = 2
+"""Sequence numbers with which a boot begins: two, as the line after the banner may be damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ _RESTART = SequenceStep(restarted=True)
 class FrameSequence:
     """The board's uint32 frame counter."""
 
-    __slots__ = ("_last_ms", "_last_seq", "_recent")
+    __slots__ = ("_last_ms", "_last_seq", "_message", "_recent")
 
     def __init__(self) -> None:
         self.forget()
@@ -41,12 +43,18 @@ class FrameSequence:
         """Forget all frames: the next one is the first."""
         self._last_seq: int | None = None
         self._last_ms = 0
+        self._message = False
         self._recent: deque[tuple[int, int]] = deque(maxlen=_RECENT_FRAMES)
+
+    def see_message(self) -> None:
+        """Note that the board sent text between two frames, as it does when it boots."""
+        self._message = True
 
     def advance(self, seq: int, device_ms: int) -> SequenceStep | None:
         """Return the step to the next frame, or None for a repeat of an earlier one."""
         step = self._step(seq, device_ms)
         if step is not None:
+            self._message = False
             if step.restarted:
                 self._recent.clear()
             self._last_seq, self._last_ms = seq, device_ms
@@ -61,8 +69,11 @@ class FrameSequence:
             return _NEXT
         if ahead == 0 or ahead >= _HALF_UINT32:
             # A repeated line carries the clock it had the first time. A counter that went back
-            # with any other clock is a restart, even two frames after the last one.
-            return None if (seq, device_ms) in self._recent else _RESTART
+            # with any other clock is a restart, even two frames after the last one. A board that
+            # restarts twice in a row sends the same clock again, but its banner before.
+            repeated = (seq, device_ms) in self._recent
+            booted = self._message and seq < _FIRST_FRAMES
+            return None if repeated and not booted else _RESTART
         if seq < _NEAR_BOOT_FRAMES and self._looks_rebooted(ahead, device_ms):
             return _RESTART
         return SequenceStep(lost=ahead - 1)

@@ -47,6 +47,23 @@ def test_a_restart_of_the_board_is_reported(
     assert counts.lost == 0
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "first line damaged"])
+def test_a_board_that_restarts_twice_with_the_same_clock_loses_no_reading(damaged: bool) -> None:
+    banner = b"Setting up sensors...\r\n"
+    boot = banner + (b"$SCENT,1,0,4" if damaged else scent(0, 40)) + scent(1, 140) + scent(2, 240)
+    frames, counts = decode_every_way(scent(7, 9000) + boot + boot + boot)
+    per_boot = [1, 2] if damaged else [0, 1, 2]
+    assert [frame.frame_seq for frame in frames] == [7, *per_boot * 3]
+    assert counts.duplicates == 0
+    assert counts.restarts == 3
+
+
+def test_text_between_repeats_of_later_lines_is_no_restart() -> None:
+    frames, counts = decode_every_way(scent(5) + scent(6) + b"hello\r\n" + scent(6) + scent(7))
+    assert [frame.frame_seq for frame in frames] == [5, 6, 7]
+    assert (counts.duplicates, counts.restarts) == (1, 0)
+
+
 def test_a_clock_that_jumps_back_between_consecutive_frames_is_no_restart() -> None:
     frames, _ = decode_every_way(scent(30, 3000) + scent(31, 50) + scent(32, 150))
     assert not any(frame.restarted for frame in frames)
