@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from daemon.fleet.connection import FleetConnection
+    from daemon.fleet.rig_state import WatchedRig
     from daemon.fleet.waves import RigAnswer, Rollout
-    from daemon.web.rig_state import WatchedRig
 
 EPILOG = """Examples:
   scentd fleet status --where online=no

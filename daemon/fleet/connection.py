@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from daemon.config.settings import TOPIC_ROOT
+from daemon.fleet.rigs import Rigs
 from daemon.fleet.waves import RigAnswer
 from daemon.mqtt import topics
 from daemon.mqtt.connection import BrokerError, connected_client
 from daemon.requests import OK, WORKING
-from daemon.web.rigs import Rigs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import paho.mqtt.client as paho
 
     from daemon.config.settings import MqttConfig
-    from daemon.web.rig_state import WatchedRig
+    from daemon.fleet.rig_state import WatchedRig
 
 MOST_RIGS = 100_000
 """Whoever may publish could invent more."""

@@ -17,7 +17,7 @@ from hardware.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from daemon.web.rig_state import WatchedRig
+    from daemon.fleet.rig_state import WatchedRig
 
 _CONDITION = re.compile(r"\s*([a-z]+)\s*(!?=)\s*(.+?)\s*")
 

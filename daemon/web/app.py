@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
+from daemon.fleet.rigs import SUBSCRIPTIONS, Rigs
 from daemon.system.memory import resident_mb
 from daemon.web.bodies import NO_STORE, read_object
 from daemon.web.broker_link import BrokerLink, LinkState
@@ -24,7 +25,6 @@ from daemon.web.metrics import CONTENT_TYPE, RigCollector, exposition
 from daemon.web.recordings_api import RecordingsApi
 from daemon.web.refusals import Refusal, RefusalLog
 from daemon.web.rig_requests import RequestRefusedByPageError, RigRequests
-from daemon.web.rigs import SUBSCRIPTIONS, Rigs
 from daemon.web.server_state import ServerState
 from daemon.web.static_files import INDEX, StaticFiles
 from hardware.errors import ScentdError

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from daemon.web.rig_state import WatchedRig
+    from daemon.fleet.rig_state import WatchedRig
     from daemon.web.server_state import ServerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.fleet.rig_state import WatchedRig
 from daemon.fleet.selection import choose_rigs, parse_condition
-from daemon.web.rig_state import WatchedRig
 from hardware.errors import UsageError
 
 

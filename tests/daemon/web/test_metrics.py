@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.fleet.rig_state import WatchedRig
 from daemon.web.metrics import STATES, RigCollector, exposition
 from daemon.web.refusals import Refusal
-from daemon.web.rig_state import WatchedRig
 from daemon.web.server_state import ServerState
 from models.decision_spec import State
 

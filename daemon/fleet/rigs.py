@@ -1,4 +1,4 @@
-"""Daemon: the rigs of a broker: messages as bytes in, updates for the pages out.
+"""Daemon: the rigs of a broker: messages as bytes in, updates for whoever watches them out.
 
 Pure: knows topics and payloads, but no broker, thread or page.
 """
@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from daemon.config.settings import TOPIC_ROOT
+from daemon.fleet.rig_state import WatchedRig, readings_rows
 from daemon.mqtt import topics
-from daemon.web.rig_state import WatchedRig, readings_rows
 from hardware.safe_json import read_json
 
 if TYPE_CHECKING:

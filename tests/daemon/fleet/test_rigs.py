@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.web.rig_state import EVENTS_KEPT, HISTORY_MS, READINGS_KEPT, WatchedRig
-from daemon.web.rigs import RIGS_KEPT, Rigs
+from daemon.fleet.rig_state import EVENTS_KEPT, HISTORY_MS, READINGS_KEPT, WatchedRig
+from daemon.fleet.rigs import RIGS_KEPT, Rigs
 from hardware.channels import CHANNEL_NAMES
 
 

@@ -1,4 +1,4 @@
-"""Daemon: what the page knows of one rig: the newest of every topic, readings, events of the day.
+"""Daemon: what is known of one watched rig: the newest of every topic, readings, events of the day.
 
 Pure: parsed messages in, values out. Everything is bounded, whatever a broker sends.
 """
