@@ -4,21 +4,23 @@
 #
 # A new release is built beside the running one. It becomes current by one rename, after it has run
 # every shipped model once. If the service then does not start, the previous release is restored.
-# Only pip uses the network, and every file that it fetches must match a hash in requirements.txt.
+# Only pip uses the network, and every file that it fetches must match a hash in requirements.txt
+# or requirements-web.txt.
 set -euo pipefail
 umask 022
 
 usage() {
     cat <<'TEXT'
-usage: sudo systemd/install.sh [--rig NAME]... [--wheel FILE] [--find-links DIR] [--ca FILE]
-                               [--no-start]
+usage: sudo systemd/install.sh [--rig NAME]... [--web] [--wheel FILE] [--find-links DIR]
+                               [--ca FILE] [--no-start]
 
   --rig NAME        one of several boards on this computer: /etc/scentd/NAME/scentd.yaml, run as
                     scentd@NAME; without it the only rig is /etc/scentd/scentd.yaml, run as scentd
+  --web             serve the web page too, on this computer; later upgrades keep it without --web
   --wheel FILE      the wheel of scentd to install (default: one beside this script, else one built
                     from the checkout that contains this script)
-  --find-links DIR  use no network: DIR holds the files that requirements.txt names, and without a
-                    wheel those of build-requirements.txt
+  --find-links DIR  use no network: DIR holds the files that requirements.txt names, with --web those
+                    of requirements-web.txt, and without a wheel those of build-requirements.txt
   --ca FILE         trust the certificate authorities in this PEM file when fetching packages, and no
                     others: for a network with its own authority
   --python FILE     the Python that creates the environment (default: python3)
@@ -43,7 +45,7 @@ misused() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root='' wheel='' links='' ca='' python=python3 start=yes rigs=()
+root='' wheel='' links='' ca='' python=python3 start=yes web=no rigs=()
 while (($#)); do
     case $1 in
         --rig | --wheel | --find-links | --ca | --python | --root)
@@ -55,6 +57,7 @@ while (($#)); do
         --ca) ca=$2 && shift ;;
         --python) python=$2 && shift ;;
         --root) root=$2 && shift ;;
+        --web) web=yes ;;
         --no-start) start=no ;;
         -h | --help) usage && exit 0 ;;
         *) misused "there is no option $1." ;;
@@ -79,6 +82,9 @@ if [ -n "$root" ]; then
 fi
 [ "$root" != / ] || root=''
 opt=$root/opt/scentd
+system=$root/etc/systemd/system
+had_web=no
+[ ! -e "$system/scentd-web.socket" ] || had_web=yes web=yes
 [ -z "$wheel" ] || wheel=$(realpath "$wheel")
 cd /  # the current folder may not exist any more, or not be readable
 
@@ -153,10 +159,17 @@ find_wheel() {
     wheel=$(echo "$work"/scentd-*.whl)
 }
 
+# List the files of pinned packages of a release.
+requirements() {
+    echo "$here/requirements.txt"
+    [ "$web" = no ] || echo "$here/requirements-web.txt"
+}
+
 # Build the release of $wheel below $opt/releases, unless it exists, and set $release to it.
 build_release() {
-    local digest version
-    digest=$({ sha256sum <"$wheel" && sha256sum <"$here/requirements.txt" &&
+    local digest version file files
+    mapfile -t files < <(requirements)
+    digest=$({ sha256sum <"$wheel" && cat "${files[@]}" | sha256sum &&
         "$python" -I -c 'import sys; print(sys.version, sys.base_prefix)'; } | sha256sum)
     version=$(basename "$wheel" | cut -d- -f2)
     release=$opt/releases/$version-${digest:0:12}
@@ -169,11 +182,14 @@ build_release() {
     unfinished=$release
     mkdir -p "$opt/releases"
     "$python" -I -m venv "$release"
-    install_pinned "$release" "$here/requirements.txt"
+    for file in "${files[@]}"; do install_pinned "$release" "$file"; done
     run_pip "$release" install --no-index "$wheel"
     say "Running every model once ..."
     "$release/bin/python" -I -m scentd models verify >&2 ||
         fail "scentd $version cannot run its models on this computer. Nothing was changed."
+    [ "$web" = no ] ||
+        "$release/bin/python" -I -c 'import prometheus_client, starlette, uvicorn, websockets' ||
+        fail "the packages of the page cannot be used on this computer. Nothing was changed."
     touch "$release/whole"
     unfinished=''
 }
@@ -202,8 +218,44 @@ put_configuration() {
     done
 }
 
+# Put the units of the page. Where there are only named rigs, the page reads the configuration and the
+# recordings of the one that its unit names already, or else of the first.
+put_page() {
+    local rig unit=$system/scentd-web.service
+    cp "$here/scentd-web.service" "$work/scentd-web.service"
+    if [ ! -e "$root/etc/scentd/scentd.yaml" ]; then
+        rig=$(sed -n 's|^ExecStart=.* /etc/scentd/\(.*\)/scentd.yaml$|\1|p' "$unit" 2>/dev/null || true)
+        if [ -z "$rig" ] || [ ! -e "$root/etc/scentd/$rig/scentd.yaml" ]; then
+            for rig in "$root"/etc/scentd/*/scentd.yaml; do break; done
+            rig=$(basename "$(dirname "$rig")")
+        fi
+        sed -i -e "s|/etc/scentd/|/etc/scentd/$rig/|" -e "s|^StateDirectory=scentd\$|&-$rig|" \
+            -e "s| scentd.service\$| scentd@$rig.service|" "$work/scentd-web.service"
+    fi
+    install -D -m 644 -t "$system" "$work/scentd-web.service" "$here/scentd-web.socket"
+}
+
+# Remove a page that this installation added. A release without its packages could not serve it.
+take_page_back() {
+    [ "$web" = yes ] && [ "$had_web" = no ] || return 0
+    systemctl --quiet disable scentd-web.socket || true
+    rm -f "$system/scentd-web.service" "$system/scentd-web.socket"
+    systemctl daemon-reload
+}
+
+# Open the address of the page. A socket cannot be restarted while its service runs; the next request
+# of a browser starts the service from the new release.
+start_page() {
+    [ "$web" = yes ] || return 0
+    systemctl stop scentd-web.service
+    systemctl restart scentd-web.socket ||
+        fail "scentd runs, but the address of its page cannot be opened: journalctl -u scentd-web.socket." \
+            "If another program uses it, choose another one with: sudo systemctl edit scentd-web.socket"
+}
+
 put_files() {
-    install -D -m 644 -t "$root/etc/systemd/system" "$here/scentd.service" "$here/scentd@.service"
+    install -D -m 644 -t "$system" "$here/scentd.service" "$here/scentd@.service"
+    [ "$web" = no ] || put_page
     install -D -m 644 -t "$root/etc/udev/rules.d" "$here/99-scentd.rules"
     install -D -m 755 "$here/uninstall.sh" "$opt/uninstall.sh"
     # The script that pip writes cannot be used: its first line would name a folder below --root.
@@ -223,6 +275,11 @@ units() {
     for file in "$root"/etc/scentd/*/scentd.yaml; do
         [ ! -e "$file" ] || echo "scentd@$(basename "$(dirname "$file")").service"
     done
+}
+
+units_to_enable() {
+    units
+    [ "$web" = no ] || echo scentd-web.socket
 }
 
 start_units() {
@@ -272,12 +329,13 @@ if [ -z "$root" ]; then
         udevadm trigger --subsystem-match=tty --subsystem-match=usb
     fi
     # shellcheck disable=SC2046 # unit names contain no spaces
-    systemctl --quiet enable $(units)
+    systemctl --quiet enable $(units_to_enable)
     if [ "$start" = yes ] && ! start_units; then
         say "The service did not start:"
         journalctl --no-pager --output=cat --lines=20 --unit='scentd*' >&2 || true
         if [ -n "$previous" ] && [ "$previous" != "$release" ]; then
             make_current "$previous"
+            take_page_back
             start_units || true
             rm -rf "$release"
             fail "the previous release, $(basename "$previous"), was restored."
@@ -286,10 +344,12 @@ if [ -z "$root" ]; then
     fi
 fi
 if [ "$previous" != "$release" ]; then remove_old_releases; fi
+if [ -z "$root" ] && [ "$start" = yes ]; then start_page; fi
 if [ -n "$root" ]; then
     # shellcheck disable=SC2046 # unit names contain no spaces
     say "scentd is installed below $root and was not started. Its configuration: $root/etc/scentd." \
-        "To start it with the image: systemctl --root=$root enable" $(units)
+        "To start it with the image: systemctl --root=$root enable" $(units_to_enable)
 else
     say "scentd is installed. Its configuration: /etc/scentd. Its log: journalctl -u scentd"
+    [ "$web" = no ] || say "Its page, unless scentd-web.socket was changed: http://127.0.0.1:8733/"
 fi

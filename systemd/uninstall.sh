@@ -42,6 +42,9 @@ if [ -d "$root/opt/scentd" ]; then
 fi
 if [ -z "$root" ]; then
     if [ -d /run/systemd/system ]; then
+        # The socket first: it would start the page again.
+        systemctl --quiet disable --now scentd-web.socket 2>/dev/null || true
+        systemctl --quiet stop scentd-web.service 2>/dev/null || true
         systemctl --quiet disable --now scentd.service 'scentd@*.service' 2>/dev/null || true
         for file in /etc/systemd/system/*.wants/scentd@*.service; do
             [ ! -L "$file" ] || systemctl --quiet disable --now "$(basename "$file")" || true
@@ -51,13 +54,16 @@ fi
 # The links of an image, where no systemd runs.
 rm -f "$root"/etc/systemd/system/*.wants/scentd.service
 rm -f "$root"/etc/systemd/system/*.wants/scentd@*.service
+rm -f "$root"/etc/systemd/system/*.wants/scentd-web.socket
 rm -f "$root/etc/systemd/system/scentd.service" "$root/etc/systemd/system/scentd@.service"
+rm -f "$root"/etc/systemd/system/scentd-web.{service,socket}
 rm -f "$root/etc/udev/rules.d/99-scentd.rules" "$root/usr/local/bin/scentd"
 rm -rf "$root/opt/scentd"
 # With DynamicUser the folders are in private/, and links point to them.
 rm -rf "$root"/var/log/{,private/}scentd{,-*}
 if [ "$purge" = yes ]; then
-    rm -rf "$root"/etc/scentd "$root"/etc/systemd/system/scentd{,@*}.service.d
+    rm -rf "$root"/etc/scentd "$root"/etc/systemd/system/scentd{,@*}.service.d \
+        "$root"/etc/systemd/system/scentd-web.{service,socket}.d
     rm -rf "$root"/var/lib/{,private/}scentd{,-*}
 fi
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then

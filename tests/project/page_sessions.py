@@ -53,7 +53,8 @@ NOT_RUN: dict[str, str] = {
         f"{NO_INDEX}; tests/project/test_wheel.py installs the wheel"
     ),
     "pip download --require-hashes --no-deps --only-binary :all: --dest wheels "
-    "-r systemd/requirements.txt -r systemd/build-requirements.txt": (
+    "-r systemd/requirements.txt -r systemd/requirements-web.txt "
+    "-r systemd/build-requirements.txt": (
         "tests/systemd/test_install.py runs it, and installs from what it fetched"
     ),
     "sudo systemd/install.sh --find-links wheels": ROOT_RIGHTS,
@@ -63,6 +64,7 @@ NOT_RUN: dict[str, str] = {
     "sudo systemd/install.sh --rig kitchen --rig attic": ROOT_RIGHTS,
     # web-page.md
     "pip install 'scentd[web]'": NO_INDEX,
+    "sudo systemd/install.sh --web": ROOT_RIGHTS,
     "scentd web --config rig.yaml": "never ends; tests/daemon/web/test_server.py runs it",
     **dict.fromkeys(
         (
@@ -84,7 +86,8 @@ NOT_RUN: dict[str, str] = {
         "tests/faults/test_access.py runs it"
     ),
     "sudo systemctl restart mosquitto": ROOT_RIGHTS,
-    "pipx run pip-audit --require-hashes --disable-pip -r systemd/requirements.txt": NO_INDEX,
+    "pipx run pip-audit --require-hashes --disable-pip -r systemd/requirements.txt "
+    "-r systemd/requirements-web.txt": NO_INDEX,
     # reliability.md
     "HYPOTHESIS_PROFILE=long pytest tests/faults/test_fuzz.py --timeout 0": SUITE,
     "pip install atheris": NO_INDEX,

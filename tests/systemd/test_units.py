@@ -170,7 +170,7 @@ def test_the_installed_configuration_is_valid(tmp_path: Path) -> None:
 
 def test_every_installed_package_is_pinned_with_hashes() -> None:
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for name in ("requirements.txt", "build-requirements.txt"):
+    for name in ("requirements.txt", "requirements-web.txt", "build-requirements.txt"):
         text = (SYSTEMD / name).read_text(encoding="utf-8")
         packages = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).strip())
         for package in packages:
