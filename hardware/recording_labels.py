@@ -1,8 +1,8 @@
-"""Ground floor: which smell was where in a recording: a file beside it, in YAML.
+"""Ground floor: labels of a recording, which say from when to when which smell was there; in YAML.
 
-Of `coffee.csv`, and of `coffee.csv.gz`, it is `coffee.csv.labels.yaml`. Times are those of the
-rows (`timestamp_ms`). Stretches do not overlap: a later label replaces what it covers. What no
-stretch covers is unlabelled.
+The file lies beside the recording: `coffee.csv.labels.yaml` for `coffee.csv` and `coffee.csv.gz`.
+Times are those of the rows (`timestamp_ms`). Stretches do not overlap: a later label replaces what
+it covers. What no stretch covers is unlabelled.
 
 May import the standard library and the typed reader of YAML. Must never read the recording itself.
 """
@@ -83,6 +83,10 @@ class RecordingLabels:
         starts = [stretch.start_ms for stretch in self.stretches]
         if any(end > start for end, start in zip(ends, starts[1:], strict=False)):
             raise ValueError("the stretches are not in the order of time, or overlap")
+
+    def as_json(self) -> list[dict[str, object]]:
+        """Return the stretches as JSON states them."""
+        return [dataclasses.asdict(stretch) for stretch in self.stretches]
 
     def without(self, start_ms: int, end_ms: int) -> Self:
         """Return the labels with nothing labelled between two times."""

@@ -24,6 +24,7 @@ from daemon.mqtt.service_client import send_request, service_is_online
 from daemon.recording.requests import AUTHOR, RECORD
 from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
+from hardware.counting import counted
 from hardware.errors import UsageError
 from hardware.labels import checked_label
 from hardware.protocol import LineDecoder
@@ -89,7 +90,10 @@ def run(args: argparse.Namespace) -> int:
             "(--output FILE)."
         )
     if label is not None and args.output == STANDARD_OUTPUT:
-        raise UsageError("Standard output has no place for a label. Name a file, or no label.")
+        raise UsageError(
+            "A label is kept in a file beside the recording, so a recording on standard output "
+            "has none. Name a file, or give no label."
+        )
     config = None
     if args.port is None and args.usb is None:
         config = as_owner(load_config(args.config))
@@ -148,8 +152,9 @@ def _record_here(
     rejected = sum(rejected_lines(counts).values())
     labelled = "" if label is None else f", labelled {label}"
     print(
-        f"{counts.frames} readings in {file}{labelled}; {rejected} lines rejected, "
-        f"{counts.lost} readings lost.",
+        f"{counted(counts.frames, 'reading')} in {file}{labelled}; "
+        f"{counted(rejected, 'line')} rejected, "
+        f"{counted(counts.lost, 'reading')} lost.",
         file=sys.stderr,
     )
     return {

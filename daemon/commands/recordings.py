@@ -16,6 +16,7 @@ from daemon.config.loading import default_config_path, load_config
 from daemon.config.settings import default_state_dir
 from daemon.recording.catalogue import Catalogue
 from daemon.system.owner import act_as_owner
+from hardware.counting import counted
 from hardware.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,16 +67,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     add("list", "list the recordings with their labels, the newest first", "--json", run_list)
     showing = add("show", "print a recording's extent, labels and curve", "coffee.csv", run_show)
-    showing.add_argument("--points", type=int, default=SHOWN_POINTS, metavar="N", help="of a curve")
+    showing.add_argument(
+        "--points", type=int, default=SHOWN_POINTS, metavar="N", help="points of a curve"
+    )
     labelling = add(
         "label", "label a stretch of a recording", "coffee.csv 60 180 coffee", run_label
     )
     cutting = add("cut", "write a stretch into a recording of its own", "a.csv 60 180", run_cut)
     for action in (showing, labelling, cutting):
-        action.add_argument("name", metavar="NAME", help="of the file")
+        action.add_argument("name", metavar="NAME", help="name of the file")
     for action in (labelling, cutting):
-        action.add_argument("start", type=float, metavar="START", help="seconds in its own time")
-        action.add_argument("end", type=float, metavar="END", help="seconds in its own time")
+        action.add_argument(
+            "start", type=float, metavar="START", help="seconds in the recording's own time"
+        )
+        action.add_argument(
+            "end", type=float, metavar="END", help="seconds in the recording's own time"
+        )
     labelling.add_argument("label", nargs="?", metavar="LABEL", help="name of the smell")
     labelling.add_argument("--none", action="store_true", help="remove the labels there")
     labelling.add_argument(
@@ -86,9 +93,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "export", "write what is labelled as DIR/LABEL/SESSION/*.csv", "--output data", run_export
     )
     exporting.add_argument("names", nargs="*", metavar="NAME", help="files (default: all)")
-    exporting.add_argument("--output", type=Path, required=True, metavar="DIR", help="made if new")
     exporting.add_argument(
-        "--session", metavar="NAME", help="of all (default: the day of a segment, else its name)"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write to; it is made if it does not exist",
+    )
+    exporting.add_argument(
+        "--session",
+        metavar="NAME",
+        help="session of all stretches (default: the day in a recording's name, else the name)",
     )
 
 
@@ -111,11 +126,11 @@ def run_show(args: argparse.Namespace) -> int:
     curve = catalogue.curve(args.name, args.points)
     labels = catalogue.labels(args.name)
     if args.json:
-        print(json.dumps({"name": args.name, **asdict(curve), "labels": _stretches(labels)}))
+        print(json.dumps({"name": args.name, **asdict(curve), "labels": labels.as_json()}))
         return 0
     seconds = (curve.last_ms - curve.first_ms) / 1000.0
     print(
-        f"{args.name}: {curve.readings} readings from {curve.first_ms / 1000:.0f} to "
+        f"{args.name}: {counted(curve.readings, 'reading')} from {curve.first_ms / 1000:.0f} to "
         f"{curve.last_ms / 1000:.0f} s ({seconds:.0f} s)"
     )
     for channel, values in curve.channels.items():
@@ -136,7 +151,7 @@ def run_label(args: argparse.Namespace) -> int:
         args.name, _ms(args.start), _ms(args.end), args.label, args.author
     )
     if args.json:
-        print(json.dumps({"name": args.name, "labels": _stretches(labels)}))
+        print(json.dumps({"name": args.name, "labels": labels.as_json()}))
     else:
         print(f"{args.name}: {_summary(labels) or 'nothing is labelled'}")
     return 0
@@ -156,9 +171,9 @@ def run_export(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(exported)))
         return 0
     for place, readings in exported.files.items():
-        print(f"{args.output / place}: {readings} readings")
+        print(f"{args.output / place}: {counted(readings, 'reading')}")
     if exported.unlabelled:
-        print(f"Left out, for nothing is labelled there: {', '.join(exported.unlabelled)}")
+        print(f"Left out, because nothing is labelled there: {', '.join(exported.unlabelled)}")
     print(f"Next: scent-train init --data {args.output}")
     return 0
 
@@ -176,16 +191,14 @@ def _catalogue(args: argparse.Namespace) -> Catalogue:
 
 def _ms(seconds: float) -> int:
     if not 0 <= seconds < 1e12:  # noqa: PLR2004 - also not NaN
-        raise UsageError(f"Expected seconds from the beginning of the time, got {seconds:g}.")
+        raise UsageError(
+            f"Expected seconds from 0 on, in the time of the recording, got {seconds:g}."
+        )
     return round(seconds * 1000.0)
 
 
 def _listed_data(item: ListedRecording) -> dict[str, object]:
-    return {**asdict(item), "labels": _stretches(item.labels)}
-
-
-def _stretches(labels: RecordingLabels) -> list[dict[str, object]]:
-    return [asdict(stretch) for stretch in labels.stretches]
+    return {**asdict(item), "labels": item.labels.as_json()}
 
 
 def _summary(labels: RecordingLabels) -> str:

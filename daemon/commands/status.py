@@ -64,7 +64,7 @@ def _lines(status: Data) -> list[str]:
     score = status["feedback"]
     if score["share_right"] is not None:
         judged = score["right"] + score["wrong"]
-        lines.append(f"  feedback     {score['right']} of {judged} announcements were right")
+        lines.append(f"  feedback     {score['right']} right of {counted(judged, 'announcement')}")
     for name, model in status["models"].items():
         state = model["state"] or "nothing yet"
         probability = "" if model["probability"] is None else f" ({model['probability']:.0%})"

@@ -13,7 +13,7 @@ from daemon.mqtt import topics
 from hardware.channels import CHANNEL_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 HISTORY_MS = 600_000
 """Of readings: the last ten minutes of the board's time."""
@@ -126,12 +126,6 @@ class WatchedRig:
             "events": list(self.events),
             "readings": readings_rows(self._readings),
         }
-
-    def announced_labels(self) -> Iterator[tuple[str, Payload]]:
-        """Yield the model and payload of every prediction on `substance`."""
-        for (topic, model), payload in self.predictions.items():
-            if topic == topics.SUBSTANCE:
-                yield model, payload
 
     def _receive_prediction(self, topic: str, payload: Payload) -> bool:
         key = topic, str(payload.get("model"))

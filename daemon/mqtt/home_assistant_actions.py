@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.mqtt.topics import HEALTH, INFO, REQUEST, RESPONSE
 from daemon.recording.recorder import RecorderState
+from hardware.labels import MAX_LABEL_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,9 +27,6 @@ on too, so that the clean air before the onset is known."""
 
 BASELINE_S = 60
 """Seconds of clean air that "Measure clean air" takes; they have passed already."""
-
-LABEL_LIMIT = 64
-"""Longest label that `request/enroll` takes."""
 
 STATE_LIMIT = 250
 """Home Assistant refuses states of more than 255 characters."""
@@ -137,7 +135,7 @@ def _text(name: str, command: str, icon: str, **fields: object) -> Component:
         "command_topic": _request(command),
         "command_template": _payload(**fields, label="{value}"),
         "min": 1,
-        "max": LABEL_LIMIT,
+        "max": MAX_LABEL_LENGTH,
         "icon": icon,
     }
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from daemon.mqtt.outbox_values import Entry, Limits
 
 HANGS_AFTER_S = 5.0
-"""A card that tidies itself up may need a second or two for a commit."""
+"""An SD card that reorganises its blocks may need a second or two for a commit."""
 
 _LEAST_S = 0.05
 

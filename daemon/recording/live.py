@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from daemon.recording.recorder import Recorder, RecorderReport, RecorderState
 from daemon.system.disk_thread import DiskThread
 from daemon.system.logs import get_logger
+from hardware.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ WAITING_LIMIT = 1000
 """Readings that may wait for the disk: 100 s of the fastest board, and less than a megabyte."""
 
 HANGS_AFTER_S = 5.0
-"""A card that tidies itself up may need a second or two for a write."""
+"""An SD card that reorganises its blocks may need a second or two for a write."""
 
 SEGMENT_WITHIN_S = 0.05
 """How long an event waits to learn which segment holds its reading."""
@@ -83,8 +84,8 @@ class LiveRecorder:
         lost = self._disk.discard()
         self._skipped += lost
         self._log.error(
-            f"The last {lost} readings could not be written below {self._folder}: the disk has not "
-            f"answered for {self._disk.unanswered_s:.0f} s."
+            f"{counted(lost, 'reading')} at the end could not be written below "
+            f"{self._folder}: the disk has not answered for {self._disk.unanswered_s:.0f} s."
         )
 
     def write(self, t_ms: int, values: NDArray[np.float32]) -> None:

@@ -24,18 +24,16 @@ from starlette.routing import Route
 
 from daemon.recording.catalogue import Catalogue, ListedRecording
 from daemon.web.bodies import NO_STORE, milliseconds, optional_text, read_object
+from hardware.labels import MAX_LABEL_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.requests import Request
 
-    from hardware.recording_labels import RecordingLabels
-
 AUTHOR = "page"
 """Of the labels that are given here."""
 
-LABEL_CHARACTERS = 64
 NAME_CHARACTERS = 200
 
 REPLAY_WITHIN_S = 300.0
@@ -94,7 +92,7 @@ class RecordingsApi:
         catalogue, name = self._catalogue(request), request.path_params["name"]
         curve = await asyncio.to_thread(catalogue.curve, name)
         labels = await asyncio.to_thread(catalogue.labels, name)
-        return _answer({"name": name, "curve": asdict(curve), "labels": _stretches(labels)})
+        return _answer({"name": name, "curve": asdict(curve), "labels": labels.as_json()})
 
     async def _curve(self, request: Request) -> Response:
         """Return a part of a recording in few points."""
@@ -113,9 +111,9 @@ class RecordingsApi:
         catalogue, name = self._catalogue(request), request.path_params["name"]
         given = await read_object(request)
         start_ms, end_ms = milliseconds(given, "start_ms"), milliseconds(given, "end_ms")
-        label = optional_text(given, "label", LABEL_CHARACTERS)
+        label = optional_text(given, "label", MAX_LABEL_LENGTH)
         labels = await asyncio.to_thread(catalogue.label, name, start_ms, end_ms, label, AUTHOR)
-        return _answer({"labels": _stretches(labels)})
+        return _answer({"labels": labels.as_json()})
 
     async def _cut(self, request: Request) -> Response:
         catalogue, name = self._catalogue(request), request.path_params["name"]
@@ -132,7 +130,7 @@ class RecordingsApi:
         return _answer({})
 
     async def _export(self, request: Request) -> Response:
-        """Return what is labelled as a zip of LABEL/SESSION/*.csv, as the trainer reads it."""
+        """Return the labelled stretches as a zip of LABEL/SESSION/*.csv, for the trainer."""
         catalogue = self._catalogue(request)
         names = request.query_params.getlist("name") or None
         session = request.query_params.get("session") or None
@@ -146,12 +144,14 @@ class RecordingsApi:
         )
 
     async def _replay(self, request: Request) -> Response:
-        """Play a recording back through the rig's models; return when it said what."""
+        """Play a recording back through the rig's models; return the times of what they said."""
         await read_object(request)
         rig, name = request.path_params["rig"], request.path_params["name"]
         path = await asyncio.to_thread(self._catalogue(request).path, name)
         if self._replaying.locked():
-            raise HTTPException(409, "A recording is being played back now. Wait until it ended.")
+            raise HTTPException(
+                409, "A recording is being played back now. Wait until it has ended."
+            )
         async with self._replaying:
             lines = await _replay_lines(self._configs[rig], path)
         return _answer(_timeline(lines))
@@ -161,17 +161,13 @@ def _answer(data: dict[str, Any]) -> Response:
     return JSONResponse(data, headers=NO_STORE)
 
 
-def _stretches(labels: RecordingLabels) -> list[dict[str, Any]]:
-    return [asdict(stretch) for stretch in labels.stretches]
-
-
 def _listed(item: ListedRecording) -> dict[str, Any]:
     return {
         "name": item.name,
         "bytes": item.bytes,
         "session": item.session,
         "is_segment": item.is_segment,
-        "labels": _stretches(item.labels),
+        "labels": item.labels.as_json(),
         "problem": item.problem,
     }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.requests import ERROR, OK, WORKING
 from hardware.errors import ScentdError
+from hardware.labels import MAX_LABEL_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +22,6 @@ COMMANDS = frozenset(
     {"status", "models", "reload", "record", "calibrate", "enroll", "sample", "feedback"}
 )
 """What a page may request."""
-
-LABEL_CHARACTERS = 64
-"""Longest name of a smell (`calibration.smell_store.MAX_LABEL_LENGTH`, which would load numpy)."""
 
 TEXT_CHARACTERS = 500
 """Longest other text in a request: a note on an announcement."""
@@ -231,7 +229,7 @@ class RigRequests:
 def _check_texts(payload: dict[str, Any]) -> None:
     """Refuse texts that are too long, before the rig has to."""
     for name, value in payload.items():
-        most = LABEL_CHARACTERS if name in _LABELS else TEXT_CHARACTERS
+        most = MAX_LABEL_LENGTH if name in _LABELS else TEXT_CHARACTERS
         longest = max(map(len, _texts(value)), default=0)
         if longest > most:
             raise RequestRefusedByPageError(

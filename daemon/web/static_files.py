@@ -44,11 +44,6 @@ class StaticFiles:
     def __init__(self) -> None:
         self._files = dict(_read_all(files("daemon.web") / "static", ""))
 
-    @property
-    def first_visit_bytes(self) -> int:
-        """Bytes of all files, as they are sent."""
-        return sum(len(file.compressed) for file in self._files.values())
-
     def respond(self, request: Request, path: str) -> Response:
         """Return the response for a path below `static`."""
         file = self._files.get(path)

@@ -8,11 +8,11 @@ import pytest
 
 from daemon.web.rig_requests import (
     KEPT,
-    LABEL_CHARACTERS,
     PATIENCE_S,
     RequestRefusedByPageError,
     RigRequests,
 )
+from hardware.labels import MAX_LABEL_LENGTH
 
 
 class Rig:
@@ -77,7 +77,7 @@ def test_a_page_that_opens_meanwhile_learns_what_is_being_taught() -> None:
     ("command", "payload", "status"),
     [
         ("shutdown", {}, 404),
-        ("enroll", {"label": "x" * (LABEL_CHARACTERS + 1)}, 422),
+        ("enroll", {"label": "x" * (MAX_LABEL_LENGTH + 1)}, 422),
         ("enroll", {"label": "x" * 10_000}, 422),
         ("enroll", {"action": "rename", "label": "a", "name": "x" * 65}, 422),
         ("feedback", {"note": "x" * 501}, 422),

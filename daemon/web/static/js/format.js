@@ -11,7 +11,7 @@ export const STATES = {
   disabled: "Cannot run",
 };
 
-export const EVENTS = {
+const EVENTS = {
   onset: "An odour began",
   recognised: "Recognised",
   unrecognised: "Unknown smell",
@@ -55,6 +55,17 @@ export function duration(seconds) {
 }
 
 export const megabytes = (bytes) => (bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1000))} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+
+const NAMED = ["recognised", "listed", "feedback"];
+
+// What an event says after its time. Only details that hold names of smells have underscores in them.
+export function eventText(event) {
+  const parts = [EVENTS[event.type] ?? event.type];
+  if (event.label) parts.push(label(event.label));
+  if (event.channel) parts.push(label(event.channel));
+  if (event.detail) parts.push(NAMED.includes(event.type) ? label(event.detail) : event.detail);
+  return parts.join(": ") + (event.probability ? ` (${percent(event.probability)})` : "");
+}
 
 // "coffee 75 %, tea 20 %" of [{label, share}].
 export const shares = (list) => list.map((item) => `${label(item.label)} ${percent(item.share)}`).join(", ");

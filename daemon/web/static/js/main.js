@@ -19,7 +19,7 @@ const live = new Live();
 const rig = new RigState(live);
 const requests = new Requests(live);
 const context = { live, rig, requests, rigs: [] };
-// For tests and the curious: what the page knows of the rig.
+// For tests: what the page knows of the rig.
 window.scentd = { rig };
 let view = null;
 let broker = { connected: true };
@@ -48,7 +48,7 @@ function showTroubles() {
   let text = "";
   if (!connected) text = "The server of this page does not answer; connecting again ...";
   else if (!broker.connected) text = `No connection to the broker. ${broker.why ?? ""}`;
-  else if (rig.rig && rig.status !== "online") text = `The service of rig ${rig.rig} is not running. What is shown is the last that it said.`;
+  else if (rig.rig && rig.status !== "online") text = `The service of rig ${rig.rig} is not running. What is shown is what it sent last.`;
   else if (rig.rig && rig.sensorStatus === "offline") text = rig.health?.board?.why ?? "The board sends no readings.";
   banner.textContent = text;
   banner.hidden = !text;

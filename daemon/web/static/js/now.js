@@ -1,7 +1,7 @@
-// What the rig smells now: in words, as bars, as curves, and what the day was like.
+// What the rig smells now: in words, as bars and as curves, and the odours of the day.
 
 import { badge, h, show, svg } from "./dom.js";
-import { EVENTS, STATES, clock, dayAndClock, duration, label, percent, plural } from "./format.js";
+import { STATES, clock, dayAndClock, duration, eventText, label, percent, plural } from "./format.js";
 import { CurveChart, ENVIRONMENT, GAS, columns } from "./chart.js";
 import { call } from "./api.js";
 import { CHANNELS, aboveCleanAir, cleanAir, cleanestRows } from "./signals.js";
@@ -121,16 +121,14 @@ export class NowView {
       this.cleanNote = "Clean air is the median of the minute before the latest odour.";
       return quiet;
     }
-    this.cleanNote = "Clean air is taken from the readings in which the channels stand lowest, until an odour begins.";
+    this.cleanNote = "Until an odour begins, the readings in which the channels stand lowest are taken for clean air.";
     return cleanestRows(rows);
   }
 
   drawStrip() {
     show(this.strip, strip(this.rig.events, this.earlier));
     show(this.list, this.rig.events.slice(-25).reverse().map((event) => h("li", {},
-      h("span", { class: "muted" }, `${dayAndClock(event.ts)}  `), `${EVENTS[event.type] ?? event.type}`,
-      event.label ? `: ${label(event.label)}` : "", event.probability ? ` (${percent(event.probability)})` : "",
-      event.channel ? `: ${event.channel}` : "", event.detail ? `: ${event.detail}` : "")));
+      h("span", { class: "muted" }, `${dayAndClock(event.ts)} `), eventText(event))));
   }
 }
 
@@ -189,7 +187,7 @@ function substanceBars(payload) {
 }
 
 function mixtureBars(payload) {
-  const parts = payload.components.length ? payload.components : [];
+  const parts = payload.components;
   return [
     parts.length ? h("ul", { class: "bars", "aria-label": "Components and their proportions" }, parts.map((part) => bar(part.label, part.proportion, part.low, part.high))) : null,
     payload.groups.length ? h("ul", { class: "plain small" }, payload.groups.map((group) => h("li", {}, `At least one of ${group.labels.map(label).join(", ")}, which cannot be told apart: ${percent(group.presence)}`))) : null,

@@ -92,7 +92,7 @@ export class RecordingsView {
     this.replayPlace = h("div", { role: "status" });
     show(this.detail, h("section", { class: "card", "aria-label": `Recording ${name}` },
       h("h2", {}, name),
-      h("p", { class: "small muted" }, `${curve.readings} readings over ${duration(seconds(curve.last_ms))}`),
+      h("p", { class: "small muted" }, `${plural(curve.readings, "reading")} over ${duration(seconds(curve.last_ms))}`),
       this.chart.element, h("datalist", { id: list }, known.map((text) => h("option", { value: text }))),
       h("form", { onsubmit: (event) => { event.preventDefault(); this.label(this.name.value.trim()); } },
         h("div", { class: "row" }, field("From, s", this.from), field("To, s", this.to), field("Label", this.name),

@@ -178,7 +178,7 @@ export class ReviewView {
   drawScore(score) {
     const total = score.right + score.wrong;
     show(this.score,
-      h("p", {}, total ? h("b", {}, `${score.right} of ${total} right (${percent(score.share_right)})`) : "No verdict yet. Say of announcements whether they were right."),
+      h("p", {}, total ? h("b", {}, `${score.right} of ${total} right (${percent(score.share_right)})`) : "No verdict yet. Say whether announcements were right."),
       score.days.length ? scroll("Score by day", h("table", {},
         h("thead", {}, h("tr", {}, ["Day", "Announced", "Right", "Wrong", ""].map((text) => h("th", { scope: "col" }, text)))),
         h("tbody", {}, score.days.slice(-14).reverse().map((day) => h("tr", {}, h("th", { scope: "row" }, day.day),

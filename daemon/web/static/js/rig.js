@@ -65,7 +65,7 @@ export class RigState extends EventTarget {
     this.changed("readings");
   }
 
-  // Predictions with what can be said first: recognised, then of the rig's own smells, then others.
+  // Predictions by their state: recognised first, disabled last.
   get ordered() {
     const rank = ({ payload }) => ["recognised", "sensing", "unrecognised", "recovering", "ambient", "warming_up", "fault", "disabled"].indexOf(payload.state);
     return [...this.predictions.values()].sort((a, b) => rank(a) - rank(b));

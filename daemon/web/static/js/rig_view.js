@@ -2,7 +2,7 @@
 
 import { badge, button, confirmed, field, h, notice, scroll, show } from "./dom.js";
 import { call } from "./api.js";
-import { EVENTS, dayAndClock, duration, label, plural } from "./format.js";
+import { dayAndClock, duration, eventText, label, plural } from "./format.js";
 import { movingChannels } from "./signals.js";
 
 export class RigView {
@@ -87,8 +87,7 @@ export class RigView {
   drawEvents() {
     const events = this.rig.events.slice(-40).reverse();
     show(this.events, events.length ? h("ul", { class: "plain small" }, events.map((event) => h("li", {},
-      h("span", { class: "muted" }, `${dayAndClock(event.ts)} `), EVENTS[event.type] ?? event.type,
-      event.label ? `: ${label(event.label)}` : "", event.channel ? `: ${label(event.channel)}` : "", event.detail ? `: ${event.detail}` : ""))) : h("p", { class: "muted" }, "No event since this page's server started."));
+      h("span", { class: "muted" }, `${dayAndClock(event.ts)} `), eventText(event)))) : h("p", { class: "muted" }, "No event since this page's server started."));
   }
 
   drawOthers() {
@@ -192,7 +191,7 @@ export class RigView {
         if (model.active) choice.value = model.active;
         return h("tr", {}, h("th", { scope: "row" }, model.name),
           h("td", {}, versions.length > 1 ? choice : model.active === "shipped" ? model.shipped : model.active ?? "-"),
-          h("td", {}, info ? badge(info.precision, "good") : model.configured ? badge("not loaded", "bad") : badge("not configured"), info?.foreign_board ? badge("unlike its board", "warn") : null),
+          h("td", {}, info ? badge(info.precision, "good") : model.configured ? badge("not loaded", "bad") : badge("not configured"), info?.foreign_board ? badge("unlike the model's own board", "warn") : null),
           h("td", { class: "number" }, info?.labels.length ?? ""),
           h("td", {}, h("div", { class: "row" },
             versions.length > 1 ? button("Switch", () => this.switchModel({ action: "switch", name: model.name, version: choice.value }), { "aria-label": `Switch ${model.name} to the chosen version` }) : null,

@@ -122,7 +122,7 @@ export class TeachView {
       h("p", {}, `Taught from ${by}, ${percent(rehearsal.held_out)} of ${held} is recognised.`),
       rehearsal.confused_with.length ? h("p", {}, `The rest is taken for: ${shares(rehearsal.confused_with)}.`) : null,
       rehearsal.taken_from.some((item) => item.share > 0.005) ? h("p", {}, `It takes away from: ${shares(rehearsal.taken_from)}. These will be confused.`) : null,
-      data.channels_missing.length ? h("p", {}, `Learnt without ${data.channels_missing.join(", ")}.`) : null,
+      data.channels_missing.length ? h("p", {}, `Learnt without ${data.channels_missing.map(label).join(", ")}.`) : null,
       advice ? h("p", {}, h("b", {}, `One more day of ${label(advice.label)} would help most`), ` (taught on ${plural(advice.sessions, "day")} so far).`) : h("p", {}, "Every smell was taught on enough days."),
       h("div", { class: "row" },
         data.shadow ? button(`Let the rig announce ${label(data.label)}`, () => this.change({ action: "promote", label: data.label }, () => show(this.answer, h("p", { class: "answer" }, `The rig announces ${label(data.label)} from now on.`))), { class: "main" }) : badge("announced from now on", "good"),
