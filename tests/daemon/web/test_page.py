@@ -8,6 +8,7 @@ import shutil
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,8 +59,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "state"
 
 
-@pytest.fixture
-def house(broker: Mosquitto, taught: Path, tmp_path: Path) -> Iterator[House]:
+@contextmanager
+def inhabited(broker: Mosquitto, taught: Path, tmp_path: Path, **kept: bool) -> Iterator[House]:
+    """Run a rig and its page; `kept` are the settings of its recordings."""
     link = tmp_path / "board"
     shutil.copytree(taught, tmp_path / "rig/state")
     signal = play(RIG, SCENARIO, 5, loop=True)
@@ -68,7 +70,7 @@ def house(broker: Mosquitto, taught: Path, tmp_path: Path) -> Iterator[House]:
         "source": {"port": str(link)},
         "models": ["substances-50"],
         "mqtt": {"host": "127.0.0.1", "port": broker.port},
-        "record": True,
+        **kept,
     }
     with (
         SimulatedBoard(signal, link=link, speed=SPEED, seed=5, wait_for_listener=True),
@@ -76,6 +78,12 @@ def house(broker: Mosquitto, taught: Path, tmp_path: Path) -> Iterator[House]:
         WebProcess(service.config) as web,
     ):
         yield House(service, web, tmp_path / "rig")
+
+
+@pytest.fixture
+def house(broker: Mosquitto, taught: Path, tmp_path: Path) -> Iterator[House]:
+    with inhabited(broker, taught, tmp_path, record=True) as house:
+        yield house
 
 
 @pytest.fixture
@@ -192,6 +200,20 @@ def test_the_keyboard_reaches_everything(house: House, window: Browser) -> None:
         )
     for wanted in ("Skip to the content", "Now", "Review", "Teach", "Import a library"):
         assert wanted in reached
+
+
+@pytest.mark.slow
+def test_a_rig_that_keeps_only_clips_shows_the_curves_of_its_announcements(
+    broker: Mosquitto, taught: Path, tmp_path: Path
+) -> None:
+    with (
+        inhabited(broker, taught, tmp_path, clips=True) as house,
+        browser(house.web.address, tmp_path / "profile") as window,
+    ):
+        window.open("review")
+        window.await_element(".announcement svg.spark")
+        assert {path.name[:5] for path in house.recordings} == {"clip-"}
+        assert "above clean air" in str(window.find("svg.spark").get_attribute("aria-label"))
 
 
 @pytest.mark.slow

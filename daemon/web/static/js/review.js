@@ -7,6 +7,7 @@ import { CHANNELS, cleanAir, signal } from "./signals.js";
 import { spark } from "./teach.js";
 
 const PAGE = 30;
+const CLIP_WRITTEN_MS = 3000; // after the end of an odour its clip lies on the rig's disk
 
 export class ReviewView {
   title = "Review";
@@ -32,7 +33,13 @@ export class ReviewView {
       h("section", { class: "card" }, h("h2", {}, "Announcements"), this.labels,
         h("label", { class: "option" }, this.onlyOpen, "Only those without a verdict"), h("label", { class: "option" }, this.everyList, "Every short list"), this.bulk, this.list, this.more));
     this.onChanged = (event) => { if (event.detail.command === "feedback") this.load(); };
-    this.onEvent = (event) => { if (["recognised", "unrecognised", "listed", "ended"].includes(event.detail.payload.type)) this.load(); };
+    this.onEvent = (event) => {
+      const { type } = event.detail.payload;
+      if (["recognised", "unrecognised", "listed", "ended"].includes(type)) this.load();
+      if (type !== "ended") return;
+      clearTimeout(this.clipTimer);
+      this.clipTimer = setTimeout(() => this.load(), CLIP_WRITTEN_MS);
+    };
   }
 
   open() {
@@ -44,6 +51,7 @@ export class ReviewView {
   close() {
     this.live.removeEventListener("changed", this.onChanged);
     this.live.removeEventListener("event", this.onEvent);
+    clearTimeout(this.clipTimer);
   }
 
   async load(last = Math.max(PAGE, this.announcements.length)) {
@@ -118,17 +126,20 @@ export class ReviewView {
         button("It was ...", () => this.askName(() => [key], item), { "aria-label": `${what}: say what it was` })));
   }
 
-  // The curve comes from the recording that holds the announcement.
+  // The curve comes from the clip of the odour or, without one, from the continuous recording. The
+  // clip is tried first: it is short, and holds what lies on both sides of a segment's end.
   async drawCurve(place, item, key) {
-    if (!item.segment || !this.rig.hasRecordings) {
+    const sources = [item.clip, item.segment].filter(Boolean);
+    if (!sources.length || !this.rig.hasRecordings) {
       show(place, h("span", { class: "small muted" }, "not recorded"));
       return;
     }
     if (!this.curves.has(key)) {
       const to = Math.min(item.ended_ms ?? item.t_ms + 60_000, item.onset_ms + 600_000);
       const query = new URLSearchParams({ start_ms: Math.max(0, item.onset_ms - 60_000), end_ms: to });
-      const address = `api/rigs/${this.rig.rig}/recordings/${encodeURIComponent(item.segment)}/curve?${query}`;
-      this.curves.set(key, call(address).then((curve) => above(curve, item.onset_ms), () => null));
+      const read = (name) => call(`api/rigs/${this.rig.rig}/recordings/${encodeURIComponent(name)}/curve?${query}`);
+      const curve = sources.slice(1).reduce((before, name) => before.catch(() => read(name)), read(sources[0]));
+      this.curves.set(key, curve.then((found) => above(found, item.onset_ms), () => null));
       if (!item.ended_ms) this.curves.get(key).then(() => this.curves.delete(key));
     }
     show(place, spark(await this.curves.get(key)));
