@@ -29,7 +29,7 @@ from models.recogniser import (
 from models.softmax import log_softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -72,10 +72,20 @@ fitted. Held-out days of fruits5 and rooms of ai-nose: with 0.6, 0.7, 0.8 and 1.
 .93 of the fruits are named rightly in the end, .64, .64, .64 and .71 of the exposures in the other
 room, and .14, .28, .64 and .82, or .07, .14, .36 and .64, of what was never taught are named."""
 
-DEFAULT_NOVELTY_ALONE = 1.2
-"""The same of a single smell, whose features vary less, so that distances in their deviations are
-larger. Each smell of fruits5 taught alone on one day: with 0.7, 1.0, 1.2 and 1.5, .57, .74, .89 and
-.95 of its exposures on other days are known, and .06, .09, .18 and .29 of the other smells'."""
+DEFAULT_NOVELTY_ALONE = 0.4
+"""The same of a single smell, whose features are measured in the deviations of `_spread_alone`. One
+exposure of each smell alone, asked for on other days: with 0.35, 0.4 and 0.5, .99, 1.00 and 1.00 of
+its exposures on fruits5 are known and .16, .28 and .43 of the other smells', on ai-nose .24, .53
+and .63, and .04, .04 and .11. Simulated: .69, .73 and .78, and .02, .03 and .14."""
+
+OWN_SPREAD_ALONE = 2.0
+"""Factor on the deviations within the exposures of a single smell, in `_spread_alone`. With 1, .13
+of the exposures of ai-nose are known at the limit that leaves .25 of the new smells of fruits5."""
+
+ASSUMED_SPREAD = np.repeat((0.13, 0.65, 0.55, 0.085, 0.35), (5, 1, 5, 5, 5))
+"""float64[features], of direction, size, response and its changes over `LAGS_S`: deviations over
+the first two minutes of one exposure of each of five smells on one day of fruits5, the root mean
+square over the four days and the signals."""
 
 SET_COVERAGE = 0.9
 
@@ -129,7 +139,8 @@ def fit_recogniser(exposures: Sequence[TaughtExposure]) -> Recogniser:
     RecogniserError: no exposure has a response.
     """
     prepared = prepare_exposures(exposures)
-    fitted = fit_discriminant(prepared)
+    alone = len({exposure.label for exposure in prepared}) == 1
+    fitted = fit_discriminant(prepared, _spread_alone if alone else None)
     limits = novelty_limits(fitted, prepared)
     certainty = _certainty(prepared)
     calibrated = limits != fitted.novelty_limits
@@ -159,8 +170,24 @@ def prepare_exposure(exposure: TaughtExposure) -> PreparedExposure:
     return PreparedExposure(exposure.label, exposure.session, rows.features())
 
 
-def fit_discriminant(exposures: Sequence[PreparedExposure]) -> Recogniser:
-    """Return the discriminant of any features, with defaults for what held-out sessions tell."""
+def _spread_alone(own: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the deviations float64[features] in which distances to a single smell are measured.
+
+    One exposure stands still on its plateau: in its `own` deviations, the same smell on another day
+    is as far from it as a new one is where several smells were taught.
+    """
+    spread: NDArray[np.float64] = np.hypot(OWN_SPREAD_ALONE * own, ASSUMED_SPREAD)
+    return spread
+
+
+def fit_discriminant(
+    exposures: Sequence[PreparedExposure],
+    widen: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+) -> Recogniser:
+    """Return the discriminant of any features, with defaults for what held-out sessions tell.
+
+    `widen` makes the deviations of the standardisation out of those of the features.
+    """
     every = 1 + (sum(len(exposure.features) for exposure in exposures) - 1) // MOST_ROWS
     exposures = [each._replace(features=each.features[::every]) for each in exposures]
     labels = tuple(sorted({exposure.label for exposure in exposures}))
@@ -173,6 +200,7 @@ def fit_discriminant(exposures: Sequence[PreparedExposure]) -> Recogniser:
     centre = (weight @ np.where(known, rows, 0.0)) / share
     deviation = np.where(known, rows - centre, 0.0)
     spread = np.maximum(np.sqrt((weight @ deviation**2) / share), _LEAST_SPREAD)
+    spread = spread if widen is None else widen(spread)
     standard = deviation / spread
     rng = np.random.default_rng(_SEED)
     width = KERNEL_WIDTH * np.sqrt(rows.shape[1])

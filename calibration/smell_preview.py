@@ -40,8 +40,8 @@ class Preview:
     ----------
     label: of the smell.
     before: shares of its exposures, or windows, by label, without the smell.
-    held_out: the same where the rig was taught the rest: whole sessions or exposures in turn, or
-        the halves of the only one. The halves are alike, so that this is an upper bound then.
+    held_out: the same where the rig was taught the rest: whole sessions or exposures in turn. Empty
+        of a single exposure, whose parts are too alike to judge it.
     held_out_by: what was left out.
     taken_from: by label of another taught smell, the share that this one now gets.
 
@@ -102,7 +102,7 @@ def _preview_by_model(store: SmellStore, smell: Smell) -> Preview:
         label=label,
         before=_shares(_likeliest(bundle, without, exposures)),
         held_out=_shares(_held_out(bundle, without, label, exposures)),
-        held_out_by=HeldOutBy.EXPOSURE if len(exposures) > 1 else HeldOutBy.HALF,
+        held_out_by=HeldOutBy.EXPOSURE if len(exposures) > 1 else HeldOutBy.NOTHING,
         taken_from={name: taken[name] for name in sorted(taken, key=lambda each: -taken[each])},
     )
 
@@ -177,15 +177,7 @@ def _likeliest(
 def _held_out(
     bundle: Bundle, head: TaughtHead, label: str, exposures: Sequence[LearnedExposure]
 ) -> Iterator[str]:
-    """Yield the labels of windows by a head that was taught the other windows."""
-    if len(exposures) == 1:
-        (only,) = exposures
-        half = len(only) // 2
-        exposures = [
-            dataclasses.replace(only, embedding=only.embedding[cut], logits=only.logits[cut])
-            for cut in (slice(half), slice(half, None))
-            if half
-        ]
+    """Yield the labels of windows by a head that was taught the other exposures."""
     space, variance = require_space(bundle), bundle.manifest.decision.exposure_variance
     for number, exposure in enumerate(exposures):
         others = [other.embedding for place, other in enumerate(exposures) if place != number]

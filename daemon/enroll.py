@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.exposure_curve import MOST_POINTS, exposure_curve
 from calibration.recogniser import fit_recogniser
-from calibration.response_preview import advise
+from calibration.response_preview import NAMED_FROM_ONE_EXPOSURE, HeldOutBy, advise
 from calibration.smell_exchange import export_smells, import_smells
 from calibration.smell_learning import LEAST_EXPOSURE_S
 from calibration.smell_preview import compare_replay, preview_smell
@@ -396,10 +396,12 @@ def _advice(advice: Advice | None) -> Data | None:
 
 def _preview_summary(preview: Preview) -> Data:
     others = {name: share for name, share in preview.held_out.items() if name != preview.label}
+    judged = preview.held_out_by is not HeldOutBy.NOTHING
     return {
         "before": _shares(preview.before)[:MAX_CONFUSIONS],
-        "held_out": round(preview.held_out.get(preview.label, 0.0), 3),
+        "held_out": round(preview.held_out.get(preview.label, 0.0), 3) if judged else None,
         "held_out_by": str(preview.held_out_by),
+        "rigs_from_one": None if judged else list(NAMED_FROM_ONE_EXPOSURE),
         "confused_with": _shares(others)[:MAX_CONFUSIONS],
         "taken_from": _shares(preview.taken_from),
     }

@@ -33,6 +33,7 @@ from daemon.enroll import ENROLL, TEACH_S, Enrolment, rig_smells
 from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.mqtt.service_client import service_is_online
+from daemon.service.answers import from_one_exposure
 from daemon.system.background import finish
 from daemon.system.owner import act_as_owner
 from daemon.system.progress import Progress
@@ -389,11 +390,8 @@ def _learnt_from(data: Data) -> str:
 def _preview_lines(rehearsal: Data) -> Iterator[str]:
     yield f"  without it, this was called            {_shares(rehearsal['before'])}"
     by = rehearsal["held_out_by"]
-    if by == "half":
-        yield (
-            f"  taught from one half, {rehearsal['held_out']:.0%} of the other half is recognised; "
-            "a second exposure, best on another day, would be a better test"
-        )
+    if rehearsal["held_out"] is None:
+        yield f"  {from_one_exposure(rehearsal['rigs_from_one'])}"
     else:
         yield f"  taught from the other {by}s, {rehearsal['held_out']:.0%} of a {by} is recognised"
     if rehearsal["confused_with"]:

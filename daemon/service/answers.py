@@ -73,9 +73,11 @@ def _smells(data: Data) -> Iterator[str]:
 
 def _taught(data: Data) -> Iterator[str]:
     preview, label = data["rehearsal"], data["label"]
-    by = preview["held_out_by"]
-    what = "the other half" if by == "half" else f"a {by} that was left out"
-    yield f"Learnt {label}: {preview['held_out']:.0%} of {what} is recognised."
+    if preview["held_out"] is None:
+        yield f"Learnt {label}. {from_one_exposure(preview['rigs_from_one'])}"
+    else:
+        what = f"a {preview['held_out_by']} that was left out"
+        yield f"Learnt {label}: {preview['held_out']:.0%} of {what} is recognised."
     if preview["confused_with"]:
         yield f"The rest is taken for {_shares(preview['confused_with'])}."
     if preview["taken_from"]:
@@ -95,6 +97,16 @@ def _taught(data: Data) -> Iterator[str]:
 
 def _shares(shares: Sequence[Mapping[str, object]]) -> str:
     return ", ".join(f"{one['label']} ({one['share']:.0%})" for one in shares)
+
+
+def from_one_exposure(shares: Sequence[float]) -> str:
+    """Return what one exposure can tell of another day; `shares` are those of real rigs."""
+    *others, last = (f"{share:.0%}" for share in shares)
+    return (
+        "One exposure cannot tell how well it will be known on another day: on real rigs that were "
+        f"taught each smell once, {', '.join(others)} and {last} of later exposures were named "
+        "rightly."
+    )
 
 
 def _feedback(data: Data) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibration.exposures import Readings, find_exposure
 from calibration.recogniser import (
     DEFAULT_NOVELTY,
     RecogniserError,
@@ -13,6 +14,7 @@ from calibration.recogniser import (
     fit_recogniser,
     prepare_exposure,
 )
+from hardware.simulator.signals import SyntheticSignal
 from models.recogniser import NOVELTY_STAGES, Recogniser, RigDecision
 from models.response import RECOGNISER_SIGNALS
 from tests.calibration.responses import SMELLS, days, exposure
@@ -69,6 +71,23 @@ def test_one_smell_is_told_from_unknown_ones_by_its_distance() -> None:
     recogniser = fit_recogniser([exposure("mint", day) for day in (1, 2, 3)])
     assert decide(recogniser, exposure("mint", 4)).announced == "mint"
     assert decide(recogniser, exposure("lemon", 4)).unrecognised
+
+
+def simulated(label: str, day: int) -> TaughtExposure:
+    """Return two minutes of a substance after clean air, on a day of the simulated board."""
+    signal = SyntheticSignal(f"air:120,{label}:120", seed=day, day=day, rate_hz=1.0)
+    values = np.array(list(signal), np.float32)
+    quality, t_ms = np.zeros(values.shape, np.uint8), np.arange(len(values), dtype=np.int64) * 1000
+    found = find_exposure(Readings(values, quality, t_ms, 1.0))
+    return TaughtExposure(label, f"day {day}", found.rows)
+
+
+def test_one_smell_taught_once_is_known_on_another_simulated_day_and_others_are_not() -> None:
+    others = [simulated(label, 3) for label in ("garlic", "cloves")]
+    for label in ("allspice", "ginger", "mint"):
+        recogniser = fit_recogniser([simulated(label, 1)])
+        assert decide(recogniser, simulated(label, 3)).announced == label
+        assert all(decide(recogniser, other).unrecognised for other in others)
 
 
 def test_exposures_without_a_response_teach_nothing() -> None:

@@ -48,8 +48,8 @@ def replay(store: SmellStore, label: str, recording: Recording) -> ReplayCompari
 
 def test_a_smell_in_shadow_is_previewed_without_being_promoted(store: SmellStore) -> None:
     preview = preview_smell(store, "petrol")
-    assert preview.held_out_by == "half"
-    assert preview.held_out == {"petrol": 1.0}
+    assert preview.held_out_by == "nothing"
+    assert preview.held_out == {}
     assert "petrol" not in preview.before
     assert sum(preview.before.values()) == pytest.approx(1.0)
     assert store.smells().smell("petrol").shadow

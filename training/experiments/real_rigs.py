@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from calibration.exposures import Readings, find_exposure
-from calibration.recogniser import TaughtExposure, fit_recogniser
+from calibration.recogniser import TaughtExposure, fit_recogniser, prepare_exposure
 from hardware.foreign.mapping import shipped_format
 from hardware.foreign.reading import read_foreign
 from models.recogniser import Recogniser, RigDecision
@@ -271,6 +271,29 @@ def name_held_out(
             for _ in range(draws):
                 recogniser = fit_recogniser(choose(pool, rng))
                 outcomes += [_outcome(recogniser, exposure) for exposure in asked]
+    return _mean_outcome(outcomes)
+
+
+def name_one_smell(exposures: Sequence[TaughtExposure], *, untaught: bool = False) -> Outcome:
+    """Teach each exposure alone, and ask for those of its smell in the other sessions.
+
+    Parameters
+    ----------
+    exposures: of one rig.
+    untaught: ask for the exposures of the other smells instead.
+    """
+    outcomes = [
+        _outcome(recogniser, asked)
+        for taught in exposures
+        if len(prepare_exposure(taught).features)
+        for recogniser in [fit_recogniser([taught])]
+        for asked in exposures
+        if asked.session != taught.session and (asked.label != taught.label) == untaught
+    ]
+    return _mean_outcome(outcomes)
+
+
+def _mean_outcome(outcomes: Sequence[NDArray[np.bool_]]) -> Outcome:
     right, wrong, likeliest, listed = np.mean(outcomes, axis=0)
     return Outcome(tuple(right), tuple(wrong), tuple(likeliest), tuple(listed), len(outcomes))
 
@@ -304,7 +327,7 @@ class Trial:
 
 
 def evaluate_rig(exposures: Sequence[TaughtExposure], name: str) -> list[Trial]:
-    """Return the lines of one rig: taught from few and from all sessions, and smells not taught."""
+    """Return the lines of one rig: taught from few, all and one; and smells never taught."""
     sessions = len({exposure.session for exposure in exposures})
     trials = [
         Trial(
@@ -319,4 +342,8 @@ def evaluate_rig(exposures: Sequence[TaughtExposure], name: str) -> list[Trial]:
     if len(labels) > LEAST_SMELLS:
         outcome = name_held_out(exposures, everything, untaught=True)
         trials.append(Trial(name, "smells never taught", outcome))
+    trials += [
+        Trial(name, "one exposure of one smell alone", name_one_smell(exposures)),
+        Trial(name, "the same, other smells", name_one_smell(exposures, untaught=True)),
+    ]
     return trials

@@ -34,6 +34,21 @@ def test_a_taught_smell_is_described_with_its_confusions_and_the_next_day() -> N
     )
 
 
+def test_one_exposure_is_said_not_to_tell_what_another_day_will_bring() -> None:
+    rehearsal = {
+        **TAUGHT["rehearsal"],
+        "held_out": None,
+        "held_out_by": "nothing",
+        "confused_with": [],
+        "rigs_from_one": [0.9, 0.47, 0.0],
+    }
+    assert words("enroll", {**TAUGHT, "rehearsal": rehearsal}).startswith(
+        "Learnt soap. One exposure cannot tell how well it will be known on another day: on real "
+        "rigs that were taught each smell once, 90%, 47% and 0% of later exposures were named "
+        "rightly. One more day"
+    )
+
+
 def test_missing_clean_air_is_said_and_a_promoted_smell_is_announced() -> None:
     text = words("enroll", {**TAUGHT, "clean_air": None, "shadow": False, "advice": None})
     assert "Begin the next exposure in clean air" in text

@@ -20,6 +20,7 @@ from training.experiments.real_rigs import (
     few,
     load_rig,
     name_held_out,
+    name_one_smell,
 )
 
 
@@ -51,6 +52,13 @@ class TestOnRealRecordings:
         assert outcome.wrong[-1] <= 0.08
         assert outcome.likeliest[-1] >= 0.9
         assert outcome.listed[-1] >= 0.95
+
+    def test_a_fruit_taught_once_and_alone_is_known_on_other_days_and_few_others_are_called_it(
+        self, rigs: Path
+    ) -> None:
+        exposures = load_rig(rigs, RIGS[0])
+        assert name_one_smell(exposures).right[-1] >= 0.9
+        assert name_one_smell(exposures, untaught=True).wrong[-1] <= 0.3
 
     def test_a_room_held_out_is_recognised_with_its_own_clean_air(self, rigs: Path) -> None:
         outcome = name_held_out(load_rig(rigs, RIGS[1]), everything)

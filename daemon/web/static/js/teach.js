@@ -113,13 +113,13 @@ export class TeachView {
 
   showAnswer(data) {
     const { rehearsal, advice } = data;
-    const by = { session: "the other sessions", exposure: "the other exposures", half: "one half of it" }[rehearsal.held_out_by];
-    const held = { session: "a session", exposure: "an exposure", half: "the other half" }[rehearsal.held_out_by];
+    const by = { session: "the other sessions", exposure: "the other exposures" }[rehearsal.held_out_by];
+    const held = { session: "a session", exposure: "an exposure" }[rehearsal.held_out_by];
     show(this.answer, h("div", { class: "answer" },
       h("p", {}, h("b", {}, label(data.label)), `: learnt ${duration(data.seconds)}, ${duration(data.response_s)} of them above clean air. ${plural(data.exposures, "exposure")} from ${plural(data.sessions, "session")} so far.`),
       data.clean_air ? null : h("p", {}, "Clean air before it is not known, so it will be recognised less well. Let the rig stand in clean air for a minute first."),
       rehearsal.before.length ? h("p", {}, `Without it, this was called: ${shares(rehearsal.before)}.`) : null,
-      h("p", {}, `Taught from ${by}, ${percent(rehearsal.held_out)} of ${held} is recognised.`),
+      h("p", {}, held ? `Taught from ${by}, ${percent(rehearsal.held_out)} of ${held} is recognised.` : oneExposure(rehearsal.rigs_from_one)),
       rehearsal.confused_with.length ? h("p", {}, `The rest is taken for: ${shares(rehearsal.confused_with)}.`) : null,
       rehearsal.taken_from.some((item) => item.share > 0.005) ? h("p", {}, `It takes away from: ${shares(rehearsal.taken_from)}. These will be confused.`) : null,
       data.channels_missing.length ? h("p", {}, `Learnt without ${data.channels_missing.map(label).join(", ")}.`) : null,
@@ -303,6 +303,12 @@ export class TeachView {
     });
     return [button("Import a library", () => input.click()), input];
   }
+}
+
+// What one exposure can tell of another day; `shares` are those of real rigs, which an older service does not send.
+function oneExposure(shares) {
+  const rigs = shares?.length ? `: on real rigs that were taught each smell once, ${shares.map(percent).join(", ")} of later exposures were named rightly` : "";
+  return `One exposure cannot tell how well it will be known on another day${rigs}.`;
 }
 
 const WIDTH = 150;
