@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from hardware.recording import Recording
 
 MOST_POINTS = 120
-"""Of one channel: more are not seen on a screen."""
+"""Most points of a channel's curve; a screen does not show more."""
 
 CLEAN_AIR_S = 60.0
-"""Seconds before an exposure whose median is taken for clean air."""
+"""Seconds before an exposure whose median is taken as clean air."""
 
 FEWEST_READINGS = 3
-"""Before an exposure; with fewer its own first readings are taken."""
+"""Readings before an exposure that are needed for its clean air; with fewer, its own first readings
+are taken."""
 
 
 def exposure_curve(

@@ -31,7 +31,7 @@ FORMAT = 1
 
 MOST_STRETCHES = 500
 MOST_BYTES = 256_000
-"""Of the file: 500 stretches with the longest names take half of it."""
+"""Largest file of labels; 500 stretches with the longest names take half of it."""
 
 MAX_AUTHOR_LENGTH = 64
 

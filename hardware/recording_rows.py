@@ -24,7 +24,7 @@ OWN_HEADER = (",".join(("timestamp_ms", *CHANNEL_NAMES)) + "\n").encode()
 
 _COMPRESSED_SUFFIX = ".gz"
 _MOST_LINE_BYTES = 4096
-"""Of a row; the longest that scentd writes has 200."""
+"""Longest row that is read; the longest that scentd writes has 200."""
 
 _DAMAGES = (OSError, EOFError, zlib.error)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hardware.recording_labels import RecordingLabels
 
 AUTHOR = "shell"
-"""Of the labels that `label` writes, unless another is named."""
+"""Author of the labels that `label` writes, unless another is named."""
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_POINTS = 60

@@ -48,7 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
         "Find the board and the broker, write the rig's configuration with comments, check it, and "
-        "say what the rig smells now. Asks where it must; --yes takes what it finds."
+        "say what the rig smells now. It asks what it cannot find out; with --yes it takes what it "
+        "finds."
     )
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -64,11 +65,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broker", metavar="HOST[:PORT]", help="the MQTT broker (default: one that is found)"
     )
-    parser.add_argument("--rig-id", metavar="NAME", help="default: this computer's name")
     parser.add_argument(
-        "--models", metavar="A,B", help=f"default: {','.join(RIG_BUNDLES)}", default=None
+        "--rig-id", metavar="NAME", help="name of the rig (default: this computer's name)"
     )
-    parser.add_argument("--state", metavar="DIR", help="state_dir of the rig")
+    parser.add_argument(
+        "--models",
+        metavar="A,B",
+        help=f"models of the rig (default: {','.join(RIG_BUNDLES)})",
+        default=None,
+    )
+    parser.add_argument("--state", metavar="DIR", help="the rig's state folder")
     parser.add_argument("--record", action="store_true", help="record continuously")
     parser.add_argument("--yes", action="store_true", help="ask nothing, take what is found")
     parser.add_argument("--force", action="store_true", help="replace an existing file")

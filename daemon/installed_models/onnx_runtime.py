@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RUNTIME = "onnxruntime"
 RUNTIME_FILE = "onnxruntime.json"
-"""Below `state_dir`: what worked."""
+"""File below `state_dir` that says what worked."""
 
 _MODULE = "daemon.installed_models.onnx_runtime"
 BOUNDS = Bounds(memory_mb=384, cpu_s=60, wall_s=120.0, file_mb=1)

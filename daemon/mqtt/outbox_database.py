@@ -28,6 +28,7 @@ from daemon.mqtt.outbox_rows import (
 )
 from daemon.mqtt.outbox_salvage import PAGE_BYTES
 from daemon.mqtt.outbox_values import Entry, Limits, Priority
+from hardware.counting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -185,7 +186,7 @@ class OutboxFile:
         tally = tally or stored_tally(stored)
         if tally is None or tally.held != self.count:
             raise DamagedError(
-                f"The outbox's file holds {self.count} messages instead of "
+                f"The outbox's file holds {counted(self.count, 'message')} instead of "
                 f"{'an unknown number' if tally is None else tally.held}."
             )
         self.oldest_put_s = self._first()[1]

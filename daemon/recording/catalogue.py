@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_POINTS = 600
-"""Of a channel's curve; a screen shows fewer."""
+"""Most points of a channel's curve; a screen shows fewer."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.csv(\.gz)?")
 

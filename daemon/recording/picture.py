@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 POINTS = 1000
-"""Of a channel's line: one for each pixel of its width."""
+"""Points of a channel's line: one for each pixel of its width."""
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP = 1000, 320, 52, 10, 12
 STRIP = 26

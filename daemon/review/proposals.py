@@ -27,7 +27,7 @@ FOLDER = "proposals"
 
 MOST = 64
 MOST_BYTES = 32_000_000
-"""Of all proposals together; the oldest are removed. Two minutes of a board at 1 Hz take 15 KB."""
+"""Number and size of all proposals at most; the oldest are removed. Two minutes at 1 Hz: 15 KB."""
 
 _ID = re.compile(r"[0-9a-f]{8}-\d{1,12}")
 _MOST_ABOUT_BYTES = 4096

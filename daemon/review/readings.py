@@ -34,7 +34,7 @@ LEAST_MS = 1000 * LEAST_EXPOSURE_S
 """A shorter exposure teaches nothing."""
 
 SLACK_MS = 5_000
-"""Of the clean air before an exposure, as much may be missing."""
+"""How much of the clean air before an exposure may be missing."""
 
 
 @dataclass(frozen=True, slots=True)

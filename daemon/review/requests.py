@@ -51,7 +51,7 @@ FEEDBACK = "feedback"
 """Name of the request."""
 
 FOLDER = "feedback"
-"""Below the state folder."""
+"""Folder of what is kept, below the state folder."""
 
 NOTE_LENGTH = 500
 AT_ONCE = 50

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICE_LOCK = "service.lock"
-"""Below `state_dir`: pid and rig of the service that holds it, and since when."""
+"""File below `state_dir`: pid and rig of the service that holds it, and since when."""
 
 _HOLDER_BYTES = 4096
 _TRY_FOR_S = 1.0

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from daemon.web.options import WebOptions
 
 READINGS_EVERY_S = 0.25
-"""Readings are given to the pages in batches."""
+"""Time between two batches of readings that the pages are given."""
 
 SAMPLE_S = 60
 ASK_EVERY_S = 25.0
-"""Raw readings are asked for from a rig that a page shows, for so long and so often."""
+"""How long, and how often, raw readings are requested from a rig that a page shows."""
 
 
 class WebApp:

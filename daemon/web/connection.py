@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncio
 
 REQUEST_WITHIN_S = 20.0
-"""In which the line and the headers of the first request must arrive."""
+"""Seconds in which the line and the headers of the first request must arrive."""
 
 
 class BoundedConnection(H11Protocol):

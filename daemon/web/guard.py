@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from daemon.web.refusals import RefusalLog
 
 BODY_BYTES = 65_536
-"""Of a request. The longest holds the verdicts on some hundred announcements."""
+"""Largest body of a request; the longest holds verdicts on some hundred announcements."""
 
 LARGE_BODY_BYTES = 16 << 20
-"""Of an imported library, which is a file."""
+"""Largest file of an imported library."""
 
 _LARGE_BODY_PATH = re.compile(r"/api/rigs/[^/]+/library")
 
 BODY_WITHIN_S = 20.0
-"""In which a body must arrive."""
+"""Seconds in which a body must arrive."""
 
 PUBLIC_PATHS = frozenset({"/", "/healthz", "/api/session", "/api/login"})
-"""Answered without a token, as are the files below /static/."""
+"""Paths that are answered without a token, as are the files below /static/."""
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

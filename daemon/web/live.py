@@ -29,10 +29,10 @@ QUEUE_LIMIT = 200
 """Messages that wait for one page: those of about half a minute."""
 
 SEND_WITHIN_S = 10.0
-"""In which a page must take a message."""
+"""Seconds in which a page must take a message."""
 
 SLOW_CODE = 1013
-"""Of a close: try again later (RFC 6455 and the IANA registry of close codes)."""
+"""Close code: try again later (RFC 6455 and the IANA registry of close codes)."""
 
 
 class Page:

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 AUTHOR = "page"
-"""Of the labels that are given here."""
+"""Author of the labels that are given on the page."""
 
 NAME_CHARACTERS = 200
 
 REPLAY_WITHIN_S = 300.0
 REPLAY_BYTES = 32 << 20
-"""Of what a replay prints: that of a recording of some days."""
+"""Most output of a replay that is read: that of a recording of some days."""
 
 POINTS = 60
-"""Of the curve of an announcement, unless more are asked for."""
+"""Points of a curve, unless another number is requested."""
 
 _WHOLE = re.compile(r"[0-9]{1,15}")
 

@@ -35,7 +35,7 @@ PATIENCE_S = 130.0
 """Longest time without an answer or progress, after which a request is given up."""
 
 FOREIGN_EVERY_S = 10.0
-"""After an answer to somebody else's request pages read again at most so often."""
+"""Least time between two refreshes of the pages after answers to requests of other clients."""
 
 _TEACH = "enroll"
 

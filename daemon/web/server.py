@@ -36,13 +36,13 @@ CONNECTIONS_LIMIT = 300
 
 BACKLOG = 64
 WEBSOCKET_MESSAGE_BYTES = 4096
-"""Of what a page sends: the name of the rig that it shows."""
+"""Largest message of a page: the name of the rig that it shows."""
 
 FIRST_SOCKET = 3
 """Number of the first socket that systemd hands over (sd_listen_fds(3))."""
 
 SETTLED_AFTER_S = 5.0
-"""After which the pages of memory that only the start needed are released."""
+"""Seconds after which the memory that only the start needed is released."""
 
 
 class ListenError(ScentdError):

@@ -7,7 +7,7 @@ export class ApiError extends Error {
   }
 }
 
-export async function call(path, { method = "GET", body, raw = false } = {}) {
+export async function call(path, { method = "GET", body } = {}) {
   const options = { method, headers: {} };
   if (body !== undefined) {
     options.headers["content-type"] = body instanceof Blob ? "application/octet-stream" : "application/json";
@@ -19,7 +19,6 @@ export async function call(path, { method = "GET", body, raw = false } = {}) {
   } catch {
     throw new ApiError(0, "The server of this page does not answer. Is scentd web still running?");
   }
-  if (raw && response.ok) return response;
   let value = {};
   try {
     value = await response.json();

@@ -26,7 +26,7 @@ export class RigState extends EventTarget {
   }
 
   clear() {
-    Object.assign(this, { rig: null, status: null, sensorStatus: null, info: null, health: null, predictions: new Map(), events: [], readings: [], quietFrom: null, hasRecordings: false, teaching: [] });
+    Object.assign(this, { rig: null, status: null, sensorStatus: null, info: null, health: null, predictions: new Map(), events: [], readings: [], hasRecordings: false, teaching: [] });
   }
 
   load(snapshot) {
