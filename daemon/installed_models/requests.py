@@ -76,6 +76,8 @@ class ModelRequests:
         """Change the active version on disk and apply it; undo the change if that fails."""
         store = self._store
         before = yield from in_thread(change, doing="verifying")
+        # Before it is applied: Home Assistant must know a version before the rig names it.
+        yield from in_thread(self._list_versions, doing="listing")
         runs = name in self._config().models
         if runs and store.choice(name).active != before.active:
             try:
@@ -83,7 +85,6 @@ class ModelRequests:
             except Exception:
                 yield from in_thread(store.restore, name, before, doing="undoing")
                 raise
-        yield from in_thread(self._list_versions, doing="listing")
         return {**store.describe(name), "in_force": runs}
 
 

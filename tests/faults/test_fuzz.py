@@ -33,6 +33,7 @@ from calibration.smell_store import INDEX, SmellStore
 from daemon.config.loading import load_config
 from daemon.config.settings import Config, MqttConfig, SourceConfig
 from daemon.requests import PAYLOAD_LIMIT
+from daemon.service.answers import describe_answer
 from daemon.service.main import Service
 from daemon.system.background import Data
 from daemon.system.systemd import ServiceManager
@@ -458,7 +459,8 @@ def test_every_request_has_one_answer_and_reveals_no_bug(
         payload = json.dumps(request).encode("utf-8", "surrogatepass")
     answers = [answer for answer in idle.ask(command, payload) if answer["status"] != "working"]
     assert len(answers) == 1
-    jsonschema.validate(json.loads(json.dumps(answers[0], allow_nan=False)), RESPONSE)
+    answer = {**answers[0], "words": describe_answer(command, answers[0])}
+    jsonschema.validate(json.loads(json.dumps(answer, allow_nan=False)), RESPONSE)
     assert "which is a bug" not in (answers[0]["error"] or ""), payload
 
 

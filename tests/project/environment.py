@@ -73,7 +73,8 @@ class Environment:
         )
         self._linked: set[tuple[str, str]] = set()
         (own,) = self.packages.glob("scentd-*.dist-info")
-        self._link_requirements(Distribution.at(own), set(extras))
+        self._own = Distribution.at(own)
+        self._link_requirements(self._own, set(extras))
 
     def command(self, *words: str) -> list[str]:
         """Return the command line of one of its programs."""
@@ -95,6 +96,9 @@ class Environment:
         if wanted <= self._linked:
             return
         self._linked |= wanted
+        if canonicalize_name(requirement.name) == "scentd":  # an extra that includes another one
+            self._link_requirements(self._own, set(requirement.extras))
+            return
         try:
             needed = distribution(requirement.name)
         except PackageNotFoundError as error:

@@ -18,11 +18,9 @@ from models.manifest import read_manifest, write_bundle
 from tests.project.environment import Environment, build_wheel
 from tests.project.source_tree import ROOT, modules
 
-SHIPPED = ("fruits-5", "mixtures-12", "paper-50", "substances-50")
 IN_THE_WHEEL = ("mixtures-12", "substances-50")
 LARGEST_WHEEL = 4_000_000
 TOP = "scentd"
-LARGEST_SHIPPED = 29_000_000
 NAMED_RIGHT = re.compile(r" says +\S.* \(right, ")
 
 
@@ -34,13 +32,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return Environment(tmp_path_factory.mktemp("environment"), wheel, extras=("demo",))
-
-
-def test_all_models_are_shipped_within_the_size_limit() -> None:
-    folders = [path for path in (ROOT / "models/bundles").iterdir() if path.is_dir()]
-    assert sorted(p.name for p in folders if not p.name.startswith("_")) == list(SHIPPED)
-    sizes = [path.stat().st_size for folder in folders for path in folder.rglob("*")]
-    assert sum(sizes) <= LARGEST_SHIPPED
 
 
 def test_the_wheel_holds_every_module_and_data_file_below_one_name(wheel: Path) -> None:

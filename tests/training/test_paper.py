@@ -22,6 +22,7 @@ from torch import nn  # noqa: E402
 
 import training.fit as fitting  # noqa: E402
 from training.network.stem import PatchStem, sinusoidal_positions  # noqa: E402
+from training.progress import learning_rate  # noqa: E402
 from training.sampling.epochs import EpochSampler  # noqa: E402
 from training.sampling.measurements import measure_window_scale, total_steps  # noqa: E402
 
@@ -121,7 +122,7 @@ def test_recipe_is_adam_90_epochs_of_32_at_a_constant_rate(
     assert len(state.sampler) == 150 * WINDOWS
     assert state.steps == 90 * -(-150 * WINDOWS // 32) == total_steps(paper, fifty)
     rates = {
-        fitting._schedule(step, state.steps, paper.optimiser) * paper.optimiser.learning_rate
+        learning_rate(step, state.steps, paper.optimiser)
         for step in (0, 1, state.steps // 2, state.steps - 1)
     }
     assert len(rates) == 1

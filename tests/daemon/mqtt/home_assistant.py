@@ -112,7 +112,7 @@ class HomeAssistant:
     def __exit__(self, *_: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-        assert self.trouble == []
+        assert self.trouble == [], self.trouble
 
     def be_born(self) -> None:
         """Say the birth message, as after a restart."""
