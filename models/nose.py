@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from hardware.counting import counted
 from hardware.errors import UsageError
 from models.block import BLOCK_SAMPLES, Block, BlockReader
 from models.conditioning import ConditionedReading, Conditioner
@@ -218,7 +219,9 @@ class Nose:
         """End the stream; one too short to measure its rate gives disabled predictions."""
         if not self._waiting:
             return []
-        reason = f"{len(self._waiting)} readings are too few to measure the board's rate"
+        reason = (
+            f"the board's rate cannot be measured from {counted(len(self._waiting), 'reading')}"
+        )
         report = self._report
         report.t_ms, report.frame_seq = self._waiting[-1][:2]
         return [

@@ -402,7 +402,7 @@ def test_a_stream_too_short_to_measure_its_rate_is_disabled_with_a_reason(
 ) -> None:
     nose = Nose([substance])
     assert process_all(nose, frames(air(5, 1), 1))[0] == []
-    assert nose.finish()[0].reason == "5 readings are too few to measure the board's rate"
+    assert nose.finish()[0].reason == "the board's rate cannot be measured from 5 readings"
 
 
 def test_a_given_rate_needs_no_measuring(substance: Bundle) -> None:

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hardware.counting import counted
 from hardware.errors import UsageError
 from models.manifest import TRAINING_FILES
 from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT
@@ -227,8 +228,9 @@ def figure_notes(reports: HeldOutReports, folder: Path) -> list[str]:
 
 def _recording_notes(report: dict[str, Any], folder: Path) -> list[str]:
     """Explain the figures of a cross-validation over recordings, and of companions."""
+    folds = counted(len(report["folds"]), "fold")
     notes = [
-        f"`crossval`: {report['protocol']}; int8, mean over {len(report['folds'])} folds. "
+        f"`crossval`: {report['protocol']}; int8, mean over {folds}. "
         "Intervals are 95 % bootstrap intervals over the recordings of all folds together. "
         "`robust_*`: the same recordings as in another session: per channel a gain of sigma 0.3 "
         "in log and an offset of 2 %, and one channel lost. `board_*`: the same, and per channel "
