@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.source_tree import MAY_IMPORT, ROOT, Module, modules
+from tests.project.source_tree import MAY_IMPORT, ROOT, Module, modules, project_files
 
 LEAVES = ("daemon", "training")
 
@@ -170,3 +170,10 @@ def test_a_long_file_states_its_reason() -> None:
 def test_all_folders_are_searched() -> None:
     assert {module.layer for module in modules()} == set(MAY_IMPORT)
     assert len(list(chain.from_iterable(map(named, modules())))) > 500
+
+
+def test_no_file_holds_the_markers_of_a_merge_conflict() -> None:
+    marker = re.compile(rb"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
+    files = [path for path in project_files() if path.is_file()]
+    assert len(files) > 500
+    assert [str(path) for path in files if marker.search(path.read_bytes())] == []
