@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -91,7 +92,10 @@ def test_a_page_follows_its_rig_and_asks_it(
             rig.on_message = lambda _client, _data, message: requests.append(
                 (message.topic, json.loads(message.payload))
             )
+            subscribed = threading.Event()
+            rig.on_subscribe = lambda *_: subscribed.set()
             rig.subscribe("scent/rig/request/#", 1)
+            assert subscribed.wait(30)
             status, sent = post(f"{web.address}api/rigs/rig/requests/enroll", {"label": "coffee"})
             assert status == 202
             wait_until(lambda: any("enroll" in topic for topic, _ in requests), "the request")
