@@ -56,7 +56,7 @@ TEACH_FIRST = (
     "rig that was taught the same references named all (docs/trust.md). Teach your smells first: "
     "scentd enroll."
 )
-"""What a fit is worth, for whoever expects names of it (`scent-train boards calibrate`)."""
+"""What a fit is worth for the names of a model, as `scent-train boards calibrate` measured it."""
 
 
 class NoReferenceError(ScentdError):

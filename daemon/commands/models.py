@@ -11,10 +11,11 @@ import json
 import shutil
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.commands._options import CONFIG_DEFAULT, add_config_option
+from daemon.commands._options import CONFIG_DEFAULT, add_action, add_config_option
 from daemon.commands._service import do_by_service_or_here, load_rig, print_answer
 from daemon.config.loading import default_config_path
 from daemon.installed_models.onnx_runtime import require_runtime
@@ -58,18 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    def add(
-        name: str, summary: str, example: str, run: Callable[[argparse.Namespace], int]
-    ) -> argparse.ArgumentParser:
-        action = actions.add_parser(
-            name,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=f"Example: scentd models {name} {example}",
-        )
-        action.add_argument("--json", action="store_true", help="print JSON")
-        action.set_defaults(run=run)
-        return action
+    add = partial(add_action, actions, "models")
 
     listing = add("list", "list the shipped bundles, or all of a rig", "--json", run_list)
     listing.add_argument(

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.commands._options import CONFIG_DEFAULT
+from daemon.commands._options import CONFIG_DEFAULT, add_action
 from daemon.commands._service import as_owner
 from daemon.config.loading import default_config_path, load_config
 from daemon.config.settings import default_state_dir
@@ -45,12 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     def add(
         name: str, summary: str, example: str, run: Callable[[argparse.Namespace], int]
     ) -> argparse.ArgumentParser:
-        action = actions.add_parser(
-            name,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=f"Example: scentd recordings {name} {example}",
-        )
+        action = add_action(actions, "recordings", name, summary, example, run)
         where = action.add_mutually_exclusive_group()
         where.add_argument(
             "--config", type=Path, metavar="FILE", help=f"the rig's YAML file ({CONFIG_DEFAULT})"
@@ -61,8 +56,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         where.add_argument(
             "--folder", type=Path, metavar="DIR", help="any folder of recordings, in its place"
         )
-        action.add_argument("--json", action="store_true", help="print JSON")
-        action.set_defaults(run=run)
         return action
 
     add("list", "list the recordings with their labels, the newest first", "--json", run_list)

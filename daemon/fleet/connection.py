@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from daemon.fleet.rig_state import WatchedRig
 
 MOST_RIGS = 100_000
-"""Whoever may publish could invent more."""
+"""Bounds the memory: any client that may publish can make up rigs."""
 
 RETAINED = (
     topics.STATUS,

@@ -1,4 +1,4 @@
-"""Daemon: the rigs of a broker: messages as bytes in, updates for whoever watches them out.
+"""Daemon: the rigs of a broker: messages as bytes in, updates for the pages out.
 
 Pure: knows topics and payloads, but no broker, thread or page.
 """
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RIGS_KEPT = 64
-"""Rigs of one broker that are shown; whoever may publish could invent more."""
+"""Rigs of one broker that are shown. Bounds the memory: any client that may publish can make up
+rigs."""
 
 PAYLOAD_BYTES = 1 << 20
 """Largest payload that is read; a list of models is the largest, of about 20 kB."""

@@ -1,6 +1,6 @@
 """Daemon: the order in which a request goes to many rigs: a canary, then waves, until one fails.
 
-Pure: knows no broker. Whoever sends a wave returns what became of it.
+Pure: knows no broker. The caller sends each wave and returns the rigs' answers.
 """
 
 from __future__ import annotations

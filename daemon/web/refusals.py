@@ -1,6 +1,6 @@
 """Daemon: counts the requests that the web server refuses, and logs the first of each kind.
 
-Whoever sends requests in a loop must not fill the log.
+A client that sends requests in a loop must not fill the log.
 """
 
 from __future__ import annotations
