@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -215,9 +216,11 @@ def listening(pid: int) -> list[str]:
     """Return the sockets on which a process accepts connections or datagrams from anyone."""
     inodes = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        match = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()))
-        if match:
-            inodes.add(match[1])
+        # The service opens and closes files all the time: one may be gone since the listing.
+        with contextlib.suppress(FileNotFoundError):
+            match = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()))
+            if match:
+                inodes.add(match[1])
     found = []
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
         table = Path(f"/proc/{pid}/net/{protocol}")
