@@ -23,7 +23,7 @@ from daemon.mqtt.outgoing import BrokerState
 from daemon.mqtt.session import FAREWELL_S, FLUSH_S, Link, Listeners, OnRequest, Session
 from daemon.mqtt.takeovers import explain
 from daemon.mqtt.topics import topic_prefix
-from daemon.system.backoff import Backoff
+from daemon.system.backoff import EvenWaits
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from daemon.mqtt.outbox_values import Entry
     from daemon.mqtt.outgoing import BrokerReport
 
-FIRST_RETRY_S = 1.0
-LONGEST_RETRY_S = 3.0
-"""A broker that is back is found within 5 s; an attempt every few seconds costs a packet or two,
-and the jitter of `Backoff` spreads those of a fleet."""
+FIRST_RETRY_S = 0.5
+RETRY_EVERY_S = 3.5
+"""A broker that is back is found within 4 s, so that 1,000 rigs that lost it together connect at
+286 a second on average; an attempt every few seconds costs a packet or two."""
 
 REFUSED_RETRY_S = 60.0
 """A refused password does not become right by itself, and brokers ban clients that try often."""
@@ -147,18 +147,18 @@ class Publisher:
     def _serve(self) -> None:
         """Connect again and again until `close`."""
         link, versions, tried = self._link, protocols(self._link.config), 0
-        backoff = Backoff(first_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S)
+        waits = EvenWaits(first_s=FIRST_RETRY_S, every_s=RETRY_EVERY_S)
         logged = ""
         while not link.stopping.is_set():
             self._outgoing.update(state=BrokerState.CONNECTING, protocol=None)
-            last = tried + 1 == len(versions)
+            version, is_last = versions[tried], tried + 1 == len(versions)
             failure: ScentdError | None = None
-            session = Session(link, versions[tried], last=last)
+            session = Session(link, version, last=is_last or link.accepted is version)
             try:
                 session.run()
             except ScentdError as error:
                 failure = error
-            if isinstance(failure, WrongProtocolError) and not last:
+            if isinstance(failure, WrongProtocolError) and not is_last:
                 tried += 1
                 self._log.info("the broker does not speak MQTT 5; trying 3.1.1")
                 continue
@@ -171,7 +171,7 @@ class Publisher:
                 tried = 0
             refused = failure is not None and not isinstance(failure, BrokerUnreachableError)
             state = BrokerState.REFUSED if refused else BrokerState.UNREACHABLE
-            wait_s = REFUSED_RETRY_S if refused else self._wait_s(session, failure, backoff)
+            wait_s = REFUSED_RETRY_S if refused else self._wait_s(session, failure, waits)
             self._outgoing.update(state=state, protocol=None)
             if failure is None:
                 logged = ""
@@ -187,16 +187,16 @@ class Publisher:
                 log(logged, retry_in_s=round(wait_s, 1))
             link.stopping.wait(wait_s)
 
-    def _wait_s(self, session: Session, failure: ScentdError | None, backoff: Backoff) -> float:
+    def _wait_s(self, session: Session, failure: ScentdError | None, waits: EvenWaits) -> float:
         """Return how long to wait after a connection that ended, or could not be made."""
         takeovers, config = self._link.takeovers, self._link.config
         if failure is not None:
             takeovers.failed()
-            return backoff.next_s()
-        backoff.reset()
+            return waits.next_s()
+        waits.reset()
         if takeovers.ended(taken_over=session.taken_over):
             why = explain(self._link.rig_id, f"{config.host}:{config.port}")
             self._outgoing.update(why=why)
             self._log.error(why)
         self._outgoing.update(takeovers=takeovers.total)
-        return takeovers.wait_s() if takeovers.contested else backoff.next_s()
+        return takeovers.wait_s() if takeovers.contested else waits.next_s()

@@ -73,6 +73,8 @@ class Link:
     ----------
     delivered: by topic, the newest retained message of the outbox that a broker accepted.
     retain: whether the broker keeps retained messages, as far as known.
+    accepted: version of MQTT that the broker accepted; None where it is to be found out. A broker
+        to which a thousand rigs return answers late, which must not be taken for another version.
     stopping: ends the connection, and the thread.
     log_level: of the latest failure; its recovery is logged at the same level.
     takeovers: of the rig's place at the broker.
@@ -85,6 +87,7 @@ class Link:
     listeners: Listeners
     delivered: dict[str, Entry] = field(default_factory=dict)
     retain: bool = True
+    accepted: MQTTProtocolVersion | None = None
     outgoing: Outgoing = field(default_factory=Outgoing)
     stopping: Event = field(default_factory=Event)
     log_level: int = logging.INFO
@@ -121,6 +124,7 @@ class Session:
         self._outgoing = link.outgoing
         self._last = last
         self._prefix = topic_prefix(link.rig_id)
+        self._version = protocol
         self._protocol = PROTOCOL_NAMES[protocol]
         self.taken_over = False
         self._client = make_client(link.rig_id, link.config, protocol, retain=link.retain)
@@ -179,6 +183,7 @@ class Session:
 
     def _await_connack(self) -> None:
         link = self._link
+        link.accepted = None
         deadline_s = time.monotonic() + connack_timeout_s(last=self._last)
         while self._connack is None and self._connected():
             if time.monotonic() > deadline_s or link.stopping.is_set():
@@ -190,6 +195,7 @@ class Session:
         except NoRetainError:
             link.retain = False
             raise
+        link.accepted = self._version
         self._late_until = link.outbox.newest_id()
         self._newest_late = link.outbox.newest_retained()
         link.takeovers.connected()

@@ -22,11 +22,12 @@ TAKEN_OVER = 0x8E
 STATED_TIMES = 2
 """Takeovers in a row, each stated by the broker: a single one may be a mistake soon corrected."""
 
-EARLY_S = 2.5
+EARLY_S = 4.5
 EARLY_TIMES = 5
 """Over MQTT 3.1.1 no broker states a reason, and over 5 Mosquitto 2.0.11 does not. Where
 connections end so soon, and so often in a row without one that fails in between, another client is
-the likely cause: a service tries again after about a second."""
+the likely cause: a service that lost its connection tries again within 4 s (`RETRY_EVERY_S` of
+`daemon.mqtt.publisher`)."""
 
 FIRST_WAIT_S = 15.0
 LONGEST_WAIT_S = 120.0

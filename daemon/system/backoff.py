@@ -1,7 +1,6 @@
-"""Daemon: how long to wait before trying again: doubling, bounded, and jittered.
+"""Daemon: how long to wait before trying again: doubling and jittered, or evenly spread.
 
-Pure: knows no clock and no thread. Without jitter, all rigs of a fleet would reconnect to a
-restarted broker at the same instant.
+Pure: knows no clock and no thread.
 """
 
 from __future__ import annotations
@@ -32,3 +31,35 @@ class Backoff:
     def reset(self) -> None:
         """Begin with the shortest wait again, after a success."""
         self._failures = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class EvenWaits:
+    """Waits that keep the attempts of many clients apart: the first is random, the others equal.
+
+    Clients that failed together try again at times spread evenly over `every_s`, and equal waits
+    keep them so: n clients make n / every_s attempts a second, whenever the server is back. Waits
+    that are each random would bunch up the attempts for a while (the density of a renewal process).
+
+    Attributes
+    ----------
+    first_s: shortest wait.
+    every_s: the first wait is between first_s and first_s + every_s, every later one is every_s.
+    source: of randomness.
+    """
+
+    first_s: float
+    every_s: float
+    source: random.Random = field(default_factory=random.Random)
+    _is_spread: bool = False
+
+    def next_s(self) -> float:
+        """Return how many seconds to wait after one more failure."""
+        if self._is_spread:
+            return self.every_s
+        self._is_spread = True
+        return self.first_s + self.every_s * self.source.random()
+
+    def reset(self) -> None:
+        """Draw the next wait at random again, after a success."""
+        self._is_spread = False

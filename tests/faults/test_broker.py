@@ -333,7 +333,7 @@ def test_an_invalid_certificate_is_reported_and_the_next_valid_one_accepted(
 ) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: sudo apt install openssl")
-    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 0.5)
+    monkeypatch.setattr(publisher_module, "RETRY_EVERY_S", 0.5)
     certificate(tmp_path, "home", days=2)
     broker = Mosquitto(
         tmp_path,

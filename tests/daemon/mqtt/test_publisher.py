@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def retained_substance(port: int) -> dict[str, object]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry after fractions of a second."""
     monkeypatch.setattr(publisher_module, "FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 0.2)
+    monkeypatch.setattr(publisher_module, "RETRY_EVERY_S", 0.2)
     monkeypatch.setattr(publisher_module, "REFUSED_RETRY_S", 0.2)
 
 
@@ -103,6 +104,28 @@ def test_an_old_broker_refuses_a_rig_that_is_set_to_mqtt_5(old_broker: int) -> N
         try_broker("rig", MqttConfig(host="127.0.0.1", port=old_broker, protocol="5"))
 
 
+def test_a_busy_broker_that_answers_late_is_not_taken_for_one_of_mqtt_3_1_1(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.mqtt.connection.GUESS_TIMEOUT_S", 0.2)
+    levels: list[int] = []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        running_publisher(server.getsockname()[1]) as publisher,
+    ):
+        for late_s in (0.0, 0.6):
+            connection, _ = server.accept()
+            with connection:
+                levels.append(connection.recv(4096).partition(b"MQTT")[2][0])
+                time.sleep(late_s)
+                connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+                wait_until(
+                    lambda: publisher.report().state is BrokerState.CONNECTED, "the connection"
+                )
+        assert publisher.report().connections == 2
+    assert levels == [5, 5]
+
+
 def test_online_and_offline_are_retained_at_start_and_end(broker: Mosquitto) -> None:
     with running_publisher(broker.port):
         wait_until(lambda: retained(broker.port, "scent/rig/status") == "online", "online")
@@ -140,8 +163,7 @@ def test_late_messages_come_in_order_and_only_the_newest_is_retained(
 ) -> None:
     # The subscriber must be there before the rig returns.
     monkeypatch.setattr(publisher_module, "FIRST_RETRY_S", 3.0)
-    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 3.0)
-    monkeypatch.setattr("daemon.system.backoff.JITTER", 0.0)
+    monkeypatch.setattr(publisher_module, "RETRY_EVERY_S", 3.0)
     with running_publisher(absent_broker.port) as publisher:
         wait_until(lambda: publisher.report().state is BrokerState.UNREACHABLE, "a failed try")
         for number in range(50):

@@ -41,7 +41,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.1)
     monkeypatch.setattr(refusals, "LONGEST_RETRY_S", 0.2)
     monkeypatch.setattr(publisher_module, "FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 0.2)
+    monkeypatch.setattr(publisher_module, "RETRY_EVERY_S", 0.2)
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def test_two_services_over_mqtt_3_1_1_slow_down_as_well(
     broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "FIRST_RETRY_S", 0.1)
-    monkeypatch.setattr(publisher_module, "LONGEST_RETRY_S", 0.1)
+    monkeypatch.setattr(publisher_module, "RETRY_EVERY_S", 0.1)
     with rig(broker.port) as one, rig(broker.port) as two:
         wait_until(lambda: one.report().why or two.report().why, "the contest")
         assert one.report().takeovers == 0

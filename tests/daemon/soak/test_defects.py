@@ -85,10 +85,10 @@ Outbox.put = lambda self, one: put(
     "reconnection takes 13 s": Defect(
         """
 from daemon.mqtt import publisher
-class Backoff(publisher.Backoff):
+class EvenWaits(publisher.EvenWaits):
     def next_s(self):
         return 13.0
-publisher.Backoff = Backoff
+publisher.EvenWaits = EvenWaits
 """,
         (CUT,),
         "broker, cut: it took",
