@@ -33,7 +33,7 @@ LOCK = ".lock"
 OPEN_FOLDERS = "/proc/self/fd"
 """Below it lie the open folders of this process by their descriptors: a path may begin there."""
 
-_PARTIAL = re.compile(r"\.(?P<name>.+\.(?:json|yaml|npz|csv))\.[a-z0-9_]{8}")
+_PARTIAL = re.compile(r"\.(?P<name>.+\.(?:json|yaml|npz|csv|parquet))\.[a-z0-9_]{8}")
 """Names of unfinished files: of the finished file `NAME`, `.NAME.12345678`."""
 
 

@@ -129,6 +129,11 @@ class LineDecoder:
         return self._dialect
 
     @property
+    def next_number(self) -> int:
+        """The number of the next frame, in the dialects that number none: damaged rows count."""
+        return self._unnumbered
+
+    @property
     def columns(self) -> Columns | None:
         """The columns of the CSV dialect's latest header, None before any."""
         return self._rows.columns

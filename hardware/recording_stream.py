@@ -88,6 +88,7 @@ class RecordingStream:
     ----------
     path: the first file.
     counts: of the decoder.
+    next_number: what a frame after the last one would be numbered, see `LineDecoder`.
     present: channels of which there is any number.
     timestamped: whether every reading has a time.
     first_ms: time of the first reading, 0 without times.
@@ -120,12 +121,15 @@ class RecordingStream:
             if frame.device_ms is not None:
                 times.append(frame.device_ms)
         self.counts: LineCounts = decoder.counts
+        self.next_number = decoder.next_number
         if not self._count:
             raise RecordingError(self._why_no_frames(decoder))
         self.timestamped = len(times) == self._count
         self.first_ms = times[0] if self.timestamped else 0
         self._refuse_reversed(times)
-        self.nominal_rate_hz = _rate_hz(np.array(times, np.int64) if self.timestamped else None)
+        self.nominal_rate_hz = nominal_rate_hz(
+            np.array(times, np.int64) if self.timestamped else None
+        )
         by_channel = _by_channel(qualities)
         self.present = tuple(
             name
@@ -335,8 +339,11 @@ def _outside(by_channel: NDArray[np.int64]) -> list[str]:
     return notes
 
 
-def _rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:
-    """Return the rate of the median forward step, which pauses and clock jumps do not affect."""
+def nominal_rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:
+    """Return the rate of the median forward step, which pauses and clock jumps do not affect.
+
+    Without times that of the published recordings.
+    """
     if timestamp_ms is None:
         return RATE_WITHOUT_TIMESTAMPS_HZ
     steps_ms = np.diff(timestamp_ms)

@@ -6,6 +6,8 @@ Only files of the recordings' folder are read and written; no board, no broker, 
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 from daemon.commands._options import CONFIG_DEFAULT, add_action
 from daemon.commands._service import as_owner
 from daemon.config.loading import default_config_path, load_config
-from daemon.config.settings import default_state_dir
+from daemon.config.settings import RIG_ID_PATTERN, default_state_dir
 from daemon.recording.catalogue import Catalogue
 from daemon.system.owner import act_as_owner
 from hardware.counting import counted
@@ -37,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.description = (
         "List the recordings of a rig, look at one, label stretches of it, cut it, and export "
-        "what is labelled as LABEL/SESSION/*.csv for the trainer."
+        "what is labelled as LABEL/SESSION/*.csv for the trainer, or whole recordings as Parquet."
     )
     parser.epilog = "Example: scentd recordings label coffee.csv 60 180 coffee"
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -96,7 +98,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     exporting.add_argument(
         "--session",
         metavar="NAME",
-        help="session of all stretches (default: the day in a recording's name, else the name)",
+        help="session of all of them (default: the day in a recording's name, else the name)",
+    )
+    exporting.add_argument(
+        "--format",
+        choices=("csv", "parquet"),
+        default="csv",
+        help="csv, or whole recordings, labelled or not, as Parquet files: "
+        "DIR/rig=RIG/day=DAY/NAME.parquet (default: csv)",
+    )
+    exporting.add_argument(
+        "--rig",
+        metavar="NAME",
+        help="with --format parquet: whose recordings they are (default: the rig of the "
+        "configuration)",
     )
 
 
@@ -158,7 +173,11 @@ def run_cut(args: argparse.Namespace) -> int:
 
 
 def run_export(args: argparse.Namespace) -> int:
-    """Write what is labelled, as the trainer reads it."""
+    """Write what is labelled, as the trainer reads it, or whole recordings into an archive."""
+    if args.format == "parquet":
+        return _export_archive(args)
+    if args.rig is not None:
+        raise UsageError("--rig names the rig of an archive; add --format parquet, or omit it.")
     exported = _catalogue(args).export(args.output, args.names or None, session=args.session)
     if args.json:
         print(json.dumps(asdict(exported)))
@@ -171,15 +190,57 @@ def run_export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export_archive(args: argparse.Namespace) -> int:
+    """Write whole recordings into an archive of Parquet files."""
+    # numpy takes a while to load, and the other actions need none of it.
+    from daemon.recording.archiving import archive_recordings  # noqa: PLC0415
+    from hardware.archive import require_pyarrow  # noqa: PLC0415
+
+    require_pyarrow()
+    catalogue, rig = _catalogue(args), args.rig or _rig_id(args)
+    if rig is None:
+        raise UsageError("Name the rig whose recordings these are: --rig NAME.")
+    if not re.fullmatch(RIG_ID_PATTERN, rig):
+        raise UsageError(
+            f"A rig's name has 1 to 32 of the characters a-z, 0-9, _ and -, got {rig[:80]!r}."
+        )
+    archived = archive_recordings(
+        catalogue, args.output.resolve(), args.names or None, rig=rig, session=args.session
+    )
+    if args.json:
+        print(json.dumps(asdict(archived)))
+    else:
+        for place, readings in archived.files.items():
+            print(f"{args.output / place}: {counted(readings, 'reading')}")
+        if archived.unchanged:
+            print(f"Unchanged since an earlier export: {counted(archived.unchanged, 'recording')}")
+    for name, problem in archived.problems.items():
+        print(f"scentd: {name}: {problem}", file=sys.stderr)
+    return 1 if archived.problems else 0
+
+
 def _catalogue(args: argparse.Namespace) -> Catalogue:
     """Return the recordings of the folder that the options name."""
     if args.folder is not None:
         return Catalogue(args.folder.absolute())
-    path = args.config or (default_config_path() if args.state is None else None)
+    path = _config_path(args)
     if path is not None:
         return Catalogue(as_owner(load_config(path)).recordings_dir)
     state_dir = act_as_owner((args.state or default_state_dir()).resolve())
     return Catalogue(state_dir / "recordings")
+
+
+def _config_path(args: argparse.Namespace) -> Path | None:
+    """Return the configuration that the options name, or the default one."""
+    if args.state is not None or args.folder is not None:
+        return None
+    path: Path | None = args.config or default_config_path()
+    return path
+
+
+def _rig_id(args: argparse.Namespace) -> str | None:
+    path = _config_path(args)
+    return None if path is None else load_config(path).rig_id
 
 
 def _ms(seconds: float) -> int:

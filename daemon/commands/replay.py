@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +36,11 @@ from hardware.recording import (
     RecordingError,
 )
 from hardware.recording_stream import OWN_LAYOUT, RecordingStream
-from hardware.segment_names import LIVE_SUFFIX, parse_segment_name
+from hardware.segment_names import LIVE_SUFFIX
 from models.bundle import RIG_BUNDLES, load_bundle
-from models.decision_spec import State
-from models.nose import Nose, NoseSettings
+from models.nose import NoseSettings
 from models.recogniser import TAUGHT
+from models.replay import ReplayResult, Rig, is_live, recognised, replay, replay_nose
 from models.requirements import (
     CannotFeedError,
     feeding_problem,
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from daemon.mqtt.payloads import Payload
     from models.bundle import Bundle
     from models.correction import Correction
+    from models.nose import Nose
+    from models.results import Step
 
 STANDARD_INPUT = "-"
 REPLAY_BOOT_ID = "0" * 16
@@ -183,18 +185,19 @@ def _replay(
     if form is None:
         print_notes(file, recording.notes)
     name = bundles[0].manifest.name if bundles else TAUGHT
-    live = args.live or _is_live(file, recording)
-    nose = Nose(
+    nose = replay_nose(
         bundles,
-        NoseSettings() if config is None else nose_settings(config),
-        rate_hz=_known_rate_hz(recording, config),
-        skip_warm_up=not live,
-        assume_exposed=not live and recording.published,
-        correction=correction,
-        heads={model: head for model, head in taught.heads.items() if not head.empty},
-        recogniser=taught.recogniser,
-        unmixing=taught.unmixing,
-        calibrated_air=None if profile is None else profile.clean_air,
+        recording,
+        live=args.live or is_live(file, recording),
+        settings=NoseSettings() if config is None else nose_settings(config),
+        rate_hz=None if config is None else config.source.rate_hz,
+        rig=Rig(
+            correction,
+            None if profile is None else profile.clean_air,
+            {model: head for model, head in taught.heads.items() if not head.empty},
+            taught.recogniser,
+            taught.unmixing,
+        ),
     )
     printer: _JsonPrinter | _TablePrinter
     if args.json:
@@ -206,7 +209,7 @@ def _replay(
         printer = _TablePrinter(f"{file}  ({name}{interpolated})")
     # Mixtures of taught smells have predictions of their own, beside those of single substances.
     task = bundles[0].manifest.task if bundles else topics.SUBSTANCE
-    outcome = _RecordingResult()
+    outcome = ReplayResult()
     picture = _new_picture(" ".join(files), len(recording), task, pictures)
     for result in _results(nose, recording, picture):
         if isinstance(result, Event):
@@ -242,15 +245,13 @@ def _new_picture(
 def _results(
     nose: Nose, recording: RecordingStream, picture: Picture | None
 ) -> Iterator[Event | Prediction]:
-    for frame, arrival_ms in recording.arrivals():
-        step = nose.process(frame, arrival_ms)
+    def draw(step: Step) -> None:
         if picture is not None:
             picture.add_step(step, nose.exposure.clean_air)
             for prediction in step.predictions:
                 picture.add_prediction(prediction)
-        yield from step.events
-        yield from step.predictions
-    yield from nose.finish()
+
+    return replay(nose, recording, draw)
 
 
 def _existing_path(file: str) -> Path:
@@ -283,20 +284,6 @@ def _taught(
     for problem in smells.problems:
         print(f"scentd: {problem}", file=sys.stderr)
     return smells
-
-
-def _is_live(file: str, recording: RecordingStream) -> bool:
-    """Whether the recording begins with the start of a service: of segments, only a run's first."""
-    if parse_segment_name(Path(file)) is None:
-        return file.endswith(LIVE_SUFFIX)
-    # The service's time begins with its first reading; recording may have begun later.
-    return recording.timestamped and recording.first_ms == 0
-
-
-def _known_rate_hz(recording: RecordingStream, config: Config | None) -> float | None:
-    if config is not None and config.source.rate_hz is not None:
-        return config.source.rate_hz
-    return recording.assumed_rate_hz
 
 
 _load_bundle = cache(load_bundle)
@@ -334,40 +321,6 @@ def _choose_bundle(
             len(missing_channels(bundle.manifest, present)),
         ),
     )
-
-
-@dataclass
-class _RecordingResult:
-    """A recording's result: the label that was recognised last, and since when."""
-
-    label: str | None = None
-    probability: float | None = None
-    decided_s: float | None = None
-
-    def update(self, prediction: Prediction) -> None:
-        label, probability = _recognised(prediction)
-        if label is None:
-            return
-        if label != self.label:
-            self.decided_s = prediction.t_ms / 1000.0
-        self.label, self.probability = label, probability
-
-
-def _recognised(prediction: Prediction) -> tuple[str | None, float | None]:
-    """Return the label, or a mixture's components and the lowest of their presences.
-
-    Where only a group was announced, its labels joined by | and its presence.
-    """
-    if prediction.state is not State.RECOGNISED:
-        return None, None
-    if prediction.task == topics.SUBSTANCE:
-        return prediction.label, prediction.probability
-    parts = prediction.components
-    if not parts:
-        group = max(prediction.groups, key=lambda one: one.presence)
-        return "|".join(sorted(group.labels)), group.presence
-    # Sorted by name: which of two nearly equal components is larger may change with every window.
-    return "+".join(sorted(part.label for part in parts)), min(part.presence for part in parts)
 
 
 class _JsonPrinter:
@@ -411,7 +364,7 @@ class _TablePrinter:
         print(heading)
 
     def print_prediction(self, prediction: Prediction) -> None:
-        answer = (str(prediction.state), _recognised(prediction)[0] or prediction.reason)
+        answer = (str(prediction.state), recognised(prediction)[0] or prediction.reason)
         if answer == self._printed:
             return
         self._printed = answer

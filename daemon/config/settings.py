@@ -16,6 +16,8 @@ from typing import Annotated, Literal
 from hardware.typed_yaml import Example, Rule, between
 from models.exposure_settings import Amount, ExposureSettings, Seconds, Share
 
+RIG_ID_PATTERN = "[a-z0-9_-]{1,32}"
+
 TOPIC_ROOT = "scent"
 """First level of every topic; the second is the `rig_id`."""
 
@@ -315,7 +317,7 @@ class Config:
         str,
         Rule(
             "use 1 to 32 of a-z, 0-9, _ and -: it becomes part of every MQTT topic",
-            pattern="[a-z0-9_-]{1,32}",
+            pattern=RIG_ID_PATTERN,
         ),
         Example("kitchen"),
     ]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from daemon.board.monitor import BoardState
 from daemon.mqtt.outgoing import BrokerState
-from daemon.mqtt.payloads import quality_names, rounded
+from daemon.mqtt.payloads import quality_names
 from hardware.counting import counted
 from hardware.frames import Quality
 from models.decision_spec import State
+from models.prediction_fields import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
