@@ -60,8 +60,10 @@ inline int format_number(float value, char *out, size_t size) {
   } else if (fabs(exact) < 1e10 && floor(exact) == exact) {
     length = snprintf(out, size, "%.0f", exact);
   } else {
+    char format[] = "%.6g";  // not "%.*g", which the C library of AVR controllers does not know
     for (int digits = 6; digits <= 9; ++digits) {
-      length = snprintf(out, size, "%.*g", digits, exact);
+      format[2] = static_cast<char>('0' + digits);
+      length = snprintf(out, size, format, exact);
       if (length < 0 || static_cast<size_t>(length) >= size) return -1;
       // Through double, as the host reads it.
       if (static_cast<float>(strtod(out, NULL)) == value) break;

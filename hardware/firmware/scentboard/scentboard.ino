@@ -7,6 +7,7 @@
 #include <Adafruit_BME680.h>
 #include <Wire.h>
 
+#include "scent_controller.h"
 #include "scent_line.h"
 #include "scent_rig.h"
 
@@ -27,9 +28,8 @@ const scent::MqCurve kMqCurves[scent::kMqParts] = {
     {4.8387f, -2.68f, kMqLoadKohm, 0.04f},   // MQ-3: Benzene
 };
 
-// Fixed by the wiring.
+// Fixed by the wiring, beside the pins of scent_controller.h.
 
-const int kMqPins[scent::kMqParts] = {34, 39, 36};  // A2, A3, A4: ADC1, which Wi-Fi leaves alone
 const float kMqSupplyVolts = 5.0f;
 // 150 kOhm over 100 kOhm: 5 V become 2.0 V, in the range where the ESP32's ADC is linear (150 to
 // 2450 mV at 11 dB). Below it all inputs read the same, also an open one, which the divider pulls
@@ -38,8 +38,6 @@ const float kMqDivider = (150.0f + 100.0f) / 100.0f;
 const float kMqAbsentVolts = 0.4f;
 const int kMqSamples = 16;  // averaged: that ADC is noisy
 
-const int kSdaPin = 23;
-const int kSclPin = 22;
 const uint32_t kI2cHz = 100000;  // long Grove cables have too much capacitance for 400 kHz
 const uint16_t kI2cTimeoutMs = 20;
 const int kFailuresBeforeRecovery = 3;
@@ -84,19 +82,19 @@ bool noteI2c(bool ok) {
 // A part that was reset in the middle of a byte holds SDA low; up to nine clocks let it finish.
 void recoverI2c() {
   Wire.end();
-  pinMode(kSdaPin, INPUT_PULLUP);
-  pinMode(kSclPin, OUTPUT_OPEN_DRAIN);
-  for (int clock = 0; clock < 9 && digitalRead(kSdaPin) == LOW; ++clock) {
-    digitalWrite(kSclPin, LOW);
+  pinMode(controller::kSdaPin, INPUT_PULLUP);
+  controller::openDrain(controller::kSclPin);
+  for (int clock = 0; clock < 9 && digitalRead(controller::kSdaPin) == LOW; ++clock) {
+    controller::pullLow(controller::kSclPin);
     delayMicroseconds(5);
-    digitalWrite(kSclPin, HIGH);
+    controller::letRise(controller::kSclPin);
     delayMicroseconds(5);
   }
-  pinMode(kSdaPin, OUTPUT_OPEN_DRAIN);  // a stop condition: SDA rises while SCL is high
-  digitalWrite(kSdaPin, LOW);
+  controller::openDrain(controller::kSdaPin);  // a stop condition: SDA rises while SCL is high
+  controller::pullLow(controller::kSdaPin);
   delayMicroseconds(5);
-  digitalWrite(kSdaPin, HIGH);
-  startI2c();
+  controller::letRise(controller::kSdaPin);
+  controller::startI2c(kI2cHz, kI2cTimeoutMs);
   i2c_failures = 0;
 }
 
@@ -105,11 +103,6 @@ void recoverI2cIfStuck() {
   if (millis() - i2c_recovered_ms < kRecoveryEveryMs) return;
   i2c_recovered_ms = millis();
   recoverI2c();
-}
-
-void startI2c() {
-  Wire.begin(kSdaPin, kSclPin, kI2cHz);
-  Wire.setTimeOut(kI2cTimeoutMs);
 }
 
 bool writeByte(uint8_t address, uint8_t value) {
@@ -150,14 +143,14 @@ void readGroveParts(float *values) {
 
 float readMqVolts(int pin) {
   uint32_t sum_mv = 0;
-  for (int sample = 0; sample < kMqSamples; ++sample) sum_mv += analogReadMilliVolts(pin);
+  for (int sample = 0; sample < kMqSamples; ++sample) sum_mv += controller::readMillivolts(pin);
   const float volts = kMqDivider * static_cast<float>(sum_mv) / kMqSamples / 1000.0f;
   return volts > kMqAbsentVolts ? volts : NAN;
 }
 
 void readMqParts(scent::Reading *reading) {
   for (int part = 0; part < scent::kMqParts; ++part) {
-    const float volts = readMqVolts(kMqPins[part]);
+    const float volts = readMqVolts(controller::kMqPins[part]);
     reading->mq_volts[part] = volts;
     reading->values[kGroveParts + part] = scent::mq_ppm(volts, kMqSupplyVolts, kMqCurves[part]);
   }
@@ -237,11 +230,9 @@ void serveBme() {
 // The sketch
 
 void setup() {
-  Serial.setTxBufferSize(1024);  // a line need not wait for the port: 150 bytes take 13 ms
-  Serial.begin(115200);
-  analogReadResolution(12);
-  for (int pin : kMqPins) analogSetPinAttenuation(pin, ADC_11db);
-  startI2c();
+  controller::startSerial(115200);
+  controller::startAnalog();
+  controller::startI2c(kI2cHz, kI2cTimeoutMs);
   static scent::Schedule slots(millis() + kPeriodMs, kPeriodMs);
   schedule = &slots;
 }
