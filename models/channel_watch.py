@@ -25,14 +25,17 @@ class ChannelWatch:
     Attributes
     ----------
     failed: channels of the board that have been unusable for `FAULT_AFTER_MS`.
-    present: channels that have ever sent a number.
+    present: channels that have ever sent a number; in the first `FAULT_AFTER_MS` all channels, as
+        the first lines of a board may lack some.
     """
 
-    __slots__ = ("_bad_since", "_quality", "_unusable", "failed", "present")
+    __slots__ = ("_bad_since", "_first_ms", "_quality", "_seen", "_unusable", "failed", "present")
 
     def __init__(self) -> None:
         self.failed: frozenset[str] = frozenset()
-        self.present: frozenset[str] = frozenset()
+        self.present: frozenset[str] = frozenset(CHANNEL_NAMES)
+        self._seen: frozenset[str] = frozenset()
+        self._first_ms: int | None = None
         self._quality = b""
         self._unusable: list[int] = []
         self._bad_since: dict[str, int] = {}
@@ -43,15 +46,19 @@ class ChannelWatch:
         if now != self._quality:
             self._quality = now
             self._unusable = [index for index, value in enumerate(now) if value != Quality.OK]
-            self.present |= {
+            self._seen |= {
                 name
                 for name, value in zip(CHANNEL_NAMES, now, strict=True)
                 if value != Quality.MISSING
             }
             names = [CHANNEL_NAMES[index] for index in self._unusable]
             self._bad_since = {
-                name: self._bad_since.get(name, t_ms) for name in names if name in self.present
+                name: self._bad_since.get(name, t_ms) for name in names if name in self._seen
             }
+        if self._first_ms is None:
+            self._first_ms = t_ms
+        if t_ms - self._first_ms >= FAULT_AFTER_MS:
+            self.present = self._seen
         return self._unusable
 
     def changes(self, t_ms: int) -> tuple[list[str], list[str]]:

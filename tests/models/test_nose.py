@@ -182,6 +182,15 @@ def test_a_board_without_a_required_channel_disables_the_model(substance: Bundle
     assert not [event for event in events if event.channel]
 
 
+def test_a_first_reading_that_lacks_a_channel_disables_nothing(substance: Bundle) -> None:
+    """As NA in the first row of a file without times, whose rate is given, does."""
+    whole = list(frames(episode(1), 1))
+    source = [*with_quality(whole[:1], "VOC", Quality.MISSING), *whole[1:]]
+    predictions, _ = process_all(Nose([substance], skip_warm_up=True, rate_hz=1.0), source)
+    assert "recognised" in states(predictions)
+    assert "disabled" not in states(predictions)
+
+
 def test_a_model_runs_without_a_channel_that_it_does_not_require(substance: Bundle) -> None:
     source = with_quality(frames(episode(1), 1), "CO", Quality.STUCK)
     predictions, events = process_all(Nose([substance]), source)
