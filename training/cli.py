@@ -21,6 +21,7 @@ SCENT_TRAIN = CommandLine(
         "fit": "train a model on all recordings",
         "crossval": "score a configuration on recordings held out by groups",
         "export": "quantise, verify and write the bundle of a trained model",
+        "publish": "write a bundle to the Hugging Face hub",
         "evaluate": "score a bundle on labelled recordings (needs no torch)",
         "search": "find settings on held-out recordings",
         "bench": "time torch, float32 and int8 on one architecture",

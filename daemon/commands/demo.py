@@ -10,13 +10,13 @@ import random
 import signal
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.commands._options import positive_seconds
 from daemon.system.signals import StopEvent
-from hardware.errors import ScentdError, UsageError
+from hardware.errors import UsageError
+from hardware.extras import require_extra
 
 if TYPE_CHECKING:
     import argparse
@@ -27,10 +27,6 @@ EXTRA = ("amqtt", "rich", "prometheus_client", "starlette", "uvicorn", "websocke
 
 _SEEDS = 1000
 _LEAST_PACE, _LARGEST_PACE = 0.05, 5.0
-
-
-class DemoNotInstalledError(ScentdError):
-    """The packages of the extra `demo` are not installed."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             f"--pace lies between {_LEAST_PACE:g} and {_LARGEST_PACE:g}, got {args.pace:g}; "
             "1 is the usual pace."
         )
-    _check_installed()
+    require_extra("The demo", "demo", EXTRA)
     plain = args.plain or _needs_plain_output()
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     stop = StopEvent()
@@ -101,15 +97,6 @@ def _naming_time() -> str:
         f"A name takes {rig.named_after} of the board's time after an odour begins, which is "
         f"{rig.speed:g} times less here."
     )
-
-
-def _check_installed() -> None:
-    missing = [name for name in EXTRA if find_spec(name) is None]
-    if missing:
-        raise DemoNotInstalledError(
-            f"The demo needs {' and '.join(missing)}, which are not installed, because a rig does "
-            "not need them. Install them: pip install 'scentd[demo]'."
-        )
 
 
 def _needs_plain_output() -> bool:

@@ -24,6 +24,7 @@ from daemon.installed_models.store import SHIPPED, ModelStore
 from daemon.installed_models.trial import try_bundle
 from hardware.counting import counted
 from hardware.errors import ScentdError
+from hardware.hub import PREFIX, HubAddress
 from models.bundle import (
     available_precisions,
     bundle_folder,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from daemon.config.settings import Config
     from daemon.system.background import Data
+    from models.manifest import Manifest
 
 _LEAST_WIDTH = 40
 
@@ -45,6 +47,7 @@ EPILOG = """Examples:
   scentd models list --labels
   scentd models verify substances-50 ./my-model
   scentd models install my-model.tar.gz --config rig.yaml
+  scentd models install hf:owner/my-model@v1 --config rig.yaml
   scentd models rollback --config rig.yaml
 """
 
@@ -88,7 +91,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         run_install,
     )
     installing.add_argument(
-        "path", type=Path, metavar="PATH", help="its folder, or a .tar.gz or .zip of it"
+        "source",
+        metavar="SOURCE",
+        help="its folder, a .tar.gz or .zip of it, or hf:OWNER/NAME[@REVISION] on the hub",
     )
     installing.add_argument(
         "--no-switch", action="store_true", help="install only; the active version stays"
@@ -212,10 +217,28 @@ def run_install(args: argparse.Namespace) -> int:
     config = load_rig(args.config)
     store = ModelStore(config.state_dir)
     # Not in the service, which may not read this user's files.
-    manifest = store.install(args.path)
+    manifest = _install(store, args.source)
     if args.no_switch:
         return _print_model(args, config, store.describe(manifest.name))
     return _switch(args, config, manifest.name, manifest.version)
+
+
+def _install(store: ModelStore, source: str) -> Manifest:
+    """Install a bundle from a path or from the hub."""
+    if not source.startswith(PREFIX):
+        return store.install(Path(source))
+    # Only the hub needs its client.
+    from daemon.installed_models.hub_download import fetched_bundle  # noqa: PLC0415
+
+    address = HubAddress.parse(source)
+    with fetched_bundle(address) as fetched:
+        manifest = store.install(fetched.folder, str(fetched.address))
+    print(
+        f"{manifest.name} {manifest.version} came from {fetched.address}; this address always "
+        "installs the same.",
+        file=sys.stderr,
+    )
+    return manifest
 
 
 def run_switch(args: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from daemon.web.options import (
     parse_listen,
     parse_root_path,
 )
-from hardware.errors import ScentdError
+from hardware.extras import require_extra
 
 if TYPE_CHECKING:
     from daemon.web.access import Token
@@ -37,10 +36,6 @@ EPILOG = """Examples:
   scentd web --config /etc/scentd/scentd.yaml
   scentd web --config rig.yaml --listen 0.0.0.0:8733
 """
-
-
-class WebNotInstalledError(ScentdError):
-    """The packages of the extra `web` are not installed."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -112,21 +107,11 @@ def run(args: argparse.Namespace) -> int:
         state_dirs={one.rig_id: one.state_dir for one in configs},
         configs={one.rig_id: path.resolve() for one, path in zip(configs, paths, strict=True)},
     )
-    check_installed()
+    require_extra("The page", "web", EXTRA)
     become_owner(config.state_dir)
     configure_logs(config.log)
     import_module("daemon.web.server").serve(config, options, args.token_file, _announce)
     return 0
-
-
-def check_installed() -> None:
-    """Raise `WebNotInstalledError` if a package of the extra is missing."""
-    missing = [name for name in EXTRA if find_spec(name) is None]
-    if missing:
-        raise WebNotInstalledError(
-            f"The page needs {' and '.join(missing)}, which are not installed, because a rig does "
-            "not need them. Install them: pip install 'scentd[web]'."
-        )
 
 
 def _announce(address: str, token: Token | None) -> None:

@@ -7,6 +7,7 @@ opened by the process that was asked to install it, and read in a child with bou
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import os
 import re
@@ -14,14 +15,15 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from hardware.errors import ScentdError
 from hardware.files import open_plain
-from models.manifest import MANIFEST, read_manifest
+from models.front_matter import without_front_matter
+from models.manifest import CARD, FP32_MODEL, MANIFEST, BundleError, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,12 +56,12 @@ class OpenedSource:
 
     Attributes
     ----------
-    path: of the source, for messages.
+    name: of the source, for messages.
     files: of a folder: descriptor by name.
     archive: descriptor of an archive, None of a folder.
     """
 
-    path: Path
+    name: str
     files: dict[str, int]
     archive: int | None = None
 
@@ -70,13 +72,16 @@ class OpenedSource:
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[OpenedSource]:
+def open_source(path: Path, name: str | None = None) -> Iterator[OpenedSource]:
     """Open a bundle's folder or archive, without reading it.
+
+    `name` is what messages call it, by default its path.
 
     Raises
     ------
     UnpackingError: it is neither, or holds links.
     """
+    called = name or str(path)
     with ExitStack() as stack:
 
         def opened(file: Path, *, follow: bool) -> int:
@@ -95,15 +100,15 @@ def open_source(path: Path) -> Iterator[OpenedSource]:
                 raise UnpackingError(
                     f"There is no bundle at {path}. Name its folder, or a .tar.gz or .zip of it."
                 )
-            yield OpenedSource(path, {}, opened(path, follow=True))
+            yield OpenedSource(called, {}, opened(path, follow=True))
             return
         # The manifest lists all files of a bundle; others are ignored when they are copied.
         names = [file.name for file in path.iterdir() if _FILE_NAME.fullmatch(file.name)]
         if MANIFEST not in names:
-            raise UnpackingError(f"There is no model bundle at {path}: it has no {MANIFEST}.")
+            raise UnpackingError(f"There is no model bundle at {called}: it has no {MANIFEST}.")
         if len(names) > FILES_LIMIT:
-            raise UnpackingError(_too_many(path))
-        yield OpenedSource(path, {name: opened(path / name, follow=False) for name in names})
+            raise UnpackingError(_too_many(called))
+        yield OpenedSource(called, {name: opened(path / name, follow=False) for name in names})
 
 
 def unpack_bundle(source: OpenedSource, fresh: Path) -> None:
@@ -112,9 +117,21 @@ def unpack_bundle(source: OpenedSource, fresh: Path) -> None:
         _copy(source, fresh)
     except (*_UNREADABLE, FileExistsError) as error:
         raise UnpackingError(
-            f"{source.path} cannot be unpacked ({error}). Copy it again, or pack the "
+            f"{source.name} cannot be unpacked ({error}). Copy it again, or pack the "
             "bundle's folder as .tar.gz or .zip."
         ) from None
+    _restore_card(fresh)
+
+
+def _restore_card(fresh: Path) -> None:
+    """Take the hub's front matter off a card that is the bundle's own behind it."""
+    card = fresh / CARD
+    with suppress(OSError, BundleError):  # verification says what is wrong with a bundle
+        wanted = read_manifest(fresh).files.get(CARD)
+        whole = card.read_bytes()
+        own = without_front_matter(whole)
+        if own != whole and hashlib.sha256(own).hexdigest() == wanted:
+            card.write_bytes(own)
 
 
 def _copy(source: OpenedSource, fresh: Path) -> None:
@@ -125,7 +142,7 @@ def _copy(source: OpenedSource, fresh: Path) -> None:
                 left -= len(chunk)
                 if left < 0:
                     raise UnpackingError(
-                        f"{source.path} unpacks to more than {SIZE_LIMIT >> 20} MiB, too much for "
+                        f"{source.name} unpacks to more than {SIZE_LIMIT >> 20} MiB, too much for "
                         "a bundle."
                     )
                 target.write(chunk)
@@ -139,17 +156,19 @@ def _files(source: OpenedSource, fresh: Path) -> Iterator[tuple[str, IO[bytes]]]
         yield MANIFEST, os.fdopen(source.files[MANIFEST], "rb", closefd=False)
         for name in read_manifest(fresh).files:
             if name not in source.files:
-                raise UnpackingError(f"{source.path} has no {name}, which its manifest lists.")
+                if name == FP32_MODEL:
+                    continue  # a small installation leaves it out
+                raise UnpackingError(f"{source.name} has no {name}, which its manifest lists.")
             yield name, os.fdopen(source.files[name], "rb", closefd=False)
         return
     folders: set[PurePosixPath] = set()
     with os.fdopen(source.archive, "rb", closefd=False) as archive:
         read = _entries_of_zip if zipfile.is_zipfile(archive) else _entries_of_tar
         archive.seek(0)
-        for number, (name, stream) in enumerate(read(source.path, archive), start=1):
+        for number, (name, stream) in enumerate(read(source.name, archive), start=1):
             # Folders count too: a list of half a million fits into a few kilobytes.
             if number > FILES_LIMIT:
-                raise UnpackingError(_too_many(source.path))
+                raise UnpackingError(_too_many(source.name))
             if stream is None:
                 continue
             path = PurePosixPath(name)
@@ -163,17 +182,17 @@ def _files(source: OpenedSource, fresh: Path) -> Iterator[tuple[str, IO[bytes]]]
                 or not _FILE_NAME.fullmatch(path.name)
             ):
                 raise UnpackingError(
-                    f"{source.path} holds {name!r}, which is no file of one bundle's folder. Pack "
+                    f"{source.name} holds {name!r}, which is no file of one bundle's folder. Pack "
                     "the bundle's folder alone: tar -czf model.tar.gz FOLDER."
                 )
             yield path.name, stream
 
 
-def _too_many(path: Path) -> str:
-    return f"{path} holds more than {FILES_LIMIT} files; a bundle has about ten."
+def _too_many(source: str) -> str:
+    return f"{source} holds more than {FILES_LIMIT} files; a bundle has about ten."
 
 
-def _entries_of_tar(path: Path, archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _entries_of_tar(source: str, archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
     """Yield name and content of every entry; a folder without content."""
     with tarfile.open(fileobj=archive, mode="r:*") as entries:
         for member in entries:
@@ -182,11 +201,13 @@ def _entries_of_tar(path: Path, archive: IO[bytes]) -> Iterator[tuple[str, IO[by
                 continue
             stream = entries.extractfile(member) if member.isreg() else None
             if stream is None:
-                raise UnpackingError(f"{path} holds {member.name!r}, which is a link or a device.")
+                raise UnpackingError(
+                    f"{source} holds {member.name!r}, which is a link or a device."
+                )
             yield member.name, stream
 
 
-def _entries_of_zip(path: Path, archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _entries_of_zip(source: str, archive: IO[bytes]) -> Iterator[tuple[str, IO[bytes] | None]]:
     """Yield name and content of every entry; a folder without content."""
     with zipfile.ZipFile(archive) as entries:
         for member in entries.infolist():
@@ -196,6 +217,6 @@ def _entries_of_zip(path: Path, archive: IO[bytes]) -> Iterator[tuple[str, IO[by
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
                 raise UnpackingError(
-                    f"{path} holds {member.filename!r}, which is a link or a device."
+                    f"{source} holds {member.filename!r}, which is a link or a device."
                 )
             yield member.filename, entries.open(member)

@@ -230,8 +230,10 @@ class ModelStore:
             found.append(described["shipped"])
         return tuple(sorted(set(found), key=_version_order))
 
-    def install(self, source: Path) -> Manifest:
+    def install(self, source: Path, name: str | None = None) -> Manifest:
         """Install a bundle, a folder or a .tar, .tar.gz or .zip of one, without activating it.
+
+        `name` is what messages call the source, by default its path.
 
         Raises
         ------
@@ -245,7 +247,7 @@ class ModelStore:
         # The source is opened with the rights of who named it, all else done with the owner's.
         with ExitStack() as stack:
             with with_own_rights():
-                opened = stack.enter_context(open_source(source))
+                opened = stack.enter_context(open_source(source, name))
             store = stack.enter_context(self._as_owner())
             return store._install(opened)  # noqa: SLF001 - of the same class
 

@@ -50,7 +50,7 @@ def receive_bundle(source: OpenedSource, folder: Path) -> None:
     UnpackingError, BundleError: it cannot be used, or not within `BOUNDS`.
     """
     descriptors = (*source.descriptors, *inherited_by_path(folder))
-    _call("receive", source, folder, name=source.path, descriptors=descriptors)
+    _call("receive", source, folder, name=source.name, descriptors=descriptors)
 
 
 def try_bundle(folder: Path) -> None:
@@ -59,7 +59,9 @@ def try_bundle(folder: Path) -> None:
     _call("use", folder.absolute(), name=folder, descriptors=inherited_by_path(folder))
 
 
-def _call(function: str, *arguments: object, name: Path, descriptors: tuple[int, ...]) -> None:
+def _call(
+    function: str, *arguments: object, name: Path | str, descriptors: tuple[int, ...]
+) -> None:
     try:
         call_bounded(
             f"{_MODULE}:{function}",

@@ -30,6 +30,7 @@ NO_INDEX = "fetches packages from an index"
 SUITE = "runs tests of this suite"
 TRAINS = "trains for an hour or more, on the published recordings"
 OF_A_TRAINING = "needs the run folder of a training that takes an hour or more"
+OF_THE_HUB = "needs the hub; tests/daemon/installed_models/test_hub_download.py has one of its own"
 MINUTES = "computes for more than ten minutes"
 
 NOT_RUN: dict[str, str] = {
@@ -62,6 +63,17 @@ NOT_RUN: dict[str, str] = {
     "systemctl --root=image enable scentd": "tests/systemd/test_install.py runs it",
     "sudo install -m 600 /dev/stdin /etc/scentd/credentials/mqtt-password": ROOT_RIGHTS,
     "sudo systemd/install.sh --rig kitchen --rig attic": ROOT_RIGHTS,
+    # share.md
+    "pip install 'scentd[hub]'": NO_INDEX,
+    "scentd models install hf:OWNER/NAME@REVISION --config rig.yaml": OF_THE_HUB,
+    **dict.fromkeys(
+        (
+            "scent-train publish my-bundle --to hf:OWNER/NAME --license mit "
+            "--dataset DeweiFeng/SmellNet --dry-run",
+            "scent-train publish my-bundle --to hf:OWNER/NAME --license mit --private",
+        ),
+        OF_THE_HUB,
+    ),
     # web-page.md
     "pip install 'scentd[web]'": NO_INDEX,
     "sudo systemd/install.sh --web": ROOT_RIGHTS,

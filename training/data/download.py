@@ -8,18 +8,18 @@ networks or recordings.
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hardware.errors import ScentdError, UsageError
+from hardware.errors import ScentdError
+from hardware.hub import LIBRARY, explained_hub_errors, require_hub_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 DATASET = "DeweiFeng/SmellNet"
@@ -105,10 +105,13 @@ def fetch(
 
     Raises
     ------
+    ExtraNotInstalledError: the hub's client is not installed.
     UsageError: there is no such data set, or it is not public.
-    DownloadError: no network, no room on the disk, no such files there, or a wrong checksum.
+    HubError: the hub or the network refused, or the disk became full.
+    DownloadError: no room on the disk, no such files there, or a wrong checksum.
     """
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - of the train extra
+    require_hub_client("Fetching the data set")
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - of the extra `hub`
 
     revision, listed = _listing(dataset, endpoint)
     folders = subset_folders(subset, with_test_splits=with_test_splits)
@@ -124,7 +127,7 @@ def fetch(
         for file in missing:
             # The client records which files it has finished, so it would keep a damaged one.
             (output / file.path).unlink(missing_ok=True)
-        with _explained(dataset, output):
+        with _explained(dataset):
             snapshot_download(
                 dataset,
                 repo_type="dataset",
@@ -132,7 +135,7 @@ def fetch(
                 local_dir=output,
                 endpoint=endpoint,
                 token=False,
-                library_name="scentd",
+                library_name=LIBRARY,
                 allow_patterns=_patterns(wanted),
                 max_workers=WORKERS,
             )
@@ -146,8 +149,8 @@ def _listing(dataset: str, endpoint: str | None) -> tuple[str, list[RemoteFile]]
     from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415
 
     # No token: the data set is public, and no stored credential leaves this machine.
-    api = HfApi(endpoint=endpoint, token=False, library_name="scentd")
-    with _explained(dataset, None):
+    api = HfApi(endpoint=endpoint, token=False, library_name=LIBRARY)
+    with _explained(dataset):
         revision = str(api.repo_info(dataset, repo_type="dataset").sha)
         tree = list(
             api.list_repo_tree(dataset, recursive=True, revision=revision, repo_type="dataset")
@@ -201,36 +204,10 @@ def _verify(files: Sequence[RemoteFile], output: Path) -> None:
     )
 
 
-@contextmanager
-def _explained(dataset: str, output: Path | None) -> Iterator[None]:
+def _explained(dataset: str) -> AbstractContextManager[None]:
     """Turn the hub client's errors into ours, with what to do."""
-    from huggingface_hub import errors  # noqa: PLC0415
-
-    # The HTTP client's own base class: of httpx in 1.x of the hub's client, of httpx2 in 2.x.
-    transport: type[BaseException] = errors.HfHubHTTPError.__mro__[1]
-    again = "Run the same command again: finished files are not fetched twice."
-    try:
-        yield
-    except (errors.RepositoryNotFoundError, errors.GatedRepoError) as error:
-        raise UsageError(
-            f"Expected the public data set {dataset}, the hub has none of that name (or not for "
-            "everyone). Check the name, or --endpoint."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise DownloadError(
-            f"Expected files of {dataset}, the hub answered: {_first_line(error)}. {again}"
-        ) from error
-    except (transport, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise DownloadError(
-            f"Expected an answer of the hub about {dataset}, got none ({type(error).__name__}: "
-            f"{_first_line(error)}). Check the network, a proxy, HF_HUB_OFFLINE and --endpoint. "
-            f"{again}"
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DownloadError(f"The disk of {output} became full. Make room. {again}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "").rstrip(".")
+    return explained_hub_errors(
+        f"the public data set {dataset}",
+        again="Run the same command again: finished files are not fetched twice.",
+        unknown="Check the name, or --endpoint.",
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.data.hub import COMMIT, Hub, running
+from tests.hub import COMMIT, Hub, running
 
 pytest.importorskip("huggingface_hub", reason="the download needs the extra `train`")
 
