@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -361,6 +362,9 @@ def client_of(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None = Non
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent/token")
+    # Its handler holds the standard error of the test that imported it.
+    client = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(client, "handlers", [logging.NullHandler()])
     monkeypatch.delenv("HF_TOKEN", raising=False)
     if token is not None:
         monkeypatch.setenv("HF_TOKEN", token)
