@@ -50,14 +50,12 @@ class RealRig:
     clean_air: label of the recordings of clean air, which stand for the rig's calibration in that
         session; None where each recording begins in clean air.
     merge: label by the beginning of a published label: kinds of one smell.
-    joined: recordings of one label and session that make one exposure, where they are slices.
     """
 
     name: str
     pattern: str
     clean_air: str | None = None
     merge: tuple[str, ...] = ()
-    joined: int = 1
 
     def label(self, published: str) -> str:
         """Return the label that is asked for."""
@@ -66,7 +64,7 @@ class RealRig:
 
 RIGS = (
     RealRig("fruits5", "*.json"),
-    RealRig("ai-nose", "*/*.csv", clean_air="background", merge=("spirit", "tea"), joined=15),
+    RealRig("ai-nose", "*/*.csv", clean_air="background", merge=("spirit", "tea")),
     RealRig("sidharth", "*.csv", clean_air="air"),
 )
 
@@ -126,7 +124,7 @@ def found_exposure(recording: RigRecording) -> TaughtExposure:
 
 
 def rig_recordings(folder: Path, rig: RealRig) -> list[RigRecording]:
-    """Return the recordings of a rig's smells, slices joined.
+    """Return the recordings of a rig's smells.
 
     Raises
     ------
@@ -141,38 +139,20 @@ def rig_recordings(folder: Path, rig: RealRig) -> list[RigRecording]:
     recordings = list(read_foreign(paths, shipped_format(rig.name)))
     air = [recording for recording in recordings if recording.label == rig.clean_air]
     found = []
-    for recording, readings in _joined(recordings, rig):
-        same = [other for other in air if other.session == recording.session] or air
-        label = rig.label(recording.label)
-        found.append(RigRecording(label, recording.session, readings, _clean_air(same)))
+    for recording in recordings:
+        if recording.label != rig.clean_air:
+            same = [other for other in air if other.session == recording.session] or air
+            label, readings = rig.label(recording.label), _readings(recording)
+            found.append(RigRecording(label, recording.session, readings, _clean_air(same)))
     return found
 
 
-def _joined(
-    recordings: Sequence[ForeignRecording], rig: RealRig
-) -> list[tuple[ForeignRecording, Readings]]:
-    """Return the smells' readings, slices of one label and session one after the other."""
-    groups: dict[tuple[str, str], list[ForeignRecording]] = {}
-    for recording in recordings:
-        if recording.label != rig.clean_air:
-            groups.setdefault((recording.label, recording.session), []).append(recording)
-    return [
-        (members[start], _readings(members[start : start + rig.joined]))
-        for members in groups.values()
-        for start in range(0, len(members), rig.joined)
-    ]
-
-
-def _readings(recordings: Sequence[ForeignRecording]) -> Readings:
-    times, end_ms = [], 0
-    for recording in recordings:
-        own_ms = recording.time_ms - recording.time_ms[0]
-        times.append(own_ms + end_ms)
-        end_ms = int(times[-1][-1] + np.median(np.diff(own_ms)))
-    t_ms = np.concatenate(times).astype(np.int64)
-    values = np.concatenate([recording.values for recording in recordings]).astype(np.float32)
-    rate_hz = float(1000.0 / np.median(np.diff(t_ms)))
-    return Readings(values, np.zeros(values.shape, np.uint8), t_ms, rate_hz)
+def _readings(recording: ForeignRecording) -> Readings:
+    rate_hz = float(1000.0 / np.median(np.diff(recording.time_ms)))
+    values = recording.values.astype(np.float32)
+    quality = np.zeros(values.shape, np.uint8)
+    t_ms = recording.time_ms.astype(np.int64) - int(recording.time_ms[0])
+    return Readings(values, quality, t_ms, rate_hz)
 
 
 def _clean_air(air: Sequence[ForeignRecording]) -> NDArray[np.float64] | None:
