@@ -34,7 +34,7 @@ SCENTD = CommandLine(
         "models": "list, verify, install and switch model bundles",
         "web": "serve the page that shows the rigs, teaches and reviews",
         "status": "show the state of the running service",
-        "fleet": "show and change many rigs of one broker",
+        "fleet": "show, change and measure many rigs of one broker",
         "completion": "print a script that completes the command line in a shell",
         "support": "collect what a bug report needs in one file, without secrets",
         "bench": "measure speed and memory on this machine",

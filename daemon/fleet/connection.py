@@ -29,20 +29,19 @@ if TYPE_CHECKING:
 MOST_RIGS = 100_000
 """Bounds the memory: any client that may publish can make up rigs."""
 
-RETAINED = (
-    topics.STATUS,
-    topics.SENSOR_STATUS,
-    topics.INFO,
-    topics.HEALTH,
-    topics.SUBSTANCE,
-    topics.MIXTURE,
-)
-"""What the broker keeps of every rig."""
+STATUS_TOPICS = (topics.STATUS, topics.SENSOR_STATUS)
+STATE_TOPICS = frozenset({topics.INFO, topics.HEALTH, topics.SUBSTANCE, topics.MIXTURE})
+"""What the broker keeps of every rig: two words, and objects of up to 20 kB."""
+
+FILTERS_AT_ONCE = 100
+"""Topics of one subscription. Mosquitto drops what it has for a client beyond 1,000 messages
+(`max_queued_messages`), retained ones included: the objects of a thousand rigs are not asked for at
+once."""
 
 QUIET_S = 0.5
-"""The retained messages have come when none arrives for so long."""
+"""The retained messages have come when none arrives for so long. Live ones always arrive."""
 
-SETTLE_S = 30.0
+SETTLE_S = 60.0
 """Longest wait for the retained messages."""
 
 ANSWER_S = 120.0
@@ -58,25 +57,51 @@ class FleetConnection:
     def __init__(self, client: paho.Client) -> None:
         self._client = client
         self._rigs = Rigs((), lambda _rig, _update: None, self._answer, MOST_RIGS)
+        self._give_up_s = 0.0
         self._waiting: set[str] = set()
         self._outcomes: dict[str, RigAnswer] = {}
         self._transaction = ""
-        self._heard_s = time.monotonic()
+        self._heard_s = self._retained_s = time.monotonic()
+        self._unconfirmed: set[int | None] = set()
         client.on_message = lambda _client, _data, message: self._receive(message)
+        client.on_subscribe = lambda _client, _data, mid, *_: self._unconfirmed.discard(mid)
 
     @property
     def rigs(self) -> list[WatchedRig]:
         """All rigs that the broker knows."""
         return list(self._rigs.by_id.values())
 
-    def load(self) -> None:
-        """Subscribe, and wait until the broker has sent what it keeps of all rigs."""
-        self._client.subscribe([(f"{TOPIC_ROOT}/+/{topic}", 1) for topic in RETAINED])
-        started_s = self._heard_s = time.monotonic()
-        while time.monotonic() - started_s < SETTLE_S:
+    def load(self, wanted: frozenset[str] = STATE_TOPICS) -> None:
+        """Wait until the broker has sent what it keeps of all rigs.
+
+        Parameters
+        ----------
+        wanted: topics of the objects that are needed; the two of status always come.
+        """
+        self._give_up_s = time.monotonic() + SETTLE_S
+        self._subscribe([f"{TOPIC_ROOT}/+/{topic}" for topic in STATUS_TOPICS])
+        self._await_quiet()
+        filters = [
+            f"{TOPIC_ROOT}/{rig.rig_id}/{topic}" for rig in self.rigs for topic in sorted(wanted)
+        ]
+        for first in range(0, len(filters), FILTERS_AT_ONCE):
+            self._subscribe(filters[first : first + FILTERS_AT_ONCE])
+        if filters:
+            self._await_quiet()
+
+    def _subscribe(self, filters: list[str]) -> None:
+        """Subscribe, and wait until the broker confirms it, which it does after or before it sends.
+
+        At QoS 0, of which it need not keep some until others are acknowledged.
+        """
+        self._unconfirmed.add(self._client.subscribe([(one, 0) for one in filters])[1])
+        while self._unconfirmed and time.monotonic() < self._give_up_s:
             self._work()
-            if time.monotonic() - self._heard_s > QUIET_S:
-                return
+
+    def _await_quiet(self) -> None:
+        self._retained_s = time.monotonic()
+        while time.monotonic() < min(self._give_up_s, self._retained_s + QUIET_S):
+            self._work()
 
     def send(self, rigs: list[str], command: str, payload: Mapping[str, Any]) -> list[RigAnswer]:
         """Send one request to several rigs at once, and wait for their answers.
@@ -128,6 +153,8 @@ class FleetConnection:
 
     def _receive(self, message: paho.MQTTMessage) -> None:
         self._heard_s = time.monotonic()
+        if message.retain:
+            self._retained_s = self._heard_s
         self._rigs.receive(message.topic, bytes(message.payload))
 
     def _work(self) -> None:
@@ -139,8 +166,12 @@ class FleetConnection:
 
 
 @contextmanager
-def connect_fleet(config: MqttConfig) -> Iterator[FleetConnection]:
+def connect_fleet(
+    config: MqttConfig, wanted: frozenset[str] = STATE_TOPICS
+) -> Iterator[FleetConnection]:
     """Connect to the broker of the rigs for the block, and load what it keeps of them.
+
+    `wanted` is as for `FleetConnection.load`.
 
     Raises
     ------
@@ -148,5 +179,5 @@ def connect_fleet(config: MqttConfig) -> Iterator[FleetConnection]:
     """
     with connected_client(CLIENT, config, suffix=f"-{secrets.token_hex(4)}") as client:
         connection = FleetConnection(client)
-        connection.load()
+        connection.load(wanted)
         yield connection

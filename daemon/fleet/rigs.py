@@ -48,7 +48,7 @@ class Rigs:
 
     Parameters
     ----------
-    publish: called with an update for the pages that show the rig; None as rig for all pages.
+    publish: called with rig and update, for the pages that show the rig.
     answered: called with rig, command and the answer on `response/`.
     most: rigs that are kept; others are ignored.
 
@@ -61,7 +61,7 @@ class Rigs:
     def __init__(
         self,
         own: tuple[str, ...],
-        publish: Callable[[str | None, Update], None],
+        publish: Callable[[str, Update], None],
         answered: Callable[[str, str, Update], None],
         most: int = RIGS_KEPT,
     ) -> None:
@@ -71,6 +71,7 @@ class Rigs:
         self._answered = answered
         self._most = most
         self._waiting: dict[str, list[list[float | None]]] = {}
+        self._list_changed = False
 
     def summary(self) -> Update:
         """Return the list of rigs, for the choice at the top of the page."""
@@ -82,14 +83,22 @@ class Rigs:
             ],
         }
 
+    def take_summary(self) -> Update | None:
+        """Return the list of rigs if it has changed since the last call.
+
+        Where a thousand rigs come online together, the list must not be made for each.
+        """
+        changed, self._list_changed = self._list_changed, False
+        return self.summary() if changed else None
+
     def forget_presence(self) -> None:
         """Forget who is online: a new connection is told that by retained messages."""
         for rig in self.by_id.values():
             rig.status = rig.sensor_status = None
-        self._publish(None, self.summary())
+        self._list_changed = True
 
     def receive(self, topic: str, payload: bytes) -> None:
-        """Update a rig by one message, and publish what the pages should know."""
+        """Update a rig by one message, and publish what its pages should know."""
         match = _RIG_TOPIC.fullmatch(topic)
         if match is None:
             return
@@ -99,10 +108,10 @@ class Rigs:
             if len(self.by_id) >= self._most or not payload:
                 return
             rig = self.by_id[rig_id] = WatchedRig(rig_id)
-            self._publish(None, self.summary())
+            self._list_changed = True
         if below in (topics.STATUS, topics.SENSOR_STATUS):
-            if rig.receive_status(below, payload[:32].decode("utf-8", "replace")):
-                self._publish(None, self.summary())
+            changed = rig.receive_status(below, payload[:32].decode("utf-8", "replace"))
+            self._list_changed = self._list_changed or changed
             return
         value = self._read(payload)
         if value is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from daemon.mqtt.topics import ONLINE
+from daemon.mqtt import topics
 from hardware.errors import UsageError
 
 if TYPE_CHECKING:
@@ -102,10 +102,24 @@ def _yes_or_no(test: Callable[[WatchedRig], bool]) -> Callable[[WatchedRig], lis
 FIELDS: dict[str, Callable[[WatchedRig], list[str]]] = {
     "rig": lambda rig: [rig.rig_id],
     "online": _yes_or_no(lambda rig: rig.is_online),
-    "board": _yes_or_no(lambda rig: rig.is_online and rig.sensor_status == ONLINE),
+    "board": _yes_or_no(lambda rig: rig.is_online and rig.sensor_status == topics.ONLINE),
     "version": lambda rig: [version] if (version := scentd_version(rig)) is not None else [],
     "model": _models,
     "state": _of_predictions("state"),
     "label": _of_predictions("label"),
 }
 """What can be compared, and the values that a rig has of it."""
+
+_TOPICS: dict[str, tuple[str, ...]] = {
+    "version": (topics.INFO,),
+    "model": (topics.INFO,),
+    "state": (topics.SUBSTANCE, topics.MIXTURE),
+    "label": (topics.SUBSTANCE, topics.MIXTURE),
+}
+
+
+def topics_compared(conditions: Iterable[Condition]) -> frozenset[str]:
+    """Return the topics that conditions are about, beyond the two of status."""
+    return frozenset(
+        topic for condition in conditions for topic in _TOPICS.get(condition.field, ())
+    )

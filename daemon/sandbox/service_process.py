@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from daemon.sandbox import process_usage
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
@@ -162,15 +163,11 @@ class ServiceProcess:
 
     def resident_mb(self) -> float:
         """Return its resident memory in megabytes (10^6 bytes)."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return process_usage.resident_mb(self.pid)
 
     def processor_s(self) -> float:
         """Return the processor time of all its threads in seconds."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
-        # The name, the second field, may hold blanks and brackets.
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return process_usage.processor_s(self.pid)
 
     def error(self, what: str) -> ServiceProcessError:
         """Return an error that quotes the end of the log."""

@@ -129,9 +129,9 @@ class Subscriber:
         while self.received:
             yield self.received.popleft()
 
-    def publish(self, topic: str, payload: str) -> None:
+    def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
         """Publish a message with QoS 1."""
-        self._client.publish(topic, payload, qos=1)
+        self._client.publish(topic, payload, qos=1, retain=retain)
 
     def catch_up(self) -> None:
         """Return once every message that the broker has for this client now has arrived.

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from daemon.web.access import Token
     from daemon.web.options import WebOptions
 
-READINGS_EVERY_S = 0.25
-"""Time between two batches of readings that the pages are given."""
+BATCH_EVERY_S = 0.25
+"""Time between two batches of readings, or lists of rigs, that the pages are given."""
 
 SAMPLE_S = 60
 ASK_EVERY_S = 25.0
@@ -64,8 +64,8 @@ class WebApp:
         self._token = token
         self.refusals = RefusalLog()
         self._static = StaticFiles()
-        self.rigs = Rigs(tuple(options.state_dirs), self._publish, self._answered)
-        self.requests = RigRequests(self._send_request, self._publish)
+        self.rigs = Rigs(tuple(options.state_dirs), self._publish_of_rig, self._answered)
+        self.requests = RigRequests(self._send_request, self._publish_of_rig)
         self.pages = LivePages(
             greeting=self._greeting,
             snapshot=self._snapshot,
@@ -121,11 +121,12 @@ class WebApp:
             self._link.stop()
 
     async def _work(self) -> None:
-        """Give the pages their readings, ask for more, and give up old requests."""
+        """Give the pages their readings and rigs, ask for more, and give up old requests."""
         asked_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(READINGS_EVERY_S)
+            await asyncio.sleep(BATCH_EVERY_S)
+            self._publish_rigs()
             for rig, rows in self.rigs.take_readings().items():
                 self.pages.publish(
                     rig, {"kind": "readings", "rig": rig, "rows": rows}, droppable=True
@@ -143,12 +144,18 @@ class WebApp:
     def _receive(self, topic: str, payload: bytes) -> None:
         self.rigs.receive(topic, payload)
 
-    def _publish(self, rig: str | None, message: dict[str, Any]) -> None:
-        if message["kind"] == "rigs":
-            for state in self.rigs.by_id.values():
-                if not state.is_online:
-                    self.requests.rig_went_offline(state.rig_id)
+    def _publish_of_rig(self, rig: str, message: dict[str, Any]) -> None:
         self.pages.publish(rig, message)
+
+    def _publish_rigs(self) -> None:
+        """Tell all pages which rigs there are, and who is online, if that has changed."""
+        summary = self.rigs.take_summary()
+        if summary is None:
+            return
+        for state in self.rigs.by_id.values():
+            if not state.is_online:
+                self.requests.rig_went_offline(state.rig_id)
+        self.pages.publish(None, summary)
 
     def _answered(self, rig: str, command: str, answer: dict[str, Any]) -> None:
         if command != "sample":

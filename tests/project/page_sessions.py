@@ -317,8 +317,11 @@ SESSIONS: dict[str, Session] = {
     ),
     "fleet.md": Session(
         rig_kitchen,
-        # The board is there after a second or two.
-        ((r"^(scentd fleet status)$", r"until \1; do sleep 1; done"),),
+        (
+            # The board is there after a second or two.
+            (r"^(scentd fleet status)$", r"until \1; do sleep 1; done"),
+            (r"^mosquitto_sub (.*) &$", r"timeout 5 mosquitto_sub -p $SCENTD_MQTT__PORT \1 &"),
+        ),
         ("kitchen  yes     yes",),
     ),
     "install-the-service.md": Session(

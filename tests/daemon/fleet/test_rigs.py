@@ -17,7 +17,7 @@ class Pages:
     """Collects what pages would be given."""
 
     def __init__(self) -> None:
-        self.given: list[tuple[str | None, dict[str, Any]]] = []
+        self.given: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[tuple[str, str, dict[str, Any]]] = []
         self.rigs = Rigs(
             ("kitchen",),
@@ -49,8 +49,20 @@ def test_other_rigs_appear_with_their_first_message() -> None:
     pages = Pages()
     pages.receive("attic/status", "online")
     assert [rig["rig"] for rig in pages.rigs.summary()["rigs"]] == ["kitchen", "attic"]
-    assert pages.given[0][0] is None
     assert pages.rigs.by_id["attic"].is_online
+
+
+def test_the_list_of_rigs_is_given_once_for_many_changes() -> None:
+    pages = Pages()
+    for number in range(20):
+        pages.receive(f"rig-{number}/status", "online")
+    listed = pages.rigs.take_summary()
+    assert listed is not None
+    assert len(listed["rigs"]) == 21
+    pages.receive("rig-1/status", "online")
+    assert pages.rigs.take_summary() is None
+    pages.receive("rig-1/status", "offline")
+    assert pages.rigs.take_summary() is not None
 
 
 def test_invented_rigs_are_bounded() -> None:

@@ -1,0 +1,90 @@
+"""What a broker keeps of many rigs is loaded whole, beside rigs that publish all the time."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from daemon.config.settings import MqttConfig
+from daemon.fleet.connection import STATE_TOPICS, connect_fleet
+from daemon.mqtt import topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.sandbox import Mosquitto
+
+RIGS = 300
+"""With six topics each, more than the 1,000 messages that Mosquitto queues for a client."""
+
+INFO = {"scentd_version": "0.1.0", "models": [{"name": "m", "version": "1"}], "x": "x" * 3000}
+
+
+@contextmanager
+def client(port: int) -> Iterator[paho.Client]:
+    connected = paho.Client(CallbackAPIVersion.VERSION2)
+    connected.connect("127.0.0.1", port)
+    connected.loop_start()
+    yield connected
+    connected.disconnect()
+    connected.loop_stop()
+
+
+def publish_rigs(publisher: paho.Client) -> None:
+    for number in range(RIGS):
+        prefix = f"scent/rig-{number:03d}"
+        for topic in (topics.STATUS, topics.SENSOR_STATUS):
+            publisher.publish(f"{prefix}/{topic}", "online", qos=1, retain=True)
+        for topic in STATE_TOPICS:
+            payload = {**INFO, "model": "m", "state": "ambient"}
+            sent = publisher.publish(f"{prefix}/{topic}", json.dumps(payload), qos=1, retain=True)
+    sent.wait_for_publish(60)
+
+
+def test_the_objects_of_more_rigs_than_a_broker_queues_are_all_loaded(broker: Mosquitto) -> None:
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    with client(broker.port) as publisher:
+        publish_rigs(publisher)
+        with connect_fleet(config) as fleet:
+            assert len(fleet.rigs) == RIGS
+            assert all(rig.is_online and rig.info and rig.health for rig in fleet.rigs)
+            assert all(len(rig.predictions) == 2 for rig in fleet.rigs)
+
+
+def test_only_what_is_needed_is_loaded(broker: Mosquitto) -> None:
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    with client(broker.port) as publisher:
+        publish_rigs(publisher)
+        with connect_fleet(config, frozenset({topics.INFO})) as fleet:
+            assert all(rig.is_online and rig.info for rig in fleet.rigs)
+            assert all(rig.health is None and not rig.predictions for rig in fleet.rigs)
+
+
+def test_rigs_that_publish_all_the_time_do_not_delay_a_command(broker: Mosquitto) -> None:
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    loaded, rounds = threading.Event(), []
+
+    def publish() -> None:
+        # For longer than a command waits at most.
+        for number in range(200):
+            if loaded.wait(0.1):
+                return
+            rounds.append(number)
+            publisher.publish("scent/rig-001/health", json.dumps({"rate_hz": 1.0}), retain=True)
+            publisher.publish("scent/rig-001/status", "online", retain=True)
+
+    with client(broker.port) as publisher:
+        working = threading.Thread(target=publish)
+        working.start()
+        try:
+            with connect_fleet(config) as fleet:
+                assert [rig.rig_id for rig in fleet.rigs] == ["rig-001"]
+        finally:
+            loaded.set()
+            working.join()
+    assert len(rounds) < 200
