@@ -1,8 +1,8 @@
 """Models: a bundle, loaded, verified, warmed up and ready to run.
 
-May import hardware, models and onnxruntime; this is the only module that knows ONNX
-Runtime, and it loads it with the first session: a wheel that does not suit the processor ends the
-process. Must never import torch or onnx: a Raspberry Pi has neither.
+May import hardware and models; this is the only module that uses ONNX Runtime
+(`runtime_import` imports it, with the first session: a wheel that does not suit the processor ends
+the process). Must never import torch or onnx: a Raspberry Pi has neither.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ from models.manifest import (
     verify_file,
 )
 from models.onnx_file import refers_to_other_files
+from models.runtime_import import import_runtime
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import onnxruntime
     from numpy.typing import NDArray
 
@@ -349,27 +352,24 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
     that is given a path reads the file. The anonymous file holds exactly the bytes whose hash was
     checked.
     """
-    import onnxruntime  # noqa: PLC0415 - see the head of this module
-
+    runtime = import_runtime()
     with os.fdopen(os.memfd_create("model.onnx"), "wb") as file:
         file.write(model)
         file.flush()
-        return onnxruntime.InferenceSession(
+        return runtime.InferenceSession(
             f"/proc/self/fd/{file.fileno()}",
-            sess_options=_session_options(),
+            sess_options=_session_options(runtime),
             providers=["CPUExecutionProvider"],
         )
 
 
-def _session_options() -> onnxruntime.SessionOptions:
-    import onnxruntime  # noqa: PLC0415 - see the head of this module
-
+def _session_options(runtime: ModuleType) -> onnxruntime.SessionOptions:
     # Recent wheels can report their use to their makers, which a rig must not do.
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
+    runtime.disable_telemetry_events()
+    options: onnxruntime.SessionOptions = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     # Spinning would occupy a core between predictions, which are five seconds apart.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False

@@ -22,6 +22,7 @@ from daemon.system.bounded import Bounds, OutOfBoundsError, call_bounded
 from hardware.errors import ScentdError
 from hardware.files import read_regular, write_atomically
 from hardware.safe_json import read_state, write_state
+from models import runtime_import
 from models.manifest import INT8_MODEL
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ RUNTIME_FILE = "onnxruntime.json"
 _MODULE = "daemon.installed_models.onnx_runtime"
 BOUNDS = Bounds(memory_mb=384, cpu_s=60, wall_s=120.0, file_mb=1)
 _CPU_INFO = Path("/proc/cpuinfo")
-_CPU_FOLDER = Path("/sys/devices/system/cpu")
-"""ONNX Runtime asks it which instructions there are; a container may hide it."""
-
 _PROCESSOR_FIELDS = ("model name", "Hardware", "Model", "cpu model", "Processor", "uarch")
 """Names of the line that names the processor or board: x86, 32- and 64-bit Arm, MIPS, RISC-V."""
 _DEADLY = {signal.SIGILL: "it uses an instruction that this processor does not have"}
@@ -99,17 +97,22 @@ def run_once() -> None:
 
 def explain(why: str) -> str:
     """Return the paragraph that says why ONNX Runtime cannot be used here, and what to do."""
-    hidden = ""
-    if not _CPU_FOLDER.is_dir():
-        hidden = (
-            f" {_CPU_FOLDER} is absent here, where it looks up what the processor can do: let this "
-            "process see /sys (in a container, mount it read-only)."
-        )
     return (
         f"ONNX Runtime {_version() or '(not installed)'}, which runs the models, cannot be used on "
-        f"this machine ({why}). The processor is {processor()}.{hidden} Install a version for it: "
-        f"pip install --force-reinstall 'onnxruntime>=1.22' (on a Raspberry Pi, with a 64-bit "
-        "system), or run scentd on another computer."
+        f"this machine ({why}). The processor is {processor()}.{hidden_processors()} Install "
+        "a version for it: pip install --force-reinstall 'onnxruntime>=1.22' (on a Raspberry Pi, "
+        "with a 64-bit system), or run scentd on another computer."
+    )
+
+
+def hidden_processors() -> str:
+    """Return a sentence, after a space, if the system hides its processors from this process."""
+    if runtime_import.CPU_FOLDER.is_dir():
+        return ""
+    return (
+        f" {runtime_import.CPU_FOLDER} is absent here, where ONNX Runtime looks up what the "
+        "processor can do; it may run more slowly. Let this process see /sys (in a container, "
+        "mount it read-only)."
     )
 
 
@@ -180,5 +183,5 @@ def _identity() -> dict[str, Any]:
         "changed": changed,
         "processor": processor(),
         "instructions": sha256(instructions).hexdigest(),
-        "cpu_folder": _CPU_FOLDER.is_dir(),
+        "cpu_folder": runtime_import.CPU_FOLDER.is_dir(),
     }

@@ -11,6 +11,7 @@ import pytest
 
 from daemon.installed_models import onnx_runtime
 from daemon.installed_models.onnx_runtime import RUNTIME, RUNTIME_FILE, processor, require_runtime
+from models import runtime_import
 from tests.sandbox import ROOT
 
 BROKEN = {
@@ -118,5 +119,5 @@ def test_the_processor_is_named_from_every_kind_of_cpuinfo(
 
 
 def test_an_absent_sys_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_runtime, "_CPU_FOLDER", tmp_path / "none")
-    assert "let this process see /sys" in onnx_runtime.explain("it raised an error")
+    monkeypatch.setattr(runtime_import, "CPU_FOLDER", tmp_path / "none")
+    assert "Let this process see /sys" in onnx_runtime.explain("it raised an error")
