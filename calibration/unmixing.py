@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hardware.channels import CHANNELS, GAS_EXPONENTS, GAS_INDICES, MQ_FLOOR_PPM, Part
-from hardware.mixing_law import doses, mixed_response
+from hardware.mixing_law import mixed_response, mixed_slopes
 from models.response import ROW_S
 from models.unmixing import Unmixing, UnmixingError, mean_response
 
@@ -288,7 +288,8 @@ def _fit_channel(design: _Design, channel: int, priors: Priors, exponent: float)
     error, badness = _errors(found, prior, precision, strengths, session, target, beta, within)
     damping = 0.0
     for _ in range(_STEPS):
-        slope = np.concatenate([_slopes(found[:labels], strengths, beta), session], axis=1)
+        law = mixed_slopes(found[:labels, np.newaxis], strengths, beta)[..., 0]
+        slope = np.concatenate([law, session], axis=1)
         normal = slope.T @ slope / within**2 + np.diag(precision * (1.0 + damping))
         downhill = slope.T @ error / within**2 - precision * (found - prior)
         step = np.clip(np.linalg.solve(normal, downhill), -_LARGEST_STEP, _LARGEST_STEP)
@@ -323,16 +324,6 @@ def _errors(
     law = mixed_response(found[:labels, np.newaxis], strengths, beta)[:, 0]
     error = target - law - session @ found[labels:]
     return error, float((error**2).sum() / within**2 + (precision * (found - prior) ** 2).sum())
-
-
-def _slopes(
-    responses: NDArray[np.float64], strengths: NDArray[np.float64], beta: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return float64[exposures, labels], the derivative of the law by each response."""
-    dose = doses(responses[:, np.newaxis], beta)[:, 0]
-    reducing, oxidising = strengths @ np.maximum(dose, 0.0), strengths @ np.maximum(-dose, 0.0)
-    side = np.where(dose >= 0, reducing[:, np.newaxis], oxidising[:, np.newaxis])
-    return np.asarray(strengths * (1.0 + np.abs(dose)) / (1.0 + side))
 
 
 def _pooled(

@@ -58,3 +58,23 @@ def mixed_response(
     dose = doses(alone, exponent)
     reducing, oxidising = amounts @ np.maximum(dose, 0.0), amounts @ np.maximum(-dose, 0.0)
     return np.asarray(exponent * (np.log1p(reducing) - np.log1p(oxidising)))
+
+
+def mixed_slopes(
+    responses: NDArray[np.float64],
+    concentrations: NDArray[np.float64],
+    exponent: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return float64[..., gases, channels], the derivative of `mixed_response` by `responses`.
+
+    Parameters
+    ----------
+    responses: float64[gases, channels], of each gas alone at concentration 1.
+    concentrations: float64[..., gases], 1 being that of the recordings.
+    exponent: float64[channels], beta of each channel.
+    """
+    dose = doses(responses, exponent)
+    reducing = concentrations @ np.maximum(dose, 0.0)
+    oxidising = concentrations @ np.maximum(-dose, 0.0)
+    side = np.where(dose >= 0, reducing[..., np.newaxis, :], oxidising[..., np.newaxis, :])
+    return np.asarray(concentrations[..., np.newaxis] * (1.0 + np.abs(dose)) / (1.0 + side))

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware.mixing_law import doses, mixed_response
+from hardware.mixing_law import doses, mixed_response, mixed_slopes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,3 +75,17 @@ def test_a_tenth_of_a_strong_smell_dominates_a_weak_one() -> None:
 def test_a_dose_has_the_sign_of_its_response() -> None:
     signs = np.sign(doses(np.array([[-1.0, 0.0, 1.0]]), EXPONENT[:3]))
     np.testing.assert_array_equal(signs, [[-1, 0, 1]])
+
+
+@given(_responses, _responses, st.floats(min_value=0.05, max_value=0.95))
+def test_the_slopes_are_those_of_small_steps(one: Vector, other: Vector, share: float) -> None:
+    responses, shares = np.array([one, other]), np.array([[share, 1.0 - share], [1.0, 0.0]])
+    slopes = mixed_slopes(responses, shares, EXPONENT)
+    step = np.where(responses >= 0, 1e-7, -1e-7)  # away from the corner at 0
+    for gas in range(2):
+        moved = responses.copy()
+        moved[gas] += step[gas]
+        change = mixed_response(moved, shares, EXPONENT) - mixed_response(
+            responses, shares, EXPONENT
+        )
+        np.testing.assert_allclose(slopes[:, gas], change / step[gas], atol=1e-4)

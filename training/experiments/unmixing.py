@@ -18,7 +18,7 @@ import numpy as np
 
 from calibration.unmixing import Priors, TaughtResponse, fit_unmixing, plateau
 from hardware.channels import GAS_EXPONENTS, GAS_INDICES, GROVE_INDICES, channel_index
-from hardware.mixing_law import mixed_response
+from hardware.mixing_law import mixed_response, mixed_slopes
 from hardware.simulator.signals import SyntheticSignal
 from hardware.simulator.tables import SUBSTANCE_BOARD, load_board
 from models.signals import log_signals
@@ -300,8 +300,9 @@ def simulated_mixtures(
 def simulated_ceiling(channels: Iterable[str], *, same_exposure: bool) -> UnmixingTrial:
     """Return what the spread between the simulator's exposures alone leaves to be found.
 
-    Neither noise nor days nor unknown exponents: the answer is the nearest response among those of
-    all single smells and even pairs.
+    The answer is the likeliest of all single smells and even pairs, by a normal distribution with
+    the covariance between the recordings of a smell (all smells of the board pooled), carried
+    through the mixing law to first order. Neither days nor unknown exponents stand in the way.
 
     Parameters
     ----------
@@ -314,22 +315,34 @@ def simulated_ceiling(channels: Iterable[str], *, same_exposure: bool) -> Unmixi
     shares = np.zeros((len(SIMULATED_ODOURS), len(SIMULATED_SMELLS)))
     for row, odour in enumerate(SIMULATED_ODOURS):
         shares[row, [SIMULATED_SMELLS.index(name) for name in odour]] = 1.0 / len(odour)
+    takes = {
+        name: np.array([take.response[columns] for take in own])
+        for name, own in board.fingerprints.items()
+    }
+    between = np.zeros((len(columns), len(columns)))
+    if not same_exposure:  # those of the taught and of the asked exposure add up
+        between = 2.0 * np.mean([np.cov(own.T) for own in takes.values()], axis=0)
     rng = np.random.default_rng(0)
 
     def draw() -> NDArray[np.float64]:
-        takes = [board.fingerprints[name] for name in SIMULATED_SMELLS]
-        chosen = [own[int(rng.integers(len(own)))].response[columns] for own in takes]
-        return mixed_response(np.array(chosen), shares, exponents)
+        chosen = [takes[name][int(rng.integers(len(takes[name])))] for name in SIMULATED_SMELLS]
+        return np.array(chosen)
 
     hits: list[bool] = []
     for _ in range(DRAWS):
         taught = draw()
-        asked = taught if same_exposure else draw()
+        asked = mixed_response(taught if same_exposure else draw(), shares, exponents)
         asked = asked + _REPEATABILITY * rng.normal(size=asked.shape)
-        distance = ((asked[:, None] - taught) ** 2).sum(axis=2)
+        slopes = mixed_slopes(taught, shares, exponents)
+        covariance = np.einsum("ogc,ogd->ocd", slopes, slopes) * between
+        covariance += _REPEATABILITY**2 * np.eye(len(columns))
+        difference = asked[:, np.newaxis] - mixed_response(taught, shares, exponents)
+        inverse = np.linalg.inv(covariance)
+        distance = np.einsum("aoc,ocd,aod->ao", difference, inverse, difference)
+        distance += np.linalg.slogdet(covariance)[1]
         hits += (distance.argmin(axis=1) == np.arange(len(asked))).tolist()
     which = "the same exposures" if same_exposure else "other exposures"
-    what = f"ceiling: the nearest of singles and even pairs of 12, exponents known, {which}"
+    what = f"ceiling: the likeliest of singles and even pairs of 12, spread known, {which}"
     return _trial("simulated", what, hits, 1 / len(SIMULATED_ODOURS))
 
 
