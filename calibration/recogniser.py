@@ -131,8 +131,17 @@ class PreparedExposure(NamedTuple):
     features: NDArray[np.float64]
 
 
-def fit_recogniser(exposures: Sequence[TaughtExposure]) -> Recogniser:
+def fit_recogniser(
+    exposures: Sequence[TaughtExposure], negatives: Sequence[TaughtExposure] = ()
+) -> Recogniser:
     """Return the recogniser of exposures, with all that depends on held-out sessions.
+
+    Parameters
+    ----------
+    exposures: of the smells.
+    negatives: exposures that are none of the smells. What is nearer to them than to any taught row
+        has no name; neither the smells nor the limits are fitted to them (`scent-train rigs
+        --negatives` compares this with the alternatives).
 
     Raises
     ------
@@ -144,7 +153,16 @@ def fit_recogniser(exposures: Sequence[TaughtExposure]) -> Recogniser:
     limits = novelty_limits(fitted, prepared)
     certainty = _certainty(prepared)
     calibrated = limits != fitted.novelty_limits
-    return replace(fitted, novelty_limits=limits, calibrated=calibrated, **certainty)
+    fitted = replace(fitted, novelty_limits=limits, calibrated=calibrated, **certainty)
+    return with_negatives(fitted, negatives)
+
+
+def with_negatives(recogniser: Recogniser, negatives: Sequence[TaughtExposure]) -> Recogniser:
+    """Return a recogniser that keeps silent about what is nearer to these than to its smells."""
+    if not negatives:
+        return recogniser
+    rows = np.concatenate([prepare_exposure(negative).features for negative in negatives])
+    return replace(recogniser, negatives=recogniser.standardised(rows).astype(np.float32))
 
 
 def prepare_exposures(exposures: Sequence[TaughtExposure]) -> list[PreparedExposure]:
@@ -224,6 +242,7 @@ def fit_discriminant(
         means=means @ whitening,
         whitening=whitening,
         rows=standard.astype(np.float32),
+        negatives=np.empty((0, rows.shape[1]), np.float32),
         temperature=DEFAULT_TEMPERATURE,
         novelty_limits=(default_novelty,) * len(NOVELTY_STAGES),
         set_threshold=None,

@@ -15,6 +15,7 @@ from calibration.recogniser import (
     fit_discriminant,
     fit_recogniser,
     prepare_exposures,
+    with_negatives,
 )
 from models.recogniser import RigDecision
 
@@ -84,24 +85,55 @@ class Advice:
     gain: float
 
 
-def preview_response(exposures: Sequence[TaughtExposure], label: str) -> ResponsePreview:
+def preview_response(
+    exposures: Sequence[TaughtExposure], label: str, negatives: Sequence[TaughtExposure] = ()
+) -> ResponsePreview:
     """Judge a smell among all that are taught.
 
     Parameters
     ----------
     exposures: of the promoted smells and of `label`.
     label: of the smell.
+    negatives: exposures that are none of the smells.
     """
     own = [exposure for exposure in exposures if exposure.label == label]
     others = [exposure for exposure in exposures if exposure.label != label]
-    before = _decisions(fit_recogniser(others), own) if others else [UNRECOGNISED] * len(own)
+    before = [UNRECOGNISED] * len(own)
+    if others:
+        before = _decisions(fit_recogniser(others, negatives), own)
     by = _held_out_by(own)
     held_out: list[str] = []
     for taught, judged in _parts(exposures, label, by):
-        held_out += _decisions(fit_recogniser(taught), judged)
+        held_out += _decisions(fit_recogniser(taught, negatives), judged)
     # Which smell is likeliest needs no limit of novelty and no certainty, which take most of a fit.
     taken = _taken_from(fit_discriminant(prepare_exposures(exposures)), others, label)
     return ResponsePreview(_shares(before), _shares(held_out), by, taken)
+
+
+def preview_negatives(
+    exposures: Sequence[TaughtExposure], negatives: Sequence[TaughtExposure]
+) -> ResponsePreview:
+    """Judge exposures that are none of the taught smells.
+
+    `before` says what they would be called without themselves, `taken_from` which share of each
+    smell's exposures, with their session held out, loses its right name because of them.
+    """
+    before = [UNRECOGNISED] * len(negatives)
+    if exposures:
+        before = _decisions(fit_recogniser(exposures), negatives)
+    lost: dict[str, list[bool]] = {}
+    for session in sorted({each.session for each in exposures})[-MOST_FOLDS:]:
+        taught = [each for each in exposures if each.session != session]
+        if not taught:
+            continue
+        judged = [each for each in exposures if each.session == session]
+        without = fit_recogniser(taught)
+        names = (_decisions(one, judged) for one in (without, with_negatives(without, negatives)))
+        for exposure, name, later in zip(judged, *names, strict=True):
+            lost.setdefault(exposure.label, []).append(name == exposure.label != later)
+    shares = {label: sum(cases) / len(cases) for label, cases in lost.items() if any(cases)}
+    taken = dict(sorted(shares.items(), key=lambda pair: -pair[1]))
+    return ResponsePreview(_shares(before), {}, HeldOutBy.NOTHING, taken)
 
 
 def _taken_from(

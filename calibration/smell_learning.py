@@ -70,6 +70,14 @@ class LearntExposure:
     clean_air: str | None
     channels_missing: tuple[str, ...]
 
+    def require_response(self) -> None:
+        """Raise EnrolmentError where nothing was learnt that lies above clean air."""
+        if self.response_s < LEAST_RESPONSE_S:
+            raise EnrolmentError(
+                "Nothing was learnt: only what lies above known clean air can be told from the "
+                "taught smells. Begin with a minute of clean air."
+            )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Response:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from calibration.enrolment import LearnedExposure, fit_smell, require_space
 from calibration.exposures import EnrolmentError
 from calibration.recogniser import fit_recogniser
-from calibration.response_preview import HeldOutBy, preview_response
+from calibration.response_preview import HeldOutBy, preview_negatives, preview_response
+from calibration.smell_set import NEGATIVES
 from models.decision_spec import State
 from models.nose import Nose, NoseSettings
 
@@ -73,8 +74,11 @@ def preview_smell(store: SmellStore, label: str) -> Preview:
     """
     smell = store.smells().smell(label)
     exposures = store.taught_exposures(shadow=label)
+    if label == NEGATIVES:
+        found = preview_negatives(exposures, store.negatives(shadow=label))
+        return Preview(label, found.before, found.held_out, found.held_out_by, found.taken_from)
     if any(exposure.label == label for exposure in exposures):
-        found = preview_response(exposures, label)
+        found = preview_response(exposures, label, store.negatives())
         before: Mapping[str, float] = found.before
         if store.bundles:
             with contextlib.suppress(EnrolmentError):
@@ -128,12 +132,13 @@ def compare_replay(
     assume_exposed: the recording lies within one exposure.
     """
     heads = {model: store.head(model, shadow=label)[0] for model in store.bundles}
-    taught = store.taught_exposures(shadow=label)
+    taught, negatives = store.taught_exposures(shadow=label), store.negatives(shadow=label)
     seconds = []
     for done, left_out in enumerate((label, None)):
         if store.correction is not None:
             store.correction.reset()
         known = [exposure for exposure in taught if exposure.label != left_out]
+        unnamed = [] if left_out == NEGATIVES else negatives
         nose = Nose(
             list(store.bundles.values()),
             settings,
@@ -142,7 +147,7 @@ def compare_replay(
             assume_exposed=assume_exposed,
             correction=store.correction,
             heads={model: _without(head, left_out) for model, head in heads.items()},
-            recogniser=fit_recogniser(known) if known else None,
+            recogniser=fit_recogniser(known, unnamed) if known else None,
         )
         seconds.append((yield from _seconds_by_label(nose, recording, done / 2)))
     return ReplayComparison(*seconds)

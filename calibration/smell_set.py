@@ -26,6 +26,10 @@ FORMAT_OF_ONE_MODEL = 1
 
 _EXPOSURE_ID = re.compile(r"[0-9a-f]{16}")
 
+NEGATIVES = "not a taught smell"
+"""Label under which the library keeps exposures that must not be given the name of a taught smell.
+It is never announced itself."""
+
 MAX_EXPOSURES = 16
 """Of one smell; a new exposure then replaces the oldest."""
 
@@ -76,11 +80,16 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Smell:
-    """One taught smell. While in shadow it is previewed, but never announced."""
+    """One taught smell, or the negatives. While in shadow it is previewed, but has no effect."""
 
     label: str
     shadow: bool
     exposures: tuple[Exposure, ...]
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether its exposures are none of the taught smells."""
+        return self.label == NEGATIVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,11 @@ class SmellSet:
     smells: tuple[Smell, ...] = ()
     hidden: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def taught(self) -> tuple[Smell, ...]:
+        """The smells without the negatives."""
+        return tuple(smell for smell in self.smells if not smell.is_negative)
 
     def __contains__(self, label: str) -> bool:
         """Whether a smell of this label was taught."""

@@ -25,7 +25,7 @@ import numpy as np
 
 from calibration.exposures import EnrolmentError
 from calibration.smell_learning import LEAST_EXPOSURE_S, ExposureLearner, LearntExposure
-from calibration.smell_set import Exposure, SmellError, SmellSet, StoreDamagedError
+from calibration.smell_set import NEGATIVES, Exposure, SmellError, SmellSet, StoreDamagedError
 from calibration.stored_readings import content_id, cut_readings, read_exposure, recording_bytes
 from hardware.errors import ScentdError
 from hardware.files import locked_folder, remove, write_atomically
@@ -34,11 +34,12 @@ from hardware.recording import RecordingError
 from models.taught_head import TaughtHead, TaughtSmell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from calibration.enrolment import LearnedExposure
     from calibration.recogniser import TaughtExposure
+    from calibration.smell_set import Smell
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
@@ -123,7 +124,7 @@ class SmellStore:
         smells = self.smells()
         bundle = self.bundles[model] if model else next(iter(self.bundles.values()))
         classes, problems = [], []
-        for smell in smells.smells:
+        for smell in smells.taught:
             if smell.shadow and smell.label != shadow:
                 continue
             embeddings = []
@@ -151,11 +152,17 @@ class SmellStore:
 
         Exposures whose clean air is not known, or whose readings are lost, are left out.
         """
+        return self._responses(self.smells().taught, shadow)
+
+    def negatives(self, *, shadow: str | None = None) -> list[TaughtExposure]:
+        """Return the responses of the exposures that are none of the taught smells."""
+        return self._responses([s for s in self.smells().smells if s.is_negative], shadow)
+
+    def _responses(self, smells: Iterable[Smell], shadow: str | None) -> list[TaughtExposure]:
         exposures = []
-        for smell in self.smells().smells:
-            if smell.shadow and smell.label != shadow:
-                continue
-            for exposure in smell.exposures:
+        for smell in smells:
+            used = not smell.shadow or smell.label == shadow
+            for exposure in smell.exposures if used else ():
                 with contextlib.suppress(RecordingError, EnrolmentError):
                     taught = self._learner.taught(smell.label, exposure)
                     if taught is not None:
@@ -210,6 +217,8 @@ class SmellStore:
             smells = self.smells()
             label = self.checked_label(label, smells)
             exposure, learnt = self._add_exposure(recording, source, session, start_ms)
+            if label == NEGATIVES:
+                learnt.require_response()
             changed = smells.with_exposures(label, (exposure,), promote=promote)
             return self._commit(changed, f"taught {label}"), learnt
 
@@ -249,6 +258,8 @@ class SmellStore:
         A shipped label that is renamed to its shipped name is published under that again.
         """
         name = checked_label(name)
+        if NEGATIVES in (label, name):
+            raise SmellError(f"{NEGATIVES!r} is no smell, so it is neither renamed nor a new name.")
 
         def edit(smells: SmellSet) -> SmellSet:
             if label in smells:
@@ -398,7 +409,7 @@ class SmellStore:
         """Raise HeadError for a set that does not fit a model."""
         for bundle in self.bundles.values():
             anywhere = np.zeros(1)
-            classes = tuple(TaughtSmell(smell.label, anywhere, 1, 1) for smell in smells.smells)
+            classes = tuple(TaughtSmell(smell.label, anywhere, 1, 1) for smell in smells.taught)
             self._head(bundle, smells, classes)
 
     def _remove_unused(self) -> None:

@@ -111,7 +111,7 @@ def taught_smells(store: SmellStore) -> TaughtSmells:
     try:
         heads, problems = store.heads()
         exposures = store.taught_exposures()
-        recogniser = fit_recogniser(exposures) if exposures else None
+        recogniser = fit_recogniser(exposures, store.negatives()) if exposures else None
         return TaughtSmells(heads, recogniser, unmixing_of_smells(exposures), problems)
     except (ScentdError, OSError) as error:
         return TaughtSmells({}, None, None, [f"The taught smells are left out: {error}"])
@@ -321,6 +321,7 @@ def list_smells(store: SmellStore) -> Data:
         "smells": [
             {
                 "label": smell.label,
+                "negative": smell.is_negative,
                 "shadow": smell.shadow,
                 "exposures": len(smell.exposures),
                 "sessions": len({exposure.sitting for exposure in smell.exposures}),
@@ -379,6 +380,7 @@ def _taught_summary(store: SmellStore, smell: Smell, version: int, learned: Lear
         "model": next(iter(store.bundles), TAUGHT),
         "label": smell.label,
         "version": version,
+        "negative": smell.is_negative,
         "shadow": smell.shadow,
         "exposures": len(smell.exposures),
         "sessions": len({exposure.sitting for exposure in smell.exposures}),

@@ -69,6 +69,7 @@ class Recogniser:
     means: float64[labels, random features], whitened.
     whitening: float64[random features, random features].
     rows: float32[taught rows, features], standardised.
+    negatives: float32[rows, features], standardised, of exposures that are none of the smells.
     temperature: divides the squared distances.
     novelty_limits: by `NOVELTY_STAGES`; an exposure whose `novelty` is above it is none of the
         smells.
@@ -88,6 +89,7 @@ class Recogniser:
     means: NDArray[np.float64]
     whitening: NDArray[np.float64]
     rows: NDArray[np.float32]
+    negatives: NDArray[np.float32]
     temperature: float
     novelty_limits: tuple[float, ...]
     set_threshold: float | None
@@ -112,6 +114,12 @@ class Recogniser:
         In standard deviations of one feature; 0 where a row was taught.
         """
         return nearest_distances(self.standardised(features), self.rows.astype(np.float64))
+
+    def row_negative_distance(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return float64[rows], the distance to the nearest negative; infinite without any."""
+        if not len(self.negatives):
+            return np.full(len(features), np.inf)
+        return nearest_distances(self.standardised(features), self.negatives.astype(np.float64))
 
     def novelty_limit(self, rows: float) -> float:
         """Return the mean novelty above which an exposure of so many rows is none of the smells."""
@@ -154,6 +162,7 @@ class RigDecision:
     ----------
     announced: the label that is announced, or None.
     unrecognised: whether the odour is none of the taught smells.
+    rejected: whether it is so because the exposure is nearer to a negative than to any of them.
     novelty: mean distance of the first rows to the nearest taught one; None before any.
     """
 
@@ -166,8 +175,10 @@ class RigDecision:
         self._rows = 0
         self._log_probability: NDArray[np.float64] | None = None
         self.novelty: float | None = None
+        self._negative_sum = 0.0
         self.announced: str | None = None
         self.unrecognised = False
+        self.rejected = False
         self._candidate: str | None = None
         self._agreeing = 0
 
@@ -225,13 +236,16 @@ class RigDecision:
         features = rows[rows.size >= LEAST_SIZE].features()
         if not len(features):
             return
-        novelty = self.recogniser.row_novelty(features)
-        for scores, distance in zip(
-            self.recogniser.row_log_probabilities(features), novelty.tolist(), strict=True
+        recogniser = self.recogniser
+        for scores, distance, negative in zip(
+            recogniser.row_log_probabilities(features),
+            recogniser.row_novelty(features).tolist(),
+            recogniser.row_negative_distance(features).tolist(),
+            strict=True,
         ):
-            self._add_row(scores, distance)
+            self._add_row(scores, distance, negative)
 
-    def _add_row(self, scores: NDArray[np.float64], distance: float) -> None:
+    def _add_row(self, scores: NDArray[np.float64], distance: float, negative: float) -> None:
         self._rows += 1
         share = 1.0 / min(self._rows, MEMORY_ROWS)
         before = scores if self._log_probability is None else self._log_probability
@@ -239,6 +253,7 @@ class RigDecision:
         if self._rows <= NOVELTY_STAGES[-1]:
             mean = distance if self.novelty is None else self.novelty
             self.novelty = mean + (distance - mean) / self._rows
+            self._negative_sum += negative
         self._announce()
 
     def _announce(self) -> None:
@@ -247,13 +262,16 @@ class RigDecision:
         best, probability = self.top[0]
         least = float(np.interp(self._rows, ANNOUNCE_ROWS, ANNOUNCE))
         verdict = best if probability >= least else None
-        limit = self.recogniser.novelty_limit(self._rows)
-        if self.novelty > limit * (KEEP if self.announced == best else 1.0):
+        keep = KEEP if self.announced == best else 1.0
+        negative = self._negative_sum / min(self._rows, NOVELTY_STAGES[-1])
+        is_negative = self.novelty > negative * keep
+        if is_negative or self.novelty > self.recogniser.novelty_limit(self._rows) * keep:
             verdict = _UNKNOWN
         self._agreeing = self._agreeing + 1 if verdict == self._candidate else 1
         self._candidate = verdict
         if self._agreeing >= CONFIRM_ROWS:
             self.unrecognised = verdict == _UNKNOWN
+            self.rejected = self.unrecognised and is_negative
             self.announced = None if self.unrecognised else verdict
 
 

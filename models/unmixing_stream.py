@@ -129,6 +129,7 @@ class UnmixingStream:
         labels = {component.label for component in self._decision.components}
         return (
             single is not None
+            and not single.rejected
             and found is not None
             and len(labels) > 1
             and found.probability >= (STILL_MIXED if self._mixed else MIXED)

@@ -218,13 +218,13 @@ put_configuration() {
     done
 }
 
-# Put the units of the page. Where there are only named rigs, the page reads the configuration and the
-# recordings of the one that its unit names already, or else of the first.
+# Put the units of the page. Where there are only named rigs, the page connects to the broker as the
+# one that its unit names already, or else as the first. It reads the recordings of all of them.
 put_page() {
-    local rig unit=$system/scentd-web.service
+    local rig other folders also='' unit=$system/scentd-web.service
     cp "$here/scentd-web.service" "$work/scentd-web.service"
     if [ ! -e "$root/etc/scentd/scentd.yaml" ]; then
-        rig=$(sed -n 's|^ExecStart=.* /etc/scentd/\(.*\)/scentd.yaml$|\1|p' "$unit" 2>/dev/null || true)
+        rig=$(sed -n 's|^ExecStart=.* --config /etc/scentd/\([^ ]*\)/scentd.yaml.*|\1|p' "$unit" 2>/dev/null || true)
         if [ -z "$rig" ] || [ ! -e "$root/etc/scentd/$rig/scentd.yaml" ]; then
             for rig in "$root"/etc/scentd/*/scentd.yaml; do break; done
             rig=$(basename "$(dirname "$rig")")
@@ -232,6 +232,14 @@ put_page() {
         sed -i -e "s|/etc/scentd/|/etc/scentd/$rig/|" -e "s|^StateDirectory=scentd\$|&-$rig|" \
             -e "s| scentd.service\$| scentd@$rig.service|" "$work/scentd-web.service"
     fi
+    folders=$(sed -n 's/^StateDirectory=//p' "$work/scentd-web.service")
+    for other in "$root"/etc/scentd/*/scentd.yaml; do
+        [ -e "$other" ] || continue
+        other=$(basename "$(dirname "$other")")
+        [ "$other" != "${rig:-}" ] || continue
+        also+=" --also /etc/scentd/$other/scentd.yaml" folders+=" scentd-$other"
+    done
+    sed -i -e "s|^ExecStart=.*|&$also|" -e "s|^StateDirectory=.*|StateDirectory=$folders|" "$work/scentd-web.service"
     install -D -m 644 -t "$system" "$work/scentd-web.service" "$here/scentd-web.socket"
 }
 

@@ -7,6 +7,7 @@ this command does, at its port. A running service is notified of every change ma
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -346,12 +347,13 @@ def _manage_smells(rig: _Rig, args: argparse.Namespace) -> Data:
 
 
 def _taught_lines(data: Data) -> Iterator[str]:
+    negative = data["negative"]
     yield (
         f"{data['label']}: learnt {data['seconds']:.0f} s{_learnt_from(data)}; "
         f"{counted(data['exposures'], 'exposure')} from {counted(data['sessions'], 'session')} in "
         f"all, in effect after {data['effect_ms']:.0f} ms."
     )
-    yield from _preview_lines(data["rehearsal"])
+    yield from _preview_lines(data["rehearsal"], negative=negative)
     for comparison in data["past"]:
         yield (
             f"  in {comparison['recording']}: {_durations(comparison['without_s'])} without it, "
@@ -359,10 +361,13 @@ def _taught_lines(data: Data) -> Iterator[str]:
         )
     if data["channels_missing"]:
         yield f"  learnt without {', '.join(data['channels_missing'])}"
-    if data["advice"] is not None:
+    if data["advice"] is not None and not negative:
         yield _advice_line(data["advice"])
     if data["shadow"]:
-        yield f"It is in shadow. To announce it: scentd enroll --promote {data['label']}"
+        use = "use" if negative else "announce"
+        yield f"It is in shadow. To {use} it: scentd enroll --promote {shlex.quote(data['label'])}"
+    elif negative:
+        yield "The rig gives no taught name to what is nearer to it than to its smells."
     else:
         yield "The rig announces it from now on."
 
@@ -387,9 +392,13 @@ def _learnt_from(data: Data) -> str:
     return f", {data['response_s']:.0f} s of them above clean air"
 
 
-def _preview_lines(rehearsal: Data) -> Iterator[str]:
+def _preview_lines(rehearsal: Data, *, negative: bool) -> Iterator[str]:
     yield f"  without it, this was called            {_shares(rehearsal['before'])}"
     by = rehearsal["held_out_by"]
+    if negative:
+        if rehearsal["taken_from"]:
+            yield f"  exposures that lose their right name   {_shares(rehearsal['taken_from'])}"
+        return
     if rehearsal["held_out"] is None:
         yield f"  {from_one_exposure(rehearsal['rigs_from_one'])}"
     else:
@@ -411,7 +420,8 @@ def _durations(seconds: dict[str, float]) -> str:
 def _list_lines(data: Data) -> Iterator[str]:
     yield f"version {data['version']} ({data['change']})"
     for smell in data["smells"]:
-        state = "in shadow" if smell["shadow"] else "announced"
+        in_use = "in use" if smell["negative"] else "announced"
+        state = "in shadow" if smell["shadow"] else in_use
         yield (
             f"  {smell['label']:<24} {state:<10} {counted(smell['exposures'], 'exposure')} from "
             f"{counted(smell['sessions'], 'session')}, {smell['seconds']:.0f} s, last "

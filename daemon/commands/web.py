@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.commands._options import add_config_option
-from daemon.config.loading import find_config, load_config
+from daemon.config.loading import ConfigError, find_config, load_config
 from daemon.system.logs import configure_logs
 from daemon.system.owner import become_owner
 from daemon.web.options import (
@@ -24,9 +24,13 @@ from daemon.web.options import (
     parse_listen,
     parse_root_path,
 )
+from hardware.errors import UsageError
 from hardware.extras import require_extra
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemon.config.settings import Config
     from daemon.web.access import Token
 
 EXTRA = ("starlette", "uvicorn", "prometheus_client", "websockets")
@@ -55,7 +59,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="configuration of another rig of this computer and broker, for its recordings",
+        help="configuration of another rig of this computer and broker, whose recordings, curves "
+        "and models' cards the page then shows too; several times for several rigs",
     )
     parser.add_argument(
         "--listen",
@@ -95,23 +100,49 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     host, port = parse_listen(args.listen)
-    paths = [find_config(args.config), *args.also]
-    configs = [load_config(path) for path in paths]
-    config = configs[0]
+    rigs = _load_rigs(find_config(args.config), args.also)
+    config = next(iter(rigs.values()))[0]
     options = WebOptions(
         host=host,
         port=port,
         root_path=parse_root_path(args.root_path),
         allowed_hosts=frozenset(map(parse_host_name, args.allow_host)),
         trusted=frozenset(map(parse_address, args.trust)),
-        state_dirs={one.rig_id: one.state_dir for one in configs},
-        configs={one.rig_id: path.resolve() for one, path in zip(configs, paths, strict=True)},
+        state_dirs={rig: one.state_dir for rig, (one, _) in rigs.items()},
+        configs={rig: path.resolve() for rig, (_, path) in rigs.items()},
     )
     require_extra("The page", "web", EXTRA)
     become_owner(config.state_dir)
     configure_logs(config.log)
     import_module("daemon.web.server").serve(config, options, args.token_file, _announce)
     return 0
+
+
+def _load_rigs(path: Path, others: Sequence[Path]) -> dict[str, tuple[Config, Path]]:
+    """Return configuration and file by rig, the first rig first.
+
+    One of `others` that cannot be read is left out, which is said: it must not take the page of all
+    rigs down.
+
+    Raises
+    ------
+    UsageError: two are of one rig.
+    """
+    first = load_config(path)
+    rigs = {first.rig_id: (first, path)}
+    for other in others:
+        try:
+            config = load_config(other)
+        except ConfigError as error:
+            print(f"Its recordings are not shown: {error}", file=sys.stderr)
+            continue
+        if config.rig_id in rigs:
+            raise UsageError(
+                f"{rigs[config.rig_id][1]} and {other} are both of rig {config.rig_id!r}. Name "
+                "each rig once, and give each its own rig_id."
+            )
+        rigs[config.rig_id] = config, other
+    return rigs
 
 
 def _announce(address: str, token: Token | None) -> None:

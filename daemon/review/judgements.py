@@ -130,9 +130,13 @@ class Judgements:
 
     def score(self, announcements: AnnouncementLog) -> Data:
         """Return how many names were announced, and were right and wrong, by day and in all."""
-        announced = Counter(
-            item.day for item in announcements.newest_first() if item.type == EventType.RECOGNISED
-        )
+        # A single smell is announced by itself, and as the only component of a mixture.
+        names = {
+            (item.day, item.boot_id, item.run, item.onset_ms, item.label or item.detail)
+            for item in announcements.newest_first()
+            if item.type == EventType.RECOGNISED
+        }
+        announced = Counter(day for day, *_ in names)
         judged = {verdict: Counter[str]() for verdict in FeedbackVerdict}
         for judgement in self._kept.values():
             judged[FeedbackVerdict(judgement.verdict)][judgement.day] += 1

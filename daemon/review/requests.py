@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from calibration.smell_set import SmellError
+from calibration.smell_set import NEGATIVES, SmellError
 from daemon.mqtt.payloads import format_utc
 from daemon.request_fields import (
     Action,
@@ -315,12 +315,14 @@ class Review:
         """Teach a proposal, under its label or another one, then forget the proposal."""
         proposal = self._proposals.get(id)
         enrolment = self._enrolment()
-        if proposal.kind == ProposalKind.NEGATIVE and label in (None, proposal.label):
+        negative = proposal.kind == ProposalKind.NEGATIVE
+        if negative and label == proposal.label:
             raise RequestError(
-                f"This exposure is known only as not {proposal.label}, and a smell is taught by "
-                "its own name. Accept it under a label of its own, or dismiss it."
+                f"This exposure is not {proposal.label}. Accept it under its own name, without a "
+                "label as none of the taught smells, or dismiss it."
             )
-        name = label or proposal.label
+        name = label or (NEGATIVES if negative else proposal.label)
+        promote = promote or name == NEGATIVES  # to accept it is the owner's word
         if label is None and enrolment.is_announced(name) and not promote:
             raise SmellError(
                 f"{name} is announced already, so this exposure would count at once. Accept it "

@@ -64,8 +64,9 @@ def _smells(data: Data) -> Iterator[str]:
     if "smells" not in data:  # exposures or an export, which their readers show
         yield DONE
         return
-    announced = [smell["label"] for smell in data["smells"] if not smell["shadow"]]
-    shadow = [smell["label"] for smell in data["smells"] if smell["shadow"]]
+    smells = [smell for smell in data["smells"] if not smell["negative"]]
+    announced = [smell["label"] for smell in smells if not smell["shadow"]]
+    shadow = [smell["label"] for smell in smells if smell["shadow"]]
     yield f"Taught and announced: {', '.join(announced) or 'nothing'}."
     if shadow:
         yield f"In shadow, not announced: {', '.join(shadow)}."
@@ -73,6 +74,9 @@ def _smells(data: Data) -> Iterator[str]:
 
 def _taught(data: Data) -> Iterator[str]:
     preview, label = data["rehearsal"], data["label"]
+    if data["negative"]:
+        yield from _taught_negative(data)
+        return
     if preview["held_out"] is None:
         yield f"Learnt {label}. {from_one_exposure(preview['rigs_from_one'])}"
     else:
@@ -93,6 +97,17 @@ def _taught(data: Data) -> Iterator[str]:
         yield "It is in shadow: promote it to announce it."
     else:
         yield "The rig announces it from now on."
+
+
+def _taught_negative(data: Data) -> Iterator[str]:
+    preview = data["rehearsal"]
+    yield "Learnt as none of the taught smells."
+    if preview["before"]:
+        yield f"Without it, this was called {_shares(preview['before'])}."
+    if preview["taken_from"]:
+        yield f"Because of it, exposures lose their right name: {_shares(preview['taken_from'])}."
+    if data["shadow"]:
+        yield "It is in shadow: promote it to use it."
 
 
 def _shares(shares: Sequence[Mapping[str, object]]) -> str:

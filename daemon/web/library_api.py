@@ -28,6 +28,15 @@ EXPORTED = "exports/smells.zip"
 
 IMPORTED = "imports/smells.zip"
 
+INSTALLED = "models"
+SHIPPED = "shipped"
+"""Folder of the installed models below the state folder, and the name of the version that came with
+scentd (`daemon.installed_models.store`, whose import takes more memory than the page has)."""
+
+CARD = "README.md"
+MOST_CARD_BYTES = 500_000
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _VERSION = re.compile(r"^version: *['\"]?([^'\"\s]+)", re.MULTILINE)
 
 
@@ -44,7 +53,7 @@ class LibraryApi:
         self.routes = [
             Route("/api/rigs/{rig}/library", self._export, methods=["GET"]),
             Route("/api/rigs/{rig}/library", self._import, methods=["PUT"]),
-            Route("/api/models/{name}/card", self._card),
+            Route("/api/rigs/{rig}/models/{name}/card", self._card),
         ]
 
     def _state_dir(self, request: Request) -> Path:
@@ -70,12 +79,28 @@ class LibraryApi:
         return JSONResponse({"path": IMPORTED})
 
     async def _card(self, request: Request) -> Response:
-        """Return the card of a shipped model."""
+        """Return the card of a version of a model, shipped or installed on the rig, as text."""
         name = request.path_params["name"]
-        bundles = files("models.bundles")
-        shipped = {entry.name: entry for entry in bundles.iterdir() if entry.is_dir()}
-        if name not in shipped or not (shipped[name] / "README.md").is_file():
-            raise HTTPException(404, "No model of that name was shipped with scentd.")
-        version = _VERSION.search((shipped[name] / "manifest.yaml").read_text(encoding="utf-8"))
-        text = (shipped[name] / "README.md").read_text(encoding="utf-8")
-        return JSONResponse({"text": text, "version": version[1] if version else ""})
+        version = request.query_params.get("version", SHIPPED)
+        if version == SHIPPED:
+            return await asyncio.to_thread(_shipped_card, name)
+        if not (_NAME.fullmatch(name) and _NAME.fullmatch(version)):
+            raise HTTPException(404, "No model has such a name and version.")
+        path = self._state_dir(request) / INSTALLED / name / version / CARD
+        try:
+            content = await asyncio.to_thread(read_regular, path, MOST_CARD_BYTES)
+        except FileNotFoundError:
+            raise HTTPException(
+                404, f"{name} {version} was installed without a card ({CARD})."
+            ) from None
+        return JSONResponse({"text": content.decode("utf-8", "replace"), "version": version})
+
+
+def _shipped_card(name: str) -> Response:
+    bundles = files("models.bundles")
+    shipped = {entry.name: entry for entry in bundles.iterdir() if entry.is_dir()}
+    if name not in shipped or not (shipped[name] / CARD).is_file():
+        raise HTTPException(404, "No model of that name was shipped with scentd.")
+    version = _VERSION.search((shipped[name] / "manifest.yaml").read_text(encoding="utf-8"))
+    text = (shipped[name] / CARD).read_text(encoding="utf-8")
+    return JSONResponse({"text": text, "version": version[1] if version else ""})

@@ -42,7 +42,8 @@ FIRST_SOCKET = 3
 """Number of the first socket that systemd hands over (sd_listen_fds(3))."""
 
 SETTLED_AFTER_S = 5.0
-"""Seconds after which the memory that only the start needed is released."""
+"""Seconds after which the memory that only the start needed is released once more: the connection to
+the broker and the first browser come after the server is ready."""
 
 
 class ListenError(ScentdError):
@@ -123,6 +124,7 @@ async def _run(server: uvicorn.Server, listener: socket.socket, ready: Callable[
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     loop.call_soon(ready)
+    loop.call_soon(drop_startup_pages)
     loop.call_later(SETTLED_AFTER_S, drop_startup_pages)
     await server.serve(sockets=[listener])
 

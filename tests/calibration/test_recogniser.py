@@ -13,6 +13,7 @@ from calibration.recogniser import (
     _row_weights,
     fit_recogniser,
     prepare_exposure,
+    with_negatives,
 )
 from hardware.simulator.signals import SyntheticSignal
 from models.recogniser import NOVELTY_STAGES, Recogniser, RigDecision
@@ -65,6 +66,30 @@ def test_a_prediction_set_is_stated_only_where_enough_was_taught() -> None:
     judged = days(*range(6, 14))
     holds = [smell.label in decide(recogniser, smell).label_set for smell in judged]
     assert np.mean(holds) >= recogniser.set_coverage - 0.1
+
+
+def test_what_is_nearer_to_a_negative_has_no_name_and_taught_smells_keep_theirs() -> None:
+    taught = fit_recogniser(days(1, 2, without="lemon"))
+    asked = [exposure("lemon", day) for day in range(4, 10)]
+    assert [smell for smell in asked if decide(taught, smell).announced]
+    recogniser = with_negatives(taught, [exposure("lemon", 1)])
+    for smell in asked:
+        decision = decide(recogniser, smell)
+        assert decision.announced is None
+        assert decision.unrecognised
+        assert decision.rejected
+    for smell in days(*range(4, 10), without="lemon"):
+        assert decide(recogniser, smell).announced == decide(taught, smell).announced
+
+
+def test_negatives_change_neither_smells_nor_limits() -> None:
+    plain, negative = fit_recogniser(days(1, 2)), exposure("soap", 1)
+    recogniser = fit_recogniser(days(1, 2), [negative])
+    assert recogniser.labels == plain.labels
+    assert recogniser.novelty_limits == plain.novelty_limits
+    features = prepare_exposure(negative).features
+    assert recogniser.row_negative_distance(features) == pytest.approx(0.0, abs=1e-3)
+    assert np.isinf(plain.row_negative_distance(features)).all()
 
 
 def test_one_smell_is_told_from_unknown_ones_by_its_distance() -> None:

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from calibration.smell_exchange import export_smells, import_smells
-from calibration.smell_set import SmellError
+from calibration.smell_set import NEGATIVES, SmellError
 from calibration.smell_store import SmellStore
-from tests.calibration.smells import PETROL, likeliest, teach
+from tests.calibration.smells import (
+    PETROL,
+    TAR,
+    likeliest,
+    smell_readings,
+    teach,
+    write_recording,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +42,20 @@ def test_smells_move_to_another_rig(store: SmellStore, tmp_path: Path, bundle: B
     assert likeliest(other, tmp_path, PETROL) == "petrol"
     import_smells(other, tmp_path / "smells.zip")
     assert len(other.smells().smell("petrol").exposures) == 2
+
+
+def test_negatives_move_too_and_have_no_effect_until_they_are_promoted(
+    store: SmellStore, tmp_path: Path, bundle: Bundle
+) -> None:
+    recording = write_recording(tmp_path / "tar.csv", smell_readings(TAR, 60, before=90))
+    store.enroll(NEGATIVES, recording, source="test", start_ms=90_000, promote=True)
+    export_smells(store, tmp_path / "smells.zip")
+    other = SmellStore(tmp_path / "other", [bundle])
+    (smell,) = import_smells(other, tmp_path / "smells.zip").smells
+    assert smell.is_negative
+    assert other.negatives() == []
+    other.promote(NEGATIVES)
+    assert len(other.negatives()) == 1
 
 
 def test_an_import_refines_what_is_taught_already(

@@ -12,7 +12,7 @@ import yaml
 
 from calibration.exposures import EnrolmentError
 from calibration.recogniser import fit_recogniser
-from calibration.smell_set import MAX_EXPOSURES, SmellError, StoreDamagedError
+from calibration.smell_set import MAX_EXPOSURES, NEGATIVES, SmellError, StoreDamagedError
 from calibration.smell_store import SmellStore
 from hardware.errors import UsageError
 from hardware.recording import RecordingError
@@ -63,6 +63,24 @@ def test_a_new_smell_is_in_shadow_until_it_is_promoted(store: SmellStore, tmp_pa
     assert [smell.label for smell in store.head(shadow="petrol")[0].taught] == ["petrol"]
     store.promote("petrol")
     assert [smell.label for smell in store.head()[0].taught] == ["petrol"]
+
+
+def test_negatives_need_known_clean_air_and_keep_their_label(
+    store: SmellStore, tmp_path: Path
+) -> None:
+    with pytest.raises(EnrolmentError, match="clean air"):
+        store.enroll(NEGATIVES, record_smell(tmp_path, (0.0, 0.0, 0.0, 0.004)), source="test")
+    assert store.smells().smells == ()
+    recording = write_recording(tmp_path / "tar.csv", smell_readings(TAR, 60, before=90))
+    smells, _ = store.enroll(NEGATIVES, recording, source="test", start_ms=90_000)
+    assert smells.taught == ()
+    assert store.negatives() == []
+    assert len(store.negatives(shadow=NEGATIVES)) == 1
+    store.promote(NEGATIVES)
+    assert len(store.negatives()) == 1
+    for old, new in ((NEGATIVES, "tar"), ("lemon", NEGATIVES)):
+        with pytest.raises(SmellError, match="no smell"):
+            store.rename(old, new)
 
 
 def test_more_exposures_refine_a_smell_and_keep_it_in_shadow_or_promoted(

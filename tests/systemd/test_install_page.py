@@ -120,20 +120,30 @@ def test_packages_that_cannot_be_used_change_nothing(installer: Installer) -> No
     assert not files(installer.root) & PAGE_UNITS
 
 
-def test_where_all_rigs_have_names_the_page_reads_the_first_and_keeps_it(
+def test_where_rigs_have_names_the_page_keeps_the_first_and_reads_all(
     installer: Installer,
 ) -> None:
-    def check() -> None:
+    def check(*others: str) -> None:
         unit = installer.unit("scentd-web.service")
-        assert "--config /etc/scentd/kitchen/scentd.yaml\n" in unit
+        also = "".join(f" --also /etc/scentd/{rig}/scentd.yaml" for rig in others)
+        folders = " ".join(f"scentd-{rig}" for rig in ("kitchen", *others))
+        assert f"--config /etc/scentd/kitchen/scentd.yaml{also}\n" in unit
         assert "\nLoadCredential=scentd:/etc/scentd/kitchen/credentials\n" in unit
-        assert "\nStateDirectory=scentd-kitchen\n" in unit
+        assert f"\nStateDirectory={folders}\n" in unit
         assert "\nAfter=network.target scentd@kitchen.service\n" in unit
 
     assert installer("--rig", "kitchen", "--rig", "lab", "--web").returncode == 0
-    check()
+    check("lab")
     assert installer("--rig", "attic", version="2").returncode == 0
-    check()
+    check("attic", "lab")
+
+
+def test_a_named_rig_beside_the_unnamed_one_is_read_too(installer: Installer) -> None:
+    assert installer("--web").returncode == 0
+    assert installer("--rig", "attic", version="2").returncode == 0
+    unit = installer.unit("scentd-web.service")
+    assert "--config /etc/scentd/scentd.yaml --also /etc/scentd/attic/scentd.yaml\n" in unit
+    assert "\nStateDirectory=scentd scentd-attic\n" in unit
 
 
 def test_uninstalling_removes_the_page_and_its_links(installer: Installer) -> None:

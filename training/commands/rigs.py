@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from hardware.errors import UsageError
 from training.commands._shared import add_option
+from training.experiments.negatives import NegativeRow, compare_negatives
 from training.experiments.real_rigs import (
     MOMENTS_S,
     RIGS,
     Trial,
     evaluate_rig,
+    everything,
+    few,
     load_rig,
     rig_recordings,
 )
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
     from training.experiments.one_exposure import Comparison
     from training.experiments.recogniser_candidates import CandidateRow
+
+NEGATIVE_DRAWS = 2
+"""Random choices of the taught exposures, and of the negative, for every pair of smells."""
 
 ENCODER_STEPS = 1200
 """Of each encoder's training, some five minutes on one core."""
@@ -42,7 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "sessions held out; that takes a few minutes of an idle core. With --encoder, a "
         "ScentFormer that is trained on simulated rigs and on the other real rigs names them "
         "instead, from one exposure a smell, beside the rig's own recogniser; that takes torch and "
-        "half an hour."
+        "half an hour. With --negatives, two smells are never taught and one exposure of the first "
+        "is kept as a negative: what that changes on another day; a few minutes."
     )
     parser.epilog = "Example: scent-train rigs --data $SCENTD_DATA/rigs"
     add_option(parser, "--data", help=f"the folder that holds {names}")
@@ -62,6 +69,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="with --encoder: encoders a rig (1)"
     )
+    parser.add_argument(
+        "--negatives",
+        action="store_true",
+        help="compare uses of one exposure of a smell that must have no name instead",
+    )
     add_option(parser, "--json")
     parser.set_defaults(run=run)
 
@@ -76,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     if args.encoder:
         return _encoder(args)
+    if args.negatives:
+        return _negatives(args)
     trials: list[Trial] = []
     for rig in RIGS:
         print(f"Scoring {rig.name} ...", file=sys.stderr, flush=True)
@@ -156,6 +170,43 @@ def encoder_table(compared: list[Comparison]) -> list[str]:
     for one in compared:
         shares = (" ".join(f"{share:.2f}" for share in row) for row in (one.plain, one.encoder))
         lines.append(f"| {one.rig} | {' | '.join(shares)} | {one.exposures} |")
+    return lines
+
+
+def _negatives(args: argparse.Namespace) -> int:
+    """Compare uses of negatives on every rig that has enough smells; print the table."""
+    taught = {
+        "one exposure a smell in one session": (few(1), NEGATIVE_DRAWS),
+        "one exposure a smell in each of two sessions": (few(2), NEGATIVE_DRAWS),
+        "all other sessions": (everything, 1),
+    }
+    rows: list[tuple[str, str, NegativeRow]] = []
+    for rig in RIGS:
+        print(f"Scoring {rig.name} ...", file=sys.stderr, flush=True)
+        exposures = load_rig(args.data, rig)
+        for what, (choose, draws) in taught.items():
+            found = compare_negatives(exposures, choose, draws=draws)
+            rows += [(rig.name, what, row) for row in found]
+    if args.json:
+        data = [{"rig": rig, "taught": what, **dataclasses.asdict(row)} for rig, what, row in rows]
+        print(json.dumps(data))
+    else:
+        print("\n".join(negative_table(rows)))
+    return 0
+
+
+def negative_table(rows: list[tuple[str, str, NegativeRow]]) -> list[str]:
+    """Return the lines of a Markdown table of (rig, what was taught, row)."""
+    lines = [
+        "| rig | taught from | one negative | its smell named on another day | another smell never "
+        "taught named | taught named right | wrong | exposures |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for rig, what, row in rows:
+        lines.append(
+            f"| {rig} | {what} | {row.use} | {row.same_named:.2f} | {row.other_named:.2f} | "
+            f"{row.right:.2f} | {row.wrong:.2f} | {', '.join(map(str, row.cases))} |"
+        )
     return lines
 
 

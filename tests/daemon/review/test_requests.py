@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from calibration.smell_set import SmellError
+from calibration.smell_set import NEGATIVES, SmellError
 from daemon.board.history import History
 from daemon.config.loading import load_config
 from daemon.config.settings import RecordingConfig
@@ -164,12 +164,27 @@ def test_a_wrong_name_without_the_true_one_proposes_a_negative(rig: Rig) -> None
     said = rig.ask(verdict="wrong", seq=rig.announce("soap"))
     (proposal,) = said["proposals"]
     assert (proposal["kind"], proposal["label"]) == ("negative", "soap")
-    with pytest.raises(RequestError, match="known only as not soap"):
-        rig.ask(action="accept", id=proposal["id"])
+    with pytest.raises(RequestError, match="not soap"):
+        rig.ask(action="accept", id=proposal["id"], label="soap")
     assert rig.ask(action="accept", id=proposal["id"], label="paint")["label"] == "paint"
     rig.ask(verdict="wrong", seq=rig.announce("soap"))
     (proposal,) = rig.ask(action="list")["proposals"]
     assert rig.ask(action="dismiss", id=proposal["id"])["proposals"] == []
+
+
+def test_an_accepted_negative_is_used_at_once_and_is_no_smell(rig: Rig) -> None:
+    rig.ask(verdict="wrong", seq=rig.announce("soap"))
+    (proposal,) = rig.ask(action="list")["proposals"]
+    taught = rig.ask(action="accept", id=proposal["id"])
+    assert (taught["label"], taught["negative"], taught["shadow"]) == (NEGATIVES, True, False)
+    store = rig.enrolment.store
+    assert len(store.negatives()) == 1
+    assert store.taught_exposures() == []
+    assert store.head()[0].taught == ()
+    (listed,) = rig.enrolment.handle({"action": "list"})["smells"]
+    assert (listed["negative"], listed["exposures"]) == (True, 1)
+    rig.enrolment.handle({"action": "forget", "label": NEGATIVES})
+    assert store.negatives() == []
 
 
 def test_mixtures_and_rightly_unknown_smells_propose_nothing(rig: Rig) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from calibration.smell_set import NEGATIVES
 from daemon.service.answers import DONE, WORDS_LIMIT, describe_answer
 
 TAUGHT: dict[str, Any] = {
     "label": "soap",
+    "negative": False,
     "shadow": True,
     "clean_air": "ambient",
     "rehearsal": {
@@ -49,6 +51,20 @@ def test_one_exposure_is_said_not_to_tell_what_another_day_will_bring() -> None:
     )
 
 
+def test_a_negative_is_described_with_what_it_costs() -> None:
+    rehearsal = {
+        "before": [{"label": "tea", "share": 1.0}],
+        "held_out": None,
+        "taken_from": [{"label": "coffee", "share": 0.25}],
+    }
+    negative = {**TAUGHT, "label": NEGATIVES, "negative": True, "rehearsal": rehearsal}
+    assert words("enroll", {**negative, "shadow": False}) == (
+        "Learnt as none of the taught smells. Without it, this was called tea (100%). Because of "
+        "it, exposures lose their right name: coffee (25%)."
+    )
+    assert words("enroll", negative).endswith("promote it to use it.")
+
+
 def test_missing_clean_air_is_said_and_a_promoted_smell_is_announced() -> None:
     text = words("enroll", {**TAUGHT, "clean_air": None, "shadow": False, "advice": None})
     assert "Begin the next exposure in clean air" in text
@@ -56,7 +72,11 @@ def test_missing_clean_air_is_said_and_a_promoted_smell_is_announced() -> None:
 
 
 def test_the_library_names_what_is_announced_and_what_is_in_shadow() -> None:
-    smells = [{"label": "tea", "shadow": False}, {"label": "soap", "shadow": True}]
+    smells = [
+        {"label": "tea", "negative": False, "shadow": False},
+        {"label": "soap", "negative": False, "shadow": True},
+        {"label": NEGATIVES, "negative": True, "shadow": False},
+    ]
     assert words("enroll", {"smells": smells}) == (
         "Taught and announced: tea. In shadow, not announced: soap."
     )

@@ -46,6 +46,7 @@ def scope_of(
     kind: str, path: str, headers: dict[str, str], client: str = "127.0.0.1", method: str = "GET"
 ) -> dict[str, Any]:
     shown = {"host": HOST, **headers}
+    path, _, query = path.partition("?")
     return {
         "type": kind,
         "asgi": {"version": "3.0"},
@@ -53,7 +54,7 @@ def scope_of(
         "method": method,
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "root_path": "",
         "scheme": "http" if kind == "http" else "ws",
         "client": (client, 50000),

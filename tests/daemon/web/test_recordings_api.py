@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from daemon.installed_models.store import FOLDER, SHIPPED
 from daemon.web.app import WebApp
 from hardware.recording import RecordingWriter
 from hardware.recording_rows import OWN_HEADER
@@ -147,8 +148,28 @@ def test_a_library_is_put_where_the_service_reads_it(app: WebApp, tmp_path: Path
 
 
 def test_the_cards_of_shipped_models_are_shown(app: WebApp) -> None:
-    card = call(app, "/api/models/substances-50/card").json
+    card = call(app, "/api/rigs/kitchen/models/substances-50/card").json
     assert "substances-50" in card["text"]
     assert card["version"]
     for name in ("..", "nothing", "substances-50%2f.."):
-        assert call(app, f"/api/models/{name}/card").status == 404
+        assert call(app, f"/api/rigs/kitchen/models/{name}/card").status == 404
+
+
+def test_the_card_of_an_installed_version_is_that_of_its_own_files(
+    app: WebApp, tmp_path: Path
+) -> None:
+    models = "/api/rigs/kitchen/models"
+    installed = tmp_path / FOLDER / "my-rig/2.0"
+    installed.mkdir(parents=True)
+    assert call(app, f"{models}/my-rig/card?version=2.0").status == 404
+    (installed / "README.md").write_text("# <script>my rig</script>")
+    card = call(app, f"{models}/my-rig/card?version=2.0").json
+    assert card == {"text": "# <script>my rig</script>", "version": "2.0"}
+    assert call(app, f"{models}/substances-50/card?version={SHIPPED}").status == 200
+    (tmp_path / "README.md").write_text("secret")
+    for version in ("..", "2.0/../../..", "", "3.0"):
+        assert call(app, f"{models}/my-rig/card?version={version}").status == 404
+    (installed / "README.md").unlink()
+    (installed / "README.md").symlink_to(tmp_path / "README.md")
+    assert call(app, f"{models}/my-rig/card?version=2.0").status >= 400
+    assert "another computer" in call(app, "/api/rigs/attic/models/a/card?version=1").json["error"]

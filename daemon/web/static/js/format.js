@@ -58,6 +58,36 @@ export const megabytes = (bytes) => (bytes < 1e6 ? `${Math.max(1, Math.round(byt
 
 const NAMED = ["recognised", "listed", "feedback"];
 
+const namedSmell = (item) => item.label ?? item.detail;
+
+// Events in their order. A single smell is recognised by itself and as the only component of a
+// mixture; it is shown once.
+export function distinctEvents(events) {
+  let last = null;
+  return events.filter((event) => {
+    if (event.type === "onset" || event.type === "unrecognised") last = null;
+    if (event.type !== "recognised") return true;
+    const repeated = namedSmell(event) === last;
+    last = namedSmell(event);
+    return !repeated;
+  });
+}
+
+// The same of announcements, of which the newest comes first; one with a verdict is kept.
+export function distinctAnnouncements(items) {
+  const last = new Map();
+  return items.toReversed().filter((item) => {
+    const odour = `${item.boot_id} ${item.onset_ms}`;
+    const name = item.type === "recognised" ? namedSmell(item) : item.type;
+    const repeated = item.type === "recognised" && last.get(odour) === name;
+    last.set(odour, name);
+    return !repeated || item.feedback;
+  }).reverse();
+}
+
+// What made a prediction, as people say it: "taught" stands for the smells that the rig was taught.
+export const maker = (model) => (model === "taught" ? "taught on this rig" : `model ${model}`);
+
 // What an event says after its time. Only details that hold names of smells have underscores in them.
 export function eventText(event) {
   const parts = [EVENTS[event.type] ?? event.type];

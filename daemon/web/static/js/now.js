@@ -1,13 +1,14 @@
 // What the rig smells now: in words, as bars and as curves, and the odours of the day.
 
 import { badge, h, show, svg } from "./dom.js";
-import { STATES, clock, dayAndClock, duration, eventText, label, percent, plural } from "./format.js";
+import { STATES, clock, dayAndClock, distinctEvents, duration, eventText, label, maker, percent, plural } from "./format.js";
 import { CurveChart, ENVIRONMENT, GAS, columns } from "./chart.js";
 import { call } from "./api.js";
 import { CHANNELS, aboveCleanAir, cleanAir, cleanestRows } from "./signals.js";
 
 const STRIP_LEAST_MS = 300_000;
 const DRAW_EVERY_MS = 500;
+const QUIET = ["ambient", "warming_up", "recovering"];
 
 export class NowView {
   title = "Now";
@@ -21,7 +22,7 @@ export class NowView {
     this.strip = h("div", {});
     this.list = h("ul", { class: "plain small" });
     this.gas = new CurveChart({ channels: GAS, key: "now gas", height: 280, title: "Gas channels above clean air over the last ten minutes", unit: "ln conductance", xLabel: "minutes", range: [-600, 0] });
-    this.air = new CurveChart({ channels: ENVIRONMENT, key: "now air", height: 130, title: "Temperature, pressure, humidity and altitude against clean air", unit: "difference", xLabel: "minutes", range: [-600, 0] });
+    this.air = new CurveChart({ channels: ENVIRONMENT, key: "now air", height: 150, title: "Temperature, pressure, humidity and altitude against clean air", unit: "change", xLabel: "minutes", range: [-600, 0] });
     this.curveNote = h("p", { class: "muted small" });
     this.element = h("div", {},
       h("h1", { class: "visually-hidden" }, "What the rig smells now"),
@@ -79,13 +80,15 @@ export class NowView {
   }
 
   drawPredictions() {
-    const [first, ...others] = this.rig.ordered;
+    const [first, ...rest] = this.rig.ordered;
+    // In clean air all say the same: once is enough.
+    const others = rest.filter(({ payload }) => !(QUIET.includes(payload.state) && payload.state === first.payload.state));
     const models = this.rig.info?.models ?? [];
     show(this.heroPlace, first ? hero(first, models) : h("section", { class: "card hero" },
       h("p", { class: "state" }, "Waiting"), h("p", { class: "words" }, "Nothing yet"),
       h("p", { class: "muted" }, "The rig has published no prediction yet. It needs about a minute of readings.")));
     show(this.cards, others.map((item) => h("section", { class: "card" },
-      h("h2", {}, item.topic === "mixture" ? `Mixture (${item.payload.model})` : `Substance (${item.payload.model})`),
+      h("h2", {}, item.topic === "mixture" ? "As a mixture" : "As a single smell"),
       h("p", { class: "state" }, words(item)), details(item, models))));
     this.cards.hidden = !others.length;
   }
@@ -127,7 +130,7 @@ export class NowView {
 
   drawStrip() {
     show(this.strip, strip(this.rig.events, this.earlier));
-    show(this.list, this.rig.events.slice(-25).reverse().map((event) => h("li", {},
+    show(this.list, distinctEvents(this.rig.events).slice(-25).reverse().map((event) => h("li", {},
       h("span", { class: "muted" }, `${dayAndClock(event.ts)} `), eventText(event))));
   }
 }
@@ -159,13 +162,13 @@ function details({ topic, payload }, models) {
   const novelty = ["sensing", "recognised", "unrecognised"].includes(payload.state) ? payload.novelty ?? null : null;
   const limit = payload.taught ? null : models.find((model) => model.name === payload.model)?.trust?.unknown_above ?? null;
   const facts = [
-    payload.taught ? badge("taught on this rig", "good") : badge(`model ${payload.model}`),
+    payload.taught ? badge(maker("taught"), "good") : payload.model === "taught" ? null : badge(maker(payload.model)),
     payload.channels_missing?.length ? badge(`missing: ${payload.channels_missing.map(label).join(", ")}`, "warn") : null,
     payload.foreign_board ? badge("unlike the model's own board", "warn") : null,
     payload.resampled ? badge("interpolated to the model's rate") : null,
     novelty === null ? null : badge(noveltyText(novelty, limit), limit !== null && novelty >= limit ? "warn" : ""),
     payload.unexplained ? badge("something unknown in it", "warn") : null,
-    badge(`${clock(payload.ts)}, window ${duration(payload.window_s)}`),
+    badge(payload.window_s ? `${clock(payload.ts)}, from ${duration(payload.window_s)} of readings` : clock(payload.ts)),
   ];
   return [
     topic === "mixture" ? mixtureBars(payload) : substanceBars(payload),

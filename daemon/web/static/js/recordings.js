@@ -2,11 +2,17 @@
 
 import { badge, button, confirmed, field, freshId, h, notice, scroll, show } from "./dom.js";
 import { call } from "./api.js";
-import { STATES, duration, label, megabytes, percent, plural } from "./format.js";
+import { STATES, dayAndClock, duration, label, megabytes, percent, plural } from "./format.js";
 import { CurveChart, GAS, columns } from "./chart.js";
 import { CHANNELS, cleanAir, cleanestRows, signal } from "./signals.js";
 
 const LABEL_CHARACTERS = 64;
+
+// When a recording of the service began, which its name says in UTC.
+function begun(name) {
+  const found = name.match(/(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z/);
+  return found ? dayAndClock(`${found[1]}-${found[2]}-${found[3]}T${found[4]}:${found[5]}:${found[6]}Z`) : "";
+}
 
 export class RecordingsView {
   title = "Recordings";
@@ -29,7 +35,7 @@ export class RecordingsView {
   open() {
     if (!this.rig.rig) return;
     if (!this.rig.hasRecordings) {
-      show(this.list, h("p", { class: "muted" }, `The recordings of rig ${this.rig.rig} lie on another computer. Open the page there.`));
+      show(this.list, h("p", { class: "muted" }, `This page reads no recordings of rig ${this.rig.rig}: they lie on another computer, whose own page shows them. If the rig runs on this computer, start the page with its configuration too: scentd web --also FILE.`));
       return;
     }
     this.load();
@@ -52,10 +58,10 @@ export class RecordingsView {
     const labelled = this.recordings.some((item) => item.labels.length);
     show(this.list, this.recordings.length ? scroll("Recordings of the rig", h("table", {},
       h("caption", {}, `${plural(this.recordings.length, "recording")}, the newest first`),
-      h("thead", {}, h("tr", {}, ["Recording", "Session", "Size", "Labels"].map((text) => h("th", { scope: "col" }, text)))),
+      h("thead", {}, h("tr", {}, ["Recording", "Begun", "Session", "Size", "Labels"].map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {}, this.recordings.map((item) => h("tr", { class: item.name === this.opened ? "chosen" : "" },
         h("th", { scope: "row" }, button(item.name, () => this.show(item.name), { class: "link" })),
-        h("td", {}, item.session), h("td", {}, megabytes(item.bytes)),
+        h("td", {}, begun(item.name)), h("td", {}, item.session), h("td", {}, megabytes(item.bytes)),
         h("td", {}, item.problem ? badge(item.problem, "bad") : [...new Set(item.labels.map((part) => part.label))].map((name) => [badge(label(name), "good"), " "]))))))) : h("div", {},
       h("p", {}, "There are no recordings yet."),
       h("p", { class: "muted" }, "The service writes every reading while the recording is on: switch it on here, or set record: true in the configuration."),

@@ -2,7 +2,7 @@
 
 import { badge, button, field, freshId, h, notice, scroll, show, svg } from "./dom.js";
 import { call } from "./api.js";
-import { dayAndClock, duration, label, percent, plural } from "./format.js";
+import { dayAndClock, distinctAnnouncements, duration, label, maker, percent, plural } from "./format.js";
 import { CHANNELS, cleanAir, signal } from "./signals.js";
 import { spark } from "./teach.js";
 
@@ -61,7 +61,7 @@ export class ReviewView {
         this.library ? this.library : this.requests.send("enroll", { action: "list" }).catch(() => ({ smells: [] })),
       ]);
       this.library = library;
-      show(this.labels, [...new Set([...library.smells.map((smell) => smell.label), ...this.rig.knownLabels])].map((name) => h("option", { value: name })));
+      show(this.labels, [...new Set([...library.smells.filter((smell) => !smell.negative).map((smell) => smell.label), ...this.rig.knownLabels])].map((name) => h("option", { value: name })));
       this.announcements = data.announcements;
       this.drawScore(data.score);
       this.drawProposals(data.proposals);
@@ -82,7 +82,7 @@ export class ReviewView {
   wanted() {
     const odour = (item) => `${item.boot_id} ${item.onset_ms}`;
     const answered = new Set(this.announcements.filter((item) => item.type !== "listed").map(odour));
-    return this.announcements.filter((item) => {
+    return distinctAnnouncements(this.announcements).filter((item) => {
       if (this.onlyOpen.checked && item.feedback) return false;
       if (item.type !== "listed" || item.feedback || this.everyList.checked) return true;
       const seen = answered.has(odour(item));
@@ -118,7 +118,7 @@ export class ReviewView {
       } }),
       h("div", { class: "row middle" }, place, h("div", {},
         h("b", {}, name), item.probability ? ` ${percent(item.probability)}` : "",
-        h("div", { class: "small muted" }, `${dayAndClock(item.ts)}${item.ended_ms ? `, odour of ${duration((item.ended_ms - item.onset_ms) / 1000)}` : ""}, ${item.model ?? ""}`),
+        h("div", { class: "small muted" }, `${dayAndClock(item.ts)}${item.ended_ms ? `, odour of ${duration((item.ended_ms - item.onset_ms) / 1000)}` : ""}, ${item.model ? maker(item.model) : ""}`),
         feedback ? h("div", {}, badge(feedback.verdict === "right" ? "right" : "wrong", feedback.verdict === "right" ? "good" : "bad"), feedback.label ? ` it was ${label(feedback.label)}` : "") : null)),
       h("div", { class: "actions" },
         item.type !== "listed" ? button("Right", () => this.judge([key], { verdict: "right" }), { "aria-label": `${what}: right` }) : null,
@@ -131,7 +131,7 @@ export class ReviewView {
   async drawCurve(place, item, key) {
     const sources = [item.clip, item.segment].filter(Boolean);
     if (!sources.length || !this.rig.hasRecordings) {
-      show(place, h("span", { class: "small muted" }, "not recorded"));
+      show(place, h("span", { class: "small muted" }, sources.length ? "recorded on another computer" : "not recorded"));
       return;
     }
     if (!this.curves.has(key)) {
@@ -201,7 +201,8 @@ export class ReviewView {
     show(this.proposals, h("p", { class: "small muted" }, "From what you said. Nothing is learnt from it until you accept."),
       proposals.length ? h("ul", { class: "plain" }, proposals.map((item) => h("li", { class: "row middle" },
         item.kind === "exposure" ? `${label(item.label)}, ${duration(item.seconds)} of ${item.session}` : `not ${label(item.label)}, ${duration(item.seconds)} of ${item.session}`,
-        item.kind === "exposure" ? button("Teach it", () => this.accept(item), { "aria-label": `Teach ${label(item.label)} of ${item.session}` }) : null,
+        item.kind === "exposure" ? button("Teach it", () => this.accept(item), { "aria-label": `Teach ${label(item.label)} of ${item.session}` })
+          : button("None of the taught smells", () => this.accept(item), { title: "The rig gives no taught name to what resembles it. If it was one of your smells, say below which.", "aria-label": `Keep what is not ${label(item.label)} of ${item.session} as none of the taught smells` }),
         button("Dismiss", () => this.dismiss(item), { "aria-label": `Dismiss ${label(item.label)} of ${item.session}` })))) : h("p", {}, "Nothing is proposed."));
   }
 
@@ -209,7 +210,8 @@ export class ReviewView {
     const known = this.library?.smells.find((smell) => smell.label === item.label);
     try {
       await this.requests.send("feedback", { action: "accept", id: item.id, promote: Boolean(known && !known.shadow) });
-      notice(`${label(item.label)} was taught. ${known && !known.shadow ? "" : "It is in shadow until you announce it on the page Teach."}`);
+      if (item.kind === "negative") notice("Kept. What is nearer to it than to the taught smells gets none of their names. It is in the library on the page Teach.");
+      else notice(`${label(item.label)} was taught. ${known && !known.shadow ? "" : "It is in shadow until you announce it on the page Teach."}`);
     } catch (error) {
       notice(error.message);
     }

@@ -2,8 +2,10 @@
 
 import { badge, button, confirmed, field, h, notice, scroll, show } from "./dom.js";
 import { call } from "./api.js";
-import { dayAndClock, duration, eventText, label, plural } from "./format.js";
+import { dayAndClock, distinctEvents, duration, eventText, label, megabytes, plural } from "./format.js";
 import { movingChannels } from "./signals.js";
+
+const CALIBRATION = { none: "not calibrated", ok: "in force", recalibrate: "clean air has drifted: calibrate again", unusable: "cannot be used" };
 
 export class RigView {
   title = "Rig";
@@ -19,12 +21,12 @@ export class RigView {
     this.others = h("div", {});
     this.element = h("div", {}, h("h1", {}, "The rig"),
       h("div", { class: "columns" },
-        h("section", { class: "card" }, h("h2", {}, "Health"), this.health),
+        h("div", {},
+          h("section", { class: "card" }, h("h2", {}, "Health"), this.health),
+          h("section", { class: "card" }, h("h2", {}, "Rigs of this broker"), this.others)),
         h("section", { class: "card" }, h("h2", {}, "Calibration"), this.calibration, this.capturing)),
       h("section", { class: "card" }, h("h2", {}, "Models"), this.models, this.card),
-      h("div", { class: "columns" },
-        h("section", { class: "card" }, h("h2", {}, "Log of events"), this.events),
-        h("section", { class: "card" }, h("h2", {}, "Rigs of this broker"), this.others)));
+      h("section", { class: "card" }, h("h2", {}, "Log of events"), this.events));
     this.onChange = (event) => {
       if (["health", "info", "status", "all"].includes(event.detail)) this.drawHealth();
       if (event.detail === "event" || event.detail === "all") this.drawEvents();
@@ -69,9 +71,9 @@ export class RigView {
       fact("Channels", bad.length ? bad.map(([name, quality]) => badge(`${label(name)}: ${label(quality)}`, quality === "missing" ? "" : "warn")) : "all usable"),
       fact("Broker", `${health.broker.state}, MQTT ${health.broker.protocol ?? "?"}, connection ${health.broker.connections}`),
       fact("Outbox", `${plural(health.outbox_depth, "message waits", "messages wait")}, ${health.outbox_dropped} lost`),
-      fact("Recording", badge(recording.state, recording.state === "recording" ? "good" : recording.state === "paused" ? "bad" : ""), ` ${recording.kept_mb} MB kept `,
+      fact("Recording", badge(recording.state, recording.state === "recording" ? "good" : recording.state === "paused" ? "bad" : ""), ` ${megabytes(recording.kept_mb * 1e6)} kept `,
         button(recording.state === "off" ? "Start recording" : "Stop recording", () => this.record(recording.state === "off" ? "start" : "stop"))),
-      fact("Inference", Object.entries(health.inference_ms).map(([name, times]) => `${name} ${times.p50 ?? "-"} ms`).join(", ") || "none yet"),
+      fact("Inference", Object.entries(health.inference_ms).filter(([, times]) => times.p50).map(([name, times]) => `${name} ${times.p50.toPrecision(2)} ms`).join(", ") || "none yet"),
       fact("Process", `${health.rss_mb} MB, up for ${duration(health.uptime_s)}, scentd ${info?.scentd_version ?? "?"}`)));
   }
 
@@ -85,7 +87,7 @@ export class RigView {
   }
 
   drawEvents() {
-    const events = this.rig.events.slice(-40).reverse();
+    const events = distinctEvents(this.rig.events).slice(-40).reverse();
     show(this.events, events.length ? h("ul", { class: "plain small" }, events.map((event) => h("li", {},
       h("span", { class: "muted" }, `${dayAndClock(event.ts)} `), eventText(event)))) : h("p", { class: "muted" }, "No event since this page's server started."));
   }
@@ -115,7 +117,7 @@ export class RigView {
     const choice = h("select", {}, this.rig.knownLabels.map((name) => h("option", { value: name }, label(name))));
     const kinds = { ok: "good", recalibrate: "warn", unusable: "bad" };
     show(this.calibration,
-      h("p", {}, "State: ", badge(label(report.state), kinds[report.state] ?? ""), report.why ? ` ${report.why}` : "", profile ? h("span", { class: "muted small" }, ` profile ${profile.id} of ${dayAndClock(profile.date)}`) : null),
+      h("p", {}, "State: ", badge(CALIBRATION[report.state] ?? report.state, kinds[report.state] ?? ""), report.why ? ` ${report.why}` : "", profile ? h("span", { class: "muted small" }, ` profile ${profile.id} of ${dayAndClock(profile.date)}`) : null),
       h("p", { class: "small muted" }, "Needed only for the names of a shipped model. Smells that you teach need no calibration."),
       this.settled = h("p", { class: "small", role: "status" }),
       h("ol", { class: "steps" },
@@ -126,7 +128,7 @@ export class RigView {
           odours.length ? h("ul", { class: "plain small" }, odours.map((item) => h("li", {}, `${label(item.label)}, ${duration(item.seconds)} `, button("forget", () => this.calibrate({ action: "forget", label: item.label }), { class: "link", "aria-label": `Forget the reference ${label(item.label)}` })))) : null),
         h("li", { class: profile ? "done" : "" }, h("b", {}, "Fit. "), h("div", { class: "row" },
           button("Fit the profile", () => this.calibrate({ action: "fit" }, "Fitting takes some seconds ..."), { class: "main", disabled: !captures.length }),
-          button("Undo", () => this.calibrate({ action: "undo" })))),
+          button("Undo the last step", () => this.calibrate({ action: "undo" }), { disabled: !captures.length && !profile }))),
         h("li", {}, h("b", {}, "Judge it. "), h("div", { class: "row" }, button("Score it on the references", () => this.score(), { disabled: !odours.length })))));
     this.showSettled();
   }
@@ -191,12 +193,12 @@ export class RigView {
         if (model.active) choice.value = model.active;
         return h("tr", {}, h("th", { scope: "row" }, model.name),
           h("td", {}, versions.length > 1 ? choice : model.active === "shipped" ? model.shipped : model.active ?? "-"),
-          h("td", {}, info ? badge(info.precision, "good") : model.configured ? badge("not loaded", "bad") : badge("not configured"), info?.foreign_board ? badge("unlike the model's own board", "warn") : null),
+          h("td", {}, info ? badge(info.precision, "good") : model.configured ? badge("not loaded", "bad") : badge("not configured"), " ", info?.foreign_board ? badge("unlike the model's own board", "warn") : null),
           h("td", { class: "number" }, info?.labels.length ?? ""),
           h("td", {}, h("div", { class: "row" },
             versions.length > 1 ? button("Switch", () => this.switchModel({ action: "switch", name: model.name, version: choice.value }), { "aria-label": `Switch ${model.name} to the chosen version` }) : null,
             model.previous ? button(`Back to ${model.previous}`, () => this.switchModel({ action: "rollback", name: model.name }), { "aria-label": `Return ${model.name} to ${model.previous}` }) : null,
-            model.shipped ? button("Card", () => this.openCard(model.name), { "aria-label": `Card of ${model.name}` }) : null)));
+            button("Card", () => this.openCard(model.name, versions.length > 1 ? choice.value : versions[0]), { "aria-label": `Card of ${model.name}` }))));
       })))));
   }
 
@@ -211,9 +213,13 @@ export class RigView {
     this.loadModels();
   }
 
-  async openCard(name) {
-    const { text, version } = await call(`api/models/${name}/card`);
-    show(this.card, h("section", { "aria-label": `Card of ${name}` }, h("h3", {}, `Card of ${name} ${version}, as shipped`), markdown(text), button("Close the card", () => show(this.card))));
+  async openCard(name, wanted) {
+    try {
+      const { text, version } = await call(`api/rigs/${this.rig.rig}/models/${encodeURIComponent(name)}/card?version=${encodeURIComponent(wanted)}`);
+      show(this.card, h("section", { "aria-label": `Card of ${name}` }, h("h3", {}, `Card of ${name} ${version}${wanted === "shipped" ? ", as shipped" : ""}`), markdown(text), button("Close the card", () => show(this.card))));
+    } catch (error) {
+      show(this.card, h("p", { class: "answer warn", role: "status" }, error.message));
+    }
     this.card.scrollIntoView({ block: "nearest" });
   }
 }

@@ -207,11 +207,11 @@ export class TeachView {
 
   drawLibrary() {
     const { smells, hidden, renamed } = this.library;
-    const known = [...new Set([...smells.map((smell) => smell.label), ...this.rig.knownLabels])];
+    const known = [...new Set([...smells.filter((smell) => !smell.negative).map((smell) => smell.label), ...this.rig.knownLabels])];
     show(this.labels, known.map((name) => h("option", { value: name })));
     const table = scroll("Taught smells", h("table", {},
-      h("caption", {}, `Version ${this.library.version}: ${this.library.change}`),
-      h("thead", {}, h("tr", {}, ["Smell", "State", "Exposures", "Sessions", "Learnt", "Last taught", "Actions"].map((text) => h("th", { scope: "col" }, text)))),
+      h("caption", {}, `Version ${this.library.version}: ${label(this.library.change)}`),
+      h("thead", {}, h("tr", {}, ["Smell", "State", "Exposures", "Sessions", "Learnt", "Last taught", "Actions"].map((text) => h("th", { scope: "col", class: ["Exposures", "Sessions"].includes(text) ? "number" : null }, text)))),
       h("tbody", {}, smells.map((smell) => this.smellRow(smell)))));
     show(this.libraryPlace,
       smells.length ? table : h("p", { class: "muted" }, "Nothing has been taught yet."),
@@ -219,8 +219,8 @@ export class TeachView {
       this.shippedLabels(hidden, renamed),
       h("div", { class: "row" },
         button("Undo the last change", () => this.change({ action: "rollback" }, (data) => notice(`Undone. Version ${data.version}.`)), { disabled: this.library.version === 0 }),
-        this.rig.hasRecordings ? button("Export the library", () => this.exportLibrary(), { disabled: !smells.length }) : null,
-        this.rig.hasRecordings ? this.importButton() : null));
+        this.rig.hasRecordings ? [button("Export the library", () => this.exportLibrary(), { disabled: !smells.length }), this.importButton()]
+          : h("span", { class: "small muted" }, "To export or import the library, open the page on the rig's own computer.")));
     if (this.opened && smells.some((smell) => smell.label === this.opened)) this.openSmell(this.opened);
   }
 
@@ -228,12 +228,12 @@ export class TeachView {
     const name = label(smell.label);
     return h("tr", {},
       h("th", { scope: "row" }, button(name, () => this.openSmell(smell.label), { class: "link", "aria-label": `Show the exposures of ${name}` })),
-      h("td", {}, smell.shadow ? badge("in shadow", "warn") : badge("announced", "good")),
+      h("td", {}, smell.shadow ? badge("in shadow", "warn") : smell.negative ? badge("never named") : badge("announced", "good")),
       h("td", { class: "number" }, smell.exposures), h("td", { class: "number" }, smell.sessions),
       h("td", {}, duration(smell.seconds)), h("td", {}, dayAndClock(smell.taught)),
       h("td", {}, h("div", { class: "row" },
-        smell.shadow ? button("Announce", () => this.change({ action: "promote", label: smell.label }), { "aria-label": `Announce ${name}` }) : null,
-        button("Rename", () => this.rename(smell.label), { "aria-label": `Rename ${name}` }),
+        smell.shadow ? button(smell.negative ? "Use" : "Announce", () => this.change({ action: "promote", label: smell.label }), { "aria-label": `${smell.negative ? "Use" : "Announce"} ${name}` }) : null,
+        smell.negative ? null : button("Rename", () => this.rename(smell.label), { "aria-label": `Rename ${name}` }),
         button("Forget", () => this.forget(smell.label), { class: "danger", "aria-label": `Forget ${name}` }))));
   }
 
