@@ -42,8 +42,8 @@ FIRST_SOCKET = 3
 """Number of the first socket that systemd hands over (sd_listen_fds(3))."""
 
 SETTLED_AFTER_S = 5.0
-"""Seconds after which the memory that only the start needed is released once more: the connection to
-the broker and the first browser come after the server is ready."""
+"""Seconds after which the memory that only the start needed is released once more: the connection
+to the broker and the first browser come after the server is ready."""
 
 
 class ListenError(ScentdError):
