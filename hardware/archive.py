@@ -210,7 +210,7 @@ def _table(
     named = [None if time is None else label_at(labels, time) for time in times]
     count = len(frames)
     arrays = {
-        "recording": pa.array([entry.name] * count),
+        "recording": pa.array([entry.name.removesuffix(".csv")] * count),
         "session": pa.array([entry.session] * count),
         "label": pa.array(named, pa.string()),
         SEQUENCE: pa.array([frame.frame_seq for frame in frames], pa.int64()),

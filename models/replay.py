@@ -75,8 +75,9 @@ class Rig:
 def is_live(name: str, recording: ReplayedRecording) -> bool:
     """Whether a recording begins with the start of a service: of segments, only a run's first.
 
-    `name` is that of its first file, not compressed.
+    `name` is that of its first file.
     """
+    name = name.removesuffix(".gz")
     if parse_segment_name(Path(name)) is None:
         return name.endswith(LIVE_SUFFIX)
     # The service's time begins with its first reading; recording may have begun later.

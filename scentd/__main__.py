@@ -15,7 +15,7 @@ _HERE = Path(__file__).resolve().parent
 _INSTALLED = _HERE / "app"
 
 
-def _find_folders() -> None:
+def find_folders() -> None:
     """Let our folders be imported before anything of the same name."""
     folder = str(_INSTALLED if _INSTALLED.is_dir() else _HERE.parent)
     if sys.path[:1] != [folder]:
@@ -24,7 +24,7 @@ def _find_folders() -> None:
 
 def main() -> int:
     """Run the command line `scentd`."""
-    _find_folders()
+    find_folders()
     from daemon.cli import main as run  # noqa: PLC0415 - not found before
 
     return run()
@@ -32,7 +32,7 @@ def main() -> int:
 
 def train() -> int:
     """Run the command line `scent-train`."""
-    _find_folders()
+    find_folders()
     from training.cli import main as run  # noqa: PLC0415 - not found before
 
     return run()

@@ -24,6 +24,7 @@ SCENT_TRAIN = CommandLine(
         "publish": "write a bundle to the Hugging Face hub",
         "evaluate": "score a bundle on labelled recordings (needs no torch)",
         "search": "find settings on held-out recordings",
+        "rescore": "score an archive of recordings anew by models",
         "bench": "time torch, float32 and int8 on one architecture",
         "compare": "score baselines on the folds of the cross-validation",
         "cross-modal": "compare trainings with and without a second modality",

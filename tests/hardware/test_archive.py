@@ -124,7 +124,7 @@ def test_an_archive_is_one_table_with_rig_day_session_and_label(tmp_path: Path) 
         ("kitchen", "2026-01-31", "today")
     }
     assert [row["label"] for row in rows] == [None, None, "tea", "tea", "tea", None]
-    assert [row["recording"] for row in rows] == [SEGMENTS[0]] * 6
+    assert [row["recording"] for row in rows] == [SEGMENTS[0].removesuffix(".csv")] * 6
     assert [row["timestamp_ms"] for row in rows] == list(range(0, 6000, 1000))
     assert np.float32(rows[0]["Pressure"]) == np.float32(ROW[8])
 

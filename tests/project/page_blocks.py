@@ -17,7 +17,7 @@ NAMES = {program.program for program in PROGRAMS}
 SHELL = frozenset({"sh", "console"})
 """Languages of blocks that hold commands: `console` with prompts and output, `sh` without."""
 
-OTHERS = frozenset({"yaml", "text", "c", "scent-vectors"})
+OTHERS = frozenset({"yaml", "text", "c", "python", "scent-vectors"})
 """Languages of blocks without commands."""
 
 _BLOCK = re.compile(r"^ *```([\w-]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)

@@ -371,6 +371,7 @@ SESSIONS: dict[str, Session] = {
         data=True,
         slow=True,
     ),
+    "archive.md": Session(recorded_days, (), ("rig=kitchen", "2 scored now")),
     "record-label-train.md": Session(
         recorded_days,
         (

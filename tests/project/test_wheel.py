@@ -109,7 +109,7 @@ def run_in(folder: Path, installed: Environment, *command: str) -> str:
 
 def test_the_checkout_is_not_imported(installed: Environment, tmp_path: Path) -> None:
     program = (
-        "import scentd.__main__ as start; start._find_folders(); import daemon, models, sys; "
+        "import scentd.__main__ as start; start.find_folders(); import daemon, models, sys; "
         "print(daemon.__file__, models.__file__, *sys.path)"
     )
     printed = run_in(tmp_path, installed, "python", "-c", program)

@@ -17,7 +17,7 @@ from hardware.recording_labels import LABELS_SUFFIX, RecordingLabels, read_label
 from hardware.segment_names import parse_segment_name, recording_date, segment_date
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 SESSION_TABLE = "sessions.csv"
@@ -99,8 +99,8 @@ def find_recordings(folder: Path) -> FoundRecordings:
             loose += [path] if is_recording_name(path) else []
         else:
             (found if is_recording_name(path) else others).append(path)
-    kept, copies = _without_compressed_copies(found)
-    loose, loose_copies = _without_compressed_copies(loose)
+    kept, copies = without_compressed_copies(found)
+    loose, loose_copies = without_compressed_copies(loose)
     stretches, unlabelled = _labelled_stretches(loose)
     notices = [
         *_notice(
@@ -115,7 +115,7 @@ def find_recordings(folder: Path) -> FoundRecordings:
         *_empty_labels(folder, kept),
     ]
     recordings = sorted(
-        (*(_recording(folder, paths) for paths in _join_segments(kept)), *stretches),
+        (*(_recording(folder, paths) for paths in join_segments(kept)), *stretches),
         key=lambda one: one.name,
     )
     return FoundRecordings(tuple(recordings), tuple(notices))
@@ -138,7 +138,7 @@ def _labelled_stretches(
     """
     found: list[RecordingFiles] = []
     unlabelled: list[Path] = []
-    for paths in _join_segments(loose):
+    for paths in join_segments(loose):
         labels = RecordingLabels()
         for path in paths:
             own = read_labels(path.absolute())
@@ -166,22 +166,33 @@ def _partly_labelled(folder: Path, stretches: Sequence[RecordingFiles]) -> list[
     ]
 
 
-def _without_compressed_copies(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def without_compressed_copies(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files, and the `.gz` of which the same file lies there uncompressed."""
     plain = {path for path in files if path.suffix != COMPRESSED_SUFFIX}
     copies = [path for path in files if path not in plain and path.with_suffix("") in plain]
     return [path for path in files if path not in set(copies)], copies
 
 
-def _join_segments(files: Iterable[Path]) -> Iterator[tuple[Path, ...]]:
-    """Yield the files of every recording: consecutive segments of one run are one recording."""
-    runs: dict[tuple[Path, int], list[tuple[int, Path]]] = defaultdict(list)
+def _run_of(path: Path) -> tuple[object, int, int] | None:
+    place = parse_segment_name(path)
+    return None if place is None else (path.parent, *place)
+
+
+def join_segments(
+    files: Iterable[Path],
+    run_of: Callable[[Path], tuple[object, int, int] | None] = _run_of,
+) -> Iterator[tuple[Path, ...]]:
+    """Yield the files of every recording: consecutive segments of one run are one recording.
+
+    `run_of` returns whose run it is, the run and the number of a segment; None for other files.
+    """
+    runs: dict[tuple[object, int], list[tuple[int, Path]]] = defaultdict(list)
     for path in files:
-        place = parse_segment_name(path)
+        place = run_of(path)
         if place is None:
             yield (path,)
         else:
-            runs[path.parent, place[0]].append((place[1], path))
+            runs[place[:2]].append((place[2], path))
     for segments in runs.values():
         joined: list[Path] = []
         previous = None

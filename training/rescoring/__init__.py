@@ -1,0 +1,1 @@
+"""training/: recordings of an archive scored anew by models; needs no torch."""
