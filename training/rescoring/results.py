@@ -48,7 +48,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ScoredPart:
     """What is known of one recording scored by one model.
 
     Attributes
@@ -101,11 +101,11 @@ def result_path(output: Path, source: Source, model: Model) -> Path:
     return partition(output, source.rig, source.day) / name
 
 
-def read_part(path: Path) -> Part | None:
+def read_part(path: Path) -> ScoredPart | None:
     """Return what a finished file says of itself; None where there is none, or a damaged one."""
     parquet = import_module("pyarrow.parquet")
     try:
-        return Part(**json.loads(parquet.read_metadata(path).metadata[METADATA]))
+        return ScoredPart(**json.loads(parquet.read_metadata(path).metadata[METADATA]))
     except (OSError, ValueError, KeyError, TypeError):  # pyarrow's errors are among them
         return None
 
@@ -131,7 +131,7 @@ class PredictionTable:
         if len(self._rows) == _ROWS:
             self._flush()
 
-    def write(self, path: Path, part: Part) -> None:
+    def write(self, path: Path, part: ScoredPart) -> None:
         """Write the file, whole or not at all.
 
         Raises
@@ -148,7 +148,7 @@ class PredictionTable:
         self._rows.clear()
 
 
-def write_summary(output: Path, parts: Iterable[Part]) -> Path:
+def write_summary(output: Path, parts: Iterable[ScoredPart]) -> Path:
     """Write the table of all recordings and models."""
     pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     fields = [

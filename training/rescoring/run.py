@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hardware.errors import UsageError
 from hardware.files import sweep
 from models.bundle import bundle_folder, load_bundle
-from training.rescoring.results import Model, Part, write_summary
+from training.rescoring.results import Model, ScoredPart, write_summary
 from training.rescoring.task import FAILED, NOT_FED, RescoreTask, rescore
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def rescore_recordings(
     sources: Sequence[Source],
     models: tuple[Model, ...],
     output: Path,
-    on_recording: Callable[[tuple[Part, ...]], None] = lambda _parts: None,
+    on_recording: Callable[[tuple[ScoredPart, ...]], None] = lambda _parts: None,
 ) -> RescoreReport:
     """Score recordings by models; one that cannot be read does not stop the others.
 
@@ -98,7 +98,7 @@ def rescore_recordings(
     output.mkdir(parents=True, exist_ok=True)
     sweep(output)
     report = RescoreReport(recordings=len(sources))
-    parts: list[Part] = []
+    parts: list[ScoredPart] = []
     tasks = [RescoreTask(source, models, output) for source in sources]
     for task, rescored in engine.run(rescore, tasks):
         parts += rescored.parts
@@ -108,7 +108,9 @@ def rescore_recordings(
     return report
 
 
-def _count(report: RescoreReport, task: RescoreTask, parts: tuple[Part, ...], kept: int) -> None:
+def _count(
+    report: RescoreReport, task: RescoreTask, parts: tuple[ScoredPart, ...], kept: int
+) -> None:
     for number, part in enumerate(parts):
         if part.status == FAILED:
             source = task.source

@@ -20,7 +20,7 @@ from models.prediction_fields import prediction_fields
 from models.replay import ReplayResult, is_live, replay, replay_nose
 from models.requirements import feeding_problem
 from models.results import Event
-from training.rescoring.results import Part, PredictionTable, read_part, result_path
+from training.rescoring.results import PredictionTable, ScoredPart, read_part, result_path
 from training.rescoring.sources import open_source
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class RescoreTask:
 class Rescored:
     """The parts of one recording, and which of them were finished before."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ScoredPart, ...]
     kept: int = 0
 
 
@@ -86,7 +86,7 @@ def rescore(task: RescoreTask) -> Rescored:
             ]
     except (RecordingError, LabelsError) as error:
         return Rescored(
-            tuple(Part.of(source, model, FAILED, reason=str(error)) for model in task.models)
+            tuple(ScoredPart.of(source, model, FAILED, reason=str(error)) for model in task.models)
         )
     return Rescored(tuple(parts), kept)
 
@@ -117,7 +117,7 @@ def _score(
     labels: RecordingLabels,
     model: Model,
     identity: str,
-) -> Part:
+) -> ScoredPart:
     """Score a recording by one model, and write the predictions."""
     bundle = _load(model)
     path = result_path(output, source, model)
@@ -125,7 +125,7 @@ def _score(
     table = PredictionTable()
     problem = feeding_problem(bundle.manifest, recording.present, recording.nominal_rate_hz)
     if problem is not None:
-        part = Part.of(
+        part = ScoredPart.of(
             source, model, NOT_FED, reason=f"it cannot feed the model: {problem}",
             session=session, readings=len(recording), identity=identity,
         )  # fmt: skip
@@ -157,7 +157,7 @@ def _score(
                 "seq": seq,
             }
         )
-    part = Part.of(
+    part = ScoredPart.of(
         source, model, SCORED, session=session, readings=len(recording), predictions=table.count,
         label=result.label, probability=result.probability, decided_s=result.decided_s,
         identity=identity,
