@@ -101,7 +101,10 @@ def prepare_readings(recording: Recording, correction: Correction | None = None)
 
 
 def find_exposure(
-    readings: Readings, start: int = 0, calibrated_air: NDArray[np.float64] | None = None
+    readings: Readings,
+    start: int = 0,
+    calibrated_air: NDArray[np.float64] | None = None,
+    earlier_air: NDArray[np.float64] | None = None,
 ) -> FoundExposure:
     """Return the smell in readings, from the reading `start` on.
 
@@ -115,12 +118,14 @@ def find_exposure(
     readings: of the exposure, with those before it where they are known.
     start: the first reading that may be part of it.
     calibrated_air: float64[8], clean air of the rig's calibration, or None.
+    earlier_air: float64[8], clean air that the board showed before the first of these readings,
+        or None.
 
     Raises
     ------
     EnrolmentError: the air was clean.
     """
-    search = _Search(readings, start, calibrated_air)
+    search = _Search(readings, start, calibrated_air, earlier_air)
     if search.stretches:
         return max(search.stretches, key=lambda found: found.end - found.first)
     if search.clean <= (search.rows - start) / 2:
@@ -136,7 +141,11 @@ class _Search:
     """The stretches of readings in which a smell is certain, and how often air was clean."""
 
     def __init__(
-        self, readings: Readings, start: int, calibrated_air: NDArray[np.float64] | None
+        self,
+        readings: Readings,
+        start: int,
+        calibrated_air: NDArray[np.float64] | None,
+        earlier_air: NDArray[np.float64] | None,
     ) -> None:
         self.stretches: list[FoundExposure] = []
         self.clean = 0
@@ -148,6 +157,8 @@ class _Search:
         self._stream = ExposureStream(
             ExposureSettings(), skip_warm_up=True, calibrated_air=calibrated_air
         )
+        if earlier_air is not None:
+            self._stream.assume_clean_air(earlier_air)
         converter = RateConverter(readings.rate_hz, RATE_HZ, MAX_HOLD)
         t_ms = readings.t_ms - readings.t_ms[0]
         samples, lost = converter.feed(readings.values, readings.lost, t_ms)

@@ -16,9 +16,11 @@ import numpy as np
 from calibration.enrolment import LearnedExposure, fit_smell, learn, require_space
 from calibration.exposures import EnrolmentError, find_exposure, prepare_readings
 from calibration.recogniser import TaughtExposure
+from calibration.smell_set import TaughtAir
 from calibration.stored_readings import content_id, read_exposure
 from hardware.files import read_regular, write_atomically
 from hardware.safe_arrays import read_arrays
+from models.clean_air import CleanAirSource
 from models.correction import correction_for
 from models.recogniser import LEAST_SIZE
 from models.response import ROW_S, ResponseRows
@@ -62,6 +64,7 @@ class LearntExposure:
     response_s: seconds of its response above clean air; 0 where clean air is not known.
     clean_air: where that is known from, None where it is not.
     channels_missing: channels that could not be used.
+    air: clean air itself, None where it is not known.
     """
 
     seconds: float
@@ -69,6 +72,7 @@ class LearntExposure:
     response_s: float
     clean_air: str | None
     channels_missing: tuple[str, ...]
+    air: TaughtAir | None = None
 
     def require_response(self) -> None:
         """Raise EnrolmentError where nothing was learnt that lies above clean air."""
@@ -182,7 +186,25 @@ class ExposureLearner:
             response.evidence_s,
             response.source or None,
             tuple(dict.fromkeys(missing)),
+            self.air_before(exposure),
         )
+
+    def air_before(self, exposure: Exposure) -> TaughtAir | None:
+        """Return clean air before an exposure: as it was taught, or as its readings show it.
+
+        Raises
+        ------
+        RecordingError, EnrolmentError: its readings are missing or damaged.
+        """
+        correction = self.correction_of(exposure)
+        known = _earlier_air(exposure, correction)
+        if known is not None:
+            return known
+        response = self._response(exposure)
+        if not response.source:
+            return None
+        calibration = "" if correction is None else correction.id
+        return TaughtAir.of(response.clean_air, response.source, 0.0, calibration)
 
     def learned(self, exposure: Exposure, bundle: Bundle) -> LearnedExposure:
         """Return what a model learns from an exposure, from the cache or from its readings.
@@ -233,13 +255,20 @@ class ExposureLearner:
 
     def _response(self, exposure: Exposure) -> _Response:
         correction = self.correction_of(exposure)
-        path = self._cache_path(exposure, _RESPONSE_KEY, correction)
+        earlier = _earlier_air(exposure, correction)
+        key = _RESPONSE_KEY if earlier is None else f"{_RESPONSE_KEY} above {earlier.signals}"
+        path = self._cache_path(exposure, key, correction)
         try:
             return _Response.load(path)
         except _DAMAGES:
             pass
         readings, start = self._readings(exposure, correction)
-        found = find_exposure(readings, start)
+        if earlier is None:
+            found = find_exposure(readings, start)
+        elif earlier.source == CleanAirSource.CALIBRATION:
+            found = find_exposure(readings, start, calibrated_air=earlier.array())
+        else:
+            found = find_exposure(readings, start, earlier_air=earlier.array())
         known = found.clean_air
         # From the first reading to the end of the last one's period.
         seconds = float(readings.t_ms[found.end - 1] - readings.t_ms[found.first]) / 1000.0
@@ -266,6 +295,17 @@ class ExposureLearner:
         key = f"{key} {correction.id if correction else ''}"
         name = content_id(key.encode())[:12]
         return self._readings_path(exposure.id).with_name(f"{exposure.id}-{name}.npz")
+
+
+def _earlier_air(exposure: Exposure, correction: Correction | None) -> TaughtAir | None:
+    """Return clean air that was measured before the stored readings, seen as they are now.
+
+    Through another calibration than today's it would be another.
+    """
+    known = exposure.clean_air
+    if known is None or not known.is_earlier:
+        return None
+    return known if known.calibration == ("" if correction is None else correction.id) else None
 
 
 _DAMAGES = (OSError, ValueError, KeyError)

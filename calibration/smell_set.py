@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping  # noqa: TC003 - read by get_type_hints
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import yaml
 
 from hardware.checksum_line import CHECKSUM, checksum_is_right, with_checksum
 from hardware.errors import ScentdError
 from hardware.files import read_regular
 from hardware.typed_yaml import TypedYamlError, YamlMapping, to_plain
+from models.clean_air import CleanAirSource
+from models.signals import GAS_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from numpy.typing import NDArray
 
-FORMAT = 2
+
+FORMAT = 3
+FORMAT_WITHOUT_AIR = 2
+"""Of earlier versions: an exposure says nothing of its clean air."""
 FORMAT_OF_ONE_MODEL = 1
 """Of earlier versions: what one model was taught."""
 
@@ -43,6 +51,68 @@ class StoreDamagedError(ScentdError):
 
 
 @dataclass(frozen=True, slots=True)
+class TaughtAir:
+    """Clean air before an exposure, as it was known when the exposure was taught.
+
+    Attributes
+    ----------
+    signals: log-conductance by gas channel; a channel whose clean air is not known is left out.
+    source: where it was known from, one of `CleanAirSource`.
+    age_s: seconds from its measurement to the first stored reading; 0 where the stored readings
+        show it themselves, None for that of a calibration.
+    calibration: id of the correction through which it was seen, empty for none.
+    """
+
+    signals: Mapping[str, float]
+    source: str
+    age_s: float | None = 0.0
+    calibration: str = ""
+
+    def __post_init__(self) -> None:
+        # It may come from another rig.
+        unknown = set(self.signals) - set(GAS_NAMES)
+        if unknown:
+            raise ValueError(f"no gas channel is called {', '.join(sorted(unknown))}")
+        if self.source not in set(CleanAirSource):
+            raise ValueError(f"clean air comes from {', '.join(CleanAirSource)}")
+        numbers = [*self.signals.values(), self.age_s or 0.0]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("clean air and its age are finite numbers")
+
+    @classmethod
+    def of(
+        cls,
+        signals: NDArray[np.float64],
+        source: str,
+        age_s: float | None = 0.0,
+        calibration: str = "",
+    ) -> Self:
+        """Return the clean air of log-conductances float64[8], NaN where unknown."""
+        known = {
+            name: round(float(value), 4)
+            for name, value in zip(GAS_NAMES, signals, strict=True)
+            if math.isfinite(value)
+        }
+        return cls(known, str(source), age_s, calibration)
+
+    def array(self) -> NDArray[np.float64]:
+        """Return the log-conductances float64[8], NaN where unknown."""
+        return np.array([self.signals.get(name, np.nan) for name in GAS_NAMES])
+
+    def before(self, later_s: float) -> Self | None:
+        """Return it with the age that it had so many seconds earlier; None if it was not yet."""
+        if self.age_s is None:
+            return self
+        age_s = round(self.age_s - later_s, 1)
+        return dataclasses.replace(self, age_s=age_s) if age_s > 0.0 else None
+
+    @property
+    def is_earlier(self) -> bool:
+        """Whether it was measured before the stored readings, which do not show it."""
+        return self.age_s is None or self.age_s > 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Exposure:
     """One exposure from which a smell was learnt.
 
@@ -56,6 +126,7 @@ class Exposure:
     windows: learnt from it.
     as_trained: the readings are of another rig and were corrected by its own profile.
     session: one rig, one place, one day: exposures of one session resemble each other.
+    clean_air: before it; None where it was not known, or was taught by an earlier version.
     """
 
     id: str
@@ -66,6 +137,7 @@ class Exposure:
     windows: int
     as_trained: bool = False
     session: str = ""
+    clean_air: TaughtAir | None = None
 
     @property
     def sitting(self) -> str:
@@ -233,7 +305,7 @@ class SmellSet:
             version = document.values.pop("format", None)
             if version == FORMAT_OF_ONE_MODEL:
                 document.values.pop("model", None)
-            if version in (FORMAT, FORMAT_OF_ONE_MODEL):
+            if version in (FORMAT, FORMAT_WITHOUT_AIR, FORMAT_OF_ONE_MODEL):
                 return document.build(cls)
             problem = f"it is not of format {FORMAT}."
         except TypedYamlError as error:

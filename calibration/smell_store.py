@@ -17,7 +17,7 @@ below `smells/MODEL/` is taken over by the first change.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ import numpy as np
 from calibration.exposures import EnrolmentError
 from calibration.smell_learning import LEAST_EXPOSURE_S, ExposureLearner, LearntExposure
 from calibration.smell_set import NEGATIVES, Exposure, SmellError, SmellSet, StoreDamagedError
-from calibration.stored_readings import content_id, cut_readings, read_exposure, recording_bytes
+from calibration.stored_readings import content_id, cut_readings, read_exposure
 from hardware.errors import ScentdError
 from hardware.files import locked_folder, remove, write_atomically
 from hardware.labels import checked_label
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from calibration.enrolment import LearnedExposure
     from calibration.recogniser import TaughtExposure
-    from calibration.smell_set import Smell
+    from calibration.smell_set import Smell, TaughtAir
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
@@ -195,6 +195,7 @@ class SmellStore:
         session: str = "",
         start_ms: int = 0,
         promote: bool = False,
+        clean_air: TaughtAir | None = None,
     ) -> tuple[SmellSet, LearntExposure]:
         """Teach a smell from an exposure, or refine it with one more.
 
@@ -207,6 +208,7 @@ class SmellStore:
         start_ms: time since the recording's first reading from which on they are learnt.
         promote: announce the smell from now on. Otherwise a new smell stays in shadow, and a
             known one as it is.
+        clean_air: as it is known at the recording's last reading, from which its age counts.
 
         Raises
         ------
@@ -216,7 +218,7 @@ class SmellStore:
         with locked_folder(self.folder):
             smells = self.smells()
             label = self.checked_label(label, smells)
-            exposure, learnt = self._add_exposure(recording, source, session, start_ms)
+            exposure, learnt = self._add_exposure(recording, source, session, start_ms, clean_air)
             if label == NEGATIVES:
                 learnt.require_response()
             changed = smells.with_exposures(label, (exposure,), promote=promote)
@@ -272,7 +274,7 @@ class SmellStore:
             renamed = {**smells.renamed, shipped: name}
             if name == shipped:
                 del renamed[shipped]
-            return dataclasses.replace(smells, renamed=renamed)
+            return replace(smells, renamed=renamed)
 
         return self.update(f"renamed {label} to {name}", edit)
 
@@ -281,7 +283,7 @@ class SmellStore:
 
         def edit(smells: SmellSet) -> SmellSet:
             hidden = {*smells.hidden, self._shipped_label(label, smells)}
-            return dataclasses.replace(smells, hidden=tuple(sorted(hidden)))
+            return replace(smells, hidden=tuple(sorted(hidden)))
 
         return self.update(f"hid {label}", edit)
 
@@ -294,7 +296,7 @@ class SmellStore:
                 hidden = ", ".join(smells.hidden) or "none"
                 raise SmellError(f"{label} is not hidden. Hidden: {hidden}.")
             others = tuple(name for name in smells.hidden if name != shipped)
-            return dataclasses.replace(smells, hidden=others)
+            return replace(smells, hidden=others)
 
         return self.update(f"showed {label}", edit)
 
@@ -321,9 +323,7 @@ class SmellStore:
                     return earlier
             if current:
                 before = self._smells_of_earlier_versions()
-                empty = dataclasses.replace(
-                    before, version=0, change="rolled back to the beginning"
-                )
+                empty = replace(before, version=0, change="rolled back to the beginning")
                 write_atomically(self.folder / INDEX, empty.to_yaml())
                 return empty
         raise SmellError("Nothing was taught or changed yet, so there is nothing to go back to.")
@@ -370,12 +370,19 @@ class SmellStore:
         return head
 
     def _add_exposure(
-        self, recording: Recording, source: str, session: str, start_ms: int
+        self,
+        recording: Recording,
+        source: str,
+        session: str,
+        start_ms: int,
+        clean_air: TaughtAir | None,
     ) -> tuple[Exposure, LearntExposure]:
         """Store an exposure's readings, and learn from the stored ones alone."""
-        t_ms, values, start_ms = cut_readings(recording, start_ms)
-        data = recording_bytes(t_ms, values)
-        exposure = Exposure(content_id(data), _now(), source, start_ms, 0.0, 0, session=session)
+        kept = cut_readings(recording, start_ms)
+        data = kept.to_bytes()
+        air = None if clean_air is None else clean_air.before(kept.until_end_s)
+        named = (content_id(data), _now(), source, kept.start_ms)
+        exposure = Exposure(*named, 0.0, 0, session=session, clean_air=air)
         return self._add(exposure, data, LEAST_EXPOSURE_S)
 
     def _add(
@@ -391,13 +398,13 @@ class SmellStore:
                 for made in path.parent.glob(f"{exposure.id}*"):
                     remove(made)
             raise
-        seconds = round(learnt.seconds, 1)
-        return dataclasses.replace(exposure, seconds=seconds, windows=learnt.windows), learnt
+        seconds, air = round(learnt.seconds, 1), learnt.air
+        return replace(exposure, seconds=seconds, windows=learnt.windows, clean_air=air), learnt
 
     def _commit(self, smells: SmellSet, change: str) -> SmellSet:
         """Write the next version, then the index, then remove the files that no version needs."""
         version = max(0, smells.version, *self._versions()) + 1
-        smells = dataclasses.replace(smells, version=version, date=_now(), change=change)
+        smells = replace(smells, version=version, date=_now(), change=change)
         self._check_labels(smells)
         data = smells.to_yaml()
         write_atomically(self._version_path(version), data)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -60,15 +60,36 @@ def read_exposure(path: Path, exposure_id: str) -> Recording:
     return read_recording(path)
 
 
-def cut_readings(
-    recording: Recording, start_ms: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32], int]:
-    """Return the times and values of the readings to keep, and the start within them."""
+class KeptReadings(NamedTuple):
+    """The readings of an exposure that are kept.
+
+    Attributes
+    ----------
+    t_ms: int64[n], from 0.
+    values: float32[n, 12].
+    start_ms: from which on they are learnt.
+    until_end_s: from the first of them to the recording's last reading, which may come later.
+    """
+
+    t_ms: NDArray[np.int64]
+    values: NDArray[np.float32]
+    start_ms: int
+    until_end_s: float
+
+    def to_bytes(self) -> bytes:
+        """Return them as the CSV of a recording."""
+        return recording_bytes(self.t_ms, self.values)
+
+
+def cut_readings(recording: Recording, start_ms: int) -> KeptReadings:
+    """Return the readings to keep of a recording that is learnt from `start_ms` on."""
     if recording.timestamp_ms is None:
         t_ms = np.arange(len(recording)) * round(1000.0 / recording.nominal_rate_hz)
     else:
         t_ms = recording.timestamp_ms - recording.timestamp_ms[0]
     first = int(np.searchsorted(t_ms, start_ms - LEAD_S * 1000.0))
     last = int(np.searchsorted(t_ms, start_ms + MAX_EXPOSURE_S * 1000.0))
-    t_ms, first_ms = t_ms[first:last], int(t_ms[first]) if last > first else start_ms
-    return t_ms - first_ms, recording.values[first:last], max(0, start_ms - first_ms)
+    kept, first_ms = t_ms[first:last], int(t_ms[first]) if last > first else start_ms
+    until_end_s = (int(t_ms[-1]) - first_ms) / 1000.0
+    start_ms = max(0, start_ms - first_ms)
+    return KeptReadings(kept - first_ms, recording.values[first:last], start_ms, until_end_s)

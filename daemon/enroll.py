@@ -18,6 +18,7 @@ from calibration.response_preview import NAMED_FROM_ONE_EXPOSURE, HeldOutBy, adv
 from calibration.smell_exchange import export_smells, import_smells
 from calibration.smell_learning import LEAST_EXPOSURE_S
 from calibration.smell_preview import compare_replay, preview_smell
+from calibration.smell_set import TaughtAir
 from calibration.smell_store import SmellStore
 from calibration.unmixing import unmixing_of_smells
 from daemon.board.capture import capture_from_history
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
+    from models.exposure_stream import ExposureStream
     from models.nose import NoseSettings
     from models.recogniser import Recogniser
     from models.taught_head import TaughtHead
@@ -126,6 +128,7 @@ class Enrolment:
     apply: called with what the nose is given of it.
     history: the last minutes of a running service's readings.
     settings: of the nose, to process earlier readings again.
+    air: returns the air before the running service's board.
 
     Attributes
     ----------
@@ -139,8 +142,10 @@ class Enrolment:
         *,
         history: History | None = None,
         settings: NoseSettings | None = None,
+        air: Callable[[], ExposureStream] | None = None,
     ) -> None:
         self.store = store
+        self._air = air
         self._apply = apply
         self._history = history
         self._settings = settings
@@ -208,6 +213,7 @@ class Enrolment:
         start_ms: int = 0,
         promote: bool = False,
         past: Sequence[tuple[str, Recording, bool]] = (),
+        clean_air: TaughtAir | None = None,
     ) -> Steps:
         """Teach one exposure, give the nose what is taught now, then return what it changes.
 
@@ -222,6 +228,7 @@ class Enrolment:
             session=session,
             start_ms=start_ms,
             promote=promote,
+            clean_air=clean_air,
         )
         label = label.strip()
         effect_ms = self._renew(started_s)
@@ -265,8 +272,10 @@ class Enrolment:
                     capture_from_history(history, wanted_s),
                     lambda capture: {"doing": "smelling", "share": capture.seconds / wanted_s},
                 )
-            # All earlier readings are passed on too: the onset needs their clean air.
+            # All earlier readings are passed on too: the onset needs their clean air. Where the
+            # smell began before them, the running nose still knows what was clean.
             whole = history.since(-1)
+            known = self._clean_air_now()
             start_ms = int(whole.t_ms[-1] - whole.t_ms[0] - wanted_s * 1000.0)
             recording = whole.recording()
             minutes = f"the last {whole.seconds / 60:.0f} min"
@@ -278,10 +287,21 @@ class Enrolment:
                     start_ms=max(0, start_ms),
                     promote=promote,
                     past=[(minutes, recording, False)] if past else [],
+                    clean_air=known,
                 )
             )
 
         return steps()
+
+    def _clean_air_now(self) -> TaughtAir | None:
+        """Return clean air as the running nose knows it at the newest reading."""
+        stream = None if self._air is None else self._air()
+        known = None if stream is None else stream.clean_air
+        if stream is None or known is None:
+            return None
+        correction = self.store.correction
+        calibration = "" if correction is None else correction.id
+        return TaughtAir.of(known.signals, known.source, stream.clean_air_age_s, calibration)
 
     def _change(self, method: Callable[..., Any], **fields: Any) -> Data:
         """Change the library, give the nose what is taught now, and return it."""

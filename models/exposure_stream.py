@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.clean_air import ONSET_DELAY_S, AirChange, CleanAirSource, CleanAirTracker
+from models.clean_air import (
+    ONSET_DELAY_S,
+    AirChange,
+    CleanAir,
+    CleanAirSource,
+    CleanAirTracker,
+)
 from models.exposure import Change, ExposureDetector, Phase
 from models.response import LAGS_S, ResponseStream
 from models.signals import log_signals
@@ -19,7 +25,6 @@ from models.signals import log_signals
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from models.clean_air import CleanAir
     from models.exposure_settings import ExposureSettings
     from models.response import ResponseRow
 
@@ -86,6 +91,10 @@ class ExposureStream:
         """Seconds since clean air was last measured; None where it never was here."""
         known = self._tracker.clean_air
         return None if known is None or known.measured_s == 0.0 else self.t_s - known.measured_s
+
+    def assume_clean_air(self, signals: NDArray[np.float64]) -> None:
+        """Take log-conductances float64[8] for the clean air that was measured before now."""
+        self._tracker.clean_air = CleanAir(signals, CleanAirSource.AMBIENT, self.t_s)
 
     def reset(self) -> None:
         """Start anew after a long gap: the air may be another, the sensors may have been off."""

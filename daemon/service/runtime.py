@@ -72,6 +72,7 @@ class Runtime:
             apply,
             history=history,
             settings=nose_settings(config),
+            air=lambda: nose.exposure,
         )
         calibration = LiveCalibration(
             config,

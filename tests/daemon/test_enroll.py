@@ -23,6 +23,7 @@ from hardware.simulator.board import SimulatedBoard
 from models.nose import Nose, NoseSettings
 from models.results import Prediction
 from tests.calibration.smells import (
+    AIR,
     LEMON,
     PETROL,
     TAR,
@@ -58,7 +59,12 @@ class Rig:
     def __init__(self, bundle: Bundle, state: Path) -> None:
         self.nose = Nose([bundle], NoseSettings(live_stride_s=2), skip_warm_up=True)
         self.history = History()
-        self.teaching = Enrolment(rig_smells([bundle], state), self.apply, history=self.history)
+        self.teaching = Enrolment(
+            rig_smells([bundle], state),
+            self.apply,
+            history=self.history,
+            air=lambda: self.nose.exposure,
+        )
         self.frames = 0
 
     def apply(self, smells: TaughtSmells) -> None:
@@ -92,6 +98,37 @@ def rig(bundle: Bundle, tmp_path: Path) -> Rig:
     rig = Rig(bundle, tmp_path / "state")
     rig.smell(smell_readings(PETROL, 0, before=60))
     return rig
+
+
+def steady_smell(seconds: int, *, before: int) -> NDArray[np.float32]:
+    """Return float32[before + seconds, 12] at 1 Hz: clean air, then a smell that settles."""
+    ramp = np.clip(np.arange(-before, seconds), 0, 60)
+    start = np.log(AIR[:4] / (1023 - AIR[:4]))
+    noise = np.random.default_rng(3).normal(0.0, 0.002, (len(ramp), 4))
+    values = np.tile(AIR, (len(ramp), 1))
+    signal = start + ramp[:, None] * np.array((0.01, 0.012, 0.015, 0.004)) + noise
+    values[:, :4] = np.rint(1023 / (1 + np.exp(-signal)))
+    return values
+
+
+@pytest.mark.parametrize("seconds", [200, 400, 800])
+def test_a_smell_that_came_long_before_it_is_taught_has_its_clean_air(
+    bundle: Bundle, tmp_path: Path, seconds: int
+) -> None:
+    """Of the last ten minutes the rig keeps the readings, of a lesson the last four."""
+    rig = Rig(bundle, tmp_path / "state")
+    rig.smell(steady_smell(seconds, before=90))
+    told = rig.ask(label="soap", last_s=120, past=False)
+    assert told["clean_air"] == "ambient"
+    assert told["response_s"] > 100
+    (exposure,) = rig.teaching.store.smells().smell("soap").exposures
+    assert exposure.clean_air is not None
+    start = np.log(AIR[:4] / (1023 - AIR[:4]))
+    assert exposure.clean_air.array()[:4] == pytest.approx(start, abs=0.02)
+    assert exposure.clean_air.age_s == pytest.approx(max(0, seconds - 240), abs=20)
+    (taught,) = rig.teaching.store.taught_exposures(shadow="soap")
+    rise = 60 * np.array((0.01, 0.012, 0.015, 0.004))
+    assert np.median(taught.rows.response[:, :4], axis=0) == pytest.approx(rise, abs=0.03)
 
 
 def labels(said: list[Prediction]) -> set[str | None]:
