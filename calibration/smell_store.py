@@ -26,6 +26,7 @@ import numpy as np
 from calibration.exposures import EnrolmentError
 from calibration.smell_learning import LEAST_EXPOSURE_S, ExposureLearner, LearntExposure
 from calibration.smell_set import NEGATIVES, Exposure, SmellError, SmellSet, StoreDamagedError
+from calibration.smell_versions import SmellVersions
 from calibration.stored_readings import content_id, cut_readings, read_exposure
 from hardware.errors import ScentdError
 from hardware.files import locked_folder, remove, write_atomically
@@ -51,7 +52,6 @@ VERSIONS = "versions"
 EXPOSURES = "exposures"
 
 MAX_SMELLS = 64
-MAX_VERSIONS = 30
 
 
 class SmellStore:
@@ -69,6 +69,7 @@ class SmellStore:
         self, state_dir: Path, bundles: Sequence[Bundle] = (), correction: Correction | None = None
     ) -> None:
         self.folder = state_dir / FOLDER
+        self._versions = SmellVersions(self.folder / VERSIONS)
         self._learner = ExposureLearner(self.readings_path, bundles)
         self.use_correction(correction)
 
@@ -308,17 +309,16 @@ class SmellStore:
         SmellError: there is no earlier set.
         """
         with locked_folder(self.folder):
-            versions = self._versions()
             try:
                 current = self.smells().version
             except StoreDamagedError:
                 current = None
-            for number in reversed(versions):
+            for number in reversed(self._versions.numbers()):
                 if current is not None and number >= current:
-                    remove(self._version_path(number))
+                    self._versions.remove(number)
                     continue
                 with contextlib.suppress(OSError, StoreDamagedError):
-                    earlier = SmellSet.load(self._version_path(number))
+                    earlier = self._versions.load(number)
                     write_atomically(self.folder / INDEX, earlier.to_yaml())
                     return earlier
             if current:
@@ -403,13 +403,12 @@ class SmellStore:
 
     def _commit(self, smells: SmellSet, change: str) -> SmellSet:
         """Write the next version, then the index, then remove the files that no version needs."""
-        version = max(0, smells.version, *self._versions()) + 1
+        version = max(0, smells.version, *self._versions.numbers()) + 1
         smells = replace(smells, version=version, date=_now(), change=change)
         self._check_labels(smells)
-        data = smells.to_yaml()
-        write_atomically(self._version_path(version), data)
-        write_atomically(self.folder / INDEX, data)
-        self._remove_unused()
+        self._versions.write(smells)
+        write_atomically(self.folder / INDEX, smells.to_yaml())
+        self._versions.remove_unused(self.folder / EXPOSURES)
         return smells
 
     def _check_labels(self, smells: SmellSet) -> None:
@@ -419,38 +418,12 @@ class SmellStore:
             classes = tuple(TaughtSmell(smell.label, anywhere, 1, 1) for smell in smells.taught)
             self._head(bundle, smells, classes)
 
-    def _remove_unused(self) -> None:
-        """Remove the oldest versions, and the exposures that no other version holds."""
-        versions = self._versions()
-        for number in versions[:-MAX_VERSIONS]:
-            remove(self._version_path(number))
-        needed: set[str] = set()
-        for number in versions[-MAX_VERSIONS:]:
-            try:
-                needed |= _exposure_ids(SmellSet.load(self._version_path(number)))
-            except (OSError, StoreDamagedError):
-                return  # it cannot be known which exposures this version needs
-        for path in (self.folder / EXPOSURES).glob("*"):
-            if path.stem.split("-")[0] not in needed:
-                remove(path)
-
     def readings_path(self, exposure_id: str) -> Path:
         """Return the file of an exposure's readings, where an earlier version may have put it."""
         path = self.folder / EXPOSURES / f"{exposure_id}.csv"
         if not path.exists():
             return next(self.folder.glob(f"*/{EXPOSURES}/{exposure_id}.csv"), path)
         return path
-
-    def _version_path(self, number: int) -> Path:
-        return self.folder / VERSIONS / f"{number:04d}.yaml"
-
-    def _versions(self) -> list[int]:
-        found = (self.folder / VERSIONS).glob("[0-9]*.yaml")
-        return sorted(int(path.stem) for path in found if path.stem.isdigit())
-
-
-def _exposure_ids(smells: SmellSet) -> set[str]:
-    return {exposure.id for smell in smells.smells for exposure in smell.exposures}
 
 
 def _now() -> str:

@@ -229,7 +229,7 @@ def test_a_new_calibration_computes_the_embeddings_again(
 def test_files_of_forgotten_smells_are_removed_with_the_last_version_that_holds_them(
     store: SmellStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calibration.smell_store.MAX_VERSIONS", 2)
+    monkeypatch.setattr("calibration.smell_versions.MAX_VERSIONS", 2)
     teach(store, tmp_path)
     store.forget("petrol")
     assert len(list((store.folder / "exposures").iterdir())) == 3
