@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.config.settings import TOPIC_ROOT
 from daemon.fleet.rigs import Rigs
+from daemon.fleet.subscriptions import STATE_TOPICS, STATUS_TOPICS, of_all_rigs, portions
 from daemon.fleet.waves import RigAnswer
 from daemon.mqtt import topics
 from daemon.mqtt.connection import BrokerError, connected_client
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 
 MOST_RIGS = 100_000
 """Bounds the memory: any client that may publish can make up rigs."""
-
-STATUS_TOPICS = (topics.STATUS, topics.SENSOR_STATUS)
-STATE_TOPICS = frozenset({topics.INFO, topics.HEALTH, topics.SUBSTANCE, topics.MIXTURE})
-"""What the broker keeps of every rig: two words, and objects of up to 20 kB."""
-
-FILTERS_AT_ONCE = 100
-"""Topics of one subscription. Mosquitto drops what it has for a client beyond 1,000 messages
-(`max_queued_messages`), retained ones included: the objects of a thousand rigs are not asked for at
-once."""
 
 QUIET_S = 0.5
 """The retained messages have come when none arrives for so long. Live ones always arrive."""
@@ -79,14 +71,11 @@ class FleetConnection:
         wanted: topics of the objects that are needed; the two of status always come.
         """
         self._give_up_s = time.monotonic() + SETTLE_S
-        self._subscribe([f"{TOPIC_ROOT}/+/{topic}" for topic in STATUS_TOPICS])
+        self._subscribe(of_all_rigs(STATUS_TOPICS))
         self._await_quiet()
-        filters = [
-            f"{TOPIC_ROOT}/{rig.rig_id}/{topic}" for rig in self.rigs for topic in sorted(wanted)
-        ]
-        for first in range(0, len(filters), FILTERS_AT_ONCE):
-            self._subscribe(filters[first : first + FILTERS_AT_ONCE])
-        if filters:
+        for portion in portions([rig.rig_id for rig in self.rigs], wanted):
+            self._subscribe(portion)
+        if wanted:
             self._await_quiet()
 
     def _subscribe(self, filters: list[str]) -> None:

@@ -13,7 +13,7 @@ from daemon.mqtt import topics
 from hardware.channels import CHANNEL_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 HISTORY_MS = 600_000
 """Of readings: the last ten minutes of the board's time."""
@@ -24,7 +24,7 @@ READINGS_KEPT = 1300
 SPACING_MS = HISTORY_MS // (READINGS_KEPT - 100)
 
 EVENTS_KEPT = 1000
-"""Those of a day of about one odour in four minutes."""
+"""Those of a day of about one odour in four minutes; of a large fleet fewer are kept."""
 
 MODELS_KEPT = 16
 """Predictions of different models that are kept."""
@@ -42,6 +42,11 @@ class Reading(NamedTuple):
 class WatchedRig:
     """One rig, as its messages show it.
 
+    Parameters
+    ----------
+    rig_id: its name.
+    events_kept: returns how many events to keep now.
+
     Attributes
     ----------
     status, sensor_status: `online` or `offline`; None before the first.
@@ -51,14 +56,15 @@ class WatchedRig:
     event_counts: events by type since this process started.
     """
 
-    def __init__(self, rig_id: str) -> None:
+    def __init__(self, rig_id: str, events_kept: Callable[[], int] = lambda: EVENTS_KEPT) -> None:
         self.rig_id = rig_id
+        self._events_kept = events_kept
         self.status: str | None = None
         self.sensor_status: str | None = None
         self.info: Payload | None = None
         self.health: Payload | None = None
         self.predictions: dict[tuple[str, str], Payload] = {}
-        self.events: deque[Payload] = deque(maxlen=EVENTS_KEPT)
+        self.events: deque[Payload] = deque()
         self.event_counts: Counter[str] = Counter()
         self._readings: deque[Reading] = deque(maxlen=READINGS_KEPT)
         self._seen: set[tuple[str, int]] = set()
@@ -144,12 +150,15 @@ class WatchedRig:
         identity = str(payload.get("boot_id")), _whole(payload.get("seq"))
         if identity in self._seen:
             return False
-        if len(self._seen) > 2 * EVENTS_KEPT:
+        kept = self._events_kept()
+        if len(self._seen) > 2 * kept:
             self._seen = {
                 (str(event.get("boot_id")), _whole(event.get("seq"))) for event in self.events
             }
         self._seen.add(identity)
         self.events.append(payload)
+        while len(self.events) > kept:
+            self.events.popleft()
         self.event_counts[str(payload.get("type"))] += 1
         return True
 

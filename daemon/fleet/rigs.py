@@ -5,40 +5,26 @@ Pure: knows topics and payloads, but no broker, thread or page.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from daemon.config.settings import TOPIC_ROOT
-from daemon.fleet.rig_state import WatchedRig, readings_rows
+from daemon.fleet.rig_state import EVENTS_KEPT, WatchedRig, readings_rows
+from daemon.fleet.subscriptions import split_topic
 from daemon.mqtt import topics
 from hardware.safe_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RIGS_KEPT = 64
-"""Rigs of one broker that are shown. Bounds the memory: any client that may publish can make up
-rigs."""
+RIGS_KEPT = 2000
+"""Rigs of one broker that are shown, each of about 25 kB. Bounds the memory: any client that may
+publish can make up rigs."""
 
 PAYLOAD_BYTES = 1 << 20
 """Largest payload that is read; a list of models is the largest, of about 20 kB."""
 
-SUBSCRIPTIONS = tuple(
-    f"{TOPIC_ROOT}/+/{topic}"
-    for topic in (
-        topics.STATUS,
-        topics.SENSOR_STATUS,
-        topics.SUBSTANCE,
-        topics.MIXTURE,
-        topics.EVENT,
-        topics.SAMPLE,
-        topics.HEALTH,
-        topics.INFO,
-        f"{topics.RESPONSE}/+",
-    )
-)
-
-_RIG_TOPIC = re.compile(rf"{TOPIC_ROOT}/([a-z0-9_-]{{1,32}})/(.+)")
+EVENTS_OF_ALL = 64_000
+LEAST_EVENTS = 20
+"""Events of all rigs together, which are shared evenly, and those that a rig has at least."""
 
 Update = dict[str, Any]
 
@@ -65,7 +51,8 @@ class Rigs:
         answered: Callable[[str, str, Update], None],
         most: int = RIGS_KEPT,
     ) -> None:
-        self.by_id = {rig_id: WatchedRig(rig_id) for rig_id in own}
+        self.by_id = {rig_id: WatchedRig(rig_id, self._events_kept) for rig_id in own}
+        self._own = own
         self.unreadable = 0
         self._publish = publish
         self._answered = answered
@@ -74,12 +61,14 @@ class Rigs:
         self._list_changed = False
 
     def summary(self) -> Update:
-        """Return the list of rigs, for the choice at the top of the page."""
+        """Return the list of rigs, the page's own first, for the choice at the top of the page."""
+        others = sorted(self.by_id.keys() - set(self._own))
+        rigs = [self.by_id[rig_id] for rig_id in (*self._own, *others)]
         return {
             "kind": "rigs",
             "rigs": [
                 {"rig": rig.rig_id, "status": rig.status, "sensor_status": rig.sensor_status}
-                for rig in self.by_id.values()
+                for rig in rigs
             ],
         }
 
@@ -99,15 +88,15 @@ class Rigs:
 
     def receive(self, topic: str, payload: bytes) -> None:
         """Update a rig by one message, and publish what its pages should know."""
-        match = _RIG_TOPIC.fullmatch(topic)
-        if match is None:
+        place = split_topic(topic)
+        if place is None:
             return
-        rig_id, below = match.groups()
+        rig_id, below = place
         rig = self.by_id.get(rig_id)
         if rig is None:
             if len(self.by_id) >= self._most or not payload:
                 return
-            rig = self.by_id[rig_id] = WatchedRig(rig_id)
+            rig = self.by_id[rig_id] = WatchedRig(rig_id, self._events_kept)
             self._list_changed = True
         if below in (topics.STATUS, topics.SENSOR_STATUS):
             changed = rig.receive_status(below, payload[:32].decode("utf-8", "replace"))
@@ -121,6 +110,10 @@ class Rigs:
         """Return the readings of each rig since the last call, as rows."""
         waiting, self._waiting = self._waiting, {}
         return waiting
+
+    def _events_kept(self) -> int:
+        share = EVENTS_OF_ALL // max(1, len(self.by_id))
+        return max(LEAST_EVENTS, min(EVENTS_KEPT, share))
 
     def _read(self, payload: bytes) -> Update | None:
         if not payload:

@@ -19,6 +19,7 @@ import numpy as np
 
 from daemon.fleet_bench.fleet_broker import FleetBroker
 from daemon.fleet_bench.observer import FleetObserver, retained_rigs
+from daemon.fleet_bench.page import PageRun, measure_page
 from daemon.fleet_bench.rig_group import RIGS_PER_PROCESS, GroupState, RigGroup
 from daemon.mqtt import topics
 from daemon.sandbox import process_usage
@@ -120,6 +121,7 @@ class FleetFigures:
     load: Load
     returns: list[Return] = field(default_factory=list)
     commands: dict[str, CommandRun] = field(default_factory=dict)
+    page: PageRun | None = None
     broker_peak_mb: float = 0.0
     made: int = 0
     missing: int = 0
@@ -235,16 +237,24 @@ class LightFleet:
 
     def measure_commands(self) -> dict[str, CommandRun]:
         """Time the commands of `scentd fleet` over all rigs."""
+        config = self._config()
+        return {
+            name: self._run_command([*words, "--config", str(config)])
+            for name, words in COMMANDS.items()
+        }
+
+    def measure_page(self, duration_s: float) -> PageRun | None:
+        """Measure the page's server for so many seconds; None without the extra `web`."""
+        return measure_page(self._config(), self.rigs, duration_s)
+
+    def _config(self) -> Path:
         config = self._folder / "any.yaml"
         config.write_text(
             f"rig_id: any\nsource: {{port: auto}}\nmodels: [{self._model}]\n"
             f"mqtt: {{host: {LOOPBACK}, port: {self.broker.port}}}\n",
             encoding="utf-8",
         )
-        return {
-            name: self._run_command([*words, "--config", str(config)])
-            for name, words in COMMANDS.items()
-        }
+        return config
 
     def count_losses(self, figures: FleetFigures) -> None:
         """Compare what all rigs made with what arrived, once all of it should have."""
@@ -340,6 +350,8 @@ def measure_fleet(
         figures = FleetFigures(rigs=rigs, took_s=took_s, load=fleet.measure_load(load_s))
         progress("the commands of scentd fleet")
         figures.commands = fleet.measure_commands()
+        progress("the page's server")
+        figures.page = fleet.measure_page(load_s)
         figures.broker_peak_mb = process_usage.peak_mb(fleet.broker.pid)
         for outage_s in outages_s:
             progress(f"the return of the broker after {outage_s:g} s")

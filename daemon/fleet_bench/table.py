@@ -84,6 +84,18 @@ def _fleet_rows(fleet: FleetFigures) -> Iterator[Row]:
     for name, command in fleet.commands.items():
         what = f"{command.took_s:.1f} s, {command.peak_mb:.0f} MB, {command.lines} lines"
         yield f"`{name}` over all rigs (exit {command.code})", what, ""
+    if fleet.page is not None:
+        page = fleet.page
+        yield (
+            "`scentd web`: until it knows every rig's state; `/metrics`",
+            f"{page.took_s:.1f} s; {page.scrape_s:.1f} s",
+            "",
+        )
+        yield (
+            "  memory, share of a core",
+            f"{page.resident_mb:.0f} MB, {page.percent:.0f} %",
+            "",
+        )
     yield (
         f"{fleet.killed} rigs killed: until all are `offline`",
         f"{fleet.wills_s:.2f} s",

@@ -17,7 +17,7 @@ from daemon.mqtt.topics import MIXTURE, ONLINE, SUBSTANCE
 from daemon.web.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
@@ -88,10 +88,20 @@ class RigCollector:
         yield from _server(self._server())
 
 
-def exposition(collector: RigCollector) -> bytes:
-    """Return the metrics as text in Prometheus' format 0.0.4."""
+class _Collected:
+    """Metrics that were collected before."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Sequence[Metric]:
+        return self._metrics
+
+
+def exposition(metrics: Sequence[Metric]) -> bytes:
+    """Return metrics as text in Prometheus' format 0.0.4; may be called in any thread."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
+    registry.register(_Collected(metrics))
     return generate_latest(registry)
 
 

@@ -4,46 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-
 from daemon.config.settings import MqttConfig
-from daemon.fleet.connection import STATE_TOPICS, connect_fleet
+from daemon.fleet.connection import connect_fleet
 from daemon.mqtt import topics
+from tests.daemon.fleet.many_rigs import RIGS, client, publish_rigs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.sandbox import Mosquitto
-
-RIGS = 300
-"""With six topics each, more than the 1,000 messages that Mosquitto queues for a client."""
-
-INFO = {"scentd_version": "0.1.0", "models": [{"name": "m", "version": "1"}], "x": "x" * 3000}
-
-
-@contextmanager
-def client(port: int) -> Iterator[paho.Client]:
-    connected = paho.Client(CallbackAPIVersion.VERSION2)
-    connected.connect("127.0.0.1", port)
-    connected.loop_start()
-    yield connected
-    connected.disconnect()
-    connected.loop_stop()
-
-
-def publish_rigs(publisher: paho.Client) -> None:
-    for number in range(RIGS):
-        prefix = f"scent/rig-{number:03d}"
-        for topic in (topics.STATUS, topics.SENSOR_STATUS):
-            publisher.publish(f"{prefix}/{topic}", "online", qos=1, retain=True)
-        for topic in STATE_TOPICS:
-            payload = {**INFO, "model": "m", "state": "ambient"}
-            sent = publisher.publish(f"{prefix}/{topic}", json.dumps(payload), qos=1, retain=True)
-    sent.wait_for_publish(60)
 
 
 def test_the_objects_of_more_rigs_than_a_broker_queues_are_all_loaded(broker: Mosquitto) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.fleet import rigs as rigs_module
 from daemon.fleet.rig_state import EVENTS_KEPT, HISTORY_MS, READINGS_KEPT, WatchedRig
 from daemon.fleet.rigs import RIGS_KEPT, Rigs
 from hardware.channels import CHANNEL_NAMES
@@ -104,6 +106,25 @@ def test_an_event_that_comes_twice_is_kept_once_and_all_are_bounded() -> None:
         assert not rig.receive("event", event)
     assert len(rig.events) == EVENTS_KEPT
     assert rig.event_counts["onset"] == 3 * EVENTS_KEPT
+
+
+def test_the_events_of_a_large_fleet_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rigs_module, "EVENTS_OF_ALL", 2000)
+    pages = Pages()
+    for seq in range(80):
+        for rig in range(40):
+            pages.receive(f"rig-{rig}/event", {"boot_id": "a", "seq": seq, "type": "onset"})
+    kept = [len(rig.events) for rig in pages.rigs.by_id.values()]
+    assert sum(kept) <= 2000
+    assert min(kept[1:]) > 40
+
+
+def test_rigs_are_listed_by_name_after_those_of_this_computer() -> None:
+    pages = Pages()
+    for name in ("lab-2", "attic", "lab-1"):
+        pages.receive(f"{name}/status", "online")
+    names = [rig["rig"] for rig in pages.rigs.summary()["rigs"]]
+    assert names == ["kitchen", "attic", "lab-1", "lab-2"]
 
 
 def test_readings_of_ten_minutes_are_kept_and_given_in_batches() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from daemon.fleet_bench.light_fleet import RETAINED, CommandRun, FleetFigures, Load, Return
+from daemon.fleet_bench.page import PageRun
 from daemon.fleet_bench.real_rigs import ServiceFigures
 from daemon.fleet_bench.table import fleet_table, holds, most_connections_per_s
 
@@ -44,6 +45,7 @@ def figures(**changes: object) -> FleetFigures:
         rigs_mb=505,
     )
     fleet = FleetFigures(rigs=1000, took_s=20.8, load=load, returns=[BACK], made=15743)
+    fleet.page = PageRun(took_s=5.0, scrape_s=0.4, resident_mb=80, percent=6)
     fleet.commands = {"scentd fleet status": CommandRun(took_s=3, peak_mb=64, code=0, lines=1000)}
     for name, value in changes.items():
         setattr(fleet, name, value)

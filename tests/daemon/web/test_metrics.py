@@ -69,7 +69,7 @@ def rig(label: str = "coffee") -> WatchedRig:
 
 def samples(rigs: list[WatchedRig]) -> dict[tuple[str, ...], float]:
     """Return the value of each sample by its name and the values of its labels, sorted."""
-    text = exposition(RigCollector(lambda: rigs, lambda: SERVER)).decode()
+    text = exposition(list(RigCollector(lambda: rigs, lambda: SERVER).collect())).decode()
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -127,7 +127,7 @@ def test_prometheus_own_tool_finds_no_fault() -> None:
     )
     done = subprocess.run(
         [tool, "check", "metrics"],
-        input=exposition(RigCollector(lambda: [rig()], lambda: SERVER)),
+        input=exposition(list(RigCollector(lambda: [rig()], lambda: SERVER).collect())),
         capture_output=True,
         check=False,
     )

@@ -7,6 +7,9 @@ import { movingChannels } from "./signals.js";
 
 const CALIBRATION = { none: "not calibrated", ok: "in force", recalibrate: "clean air has drifted: calibrate again", unusable: "cannot be used" };
 
+// Rows of the list of rigs; of a larger fleet, a part of the name finds the others.
+const RIGS_SHOWN = 30;
+
 export class RigView {
   title = "Rig";
 
@@ -19,11 +22,13 @@ export class RigView {
     this.health = h("div", {});
     this.events = h("div", {});
     this.others = h("div", {});
+    this.wanted = h("input", { type: "search", autocomplete: "off", oninput: () => this.drawOthers() });
+    this.search = h("div", {}, field("Part of a name", this.wanted));
     this.element = h("div", {}, h("h1", {}, "The rig"),
       h("div", { class: "columns" },
         h("div", {},
           h("section", { class: "card" }, h("h2", {}, "Health"), this.health),
-          h("section", { class: "card" }, h("h2", {}, "Rigs of this broker"), this.others)),
+          h("section", { class: "card" }, h("h2", {}, "Rigs of this broker"), this.search, this.others)),
         h("section", { class: "card" }, h("h2", {}, "Calibration"), this.calibration, this.capturing)),
       h("section", { class: "card" }, h("h2", {}, "Models"), this.models, this.card),
       h("section", { class: "card" }, h("h2", {}, "Log of events"), this.events));
@@ -93,13 +98,20 @@ export class RigView {
   }
 
   drawOthers() {
-    show(this.others, h("ul", { class: "plain" }, this.rigs.map((item) => h("li", { class: "row middle" },
+    this.search.hidden = this.rigs.length <= RIGS_SHOWN;
+    const wanted = this.search.hidden ? "" : this.wanted.value.trim();
+    const found = this.rigs.filter((item) => item.rig.includes(wanted));
+    const online = this.rigs.filter((item) => item.status === "online").length;
+    const more = found.length - RIGS_SHOWN;
+    show(this.others, this.search.hidden ? null : h("p", { class: "muted" }, `${online} of ${this.rigs.length} are online.`),
+      h("ul", { class: "plain" }, found.slice(0, RIGS_SHOWN).map((item) => h("li", { class: "row middle" },
       h("b", {}, item.rig), badge(item.status ?? "never seen", item.status === "online" ? "good" : "bad"),
       item.rig === this.rig.rig ? badge("shown") : button("Show", () => {
         localStorage.setItem("rig", item.rig);
         document.getElementById("rig").value = item.rig;
         this.live.watch(item.rig);
-      }, { "aria-label": `Show rig ${item.rig}` })))));
+      }, { "aria-label": `Show rig ${item.rig}` })))),
+      more > 0 ? h("p", { class: "muted" }, `${more} more.`) : null);
   }
 
   async loadCalibration() {

@@ -1,0 +1,42 @@
+"""The page's server knows every rig of a large fleet, with a broker's own limits."""
+
+from __future__ import annotations
+
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon.sandbox.web_process import WebProcess
+from tests.daemon.fleet.many_rigs import RIGS, client, publish_rigs
+from tests.sandbox import Mosquitto, settings, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_the_state_of_more_rigs_than_a_broker_queues_is_known(
+    broker: Mosquitto, tmp_path: Path, protocol: str
+) -> None:
+    pytest.importorskip("uvicorn", reason="pip install 'scentd[web]'")
+    config = tmp_path / "rig.yaml"
+    config.write_text(
+        settings("none", [tmp_path], broker.port, mqtt=f", protocol: '{protocol}'"),
+        encoding="utf-8",
+    )
+    with client(broker.port) as publisher:
+        publish_rigs(publisher)
+        with WebProcess(config) as web:
+
+            def known() -> dict[str, int]:
+                with urllib.request.urlopen(f"{web.address}metrics", timeout=60) as answer:  # noqa: S310
+                    lines = answer.read().decode().splitlines()
+                starts = ("scentd_up{", "scentd_readings_total{", 'scentd_state{model="m"')
+                return {
+                    start: sum(line.startswith(start) and line.endswith(" 1.0") for line in lines)
+                    for start in starts
+                }
+
+            # Two predictions of every rig: one of a substance, one of a mixture.
+            wait_until(lambda: list(known().values()) == [RIGS, RIGS, 2 * RIGS], "all rigs")
