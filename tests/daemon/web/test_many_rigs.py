@@ -9,6 +9,7 @@ import pytest
 
 from daemon.sandbox.web_process import WebProcess
 from tests.daemon.fleet.many_rigs import RIGS, client, publish_rigs
+from tests.daemon.web.browser import browser
 from tests.sandbox import Mosquitto, settings, wait_until
 
 if TYPE_CHECKING:
@@ -40,3 +41,19 @@ def test_the_state_of_more_rigs_than_a_broker_queues_is_known(
 
             # Two predictions of every rig: one of a substance, one of a mixture.
             wait_until(lambda: list(known().values()) == [RIGS, RIGS, 2 * RIGS], "all rigs")
+
+
+@pytest.mark.slow
+def test_a_rig_of_a_large_fleet_is_found_by_a_part_of_its_name(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    config = tmp_path / "rig.yaml"
+    config.write_text(settings("none", [tmp_path], broker.port), encoding="utf-8")
+    with client(broker.port) as publisher:
+        publish_rigs(publisher)
+        with WebProcess(config) as web, browser(web.address, tmp_path / "profile") as window:
+            window.open("rig")
+            window.await_text(f"{RIGS} of {RIGS + 1} are online.")
+            window.type_into("Part of a name", "rig-24")
+            window.await_text("Show", "[aria-label='Show rig rig-249']")
+            assert "rig-239" not in window.text("li")
