@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-slow bench release models substances-50 mixtures-12 fruits-5 paper-50 clean
+.PHONY: help demo check test test-slow bench release image app models substances-50 mixtures-12 fruits-5 paper-50 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -70,6 +70,20 @@ release: $(VENV)/dev-installed ## build the wheel, and a file of every model for
 		name=$$(basename $$bundle); case $$name in _*) continue ;; esac; \
 		version=$$(sed -n 's/^version: //p' $$bundle/manifest.yaml); \
 		tar -czf dist/$$name-$$version.tar.gz -C models/bundles $$name && echo dist/$$name-$$version.tar.gz; done
+
+# The program that builds images; ARGS are further options, such as --platform linux/arm64.
+IMAGE_BUILD ?= $(if $(shell command -v docker),docker build,podman build --format docker)
+
+image: ## build the container image; IMAGE_BUILD="podman build --format docker"
+	$(IMAGE_BUILD) --file packaging/container/Containerfile --tag localhost/scentd $(ARGS) .
+
+APP := dist/home-assistant
+
+app: $(VENV)/demo-installed ## put the app for Home Assistant together in dist/home-assistant
+	rm -rf $(APP)
+	mkdir -p dist && cp -r packaging/home-assistant $(APP)
+	$(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir $(APP)/scentd/packages .
+	cp systemd/requirements.txt systemd/requirements-web.txt packaging/make-environment.sh $(APP)/scentd/packages/
 
 clean: ## remove the environment and all caches; runs/ and its trainings stay
 	rm -rf $(VENV) build dist *.egg-info .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache

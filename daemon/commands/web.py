@@ -89,6 +89,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="address of a proxy that checks who calls, such as Home Assistant's",
     )
     parser.add_argument(
+        "--only-trusted",
+        action="store_true",
+        help="refuse everybody but these proxies; then there is no token",
+    )
+    parser.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
@@ -100,6 +105,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     host, port = parse_listen(args.listen)
+    if args.only_trusted and (not args.trust or {"127.0.0.1", "::1"} & set(args.trust)):
+        raise UsageError(
+            "--only-trusted needs the address of a proxy on another computer or in another "
+            "container: --trust ADDRESS. Every program of this computer has 127.0.0.1 and ::1."
+        )
     rigs = _load_rigs(find_config(args.config), args.also)
     config = next(iter(rigs.values()))[0]
     options = WebOptions(
@@ -108,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         root_path=parse_root_path(args.root_path),
         allowed_hosts=frozenset(map(parse_host_name, args.allow_host)),
         trusted=frozenset(map(parse_address, args.trust)),
+        only_trusted=args.only_trusted,
         state_dirs={rig: one.state_dir for rig, (one, _) in rigs.items()},
         configs={rig: path.resolve() for rig, (_, path) in rigs.items()},
     )

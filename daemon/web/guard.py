@@ -129,9 +129,14 @@ class Guard:
         return scope
 
     def _refusal(self, scope: Scope) -> _Refused | None:
+        if self._options.only_trusted and not self._is_trusted(scope):
+            return _Refused(
+                403, Refusal.CALLER, "This page answers through the proxy in front of it alone."
+            )
         headers = _headers(scope)
         host = _called_host(headers, trusted=self._is_trusted(scope))
-        if self._token is None and host not in LOCAL_NAMES | self._options.allowed_hosts:
+        known = LOCAL_NAMES | self._options.allowed_hosts
+        if self._token is None and not self._options.only_trusted and host not in known:
             return _Refused(
                 421,
                 Refusal.HOST,

@@ -37,6 +37,7 @@ class WebOptions:
     root_path: prefix of the path under which a proxy serves the page; empty without one.
     allowed_hosts: names by which the page is reached besides those of this computer.
     trusted: addresses of proxies that have checked who calls, such as Home Assistant's ingress.
+    only_trusted: whether all others are refused; no token is needed then.
     state_dirs: state folders by rig; the page shows and changes their recordings.
     configs: configuration files by rig; their models play recordings back.
     """
@@ -46,6 +47,7 @@ class WebOptions:
     root_path: str = ""
     allowed_hosts: frozenset[str] = frozenset()
     trusted: frozenset[str] = frozenset()
+    only_trusted: bool = False
     state_dirs: Mapping[str, Path] = field(default_factory=dict)
     configs: Mapping[str, Path] = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ class Refusal(StrEnum):
     """Why a request is refused, or a page is cut."""
 
     HOST = "unknown_host"
+    CALLER = "not_the_proxy"
     ORIGIN = "other_site"
     TOKEN = "no_token"  # noqa: S105 - the name of a reason
     WRONG_TOKEN = "wrong_token"  # noqa: S105 - the name of a reason

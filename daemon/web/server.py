@@ -83,7 +83,7 @@ def serve(
     with _listening_socket(options) as listener:
         host, port = listener.getsockname()[:2]
         token = None
-        if not is_loopback(host) or options.allowed_hosts:
+        if not options.only_trusted and (not is_loopback(host) or options.allowed_hosts):
             token = load_token(token_file or config.state_dir / TOKEN_FILE)
         app = WebApp(config, options, token)
         server = _Server(

@@ -25,6 +25,7 @@ from tests.sandbox import Mosquitto, ServiceProcess
 from tests.training.exposures import two_days
 from tests.training.tiny import write_recordings
 
+ENGINE = "needs a container engine; tests/packaging checks the files, and runs the built image"
 ROOT_RIGHTS = "needs root and a booted systemd; tests/systemd runs the installer below a folder"
 NO_INDEX = "fetches packages from an index"
 SUITE = "runs tests of this suite"
@@ -74,6 +75,20 @@ NOT_RUN: dict[str, str] = {
         ),
         OF_THE_HUB,
     ),
+    # container.md, home-assistant.md
+    **dict.fromkeys(
+        (
+            "make image",
+            "cd packaging/container",
+            "docker compose up simulated",
+            "BOARD=/dev/ttyUSB0 docker compose up --detach",
+            "docker compose logs page",
+            "docker compose exec scentd scentd status",
+            "docker compose exec scentd scentd models list",
+        ),
+        ENGINE,
+    ),
+    "make app": f"{NO_INDEX}; tests/packaging runs what it puts together",
     # web-page.md
     "pip install 'scentd[web]'": NO_INDEX,
     "sudo systemd/install.sh --web": ROOT_RIGHTS,

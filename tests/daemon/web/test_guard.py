@@ -145,6 +145,15 @@ def test_a_trusted_proxy_needs_no_token_and_states_the_name(tmp_path: Path) -> N
     assert call(app, "/metrics", client="192.168.1.9", **headers).status == 401
 
 
+def test_with_only_trusted_the_proxy_alone_is_answered_and_needs_no_token(tmp_path: Path) -> None:
+    """As Home Assistant wants it of the page of an app, /healthz included."""
+    app = web_app(tmp_path, trusted=frozenset({"172.30.32.2"}), only_trusted=True)
+    for host in ("172.30.33.9:8099", "home.example:8123"):
+        assert call(app, "/metrics", client="172.30.32.2", host=host).status == 200
+    for path in ("/", "/healthz", "/metrics", "/static/page.css"):
+        assert call(app, path, client="172.30.33.1").status == 403
+
+
 def test_a_giant_body_is_refused(tmp_path: Path) -> None:
     app = web_app(tmp_path)
     giant = b'{"label": "' + b"a" * BODY_BYTES + b'"}'

@@ -64,7 +64,8 @@ function showRigs(rigs) {
   show(choice, rigs.map((item) => h("option", { value: item.rig }, item.rig)));
   const wanted = localStorage.getItem("rig");
   const known = rigs.map((item) => item.rig);
-  const chosen = known.includes(live.rig) ? live.rig : known.includes(wanted) ? wanted : known[0];
+  const first = (rigs.find((item) => item.status === "online") ?? rigs[0])?.rig;
+  const chosen = known.includes(live.rig) ? live.rig : known.includes(wanted) ? wanted : first;
   if (chosen) choice.value = chosen;
   if (chosen && chosen !== live.rig) live.watch(chosen);
   showTroubles();
