@@ -50,10 +50,11 @@ class FleetConnection:
         self._client = client
         self._rigs = Rigs((), lambda _rig, _update: None, self._answer, MOST_RIGS)
         self._give_up_s = 0.0
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, float] = {}
+        """By rig that has not answered, when it last said something about the request."""
         self._outcomes: dict[str, RigAnswer] = {}
         self._transaction = ""
-        self._heard_s = self._retained_s = time.monotonic()
+        self._retained_s = time.monotonic()
         self._unconfirmed: set[int | None] = set()
         client.on_message = lambda _client, _data, message: self._receive(message)
         client.on_subscribe = lambda _client, _data, mid, *_: self._unconfirmed.discard(mid)
@@ -108,42 +109,43 @@ class FleetConnection:
         transaction = secrets.token_hex(8)
         self._outcomes, self._transaction = {}, transaction
         online = {rig.rig_id for rig in self.rigs if rig.is_online}
-        self._waiting = online.intersection(rigs)
+        self._waiting = dict.fromkeys(online.intersection(rigs), time.monotonic())
         self._client.subscribe(f"{TOPIC_ROOT}/+/{topics.RESPONSE}/{command}", 1)
         text = json.dumps({**payload, "transaction": transaction, "progress": True})
         for rig in sorted(self._waiting):
             self._client.publish(f"{TOPIC_ROOT}/{rig}/{topics.REQUEST}/{command}", text, qos=1)
-        self._heard_s = time.monotonic()
-        while self._waiting and time.monotonic() - self._heard_s < ANSWER_S:
+        while self._waiting:
             self._work()
-            self._drop_offline()
-        for rig in sorted(self._waiting):
-            self._end(rig, f"no answer within {ANSWER_S:.0f} s; it may have been done")
+            self._give_up()
         missing = "offline, so that nothing was sent"
         return [self._outcomes.get(rig, RigAnswer(rig, ok=False, text=missing)) for rig in rigs]
 
     def _end(self, rig: str, text: str, *, ok: bool = False) -> None:
-        self._waiting.discard(rig)
+        self._waiting.pop(rig, None)
         self._outcomes[rig] = RigAnswer(rig, ok=ok, text=text)
 
-    def _drop_offline(self) -> None:
-        for rig in self.rigs:
-            if rig.rig_id in self._waiting and not rig.is_online:
-                self._end(rig.rig_id, "went offline before it answered; it may have been done")
+    def _give_up(self) -> None:
+        """Wait no longer for rigs that went offline, or are silent."""
+        by_id, now_s = self._rigs.by_id, time.monotonic()
+        for rig, heard_s in tuple(self._waiting.items()):
+            if not by_id[rig].is_online:
+                self._end(rig, "went offline before it answered; it may have been done")
+            elif now_s - heard_s > ANSWER_S:
+                self._end(rig, f"no answer within {ANSWER_S:.0f} s; it may have been done")
 
     def _answer(self, rig: str, _command: str, answer: dict[str, Any]) -> None:
         if rig not in self._waiting or answer.get("transaction") != self._transaction:
             return
         if answer.get("status") == WORKING:
+            self._waiting[rig] = time.monotonic()
             return
         ok = answer.get("status") == OK
         text = answer.get("words") or answer.get("error") or ("done" if ok else "refused")
         self._end(rig, str(text), ok=ok)
 
     def _receive(self, message: paho.MQTTMessage) -> None:
-        self._heard_s = time.monotonic()
         if message.retain:
-            self._retained_s = self._heard_s
+            self._retained_s = time.monotonic()
         self._rigs.receive(message.topic, bytes(message.payload))
 
     def _work(self) -> None:

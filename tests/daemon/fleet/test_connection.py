@@ -6,7 +6,10 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from daemon.config.settings import MqttConfig
+from daemon.fleet import connection
 from daemon.fleet.connection import connect_fleet
 from daemon.mqtt import topics
 from tests.daemon.fleet.many_rigs import RIGS, client, publish_rigs
@@ -32,6 +35,36 @@ def test_only_what_is_needed_is_loaded(broker: Mosquitto) -> None:
         with connect_fleet(config, frozenset({topics.INFO})) as fleet:
             assert all(rig.is_online and rig.info for rig in fleet.rigs)
             assert all(rig.health is None and not rig.predictions for rig in fleet.rigs)
+
+
+def test_a_silent_rig_is_given_up_while_others_publish(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "ANSWER_S", 1.0)
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    given_up = threading.Event()
+
+    def publish() -> None:
+        for _ in range(200):
+            if given_up.wait(0.1):
+                return
+            publisher.publish("scent/talking/status", "online", retain=True)
+
+    with client(broker.port) as publisher:
+        for rig in ("silent", "talking"):
+            publisher.publish(f"scent/{rig}/status", "online", 1, retain=True).wait_for_publish(30)
+        working = threading.Thread(target=publish)
+        working.start()
+        try:
+            with connect_fleet(config, frozenset()) as fleet:
+                (answer,) = fleet.send(["silent"], "status", {})
+                still_publishing = working.is_alive()
+        finally:
+            given_up.set()
+            working.join()
+    assert not answer.ok
+    assert "no answer" in answer.text
+    assert still_publishing
 
 
 def test_rigs_that_publish_all_the_time_do_not_delay_a_command(broker: Mosquitto) -> None:
