@@ -9,7 +9,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-slow bench release image app models substances-50 mixtures-12 fruits-5 paper-50 clean
+
+# The package's processor, as Debian calls it, and the release of Debian that it is for.
+ARCH ?= $(shell dpkg --print-architecture 2>/dev/null)
+DEBIAN ?= 12
+
+.PHONY: help demo check test test-slow bench release deb test-deb image app models substances-50 mixtures-12 fruits-5 paper-50 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -70,6 +75,12 @@ release: $(VENV)/dev-installed ## build the wheel, and a file of every model for
 		name=$$(basename $$bundle); case $$name in _*) continue ;; esac; \
 		version=$$(sed -n 's/^version: //p' $$bundle/manifest.yaml); \
 		tar -czf dist/$$name-$$version.tar.gz -C models/bundles $$name && echo dist/$$name-$$version.tar.gz; done
+
+deb: ## build the Debian package into dist/; ARCH=arm64 DEBIAN=13
+	PYTHON=$(PYTHON) packaging/build-deb --arch $(ARCH) --debian $(DEBIAN)
+
+test-deb: deb ## install, use, upgrade, remove and purge the package in a clean Debian (root; minutes)
+	packaging/try-deb --debian $(DEBIAN) dist/scentd_*+deb$(DEBIAN)_$(ARCH).deb
 
 # The program that builds images; ARGS are further options, such as --platform linux/arm64.
 IMAGE_BUILD ?= $(if $(shell command -v docker),docker build,podman build --format docker)

@@ -37,6 +37,7 @@ class BuildWithPins(build_py):
 setup(
     packages=[
         "scentd",
+        "scentd.app.systemd",
         *(f"scentd.app.{name}" for name in find_packages(include=[f"{top}*" for top in FOLDERS])),
     ],
     package_dir={"scentd": "scentd", "scentd.app": "."},

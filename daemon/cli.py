@@ -35,6 +35,7 @@ SCENTD = CommandLine(
         "web": "serve the page that shows the rigs, teaches and reviews",
         "status": "show the state of the running service",
         "fleet": "show, change and measure many rigs of one broker",
+        "service": "let systemd run scentd, from an installed package",
         "completion": "print a script that completes the command line in a shell",
         "support": "collect what a bug report needs in one file, without secrets",
         "bench": "measure speed and memory on this machine",

@@ -31,20 +31,10 @@ Example: sudo systemd/install.sh
 TEXT
 }
 
-say() { echo "$*" >&2; }
-
-fail() {
-    say "install.sh: $*"
-    exit 1
-}
-
-misused() {
-    say "install.sh: $*"
-    usage >&2
-    exit 2
-}
-
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=systemd/units.sh
+source "$here/units.sh"
+unit_python=/opt/scentd/current/bin/python
 root='' wheel='' links='' ca='' python=python3 start=yes web=no rigs=()
 while (($#)); do
     case $1 in
@@ -64,9 +54,7 @@ while (($#)); do
     esac
     shift
 done
-for rig in "${rigs[@]}"; do
-    [[ $rig =~ ^[a-z0-9_-]{1,32}$ ]] || misused "a rig's name consists of a-z, 0-9, _ and -; '$rig' does not."
-done
+check_rig_names
 [ -z "$wheel" ] || [ -f "$wheel" ] || misused "there is no wheel $wheel."
 if [ -n "$links" ]; then
     [ -d "$links" ] || misused "there is no folder $links."
@@ -76,15 +64,8 @@ if [ -n "$ca" ]; then
     [ -f "$ca" ] || misused "there is no file $ca."
     ca=$(realpath "$ca")
 fi
-if [ -n "$root" ]; then
-    mkdir -p "$root"
-    root=$(cd "$root" && pwd)
-fi
-[ "$root" != / ] || root=''
+find_system
 opt=$root/opt/scentd
-system=$root/etc/systemd/system
-had_web=no
-[ ! -e "$system/scentd-web.socket" ] || had_web=yes web=yes
 [ -z "$wheel" ] || wheel=$(realpath "$wheel")
 cd /  # the current folder may not exist any more, or not be readable
 
@@ -108,11 +89,8 @@ check_system() {
             "Raspberry Pi OS have had since 2023. Name another one with --python."
     "$python" -I -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python cannot create environments. Run: sudo apt install python3-venv"
-    [ -z "$root" ] || return 0
-    [ "$(id -u)" -eq 0 ] || fail "only root can write to /opt and /etc. Run: sudo $0"
-    [ -d /run/systemd/system ] ||
-        fail "systemd is not running. In a container, run 'scentd run --config FILE' by the means of" \
-            "the container; --root DIR installs the files and starts nothing."
+    check_systemd
+    check_no_package
 }
 
 # Run pip in one of our environments. It ignores the user's configuration, variables and cache, so
@@ -150,7 +128,7 @@ find_wheel() {
     say "Building scentd from $checkout ..."
     mkdir "$work/source"
     local part
-    for part in pyproject.toml setup.py packaging LICENSE scentd hardware models calibration daemon training; do
+    for part in pyproject.toml setup.py packaging LICENSE scentd hardware models calibration daemon training systemd; do
         cp -r "$checkout/$part" "$work/source/"
     done
     "$python" -I -m venv "$work/build"
@@ -194,108 +172,16 @@ build_release() {
     unfinished=''
 }
 
-# Copy a file only if the target does not exist: the owner may have changed it.
-keep_or_put() {
-    [ -e "$2" ] || install -D -m 644 "$1" "$2"
-}
-
-put_configuration() {
-    install -d -m 755 "$root/etc/scentd"
-    if ((!${#rigs[@]})) && [ -z "$(ls -d "$root"/etc/scentd/*/scentd.yaml 2>/dev/null)" ] ||
-        [ -e "$root/etc/scentd/scentd.yaml" ]; then
-        keep_or_put "$here/scentd.yaml" "$root/etc/scentd/scentd.yaml"
-        [ -d "$root/etc/scentd/credentials" ] || install -d -m 700 "$root/etc/scentd/credentials"
-    fi
-    local rig
-    for rig in "${rigs[@]}"; do
-        local folder=$root/etc/scentd/$rig
-        [ -d "$folder/credentials" ] || install -d -m 755 "$folder"
-        [ -d "$folder/credentials" ] || install -d -m 700 "$folder/credentials"
-        sed -e "s/^rig_id: rig\$/rig_id: $rig/" -e "s|/var/lib/scentd\$|/var/lib/scentd-$rig|" \
-            -e "s|/etc/scentd/credentials|/etc/scentd/$rig/credentials|" \
-            -e "s|reload scentd |reload scentd@$rig |" "$here/scentd.yaml" >"$work/scentd.yaml"
-        keep_or_put "$work/scentd.yaml" "$folder/scentd.yaml"
-    done
-}
-
-# Put the units of the page. Where there are only named rigs, the page connects to the broker as the
-# one that its unit names already, or else as the first. It reads the recordings of all of them.
-put_page() {
-    local rig other folders also='' unit=$system/scentd-web.service
-    cp "$here/scentd-web.service" "$work/scentd-web.service"
-    if [ ! -e "$root/etc/scentd/scentd.yaml" ]; then
-        rig=$(sed -n 's|^ExecStart=.* --config /etc/scentd/\([^ ]*\)/scentd.yaml.*|\1|p' "$unit" 2>/dev/null || true)
-        if [ -z "$rig" ] || [ ! -e "$root/etc/scentd/$rig/scentd.yaml" ]; then
-            for rig in "$root"/etc/scentd/*/scentd.yaml; do break; done
-            rig=$(basename "$(dirname "$rig")")
-        fi
-        sed -i -e "s|/etc/scentd/|/etc/scentd/$rig/|" -e "s|^StateDirectory=scentd\$|&-$rig|" \
-            -e "s| scentd.service\$| scentd@$rig.service|" "$work/scentd-web.service"
-    fi
-    folders=$(sed -n 's/^StateDirectory=//p' "$work/scentd-web.service")
-    for other in "$root"/etc/scentd/*/scentd.yaml; do
-        [ -e "$other" ] || continue
-        other=$(basename "$(dirname "$other")")
-        [ "$other" != "${rig:-}" ] || continue
-        also+=" --also /etc/scentd/$other/scentd.yaml" folders+=" scentd-$other"
-    done
-    sed -i -e "s|^ExecStart=.*|&$also|" -e "s|^StateDirectory=.*|StateDirectory=$folders|" "$work/scentd-web.service"
-    install -D -m 644 -t "$system" "$work/scentd-web.service" "$here/scentd-web.socket"
-}
-
-# Remove a page that this installation added. A release without its packages could not serve it.
-take_page_back() {
-    [ "$web" = yes ] && [ "$had_web" = no ] || return 0
-    systemctl --quiet disable scentd-web.socket || true
-    rm -f "$system/scentd-web.service" "$system/scentd-web.socket"
-    systemctl daemon-reload
-}
-
-# Open the address of the page. A socket cannot be restarted while its service runs; the next request
-# of a browser starts the service from the new release.
-start_page() {
-    [ "$web" = yes ] || return 0
-    systemctl stop scentd-web.service
-    systemctl restart scentd-web.socket ||
-        fail "scentd runs, but the address of its page cannot be opened: journalctl -u scentd-web.socket." \
-            "If another program uses it, choose another one with: sudo systemctl edit scentd-web.socket"
-}
-
 put_files() {
-    install -D -m 644 -t "$system" "$here/scentd.service" "$here/scentd@.service"
-    [ "$web" = no ] || put_page
-    install -D -m 644 -t "$root/etc/udev/rules.d" "$here/99-scentd.rules"
+    put_configuration
+    put_units
     install -D -m 755 "$here/uninstall.sh" "$opt/uninstall.sh"
-    # The script that pip writes cannot be used: its first line would name a folder below --root.
-    printf '#!/bin/sh\nexec /opt/scentd/current/bin/python -I -m scentd "$@"\n' >"$work/scentd"
-    install -D -m 755 "$work/scentd" "$root/usr/local/bin/scentd"
 }
 
 # Link $opt/current to a release, by one rename that a power cut cannot interrupt.
 make_current() {
     ln -sfn "releases/$(basename "$1")" "$opt/current.new"
     mv -fT "$opt/current.new" "$opt/current"
-}
-
-units() {
-    [ ! -e "$root/etc/scentd/scentd.yaml" ] || echo scentd.service
-    local file
-    for file in "$root"/etc/scentd/*/scentd.yaml; do
-        [ ! -e "$file" ] || echo "scentd@$(basename "$(dirname "$file")").service"
-    done
-}
-
-units_to_enable() {
-    units
-    [ "$web" = no ] || echo scentd-web.socket
-}
-
-start_units() {
-    local unit failed=0
-    for unit in $(units); do
-        systemctl restart "$unit" || failed=1
-    done
-    return $failed
 }
 
 # Keep the current release and the previous one.
@@ -326,38 +212,19 @@ previous=''
 [ ! -L "$opt/current" ] || previous=$opt/releases/$(basename "$(readlink "$opt/current")")
 find_wheel
 build_release
-put_configuration
 put_files
 make_current "$release"
 
-if [ -z "$root" ]; then
-    systemctl daemon-reload
-    # Apply the rule to the boards that are plugged in; a container has no udev.
-    if udevadm control --reload 2>/dev/null; then
-        udevadm trigger --subsystem-match=tty --subsystem-match=usb
+if [ -z "$root" ] && ! enable_units; then
+    if [ -n "$previous" ] && [ "$previous" != "$release" ]; then
+        make_current "$previous"
+        take_page_back
+        start_units || true
+        rm -rf "$release"
+        fail "the previous release, $(basename "$previous"), was restored."
     fi
-    # shellcheck disable=SC2046 # unit names contain no spaces
-    systemctl --quiet enable $(units_to_enable)
-    if [ "$start" = yes ] && ! start_units; then
-        say "The service did not start:"
-        journalctl --no-pager --output=cat --lines=20 --unit='scentd*' >&2 || true
-        if [ -n "$previous" ] && [ "$previous" != "$release" ]; then
-            make_current "$previous"
-            take_page_back
-            start_units || true
-            rm -rf "$release"
-            fail "the previous release, $(basename "$previous"), was restored."
-        fi
-        fail "correct /etc/scentd, see the lines above. The service tries again every 5 s."
-    fi
+    fail "correct /etc/scentd, see the lines above. The service tries again every 5 s."
 fi
 if [ "$previous" != "$release" ]; then remove_old_releases; fi
 if [ -z "$root" ] && [ "$start" = yes ]; then start_page; fi
-if [ -n "$root" ]; then
-    # shellcheck disable=SC2046 # unit names contain no spaces
-    say "scentd is installed below $root and was not started. Its configuration: $root/etc/scentd." \
-        "To start it with the image: systemctl --root=$root enable" $(units_to_enable)
-else
-    say "scentd is installed. Its configuration: /etc/scentd. Its log: journalctl -u scentd"
-    [ "$web" = no ] || say "Its page, unless scentd-web.socket was changed: http://127.0.0.1:8733/"
-fi
+say_what_is_installed

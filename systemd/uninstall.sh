@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Remove what install.sh installed, and stop the service. Configuration, secrets and state stay, so
+# Remove what install.sh or add-service.sh installed, and stop the service. Configuration, secrets and state stay, so
 # that a later installation continues with them, unless --purge is given. It can be run again.
 set -euo pipefail
 
@@ -58,7 +58,9 @@ rm -f "$root"/etc/systemd/system/*.wants/scentd-web.socket
 rm -f "$root/etc/systemd/system/scentd.service" "$root/etc/systemd/system/scentd@.service"
 rm -f "$root"/etc/systemd/system/scentd-web.{service,socket}
 rm -f "$root/etc/udev/rules.d/99-scentd.rules" "$root/usr/local/bin/scentd"
-rm -rf "$root/opt/scentd"
+# What install.sh put there, and no environment that someone made beside it.
+rm -rf "$root"/opt/scentd/releases "$root"/opt/scentd/{current,current.new,uninstall.sh,.install.lock}
+[ ! -d "$root/opt/scentd" ] || rmdir --ignore-fail-on-non-empty "$root/opt/scentd"
 # With DynamicUser the folders are in private/, and links point to them.
 rm -rf "$root"/var/log/{,private/}scentd{,-*}
 if [ "$purge" = yes ]; then

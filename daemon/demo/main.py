@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from daemon.demo.scenario import RIGS, choose_schedule, play
 from daemon.demo.screen import ROWS, WIDTH, screen
 from daemon.demo.state import RigState
 from daemon.demo.taught_rig import teach_rigs
-from daemon.sandbox.broker import LOOPBACK, EmbeddedBroker
+from daemon.sandbox.broker import LOOPBACK, Broker, EmbeddedBroker, Mosquitto
 from daemon.sandbox.service_process import ServiceProcess
 from daemon.sandbox.subscriber import Subscriber
 from daemon.sandbox.web_process import WebProcess
@@ -82,7 +83,7 @@ def run_demo(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scentd-demo-")))
         states = {folder / schedule.rig.rig_id / STATE_DIR: schedule.rig for schedule in schedules}
         teach_rigs(states, folder / "taught")
-        broker = stack.enter_context(EmbeddedBroker())
+        broker = stack.enter_context(_broker(folder))
         subscriber = stack.enter_context(Subscriber(broker.port, limit=WAITING_LIMIT))
         services = []
         for schedule in schedules:
@@ -118,6 +119,11 @@ def run_demo(
                 for service in services:
                     service.check()
     return rigs
+
+
+def _broker(folder: Path) -> Broker:
+    """Return amqtt, or Mosquitto where amqtt is not installed, as in the Debian package."""
+    return EmbeddedBroker() if find_spec("amqtt") else Mosquitto(folder)
 
 
 def _settings(setup: DemoRig, port: Path, broker_port: int) -> dict[str, Any]:
