@@ -129,6 +129,7 @@ NOT_RUN: dict[str, str] = {
     "--where 'rig=lab-*' --where online=yes --canary 1 --wave 10 --pause 30": (
         "needs several rigs; tests/daemon/fleet sends requests in waves"
     ),
+    "scentd fleet bench": "takes minutes; tests/daemon/fleet_bench runs its parts",
     # performance.md
     "make bench": "runs the two commands below it",
     # models.md, train-a-model.md, trust.md, session-leakage.md
