@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from daemon.fleet_bench.fleet_broker import FleetBroker
-from daemon.fleet_bench.observer import FleetObserver, retained_rigs
+from daemon.fleet_bench.observer import ANNOUNCEMENT, FleetObserver, retained_rigs
 from daemon.fleet_bench.page import PageRun, measure_page
 from daemon.fleet_bench.rig_group import RIGS_PER_PROCESS, GroupState, RigGroup
 from daemon.mqtt import topics
@@ -40,6 +40,7 @@ RETAINED = (
     topics.INFO,
     topics.HEALTH,
     topics.SUBSTANCE,
+    ANNOUNCEMENT,
 )
 """What the broker must keep of every rig with one model."""
 

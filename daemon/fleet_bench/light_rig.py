@@ -11,10 +11,13 @@ import math
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from daemon.board.monitor import BoardState
+from daemon.config.settings import Config, SourceConfig
 from daemon.mqtt import topics
+from daemon.mqtt.discovery import Discovery
 from daemon.mqtt.messages import Messages
 from daemon.mqtt.outbox import Outbox
 from daemon.mqtt.payloads import Gauges
@@ -49,6 +52,12 @@ DIALECT = "scent"
 
 SCENARIO = "air:120,banana:90,air:90"
 """What the board plays; odours and air cost the same, so that the scenario does not matter."""
+
+NO_FOLDER = Path("/nonexistent/scentd")
+"""Stands for the folder of state, of which these rigs have none."""
+
+ANNOUNCE_EVERY_S = 1.0
+"""How often a rig looks whether Home Assistant has asked for its announcement."""
 
 LEFT_OUT_S = 60.0
 """The beginning, in which a service finds out rate and board and predicts more rarely."""
@@ -142,19 +151,32 @@ class LightRig:
         self._script = script
         self._outbox = Outbox(None)
         self._inbox = Inbox()
+        config = Config(
+            rig_id=rig_id,
+            source=SourceConfig(port="none"),
+            models=(script.bundle.manifest.name,),
+            mqtt=mqtt,
+            state_dir=NO_FOLDER,
+        )
+        version = installed_version()
+        self._discovery = Discovery(config, version=version, write=lambda _task: None)
+        birth = self._discovery.birth_topic
         self.publisher = CountingPublisher(
             rig_id=rig_id,
             config=mqtt,
             outbox=self._outbox,
             on_request=self._inbox.receive,
+            listeners={} if birth is None else {birth: self._discovery.on_birth},
             delivered={},
         )
-        self._messages = Messages(self.publisher, version=installed_version())
+        self._discovery.use_publisher(self.publisher)
+        self._messages = Messages(self.publisher, version=version)
         self._requests = Requests(self._inbox, self._respond)
         self._requests.register({STATUS: Action(self._status), RELOAD: Action(self._reload)})
         self._latest: dict[str, Prediction] = {}
         self._latencies: deque[float] = deque(maxlen=100)
         self._started_s = time.monotonic()
+        self._next_announcement_s = self._started_s
         self._next_health_s = self._started_s + math.fmod(offset_s, HEALTH_EVERY_S)
         first = next(
             (n for n, moment in enumerate(script.moments) if moment.at_s >= offset_s),
@@ -202,9 +224,16 @@ class LightRig:
         if now_s >= self._next_health_s:
             self._next_health_s += HEALTH_EVERY_S
             self._messages.publish_health(self._gauges())
+        if now_s >= self._next_announcement_s:
+            self._next_announcement_s = now_s + ANNOUNCE_EVERY_S
+            self._announce()
         self._requests.work()
         if self.publisher.report().connections > len(self.connections_s):
             self.connections_s.append(now_s)
+
+    def _announce(self) -> None:
+        """Tell Home Assistant of the rig, and again when it asks."""
+        self._discovery.announce([self._script.bundle], {}, (), {})
 
     def _due_s(self) -> float:
         at_s = self._script.moments[self._next].at_s

@@ -6,8 +6,10 @@ that rigs send before it is connected again.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Self
 
+from daemon.config.settings import DISCOVERY_PREFIX
 from daemon.mqtt import topics
 from daemon.sandbox.subscriber import Subscriber
 from daemon.soak.observed import DURABLE
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from daemon.soak.observed import MessageId
 
 SESSION = "fleet-bench-observer"
+
+ANNOUNCEMENT = "homeassistant"
+"""Stands for the topic of a rig's announcement to Home Assistant."""
 
 
 class FleetObserver:
@@ -81,11 +86,14 @@ class FleetObserver:
 
 def retained_rigs(port: int) -> dict[str, int]:
     """Return, by topic, of how many rigs a broker keeps a message; of `status`, only `online`."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     with Subscriber(port) as late:
         late.catch_up()
         for message in late.take():
             topic = message.rig_topic[1]
             if message.retained and (topic != topics.STATUS or message.text == topics.ONLINE):
-                found[topic] = found.get(topic, 0) + 1
-    return found
+                found[topic] += 1
+    with Subscriber(port, topic=f"{DISCOVERY_PREFIX}/device/+/config") as late:
+        late.catch_up()
+        found[ANNOUNCEMENT] = len(late.received)
+    return dict(found)

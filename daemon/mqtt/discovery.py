@@ -7,6 +7,8 @@ pipeline's thread, except `on_birth`, which the MQTT thread calls.
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,9 @@ ANNOUNCEMENT_FILE = "home_assistant.json"
 REPEAT_AFTER_S = 5.0
 """Shortest time between two repetitions of the payload: others may write on the birth topic too."""
 
+REPEAT_WITHIN_S = 4.0
+"""A repetition comes after a random part of this time: all rigs of a broker are asked at once."""
+
 
 @dataclass(slots=True)
 class _Announced:
@@ -59,6 +64,7 @@ class Discovery:
     version: of scentd.
     clock: seconds of a monotonic clock.
     write: calls a function that uses the disk, in another thread where a disk may hang.
+    source: of randomness.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Discovery:
         version: str,
         clock: Callable[[], float] = time.monotonic,
         write: Callable[[Callable[[], None]], object] = lambda task: task(),
+        source: random.Random | None = None,
     ) -> None:
         self._config = config
         self._version = version
@@ -77,7 +84,9 @@ class Discovery:
         self._path: Path = config.state_dir / ANNOUNCEMENT_FILE
         self._models: tuple[AnnouncedModel, ...] | None = None
         self._publisher: Publisher | None = None
-        self._repeated_s = float("-inf")
+        self._source = random.Random() if source is None else source
+        self._asked_s = -math.inf
+        self._repeat_at_s = math.inf
         self._log = get_logger("discovery")
         self._announced = self._load()
 
@@ -104,7 +113,7 @@ class Discovery:
         taught: Iterable[str],
         versions: Mapping[str, tuple[str, ...]],
     ) -> None:
-        """Announce the models that run, if they have changed.
+        """Announce the models that run, if they have changed or Home Assistant has asked.
 
         Parameters
         ----------
@@ -115,6 +124,9 @@ class Discovery:
         """
         if self._publisher is None or self._announced.topic is None:
             return
+        if self._clock() >= self._repeat_at_s:
+            self._repeat_at_s = math.inf
+            self._publisher.repeat(self._announced.topic)
         taught = tuple(taught)
         models = tuple(
             _announced_model(
@@ -143,18 +155,18 @@ class Discovery:
         self._save()
 
     def on_birth(self, payload: bytes) -> None:
-        """Repeat the announcement when Home Assistant has started."""
+        """Let `announce` repeat the announcement soon: Home Assistant has started."""
         now_s = self._clock()
         if (
             payload.decode("utf-8", "replace") != ONLINE
             or self._publisher is None
             or self._announced.topic is None
-            or now_s - self._repeated_s < REPEAT_AFTER_S
+            or now_s - self._asked_s < REPEAT_AFTER_S
         ):
             return
-        self._repeated_s = now_s
+        self._asked_s = now_s
         self._log.info("Home Assistant is there")
-        self._publisher.repeat(self._announced.topic)
+        self._repeat_at_s = now_s + self._source.uniform(0.0, REPEAT_WITHIN_S)
 
     def _load(self) -> _Announced:
         try:

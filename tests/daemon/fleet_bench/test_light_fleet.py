@@ -85,9 +85,9 @@ def test_all_rigs_return_after_a_kill_of_the_broker_and_nothing_is_lost(
         back = fleet.measure_return(1.0)
         fleet.count_losses(figures)
         killed, _ = fleet.measure_wills()
-    assert {topic: back.retained.get(topic) for topic in RETAINED[:4]} == dict.fromkeys(
-        RETAINED[:4], RIGS
-    )
+    # In clean air this model predicts less often than the broker was there.
+    kept = [topic for topic in RETAINED if topic != topics.SUBSTANCE]
+    assert {topic: back.retained.get(topic) for topic in kept} == dict.fromkeys(kept, RIGS)
     assert back.most_per_s <= most_connections_per_s(RIGS)
     assert figures.made > 0
     assert (figures.missing, figures.disordered) == (0, 0)

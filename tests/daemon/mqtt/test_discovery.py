@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from daemon.config.loading import ConfigError, load_config
 from daemon.config.settings import Config, MqttConfig, SourceConfig
-from daemon.mqtt.discovery import REPEAT_AFTER_S, Discovery
+from daemon.mqtt.discovery import REPEAT_AFTER_S, REPEAT_WITHIN_S, Discovery
 from daemon.mqtt.home_assistant import NOTHING, AnnouncedModel, components, device_payload
 from daemon.mqtt.topics import topic_prefix
 from hardware.simulator.board import SimulatedBoard
@@ -247,14 +248,42 @@ def test_birth_messages_are_answered_at_a_limited_rate(tmp_path: Path) -> None:
     collector = StateCollector()
     discovery = Discovery(config(tmp_path), version="1", clock=lambda: now_s)
     discovery.use_publisher(collector)
+
+    def repeated(wait_s: float) -> int:
+        nonlocal now_s
+        now_s += wait_s
+        discovery.announce([], {}, (), {})
+        return len(collector.repeated)
+
     discovery.on_birth(b"offline")
-    assert collector.repeated == []
+    assert repeated(REPEAT_WITHIN_S) == 0
     for _ in range(50):
         discovery.on_birth(b"online")
-    assert len(collector.repeated) == 1
-    now_s += REPEAT_AFTER_S
+    assert repeated(REPEAT_WITHIN_S) == 1
+    assert repeated(REPEAT_AFTER_S) == 1
     discovery.on_birth(b"online")
-    assert len(collector.repeated) == 2
+    assert repeated(REPEAT_WITHIN_S) == 2
+
+
+def test_the_rigs_of_a_fleet_answer_a_birth_message_one_after_the_other(tmp_path: Path) -> None:
+    now_s = 0.0
+    collector = StateCollector()
+    rigs = [
+        Discovery(config(tmp_path), version="1", clock=lambda: now_s, source=random.Random(number))
+        for number in range(200)
+    ]
+    for rig in rigs:
+        rig.use_publisher(collector)
+        rig.on_birth(b"online")
+    of_second = []
+    while now_s < REPEAT_WITHIN_S:
+        now_s += 1.0
+        before = len(collector.repeated)
+        for rig in rigs:
+            rig.announce([], {}, (), {})
+        of_second.append(len(collector.repeated) - before)
+    assert sum(of_second) == len(rigs)
+    assert max(of_second) < 80
 
 
 @pytest.mark.parametrize(
