@@ -180,10 +180,12 @@ class ExposureLearner:
                 raise _too_little(response)
         missing = [name for learned in models for name in learned.channels_missing]
         missing += _missing_grove(response)
+        seconds = models[0].seconds if models else response.seconds
         return LearntExposure(
-            models[0].seconds if models else response.seconds,
+            seconds,
             len(models[0]) if models else 0,
-            response.evidence_s,
+            # The last row stands for five seconds, of which fewer may have been read.
+            min(response.evidence_s, seconds),
             response.source or None,
             tuple(dict.fromkeys(missing)),
             self.air_before(exposure),

@@ -207,6 +207,11 @@ class SmellSet:
         names = ", ".join(smell.label for smell in self.smells) or "none yet"
         raise SmellError(f"This rig was not taught a smell called {label!r}. Taught: {names}.")
 
+    @staticmethod
+    def describe_teaching(label: str) -> str:
+        """Return the description of a change that adds an exposure, for people."""
+        return "kept what is none of the taught smells" if label == NEGATIVES else f"taught {label}"
+
     def latest_in_shadow(self) -> str:
         """Return the label of the smell in shadow that was taught last.
 

@@ -223,7 +223,7 @@ class SmellStore:
             if label == NEGATIVES:
                 learnt.require_response()
             changed = smells.with_exposures(label, (exposure,), promote=promote)
-            return self._commit(changed, f"taught {label}"), learnt
+            return self._commit(changed, SmellSet.describe_teaching(label)), learnt
 
     def add_imported(self, exposure: Exposure, readings: bytes) -> Exposure:
         """Store another rig's exposure, which is in no set yet; return what was learnt of it.
@@ -350,7 +350,7 @@ class SmellStore:
             for name in bundle.manifest.labels:
                 if label in (name, smells.renamed.get(name)):
                     return name
-        models = ", ".join(self.bundles) or "the rig's models"
+        models = ", ".join(self.bundles) or "a model of single smells"
         raise SmellError(
             f"{label!r} is neither a smell that this rig was taught nor a label of {models}. "
             "`scentd enroll --list` shows the first, `scentd models list --labels` the second."

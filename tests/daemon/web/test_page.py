@@ -139,7 +139,7 @@ def test_an_owner_teaches_a_smell_and_sees_it_named(
 
     window.go("recordings")
     window.click(house.recordings[-1].name)
-    window.await_element(".u-over")
+    assert_stretches_are_chosen(window)
     window.type_into("From, s", "160")
     window.type_into("To, s", "260")
     window.type_into("Label", "<script>alert(1)</script>")
@@ -163,6 +163,30 @@ def test_an_owner_teaches_a_smell_and_sees_it_named(
     window.await_text("substances-50", "main")
     window.picture("rig", tmp_path)
     assert window.complaints() == []
+
+
+def assert_stretches_are_chosen(window: Browser) -> None:
+    """A stretch of the curve is chosen by dragging, and by a tap at each end."""
+
+    def stretch() -> tuple[float, float]:
+        window.wait(lambda: all(window.run(values)), "a stretch")
+        first, last = map(float, window.run(values))
+        return first, last
+
+    values = "return [...document.querySelectorAll('input[type=number]')].map((e) => e.value)"
+    over = window.find(".u-over")
+    window.run("arguments[0].scrollIntoView({block: 'center'})", over)
+    drag = ActionChains(window.chrome).move_to_element_with_offset(over, -200, 0).click_and_hold()
+    drag.pause(0.2).move_by_offset(90, 0).pause(0.2).move_by_offset(90, 0).pause(0.2)
+    drag.release().perform()
+    dragged = stretch()
+    assert 0 < dragged[0] < dragged[1]
+    tap = ActionChains(window.chrome).move_to_element_with_offset(over, 100, 0).click()
+    tap.pause(0.6).move_to_element_with_offset(over, -100, 0).click().perform()
+    window.wait(lambda: all(window.run(values)) and stretch() != dragged, "the taps")
+    first, last = stretch()
+    assert dragged[0] < first < last
+    assert last > dragged[1]
 
 
 def test_every_view_is_accessible_on_a_screen_and_on_a_phone(

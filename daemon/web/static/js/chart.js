@@ -6,6 +6,8 @@ import { label } from "./format.js";
 
 const UPLOT = window.uPlot;
 
+const LEAST_DRAG = 4; // pixels
+
 function colours() {
   const style = getComputedStyle(document.documentElement);
   return { text: style.getPropertyValue("--muted").trim(), line: style.getPropertyValue("--line").trim() };
@@ -18,12 +20,13 @@ const MINUTES = {
 };
 
 export class CurveChart {
-  // channels: places in CHANNELS; onSelect(from, to) in the units of x, if stretches can be chosen.
-  constructor({ channels, height = 260, title, unit, xLabel = "seconds", onSelect = null, range = null, key }) {
+  // channels: places in CHANNELS; onSelect(from, to) in the units of x, if stretches can be chosen by
+  // dragging, and onPick(at) for a click or a tap, because a finger cannot drag there.
+  constructor({ channels, height = 260, title, unit, xLabel = "seconds", onSelect = null, onPick = null, range = null, key }) {
     this.channels = channels;
     this.title = title;
     this.height = height;
-    this.options = { unit, xLabel, onSelect, range };
+    this.options = { unit, xLabel, onSelect, onPick, range };
     this.hidden = new Set(JSON.parse(localStorage.getItem(`hidden ${key}`) ?? "[]"));
     this.key = key;
     this.plot = null;
@@ -59,7 +62,7 @@ export class CurveChart {
   build() {
     const { text, line } = colours();
     const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-    const { onSelect, range } = this.options;
+    const { onSelect, onPick, range } = this.options;
     this.plot = new UPLOT({
       width: this.place.clientWidth,
       height: this.height,
@@ -79,10 +82,17 @@ export class CurveChart {
         points: { show: false },
       }))],
       hooks: onSelect ? { setSelect: [(plot) => {
-        if (plot.select.width < 4) return;
+        if (plot.select.width < LEAST_DRAG) return;
         onSelect(plot.posToVal(plot.select.left, "x"), plot.posToVal(plot.select.left + plot.select.width, "x"));
       }] } : {},
     }, this.data, this.place);
+    if (onPick) {
+      let downAt = 0;
+      this.plot.over.addEventListener("mousedown", (event) => { downAt = event.offsetX; });
+      this.plot.over.addEventListener("click", (event) => {
+        if (Math.abs(event.offsetX - downAt) < LEAST_DRAG) onPick(this.plot.posToVal(event.offsetX, "x"));
+      });
+    }
     this.drawLegend();
   }
 

@@ -91,7 +91,7 @@ export const maker = (model) => (model === "taught" ? "taught on this rig" : `mo
 // What an event says after its time. Only details that hold names of smells have underscores in them.
 export function eventText(event) {
   const parts = [EVENTS[event.type] ?? event.type];
-  if (event.label) parts.push(label(event.label));
+  if (event.label && event.type !== "feedback") parts.push(label(event.label)); // the detail of feedback says all
   if (event.channel) parts.push(label(event.channel));
   if (event.detail) parts.push(NAMED.includes(event.type) ? label(event.detail) : event.detail);
   return parts.join(": ") + (event.probability ? ` (${percent(event.probability)})` : "");

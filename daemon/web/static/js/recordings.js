@@ -2,7 +2,7 @@
 
 import { badge, button, confirmed, field, freshId, h, notice, scroll, show } from "./dom.js";
 import { call } from "./api.js";
-import { STATES, dayAndClock, duration, label, megabytes, percent, plural } from "./format.js";
+import { STATES, dayAndClock, duration, label, maker, megabytes, percent, plural } from "./format.js";
 import { CurveChart, GAS, columns } from "./chart.js";
 import { CHANNELS, cleanAir, cleanestRows, signal } from "./signals.js";
 
@@ -58,10 +58,10 @@ export class RecordingsView {
     const labelled = this.recordings.some((item) => item.labels.length);
     show(this.list, this.recordings.length ? scroll("Recordings of the rig", h("table", {},
       h("caption", {}, `${plural(this.recordings.length, "recording")}, the newest first`),
-      h("thead", {}, h("tr", {}, ["Recording", "Begun", "Session", "Size", "Labels"].map((text) => h("th", { scope: "col" }, text)))),
+      h("thead", {}, h("tr", {}, ["Recording", "Begun", "Session", "Size", "Labels"].map((text) => h("th", { scope: "col", class: ["Session", "Size"].includes(text) ? "wide" : null }, text)))),
       h("tbody", {}, this.recordings.map((item) => h("tr", { class: item.name === this.opened ? "chosen" : "" },
-        h("th", { scope: "row" }, button(item.name, () => this.show(item.name), { class: "link" })),
-        h("td", {}, begun(item.name)), h("td", {}, item.session), h("td", {}, megabytes(item.bytes)),
+        h("th", { scope: "row", class: "long" }, button(item.name, () => this.show(item.name), { class: "link" })),
+        h("td", {}, begun(item.name)), h("td", { class: "wide" }, item.session), h("td", { class: "wide" }, megabytes(item.bytes)),
         h("td", {}, item.problem ? badge(item.problem, "bad") : [...new Set(item.labels.map((part) => part.label))].map((name) => [badge(label(name), "good"), " "]))))))) : h("div", {},
       h("p", {}, "There are no recordings yet."),
       h("p", { class: "muted" }, "The service writes every reading while the recording is on: switch it on here, or set record: true in the configuration."),
@@ -88,7 +88,7 @@ export class RecordingsView {
     this.curve = curve;
     this.labels = labels;
     const seconds = (t) => (t - curve.first_ms) / 1000;
-    this.chart = new CurveChart({ channels: GAS, key: "recording", height: 300, title: `Curve of ${name}`, unit: "ln conductance", xLabel: "seconds from the start; drag to choose a stretch", onSelect: (from, to) => this.choose(from, to) });
+    this.chart = new CurveChart({ channels: GAS, key: "recording", height: 300, title: `Curve of ${name}`, unit: "ln conductance", xLabel: "seconds; drag, or tap both ends", onSelect: (from, to) => this.choose(from, to), onPick: (at) => this.pick(at) });
     this.from = h("input", { type: "number", min: 0, step: "any", required: true, onchange: () => this.chosen() });
     this.to = h("input", { type: "number", min: 0, step: "any", required: true, onchange: () => this.chosen() });
     const list = freshId("labels");
@@ -126,7 +126,7 @@ export class RecordingsView {
     show(this.labelPlace, this.labels.length ? h("ul", { class: "plain" }, this.labels.map((item) => h("li", { class: "row middle" },
       badge(label(item.label), "good"), `${seconds(item.start_ms)} to ${seconds(item.end_ms)} s`,
       h("span", { class: "small muted" }, item.author ? `by ${item.author}` : ""),
-      button("Show", () => this.choose(seconds(item.start_ms), seconds(item.end_ms), item.label), { class: "link", "aria-label": `Show the stretch of ${label(item.label)}` })))) : h("p", { class: "small muted" }, "Nothing is labelled yet. Drag over the curve, or type the seconds."));
+      button("Show", () => this.choose(seconds(item.start_ms), seconds(item.end_ms), item.label), { class: "link", "aria-label": `Show the stretch of ${label(item.label)}` })))) : h("p", { class: "small muted" }, "Nothing is labelled yet. Drag over the curve, tap both ends, or type the seconds."));
   }
 
   choose(from, to, name = null) {
@@ -135,6 +135,17 @@ export class RecordingsView {
     this.to.value = Math.min(Math.ceil(last), Math.round(to));
     if (name) this.name.value = name;
     this.chosen();
+  }
+
+  // The first tap is the beginning of a stretch, the second its end.
+  pick(at) {
+    const from = Number(this.from.value);
+    if (this.from.value && !this.to.value) {
+      this.choose(Math.min(from, at), Math.max(from, at));
+      return;
+    }
+    this.from.value = Math.max(0, Math.round(at));
+    this.to.value = "";
   }
 
   chosen() {
@@ -148,7 +159,7 @@ export class RecordingsView {
 
   async change(action, body) {
     if (!this.from.value || !this.to.value) {
-      notice("Choose a stretch first: drag over the curve, or type the seconds.");
+      notice("Choose a stretch first: drag over the curve, tap both ends, or type the seconds.");
       return null;
     }
     try {
@@ -193,15 +204,21 @@ export class RecordingsView {
     }
   }
 
+  // Readings are evenly spaced, but for gaps.
+  secondsOf(reading) {
+    const { first_ms: first, last_ms: last, readings } = this.curve;
+    return Math.round(((last - first) * reading) / (1000 * Math.max(1, readings - 1)));
+  }
+
   async replay(name) {
     show(this.replayPlace, h("p", { class: "answer" }, "Playing the recording back ..."));
     try {
       const { changes, summaries } = await call(`${this.base}/${encodeURIComponent(name)}/replay`, { method: "POST", body: {} });
       show(this.replayPlace, h("div", { class: "answer" },
-        summaries.map((item) => h("p", {}, h("b", {}, item.model), ": ", item.label ? `${label(item.label)} (${percent(item.probability)})` : "undecided")),
+        summaries.map((item) => h("p", {}, h("b", {}, maker(item.model)), ": ", item.label ? `${label(item.label)} (${percent(item.probability)})` : "undecided")),
         scroll("Changes of state", h("table", {},
-          h("thead", {}, h("tr", {}, ["Reading", "Model", "State", "Name"].map((text) => h("th", { scope: "col" }, text)))),
-          h("tbody", {}, changes.map((item) => h("tr", {}, h("td", { class: "number" }, item.frame_seq), h("td", {}, item.model),
+          h("thead", {}, h("tr", {}, ["At, s", "By", "State", "Name"].map((text) => h("th", { scope: "col", class: text === "By" ? "wide" : null }, text)))),
+          h("tbody", {}, changes.map((item) => h("tr", {}, h("td", { class: "number" }, this.secondsOf(item.frame_seq)), h("td", { class: "wide" }, maker(item.model)),
             h("td", {}, STATES[item.state] ?? item.state), h("td", {}, item.label ? `${label(item.label)} ${item.probability ? percent(item.probability) : ""}` : ""))))))));
     } catch (error) {
       show(this.replayPlace, h("p", { class: "answer bad", role: "alert" }, error.message));

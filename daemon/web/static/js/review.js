@@ -118,7 +118,7 @@ export class ReviewView {
       } }),
       h("div", { class: "row middle" }, place, h("div", {},
         h("b", {}, name), item.probability ? ` ${percent(item.probability)}` : "",
-        h("div", { class: "small muted" }, `${dayAndClock(item.ts)}${item.ended_ms ? `, odour of ${duration((item.ended_ms - item.onset_ms) / 1000)}` : ""}, ${item.model ? maker(item.model) : ""}`),
+        h("div", { class: "small muted" }, `${dayAndClock(item.ts)}${item.ended_ms ? `, odour of ${duration((item.ended_ms - item.onset_ms) / 1000)}` : ""}${item.model && item.model !== "taught" ? `, ${maker(item.model)}` : ""}`),
         feedback ? h("div", {}, badge(feedback.verdict === "right" ? "right" : "wrong", feedback.verdict === "right" ? "good" : "bad"), feedback.label ? ` it was ${label(feedback.label)}` : "") : null)),
       h("div", { class: "actions" },
         item.type !== "listed" ? button("Right", () => this.judge([key], { verdict: "right" }), { "aria-label": `${what}: right` }) : null,
@@ -191,10 +191,10 @@ export class ReviewView {
     show(this.score,
       h("p", {}, total ? h("b", {}, `${score.right} of ${total} right (${percent(score.share_right)})`) : "No verdict yet. Say whether announcements were right."),
       score.days.length ? scroll("Score by day", h("table", {},
-        h("thead", {}, h("tr", {}, ["Day", "Announced", "Right", "Wrong", ""].map((text) => h("th", { scope: "col" }, text)))),
+        h("thead", {}, h("tr", {}, ["Day", "Announced", "Right", "Wrong", ""].map((text) => h("th", { scope: "col", class: text === "Day" ? null : text ? "number" : "wide" }, text)))),
         h("tbody", {}, score.days.slice(-14).reverse().map((day) => h("tr", {}, h("th", { scope: "row" }, day.day),
           h("td", { class: "number" }, day.announced), h("td", { class: "number" }, day.right), h("td", { class: "number" }, day.wrong),
-          h("td", {}, dayBar(day))))))) : null);
+          h("td", { class: "wide" }, dayBar(day))))))) : null);
   }
 
   drawProposals(proposals) {

@@ -3,6 +3,8 @@
 const HISTORY_MS = 600_000;
 const EVENTS_KEPT = 1000;
 
+const labelsOf = (models) => [...new Set(models.flatMap((model) => model.labels))].sort();
+
 export class RigState extends EventTarget {
   constructor(live) {
     super();
@@ -67,12 +69,17 @@ export class RigState extends EventTarget {
 
   // Predictions by their state: recognised first, disabled last.
   get ordered() {
-    const rank = ({ payload }) => ["recognised", "sensing", "unrecognised", "recovering", "ambient", "warming_up", "fault", "disabled"].indexOf(payload.state);
+    const rank = ({ payload }) => ["recognised", "unrecognised", "sensing", "recovering", "ambient", "warming_up", "fault", "disabled"].indexOf(payload.state);
     return [...this.predictions.values()].sort((a, b) => rank(a) - rank(b));
   }
 
   get knownLabels() {
-    return [...new Set((this.info?.models ?? []).flatMap((model) => model.labels))].sort();
+    return labelsOf(this.info?.models ?? []);
+  }
+
+  // Those that can be hidden or renamed.
+  get singleLabels() {
+    return labelsOf((this.info?.models ?? []).filter((model) => model.task === "substance"));
   }
 
   changed(what) {

@@ -84,7 +84,10 @@ export class RigView {
 
   async record(action) {
     try {
-      await this.requests.send("record", { action });
+      const { recording } = await this.requests.send("record", { action });
+      // Health says it too, but only every few seconds.
+      if (this.rig.health) Object.assign(this.rig.health.recording, recording);
+      this.drawHealth();
       notice(action === "start" ? "The rig records from the next reading on." : "The recording was closed.");
     } catch (error) {
       notice(error.message);
@@ -93,7 +96,7 @@ export class RigView {
 
   drawEvents() {
     const events = distinctEvents(this.rig.events).slice(-40).reverse();
-    show(this.events, events.length ? h("ul", { class: "plain small" }, events.map((event) => h("li", {},
+    show(this.events, events.length ? h("ul", { class: "plain small log" }, events.map((event) => h("li", {},
       h("span", { class: "muted" }, `${dayAndClock(event.ts)} `), eventText(event)))) : h("p", { class: "muted" }, "No event since this page's server started."));
   }
 
@@ -197,7 +200,7 @@ export class RigView {
   drawModels(models) {
     const running = new Map((this.rig.info?.models ?? []).map((model) => [model.name, model]));
     show(this.models, scroll("Models", h("table", {},
-      h("thead", {}, h("tr", {}, ["Model", "Version", "Runs", "Labels", "Actions"].map((text) => h("th", { scope: "col" }, text)))),
+      h("thead", {}, h("tr", {}, ["Model", "Version", "Runs", "Labels", "Actions"].map((text) => h("th", { scope: "col", class: text === "Labels" ? "number wide" : null }, text)))),
       h("tbody", {}, models.map((model) => {
         const info = running.get(model.name);
         const versions = [...(model.shipped ? ["shipped"] : []), ...model.installed.map((item) => item.version)];
@@ -206,7 +209,7 @@ export class RigView {
         return h("tr", {}, h("th", { scope: "row" }, model.name),
           h("td", {}, versions.length > 1 ? choice : model.active === "shipped" ? model.shipped : model.active ?? "-"),
           h("td", {}, info ? badge(info.precision, "good") : model.configured ? badge("not loaded", "bad") : badge("not configured"), " ", info?.foreign_board ? badge("unlike the model's own board", "warn") : null),
-          h("td", { class: "number" }, info?.labels.length ?? ""),
+          h("td", { class: "number wide" }, info?.labels.length ?? ""),
           h("td", {}, h("div", { class: "row" },
             versions.length > 1 ? button("Switch", () => this.switchModel({ action: "switch", name: model.name, version: choice.value }), { "aria-label": `Switch ${model.name} to the chosen version` }) : null,
             model.previous ? button(`Back to ${model.previous}`, () => this.switchModel({ action: "rollback", name: model.name }), { "aria-label": `Return ${model.name} to ${model.previous}` }) : null,

@@ -8,6 +8,9 @@ import { CHANNELS, movingChannels } from "./signals.js";
 const LAST = [60, 120, 180, 300];
 const LABEL_CHARACTERS = 64;
 
+// Columns of the library: numbers, and those that a phone leaves out.
+const COLUMNS = { Exposures: "number wide", Sessions: "number wide", Learnt: "wide", "Last taught": "wide" };
+
 export class TeachView {
   title = "Teach";
 
@@ -211,7 +214,7 @@ export class TeachView {
     show(this.labels, known.map((name) => h("option", { value: name })));
     const table = scroll("Taught smells", h("table", {},
       h("caption", {}, `Version ${this.library.version}: ${label(this.library.change)}`),
-      h("thead", {}, h("tr", {}, ["Smell", "State", "Exposures", "Sessions", "Learnt", "Last taught", "Actions"].map((text) => h("th", { scope: "col", class: ["Exposures", "Sessions"].includes(text) ? "number" : null }, text)))),
+      h("thead", {}, h("tr", {}, ["Smell", "State", "Exposures", "Sessions", "Learnt", "Last taught", "Actions"].map((text) => h("th", { scope: "col", class: COLUMNS[text] }, text)))),
       h("tbody", {}, smells.map((smell) => this.smellRow(smell)))));
     show(this.libraryPlace,
       smells.length ? table : h("p", { class: "muted" }, "Nothing has been taught yet."),
@@ -229,8 +232,8 @@ export class TeachView {
     return h("tr", {},
       h("th", { scope: "row" }, button(name, () => this.openSmell(smell.label), { class: "link", "aria-label": `Show the exposures of ${name}` })),
       h("td", {}, smell.shadow ? badge("in shadow", "warn") : smell.negative ? badge("never named") : badge("announced", "good")),
-      h("td", { class: "number" }, smell.exposures), h("td", { class: "number" }, smell.sessions),
-      h("td", {}, duration(smell.seconds)), h("td", {}, dayAndClock(smell.taught)),
+      h("td", { class: "number wide" }, smell.exposures), h("td", { class: "number wide" }, smell.sessions),
+      h("td", { class: "wide" }, duration(smell.seconds)), h("td", { class: "wide" }, dayAndClock(smell.taught)),
       h("td", {}, h("div", { class: "row" },
         smell.shadow ? button(smell.negative ? "Use" : "Announce", () => this.change({ action: "promote", label: smell.label }), { "aria-label": `${smell.negative ? "Use" : "Announce"} ${name}` }) : null,
         smell.negative ? null : button("Rename", () => this.rename(smell.label), { "aria-label": `Rename ${name}` }),
@@ -238,7 +241,7 @@ export class TeachView {
   }
 
   shippedLabels(hidden, renamed) {
-    const names = this.rig.knownLabels.filter((name) => !hidden.includes(name));
+    const names = this.rig.singleLabels.filter((name) => !hidden.includes(name));
     if (!names.length && !hidden.length) return null;
     const choice = h("select", {}, names.map((name) => h("option", { value: name }, label(name))));
     return h("details", {}, h("summary", {}, `Labels of the models (${names.length})`),
@@ -285,7 +288,7 @@ export class TeachView {
     const data = await this.requests.send("enroll", { action: "export" });
     const link = h("a", { href: `api/rigs/${this.rig.rig}/library`, download: "smells.zip" });
     link.click();
-    notice(`Exported ${plural(data.smells, "smell")}.`);
+    notice(`Exported ${plural(data.exported, "smell")}.`);
   }
 
   importButton() {
@@ -307,7 +310,7 @@ export class TeachView {
 
 // What one exposure can tell of another day; `shares` are those of real rigs, which an older service does not send.
 function oneExposure(shares) {
-  const rigs = shares?.length ? `: on real rigs that were taught each smell once, ${shares.map(percent).join(", ")} of later exposures were named rightly` : "";
+  const rigs = shares?.length ? `: on ${plural(shares.length, "real rig")} that ${shares.length === 1 ? "was" : "were"} taught each smell once, ${shares.map(percent).join(", ")} of later exposures were named rightly` : "";
   return `One exposure cannot tell how well it will be known on another day${rigs}.`;
 }
 
