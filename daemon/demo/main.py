@@ -83,7 +83,7 @@ def run_demo(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scentd-demo-")))
         states = {folder / schedule.rig.rig_id / STATE_DIR: schedule.rig for schedule in schedules}
         teach_rigs(states, folder / "taught")
-        broker = stack.enter_context(_broker(folder))
+        broker = stack.enter_context(choose_broker(folder))
         subscriber = stack.enter_context(Subscriber(broker.port, limit=WAITING_LIMIT))
         services = []
         for schedule in schedules:
@@ -121,7 +121,7 @@ def run_demo(
     return rigs
 
 
-def _broker(folder: Path) -> Broker:
+def choose_broker(folder: Path) -> Broker:
     """Return amqtt, or Mosquitto where amqtt is not installed, as in the Debian package."""
     return EmbeddedBroker() if find_spec("amqtt") else Mosquitto(folder)
 

@@ -18,9 +18,6 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "systemd"
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - not used, but refused
 """Folders that the units hide from the service (ProtectHome=, PrivateTmp=)."""
 
-OF_PACKAGE = Path("/opt/scentd/current/bin/python")
-"""The interpreter of the Debian package, and of install.sh."""
-
 PACKAGED_UNIT = "lib/systemd/system/scentd.service"
 """Below the root of a system: there if the Debian package is installed."""
 

@@ -27,6 +27,7 @@ from tests.training.tiny import write_recordings
 
 ENGINE = "needs a container engine; tests/packaging checks the files, and runs the built image"
 ROOT_RIGHTS = "needs root and a booted systemd; tests/systemd runs the installer below a folder"
+OF_THE_PACKAGE = "needs debhelper and another root; make test-deb does all of it"
 NO_INDEX = "fetches packages from an index"
 SUITE = "runs tests of this suite"
 TRAINS = "trains for an hour or more, on the published recordings"
@@ -64,6 +65,13 @@ NOT_RUN: dict[str, str] = {
     "systemctl --root=image enable scentd": "tests/systemd/test_install.py runs it",
     "sudo install -m 600 /dev/stdin /etc/scentd/credentials/mqtt-password": ROOT_RIGHTS,
     "sudo systemd/install.sh --rig kitchen --rig attic": ROOT_RIGHTS,
+    # install.md
+    "make deb": OF_THE_PACKAGE,
+    "sudo apt install ./dist/scentd_*.deb": OF_THE_PACKAGE,
+    "scentd demo": OF_THE_PACKAGE,
+    "sudo python3 -m venv /opt/smell": ROOT_RIGHTS,
+    "sudo /opt/smell/bin/pip install 'scentd[web]'": NO_INDEX,
+    "sudo /opt/smell/bin/scentd service install": ROOT_RIGHTS,
     # share.md
     "pip install 'scentd[hub]'": NO_INDEX,
     "scentd models install hf:OWNER/NAME@REVISION --config rig.yaml": OF_THE_HUB,

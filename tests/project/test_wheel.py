@@ -42,6 +42,10 @@ def test_the_wheel_holds_every_module_and_data_file_below_one_name(wheel: Path) 
         "daemon/schemas/*.json",
         "daemon/soak/*.c",
         "training/configs/*.yaml",
+        "systemd/*.service",
+        "systemd/*.socket",
+        "systemd/*.rules",
+        "systemd/[!i]*.sh",  # install.sh is for a checkout
     ):
         beside = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
         assert beside
@@ -114,6 +118,17 @@ def test_the_checkout_is_not_imported(installed: Environment, tmp_path: Path) ->
     )
     printed = run_in(tmp_path, installed, "python", "-c", program)
     assert str(ROOT) not in printed.replace(str(installed.bin.parent), "")
+
+
+def test_the_service_of_an_installed_wheel_runs_its_environment(
+    installed: Environment, tmp_path: Path
+) -> None:
+    run_in(tmp_path, installed, "scentd", "service", "install", "--root", str(tmp_path / "image"))
+    for unit in ("scentd.service", "scentd-web.service"):
+        text = (tmp_path / "image/etc/systemd/system" / unit).read_text(encoding="utf-8")
+        assert f"\nExecStart={installed.bin / 'python'} -I " in text
+    assert (tmp_path / "image/etc/scentd/scentd.yaml").is_file()
+    run_in(tmp_path, installed, "scentd", "service", "uninstall", "--root", str(tmp_path / "image"))
 
 
 def test_models_left_out_of_the_wheel_are_installed_and_known_by_their_hash(

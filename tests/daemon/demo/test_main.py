@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import main
+from daemon.demo.main import choose_broker
+from daemon.sandbox.broker import Mosquitto
 from tests.sandbox import PATIENCE_S, ROOT
 
 NAMED_WITHIN_S = 95.0
@@ -86,6 +88,16 @@ def test_demo_without_its_extra_names_what_to_install(
     told = capsys.readouterr().err
     assert "rich" in told
     assert "pip install 'scentd[demo]'" in told
+
+
+def test_mosquitto_takes_the_place_of_amqtt_where_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "amqtt", None)  # type: ignore[arg-type] - Python's own "not there"
+    monkeypatch.setattr("daemon.sandbox.broker.mosquitto_program", lambda: None)
+    assert main(["demo", "--seconds", "1"]) == 1
+    assert "amqtt" in capsys.readouterr().err
+    assert isinstance(choose_broker(tmp_path), Mosquitto)
 
 
 @pytest.mark.parametrize("wrong", [("--pace", "50"), ("--seconds", "0"), ("--seconds", "soon")])
