@@ -215,7 +215,7 @@ class LightRig:
         return self._outbox.depth
 
     def work(self, now_s: float) -> None:
-        """Publish what is due on the monotonic clock, answer requests, and note connections."""
+        """Publish what is due on the monotonic clock, and answer requests."""
         while self._due_s() <= now_s:
             self._play(self._script.moments[self._next])
             self._next += 1
@@ -228,6 +228,9 @@ class LightRig:
             self._next_announcement_s = now_s + ANNOUNCE_EVERY_S
             self._announce()
         self._requests.work()
+
+    def note_connection(self, now_s: float) -> None:
+        """Note the time if the rig has connected anew; for any one thread."""
         if self.publisher.report().connections > len(self.connections_s):
             self.connections_s.append(now_s)
 

@@ -13,6 +13,7 @@ import random
 import select
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,7 +37,11 @@ FILES_PER_RIG = 2
 OTHER_FILES = 100
 
 TICK_S = 0.1
-"""How often the rigs work: what is due, requests, and whether they are connected."""
+"""How often the rigs work: what is due, and requests."""
+
+NOTE_EVERY_S = 0.05
+"""How often it is noted which rigs have connected, in a thread of its own: the work of all rigs may
+take longer on a busy machine."""
 
 STATE, MADE = "state", "made"
 """The two questions."""
@@ -171,6 +176,11 @@ def serve(settings: Mapping[str, Any]) -> None:
             stack.enter_context(LightRig(name, mqtt, script, source.uniform(0, script.length_s)))
             for name in names
         ]
+        ended = threading.Event()
+        stack.callback(ended.set)
+        threading.Thread(
+            target=_note_connections, args=(rigs, ended), name="connections", daemon=True
+        ).start()
         next_s = time.monotonic()
         while True:
             next_s = max(next_s + TICK_S, time.monotonic())
@@ -179,6 +189,13 @@ def serve(settings: Mapping[str, Any]) -> None:
             now_s = time.monotonic()
             for rig in rigs:
                 rig.work(now_s)
+
+
+def _note_connections(rigs: list[LightRig], ended: threading.Event) -> None:
+    while not ended.wait(NOTE_EVERY_S):
+        now_s = time.monotonic()
+        for rig in rigs:
+            rig.note_connection(now_s)
 
 
 def _answer_until(end_s: float, rigs: list[LightRig]) -> bool:
