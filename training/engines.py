@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from hardware.errors import ScentdError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 LOCAL, DASK = "local", "dask"
 ENGINES = (LOCAL, DASK)
@@ -34,6 +34,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Callback = TypeVar("Callback", bound="Callable[..., None]")
 
 
 class EngineError(ScentdError):
@@ -77,6 +78,33 @@ class Engine:
         self.workers = workers
         self._lost = lost
 
+    @property
+    def here(self) -> bool:
+        """Whether the tasks run in this process, so that it can follow them."""
+        return self._executor is None
+
+    def follow(self, callback: Callback, /) -> Callback:
+        """Return a callback that follows a task where tasks run here, else one that does nothing.
+
+        A callback cannot be called from another process.
+        """
+        return callback if self.here else cast("Callback", _ignore)
+
+    def in_order(self, calls: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+        """Yield the results of calls in their order, each as soon as those before it are done.
+
+        Parameters
+        ----------
+        calls: without arguments, which can be pickled: partials of functions of a module.
+        """
+        early: dict[int, Result] = {}
+        wanted = 0
+        for (number, _), result in self.run(_call, enumerate(calls)):
+            early[number] = result
+            while wanted in early:
+                yield early.pop(wanted)
+                wanted += 1
+
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
     ) -> Iterator[tuple[Task, Result]]:
@@ -117,6 +145,18 @@ class Engine:
                 future.cancel()
 
 
+SERIAL = Engine(None, 1)
+"""Runs one task after the other, in this process."""
+
+
+def _call(numbered: tuple[int, Callable[[], Result]]) -> Result:
+    return numbered[1]()
+
+
+def _ignore(*_: object) -> None:
+    """Take any report, and do nothing."""
+
+
 @contextmanager
 def open_engine(choice: EngineChoice) -> Iterator[Engine]:
     """Start an engine, and stop its workers at the end of the block.
@@ -129,7 +169,7 @@ def open_engine(choice: EngineChoice) -> Iterator[Engine]:
         with _dask(choice) as engine:
             yield engine
     elif choice.workers == 1:
-        yield Engine(None, 1)
+        yield SERIAL
     else:
         with _processes(choice.workers) as engine:
             yield engine

@@ -151,7 +151,8 @@ NOT_RUN: dict[str, str] = {
 }
 
 _TRAINED = re.compile(
-    r"scent-train +(crossval|fit|export|cross-modal|audit|compare|trust)\b.*\$SCENTD_DATA/"
+    r"(?:\w+=\S+ )?scent-train +(crossval|fit|export|cross-modal|audit|compare|search|trust)\b"
+    r".*\$SCENTD_DATA/"
 )
 
 

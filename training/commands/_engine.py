@@ -20,7 +20,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "running scheduler (extra dask); default: local",
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, with one thread each (1)"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes (1); several use one thread each",
     )
     parser.add_argument(
         "--scheduler",

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.commands._engine import add_engine_options, chosen_engine
 from training.commands._folds import chosen_folds, words
 from training.commands._shared import add_option, load_recordings
+from training.engines import open_engine
 from training.experiments.baselines.comparison import (
     baseline_row,
     baseline_table,
@@ -54,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder for the predictions and compare.json (runs/substances-50)",
     )
     add_option(parser, "--jobs")
+    add_engine_options(parser)
     add_option(parser, "--json", help="print the rows as JSON")
     parser.set_defaults(run=run)
 
@@ -62,15 +65,20 @@ def run(args: argparse.Namespace) -> int:
     """Train the missing models; print and write the table."""
     from tqdm import tqdm  # noqa: PLC0415 - of the train extra
 
+    choice = chosen_engine(args)
     entries = select_baselines(words(args.models))
     data = load_recordings("substance", args.data).at_rate(OURS.rate_hz)
     folds = chosen_folds(args.folds, data)
     done: dict[str, dict[int, FoldPredictions]] = {entry.name: {} for entry in entries}
     rows: list[dict[str, Any]] = []
     slow = []
-    with tqdm(total=len(entries) * len(folds), unit="fold", dynamic_ncols=True) as bar:
+    with (
+        open_engine(choice) as engine,
+        tqdm(total=len(entries) * len(folds), unit="fold", dynamic_ncols=True) as bar,
+    ):
+        jobs = args.jobs if engine.here else 1
         for entry, fold, part in compare_baselines(
-            data, entries, folds, args.run_folder, jobs=args.jobs
+            data, entries, folds, args.run_folder, jobs=jobs, engine=engine
         ):
             done[entry.name][fold] = part
             bar.set_description(f"{entry.name} fold {fold}")

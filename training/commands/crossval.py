@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hardware.counting import counted
 from hardware.errors import UsageError
+from training.commands._engine import add_engine_options, chosen_engine
 from training.commands._folds import chosen_folds
 from training.commands._shared import (
     StepBar,
@@ -22,6 +23,7 @@ from training.commands._shared import (
 from training.data.dataset import folds_of
 from training.data.notices import describe_oddities
 from training.data.sessions import labels_of_one_session
+from training.engines import EngineChoice, open_engine
 from training.evaluation.storage import CROSSVAL_REPORT, SESSIONS_REPORT, write_json
 from training.experiments.crossval import cross_validate
 from training.experiments.few_shot import FEW_SHOT, run_few_shot, split_few_shot
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from training.config import TrainConfig
     from training.data.dataset import Dataset
+    from training.engines import Engine
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -83,11 +86,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="with --sessions: recordings of further sessions, DIR/LABEL/*.csv, which never train",
     )
+    add_engine_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and score every fold; print the mean scores."""
+    choice = chosen_engine(args)
     config, data, folder = load_training(args)
     print(describe_oddities(len(data.samples), data.oddities), file=sys.stderr)
     if sum((args.few_shot, args.open_set, args.sessions)) > 1:
@@ -97,12 +102,22 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.also is not None and not args.sessions:
         raise UsageError("--also adds recordings to judge with --sessions; add that option too.")
-    if args.sessions:
-        return _sessions(args, config, data, folder)
-    if args.open_set:
-        return _open_set(args, config, data, folder)
     if args.few_shot:
+        if choice != EngineChoice():
+            raise UsageError("--few-shot trains one network; leave --engine and --workers out.")
         return _few_shot(args, config, data, folder)
+    with open_engine(choice) as engine:
+        if args.sessions:
+            return _sessions(args, config, data, folder, engine)
+        if args.open_set:
+            return _open_set(args, config, data, folder, engine)
+        return _recordings(args, config, data, folder, engine)
+
+
+def _recordings(
+    args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path, engine: Engine
+) -> int:
+    """Hold out single recordings, or component sets; print the mean scores."""
     if len(labels_of_one_session(data)) < len(data.labels):
         print(
             "These folds hold out recordings, not days: --sessions gives the figure to expect on "
@@ -120,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             lambda fold: f"{config.name} fold {fold}",
             lambda fold: total_steps(config, data.subset(fold_of != fold)),
         ),
+        engine=engine,
     )
     if args.json:
         print(json.dumps(report))
@@ -135,12 +151,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sessions(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
+def _sessions(
+    args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path, engine: Engine
+) -> int:
     """Hold out whole sessions; print the scores of each and of all together."""
     if args.folds is not None:
         raise UsageError("--sessions holds out every session in turn; leave --folds out.")
     if config.task == "mixture":
-        return _days(args, config, data, folder)
+        return _days(args, config, data, folder, engine)
     also = None
     if args.also is not None:
         also = load_recordings(config.task, args.also, labels=data.labels)
@@ -149,7 +167,7 @@ def _sessions(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
         lambda fold: f"{config.name} session fold {fold}", lambda _fold: total_steps(config, data)
     )
     report = cross_validate_sessions(
-        config, data, folder, also=also, device=args.device, on_step=bars
+        config, data, folder, also=also, device=args.device, on_step=bars, engine=engine
     )
     if args.json:
         print(json.dumps(report))
@@ -159,12 +177,16 @@ def _sessions(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
     return 0
 
 
-def _days(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
+def _days(
+    args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path, engine: Engine
+) -> int:
     """Hold out every day of mixtures with its component sets; print the scores."""
     if args.also is not None:
         raise UsageError("--also is for models of single substances; leave it out.")
     bars = step_bars(lambda fold: f"{config.name} day {fold}", lambda _: total_steps(config, data))
-    report = cross_validate_days(config, data, folder, device=args.device, on_step=bars)
+    report = cross_validate_days(
+        config, data, folder, device=args.device, on_step=bars, engine=engine
+    )
     if args.json:
         print(json.dumps(report))
         return 0
@@ -175,7 +197,9 @@ def _days(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: 
     return 0
 
 
-def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path) -> int:
+def _open_set(
+    args: argparse.Namespace, config: TrainConfig, data: Dataset, folder: Path, engine: Engine
+) -> int:
     """Train without some substances, and print how well they are recognised as unknown."""
     folds = train_open_set(
         config,
@@ -187,6 +211,7 @@ def _open_set(args: argparse.Namespace, config: TrainConfig, data: Dataset, fold
             lambda fold: f"{config.name} open set fold {fold}",
             lambda fold: total_steps(config, split_open_set(data, fold)[0]),
         ),
+        engine=engine,
     )
     report = open_set_report(config.name, data.sha256, folds)
     write_json(folder / OPEN_SET, report)

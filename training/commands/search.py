@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from hardware.command_line import EXIT_INTERRUPTED, EXIT_OK
 from hardware.errors import UsageError
+from training.commands._engine import add_engine_options, chosen_engine
 from training.commands._folds import chosen_folds
 from training.commands._shared import add_option, add_training_options, load_training, step_bars
+from training.engines import open_engine
 from training.sampling.measurements import total_steps
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from training.config import TrainConfig
     from training.experiments.search import TrialRow
+    from training.experiments.study_storage import StudyPlace
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Try settings of a configuration by Optuna. Each trial trains a network per "
         "fold; one that is worse than the median at the same fold and step is pruned. The study "
-        "is a file in the run folder: Ctrl-C keeps it, and the same command resumes it."
+        "is a file in the run folder, or lies in a database (--storage), where several searchers "
+        "share it: Ctrl-C keeps it, and the same command resumes it."
     )
     parser.epilog = (
         "Example: scent-train search --config substances-50 --data data/smellnet/base "
@@ -48,15 +52,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what may be tried (default: the shipped search-space.yaml)",
     )
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="a database for the study, such as postgresql://USER@HOST/DATABASE (extra "
+        "postgresql; the password in PGPASSWORD or ~/.pgpass); the same command on several "
+        "computers searches together",
+    )
+    parser.add_argument(
+        "--study",
+        metavar="NAME",
+        help="with --storage: name of the study (default: the configuration's)",
+    )
+    add_engine_options(parser)
     add_option(parser, "--json")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Search, then print every trial and the best settings; Ctrl-C prints them too."""
-    from training.experiments.search import open_study, run_trials, trial_rows  # noqa: PLC0415
+    from training.experiments.search import (  # noqa: PLC0415
+        open_study,
+        run_trials,
+        run_trials_on,
+        trial_rows,
+    )
     from training.experiments.search_space import load_space  # noqa: PLC0415
+    from training.experiments.study_storage import StudyPlace, explained  # noqa: PLC0415
 
+    choice = chosen_engine(args)
+    if args.study is not None and args.storage is None:
+        raise UsageError("--study names a study in a database; add --storage, or omit it.")
     config, data, folder = load_training(args)
     if config.in_order_only:
         data = data.drop_unordered()
@@ -69,23 +95,35 @@ def run(args: argparse.Namespace) -> int:
         lambda training: "trial {} fold {}".format(*training), lambda _: total_steps(config, data)
     )
     code = EXIT_OK
-    study = open_study(folder, config, data, space, folds)
-    try:
-        run_trials(
-            study,
-            config,
-            data,
-            space,
-            folds=folds,
-            trials=args.trials,
-            device=args.device,
-            on_step=lambda trial, fold, step, loss: bars((trial, fold), step, loss),
-            on_trial=lambda row: print(_line(row), file=sys.stderr),
-        )
-    except KeyboardInterrupt:
-        print("\nStopped. The same command resumes this study.", file=sys.stderr)
-        code = EXIT_INTERRUPTED
-    _print(trial_rows(study), folder, as_json=args.json)
+    place = StudyPlace(folder)
+    if args.storage is not None:
+        place = StudyPlace(folder, args.storage, args.study or config.name)
+    common = {
+        "folds": folds,
+        "trials": args.trials,
+        "device": args.device,
+        "on_trial": lambda row: print(_line(row), file=sys.stderr),
+    }
+    with explained(place.url):
+        study = open_study(place, config, data, space, folds)
+        try:
+            with open_engine(choice) as engine:
+                if engine.here:
+                    run_trials(
+                        study,
+                        config,
+                        data,
+                        space,
+                        shared=place.shared,
+                        on_step=lambda trial, fold, step, loss: bars((trial, fold), step, loss),
+                        **common,
+                    )
+                else:
+                    run_trials_on(engine, place, config, data, space, **common)
+        except KeyboardInterrupt:
+            print("\nStopped. The same command resumes this study.", file=sys.stderr)
+            code = EXIT_INTERRUPTED
+        _print(trial_rows(study), place, as_json=args.json)
     return code
 
 
@@ -109,7 +147,7 @@ def _shipped_space() -> Path:
     return Path(str(resources.files("training.configs"))) / "search-space.yaml"
 
 
-def _print(rows: Sequence[TrialRow], folder: Path, *, as_json: bool) -> None:
+def _print(rows: Sequence[TrialRow], place: StudyPlace, *, as_json: bool) -> None:
     from training.experiments.search import SearchError, best_trial  # noqa: PLC0415
     from training.experiments.search_space import settings_yaml  # noqa: PLC0415
 
@@ -131,7 +169,7 @@ def _print(rows: Sequence[TrialRow], folder: Path, *, as_json: bool) -> None:
         return
     print(f"\n# trial {best.number}, score {best.score:.4f}: paste over a configuration's own")
     print(settings_yaml(best.settings), end="")
-    print(f"Study: {folder}", file=sys.stderr)
+    print(f"Study: {place}", file=sys.stderr)
 
 
 def _lines(rows: Sequence[TrialRow]) -> Iterator[str]:

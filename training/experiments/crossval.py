@@ -18,6 +18,7 @@ import numpy as np
 
 from models.decision_spec import DecisionSpec
 from training.data.dataset import N_FOLDS, folds_of
+from training.engines import SERIAL
 from training.evaluation.auroc import descriptor_report
 from training.evaluation.decision_fit import fit_fold_constants
 from training.evaluation.held_out import HELD_OUT, HeldOut, concatenate_held_out
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from training.config import TrainConfig
     from training.data.dataset import Dataset
+    from training.engines import Engine
     from training.evaluation.open_set import OpenSetFold
 
 ROBUST = ("top1", "recording_top1", "within_01", "top_k")
@@ -98,15 +100,19 @@ def cross_validate(
     device: str = "cpu",
     folds: Sequence[int] = range(N_FOLDS),
     on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
+    engine: Engine = SERIAL,
 ) -> dict[str, Any]:
     """Cross-validate a configuration and write the report and the held-out outputs to `folder`.
 
     Finished folds and checkpoints in `folder` are used again. The report has the scores of each
     fold with their mean and standard deviation; the same scores over the recordings of all folds
     together (`pooled`) with 95 % bootstrap intervals over recordings (`intervals`); the scores of
-    the decision layer (`decision`). `on_step` is called with fold, step and loss.
+    the decision layer (`decision`). `on_step` is called with fold, step and loss. The folds run on
+    `engine`.
     """
-    results = [_run_fold(config, data, fold, folder, device, on_step) for fold in folds]
+    follow = engine.follow(on_step)
+    calls = [partial(_run_fold, config, data, fold, folder, device, follow) for fold in folds]
+    results = list(engine.in_order(calls))
     rows = [result.row for result in results]
     held_out = concatenate_held_out([result.held_out for result in results])
     held_out.save(folder / HELD_OUT)

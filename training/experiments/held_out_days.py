@@ -16,6 +16,7 @@ import numpy as np
 from models.mixture_decision import group_presence
 from training.data.dataset import component_sets
 from training.data.mixture_days import mixture_days, mixture_exposures
+from training.engines import SERIAL
 from training.evaluation.decision_source import SESSIONS_HELD_OUT
 from training.evaluation.held_out import HeldOut, concatenate_held_out
 from training.evaluation.intervals import pool_tallies, scores_with_intervals
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from training.config import TrainConfig
     from training.data.dataset import Dataset
+    from training.engines import Engine
 
 PROTOCOL = (
     "a day and that day's component sets held out, its mixtures judged; single substances of other "
@@ -95,6 +97,7 @@ def cross_validate_days(
     *,
     device: str = "cpu",
     on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
+    engine: Engine = SERIAL,
 ) -> dict[str, Any]:
     """Hold out every day, write the report and the held-out outputs, return the report.
 
@@ -104,11 +107,14 @@ def cross_validate_days(
     folder: of the run; finished folds in it are used again.
     device: torch device.
     on_step: called with fold, step and loss.
+    engine: on which the folds run.
     """
-    scored = [
-        _run_fold(config, data, number, fold, folder, device, partial(on_step, number))
+    follow = engine.follow(on_step)
+    calls = [
+        partial(_run_fold, config, data, number, fold, folder, device, partial(follow, number))
         for number, fold in enumerate(day_folds(data))
     ]
+    scored = list(engine.in_order(calls))
     held_out = concatenate_held_out([one.held_out for one in scored])
     held_out.save(folder / SESSIONS_HELD_OUT)
     groups = [group for one in scored for group in one.groups]

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hardware.errors import UsageError
+from models.bundle import load_bundle
 from models.softmax import log_softmax
 from training.data.clean_air import begin_in_clean_air
 from training.data.sessions import session_folds
+from training.engines import SERIAL
 from training.evaluation.decision_source import (
     ALSO_HELD_OUT,
     SESSIONS_HELD_OUT,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.data.dataset import Dataset
     from training.data.sessions import SessionFold
+    from training.engines import Engine
     from training.evaluation.decision_source import DecisionSource
 
 PROTOCOL = (
@@ -70,15 +73,21 @@ class _Scored(NamedTuple):
 class _Trained(NamedTuple):
     """The network of a fold and its outputs for the held-out recordings.
 
-    `from_onset`: all recordings begin in clean air, so that evidence begins with the onset.
+    `place`: the folder of its bundle. `from_onset`: all recordings begin in clean air, so that
+    evidence begins with the onset.
     """
 
-    bundle: Bundle
+    place: Path
     space: EmbeddingSpace
     test: Dataset
     held_out: HeldOut
     seconds: float
     from_onset: bool
+
+    @property
+    def bundle(self) -> Bundle:
+        """The network, loaded where it is asked for: another process may have trained it."""
+        return load_bundle(self.place, precision="int8")
 
 
 def cross_validate_sessions(
@@ -89,6 +98,7 @@ def cross_validate_sessions(
     also: Dataset | None = None,
     device: str = "cpu",
     on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
+    engine: Engine = SERIAL,
 ) -> dict[str, Any]:
     """Hold out whole sessions, write the report and the held-out outputs, return the report.
 
@@ -101,6 +111,7 @@ def cross_validate_sessions(
         recording counts once.
     device: torch device.
     on_step: called with fold, step and loss.
+    engine: on which the folds are trained.
 
     Raises
     ------
@@ -109,10 +120,12 @@ def cross_validate_sessions(
     """
     _check(config, data, also)
     folds = session_folds(data)
-    trained = [
-        _train_fold(config, data, number, fold, folder, device, partial(on_step, number))
+    follow = engine.follow(on_step)
+    calls = [
+        partial(_train_fold, config, data, number, fold, folder, device, partial(follow, number))
         for number, fold in enumerate(folds)
     ]
+    trained = list(engine.in_order(calls))
     held_out = concatenate_held_out([one.held_out for one in trained])
     held_out.save(folder / SESSIONS_HELD_OUT)
     further = None
@@ -193,7 +206,7 @@ def _train_fold(
     space = measure_space(bundle, train)
     from_onset = begin_in_clean_air(data.samples)
     outputs = _outputs(bundle, test, number, space, from_onset=from_onset)
-    return _Trained(bundle, space, test, outputs, seconds, from_onset)
+    return _Trained(bundle.folder, space, test, outputs, seconds, from_onset)
 
 
 def _outputs(

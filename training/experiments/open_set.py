@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from models.embedding_space import EmbeddingSpace
 from training.data.dataset import N_FOLDS, substance_folds
+from training.engines import SERIAL
 from training.evaluation.network_outputs import run_network
 from training.evaluation.open_set import (
     OPEN_SET_FOLDER,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from training.config import TrainConfig
     from training.data.dataset import Dataset
+    from training.engines import Engine
 
 
 def train_open_set(
@@ -44,34 +46,46 @@ def train_open_set(
     device: str = "cpu",
     folds: Sequence[int] = range(N_FOLDS),
     on_step: Callable[[int, int, float], None] = lambda _fold, _step, _loss: None,
+    engine: Engine = SERIAL,
 ) -> tuple[OpenSetFold, ...]:
     """Train the networks that are missing and run each on what it was not trained on.
 
     Networks, bundles and outputs go into `open-set/fold-K` of the run folder. `on_step` is called
-    with fold, step and loss.
+    with fold, step and loss. The folds run on `engine`.
 
     Raises
     ------
     OpenSetError: mixtures, or too few substances to hide any.
     """
     require_enough_substances(data)
-    results = []
-    for fold in folds:
-        parts = split_open_set(data, fold)
-        place = folder / OPEN_SET_FOLDER / f"fold-{fold}"
-        bundle = train_bundle(
-            config, parts[0], place, f"scent-train crossval --open-set (fold {fold})",
-            device=device, on_step=partial(on_step, fold),
-        )  # fmt: skip
-        results.append(
-            load_or_compute(
-                place / OUTPUTS_FILE,
-                hash_inputs([bundle.manifest.files["model.onnx"], data.sha256]),
-                read_open_set_fold,
-                partial(_run_fold, bundle, fold, *parts),
-            )
-        )
-    return tuple(results)
+    follow = engine.follow(on_step)
+    calls = [
+        partial(_train_and_run, config, data, folder, device, fold, partial(follow, fold))
+        for fold in folds
+    ]
+    return tuple(engine.in_order(calls))
+
+
+def _train_and_run(
+    config: TrainConfig,
+    data: Dataset,
+    folder: Path,
+    device: str,
+    fold: int,
+    on_step: Callable[[int, float], None],
+) -> OpenSetFold:
+    parts = split_open_set(data, fold)
+    place = folder / OPEN_SET_FOLDER / f"fold-{fold}"
+    bundle = train_bundle(
+        config, parts[0], place, f"scent-train crossval --open-set (fold {fold})",
+        device=device, on_step=on_step,
+    )  # fmt: skip
+    return load_or_compute(
+        place / OUTPUTS_FILE,
+        hash_inputs([bundle.manifest.files["model.onnx"], data.sha256]),
+        read_open_set_fold,
+        partial(_run_fold, bundle, fold, *parts),
+    )
 
 
 def require_enough_substances(data: Dataset) -> None:

@@ -42,6 +42,7 @@ from training.experiments.search_space import (  # noqa: E402
     settings_yaml,
     with_settings,
 )
+from training.experiments.study_storage import StudyPlace  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -62,7 +63,7 @@ def data() -> Dataset:
 
 
 def run(folder: Path, data: Dataset, trials: int, space: SearchSpace = SPACE) -> list[TrialRow]:
-    study = open_study(folder, CONFIG, data, space, [0])
+    study = open_study(StudyPlace(folder), CONFIG, data, space, [0])
     run_trials(study, CONFIG, data, space, folds=[0], trials=trials)
     return trial_rows(study)
 
@@ -119,7 +120,7 @@ def test_a_trial_is_scored_on_held_out_recordings(
 
 
 def test_an_interrupted_trial_fails_and_the_study_remains(data: Dataset, tmp_path: Path) -> None:
-    study = open_study(tmp_path, CONFIG, data, SPACE, [0])
+    study = open_study(StudyPlace(tmp_path), CONFIG, data, SPACE, [0])
 
     def stop(trial: int, _fold: int, step: int, _loss: float) -> None:
         if (trial, step) == (1, 10):
@@ -140,7 +141,7 @@ def test_study_of_other_settings_is_refused(data: Dataset, tmp_path: Path) -> No
         (CONFIG, SPACE, [0, 1]),
     ):
         with pytest.raises(UsageError, match="cannot be compared"):
-            open_study(tmp_path, config, data, space, folds)
+            open_study(StudyPlace(tmp_path), config, data, space, folds)
 
 
 def test_no_complete_trial_has_no_best_settings() -> None:

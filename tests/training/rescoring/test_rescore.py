@@ -95,7 +95,7 @@ def recordings(tmp_path: Path) -> Path:
         ("substances-50", "substances", True),
         ("mixtures-12", "mixtures", True),
         ("fruits-5", "fruits", True),
-        ("paper-50", "substances", True),
+        pytest.param("paper-50", "substances", True, marks=pytest.mark.slow),
     ],
 )
 def test_every_field_is_that_of_a_replay(

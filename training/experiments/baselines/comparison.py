@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.data.dataset import substance_folds
+from training.engines import SERIAL
 from training.evaluation.intervals import pool_tallies, score_intervals
 from training.evaluation.scoring import total_scores
 from training.evaluation.storage import write_json
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from training.data.dataset import Dataset
+    from training.engines import Engine
     from training.experiments.baselines.registry import BaselineEntry
 
 REPORT = "compare.json"
@@ -55,18 +57,27 @@ def compare_baselines(
     folder: Path,
     *,
     jobs: int = 1,
+    engine: Engine = SERIAL,
 ) -> Iterator[tuple[BaselineEntry, int, FoldPredictions]]:
     """Train and test every baseline on every fold, yielding each as it is done.
 
-    Predictions in `folder` of the same data and the same baseline are read instead.
+    They run on `engine`, each on `jobs` processor cores. Predictions in `folder` of the same data
+    and the same baseline are read instead.
     """
-    for entry in entries:
-        for fold in folds:
-            path = folder / PREDICTIONS / entry.name / f"fold-{fold}.npz"
-            spec = INPUTS[entry.inputs]
-            identity = hash_inputs([data.sha256, entry.name, spec, entry.make, SEED, int(fold)])
-            compute = partial(predict_fold, data, entry, fold, jobs=jobs)
-            yield entry, fold, load_or_compute(path, identity, FoldPredictions.read, compute)
+    wanted = [(entry, fold) for entry in entries for fold in folds]
+    calls = [partial(_stored_fold, data, entry, fold, folder, jobs) for entry, fold in wanted]
+    for (entry, fold), part in zip(wanted, engine.in_order(calls), strict=True):
+        yield entry, fold, part
+
+
+def _stored_fold(
+    data: Dataset, entry: BaselineEntry, fold: int, folder: Path, jobs: int
+) -> FoldPredictions:
+    path = folder / PREDICTIONS / entry.name / f"fold-{fold}.npz"
+    spec = INPUTS[entry.inputs]
+    identity = hash_inputs([data.sha256, entry.name, spec, entry.make, SEED, int(fold)])
+    compute = partial(predict_fold, data, entry, fold, jobs=jobs)
+    return load_or_compute(path, identity, FoldPredictions.read, compute)
 
 
 def predict_fold(
