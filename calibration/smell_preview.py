@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,46 +112,58 @@ def _preview_by_model(store: SmellStore, smell: Smell) -> Preview:
     )
 
 
-def compare_replay(
-    store: SmellStore,
-    label: str,
-    recording: Recording,
-    *,
-    settings: NoseSettings | None = None,
-    assume_exposed: bool = False,
-) -> Generator[float, None, ReplayComparison]:
-    """Process a recording without a smell and with it, in steps.
-
-    Yields the share that is done, so that a running service can do it between two readings.
+class SmellComparison:
+    """Processes recordings without a smell and with it; reads the library once, at the beginning.
 
     Parameters
     ----------
     store: with the smell, in shadow or promoted.
     label: of the smell.
-    recording: made earlier.
-    settings: the rig owner's.
-    assume_exposed: the recording lies within one exposure.
     """
-    heads = {model: store.head(model, shadow=label)[0] for model in store.bundles}
-    taught, negatives = store.taught_exposures(shadow=label), store.negatives(shadow=label)
-    seconds = []
-    for done, left_out in enumerate((label, None)):
-        if store.correction is not None:
-            store.correction.reset()
-        known = [exposure for exposure in taught if exposure.label != left_out]
-        unnamed = [] if left_out == NEGATIVES else negatives
-        nose = Nose(
-            list(store.bundles.values()),
-            settings,
-            rate_hz=recording.assumed_rate_hz,
-            skip_warm_up=True,
-            assume_exposed=assume_exposed,
-            correction=store.correction,
-            heads={model: _without(head, left_out) for model, head in heads.items()},
-            recogniser=fit_recogniser(known, unnamed) if known else None,
-        )
-        seconds.append((yield from _seconds_by_label(nose, recording, done / 2)))
-    return ReplayComparison(*seconds)
+
+    def __init__(self, store: SmellStore, label: str) -> None:
+        self._label = label
+        self._bundles = list(store.bundles.values())
+        self._heads = {model: store.head(model, shadow=label)[0] for model in store.bundles}
+        self._taught = store.taught_exposures(shadow=label)
+        self._negatives = store.negatives(shadow=label)
+        # That of the store may be needed for other work between two steps.
+        self._correction = deepcopy(store.correction)
+
+    def replay(
+        self,
+        recording: Recording,
+        *,
+        settings: NoseSettings | None = None,
+        assume_exposed: bool = False,
+    ) -> Generator[float, None, ReplayComparison]:
+        """Process a recording made earlier, in steps.
+
+        Yields the share that is done, so that a running service can do it between two readings.
+
+        Parameters
+        ----------
+        settings: the rig owner's.
+        assume_exposed: the recording lies within one exposure.
+        """
+        seconds = []
+        for done, left_out in enumerate((self._label, None)):
+            if self._correction is not None:
+                self._correction.reset()
+            known = [exposure for exposure in self._taught if exposure.label != left_out]
+            unnamed = [] if left_out == NEGATIVES else self._negatives
+            nose = Nose(
+                self._bundles,
+                settings,
+                rate_hz=recording.assumed_rate_hz,
+                skip_warm_up=True,
+                assume_exposed=assume_exposed,
+                correction=self._correction,
+                heads={model: _without(head, left_out) for model, head in self._heads.items()},
+                recogniser=fit_recogniser(known, unnamed) if known else None,
+            )
+            seconds.append((yield from _seconds_by_label(nose, recording, done / 2)))
+        return ReplayComparison(*seconds)
 
 
 def _without(head: TaughtHead, label: str | None) -> TaughtHead:

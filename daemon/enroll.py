@@ -1,27 +1,36 @@
 """Daemon: teaching smells to a rig: the actions of `request/enroll`, and what the nose gets of it.
 
 Joins the history, the store of taught smells (`calibration.smell_store`) and the nose; runs in the
-pipeline's thread. Knows no broker. `scentd enroll` uses the same object where no service runs.
+pipeline's thread, and uses the disk in another one. Knows no broker. `scentd enroll` uses the same
+object where no service runs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from calibration.exposure_curve import MOST_POINTS, exposure_curve
+from calibration.exposure_curve import MOST_POINTS
 from calibration.recogniser import fit_recogniser
-from calibration.response_preview import NAMED_FROM_ONE_EXPOSURE, HeldOutBy, advise
-from calibration.smell_exchange import export_smells, import_smells
+from calibration.response_preview import advise
+from calibration.smell_exchange import import_smells
 from calibration.smell_learning import LEAST_EXPOSURE_S
-from calibration.smell_preview import compare_replay, preview_smell
+from calibration.smell_preview import SmellComparison, preview_smell
 from calibration.smell_set import TaughtAir
 from calibration.smell_store import SmellStore
 from calibration.unmixing import unmixing_of_smells
 from daemon.board.capture import capture_from_history
+from daemon.enroll_answers import (
+    advice_summary,
+    export_library,
+    list_exposures,
+    list_smells,
+    preview_summary,
+    taught_summary,
+)
 from daemon.request_fields import (
     Action,
     Actions,
@@ -31,11 +40,9 @@ from daemon.request_fields import (
     path_below,
     text,
 )
-from daemon.system.background import describe_progress
+from daemon.system.background import Short, at_once, describe_progress
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
-from hardware.recording import RecordingError
-from models.recogniser import TAUGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -44,10 +51,10 @@ if TYPE_CHECKING:
     from calibration.response_preview import Advice
     from calibration.smell_learning import LearntExposure
     from calibration.smell_preview import Preview, ReplayComparison
-    from calibration.smell_set import Exposure, Smell
+    from calibration.smell_set import SmellSet
     from daemon.board.history import History
     from daemon.request_fields import Field
-    from daemon.system.background import Data, Steps
+    from daemon.system.background import Data, OnDisk, Steps
     from hardware.recording import Recording
     from models.bundle import Bundle
     from models.correction import Correction
@@ -60,9 +67,6 @@ if TYPE_CHECKING:
 ENROLL = "enroll"
 """Name of the request."""
 
-MAX_CONFUSIONS = 3
-"""Labels in a list of confusions at most."""
-
 TEACH_S = 120.0
 """Default seconds of an exposure that is taught."""
 
@@ -70,9 +74,6 @@ MOST_S = 600.0
 
 LISTED_POINTS = 60
 """Default points of a channel's curve: sixteen exposures take 60 KB."""
-
-EXPORTED = "exports/smells.zip"
-"""Of the last export by request, below the state folder; by it a page sends the file."""
 
 
 def rig_smells(
@@ -129,6 +130,7 @@ class Enrolment:
     history: the last minutes of a running service's readings.
     settings: of the nose, to process earlier readings again.
     air: returns the air before the running service's board.
+    on_disk: calls what uses the disk: the methods that say so, and the store's.
 
     Attributes
     ----------
@@ -143,8 +145,12 @@ class Enrolment:
         history: History | None = None,
         settings: NoseSettings | None = None,
         air: Callable[[], ExposureStream] | None = None,
+        on_disk: OnDisk = at_once,
     ) -> None:
         self.store = store
+        self._on_disk = on_disk
+        self._numbers = count(1)
+        self._used = 0
         self._air = air
         self._apply = apply
         self._history = history
@@ -153,7 +159,20 @@ class Enrolment:
         label, seconds = text(), partial(number, LEAST_EXPOSURE_S, MOST_S)
 
         def change(method: Callable[..., Any], **fields: Field) -> Action:
-            return _rig_action(partial(self._change, method), **fields)
+            return _rig_action(
+                lambda **values: Short(self._change(partial(method, store, **values))), **fields
+            )
+
+        def answer(function: Callable[..., Data], **fields: Field) -> Action:
+            return _rig_action(
+                lambda **values: Short(
+                    on_disk(partial(function, store, **values), doing="reading the library")
+                ),
+                **fields,
+            )
+
+        def import_found(store: SmellStore, *, path: Callable[[], Path]) -> SmellSet:
+            return import_smells(store, path())
 
         self.handle = Actions(
             "teach",
@@ -166,15 +185,15 @@ class Enrolment:
                 promote=flag(default=False),
                 past=flag(default=True),
             ),
-            list=_rig_action(partial(list_smells, store)),
-            exposures=_rig_action(
-                partial(list_exposures, store),
+            list=answer(list_smells),
+            exposures=answer(
+                list_exposures,
                 label=label,
                 points=number(0, MOST_POINTS, LISTED_POINTS),
             ),
             forget=change(SmellStore.forget, label=label, exposure=text(None)),
-            export=_rig_action(partial(_export, store)),
-            **{"import": change(import_smells, path=path_below(store.folder.parent))},
+            export=answer(export_library),
+            **{"import": change(import_found, path=path_below(store.folder.parent))},
             rename=change(SmellStore.rename, label=label, name=text()),
             hide=change(SmellStore.hide, label=label),
             unhide=change(SmellStore.unhide, label=label),
@@ -184,24 +203,40 @@ class Enrolment:
         )
 
     def is_announced(self, label: str) -> bool:
-        """Whether a smell of this label was taught and is not in shadow."""
+        """Whether a smell of this label was taught and is not in shadow; uses the disk."""
         smells = self.store.smells()
         return label in smells and not smells.smell(label).shadow
 
     def load(self) -> None:
-        """Give the nose what was taught, and log what cannot be used."""
-        smells = taught_smells(self.store)
+        """Read here what was taught, give it to the nose, and log what cannot be used."""
+        self._use(*self._read())
+
+    def renew(self) -> Steps:
+        """Give the nose what is taught now."""
+        self._use(*(yield from self._on_disk(self._read, doing="reading what was taught")))
+        return {}
+
+    def with_correction(self, correction: Correction | None) -> Callable[[], None]:
+        """Process the taught exposures through another correction of the rig's readings.
+
+        Uses the disk. The correction must not be the instance that the running nose uses. Returns
+        what to call, in the pipeline's thread, to give the nose the result.
+        """
+        self.store.use_correction(correction)
+        return partial(self._use, *self._read())
+
+    def _read(self) -> tuple[int, TaughtSmells]:
+        """Return what the nose is given of the library, with a number that rises; uses the disk."""
+        return next(self._numbers), taught_smells(self.store)
+
+    def _use(self, number: int, smells: TaughtSmells) -> None:
+        """Give the nose what was read, unless it was given what was read later."""
+        if number < self._used:
+            return
+        self._used = number
         for problem in smells.problems:
             self._log.error(problem)
         self._apply(smells)
-
-    def set_correction(self, correction: Correction | None) -> None:
-        """Process the taught exposures through another correction of the rig's readings.
-
-        It must not be the instance that the running nose uses.
-        """
-        self.store.use_correction(correction)
-        self.load()
 
     def teach(
         self,
@@ -221,31 +256,40 @@ class Enrolment:
         without the smell and with it; the other parameters are those of `SmellStore.enroll`.
         """
         started_s, store = time.perf_counter(), self.store
-        smells, learned = store.enroll(
-            label,
-            recording,
-            source=source,
-            session=session,
-            start_ms=start_ms,
-            promote=promote,
-            clean_air=clean_air,
-        )
+
+        def enroll() -> tuple[SmellSet, LearntExposure, tuple[int, TaughtSmells]]:
+            smells, learned = store.enroll(
+                label,
+                recording,
+                source=source,
+                session=session,
+                start_ms=start_ms,
+                promote=promote,
+                clean_air=clean_air,
+            )
+            return smells, learned, self._read()
+
+        smells, learned, read = yield from self._on_disk(enroll, doing="learning")
+        self._use(*read)
+        effect_ms = _ms_since(started_s)
         label = label.strip()
-        effect_ms = self._renew(started_s)
         self._log.info("taught", label=label, effect_ms=round(effect_ms))
         yield {"doing": "rehearsing", "share": 0.0}
-        rehearsal = _preview_summary(preview_smell(store, label))
+
+        def judge() -> tuple[Preview, Advice | None, SmellComparison]:
+            advice = advise(store.taught_exposures(shadow=label))
+            return preview_smell(store, label), advice, SmellComparison(store, label)
+
+        preview, advice, comparison = yield from self._on_disk(judge, doing="rehearsing")
         compared = []
         for name, earlier, exposed in past:
-            steps = compare_replay(
-                store, label, earlier, settings=self._settings, assume_exposed=exposed
-            )
+            steps = comparison.replay(earlier, settings=self._settings, assume_exposed=exposed)
             compared.append((yield from _compare(steps, name)))
         return {
-            **_taught_summary(store, smells.smell(label), smells.version, learned),
+            **taught_summary(store, smells.smell(label), smells.version, learned),
             "effect_ms": effect_ms,
-            "rehearsal": rehearsal,
-            "advice": _advice(advise(store.taught_exposures(shadow=label))),
+            "rehearsal": preview_summary(preview),
+            "advice": advice_summary(advice),
             "past": compared,
         }
 
@@ -303,137 +347,40 @@ class Enrolment:
         calibration = "" if correction is None else correction.id
         return TaughtAir.of(known.signals, known.source, stream.clean_air_age_s, calibration)
 
-    def _change(self, method: Callable[..., Any], **fields: Any) -> Data:
+    def _change(self, change: Callable[[], object]) -> Steps:
         """Change the library, give the nose what is taught now, and return it."""
         started_s = time.perf_counter()
-        method(self.store, **fields)
-        effect_ms = self._renew(started_s)
-        return {**list_smells(self.store), "effect_ms": effect_ms}
 
-    def _renew(self, started_s: float) -> float:
-        """Give the nose what is taught now; return the milliseconds since `started_s`."""
-        self.load()
-        return round((time.perf_counter() - started_s) * 1000.0, 1)
+        def change_and_read() -> tuple[Data, tuple[int, TaughtSmells]]:
+            change()
+            read = self._read()
+            return list_smells(self.store), read
+
+        listed, read = yield from self._on_disk(change_and_read, doing="changing the library")
+        self._use(*read)
+        return {**listed, "effect_ms": _ms_since(started_s)}
+
+
+def _ms_since(started_s: float) -> float:
+    return round((time.perf_counter() - started_s) * 1000.0, 1)
 
 
 def _rig_action(
-    method: Callable[..., Data | Steps], exclusive: tuple[str, ...] = (), /, **fields: Field
+    method: Callable[..., Data | Steps | Short], exclusive: tuple[str, ...] = (), /, **fields: Field
 ) -> Action:
     """Return an action that ignores the model which requests of earlier versions name.
 
     What is taught belongs to the rig, not to one of its models.
     """
 
-    def do(*, model: str | None, **values: Any) -> Data | Steps:
+    def do(*, model: str | None, **values: Any) -> Data | Steps | Short:
         del model
         return method(**values)
 
     return Action(do, exclusive, model=text(None), **fields)
 
 
-def list_smells(store: SmellStore) -> Data:
-    """Return what is taught, in shadow, hidden and renamed."""
-    smells = store.smells()
-    return {
-        "model": next(iter(store.bundles), TAUGHT),
-        "version": smells.version,
-        "change": smells.change,
-        "smells": [
-            {
-                "label": smell.label,
-                "negative": smell.is_negative,
-                "shadow": smell.shadow,
-                "exposures": len(smell.exposures),
-                "sessions": len({exposure.sitting for exposure in smell.exposures}),
-                "windows": sum(exposure.windows for exposure in smell.exposures),
-                "seconds": round(sum(exposure.seconds for exposure in smell.exposures), 1),
-                "taught": max(exposure.date for exposure in smell.exposures),
-            }
-            for smell in smells.smells
-        ],
-        "hidden": list(smells.hidden),
-        "renamed": dict(smells.renamed),
-    }
-
-
-def list_exposures(store: SmellStore, *, label: str, points: float) -> Data:
-    """Return the exposures of a smell by session, each with its curve of so many points."""
-    smell = store.smells().smell(label)
-    sessions: dict[str, list[Data]] = {}
-    for exposure in smell.exposures:
-        sessions.setdefault(exposure.sitting, []).append(
-            {
-                "id": exposure.id,
-                "taught": exposure.date,
-                "source": exposure.source,
-                "seconds": exposure.seconds,
-                "windows": exposure.windows,
-                "curve": _curve(store, exposure, int(points)),
-            }
-        )
-    return {
-        "label": smell.label,
-        "shadow": smell.shadow,
-        "sessions": [{"session": name, "exposures": found} for name, found in sessions.items()],
-    }
-
-
-def _curve(store: SmellStore, exposure: Exposure, points: int) -> Data | None:
-    """Return the curve of an exposure; None where none is wanted or its readings are lost."""
-    if points == 0:
-        return None
-    try:
-        return dict(exposure_curve(store.recording(exposure), exposure.start_ms, points))
-    except RecordingError:
-        return None
-
-
-def _export(store: SmellStore) -> Data:
-    """Write the taught smells into one file below the state folder; return its path there."""
-    path = store.folder.parent / EXPORTED
-    smells = export_smells(store, path)
-    return {"file": EXPORTED, "exported": len(smells.smells), "bytes": path.stat().st_size}
-
-
-def _taught_summary(store: SmellStore, smell: Smell, version: int, learned: LearntExposure) -> Data:
-    return {
-        "model": next(iter(store.bundles), TAUGHT),
-        "label": smell.label,
-        "version": version,
-        "negative": smell.is_negative,
-        "shadow": smell.shadow,
-        "exposures": len(smell.exposures),
-        "sessions": len({exposure.sitting for exposure in smell.exposures}),
-        "windows": learned.windows,
-        "seconds": round(learned.seconds, 1),
-        "response_s": round(learned.response_s, 1),
-        "clean_air": learned.clean_air,
-        "channels_missing": list(learned.channels_missing),
-    }
-
-
-def _advice(advice: Advice | None) -> Data | None:
-    return None if advice is None else dataclasses.asdict(advice)
-
-
-def _preview_summary(preview: Preview) -> Data:
-    others = {name: share for name, share in preview.held_out.items() if name != preview.label}
-    judged = preview.held_out_by is not HeldOutBy.NOTHING
-    return {
-        "before": _shares(preview.before)[:MAX_CONFUSIONS],
-        "held_out": round(preview.held_out.get(preview.label, 0.0), 3) if judged else None,
-        "held_out_by": str(preview.held_out_by),
-        "rigs_from_one": None if judged else list(NAMED_FROM_ONE_EXPOSURE),
-        "confused_with": _shares(others)[:MAX_CONFUSIONS],
-        "taken_from": _shares(preview.taken_from),
-    }
-
-
 def _compare(steps: Generator[float, None, ReplayComparison], name: str) -> Steps:
     doing = f"hearing {name} again"
     result = yield from describe_progress(steps, lambda share: {"doing": doing, "share": share})
     return {"recording": name, "without_s": dict(result.without_s), "with_s": dict(result.with_s)}
-
-
-def _shares(shares: Mapping[str, float]) -> list[Data]:
-    return [{"label": label, "share": round(share, 3)} for label, share in shares.items()]

@@ -9,6 +9,7 @@ import json
 import stat
 import unicodedata
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hardware.errors import ScentdError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from daemon.system.background import Data, Steps
+    from daemon.system.background import Data, Short, Steps
 
 REQUIRED: Any = object()
 """Default of a field that a request must have."""
@@ -119,14 +120,27 @@ def number(low: float, high: float, default: float | None = REQUIRED) -> Field:
     return Field(f"a number from {low:g} to {high:g}", parse, default)
 
 
+class _DiskField(Field):
+    """A field whose value needs the disk: the function's argument is a function that returns it.
+
+    That function may be called in another thread; it raises what `Field.value` does.
+    """
+
+    def value(self, name: str, payload: Data) -> Callable[[], Any]:
+        return partial(Field.value, self, name, payload)
+
+
 def path_below(folder: Path) -> Field:
-    """Return a field of a path below the rig's state folder; requests may read no others."""
+    """Return a field of a path below the rig's state folder; requests may read no others.
+
+    The function's argument is a function that follows the links and returns the path.
+    """
     kind = "a path below the rig's state_dir"
-    return Field(kind, lambda value: _below(folder.resolve(), value), advice=COPY_IT)
+    return _DiskField(kind, lambda value: _below(folder.resolve(), value), advice=COPY_IT)
 
 
 def paths_below(folder: Path) -> Field:
-    """Return a field of a list of such paths, empty by default."""
+    """Return a field of a list of such paths, empty by default, as `path_below`."""
 
     def parse(values: Any) -> tuple[Path | None, ...] | None:
         if not isinstance(values, list):
@@ -134,7 +148,7 @@ def paths_below(folder: Path) -> Field:
         paths = tuple(_below(folder.resolve(), value) for value in values)
         return None if None in paths else paths
 
-    return Field("a list of paths below the rig's state_dir", parse, (), COPY_IT)
+    return _DiskField("a list of paths below the rig's state_dir", parse, (), COPY_IT)
 
 
 def _below(root: Path, value: Any) -> Path | None:
@@ -173,7 +187,7 @@ class Action:
 
     def __init__(
         self,
-        function: Callable[..., Data | Steps],
+        function: Callable[..., Data | Steps | Short],
         exclusive: tuple[str, ...] = (),
         /,
         **fields: Field,
@@ -182,7 +196,7 @@ class Action:
         self._exclusive = exclusive
         self.fields = fields
 
-    def __call__(self, payload: Data) -> Data | Steps:
+    def __call__(self, payload: Data) -> Data | Steps | Short:
         """Check the fields of a request, then call the function.
 
         Raises
@@ -209,7 +223,7 @@ class Actions:
         self._name = text(default)
         self.actions = actions
 
-    def __call__(self, payload: Data) -> Data | Steps:
+    def __call__(self, payload: Data) -> Data | Steps | Short:
         """Run the action that a request names."""
         name = self._name.value("action", payload)
         if name not in self.actions:

@@ -13,11 +13,11 @@ import queue
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from daemon.request_fields import RequestError
-from daemon.system.background import Data, Steps, Task
+from daemon.system.background import HANGS, Data, Short, Steps, Task
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-Handler = Callable[[Data], "Data | Steps"]
+Handler = Callable[[Data], "Data | Steps | Short"]
 """Handles a request, given its fields without `transaction` and `progress`; raises `ScentdError` to
 refuse it. Usually an `Action` or `Actions` of `daemon.request_fields`."""
 
@@ -52,6 +52,9 @@ fewer; a client in a loop must not slow down the recognition."""
 TRANSACTION_LIMIT = 128
 JOBS_LIMIT = 4
 """Requests with long work at a time."""
+
+SHORT_LIMIT = 32
+"""Requests at a time that wait for the disk alone."""
 
 LONG_BURST = 8
 LONG_PER_SECOND = 0.2
@@ -205,10 +208,11 @@ class Inbox(_Rate):
 
 @dataclass(slots=True)
 class _Job:
-    """A request with unfinished long work, and when its progress was last published."""
+    """A request with unfinished work, and when its progress was last published."""
 
     request: Request
     task: Task[Data, Data]
+    short: bool
     published_s: float = -math.inf
 
 
@@ -229,11 +233,11 @@ class Requests:
     @property
     def busy(self) -> bool:
         """Whether long work is unfinished."""
-        return bool(self._jobs)
+        return any(not job.short for job in self._jobs)
 
     def works_on(self, *commands: str) -> bool:
         """Whether long work of one of these commands is unfinished."""
-        return any(job.request.command in commands for job in self._jobs)
+        return any(job.request.command in commands and not job.short for job in self._jobs)
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -245,7 +249,10 @@ class Requests:
         self._handlers |= handlers
 
     def work(self) -> None:
-        """Begin all new requests, then do one step of each unfinished one."""
+        """Begin all new requests, then do one step of each unfinished one.
+
+        The answer to one whose disk hangs is an error; its work goes on, as the error says.
+        """
         while (request := self._inbox.next()) is not None:
             self.begin(request)
         for job in tuple(self._jobs):
@@ -274,18 +281,26 @@ class Requests:
             if isinstance(answer, dict):
                 self._answer(request, OK, data=answer)
                 return
-            if request.answered and len(self._jobs) >= JOBS_LIMIT:
-                answer.close()
-                raise RequestError(
-                    f"{JOBS_LIMIT} requests are under way already. Wait for one to end."
-                )
-            if request.answered and not self._long_work.within_rate():
-                answer.close()
-                raise RequestError(
-                    f"There were too many requests like this one. The rig takes {LONG_BURST} at "
-                    f"once, and one every {1 / LONG_PER_SECOND:g} s; ask again later."
-                )
-            self._jobs.append(_Job(request, Task(answer)))
+            short = isinstance(answer, Short)
+            task = Task(answer.steps if isinstance(answer, Short) else answer)
+            if request.answered and (why := self._too_many(short=short)) is not None:
+                task.close()
+                raise RequestError(why)
+            self._jobs.append(_Job(request, task, short))
+
+    def _too_many(self, *, short: bool) -> str | None:
+        """Return why no more work can be begun, None if it can."""
+        under_way = sum(job.short == short for job in self._jobs)
+        if short:
+            return None if under_way < SHORT_LIMIT else "Too many requests wait for the rig's disk."
+        if under_way >= JOBS_LIMIT:
+            return f"{JOBS_LIMIT} requests are under way already. Wait for one to end."
+        if not self._long_work.within_rate():
+            return (
+                f"There were too many requests like this one. The rig takes {LONG_BURST} at "
+                f"once, and one every {1 / LONG_PER_SECOND:g} s; ask again later."
+            )
+        return None
 
     def _step(self, job: _Job) -> None:
         """Do one step of a job; answer after the last one."""
@@ -296,6 +311,11 @@ class Requests:
                 self._answer(job.request, OK, data=job.task.result)
         if progress is None:
             self._jobs.remove(job)
+            return
+        if HANGS in progress:
+            if job.request.answered:
+                self._refuse(job.request, str(progress[HANGS]))
+                job.request = replace(job.request, answered=False)  # the work goes on
             return
         now_s = self._clock()
         if job.request.progress and now_s - job.published_s >= PROGRESS_EVERY_S:

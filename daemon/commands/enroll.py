@@ -35,7 +35,7 @@ from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.mqtt.service_client import service_is_online
 from daemon.service.answers import from_one_exposure
-from daemon.system.background import finish
+from daemon.system.background import finish, result_of
 from daemon.system.owner import act_as_owner
 from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
@@ -191,8 +191,7 @@ class _Rig:
         """Send a request to the service, or do the same here where none runs."""
 
         def do_here() -> Data:
-            answer = self.enrolment.handle(payload)
-            return answer if isinstance(answer, dict) else finish(answer)
+            return result_of(self.enrolment.handle(payload))
 
         if self.config is None:
             return do_here()

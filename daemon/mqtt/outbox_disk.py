@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from daemon.mqtt.outbox_database import DiskUse, OutboxFile
 from daemon.mqtt.outbox_repair import finish_replacement, replace_damaged
 from daemon.mqtt.outbox_values import RETRY_S
-from daemon.system.disk_thread import DiskHangsError, DiskThread
+from daemon.system.disk_thread import HANGS_AFTER_S, DiskHangsError, DiskThread
 from daemon.system.logs import get_logger
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     from daemon.mqtt.outbox_repair import Repaired
     from daemon.mqtt.outbox_values import Entry, Limits
-
-HANGS_AFTER_S = 5.0
-"""An SD card that reorganises its blocks may need a second or two for a commit."""
 
 _LEAST_S = 0.05
 

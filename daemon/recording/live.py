@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from daemon.recording.recorder import Recorder, RecorderReport, RecorderState
-from daemon.system.disk_thread import DiskThread
+from daemon.system.disk_thread import HANGS_AFTER_S, DiskThread
 from daemon.system.logs import get_logger
 from hardware.counting import counted
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 WAITING_LIMIT = 1000
 """Readings that may wait for the disk: 100 s of the fastest board, and less than a megabyte."""
-
-HANGS_AFTER_S = 5.0
-"""An SD card that reorganises its blocks may need a second or two for a write."""
 
 SEGMENT_WITHIN_S = 0.05
 """How long an event waits to learn which segment holds its reading."""

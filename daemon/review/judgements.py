@@ -6,12 +6,14 @@ announcement replaces what was said before.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from daemon.mqtt.payloads import format_utc
+from daemon.request_fields import RequestError
 from daemon.review.journal import Journal
 from daemon.system.logs import get_logger
 from models.results import EventType
@@ -106,19 +108,19 @@ class Judgements:
             return
         for record in records:
             if (judgement := _parsed(record)) is not None:
-                self._keep(judgement)
+                self.keep(judgement)
 
-    def add(self, judgement: Judgement) -> None:
-        """Keep a judgement for good.
+    def write(self, judgement: Judgement) -> None:
+        """Keep a judgement on disk; it counts once `keep` was called too.
 
         Raises
         ------
         OSError: the disk refuses.
         """
         self._journal.append(asdict(judgement), durable=True)
-        self._keep(judgement)
 
-    def _keep(self, judgement: Judgement) -> None:
+    def keep(self, judgement: Judgement) -> None:
+        """Keep in memory a judgement that the disk has."""
         self._kept.pop(judgement.key, None)
         self._kept[judgement.key] = judgement
         while len(self._kept) > KEPT:
@@ -157,6 +159,31 @@ class Judgements:
                 for day in days
             ],
         }
+
+
+def judge(
+    announcement: Announcement, verdict: str, label: str | None, note: str | None
+) -> Judgement:
+    """Return a judgement; RequestError where verdict and label contradict each other."""
+    announced = announcement.label
+    if announced is not None and verdict == FeedbackVerdict.WRONG and label == announced:
+        raise RequestError(f"{announced} was announced. It is right, or its true label is another.")
+    if (
+        announced is not None
+        and verdict == FeedbackVerdict.RIGHT
+        and label not in (None, announced)
+    ):
+        raise RequestError(f"{announced} was announced, so it cannot be right that it was {label}.")
+    return Judgement(
+        boot_id=announcement.boot_id,
+        seq=announcement.seq,
+        announced=announced,
+        day=announcement.day,
+        verdict=verdict,
+        label=label,
+        note=note,
+        given_ms=time.time_ns() // 1_000_000,
+    )
 
 
 def _parsed(record: dict[str, Any]) -> Judgement | None:

@@ -1,13 +1,12 @@
 """Daemon: `request/feedback`: what the owner says about announcements, and what follows from it.
 
-Runs in the pipeline's thread; recordings are read in another one. What is said is kept first; then
+Runs in the pipeline's thread, and uses the disk in another one. What is said is kept first; then
 the readings of the exposure are proposed to the library of taught smells. Nothing is announced
 because of feedback until the owner accepts a proposal.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -26,10 +25,10 @@ from daemon.request_fields import (
 )
 from daemon.review.announcements import AnnouncementLog
 from daemon.review.clips import Clips, clip_name
-from daemon.review.judgements import FeedbackVerdict, Judgement, Judgements
+from daemon.review.judgements import FeedbackVerdict, Judgement, Judgements, judge
 from daemon.review.proposals import Proposal, ProposalKind, Proposals
 from daemon.review.readings import label_exposure, stretch_from_history, stretch_from_recordings
-from daemon.system.background import in_thread
+from daemon.system.background import Short, at_once, in_thread
 from hardware.errors import ScentdError
 from hardware.labels import MAX_LABEL_LENGTH
 from hardware.recording import read_recording
@@ -44,7 +43,8 @@ if TYPE_CHECKING:
     from daemon.mqtt.payloads import Envelope
     from daemon.review.announcements import Announcement
     from daemon.review.readings import Stretch
-    from daemon.system.background import Data, Steps
+    from daemon.system.background import Data, OnDisk, Steps
+    from hardware.recording import Recording
     from models.results import Event
 
 FEEDBACK = "feedback"
@@ -58,7 +58,7 @@ AT_ONCE = 50
 """Announcements of one request: a page of them is judged together."""
 
 LABELLED_AT_ONCE = 4
-"""Recordings that are labelled between two readings; more are in another thread."""
+"""Recordings that are labelled as the work of a moment; more are long work."""
 
 LISTED = 50
 MOST_LISTED = 200
@@ -102,6 +102,7 @@ class Review:
     on_feedback: called with every judgement, to publish it.
     boot_id: returns that of this process.
     write: as of `AnnouncementLog`.
+    on_disk: calls what else uses the disk.
 
     Attributes
     ----------
@@ -119,7 +120,9 @@ class Review:
         on_feedback: Callable[[Judgement, Announcement], None],
         boot_id: Callable[[], str],
         write: Callable[[Callable[[], None]], object] = lambda task: task(),
+        on_disk: OnDisk = at_once,
     ) -> None:
+        self._on_disk = on_disk
         folder = state_dir / FOLDER
         self.announcements = AnnouncementLog(folder, write)
         self._judgements = Judgements(folder)
@@ -169,9 +172,10 @@ class Review:
         if stretch is not None:
             self._clips.keep(clip_name(first), stretch.content)
 
-    def _clip(self, announcement: Announcement) -> Path | None:
-        """Return the clip of an announcement's exposure, None where none is kept."""
-        return self._clips.path(clip_name(self.announcements.first_of_exposure(announcement)))
+    def _find_clips(self, announcements: Sequence[Announcement]) -> Callable[[], list[Path | None]]:
+        """Return what finds on disk the clips of the announcements' exposures, None for none."""
+        names = [clip_name(self.announcements.first_of_exposure(one)) for one in announcements]
+        return lambda: [self._clips.path(name) for name in names]
 
     def score(self) -> Data:
         """Return how often the rig's announcements were right, by day."""
@@ -186,7 +190,7 @@ class Review:
         verdict: str,
         label: str | None,
         note: str | None,
-    ) -> Data | Steps:
+    ) -> Short | Steps:
         """Keep a verdict on one announcement or several, then propose their readings."""
         boot_id = boot_id or self._boot_id()
         if seq is not None:
@@ -194,19 +198,24 @@ class Review:
         else:
             found = [self._newest() if ts is None else self._by_time(_unix_ms(ts))]
         chosen = {item.key: item for item in found}.values()
-        cases = [_Case(_judge(item, verdict, label, note), item) for item in chosen]
+        cases = [_Case(judge(item, verdict, label, note), item) for item in chosen]
         for case in cases:
-            self._judgements.add(case.judgement)
-            self._on_feedback(case.judgement, case.announcement)
-            case.clip = self._clip(case.announcement)
             if case.kind is not None:
                 case.stretch = self._from_history(case.announcement)
-        if len(cases) > LABELLED_AT_ONCE or any(case.needs_recordings for case in cases):
-            return self._give_from_recordings(cases)
-        return self._propose_all(cases, self._label_recordings(cases))
+        short = len(cases) <= LABELLED_AT_ONCE and not any(case.needs_recordings for case in cases)
+        return Short(self._keep_all(cases)) if short else self._keep_all(cases)
 
-    def _give_from_recordings(self, cases: Sequence[_Case]) -> Steps:
-        why = yield from in_thread(self._label_recordings, cases, doing="labelling recordings")
+    def _keep_all(self, cases: Sequence[_Case]) -> Steps:
+        """Keep the judgements, then propose the readings that they are about."""
+        for case in cases:
+            yield from self._on_disk(self._judgements.write, case.judgement, doing="keeping")
+            self._judgements.keep(case.judgement)
+            self._on_feedback(case.judgement, case.announcement)
+        find = self._find_clips([case.announcement for case in cases])
+        clips = yield from self._on_disk(find, doing="looking for clips")
+        for case, clip in zip(cases, clips, strict=True):
+            case.clip = clip
+        why = yield from self._on_disk(self._label_recordings, cases, doing="labelling recordings")
         for case in cases:
             if not case.needs_recordings:
                 continue
@@ -220,7 +229,13 @@ class Review:
                 )
             except (ScentdError, OSError) as error:
                 why.append(str(error))
-        return self._propose_all(cases, why)
+        proposals = yield from self._on_disk(self._propose_all, cases, why, doing="proposing")
+        return {
+            "feedback": [case.judgement.data() for case in cases],
+            "proposals": proposals,
+            "why": list(dict.fromkeys(why)),
+            "score": self.score(),
+        }
 
     def _label_recordings(self, cases: Sequence[_Case]) -> list[str]:
         """Label the recorded exposures whose true name is known; return what went wrong."""
@@ -234,7 +249,8 @@ class Review:
                     problems.append(str(error))
         return problems
 
-    def _propose_all(self, cases: Sequence[_Case], why: list[str]) -> Data:
+    def _propose_all(self, cases: Sequence[_Case], why: list[str]) -> list[Data]:
+        """Keep a proposal of every case on disk; return them, and add to `why` what cannot be."""
         proposals = []
         for case in cases:
             judgement, kind, stretch = case.judgement, case.kind, case.stretch
@@ -261,12 +277,7 @@ class Review:
             )
             self._proposals.add(proposal, stretch.content)
             proposals.append(proposal.data())
-        return {
-            "feedback": [case.judgement.data() for case in cases],
-            "proposals": proposals,
-            "why": list(dict.fromkeys(why)),
-            "score": self.score(),
-        }
+        return proposals
 
     def _from_history(self, announcement: Announcement) -> Stretch | None:
         if announcement.boot_id != self._boot_id() or announcement.run != self.announcements.run:
@@ -277,23 +288,32 @@ class Review:
             return stretch_from_history(announcement, self._history, least_lead_ms=0)
         return stretch
 
-    def _list(self, *, last: float, before: str | None) -> Data:
+    def _list(self, *, last: float, before: str | None) -> Short:
         """Return the newest announcements with what was said about them, proposals and score."""
         before_ms = None if before is None else _unix_ms(before)
-        listed: list[Data] = []
-        for item in self.announcements.newest_first():
-            if len(listed) >= last:
-                break
-            if before_ms is None or item.unix_ms < before_ms:
-                listed.append(self._described(item))
-        return {
-            "announcements": listed,
-            "proposals": [item.data() for item in self._proposals.list()],
-            "score": self.score(),
-        }
+        items = [
+            item
+            for item in self.announcements.newest_first()
+            if before_ms is None or item.unix_ms < before_ms
+        ][: int(last)]
+        find = self._find_clips(items)
 
-    def _described(self, item: Announcement) -> Data:
-        judgement, clip = self._judgements.of(item), self._clip(item)
+        def steps() -> Steps:
+            clips, proposals = yield from self._on_disk(
+                lambda: (find(), self._proposals.list()), doing="listing"
+            )
+            return {
+                "announcements": [
+                    self._described(item, clip) for item, clip in zip(items, clips, strict=True)
+                ],
+                "proposals": [item.data() for item in proposals],
+                "score": self.score(),
+            }
+
+        return Short(steps())
+
+    def _described(self, item: Announcement, clip: Path | None) -> Data:
+        judgement = self._judgements.of(item)
         return {
             "boot_id": item.boot_id,
             "seq": item.seq,
@@ -313,41 +333,44 @@ class Review:
 
     def _accept(self, *, id: str, label: str | None, promote: bool) -> Steps:  # noqa: A002 - the field's name
         """Teach a proposal, under its label or another one, then forget the proposal."""
-        proposal = self._proposals.get(id)
         enrolment = self._enrolment()
-        negative = proposal.kind == ProposalKind.NEGATIVE
-        if negative and label == proposal.label:
-            raise RequestError(
-                f"This exposure is not {proposal.label}. Accept it under its own name, without a "
-                "label as none of the taught smells, or dismiss it."
-            )
-        name = label or (NEGATIVES if negative else proposal.label)
-        promote = promote or name == NEGATIVES  # to accept it is the owner's word
-        if label is None and enrolment.is_announced(name) and not promote:
-            raise SmellError(
-                f"{name} is announced already, so this exposure would count at once. Accept it "
-                "with promote: true, or under another label, which is taught in shadow."
-            )
 
-        def steps() -> Steps:
-            recording = read_recording(self._proposals.readings_path(proposal.id))
-            answer = yield from enrolment.teach(
-                name,
-                recording,
-                source="feedback",
-                session=proposal.session,
-                start_ms=proposal.start_ms,
-                promote=promote,
-            )
-            self._proposals.remove(proposal.id)
-            return answer
+        def checked() -> tuple[Proposal, Recording, str]:
+            proposal = self._proposals.get(id)
+            negative = proposal.kind == ProposalKind.NEGATIVE
+            if negative and label == proposal.label:
+                raise RequestError(
+                    f"This exposure is not {proposal.label}. Accept it under its own name, without "
+                    "a label as none of the taught smells, or dismiss it."
+                )
+            name = label or (NEGATIVES if negative else proposal.label)
+            sure = promote or name == NEGATIVES  # to accept it is the owner's word
+            if label is None and enrolment.is_announced(name) and not sure:
+                raise SmellError(
+                    f"{name} is announced already, so this exposure would count at once. Accept it "
+                    "with promote: true, or under another label, which is taught in shadow."
+                )
+            return proposal, read_recording(self._proposals.readings_path(proposal.id)), name
 
-        return steps()
+        proposal, recording, name = yield from self._on_disk(checked, doing="reading the proposal")
+        answer = yield from enrolment.teach(
+            name,
+            recording,
+            source="feedback",
+            session=proposal.session,
+            start_ms=proposal.start_ms,
+            promote=promote or name == NEGATIVES,
+        )
+        yield from self._on_disk(self._proposals.remove, proposal.id, doing="removing the proposal")
+        return answer
 
-    def _dismiss(self, *, id: str) -> Data:  # noqa: A002 - the field's name
-        self._proposals.get(id)
-        self._proposals.remove(id)
-        return {"proposals": [item.data() for item in self._proposals.list()]}
+    def _dismiss(self, *, id: str) -> Short:  # noqa: A002 - the field's name
+        def dismissed() -> Data:
+            self._proposals.get(id)
+            self._proposals.remove(id)
+            return {"proposals": [item.data() for item in self._proposals.list()]}
+
+        return Short(self._on_disk(dismissed, doing="dismissing"))
 
     def _newest(self) -> Announcement:
         found = next(self.announcements.newest_first(), None)
@@ -377,31 +400,6 @@ class Review:
             f"Nothing was announced before {format_utc(unix_ms)}, as far as is known. "
             '{"action": "list"} returns the announcements.'
         )
-
-
-def _judge(
-    announcement: Announcement, verdict: str, label: str | None, note: str | None
-) -> Judgement:
-    """Return a judgement; RequestError where verdict and label contradict each other."""
-    announced = announcement.label
-    if announced is not None and verdict == FeedbackVerdict.WRONG and label == announced:
-        raise RequestError(f"{announced} was announced. It is right, or its true label is another.")
-    if (
-        announced is not None
-        and verdict == FeedbackVerdict.RIGHT
-        and label not in (None, announced)
-    ):
-        raise RequestError(f"{announced} was announced, so it cannot be right that it was {label}.")
-    return Judgement(
-        boot_id=announcement.boot_id,
-        seq=announcement.seq,
-        announced=announced,
-        day=announcement.day,
-        verdict=verdict,
-        label=label,
-        note=note,
-        given_ms=time.time_ns() // 1_000_000,
-    )
 
 
 def _proposed_as(judgement: Judgement) -> ProposalKind | None:

@@ -3,26 +3,22 @@
 Threads: one reads the port (`daemon.board.reader`), this one is the pipeline, one writes the
 outbox (`daemon.mqtt.outbox`), one is the MQTT client's (`daemon.mqtt.publisher`); further ones work
 on the disk (`daemon.system.disk_thread`), for which the pipeline never waits. A bounded queue
-lies between reader and pipeline. Recognition and recording need no broker. Requests
-(`daemon.requests`) are handled in the pipeline's thread, between two readings; so is a reload
-(`daemon.service.reload`), which changes nothing until everything that it needs is ready.
+lies between reader and pipeline. Recognition and recording need no broker. Readings are processed
+by `daemon.service.pipeline`. Requests (`daemon.service.handlers`) are handled in the pipeline's
+thread, between two readings; so is a reload (`daemon.service.reload`), which changes nothing until
+everything that it needs is ready.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from daemon.board.history import History
-from daemon.board.monitor import BoardMonitor, BoardState
-from daemon.board.port import Chunk, PortClosed, PortOpened, monotonic_ms
+from daemon.board.monitor import BoardState
 from daemon.board.reader import Reader
-from daemon.calibrate.live import CALIBRATE
-from daemon.enroll import ENROLL
 from daemon.installed_models.loading import load_models
 from daemon.installed_models.requests import MODELS, ModelRequests
 from daemon.mqtt.discovery import Discovery
@@ -34,15 +30,17 @@ from daemon.mqtt.publisher import Publisher
 from daemon.mqtt.topics import OFFLINE, ONLINE
 from daemon.recording.live import LiveRecorder
 from daemon.recording.requests import RECORD, RecordingRequests
-from daemon.request_fields import Action, RequestError, number
-from daemon.requests import Handler, Inbox, Request, Requests
+from daemon.request_fields import Action, number
+from daemon.requests import Request
 from daemon.review.requests import FEEDBACK, Review
-from daemon.service.answers import describe_answer
 from daemon.service.events import EventPublisher
+from daemon.service.handlers import ServiceRequests
+from daemon.service.pipeline import Pipeline
 from daemon.service.reload import RELOAD, ReloadError, prepare_reload
 from daemon.service.report import STATUS, status_line, status_summary
 from daemon.service.runtime import Runtime
 from daemon.service.samples import SAMPLE, SAMPLE_SECONDS, Samples
+from daemon.system.background import in_thread
 from daemon.system.disk_thread import DiskThread
 from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
@@ -50,22 +48,18 @@ from daemon.system.state_lock import held_state
 from daemon.system.systemd import ServiceManager
 from hardware.errors import ScentdError
 from hardware.files import sweep
-from hardware.protocol import LineDecoder
 from hardware.version import installed_version
-from models.results import EventType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from daemon.board.port import Arrival
     from daemon.config.settings import Config
     from daemon.mqtt.outbox import Entry
     from daemon.service.reload import PreparedReload
     from daemon.system.background import Data, Steps
     from daemon.system.signals import ReloadSignal, StopEvent
     from models.bundle import Bundle
-    from models.results import Prediction, Step
 
 TICK_S = 0.25
 RELOADING_TICK_S = 0.01
@@ -85,8 +79,6 @@ END_S = 0.9
 
 LAST_TASK_S = 0.3
 """How long the end waits for other files of state."""
-
-LATENCIES_KEPT = 500
 
 
 def serve(config: Config, path: Path, stop: StopEvent, reload: ReloadSignal) -> None:
@@ -122,9 +114,13 @@ class Service:
         self._disk = DiskThread("state")
         self._outbox = Outbox(config.state_dir / OUTBOX_FILE, limits_from(config.outbox))
         self._reader = Reader()
-        self._inbox = Inbox(self._reader.wake)
+        self._requests = ServiceRequests(
+            self._reader.wake,
+            lambda: self._messages,
+            lambda: self._outbox.files.hangs or self._recorder.hangs,
+        )
         self._delivered: dict[str, Entry] = {}
-        self._discovery, self._publisher = self._make_publisher(config)
+        self._use_publisher(config, self._make_discovery(config))
         self._messages = Messages(
             self._publisher, version=version, folders={"state_dir": config.state_dir}
         )
@@ -135,92 +131,74 @@ class Service:
             on_change=lambda why: self._events.recording_changed(why),  # noqa: PLW0108 - set below
         )
         self._events = EventPublisher(self._messages, self._recorder, lambda: self._review)
-        self._board = BoardMonitor(config.source.baud)
-        self._decoder = LineDecoder()
-        self._history = History()
-        self._models = ModelRequests(lambda: self._config, self._reload)
         self._samples = Samples()
+        self._pipeline = Pipeline(
+            config.source.baud,
+            messages=self._messages,
+            events=self._events,
+            recorder=self._recorder,
+            outbox=self._outbox,
+            samples_wanted=lambda: self._config.mqtt.sample or self._samples.wanted(),
+        )
+        self._models = ModelRequests(lambda: self._config, self._reload, self._requests.on_disk)
         self._review = Review(
             config.state_dir,
             config.recordings_dir,
-            self._history,
-            lambda: self._runtime.enrolment,
+            self._pipeline.history,
+            lambda: self._pipeline.runtime.enrolment,
             on_feedback=self._events.publish_feedback,
             boot_id=lambda: self._messages.boot_id,
             write=self._disk.submit,
+            on_disk=self._requests.on_disk,
         )
         self._review.configure(config.recording, clips=config.clips)
-        self._requests = Requests(self._inbox, self._respond)
+        recording = RecordingRequests(self._recorder, config.recordings_dir, self._pipeline.history)
         self._requests.register(
             {
                 STATUS: Action(self._status),
-                RELOAD: self._unless_disk_hangs(Action(self._reload)),
-                MODELS: self._unless_disk_hangs(self._models.handle),
-                RECORD: RecordingRequests(
-                    self._recorder, config.recordings_dir, self._history
-                ).handle,
+                RECORD: recording.handle,
                 SAMPLE: Action(self._samples.extend, seconds=number(*SAMPLE_SECONDS)),
-                FEEDBACK: self._unless_disk_hangs(self._review.handle),
             }
         )
-        self._latest: dict[str, Prediction] = {}
-        self._inference_ms: dict[str, deque[float]] = {}
+        self._requests.register_on_disk(
+            {
+                RELOAD: Action(self._reload),
+                MODELS: self._models.handle,
+                FEEDBACK: self._review.handle,
+            }
+        )
         self._has_settled = False
-        self._use_runtime(Runtime.build(config, bundles, self._history))
+        self._use_runtime(self._build_runtime(config, bundles))
         self._reloading = False
         self._config_trouble: str | None = None
-        self._quality: Sequence[int] | None = None
-        self._channel_faults = 0
         self._started_s = time.monotonic()
         self._next_tick_s = self._next_health_s = 0.0
         self._published_info: tuple[object, ...] | None = None
 
-    def _make_publisher(self, config: Config) -> tuple[Discovery, Publisher]:
-        """Return discovery and publisher of a configuration, not started yet."""
-        discovery = Discovery(config, version=self._version, write=self._disk.submit)
+    def _make_discovery(self, config: Config) -> Discovery:
+        """Return the discovery of a configuration; reads the disk here."""
+        return Discovery(config, version=self._version, write=self._disk.submit)
+
+    def _use_publisher(self, config: Config, discovery: Discovery) -> None:
+        """Publish by this configuration from now on, once the publisher is started."""
         birth = discovery.birth_topic
-        publisher = Publisher(
+        self._discovery = discovery
+        self._publisher = Publisher(
             rig_id=config.rig_id,
             config=config.mqtt,
             outbox=self._outbox,
-            on_request=self._inbox.receive if config.mqtt.requests else None,
+            on_request=self._requests.inbox.receive if config.mqtt.requests else None,
             listeners={} if birth is None else {birth: discovery.on_birth},
             delivered=self._delivered,
         )
-        discovery.use_publisher(publisher)
-        return discovery, publisher
+        discovery.use_publisher(self._publisher)
 
-    def _respond(self, command: str, answer: Data) -> None:
-        """Publish an answer, and what it says in words."""
-        words = describe_answer(command, answer)
-        self._messages.publish_response(command, {**answer, "words": words})
-
-    def _unless_disk_hangs(self, handler: Handler) -> Handler:
-        """Return a handler that refuses while the disk hangs: it would stop the recognition."""
-
-        def handle(payload: Data) -> Data | Steps:
-            if self._outbox.files.hangs or self._recorder.hangs:
-                raise RequestError(
-                    "The rig's disk does not answer, so nothing can be read or written there. The "
-                    "rig recognises meanwhile; ask again later, and look at the disk."
-                )
-            return handler(payload)
-
-        return handle
+    def _build_runtime(self, config: Config, bundles: Sequence[Bundle]) -> Runtime:
+        return Runtime.build(config, bundles, self._pipeline.history, self._requests.on_disk)
 
     def _use_runtime(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._requests.register(
-            {
-                CALIBRATE: self._unless_disk_hangs(runtime.calibration.handle),
-                ENROLL: self._unless_disk_hangs(runtime.enrolment.handle),
-            }
-        )
-        names = [bundle.manifest.name for bundle in runtime.bundles]
-        self._latest = {name: self._latest[name] for name in names if name in self._latest}
-        self._inference_ms = {
-            name: self._inference_ms.get(name, deque(maxlen=LATENCIES_KEPT)) for name in names
-        }
+        self._requests.use(runtime)
+        self._pipeline.use(runtime)
 
     def run(self, stop: StopEvent, reload: ReloadSignal) -> None:
         """Serve until `stop` is set, then end all threads.
@@ -229,11 +207,13 @@ class Service:
         ------
         NotAPortError: if the configured port can never become one.
         """
-        self._runtime.load()
+        self._pipeline.runtime.load()
         self._review.load()
         self._disk.start()
+        self._requests.start()
         with ExitStack() as stack:
             stack.callback(self._disk.close, LAST_TASK_S)
+            stack.callback(self._requests.close_disk, LAST_TASK_S)
             stack.enter_context(self._outbox)
             self._publisher.start()
             stack.callback(lambda: self._publisher.close())  # noqa: PLW0108 - a reload replaces it
@@ -244,11 +224,13 @@ class Service:
             drop_startup_pages()
             # Ready without broker and board: the loop below waits for them.
             self._manager.ready(self._status_line())
-            self._log.info("ready", rig=self._config.rig_id, models=list(self._inference_ms))
+            self._log.info(
+                "ready", rig=self._config.rig_id, models=list(self._pipeline.inference_ms)
+            )
             while not stop.is_set():
                 wait_s = RELOADING_TICK_S if self._reloading else TICK_S
                 for arrival in self._reader.arrivals(wait_s, READINGS_FIRST_S):
-                    self._process_arrival(arrival)
+                    self._pipeline.process(arrival)
                 if reload.received():
                     self._requests.begin(Request(RELOAD, answered=False))
                 self._requests.work()
@@ -264,67 +246,28 @@ class Service:
             self._outbox.flush(LAST_WRITE_S)
             self._messages.publish_health(self._gauges())
 
-    def _process_arrival(self, arrival: Arrival) -> None:
-        now_s = time.monotonic()
-        if isinstance(arrival, Chunk):
-            self._board.add_bytes(len(arrival.data))
-            for frame in self._decoder.feed(arrival.data):
-                self._process_step(self._runtime.nose.process(frame, arrival.arrival_ms))
-        elif isinstance(arrival, PortOpened):
-            self._log.info("port opened", port=arrival.path)
-            self._board.port_opened(now_s, self._decoder.counts)
-        elif isinstance(arrival, PortClosed):
-            for frame in self._decoder.finish():
-                self._process_step(self._runtime.nose.process(frame, monotonic_ms()))
-            self._events.board_changed(self._board.port_closed(now_s, arrival.reason))
-
-    def _process_step(self, step: Step) -> None:
-        """Record a reading and publish what the nose returned for it."""
-        self._quality = step.quality.tolist()
-        self._history.push(step.t_ms, step.frame.values)
-        self._runtime.calibration.observe(step)
-        self._recorder.write(step.t_ms, step.frame.values)
-        self._events.add_reading(step)
-        self._events.board_changed(self._board.add_reading(time.monotonic(), self._decoder.counts))
-        if self._config.mqtt.sample or self._samples.wanted():
-            self._messages.publish_sample(step.frame, step.t_ms)
-        with self._outbox.one_commit():
-            for event in step.events:
-                self._channel_faults += event.type is EventType.CHANNEL_FAULT
-                self._events.publish(event)
-            for prediction in step.predictions:
-                self._events.model_changed(prediction, self._latest.get(prediction.model))
-                self._latest[prediction.model] = prediction
-                if prediction.window_s > 0 and prediction.model in self._inference_ms:
-                    self._inference_ms[prediction.model].append(prediction.latency_ms)
-                self._messages.publish_prediction(prediction)
-
     def _tick(self) -> None:
         """Do the work that depends on time instead of readings."""
         now_s = time.monotonic()
         if now_s < self._next_tick_s:
             return
         self._next_tick_s = now_s + TICK_S
-        runtime = self._runtime
-        if not self._has_settled and all(self._inference_ms.values()):
+        pipeline, runtime = self._pipeline, self._pipeline.runtime
+        if not self._has_settled and all(pipeline.inference_ms.values()):
             # The first inferences of every model ran code that does not run again.
             self._has_settled = True
             gc.collect()
             drop_startup_pages()
         self._publisher.check()
         self._recorder.check()
-        self._events.board_changed(
-            self._board.check_silence(
-                now_s, self._decoder.counts, runtime.nose.rate_hz, self._decoder.problem
-            )
-        )
-        self._messages.publish_board_status(present=self._board.present)
+        pipeline.check_silence()
+        self._messages.publish_board_status(present=pipeline.board.present)
         self._discovery.announce(
             runtime.bundles, runtime.heads, runtime.taught, self._models.available
         )
         info = rate_hz, dialect, profile, foreign_boards = (
             runtime.nose.rate_hz,
-            self._decoder.dialect,
+            pipeline.decoder.dialect,
             runtime.calibration.profile_id,
             runtime.nose.foreign_boards,
         )
@@ -350,18 +293,29 @@ class Service:
         if self._reloading:
             raise ReloadError("The configuration is being read again already. Wait for it to end.")
         self._reloading = True
+        asked = self._requests.asked
         self._log.info("the configuration is read again", file=str(self._path))
         self._manager.reloading()
         try:
             prepared = yield from prepare_reload(
                 self._path,
                 self._config,
-                self._runtime.bundles,
-                self._history,
-                teaching=lambda: self._requests.works_on(CALIBRATE, ENROLL, FEEDBACK),
+                self._pipeline.runtime,
+                self._pipeline.history,
+                build=self._build_runtime,
+                on_disk=self._requests.on_disk,
+                teaching=self._requests.teaching,
             )
-            self._apply(prepared)
-            changed, models = sorted(prepared.changed), list(self._inference_ms)
+            discovery = None
+            if prepared.changed & {"rig_id", "mqtt"}:
+                discovery = yield from in_thread(
+                    self._make_discovery, prepared.config, doing="reading the announcement"
+                )
+            self._apply(prepared, discovery)
+            if self._requests.asked != asked:
+                # Meanwhile the runtime before may have been taught something.
+                yield from self._pipeline.runtime.renew()
+            changed, models = sorted(prepared.changed), list(self._pipeline.inference_ms)
             self._config_trouble = None
             self._log.warning("reloaded", changed=changed, models=models)
             self._events.publish_rig_event(RigEventType.RELOADED, ", ".join(changed) or None)
@@ -380,23 +334,24 @@ class Service:
             self._manager.ready(self._status_line())
         return {"changed": changed, "models": models}
 
-    def _apply(self, prepared: PreparedReload) -> None:
+    def _apply(self, prepared: PreparedReload, discovery: Discovery | None) -> None:
+        """Apply another configuration, with its discovery if that is another one, too."""
         config, changed = prepared.config, prepared.changed
         if "source" in changed:
             self._reader.close()
             # The old runtime processes everything that was received from the old port.
             while (arrival := self._reader.next(0.0)) is not None:
-                self._process_arrival(arrival)
+                self._pipeline.process(arrival)
             self._reader.start(config.source)
         if prepared.runtime is not None:
-            prepared.runtime.nose.take_over(self._runtime.nose)
+            prepared.runtime.nose.take_over(self._pipeline.runtime.nose)
             self._use_runtime(prepared.runtime)
         self._config = config
         if "log" in changed:
             configure_logs(config.log)
-        if changed & {"rig_id", "mqtt"}:
+        if discovery is not None:
             self._publisher.close()
-            self._discovery, self._publisher = self._make_publisher(config)
+            self._use_publisher(config, discovery)
             self._messages.use_publisher(self._publisher)
             self._publisher.start()
         if changed & {"clips", "recording"}:
@@ -410,14 +365,15 @@ class Service:
         drop_startup_pages()
 
     def _status(self) -> Data:
+        pipeline = self._pipeline
         return {
             "rig_id": self._config.rig_id,
             "scentd_version": self._version,
-            "board": ONLINE if self._board.present else OFFLINE,
-            "dialect": self._decoder.dialect,
-            "history_s": round(self._history.seconds, 1),
+            "board": ONLINE if pipeline.board.present else OFFLINE,
+            "dialect": pipeline.decoder.dialect,
+            "history_s": round(pipeline.history.seconds, 1),
             **status_summary(
-                self._gauges(), self._runtime.bundles, self._latest, self._config_trouble
+                self._gauges(), pipeline.runtime.bundles, pipeline.latest, self._config_trouble
             ),
             "feedback": self._review.score(),
             "requests": list(self._requests.commands),
@@ -425,25 +381,25 @@ class Service:
         }
 
     def _status_line(self) -> str:
-        return status_line(self._gauges(), self._latest.values(), self._config_trouble)
+        return status_line(self._gauges(), self._pipeline.latest.values(), self._config_trouble)
 
     def _gauges(self) -> Gauges:
-        board = self._board
+        pipeline, board = self._pipeline, self._pipeline.board
         return Gauges(
-            counts=self._decoder.counts,
+            counts=pipeline.decoder.counts,
             port_open=board.state is not BoardState.ABSENT,
             port_reconnects=max(0, board.openings - 1),
             board={"state": board.state.value, "why": board.why, "losses": board.losses},
             recording=asdict(self._recorder.report),
             chunks_dropped=self._reader.dropped,
-            rate_hz=self._runtime.nose.rate_hz,
-            quality=self._quality,
-            channel_faults=self._channel_faults,
-            inference_ms=self._inference_ms,
+            rate_hz=pipeline.runtime.nose.rate_hz,
+            quality=pipeline.quality,
+            channel_faults=pipeline.channel_faults,
+            inference_ms=pipeline.inference_ms,
             outbox=self._outbox.report(),
             broker=asdict(self._publisher.report()),
-            calibration=self._runtime.calibration.report(),
-            requests=asdict(self._inbox.counts),
+            calibration=pipeline.runtime.calibration.report(),
+            requests=asdict(self._requests.inbox.counts),
             rss_mb=resident_mb(),
             uptime_s=time.monotonic() - self._started_s,
         )

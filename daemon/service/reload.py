@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from daemon.config.loading import load_config
 from daemon.installed_models.loading import load_models, with_decision
 from daemon.installed_models.store import ModelStore
-from daemon.service.runtime import Runtime
 from daemon.system.background import in_thread
 from hardware.errors import ScentdError
 from models.bundle import verify_bundle
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
     from daemon.board.history import History
     from daemon.config.settings import Config
-    from daemon.system.background import Data
+    from daemon.service.runtime import Runtime
+    from daemon.system.background import Data, OnDisk
     from models.bundle import Bundle
 
 RELOAD = "reload"
@@ -62,9 +62,11 @@ class PreparedReload:
 def prepare_reload(
     path: Path,
     active: Config,
-    running: Sequence[Bundle],
+    running: Runtime,
     history: History,
     *,
+    build: Callable[[Config, Sequence[Bundle]], Runtime],
+    on_disk: OnDisk,
     teaching: Callable[[], bool],
 ) -> Generator[Data, None, PreparedReload]:
     """Read a configuration, load its models and build its runtime.
@@ -73,7 +75,9 @@ def prepare_reload(
     ----------
     path: of the configuration.
     active: the active configuration.
-    running: the models that run now.
+    running: what recognises now.
+    build: makes another runtime, which is loaded here.
+    on_disk: calls what uses the disk for a moment.
     teaching: whether the rig is being calibrated or taught, when no runtime may be replaced.
 
     Raises
@@ -87,21 +91,30 @@ def prepare_reload(
                 "The rig is being calibrated or taught a smell. Reload when that has ended."
             )
 
-    config = load_config(path)
-    check_replaceable(active, config)
-    bundles = yield from load_bundles(config, running)
+    def read() -> Config:
+        config = load_config(path)
+        check_replaceable(active, config)
+        return config
+
+    config = yield from on_disk(read, doing="reading the configuration")
+    bundles = yield from load_bundles(config, running.bundles)
     changed = {
         item.name
         for item in fields(config)
         if getattr(config, item.name) != getattr(active, item.name)
     }
-    if [b.manifest.sha256 for b in bundles] != [b.manifest.sha256 for b in running]:
+    if [b.manifest.sha256 for b in bundles] != [b.manifest.sha256 for b in running.bundles]:
         changed.add("models")
     if not changed & NEED_RUNTIME:
         return PreparedReload(config, changed, None)
     check_idle()
-    runtime = Runtime.build(config, bundles, history)
-    runtime.load()
+
+    def loaded() -> Runtime:
+        runtime = build(config, bundles)
+        runtime.load()
+        return runtime
+
+    runtime = yield from on_disk(loaded, doing="reading what the rig was taught")
     yield from runtime.process_history(history)
     check_idle()
     return PreparedReload(config, changed, runtime)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from daemon.calibrate.live import LiveCalibration
 from daemon.enroll import Enrolment, TaughtSmells, rig_smells
 from daemon.installed_models.loading import live_nose, nose_settings
+from daemon.system.background import at_once
 from daemon.system.logs import get_logger
 from hardware.frames import SensorFrame
 from hardware.readings import range_quality
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from daemon.board.history import History
     from daemon.config.settings import Config
-    from daemon.system.background import Steps
+    from daemon.system.background import OnDisk, Steps
     from models.bundle import Bundle
     from models.nose import Nose
     from models.taught_head import TaughtHead
@@ -52,8 +53,17 @@ class Runtime:
     taught: list[str]
 
     @classmethod
-    def build(cls, config: Config, bundles: Sequence[Bundle], history: History) -> Self:
-        """Return a runtime without the rig's profile and taught smells, which `load` applies."""
+    def build(
+        cls,
+        config: Config,
+        bundles: Sequence[Bundle],
+        history: History,
+        on_disk: OnDisk = at_once,
+    ) -> Self:
+        """Return a runtime without the rig's profile and taught smells, which `load` applies.
+
+        `on_disk` calls what uses the disk for requests.
+        """
         nose = live_nose(config, bundles)
         heads: dict[str, TaughtHead] = {}
         taught: list[str] = []
@@ -73,19 +83,21 @@ class Runtime:
             history=history,
             settings=nose_settings(config),
             air=lambda: nose.exposure,
+            on_disk=on_disk,
         )
         calibration = LiveCalibration(
-            config,
-            bundles,
-            nose,
-            history,
-            lambda: enrolment.set_correction(calibration.correction()),
+            config, bundles, nose, history, enrolment.with_correction, on_disk
         )
         return cls(tuple(bundles), nose, calibration, enrolment, heads, taught)
 
     def load(self) -> None:
-        """Apply the profile and, through its correction, the taught smells."""
+        """Apply the profile and, through its correction, the taught smells; reads the disk here."""
         self.calibration.load()
+
+    def renew(self) -> Steps:
+        """Apply what was calibrated or taught since `load`."""
+        yield from self.calibration.renew()
+        return (yield from self.enrolment.renew())
 
     def process_history(self, history: History) -> Steps:
         """Process the readings of the history and those that arrive meanwhile, in steps.

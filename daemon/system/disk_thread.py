@@ -15,11 +15,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon.system.logs import get_logger
+from daemon.system.processor_time import of_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from daemon.system.processor_time import ProcessorTime
+
 Result = TypeVar("Result")
+
+HANGS_AFTER_S = 5.0
+"""A disk that has not answered for so long hangs. An SD card that reorganises its blocks may need a
+second or two for a write."""
 
 _ASK_AGAIN_S = 0.1
 
@@ -37,12 +44,15 @@ class DiskThread:
     Parameters
     ----------
     name: of the thread.
+    on_end: called in the thread whenever a task has ended.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_end: Callable[[], object] = lambda: None) -> None:
+        self._on_end = on_end
         self._tasks: deque[Callable[[], object]] = deque()
         self._changed = threading.Condition()
         self._busy_since_s = math.inf
+        self._processor_time: ProcessorTime | None = None  # of the task that was begun
         self._closing = self._abandoned = False
         self._log = get_logger("disk")
         # A task that the kernel does not give back must not keep the process alive.
@@ -62,24 +72,22 @@ class DiskThread:
             self._changed.notify_all()
         return True
 
-    def call(
+    def begin(
         self,
         function: Callable[..., Result],
         *arguments: Any,
-        until_s: Callable[[float], float],
-        late: Callable[[Result | None], object],
-    ) -> Result:
-        """Return what a function returns, or raise its error.
+        late: Callable[[Result | None], object] = lambda _: None,
+    ) -> Future[Result]:
+        """Let a function be called; return its result or error to come.
 
         Parameters
         ----------
-        until_s: returns, from the time at which it was begun, how long to wait for it, both on the
-            monotonic clock; asked again and again.
-        late: called in the thread, with the result or None after an error, if it ended later.
+        late: called in the thread, with the result or None after an error, if it ended when `call`
+            did not wait for it any more.
 
         Raises
         ------
-        DiskHangsError: it has not ended in time, or what was begun before it has not.
+        DiskHangsError: the thread was closed.
         """
         future: Future[Result] = Future()
 
@@ -98,10 +106,34 @@ class DiskThread:
             if too_late:
                 late(result)
 
+        if not self.submit(task):
+            raise DiskHangsError(self.unanswered_s)
+        return future
+
+    def call(
+        self,
+        function: Callable[..., Result],
+        *arguments: Any,
+        until_s: Callable[[float], float],
+        late: Callable[[Result | None], object],
+    ) -> Result:
+        """Return what a function returns, or raise its error.
+
+        Parameters
+        ----------
+        until_s: returns, from the time at which it was begun, how long to wait for it, both on the
+            monotonic clock; asked again and again.
+        late: as of `begin`.
+
+        Raises
+        ------
+        DiskHangsError: it has not ended in time, or what was begun before it has not.
+        """
         with self._changed:
             abandoned = self._abandoned
-        if abandoned or not self.submit(task):
+        if abandoned:
             raise DiskHangsError(self.unanswered_s)
+        future = self.begin(function, *arguments, late=late)
         begun_s = time.monotonic()
         while (left_s := until_s(begun_s) - time.monotonic()) > 0 and not future.done():
             with suppress(TimeoutError, CancelledError):
@@ -123,6 +155,16 @@ class DiskThread:
         """Seconds since the task was begun that has not ended; 0 where there is none."""
         with self._changed:
             return max(0.0, time.monotonic() - self._busy_since_s)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds for which the task that was begun has used no processor time; 0 without one.
+
+        Unlike `unanswered_s` it tells work that takes long from a disk that hangs, if it is read
+        again and again.
+        """
+        with self._changed:
+            return 0.0 if self._processor_time is None else self._processor_time.idle_s()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all tasks have ended; return whether they have in time."""
@@ -151,6 +193,7 @@ class DiskThread:
         while True:
             with self._changed:
                 self._busy_since_s = math.inf
+                self._processor_time = None
                 self._abandoned = False
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._tasks or self._closing)
@@ -158,7 +201,9 @@ class DiskThread:
                     return
                 task = self._tasks.popleft()
                 self._busy_since_s = time.monotonic()
+                self._processor_time = of_this_thread()
             try:
                 task()
             except Exception:  # noqa: BLE001 - a bug of one task must not end the others
                 self._log.exception("a task of the disk failed", thread=self._thread.name)
+            self._on_end()

@@ -9,7 +9,7 @@ import pytest
 
 from calibration.recogniser import fit_recogniser
 from calibration.response_preview import UNRECOGNISED, preview_negatives
-from calibration.smell_preview import ReplayComparison, compare_replay, preview_smell
+from calibration.smell_preview import ReplayComparison, SmellComparison, preview_smell
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from models.bundle import Bundle
@@ -40,7 +40,7 @@ def store(tmp_path: Path, bundle: Bundle) -> SmellStore:
 
 def replay(store: SmellStore, label: str, recording: Recording) -> ReplayComparison:
     """Return the comparison, once all steps are done."""
-    steps = compare_replay(store, label, recording)
+    steps = SmellComparison(store, label).replay(recording)
     shares = []
     while True:
         try:

@@ -17,7 +17,7 @@ from daemon.config.loading import load_config
 from daemon.enroll import Enrolment, TaughtSmells, rig_smells, taught_smells
 from daemon.mqtt.service_client import send_request
 from daemon.request_fields import RequestError
-from daemon.system.background import finish
+from daemon.system.background import result_of
 from hardware.frames import SensorFrame
 from hardware.simulator.board import SimulatedBoard
 from models.nose import Nose, NoseSettings
@@ -87,10 +87,7 @@ class Rig:
     def ask(self, meanwhile: Callable[[], Any] = lambda: None, **payload: Any) -> Data:
         """Ask as a request does; `meanwhile` happens between two steps."""
         jsonschema.validate(payload, SCHEMA)
-        answer = self.teaching.handle(payload)
-        if isinstance(answer, dict):
-            return answer
-        return finish(answer, lambda _progress: meanwhile())
+        return result_of(self.teaching.handle(payload), lambda _progress: meanwhile())
 
 
 @pytest.fixture
@@ -230,10 +227,10 @@ def test_a_new_calibration_is_applied_to_smells_taught_before(rig: Rig) -> None:
         def reset(self) -> None:
             """Nothing is remembered."""
 
-    rig.teaching.set_correction(Still())
+    rig.teaching.with_correction(Still())()
     assert before > 1.0
     assert store.head()[0].taught[0].mean[CO] == pytest.approx(0.0, abs=1e-6)
-    rig.teaching.set_correction(None)
+    rig.teaching.with_correction(None)()
     assert store.head()[0].taught[0].mean[CO] == pytest.approx(before)
 
 
@@ -244,7 +241,7 @@ def test_a_smell_whose_readings_are_lost_is_not_announced_after_a_new_calibratio
     assert rig.smell(values[60:75])[-1].label == "petrol"
     for path in (rig.teaching.store.folder / "exposures").iterdir():
         path.unlink()
-    rig.teaching.set_correction(None)
+    rig.teaching.with_correction(None)()
     assert "petrol" not in dict(rig.smell(values[75:])[-1].top)
 
 
@@ -277,7 +274,7 @@ def test_a_damaged_store_leaves_the_shipped_labels_working(
 )
 def test_wrong_requests_are_refused_with_the_reason(rig: Rig, payload: Data, said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        rig.teaching.handle(payload)
+        result_of(rig.teaching.handle(payload))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(payload, SCHEMA)
 

@@ -27,11 +27,12 @@ from daemon.requests import (
     LONG_PER_SECOND,
     PAYLOAD_LIMIT,
     QUEUE_LIMIT,
+    SHORT_LIMIT,
     Inbox,
     Request,
     Requests,
 )
-from daemon.system.background import Data, Steps
+from daemon.system.background import HANGS, Data, Short, Steps
 from hardware.errors import ScentdError
 from tests.sandbox import ROOT, Board, Mosquitto, ServiceProcess, Subscriber, wait_until
 
@@ -214,6 +215,43 @@ def test_requests_with_long_work_have_a_rate_of_their_own(desk: Desk) -> None:
     for _ in range(LONG_BURST):
         desk.requests.begin(Request("reload", answered=False))
         desk.requests.work()
+
+
+def test_work_that_waits_for_the_disk_alone_is_not_long_work(desk: Desk) -> None:
+    desk.requests.register({"count": lambda payload: Short(counting(payload["upto"]))})
+    for number in range(SHORT_LIMIT + 1):
+        desk.requests.begin(Request("count", {"upto": 2}, number))
+    assert not desk.requests.busy
+    assert not desk.requests.works_on("count")
+    (refused,) = desk.said()
+    assert refused["transaction"] == SHORT_LIMIT
+    assert "wait for the rig's disk" in refused["error"]
+    for _ in range(3):
+        desk.requests.work()
+    answers = [(answer["transaction"], answer["status"]) for answer in desk.said()[1:]]
+    assert answers == [(number, "ok") for number in range(SHORT_LIMIT)]
+
+
+def test_work_that_does_not_advance_is_answered_once_with_the_reason_and_goes_on(
+    desk: Desk,
+) -> None:
+    done = []
+
+    def waiting() -> Steps:
+        yield {"doing": "waiting"}
+        yield {"doing": "waiting", HANGS: "the disk hangs"}
+        yield {"doing": "waiting", HANGS: "the disk hangs"}
+        done.append(True)
+        return {}
+
+    desk.requests.register({"wait": lambda _: waiting()})
+    desk.ask("wait", {"transaction": 1, "progress": True})
+    for _ in range(4):
+        desk.requests.work()
+    assert [answer["status"] for answer in desk.said()] == ["working", "error"]
+    assert desk.said()[-1]["error"] == "the disk hangs"
+    assert done == [True]
+    assert not desk.requests.busy
 
 
 def test_work_under_way_at_the_end_is_answered(desk: Desk) -> None:

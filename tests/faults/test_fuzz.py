@@ -48,6 +48,8 @@ from tests.models.toys import toy_manifest
 from tests.sandbox import QUIET_ROW, ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from models.bundle import Bundle
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -380,7 +382,7 @@ def read_or_refused(read: Callable[[], object]) -> None:
 
 @dataclass
 class IdleService:
-    """A service that is not running, so that every request is served at once, in this thread."""
+    """A service that is not running: requests are served in this thread, but for their disk."""
 
     service: Service
     answers: list[tuple[str, Data]]
@@ -388,17 +390,20 @@ class IdleService:
     def ask(self, command: str, payload: bytes) -> list[Data]:
         """Return the answers to one request; long work is cancelled after a few steps."""
         self.answers.clear()
-        inbox, requests = self.service._inbox, self.service._requests
+        requests = self.service._requests
+        inbox = requests.inbox
         inbox._tokens = math.inf  # without a limit of the rate
         inbox.receive(command, payload, False)
         for _ in range(3):
+            requests.work()
+        while any(job.short for job in requests._jobs):
             requests.work()
         requests.close()
         return [answer for _, answer in self.answers]
 
 
 @pytest.fixture(scope="module")
-def idle(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> IdleService:
+def idle(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdleService]:
     folder = tmp_path_factory.mktemp("rig")
     config = Config(
         rig_id="rig",
@@ -412,7 +417,9 @@ def idle(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> IdleServic
     )
     answers: list[tuple[str, Data]] = []
     service._requests._reply = lambda command, answer: answers.append((command, answer))
-    return IdleService(service, answers)
+    service._requests.start()
+    yield IdleService(service, answers)
+    service._requests.close_disk(60.0)
 
 
 WORDS = [

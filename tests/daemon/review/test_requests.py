@@ -19,7 +19,7 @@ from daemon.recording.catalogue import Catalogue
 from daemon.request_fields import RequestError
 from daemon.review.judgements import Judgement
 from daemon.review.requests import Review
-from daemon.system.background import finish
+from daemon.system.background import result_of
 from hardware.recording import RecordingWriter
 from hardware.recording_labels import read_labels
 from hardware.segment_names import segment_name
@@ -108,8 +108,7 @@ class Rig:
 
     def ask(self, **payload: Any) -> Data:
         jsonschema.validate(payload, SCHEMAS["request_feedback"])
-        answer = self.review.handle(payload)
-        done = answer if isinstance(answer, dict) else finish(answer)
+        done = result_of(self.review.handle(payload))
         if payload.get("action") != "accept":
             jsonschema.validate(done, SCHEMAS["response_feedback"])
         return done
@@ -181,7 +180,7 @@ def test_an_accepted_negative_is_used_at_once_and_is_no_smell(rig: Rig) -> None:
     assert len(store.negatives()) == 1
     assert store.taught_exposures() == []
     assert store.head()[0].taught == ()
-    (listed,) = rig.enrolment.handle({"action": "list"})["smells"]
+    (listed,) = result_of(rig.enrolment.handle({"action": "list"}))["smells"]
     assert (listed["negative"], listed["exposures"]) == (True, 1)
     rig.enrolment.handle({"action": "forget", "label": NEGATIVES})
     assert store.negatives() == []
@@ -309,7 +308,7 @@ def test_readings_of_a_time_that_began_anew_are_never_taken_for_those_before(rig
 )
 def test_wrong_requests_are_refused(rig: Rig, payload: Data, said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        rig.review.handle(payload)
+        result_of(rig.review.handle(payload))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(payload, SCHEMAS["request_feedback"])
 
@@ -326,7 +325,7 @@ def test_wrong_requests_are_refused(rig: Rig, payload: Data, said: str) -> None:
 def test_contradictions_are_refused_and_not_kept(rig: Rig, payload: Data, said: str) -> None:
     rig.announce("soap")
     with pytest.raises(RequestError, match=said):
-        rig.review.handle(payload)
+        result_of(rig.review.handle(payload))
     assert rig.review.score()["share_right"] is None
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon.system import background
 from daemon.system.background import (
+    HANGS,
     NICENESS,
     Data,
     Steps,
@@ -20,6 +22,7 @@ from daemon.system.background import (
     in_process,
     in_thread,
 )
+from daemon.system.disk_thread import DiskThread
 from hardware.errors import ScentdError, UsageError
 from tests.sandbox import wait_until
 
@@ -69,6 +72,48 @@ def test_a_thread_does_the_work_and_its_error_is_raised() -> None:
         finish(in_thread(divmod, 1, 0, doing="dividing"))
 
 
+def test_a_thread_that_does_not_advance_says_so_and_what_waits_for_it_is_not_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background, "HANGS_AFTER_S", 0.3)
+    answers, called = threading.Event(), []
+    disk = DiskThread("test")
+    disk.start()
+    first = in_thread(answers.wait, doing="writing", disk=disk)
+    second = in_thread(called.append, True, doing="reading", disk=disk)
+    assert next(first) == {"doing": "writing"}
+    assert next(second) == {"doing": "reading"}
+    wait_until(lambda: HANGS in next(first), "the first to say that it waits")
+    with pytest.raises(ScentdError, match="nothing can be read or written"):
+        finish(second)
+    answers.set()
+    assert finish(first) is True
+    assert disk.close(60.0)
+    assert called == []
+
+
+def test_long_work_that_computes_is_not_taken_for_a_disk_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background, "HANGS_AFTER_S", 0.3)
+
+    def compute() -> int:
+        until_s = time.thread_time() + 1.0
+        rounds = 0
+        while time.thread_time() < until_s:
+            rounds += 1
+        return rounds
+
+    progress: list[Data] = []
+
+    def show(data: Data) -> None:
+        progress.append(data)
+        time.sleep(0.02)
+
+    assert finish(in_thread(compute, doing="computing"), show) > 0
+    assert not [data for data in progress if HANGS in data]
+
+
 def work(path: Path) -> dict[str, int]:
     """Be run in the child."""
     sys.stdout.write("whatever a library prints")
@@ -109,6 +154,15 @@ def test_the_childs_error_is_raised_with_its_type(tmp_path: Path) -> None:
 def test_a_child_that_ends_without_an_answer_is_reported() -> None:
     with pytest.raises(ScentdError, match=r"was to vanish ended without an answer \(exit 3\)"):
         finish(in_process(f"{__name__}:die", doing="vanish"))
+
+
+def test_a_child_that_does_not_advance_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "HANGS_AFTER_S", 0.3)
+    steps = in_process(f"{__name__}:wait", tmp_path / "pid", doing="wait")
+    wait_until(lambda: HANGS in next(steps), "the child to be found waiting")
+    steps.close()
 
 
 def test_a_child_is_killed_when_the_work_is_given_up(tmp_path: Path) -> None:
