@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from contextlib import ExitStack
 from itertools import chain
 
+import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from tests.sandbox import Mosquitto, Subscriber, wait_until
@@ -68,3 +71,27 @@ def test_a_retained_message_is_never_taken_for_a_live_one(broker: Mosquitto) -> 
         publisher.catch_up()
         shared.catch_up()
         assert {message.text for message in shared.received if not message.retained} == live
+
+
+def test_members_with_sessions_share_what_came_while_none_was_connected(broker: Mosquitto) -> None:
+    program = shutil.which("mosquitto_sub")
+    if program is None:
+        pytest.skip("mosquitto_sub is not installed: sudo apt install mosquitto-clients")
+
+    def run(member: str, *options: str) -> list[str]:
+        command = [
+            *(program, "-p", str(broker.port), "-V", "5", "-q", "1", "-R"),
+            *("-c", "-x", "600", "-i", member, "-t", SHARED, *options),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout.split("\n")[:-1]
+
+    members = ("archive-1", "archive-2")
+    for one in members:
+        run(one, "-E")  # until the subscription is confirmed
+    with Subscriber(broker.port, topic="none") as publisher:
+        made = publish(publisher)
+        publisher.catch_up()
+    shares = [run(one, "-W", "2") for one in members]
+    assert sorted(chain.from_iterable(shares)) == sorted(made)
+    assert all(shares)

@@ -61,7 +61,9 @@ function showTroubles() {
 
 function showRigs(rigs) {
   context.rigs = rigs;
-  show(choice, rigs.map((item) => h("option", { value: item.rig }, item.rig)));
+  const listed = [...choice.options].map((option) => option.value);
+  // A list that is open stays open while rigs come and go.
+  if (listed.join() !== rigs.map((item) => item.rig).join()) show(choice, rigs.map((item) => h("option", { value: item.rig }, item.rig)));
   const wanted = localStorage.getItem("rig");
   const known = rigs.map((item) => item.rig);
   const first = (rigs.find((item) => item.status === "online") ?? rigs[0])?.rig;
