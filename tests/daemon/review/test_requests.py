@@ -182,7 +182,7 @@ def test_an_accepted_negative_is_used_at_once_and_is_no_smell(rig: Rig) -> None:
     assert store.head()[0].taught == ()
     (listed,) = result_of(rig.enrolment.handle({"action": "list"}))["smells"]
     assert (listed["negative"], listed["exposures"]) == (True, 1)
-    rig.enrolment.handle({"action": "forget", "label": NEGATIVES})
+    result_of(rig.enrolment.handle({"action": "forget", "label": NEGATIVES}))
     assert store.negatives() == []
 
 
