@@ -81,8 +81,7 @@ export class NowView {
 
   drawPredictions() {
     const [first, ...rest] = this.rig.ordered;
-    // In clean air all say the same: once is enough.
-    const others = rest.filter(({ payload }) => !(QUIET.includes(payload.state) && payload.state === first.payload.state));
+    const others = rest.filter((item) => !saysTheSame(item, first));
     const models = this.rig.info?.models ?? [];
     show(this.heroPlace, first ? hero(first, models) : h("section", { class: "card hero" },
       h("p", { class: "state" }, "Waiting"), h("p", { class: "words" }, "Nothing yet"),
@@ -133,6 +132,12 @@ export class NowView {
     show(this.list, distinctEvents(this.rig.events).slice(-25).reverse().map((event) => h("li", {},
       h("span", { class: "muted" }, `${dayAndClock(event.ts)} `), eventText(event))));
   }
+}
+
+// In clean air all say the same, and so does the mixture whose only component is the single smell.
+function saysTheSame({ topic, payload }, first) {
+  if (payload.state !== first.payload.state) return false;
+  return QUIET.includes(payload.state) || (topic === "mixture" && payload.state === "recognised" && payload.components.length === 1 && payload.components[0].label === first.payload.label);
 }
 
 function words({ topic, payload }) {
