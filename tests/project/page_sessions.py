@@ -383,9 +383,15 @@ SESSIONS: dict[str, Session] = {
         (
             *FROM_BOARD,
             (r"^(scentd enroll smoothie)", r"sleep 29; \1"),
-            (r"^(scentd enroll --promote smoothie.*)", r"\1; kill %1 %2; wait"),
+            # The smoothie is still there.
+            (r"^(scentd enroll --promote .not a taught smell.*)", r"\1; kill %1 %2; wait"),
         ),
-        ("=> banana", "smoothie: learnt 120 s", "smoothie                 announced"),
+        (
+            "=> banana",
+            "smoothie: learnt 120 s",
+            "smoothie                 announced",
+            "not a taught smell       in use",
+        ),
         data=True,
         slow=True,
     ),
