@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -26,7 +28,7 @@ from hardware.channels import GAS_INDICES
 from hardware.simulator.board import SimulatedBoard
 from models.signals import log_signals
 from tests.daemon.web.browser import Browser, accessibility_faults, browser
-from tests.sandbox import QUIET_ROW, Mosquitto
+from tests.sandbox import QUIET_ROW, Mosquitto, wait_until
 
 RIG = replace(RIGS[0], taught=("cloves", "peach"))
 """Its board is unlike that of the model's training, as an owner's is."""
@@ -277,19 +279,36 @@ def test_a_page_says_what_is_missing_and_recovers(
     window.await_text("server of this page does not answer", "#banner")
 
 
+def configuration(broker: Mosquitto, folder: Path) -> Path:
+    """Write the configuration of the rig `kitchen`, whose service does not run."""
+    path = folder / "scentd.yaml"
+    settings = {
+        "rig_id": "kitchen",
+        "source": {"port": "./board"},
+        "models": ["substances-50"],
+        "mqtt": {"host": "127.0.0.1", "port": broker.port},
+        "state_dir": "state",
+    }
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def test_the_page_begins_with_a_rig_that_runs(broker: Mosquitto, tmp_path: Path) -> None:
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    client.publish("scent/attic/status", "online", qos=1, retain=True).wait_for_publish()
+    with WebProcess(configuration(broker, tmp_path)) as web:
+        until = (f"{web.address}metrics", 'scentd_up{rig="attic"}')
+        wait_until(lambda: until[1].encode() in urllib.request.urlopen(until[0]).read(), until[1])  # noqa: S310
+        with browser(web.address, tmp_path / "profile") as window:
+            window.open()
+            window.wait(lambda: window.run("return window.scentd.rig.rig") == "attic", "the attic")
+    client.loop_stop()
+
+
 def test_a_login_with_the_printed_address(broker: Mosquitto, tmp_path: Path) -> None:
-    config = tmp_path / "scentd.yaml"
-    config.write_text(
-        json.dumps(
-            {
-                "rig_id": "kitchen",
-                "source": {"port": "./board"},
-                "models": ["substances-50"],
-                "mqtt": {"host": "127.0.0.1", "port": broker.port},
-                "state_dir": "state",
-            }
-        )
-    )
+    config = configuration(broker, tmp_path)
     with (
         WebProcess(config, ["--allow-host", "scent.example.org", "--root-path", "/scent"]) as web,
         browser(web.address, tmp_path / "profile") as window,

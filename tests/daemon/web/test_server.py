@@ -118,8 +118,8 @@ def test_a_page_outlives_the_broker(broker: Mosquitto, rig: paho.Client, tmp_pat
         while not next_of(page, "broker")["connected"]:
             pass
         broker.stop()
-        lost = next_of(page, "broker")
-        assert not lost["connected"]
+        while (lost := next_of(page, "broker"))["connected"]:
+            pass  # the greeting and the first change may both say so
         assert lost["why"]
         assert get(f"{web.address}healthz")[0] == 503
         assert post(f"{web.address}api/rigs/rig/requests/status", {})[0] == 503
