@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make the Python environment of an image: scentd, its page and nothing that they do not need.
-# Every package is pinned with the hashes of its files, and the models are run once.
+# Every package is pinned with the hashes of its files.
 set -eu
 
 if [ $# -lt 3 ]; then
@@ -26,4 +26,3 @@ done
 install --no-index "$wheel"
 # The tests of numpy, scipy and others take 50 MB.
 find "$environment" -type d -name tests -prune -exec rm -rf {} +
-"$environment/bin/scentd" models verify

@@ -143,16 +143,33 @@ def test_only_this_computer_reaches_what_is_published() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def commands_of(script: Path, **variables: str) -> list[list[str]]:
+    """Return the calls of `scentd` in a shell script, with the values of its variables."""
+    text = script.read_text("utf-8").replace("\\\n", " ")
+    for name, value in variables.items():
+        text = text.replace(f'"${name}"', value).replace(f"${name}", value)
+    lines = re.findall(r"^ *(?:exec )?(scentd [^>&\n]*)", text, re.MULTILINE)
+    return [shlex.split(line.replace('"$@"', "")) for line in lines]
+
+
+def test_the_simulated_rig_is_taught_by_commands_that_exist() -> None:
+    commands = commands_of(FOLDER / "run-simulated.sh", **{"1": "cloves", "2": "1"})
+    names = [command_of(words) for words in commands]
+    assert names == ["simulate", "record", "enroll", "simulate", "run"]
+    for words in commands:
+        if words[1] == "simulate":
+            assert len(next(iter(signal_of(typed(words))))) == N_CHANNELS
+
+
 def test_the_simulated_rig_plays_a_board_that_its_service_reads() -> None:
     service = SERVICES["simulated"]
-    assert service["entrypoint"] == ["sh", "-c"]
-    (text,) = service["command"]
-    simulator, run = (shlex.split(part) for part in text.split(" & exec "))
-    options = typed(simulator)
-    assert len(next(iter(signal_of(options)))) == N_CHANNELS
-    assert command_of(run) == "run"
+    program, script = service["entrypoint"]
+    assert program == "sh"
+    assert FOLDER / volumes_of("simulated")[script] == FOLDER / "run-simulated.sh"
     config = settings_of("simulated")
-    assert config.source.port == str(options.link)
+    text = (FOLDER / "run-simulated.sh").read_text("utf-8")
+    assert f"board=${{SCENTD_SOURCE__PORT:-{config.source.port}}}" in text
+    assert f"state=${{STATE:-{config.state_dir}}}" in text
     assert config.rig_id != settings_of("scentd").rig_id
     assert volumes_of("simulated")[STATE] != volumes_of("scentd")[STATE]
     assert service["profiles"], "it would start with the others"
