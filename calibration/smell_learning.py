@@ -156,7 +156,7 @@ class ExposureLearner:
         EnrolmentError: it is too short, nothing can be learnt from it, or it is of another board.
         RecordingError: its readings are missing or damaged.
         """
-        response = self._response(exposure)
+        response = self._response(exposure, self.correction_of(exposure))
         if response.seconds < least_s:
             raise EnrolmentError(
                 f"Nothing was learnt: {response.seconds:.0f} s of the smell are too short. "
@@ -202,11 +202,28 @@ class ExposureLearner:
         known = _earlier_air(exposure, correction)
         if known is not None:
             return known
-        response = self._response(exposure)
+        response = self._response(exposure, correction)
         if not response.source:
             return None
         calibration = "" if correction is None else correction.id
         return TaughtAir.of(response.clean_air, response.source, 0.0, calibration)
+
+    def measured_air(self, exposure: Exposure) -> NDArray[np.float64] | None:
+        """Return clean air before an exposure as the board measured it, without a correction.
+
+        Returns
+        -------
+        float64[8], NaN where unknown; None where it is not known.
+
+        Raises
+        ------
+        RecordingError, EnrolmentError: its readings are missing or damaged.
+        """
+        known = exposure.clean_air
+        if known is not None and not known.calibration:
+            return known.array()
+        response = self._response(exposure, None)
+        return response.clean_air if response.source else None
 
     def learned(self, exposure: Exposure, bundle: Bundle) -> LearnedExposure:
         """Return what a model learns from an exposure, from the cache or from its readings.
@@ -234,7 +251,7 @@ class ExposureLearner:
         ------
         RecordingError, EnrolmentError: its readings are missing or damaged.
         """
-        response = self._response(exposure)
+        response = self._response(exposure, self.correction_of(exposure))
         if not response.source or response.evidence_s < LEAST_RESPONSE_S:
             return None
         return TaughtExposure(label, exposure.sitting, response.rows, response.clean_air)
@@ -255,8 +272,7 @@ class ExposureLearner:
         distance = board.distance_of(self._readings(exposure, None)[0].values)
         return not distance > 1.0
 
-    def _response(self, exposure: Exposure) -> _Response:
-        correction = self.correction_of(exposure)
+    def _response(self, exposure: Exposure, correction: Correction | None) -> _Response:
         earlier = _earlier_air(exposure, correction)
         key = _RESPONSE_KEY if earlier is None else f"{_RESPONSE_KEY} above {earlier.signals}"
         path = self._cache_path(exposure, key, correction)

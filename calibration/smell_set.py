@@ -127,6 +127,8 @@ class Exposure:
     as_trained: the readings are of another rig and were corrected by its own profile.
     session: one rig, one place, one day: exposures of one session resemble each other.
     clean_air: before it; None where it was not known, or was taught by an earlier version.
+    first_id: its id before its readings were corrected for an export; empty where that is `id`.
+    other_board: it came from a rig whose board is not known to be this one.
     """
 
     id: str
@@ -138,6 +140,13 @@ class Exposure:
     as_trained: bool = False
     session: str = ""
     clean_air: TaughtAir | None = None
+    first_id: str = ""
+    other_board: bool = False
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids under which it may be known already."""
+        return {self.id, self.first_id} - {""}
 
     @property
     def sitting(self) -> str:
@@ -146,8 +155,9 @@ class Exposure:
 
     def __post_init__(self) -> None:
         # The index is read from the disk, and the id is a part of paths.
-        if _EXPOSURE_ID.fullmatch(self.id) is None:
-            raise ValueError(f"id must be of 16 hexadecimal digits, and {self.id!r} came")
+        for name in (self.id, self.first_id or self.id):
+            if _EXPOSURE_ID.fullmatch(name) is None:
+                raise ValueError(f"an id is of 16 hexadecimal digits, and {name!r} came")
 
 
 @dataclass(frozen=True, slots=True)

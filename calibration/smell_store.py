@@ -63,32 +63,37 @@ class SmellStore:
     bundles: the models of single substances that can compare embeddings; they learn the smells
         too, for exposures whose clean air is not known.
     correction: of the rig's readings, None for none.
+
+    Attributes
+    ----------
+    learner: what is learnt from one exposure.
+    versions: the earlier versions of the library.
     """
 
     def __init__(
         self, state_dir: Path, bundles: Sequence[Bundle] = (), correction: Correction | None = None
     ) -> None:
         self.folder = state_dir / FOLDER
-        self._versions = SmellVersions(self.folder / VERSIONS)
-        self._learner = ExposureLearner(self.readings_path, bundles)
+        self.versions = SmellVersions(self.folder / VERSIONS)
+        self.learner = ExposureLearner(self.readings_path, bundles)
         self.use_correction(correction)
 
     @property
     def bundles(self) -> dict[str, Bundle]:
         """The models that learn the smells, by name."""
-        return self._learner.bundles
+        return self.learner.bundles
 
     @property
     def correction(self) -> Correction | None:
         """The correction of the rig's readings."""
-        return self._learner.correction
+        return self.learner.correction
 
     def use_correction(self, correction: Correction | None) -> None:
         """Correct the readings in this way from now on.
 
         The instance must belong to the store alone: it is reset for every exposure.
         """
-        self._learner.correction = correction
+        self.learner.correction = correction
 
     def smells(self) -> SmellSet:
         """Return what is taught now.
@@ -131,13 +136,13 @@ class SmellStore:
             embeddings = []
             for exposure in smell.exposures:
                 try:
-                    learned = self._learner.learned(exposure, bundle)
+                    learned = self.learner.learned(exposure, bundle)
                 except (RecordingError, EnrolmentError) as error:
                     problems.append(f"An exposure of {smell.label} cannot be used: {error}")
                 else:
                     embeddings.append(learned.embedding)
             if embeddings:
-                classes.append(self._learner.fit(smell.label, embeddings, bundle))
+                classes.append(self.learner.fit(smell.label, embeddings, bundle))
         return self._head(bundle, smells, tuple(classes)), problems
 
     def heads(self) -> tuple[dict[str, TaughtHead], list[str]]:
@@ -155,6 +160,14 @@ class SmellStore:
         """
         return self._responses(self.smells().taught, shadow)
 
+    def _of_this_board(self) -> list[TaughtExposure]:
+        """Return the responses of the promoted smells that are not of another board."""
+        own = [
+            replace(smell, exposures=tuple(one for one in smell.exposures if not one.other_board))
+            for smell in self.smells().taught
+        ]
+        return self._responses(own, None)
+
     def negatives(self, *, shadow: str | None = None) -> list[TaughtExposure]:
         """Return the responses of the exposures that are none of the taught smells."""
         return self._responses([s for s in self.smells().smells if s.is_negative], shadow)
@@ -165,7 +178,7 @@ class SmellStore:
             used = not smell.shadow or smell.label == shadow
             for exposure in smell.exposures if used else ():
                 with contextlib.suppress(RecordingError, EnrolmentError):
-                    taught = self._learner.taught(smell.label, exposure)
+                    taught = self.learner.taught(smell.label, exposure)
                     if taught is not None:
                         exposures.append(taught)
         return exposures
@@ -177,7 +190,7 @@ class SmellStore:
         ------
         RecordingError, EnrolmentError: its readings are missing, damaged or of no use for it.
         """
-        return self._learner.learned(exposure, next(iter(self.bundles.values())))
+        return self.learner.learned(exposure, next(iter(self.bundles.values())))
 
     def recording(self, exposure: Exposure) -> Recording:
         """Return the readings of an exposure; RecordingError if they are missing or damaged."""
@@ -185,7 +198,7 @@ class SmellStore:
 
     def correction_of(self, exposure: Exposure) -> Correction | None:
         """Return what corrects an exposure's readings; None for those corrected already."""
-        return self._learner.correction_of(exposure)
+        return self.learner.correction_of(exposure)
 
     def enroll(
         self,
@@ -226,13 +239,15 @@ class SmellStore:
             return self._commit(changed, SmellSet.describe_teaching(label)), learnt
 
     def add_imported(self, exposure: Exposure, readings: bytes) -> Exposure:
-        """Store another rig's exposure, which is in no set yet; return what was learnt of it.
+        """Store an exposure from a file, which is in no set yet; return what was learnt of it.
+
+        Whose board it is of was judged before (`calibration.smell_origin`).
 
         Raises
         ------
-        EnrolmentError: nothing can be learnt from it, or it is of another board.
+        EnrolmentError: nothing can be learnt from it.
         """
-        return self._add(exposure, readings)[0]
+        return self._add(exposure, readings, ())[0]
 
     def update(self, change: str, edit: Callable[[SmellSet], SmellSet]) -> SmellSet:
         """Change what is taught, as one version.
@@ -313,12 +328,12 @@ class SmellStore:
                 current = self.smells().version
             except StoreDamagedError:
                 current = None
-            for number in reversed(self._versions.numbers()):
+            for number in reversed(self.versions.numbers()):
                 if current is not None and number >= current:
-                    self._versions.remove(number)
+                    self.versions.remove(number)
                     continue
                 with contextlib.suppress(OSError, StoreDamagedError):
-                    earlier = self._versions.load(number)
+                    earlier = self.versions.load(number)
                     write_atomically(self.folder / INDEX, earlier.to_yaml())
                     return earlier
             if current:
@@ -383,16 +398,20 @@ class SmellStore:
         air = None if clean_air is None else clean_air.before(kept.until_end_s)
         named = (content_id(data), _now(), source, kept.start_ms)
         exposure = Exposure(*named, 0.0, 0, session=session, clean_air=air)
-        return self._add(exposure, data, LEAST_EXPOSURE_S)
+        return self._add(exposure, data, self._of_this_board(), LEAST_EXPOSURE_S)
 
     def _add(
-        self, exposure: Exposure, readings: bytes, least_s: float = 0.0
+        self,
+        exposure: Exposure,
+        readings: bytes,
+        taught: Sequence[TaughtExposure],
+        least_s: float = 0.0,
     ) -> tuple[Exposure, LearntExposure]:
         path = self.folder / EXPOSURES / f"{exposure.id}.csv"
         known = self.readings_path(exposure.id).exists()
         write_atomically(path, readings)
         try:
-            learnt = self._learner.learn(exposure, self.taught_exposures(), least_s)
+            learnt = self.learner.learn(exposure, taught, least_s)
         except ScentdError:
             if not known:
                 for made in path.parent.glob(f"{exposure.id}*"):
@@ -403,12 +422,12 @@ class SmellStore:
 
     def _commit(self, smells: SmellSet, change: str) -> SmellSet:
         """Write the next version, then the index, then remove the files that no version needs."""
-        version = max(0, smells.version, *self._versions.numbers()) + 1
+        version = max(0, smells.version, *self.versions.numbers()) + 1
         smells = replace(smells, version=version, date=_now(), change=change)
         self._check_labels(smells)
-        self._versions.write(smells)
+        self.versions.write(smells)
         write_atomically(self.folder / INDEX, smells.to_yaml())
-        self._versions.remove_unused(self.folder / EXPOSURES)
+        self.versions.remove_unused(self.folder / EXPOSURES)
         return smells
 
     def _check_labels(self, smells: SmellSet) -> None:

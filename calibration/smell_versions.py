@@ -7,6 +7,7 @@ May import calibration.smell_set. Knows no readings but the names of their files
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from calibration.smell_set import SmellSet, StoreDamagedError
@@ -37,6 +38,16 @@ class SmellVersions:
         OSError, StoreDamagedError: it cannot be read.
         """
         return SmellSet.load(self._path(number))
+
+    def own_ids(self) -> set[str]:
+        """Return the ids of all exposures of any version that were not of another board."""
+        ids: set[str] = set()
+        for number in self.numbers():
+            with contextlib.suppress(OSError, StoreDamagedError):
+                for smell in self.load(number).smells:
+                    for exposure in smell.exposures:
+                        ids |= set() if exposure.other_board else exposure.ids
+        return ids
 
     def write(self, smells: SmellSet) -> None:
         """Write a version under its number."""

@@ -31,6 +31,7 @@ SCENTD = CommandLine(
         "replay": "recognise the smells in recordings",
         "calibrate": "measure this rig and fit its profile",
         "enroll": "teach the rig a new smell",
+        "smells": "take taught smells to another rig, in a file",
         "models": "list, verify, install and switch model bundles",
         "web": "serve the page that shows the rigs, teaches and reviews",
         "status": "show the state of the running service",

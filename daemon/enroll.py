@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from calibration.exposure_curve import MOST_POINTS
 from calibration.recogniser import fit_recogniser
 from calibration.response_preview import advise
-from calibration.smell_exchange import import_smells
 from calibration.smell_learning import LEAST_EXPOSURE_S
+from calibration.smell_origin import RigIdentity
 from calibration.smell_preview import SmellComparison, preview_smell
 from calibration.smell_set import TaughtAir
 from calibration.smell_store import SmellStore
@@ -36,10 +36,12 @@ from daemon.request_fields import (
     Actions,
     RequestError,
     flag,
+    names,
     number,
     path_below,
     text,
 )
+from daemon.smell_files import import_file
 from daemon.system.background import Short, at_once, describe_progress
 from daemon.system.logs import get_logger
 from hardware.errors import ScentdError
@@ -130,11 +132,13 @@ class Enrolment:
     history: the last minutes of a running service's readings.
     settings: of the nose, to process earlier readings again.
     air: returns the air before the running service's board.
+    identity: returns what the rig knows of itself.
     on_disk: calls what uses the disk: the methods that say so, and the store's.
 
     Attributes
     ----------
     handle: the actions of `request/enroll`.
+    identity: as given.
     """
 
     def __init__(
@@ -145,9 +149,11 @@ class Enrolment:
         history: History | None = None,
         settings: NoseSettings | None = None,
         air: Callable[[], ExposureStream] | None = None,
+        identity: Callable[[], RigIdentity] = RigIdentity,
         on_disk: OnDisk = at_once,
     ) -> None:
         self.store = store
+        self.identity = identity
         self._on_disk = on_disk
         self._numbers = count(1)
         self._used = 0
@@ -171,9 +177,6 @@ class Enrolment:
                 **fields,
             )
 
-        def import_found(store: SmellStore, *, path: Callable[[], Path]) -> SmellSet:
-            return import_smells(store, path())
-
         self.handle = Actions(
             "teach",
             teach=_rig_action(
@@ -192,8 +195,15 @@ class Enrolment:
                 points=number(0, MOST_POINTS, LISTED_POINTS),
             ),
             forget=change(SmellStore.forget, label=label, exposure=text(None)),
-            export=answer(export_library),
-            **{"import": change(import_found, path=path_below(store.folder.parent))},
+            export=answer(lambda store: export_library(store, self.identity())),
+            **{
+                "import": _rig_action(
+                    lambda **values: Short(self._import(**values)),
+                    path=path_below(store.folder.parent),
+                    **dict.fromkeys(("check", "merge", "other_board"), flag(default=False)),
+                    rename=names({}),
+                )
+            },
             rename=change(SmellStore.rename, label=label, name=text()),
             hide=change(SmellStore.hide, label=label),
             unhide=change(SmellStore.unhide, label=label),
@@ -346,6 +356,18 @@ class Enrolment:
         correction = self.store.correction
         calibration = "" if correction is None else correction.id
         return TaughtAir.of(known.signals, known.source, stream.clean_air_age_s, calibration)
+
+    def _import(self, *, path: Callable[[], Path], check: bool, **choices: Any) -> Steps:
+        """Import a file, or only find out what that would do."""
+
+        def read_file() -> Data:
+            return import_file(self.store, path(), self.identity(), check=check, **choices)
+
+        if check:
+            return (yield from self._on_disk(read_file, doing="reading the file"))
+        plans: list[Data] = []
+        changed = yield from self._change(lambda: plans.append(read_file()))
+        return {**changed, "imported": plans[0]}
 
     def _change(self, change: Callable[[], object]) -> Steps:
         """Change the library, give the nose what is taught now, and return it."""

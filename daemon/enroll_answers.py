@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from calibration.response_preview import Advice
     from calibration.smell_learning import LearntExposure
+    from calibration.smell_origin import RigIdentity
     from calibration.smell_preview import Preview
     from calibration.smell_set import Exposure, Smell
     from calibration.smell_store import SmellStore
@@ -48,6 +49,7 @@ def list_smells(store: SmellStore) -> Data:
                 "windows": sum(exposure.windows for exposure in smell.exposures),
                 "seconds": round(sum(exposure.seconds for exposure in smell.exposures), 1),
                 "taught": max(exposure.date for exposure in smell.exposures),
+                "other_board": any(exposure.other_board for exposure in smell.exposures),
             }
             for smell in smells.smells
         ],
@@ -88,10 +90,10 @@ def _curve(store: SmellStore, exposure: Exposure, points: int) -> Data | None:
         return None
 
 
-def export_library(store: SmellStore) -> Data:
+def export_library(store: SmellStore, identity: RigIdentity) -> Data:
     """Write the taught smells into one file below the state folder; return its path there."""
     path = store.folder.parent / EXPORTED
-    smells = export_smells(store, path)
+    smells = export_smells(store, path, identity)
     return {"file": EXPORTED, "exported": len(smells.smells), "bytes": path.stat().st_size}
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from daemon.system.background import Data, Short, Steps
@@ -103,6 +103,17 @@ def _writable(value: str) -> str:
             "name and no path can have."
         )
     return value
+
+
+def names(default: Mapping[str, str] = REQUIRED) -> Field:
+    """Return a field of an object that gives each name another one."""
+
+    def parse(value: Any) -> dict[str, str] | None:
+        if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+            return None
+        return {_writable(old): _writable(new) for old, new in value.items()}
+
+    return Field("an object of names by name", parse, default)
 
 
 def flag(*, default: bool) -> Field:

@@ -9,49 +9,35 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.rig_profile import PROFILE
-from calibration.smell_exchange import export_smells, import_smells
 from calibration.smell_learning import LEAST_EXPOSURE_S
-from calibration.smell_set import SmellError
 from daemon.board.capture import capture_from_port
-from daemon.calibrate.actions import read_profile
+from daemon.commands._library import RigLibrary, list_lines, show_progress
 from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import (
-    as_owner,
     do_by_service_or_here,
     log_warnings_only,
     print_answer,
     print_notes,
     refuse_last,
 )
-from daemon.config.loading import default_config_path, load_config
-from daemon.config.settings import default_state_dir
-from daemon.enroll import ENROLL, TEACH_S, Enrolment, rig_smells
-from daemon.installed_models.loading import load_models, nose_settings
-from daemon.installed_models.onnx_runtime import require_runtime
-from daemon.mqtt.service_client import service_is_online
+from daemon.enroll import ENROLL, TEACH_S
 from daemon.service.answers import from_one_exposure
-from daemon.system.background import finish, result_of
-from daemon.system.owner import act_as_owner
+from daemon.system.background import finish
 from daemon.system.progress import Progress
 from daemon.system.signals import StopEvent
 from hardware.counting import counted
 from hardware.errors import UsageError
 from hardware.recording import read_recording
 from hardware.segment_names import segment_date
-from models.bundle import RIG_BUNDLES, load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from calibration.smell_store import SmellStore
     from daemon.system.background import Data
     from hardware.recording import Recording
-    from models.bundle import Bundle
 
 EPILOG = """Examples:
   scentd enroll soap --config rig.yaml
@@ -114,10 +100,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     actions.add_argument("--unhide", metavar="LABEL", help="announce a hidden label again")
     actions.add_argument("--rollback", action="store_true", help="undo the last change")
     actions.add_argument(
-        "--export", type=Path, metavar="FILE", help="write all taught smells into one file"
+        "--export", type=Path, metavar="FILE", help="the same as scentd smells export FILE"
     )
     actions.add_argument(
-        "--import", dest="import_", type=Path, metavar="FILE", help="add another rig's smells"
+        "--import",
+        dest="import_",
+        type=Path,
+        metavar="FILE",
+        help="the same as scentd smells import FILE",
     )
     where.add_argument(
         "--session",
@@ -140,98 +130,43 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Teach or change, and print the answer."""
     log_warnings_only()
-    rig = _Rig(args)
+    rig = RigLibrary(args)
     label = args.label
     if label is None and isinstance(args.promote, str) and (args.recording or args.last):
         label, args.promote = args.promote, True
     if label is None:
-        print_answer(_manage_smells(rig, args), _list_lines, as_json=args.json)
+        print_answer(_manage_smells(rig, args), list_lines, as_json=args.json)
     else:
         print_answer(_teach(rig, label, args), _taught_lines, as_json=args.json)
     return 0
 
 
-class _Rig:
-    """The rig that the options name: its configuration or state folder, service and stores."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        path = args.config or (default_config_path() if args.state is None else None)
-        self.config = None if path is None else as_owner(load_config(path))
-        self._model: str | None = args.model
-        if self.config is not None:
-            self._state_dir = self.config.state_dir
-        else:
-            self._state_dir = act_as_owner((args.state or default_state_dir()).resolve())
-
-    @cached_property
-    def enrolment(self) -> Enrolment:
-        """The enrolment that does here what a service would do."""
-        config = self.config
-        board_id = None if config is None else config.board_id
-        profile, trouble = read_profile(self._state_dir / PROFILE, board_id)
-        if trouble is not None:
-            # Smells must be taught through the rig's correction, which cannot be used.
-            raise SmellError(trouble)
-        correction = None if profile is None else profile.rig_correction()
-        store = rig_smells(self._bundles(), self._state_dir, correction)
-        return Enrolment(store, settings=None if config is None else nose_settings(config))
-
-    def _bundles(self) -> list[Bundle]:
-        if self.config is not None:
-            return load_models(self.config)
-        require_runtime(self._state_dir)
-        return [load_bundle(name) for name in ([self._model] if self._model else RIG_BUNDLES)]
-
-    @property
-    def store(self) -> SmellStore:
-        """The library of the rig."""
-        return self.enrolment.store
-
-    def request(self, **payload: object) -> Data:
-        """Send a request to the service, or do the same here where none runs."""
-
-        def do_here() -> Data:
-            return result_of(self.enrolment.handle(payload))
-
-        if self.config is None:
-            return do_here()
-        return do_by_service_or_here(self.config, ENROLL, payload, do_here, _progress)
-
-    def notify_service(self) -> None:
-        """Let a running service read the store again, which this command has changed."""
-        if self.config is not None and service_is_online(self.config):
-            self.request(action="reload")
-
-    def learn(
-        self,
-        label: str,
-        recording: Recording,
-        source: str,
-        args: argparse.Namespace,
-        session: str = "",
-    ) -> Data:
-        """Teach one exposure here."""
-        steps = self.enrolment.teach(
-            label,
-            recording,
-            source=source,
-            session=session,
-            promote=args.promote is True,
-            past=[
-                (path.name, earlier, earlier.published)
-                for path in args.past or ()
-                for earlier in [read_recording(path)]
-            ],
-        )
-        with Progress() as progress:
-            return finish(steps, lambda data: progress.show(*_progress(data)))
+def _learn(
+    rig: RigLibrary,
+    label: str,
+    recording: Recording,
+    source: str,
+    args: argparse.Namespace,
+    session: str = "",
+) -> Data:
+    """Teach one exposure here."""
+    steps = rig.enrolment.teach(
+        label,
+        recording,
+        source=source,
+        session=session,
+        promote=args.promote is True,
+        past=[
+            (path.name, earlier, earlier.published)
+            for path in args.past or ()
+            for earlier in [read_recording(path)]
+        ],
+    )
+    with Progress() as progress:
+        return finish(steps, lambda data: progress.show(*show_progress(data)))
 
 
-def _progress(data: Data) -> tuple[float, str]:
-    return float(data.get("share", 0.0)), str(data.get("doing", ""))
-
-
-def _teach(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
+def _teach(rig: RigLibrary, label: str, args: argparse.Namespace) -> Data:
     """Teach from recordings, through the service, or at the port."""
     _refuse_contradictions(args)
     if args.recording is not None:
@@ -252,11 +187,11 @@ def _teach(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
                 StopEvent(),
                 lambda capture: progress.show(capture.seconds / seconds, "smelling"),
             )
-        return rig.learn(label, span.recording(), "live", args)
+        return _learn(rig, label, span.recording(), "live", args)
 
     when = {"seconds": seconds} if args.last is None else {"last_s": args.last}
     request = {"label": label, "promote": args.promote is True, **when}
-    return do_by_service_or_here(rig.config, ENROLL, request, capture_at_port, _progress)
+    return do_by_service_or_here(rig.config, ENROLL, request, capture_at_port, show_progress)
 
 
 def _refuse_contradictions(args: argparse.Namespace) -> None:
@@ -280,7 +215,7 @@ def _refuse_contradictions(args: argparse.Namespace) -> None:
         )
 
 
-def _teach_recordings(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
+def _teach_recordings(rig: RigLibrary, label: str, args: argparse.Namespace) -> Data:
     """Teach one exposure of every recording; return the answer about the last one."""
     recordings = [(path, read_recording(path)) for path in args.recording]
     for path, recording in recordings:
@@ -300,7 +235,7 @@ def _teach_recordings(rig: _Rig, label: str, args: argparse.Namespace) -> Data:
                 promote=args.promote is True,
             )
             progress.show(0.0, f"learnt from {path.name}")
-    answer = rig.learn(label, last, last_path.name, args, session(last_path))
+    answer = _learn(rig, label, last, last_path.name, args, session(last_path))
     rig.notify_service()
     return answer
 
@@ -317,17 +252,15 @@ def session_of(path: Path, label: str) -> str:
     return segment_date(path) or path.name.split(".")[0]
 
 
-def _manage_smells(rig: _Rig, args: argparse.Namespace) -> Data:
+def _manage_smells(rig: RigLibrary, args: argparse.Namespace) -> Data:
     if args.recording or args.last or args.seconds:
         raise UsageError("Name the smell to teach: scentd enroll LABEL --recording FILE.")
     if args.export is not None:
-        smells = export_smells(rig.store, args.export)
-        print(f"{counted(len(smells.smells), 'smell')} written to {args.export}", file=sys.stderr)
+        made = rig.export_file(args.export)
+        print(f"{counted(made['exported'], 'smell')} written to {args.export}", file=sys.stderr)
         return rig.request(action="list")
     if args.import_ is not None:
-        import_smells(rig.store, args.import_)
-        rig.notify_service()
-        return rig.request(action="list")
+        return rig.import_file(args.import_)
     if args.rename is not None:
         label, name = args.rename
         return rig.request(action="rename", label=label, name=name)
@@ -414,21 +347,3 @@ def _shares(shares: Sequence[Data]) -> str:
 
 def _durations(seconds: dict[str, float]) -> str:
     return ", ".join(f"{label} {value:.0f} s" for label, value in seconds.items()) or "nothing"
-
-
-def _list_lines(data: Data) -> Iterator[str]:
-    yield f"version {data['version']} ({data['change']})"
-    for smell in data["smells"]:
-        in_use = "in use" if smell["negative"] else "announced"
-        state = "in shadow" if smell["shadow"] else in_use
-        yield (
-            f"  {smell['label']:<24} {state:<10} {counted(smell['exposures'], 'exposure')} from "
-            f"{counted(smell['sessions'], 'session')}, {smell['seconds']:.0f} s, last "
-            f"{smell['taught']}"
-        )
-    if not data["smells"]:
-        yield "  nothing was taught yet"
-    yield from (f"  {label:<24} hidden" for label in data["hidden"])
-    yield from (f"  {label:<24} is called {name}" for label, name in data["renamed"].items())
-    if "effect_ms" in data:
-        yield f"in effect after {data['effect_ms']:.0f} ms"

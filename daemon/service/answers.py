@@ -15,6 +15,7 @@ from daemon.recording.requests import RECORD
 from daemon.requests import WORKING
 from daemon.review.requests import FEEDBACK
 from daemon.service.reload import RELOAD
+from daemon.smell_files import plan_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,6 +61,10 @@ def _smells(data: Data) -> Iterator[str]:
     """Describe what was taught, or all that is taught now."""
     if "rehearsal" in data:
         yield from _taught(data)
+        return
+    if "planned" in data or "imported" in data:
+        plan = data.get("imported", data)
+        yield from (line.strip() for line in plan_lines(plan, done="imported" in data))
         return
     if "smells" not in data:  # exposures or an export, which their readers show
         yield DONE

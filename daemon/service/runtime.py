@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from calibration.smell_origin import RigIdentity
 from daemon.calibrate.live import LiveCalibration
 from daemon.enroll import Enrolment, TaughtSmells, rig_smells
 from daemon.installed_models.loading import live_nose, nose_settings
@@ -84,6 +85,7 @@ class Runtime:
             settings=nose_settings(config),
             air=lambda: nose.exposure,
             on_disk=on_disk,
+            identity=lambda: RigIdentity(config.rig_id, config.board_id, calibration.profile),
         )
         calibration = LiveCalibration(
             config, bundles, nose, history, enrolment.with_correction, on_disk

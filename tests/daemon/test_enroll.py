@@ -467,7 +467,11 @@ def test_smells_are_exported_and_imported_by_request(rig: Rig) -> None:
     state = rig.teaching.store.folder.parent
     assert (state / made["file"]).stat().st_size == made["bytes"]
     rig.ask(action="forget", label="petrol")
-    (smell,) = rig.ask(action="import", path=made["file"])["smells"]
-    assert (smell["label"], smell["shadow"]) == ("petrol", True)
+    checked = rig.ask(action="import", path=made["file"], check=True)
+    assert (checked["same_board"], checked["problem"]) == (True, None)
+    answer = rig.ask(action="import", path=made["file"], rename={"petrol": "fuel"})
+    (smell,) = answer["smells"]
+    assert (smell["label"], smell["shadow"], smell["other_board"]) == ("fuel", True, False)
+    assert answer["imported"]["planned"][0]["exposures"] == 1
     with pytest.raises(RequestError, match="below the rig's state_dir"):
         rig.ask(action="import", path="/etc/passwd")

@@ -27,7 +27,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calibration.rig_profile import load_profile, save_profile
-from calibration.smell_exchange import MAX_IMPORT_BYTES, export_smells, import_smells
+from calibration.smell_exchange import (
+    MAX_IMPORT_BYTES,
+    ORIGIN,
+    ImportChoices,
+    export_smells,
+    import_smells,
+)
+from calibration.smell_origin import RigIdentity
 from calibration.smell_set import SmellError, SmellSet
 from calibration.smell_store import INDEX, SmellStore
 from daemon.config.loading import load_config
@@ -37,6 +44,7 @@ from daemon.service.answers import describe_answer
 from daemon.service.main import Service
 from daemon.system.background import Data
 from daemon.system.systemd import ServiceManager
+from hardware.checksum_line import with_checksum
 from hardware.encoding import encode_csv, encode_csv_header, encode_labelled, encode_scent
 from hardware.errors import ScentdError
 from hardware.protocol import LineDecoder
@@ -292,6 +300,8 @@ def under_its_id(data: bytes) -> bytes:
 
 # Taught smells, from another rig
 
+HERE = RigIdentity("kitchen", "kitchen board")
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
@@ -303,7 +313,7 @@ def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("exported")
     store = SmellStore(folder / "state", [bundle])
     store.enroll("petrol", record_smell(folder, PETROL), source="test", promote=True)
-    export_smells(store, folder / "smells.zip")
+    export_smells(store, folder / "smells.zip", HERE)
     with zipfile.ZipFile(folder / "smells.zip") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -315,8 +325,11 @@ def test_damaged_smells_of_another_rig_are_imported_or_refused(
 ) -> None:
     files = dict(exported)
     struck = data.draw(st.sampled_from(sorted(files)))
-    if struck == INDEX:
-        files[INDEX] = data.draw(damaged(files[INDEX].decode()))
+    if struck in (INDEX, ORIGIN):
+        body = files[struck].rpartition(b"sha256: ")[0]
+        text = data.draw(damaged(body.decode()))
+        # Under the right checksum its content is read.
+        files[struck] = with_checksum(text) if data.draw(st.booleans()) else text
     else:
         place = data.draw(st.integers(0, len(files[struck])))
         files[struck] = files[struck][:place] + data.draw(st.binary(max_size=50))
@@ -327,7 +340,8 @@ def test_damaged_smells_of_another_rig_are_imported_or_refused(
     path = tmp_path / "smells.zip"
     path.write_bytes(packed.getvalue())
     inside = tmp_path / "rig" / "state"
-    read_or_refused(lambda: import_smells(SmellStore(inside, [bundle]), path))
+    choices = ImportChoices(other_board=data.draw(st.booleans()), merge=True)
+    read_or_refused(lambda: import_smells(SmellStore(inside, [bundle]), path, HERE, choices))
     # Nothing leaves the state folder, whatever names the file holds.
     assert {item.name for item in tmp_path.iterdir()} <= {"smells.zip", "rig"}
     assert {item.name for item in (tmp_path / "rig").glob("*")} <= {"state"}

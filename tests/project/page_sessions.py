@@ -83,6 +83,14 @@ NOT_RUN: dict[str, str] = {
         ),
         OF_THE_HUB,
     ),
+    **dict.fromkeys(
+        (
+            "scentd smells export kitchen.zip --config kitchen.yaml",
+            "scentd smells import kitchen.zip --config attic.yaml --check",
+            "scentd smells import kitchen.zip --config attic.yaml",
+        ),
+        "needs two rigs; tests/daemon/commands/test_smells.py has them",
+    ),
     # container.md, home-assistant.md
     **dict.fromkeys(
         (

@@ -18,6 +18,7 @@ from training.experiments.real_rigs import (
     everything,
     few,
     load_rig,
+    name_across,
     rig_recordings,
 )
 
@@ -74,6 +75,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare uses of one exposure of a smell that must have no name instead",
     )
+    parser.add_argument(
+        "--across", action="store_true", help="teach each rig, and ask for the smells of the others"
+    )
     add_option(parser, "--json")
     parser.set_defaults(run=run)
 
@@ -90,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         return _encoder(args)
     if args.negatives:
         return _negatives(args)
+    if args.across:
+        return _across(args)
     trials: list[Trial] = []
     for rig in RIGS:
         print(f"Scoring {rig.name} ...", file=sys.stderr, flush=True)
@@ -98,6 +104,38 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(trial) for trial in trials]))
     else:
         print("\n".join(table(trials)))
+    return 0
+
+
+def _across(args: argparse.Namespace) -> int:
+    """Teach each rig and ask for the exposures of the others; print the table."""
+    rigs = {rig.name: load_rig(args.data, rig) for rig in RIGS}
+    pairs = [(one, other) for one in rigs for other in rigs if one != other]
+    rows = [
+        {
+            "taught": one,
+            "asked": other,
+            "exposures": outcome.exposures,
+            "of_a_shared_name": sum(
+                bool(len(asked.rows)) and asked.label in {taught.label for taught in rigs[one]}
+                for asked in rigs[other]
+            ),
+            "right": outcome.right[-1],
+            "wrong": outcome.wrong[-1],
+        }
+        for one, other in pairs
+        for outcome in [name_across(rigs[one], rigs[other])]
+    ]
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    print("| taught | asked | exposures | of a shared name | named right | named wrongly |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row['taught']} | {row['asked']} | {row['exposures']} | {row['of_a_shared_name']} "
+            f"| {row['right']:.2f} | {row['wrong']:.2f} |"
+        )
     return 0
 
 

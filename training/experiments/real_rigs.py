@@ -273,6 +273,12 @@ def name_one_smell(exposures: Sequence[TaughtExposure], *, untaught: bool = Fals
     return _mean_outcome(outcomes)
 
 
+def name_across(taught: Sequence[TaughtExposure], asked: Sequence[TaughtExposure]) -> Outcome:
+    """Teach all exposures of one rig, and ask for those of another."""
+    recogniser = fit_recogniser([one for one in taught if len(prepare_exposure(one).features)])
+    return _mean_outcome([_outcome(recogniser, one) for one in asked if len(one.rows)])
+
+
 def _mean_outcome(outcomes: Sequence[NDArray[np.bool_]]) -> Outcome:
     right, wrong, likeliest, listed = np.mean(outcomes, axis=0)
     return Outcome(tuple(right), tuple(wrong), tuple(likeliest), tuple(listed), len(outcomes))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.calibration.responses import days
 from training.cli import main
 from training.commands.rigs import table
 from training.data.dataset import DataError
@@ -19,6 +20,7 @@ from training.experiments.real_rigs import (
     everything,
     few,
     load_rig,
+    name_across,
     name_held_out,
     name_one_smell,
 )
@@ -35,6 +37,15 @@ def rigs(smellnet: Path) -> Path:
 def test_a_folder_without_recordings_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="fruits5"):
         load_rig(tmp_path, RIGS[0])
+
+
+def test_a_rig_asked_for_the_smells_of_another_is_judged_by_their_names() -> None:
+    own = name_across(days(1, 2), days(3))
+    assert own.exposures == 4
+    assert own.right[-1] >= 0.75
+    others = [exposure._replace(label=f"other {exposure.label}") for exposure in days(3)]
+    other = name_across(days(1, 2), others)
+    assert (other.right[-1], other.wrong[-1]) == (0.0, own.right[-1] + own.wrong[-1])
 
 
 @pytest.mark.data

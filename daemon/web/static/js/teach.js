@@ -291,6 +291,26 @@ export class TeachView {
     notice(`Exported ${plural(data.exported, "smell")}.`);
   }
 
+  // Asks first where the file is of another board, or holds smells of a name that is taught here.
+  async importLibrary(path) {
+    const plan = await this.requests.send("enroll", { action: "import", path, check: true });
+    const request = { action: "import", path };
+    if (plan.missing.length) return notice(plan.problem);
+    if (!plan.same_board) {
+      const text = `Its smells may not fit: ${plan.why}. What another board learnt is mostly wrong here; it stays in shadow until it is announced.`;
+      if (!await confirmed("Import smells of another board?", text, "Import")) return;
+      request.other_board = true;
+    }
+    const both = plan.planned.filter((smell) => smell.taught_here && smell.exposures).map((smell) => smell.becomes);
+    if (both.length && plan.same_board) {
+      if (!await confirmed("Add to the smells of the same name?", `${both.map(label).join(", ")}: taught here already. The exposures of the file are added.`, "Add them")) return;
+      request.merge = true;
+    } else if (both.length) {
+      request.rename = Object.fromEntries(both.map((name) => [name, `${name}_${plan.origin.rig || "other"}`]));
+    }
+    await this.change(request, () => notice("Imported. New smells are in shadow."));
+  }
+
   importButton() {
     const input = h("input", { type: "file", accept: ".zip", class: "visually-hidden", "aria-label": "File of another rig's smells", tabindex: "-1" });
     input.addEventListener("change", async () => {
@@ -299,7 +319,7 @@ export class TeachView {
       if (!file) return;
       try {
         const { path } = await call(`api/rigs/${this.rig.rig}/library`, { method: "PUT", body: file });
-        await this.change({ action: "import", path }, () => notice("Imported. New smells are in shadow."));
+        await this.importLibrary(path);
       } catch (error) {
         notice(error.message);
       }
