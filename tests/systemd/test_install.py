@@ -245,6 +245,17 @@ def test_a_second_installation_at_the_same_time_is_refused(tmp_path: Path) -> No
     assert [path.name for path in lock.parent.iterdir()] == [lock.name]
 
 
+def test_beside_the_debian_package_nothing_is_installed(tmp_path: Path) -> None:
+    packaged = tmp_path / "root" / "lib/systemd/system/scentd.service"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    words = ("--root", tmp_path / "root", "--python", sys.executable)
+    done = run(SYSTEMD / "install.sh", *words)
+    assert done.returncode == REFUSED
+    assert "sudo apt remove scentd" in done.stderr
+    assert files(tmp_path) == {"root/lib/systemd/system/scentd.service"}
+
+
 PYTHON_THAT_LOGS = """#!/bin/sh
 case "$*" in
     *calcsize*) echo 64 ;;
