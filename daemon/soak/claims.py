@@ -30,6 +30,7 @@ RECOVERY_WITHIN_S = {
     FaultTarget.BROKER: 5.0,
     FaultTarget.PROCESS: 5.0,
     FaultTarget.DISK: 11.0,
+    FaultTarget.RIG_ID: 20.0,
 }
 
 EDGE_S = 0.5

@@ -26,6 +26,7 @@ class FaultTarget(StrEnum):
     BROKER = "broker"
     PROCESS = "process"
     DISK = "disk"
+    RIG_ID = "rig id"
 
 
 class BrokerFault(StrEnum):
@@ -55,6 +56,13 @@ class DiskFault(StrEnum):
     TORN = "torn"
     FULL = "full"
     POWER_CUT = "power-cut"
+    HANGING = "hanging"
+
+
+class RigFault(StrEnum):
+    """Faults of the rig's name."""
+
+    TAKEN = "taken"
 
 
 _WEIGHTS: dict[FaultTarget, dict[str, int]] = {
@@ -90,7 +98,13 @@ _WEIGHTS: dict[FaultTarget, dict[str, int]] = {
         ProcessFault.RELOADED: 2,
         ProcessFault.MISCONFIGURED: 1,
     },
-    FaultTarget.DISK: {DiskFault.TORN: 2, DiskFault.FULL: 1, DiskFault.POWER_CUT: 3},
+    FaultTarget.DISK: {
+        DiskFault.TORN: 2,
+        DiskFault.FULL: 1,
+        DiskFault.POWER_CUT: 3,
+        DiskFault.HANGING: 1,
+    },
+    FaultTarget.RIG_ID: {RigFault.TAKEN: 1},
 }
 """Relative frequency of each kind. An outage or a restart takes seconds, a fault of the board
 almost no time."""
@@ -107,7 +121,7 @@ class InjectedFault:
 
     Attributes
     ----------
-    kind: the value of a `FaultKind`, `BrokerFault`, `ProcessFault` or `DiskFault`.
+    kind: the value of a `FaultKind`, `BrokerFault`, `ProcessFault`, `DiskFault` or `RigFault`.
     delay_s: real seconds before it.
     duration_s: in board time for a fault of the board, else in real seconds.
     channel: name of the channel that a board's fault affects, None for the whole board.

@@ -19,6 +19,7 @@ from daemon.sandbox.relay import Relay
 from daemon.soak.announcements import AnnouncementReport, Replay
 from daemon.soak.delays import measure_delays
 from daemon.soak.delivery import delivery_report
+from daemon.soak.hanging_disk import HangingDisk
 from daemon.soak.lateness import Lateness
 from daemon.soak.power_cut import SyncedFiles, compiler
 from daemon.soak.readings import compare_readings
@@ -144,7 +145,10 @@ class _Soak:
         with contextlib.ExitStack() as stack:
             relay = stack.enter_context(Relay())
             service = ServiceUnderTest(
-                self._folder, {**self._settings(relay), **self._changes}, self._synced_files()
+                self._folder,
+                {**self._settings(relay), **self._changes},
+                self._synced_files(),
+                None if compiler() is None else HangingDisk(self._folder, self._folder / "state"),
             )
             lateness = stack.enter_context(Lateness(lambda: service.running_pid))
             run = SoakRun(service, relay, self._broker, np.random.default_rng(self._seed))
@@ -191,7 +195,8 @@ class _Soak:
     def _synced_files(self) -> SyncedFiles | None:
         if compiler() is None:
             self._notes.append(
-                "a power cut was only a kill -9, for want of a C compiler (sudo apt install gcc)"
+                "a power cut was only a kill -9, and a disk that hangs one that is full, for want "
+                "of a C compiler (sudo apt install gcc)"
             )
             return None
         return SyncedFiles(self._folder, self._folder / "state")

@@ -30,6 +30,24 @@ def compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
+def build_library(source: Path, library: Path) -> None:
+    """Build a library of C, to be preloaded into a process.
+
+    Raises
+    ------
+    CompilerError: the compiler refuses.
+    """
+    command = [compiler() or "cc", "-shared", "-fPIC", "-O1", "-o", str(library)]
+    built = subprocess.run(
+        [*command, str(source), "-ldl"], capture_output=True, text=True, check=False
+    )
+    if built.returncode != 0:
+        raise CompilerError(
+            f"The C compiler cannot build {source.name}: {built.stderr.strip()[:300]}. "
+            "Install the C library's headers: sudo apt install gcc libc6-dev."
+        )
+
+
 class SyncedFiles:
     """The outbox's files as a disk without power keeps them: without what was not synchronised.
 
@@ -52,15 +70,7 @@ class SyncedFiles:
         ------
         CompilerError: the compiler refuses.
         """
-        command = [compiler() or "cc", "-shared", "-fPIC", "-O1", "-o", str(self._library)]
-        built = subprocess.run(
-            [*command, str(_SOURCE), "-ldl"], capture_output=True, text=True, check=False
-        )
-        if built.returncode != 0:
-            raise CompilerError(
-                f"The C compiler cannot build {_SOURCE.name}: {built.stderr.strip()[:300]}. "
-                "Install the C library's headers: sudo apt install gcc libc6-dev."
-            )
+        build_library(_SOURCE, self._library)
         return {
             "LD_PRELOAD": str(self._library),
             "SOAK_SYNCED": str(self._state_dir / OUTBOX_FILE),

@@ -19,8 +19,10 @@ from daemon.soak.faults import BrokerFault, DiskFault, FaultTarget, ProcessFault
 from daemon.soak.observed import PREDICTIONS, DeliveredMessage, Period, delivered_messages
 from daemon.soak.requests import SentRequests
 from daemon.soak.retained import STATES, RetainedReport
+from daemon.soak.second_rig import second_rig
 from daemon.soak.service import (
     CONNECTED,
+    CONTESTED,
     DISK_FAILED,
     DISK_RECOVERED,
     PORT_OPENED,
@@ -139,6 +141,7 @@ class SoakRun:
                 FaultTarget.BROKER: self._inject_broker,
                 FaultTarget.PROCESS: self._inject_process,
                 FaultTarget.DISK: self._inject_disk,
+                FaultTarget.RIG_ID: self._inject_second_rig,
             }[fault.part]
             inject(fault)
             self.disturbed.append(Period(started_s, time.time() + _SETTLED_AFTER_S))
@@ -230,11 +233,32 @@ class SoakRun:
                 self.relay.fail(Mode.REFUSING)
                 time.sleep(_OUTAGE_BEFORE_S + fault.duration_s)
                 self._restart(fault, signal.SIGKILL, power_cut=True)
-            case _:
-                failures = self.service.events[DISK_FAILED]
-                with self.service.full_disk():
-                    self.service.wait_for_event(DISK_FAILED, failures)
+            case DiskFault.HANGING if self.service.disk is not None:
+                with self.service.disk.hanging():
+                    self._disk_fails()
+                    self.ask()
+                    time.sleep(fault.duration_s)
                 self._await_recovery(fault.part, fault.kind, DISK_RECOVERED)
+            case _:
+                with self.service.full_disk():
+                    self._disk_fails()
+                self._await_recovery(fault.part, fault.kind, DISK_RECOVERED)
+
+    def _disk_fails(self) -> None:
+        """Wait until the service cannot write its outbox any more."""
+        self.service.wait_for_event(DISK_FAILED, self.service.events[DISK_FAILED])
+
+    def _inject_second_rig(self, fault: InjectedFault) -> None:
+        """Let another client take the rig's place, until the service knows; then restart it.
+
+        Without the restart it would connect more slowly for minutes, after every other fault.
+        """
+        contested = self.service.events[CONTESTED]
+        with second_rig(f"scentd-{RIG_ID}", self.broker.port):
+            self.service.wait_for_event(CONTESTED, contested)
+            connections = self.service.events[CONNECTED]
+        self._await_recovery(fault.part, fault.kind, CONNECTED, connections)
+        self._restart(fault, signal.SIGTERM)
 
     def _restart(
         self,

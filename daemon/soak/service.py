@@ -25,15 +25,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemon.sandbox.service_process import ServiceProcessError
+    from daemon.soak.hanging_disk import HangingDisk
     from daemon.soak.power_cut import SyncedFiles
 
 CONNECTED = "connected to the broker"
 PORT_OPENED = "port opened"
 DISK_FAILED = "the outbox cannot be written to disk; messages wait in memory meanwhile"
 DISK_RECOVERED = "the outbox is written to disk again"
+CONTESTED = "again and again as soon as it is made"
+"""A part of the event, which names the broker."""
+
 RELOADED = "reloaded"
 RELOAD_REFUSED = "The configuration before stays in force."
 """Only the end of the event, which begins with the reason."""
+
+PRELOADED = "LD_PRELOAD"
 
 _POLL_S = 0.01
 
@@ -44,16 +50,25 @@ class ServiceUnderTest(ServiceProcess):
     Parameters
     ----------
     synced: copies of the outbox's files for power cuts; None without any.
+    disk: lets the disk hang; None without.
     """
 
     lines_kept = 200
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], synced: SyncedFiles | None = None
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        synced: SyncedFiles | None = None,
+        disk: HangingDisk | None = None,
     ) -> None:
         log = {"level": "debug", "format": "json"}
-        environ = {} if synced is None else synced.build()
+        built = [part.build() for part in (synced, disk) if part is not None]
+        environ = {name: text for each in built for name, text in each.items()}
+        if built:
+            environ[PRELOADED] = ":".join(each[PRELOADED] for each in built)
         super().__init__(folder, {**settings, "log": log}, environ)
+        self.disk = disk
         self._folder = folder
         self._synced = synced
         self._outbox = folder / "state" / OUTBOX_FILE
@@ -164,7 +179,8 @@ class ServiceUnderTest(ServiceProcess):
         if entry["level"] != "debug":
             super().add_line(line)
         self._note(event, entry)
-        self.events[RELOAD_REFUSED if event.endswith(RELOAD_REFUSED) else event] += 1
+        parts = (part for part in (RELOAD_REFUSED, CONTESTED) if part in event)
+        self.events[next(parts, event)] += 1
 
     def _note(self, event: str, entry: Mapping[str, Any]) -> None:
         """Note what a replay or the delivery report needs of a log entry."""

@@ -1,15 +1,12 @@
 """Requests to a service whose disk hangs: the recognition waits for none, and each is answered.
 
 The disk below the rig's configuration and state hangs for reads and writes alike
-(`hanging_disk.c`, preloaded). `test_disk.py` freezes a real file system: only writes wait for it.
+(`daemon.soak.hanging_disk`). `test_disk.py` freezes a real file system: only writes wait for it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +16,13 @@ from typing import Any
 import pytest
 from paho.mqtt import publish
 
+from daemon.soak.hanging_disk import HangingDisk
+from daemon.soak.power_cut import compiler
 from hardware.simulator.board import SimulatedBoard
 from tests.calibration.smells import teachable_bundle
 from tests.faults.rig import await_event, await_more_predictions, last_health
 from tests.sandbox import Mosquitto, Odours, ServiceProcess, Subscriber, settings, wait_until
 
-SOURCE = Path(__file__).with_name("hanging_disk.c")
 SPEED = 50.0
 SETTLE_S = 0.3
 """What was published before the request was handled arrives within this time."""
@@ -61,35 +59,6 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("record", {"action": "list"}),
     ("reload", {}),
 )
-
-
-class HangingDisk:
-    """A folder whose disk the test lets hang, for one process."""
-
-    def __init__(self, folder: Path, below: Path) -> None:
-        compiler = shutil.which("cc") or pytest.skip("needs a C compiler: sudo apt install gcc")
-        library, self._lock = folder / "hanging_disk.so", folder / "hanging_disk"
-        subprocess.run(
-            [compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True
-        )
-        self._lock.write_bytes(b"\0")
-        self.environ = {
-            "LD_PRELOAD": str(library),
-            "SCENT_TEST_DISK": str(below),
-            "SCENT_TEST_DISK_LOCK": str(self._lock),
-        }
-
-    @contextmanager
-    def hanging(self) -> Iterator[None]:
-        """Let it hang while the block runs."""
-        with self._lock.open("r+b", buffering=0) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.write(b"\1")
-            try:
-                yield
-            finally:
-                lock.seek(0)
-                lock.write(b"\0")
 
 
 class Rig:
@@ -137,6 +106,8 @@ def running(folder: Path, broker: Mosquitto) -> Iterator[tuple[HangingDisk, Rig]
     link, place = folder / "ttyBOARD", folder / "disk"
     place.mkdir()
     teachable_bundle(folder)
+    if compiler() is None:
+        pytest.skip("needs a C compiler: sudo apt install gcc")
     disk = HangingDisk(folder, place)
     more = ("record: true", "recording: {reserve_mb: 0}")
     # Samples do not pass the outbox, which waits for the disk for 5 s before it uses memory.
@@ -144,7 +115,7 @@ def running(folder: Path, broker: Mosquitto) -> Iterator[tuple[HangingDisk, Rig]
     with (
         Subscriber(broker.port) as subscriber,
         SimulatedBoard(LEMON, link=link, speed=SPEED, wait_for_listener=True),
-        ServiceProcess(place, text, environ=disk.environ) as service,
+        ServiceProcess(place, text, environ=disk.build()) as service,
     ):
         await_event(subscriber, "recognised")
         yield disk, Rig(service, subscriber, broker.port)

@@ -18,7 +18,15 @@ from daemon.soak.claims import (
     RETAINED_WITHIN_S,
     UNWRITTEN_S,
 )
-from daemon.soak.faults import BrokerFault, FaultTarget, InjectedFault, draw_faults, summarise
+from daemon.soak.faults import (
+    BrokerFault,
+    DiskFault,
+    FaultTarget,
+    InjectedFault,
+    RigFault,
+    draw_faults,
+    summarise,
+)
 from daemon.soak.main import PHASES, run_soak
 from daemon.system.signals import StopEvent
 from hardware.simulator.faults import parse_faults
@@ -57,6 +65,22 @@ def test_an_outage_beyond_the_outboxes_bound_loses_exactly_what_is_counted(tmp_p
     assert found.late > 10
 
 
+@pytest.mark.slow
+def test_a_rig_whose_place_another_client_takes_loses_nothing(tmp_path: Path) -> None:
+    needs_mosquitto()
+    taken = InjectedFault(FaultTarget.RIG_ID, RigFault.TAKEN, delay_s=1.0, duration_s=1.0)
+    report = run_soak(
+        [taken],
+        tmp_path,
+        StopEvent(),
+        seed=1,
+        on_fault=lambda _number, _fault: None,
+        phases=[replace(PHASES[0], calm=False)],
+    )
+    assert report.complaints == []
+    assert report.as_json()["recovery_s"]["rig id"]["count"] == 1
+
+
 def test_every_test_that_the_page_names_is_there() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[a-z_/]+\.py)(?:::(test_[a-z0-9_]+))?`", page)
@@ -92,12 +116,13 @@ def test_a_short_soak_of_the_real_service_loses_nothing(
 ) -> None:
     """Twelve faults over both boards: the board's, the broker's, the process's and the disk's.
 
-    The long run is `scentd soak`; see docs/reliability.md.
+    One is a disk that hangs. The long run is `scentd soak`; see docs/reliability.md.
     """
     needs_mosquitto()
-    faults = draw_faults(12, 24)
-    assert {fault.part for fault in faults} == set(FaultTarget)
-    status = main(["soak", "--faults", "12", "--seed", "24", "--json"])
+    faults = draw_faults(12, 27)
+    assert {fault.part for fault in faults} == set(FaultTarget) - {FaultTarget.RIG_ID}
+    assert DiskFault.HANGING in {fault.kind for fault in faults}
+    status = main(["soak", "--faults", "12", "--seed", "27", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert result["complaints"] == []
     assert result["holds"]

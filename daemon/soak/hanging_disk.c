@@ -1,8 +1,8 @@
-/* A disk that a test lets hang: preloaded into a process, it makes what uses files below a folder
- * wait, as long as the test holds a lock. Reads hang as well as writes, which a frozen file system
- * does not do. The waiting threads use no processor time, and a signal does not end the wait.
+/* A disk that hangs: preloaded into a process, it makes what uses files below a folder wait, as long
+ * as another process holds a lock. Reads hang as well as writes, which a frozen file system does not
+ * do. The waiting threads use no processor time, and a signal does not end the wait.
  *
- * $SCENT_TEST_DISK is the folder, $SCENT_TEST_DISK_LOCK the file that the test locks; its first byte
+ * $SCENT_HANGING_DISK is the folder, $SCENT_HANGING_DISK_LOCK the file that is locked; its first byte
  * is 1 while the disk hangs.
  */
 #define _GNU_SOURCE
@@ -24,8 +24,8 @@ static const volatile char *hangs;
 static const char *folder, *lock;
 
 __attribute__((constructor)) static void begin(void) {
-    folder = getenv("SCENT_TEST_DISK");
-    lock = getenv("SCENT_TEST_DISK_LOCK");
+    folder = getenv("SCENT_HANGING_DISK");
+    lock = getenv("SCENT_HANGING_DISK_LOCK");
     int file = (int)syscall(SYS_openat, AT_FDCWD, lock, O_RDONLY);
     void *seen = mmap(NULL, 1, PROT_READ, MAP_SHARED, file, 0);
     if (seen != MAP_FAILED) hangs = seen;
