@@ -35,7 +35,7 @@ export class RecordingsView {
   open() {
     if (!this.rig.rig) return;
     if (!this.rig.hasRecordings) {
-      show(this.list, h("p", { class: "muted" }, `This page reads no recordings of rig ${this.rig.rig}: they lie on another computer, whose own page shows them. If the rig runs on this computer, start the page with its configuration too: scentd web --also FILE.`));
+      show(this.list, h("p", { class: "muted" }, `This page reads no recordings of rig ${this.rig.rig}. They lie on another computer, whose own page shows them, or the page was started without the rig's configuration: scentd web --also FILE.`));
       return;
     }
     this.load();

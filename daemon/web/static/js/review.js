@@ -131,7 +131,7 @@ export class ReviewView {
   async drawCurve(place, item, key) {
     const sources = [item.clip, item.segment].filter(Boolean);
     if (!sources.length || !this.rig.hasRecordings) {
-      show(place, h("span", { class: "small muted" }, sources.length ? "recorded on another computer" : "not recorded"));
+      show(place, h("span", { class: "small muted" }, sources.length ? "recorded elsewhere" : "not recorded"));
       return;
     }
     if (!this.curves.has(key)) {

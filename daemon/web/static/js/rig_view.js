@@ -2,7 +2,7 @@
 
 import { badge, button, confirmed, field, h, notice, scroll, show } from "./dom.js";
 import { call } from "./api.js";
-import { dayAndClock, distinctEvents, duration, eventText, label, megabytes, plural } from "./format.js";
+import { dayAndClock, distinctEvents, duration, eventText, label, megabytes, percent, plural } from "./format.js";
 import { movingChannels } from "./signals.js";
 
 const CALIBRATION = { none: "not calibrated", ok: "in force", recalibrate: "clean air has drifted: calibrate again", unusable: "cannot be used" };
@@ -142,7 +142,7 @@ export class RigView {
           choice.options.length ? h("div", { class: "row" }, field("Smell", choice), button("Measure it", () => this.capture({ action: "reference", label: choice.value, seconds: 300 }))) : null,
           odours.length ? h("ul", { class: "plain small" }, odours.map((item) => h("li", {}, `${label(item.label)}, ${duration(item.seconds)} `, button("forget", () => this.calibrate({ action: "forget", label: item.label }), { class: "link", "aria-label": `Forget the reference ${label(item.label)}` })))) : null),
         h("li", { class: profile ? "done" : "" }, h("b", {}, "Fit. "), h("div", { class: "row" },
-          button("Fit the profile", () => this.calibrate({ action: "fit" }, "Fitting takes some seconds ..."), { class: "main", disabled: !captures.length }),
+          button("Fit the profile", () => this.fit(), { class: "main", disabled: !captures.length }),
           button("Undo the last step", () => this.calibrate({ action: "undo" }), { disabled: !captures.length && !profile }))),
         h("li", {}, h("b", {}, "Judge it. "), h("div", { class: "row" }, button("Score it on the references", () => this.score(), { disabled: !odours.length })))));
     this.showSettled();
@@ -162,14 +162,19 @@ export class RigView {
   async calibrate(payload, text = "") {
     try {
       if (text) show(this.capturing, h("p", { class: "answer" }, text));
-      await this.requests.send("calibrate", payload, (progress) => this.showCapture(progress));
+      const data = await this.requests.send("calibrate", payload, (progress) => this.showCapture(progress));
       show(this.capturing);
       await this.loadCalibration();
-      return true;
+      return data;
     } catch (error) {
       show(this.capturing, h("p", { class: "answer bad", role: "alert" }, error.message));
-      return false;
+      return null;
     }
+  }
+
+  async fit() {
+    const data = await this.calibrate({ action: "fit" }, "Fitting takes some seconds ...");
+    if (data?.advice) show(this.capturing, h("p", { class: "answer warn" }, data.advice));
   }
 
   showCapture({ doing, seconds, of_s: whole, settled, unsettled }) {
@@ -183,7 +188,7 @@ export class RigView {
     try {
       show(this.capturing, h("p", { class: "answer" }, "Scoring ..."));
       const data = await this.requests.send("calibrate", { action: "score" });
-      show(this.capturing, h("div", { class: "answer" }, h("p", {}, `Scored on the ${data.of}:`), h("pre", { class: "small scroll", tabindex: 0 }, JSON.stringify(data, null, 1))));
+      show(this.capturing, scored(data));
     } catch (error) {
       show(this.capturing, h("p", { class: "answer bad" }, error.message));
     }
@@ -237,6 +242,17 @@ export class RigView {
     }
     this.card.scrollIntoView({ block: "nearest" });
   }
+}
+
+// The score of a calibration on its references.
+function scored({ model, before, after, files }) {
+  const likeliest = (result) => (result?.label ? `${label(result.label)} ${percent(result.probability)}` : "-");
+  return h("div", { class: "answer" },
+    h("p", {}, `${model} names ${percent(before.recordings)} of the references rightly${after ? `, and ${percent(after.recordings)} with the calibration` : ". No calibration is fitted yet"}.`),
+    scroll("Score of the references", h("table", {},
+      h("thead", {}, h("tr", {}, ["Reference", "Likeliest before", "With the calibration"].map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {}, files.map((item) => h("tr", {}, h("th", { scope: "row" }, label(item.label)), h("td", {}, likeliest(item.before)), h("td", {}, likeliest(item.after))))))),
+    h("p", { class: "small" }, "The calibration was fitted to these references. Other recordings say more: scentd calibrate score."));
 }
 
 const fact = (name, ...values) => [h("dt", {}, name), h("dd", {}, values)];

@@ -223,7 +223,7 @@ export class TeachView {
       h("div", { class: "row" },
         button("Undo the last change", () => this.change({ action: "rollback" }, (data) => notice(`Undone. Version ${data.version}.`)), { disabled: this.library.version === 0 }),
         this.rig.hasRecordings ? [button("Export the library", () => this.exportLibrary(), { disabled: !smells.length }), this.importButton()]
-          : h("span", { class: "small muted" }, "To export or import the library, open the page on the rig's own computer.")));
+          : h("span", { class: "small muted" }, "The library is exported and imported on the page of the rig's own computer, or one that was started with the rig's configuration.")));
     if (this.opened && smells.some((smell) => smell.label === this.opened)) this.openSmell(this.opened);
   }
 
