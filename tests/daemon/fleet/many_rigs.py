@@ -23,6 +23,16 @@ STATE = {
     "model": "m",
     "state": "ambient",
     "frames_ok": 1,
+    "frames_lost": 0,
+    "board": {"state": "online", "why": None},
+    "broker": {"state": "connected", "protocol": "5", "connections": 1},
+    "recording": {"state": "off", "kept_mb": 0},
+    "outbox_depth": 0,
+    "outbox_dropped": 0,
+    "inference_ms": {},
+    "calibration": {"state": "none"},
+    "rss_mb": 80,
+    "uptime_s": 60,
     "text": "x" * 3000,
 }
 """Serves as the payload of every topic."""
