@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.correction import to_readings
 from calibration.enrolment import LearnedExposure, fit_smell, learn, require_space
 from calibration.exposures import EnrolmentError, find_exposure, prepare_readings
 from calibration.recogniser import TaughtExposure
 from calibration.smell_set import TaughtAir
 from calibration.stored_readings import content_id, read_exposure
+from hardware.channels import GAS_INDICES
 from hardware.files import read_regular, write_atomically
 from hardware.safe_arrays import read_arrays
 from models.clean_air import CleanAirSource
 from models.correction import correction_for
 from models.recogniser import LEAST_SIZE
 from models.response import ROW_S, ResponseRows
-from models.signals import GAS_NAMES, GROVE_SIGNALS
+from models.signals import GAS_NAMES, GROVE_SIGNALS, log_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,7 +201,7 @@ class ExposureLearner:
         RecordingError, EnrolmentError: its readings are missing or damaged.
         """
         correction = self.correction_of(exposure)
-        known = _earlier_air(exposure, correction)
+        known = self._earlier_air(exposure, correction)
         if known is not None:
             return known
         response = self._response(exposure, correction)
@@ -273,7 +275,7 @@ class ExposureLearner:
         return not distance > 1.0
 
     def _response(self, exposure: Exposure, correction: Correction | None) -> _Response:
-        earlier = _earlier_air(exposure, correction)
+        earlier = self._earlier_air(exposure, correction)
         key = _RESPONSE_KEY if earlier is None else f"{_RESPONSE_KEY} above {earlier.signals}"
         path = self._cache_path(exposure, key, correction)
         try:
@@ -300,6 +302,25 @@ class ExposureLearner:
         write_atomically(path, response.to_bytes())
         return response
 
+    def _earlier_air(self, exposure: Exposure, correction: Correction | None) -> TaughtAir | None:
+        """Return clean air that was measured before the stored readings, seen as they are now.
+
+        What was seen through an earlier calibration cannot be seen without it.
+        """
+        known = exposure.clean_air
+        if known is None or not known.is_earlier:
+            return None
+        if known.calibration == ("" if correction is None else correction.id):
+            return known
+        if known.calibration or correction is None:
+            return None
+        values = read_exposure(self._readings_path(exposure.id), exposure.id).values[0].copy()
+        values[list(GAS_INDICES)] = to_readings(known.array(), whole=False)
+        correction.reset()
+        signals = log_signals(correction(values, 0.0)[np.newaxis])[0]
+        correction.reset()
+        return TaughtAir.of(signals, known.source, known.age_s, correction.id)
+
     def _readings(self, exposure: Exposure, correction: Correction | None) -> tuple[Readings, int]:
         recording = read_exposure(self._readings_path(exposure.id), exposure.id)
         readings = prepare_readings(recording, correction)
@@ -313,17 +334,6 @@ class ExposureLearner:
         key = f"{key} {correction.id if correction else ''}"
         name = content_id(key.encode())[:12]
         return self._readings_path(exposure.id).with_name(f"{exposure.id}-{name}.npz")
-
-
-def _earlier_air(exposure: Exposure, correction: Correction | None) -> TaughtAir | None:
-    """Return clean air that was measured before the stored readings, seen as they are now.
-
-    Through another calibration than today's it would be another.
-    """
-    known = exposure.clean_air
-    if known is None or not known.is_earlier:
-        return None
-    return known if known.calibration == ("" if correction is None else correction.id) else None
 
 
 _DAMAGES = (OSError, ValueError, KeyError)

@@ -94,3 +94,18 @@ def likeliest(store: SmellStore, folder: Path, change: tuple[float, ...]) -> str
     learned = learn(bundle, prepare_readings(record_smell(folder, change, seed=99)))
     scores = head.log_probabilities(bundle.space, learned.logits, learned.embedding, 1.0, 0.1)
     return head.labels(bundle.manifest.labels)[int(scores.mean(axis=0).argmax())]
+
+
+class Shifted:
+    """Corrects a rig whose NO2 reads 50 counts too much."""
+
+    id = "shifted"
+    model = None
+
+    def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
+        corrected = values.copy()
+        corrected[0] -= 50
+        return corrected
+
+    def reset(self) -> None:
+        """Nothing is remembered."""

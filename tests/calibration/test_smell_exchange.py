@@ -23,6 +23,7 @@ from hardware.channels import CHANNEL_NAMES
 from tests.calibration.smells import (
     PETROL,
     TAR,
+    Shifted,
     likeliest,
     smell_readings,
     teach,
@@ -32,25 +33,8 @@ from tests.calibration.smells import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from hardware.recording import Recording
     from models.bundle import Bundle
-
-
-class Shifted:
-    """Corrects a rig whose NO2 reads 50 counts too much."""
-
-    id = "shifted"
-    model = None
-
-    def __call__(self, values: NDArray[np.float32], _dt_s: float) -> NDArray[np.float32]:
-        corrected = values.copy()
-        corrected[0] -= 50
-        return corrected
-
-    def reset(self) -> None:
-        """Nothing is remembered."""
 
 
 HERE = RigIdentity("kitchen", "kitchen board")

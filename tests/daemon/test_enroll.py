@@ -27,6 +27,7 @@ from tests.calibration.smells import (
     LEMON,
     PETROL,
     TAR,
+    Shifted,
     smell_readings,
     teachable_bundle,
     write_recording,
@@ -126,6 +127,24 @@ def test_a_smell_that_came_long_before_it_is_taught_has_its_clean_air(
     (taught,) = rig.teaching.store.taught_exposures(shadow="soap")
     rise = 60 * np.array((0.01, 0.012, 0.015, 0.004))
     assert np.median(taught.rows.response[:, :4], axis=0) == pytest.approx(rise, abs=0.03)
+
+
+def test_clean_air_of_long_ago_is_corrected_by_a_later_calibration(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    rig = Rig(bundle, tmp_path / "state")
+    rig.smell(steady_smell(400, before=90))
+    rig.ask(label="soap", last_s=120, past=False)
+    store = rig.teaching.store
+    (measured,) = store.taught_exposures(shadow="soap")
+    store.use_correction(Shifted())
+    (corrected,) = store.taught_exposures(shadow="soap")
+    assert corrected.clean_air is not None
+    assert measured.clean_air is not None
+    air, shifted = measured.clean_air[0], corrected.clean_air[0]
+    assert shifted == pytest.approx(np.log((100 - 50) / (1023 - 50)), abs=0.05)
+    assert air == pytest.approx(np.log(100 / 923), abs=0.02)
+    assert corrected.clean_air[1:4] == pytest.approx(measured.clean_air[1:4], abs=0.01)
 
 
 def labels(said: list[Prediction]) -> set[str | None]:

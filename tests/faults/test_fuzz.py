@@ -441,6 +441,7 @@ WORDS = [
     *("new", "old", "channel", "transaction", "progress", "folder", "path", "version", "run"),
     *("teach", "list", "promote", "forget", "rename", "hide", "unhide", "rollback", "show"),
     *("baseline", "reference", "fit", "score", "reload", "install", "switch", "verify", "start"),
+    *("export", "import", "check", "merge", "other_board", "exports/smells.zip"),
     *("stop", "petrol", "lemon", "toy-substance", "../../../etc/passwd", "/etc/passwd", "", " "),
 ]
 SCALARS = st.one_of(
