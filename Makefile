@@ -94,7 +94,7 @@ app: $(VENV)/demo-installed ## put the app for Home Assistant together in dist/h
 	rm -rf $(APP)
 	mkdir -p dist && cp -r packaging/home-assistant $(APP)
 	$(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir $(APP)/scentd/packages .
-	cp systemd/requirements.txt systemd/requirements-web.txt packaging/make-environment.sh $(APP)/scentd/packages/
+	cp systemd/requirements.txt systemd/requirements-web.txt packaging/make-environment.sh packaging/trim-environment $(APP)/scentd/packages/
 
 clean: ## remove the environment and all caches; runs/ and its trainings stay
 	rm -rf $(VENV) build dist *.egg-info .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -24,5 +24,4 @@ for requirements; do
     install --require-hashes --only-binary :all: -r "$requirements"
 done
 install --no-index "$wheel"
-# The tests of numpy, scipy and others take 50 MB.
-find "$environment" -type d -name tests -prune -exec rm -rf {} +
+sh "$(dirname "$0")/trim-environment" "$environment"/lib/python3.*/site-packages
