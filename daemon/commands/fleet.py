@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from daemon.commands._options import add_config_option
@@ -222,7 +221,7 @@ def _run_command(args: argparse.Namespace) -> int:
             rigs,
             plan,
             lambda wave: _send_wave(fleet, wave, args, fields),
-            lambda: time.sleep(args.pause),
+            lambda: fleet.wait(args.pause),
         )
     _print_rows([dataclasses.asdict(outcome) for outcome in rollout.outcomes], as_json=args.json)
     _report(rollout)

@@ -120,6 +120,12 @@ class FleetConnection:
         missing = "offline, so that nothing was sent"
         return [self._outcomes.get(rig, RigAnswer(rig, ok=False, text=missing)) for rig in rigs]
 
+    def wait(self, duration_s: float) -> None:
+        """Wait, and keep the connection alive meanwhile."""
+        end_s = time.monotonic() + duration_s
+        while time.monotonic() < end_s:
+            self._work()
+
     def _end(self, rig: str, text: str, *, ok: bool = False) -> None:
         self._waiting.pop(rig, None)
         self._outcomes[rig] = RigAnswer(rig, ok=ok, text=text)

@@ -67,6 +67,17 @@ def test_a_silent_rig_is_given_up_while_others_publish(
     assert still_publishing
 
 
+def test_the_connection_is_served_during_a_pause(broker: Mosquitto) -> None:
+    """Otherwise the broker would end it after one and a half times its keep-alive."""
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    with client(broker.port) as publisher:
+        publisher.publish("scent/rig/status", "online", 1, retain=True).wait_for_publish(30)
+        with connect_fleet(config, frozenset()) as fleet:
+            publisher.publish("scent/rig/status", "offline", 1, retain=True).wait_for_publish(30)
+            fleet.wait(1.0)
+            assert [rig.is_online for rig in fleet.rigs] == [False]
+
+
 def test_rigs_that_publish_all_the_time_do_not_delay_a_command(broker: Mosquitto) -> None:
     config = MqttConfig(host="127.0.0.1", port=broker.port)
     loaded, rounds = threading.Event(), []
