@@ -79,8 +79,9 @@ release: $(VENV)/dev-installed ## build the wheel, and a file of every model for
 deb: ## build the Debian package into dist/; ARCH=arm64 DEBIAN=13
 	PYTHON=$(PYTHON) packaging/build-deb --arch $(ARCH) --debian $(DEBIAN)
 
-test-deb: deb ## install, use, upgrade, remove and purge the package in a clean Debian (root; minutes)
+test-deb: deb ## install, use, upgrade, remove and purge the package in a clean Debian, without and with systemd (root; minutes)
 	packaging/try-deb --debian $(DEBIAN) dist/scentd_*+deb$(DEBIAN)_$(ARCH).deb
+	packaging/try-deb-booted --debian $(DEBIAN) dist/scentd_*+deb$(DEBIAN)_$(ARCH).deb
 
 # The program that builds images; ARGS are further options, such as --platform linux/arm64.
 IMAGE_BUILD ?= $(if $(shell command -v docker),docker build,podman build --format docker)

@@ -102,7 +102,7 @@ def test_the_units_name_the_interpreter_of_the_package() -> None:
         assert f"\nExecStart={environment}/bin/python -I " in unit.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("script", ["build-deb", "try-deb", "wheels"])
+@pytest.mark.parametrize("script", ["build-deb", "try-deb", "try-deb-booted", "wheels"])
 def test_scripts_explain_themselves_and_refuse_wrong_use(script: str) -> None:
     path = PACKAGING / script
     assert run("bash", "-n", path).returncode == 0
