@@ -20,6 +20,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from calibration.smell_exchange import export_smells
+from calibration.smell_origin import RigIdentity
+from calibration.smell_store import SmellStore
 from daemon.demo.scenario import RIGS, play
 from daemon.demo.taught_rig import teach_rigs
 from daemon.sandbox.service_process import ServiceProcess
@@ -27,6 +30,7 @@ from daemon.sandbox.web_process import WebProcess
 from hardware.channels import GAS_INDICES
 from hardware.simulator.board import SimulatedBoard
 from models.signals import log_signals
+from tests.calibration.smells import TAR, smell_readings, write_recording
 from tests.daemon.web.browser import Browser, accessibility_faults, browser
 from tests.sandbox import QUIET_ROW, Mosquitto, wait_until
 
@@ -226,6 +230,27 @@ def test_the_keyboard_reaches_everything(house: House, window: Browser) -> None:
         )
     for wanted in ("Skip to the content", "Now", "Review", "Teach", "Import a library"):
         assert wanted in reached
+
+
+@pytest.mark.slow
+def test_smells_of_another_board_are_imported_only_after_a_question(
+    house: House, window: Browser, tmp_path: Path
+) -> None:
+    attic, file = SmellStore(tmp_path / "attic"), tmp_path / "attic.zip"
+    recording = write_recording(tmp_path / "tar.csv", smell_readings(TAR, 120, before=90))
+    attic.enroll("tar", recording, source="test", start_ms=90_000)
+    export_smells(attic, file, RigIdentity("attic", "attic"))
+    window.open("teach")
+    window.await_text("announced", "td")
+    for answer in ("Cancel", "Import"):
+        window.find("input[type=file]").send_keys(str(file))
+        window.await_text("Import smells of another board?", "dialog")
+        window.await_text("clean air is another board's", "dialog")
+        assert "in shadow" not in window.text("table")
+        window.click(answer)
+    window.await_text("in shadow", "td")
+    assert "tar" in window.text("table").lower()
+    assert window.complaints() == []
 
 
 @pytest.mark.slow
