@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.smell_learning import LEAST_EXPOSURE_S
+from calibration.smell_set import NEGATIVES
 from daemon.board.capture import capture_from_port
 from daemon.commands._library import RigLibrary, list_lines, show_progress
 from daemon.commands._options import add_config_option, positive_seconds
@@ -58,7 +59,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("label", nargs="?", metavar="LABEL", help="name of the smell to teach")
+    parser.add_argument(
+        "label",
+        nargs="?",
+        metavar="LABEL",
+        help=f"name of the smell to teach; {NEGATIVES!r} for what must have no taught name",
+    )
     where = parser.add_argument_group("source of the smell")
     where.add_argument(
         "--recording",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 
-from calibration.recogniser import TaughtExposure, fit_recogniser
+from calibration.recogniser import TaughtExposure, fit_recogniser, with_negatives
 from calibration.unmixing import unmixing_of_smells
 from hardware.channels import GAS_EXPONENTS
 from hardware.mixing_law import mixed_response
@@ -35,9 +35,13 @@ UNKNOWN = np.array([1.4, 0.1, 0.1, 0.1])
 def exposure(label: str, session: str, seed: int = 0) -> TaughtExposure:
     """Return what a board that is exposed to a smell teaches, another strength each time."""
     size = np.random.default_rng([seed, len(label)]).uniform(0.9, 1.1)
+    return exposure_to(size * SMELLS[label], label, session)
+
+
+def exposure_to(gains: np.ndarray, label: str, session: str) -> TaughtExposure:
     board = Board()
     board.play(still(60))
-    rows = board.play(size * np.outer(1 - np.exp(-np.arange(180) / 12), SMELLS[label]))
+    rows = board.play(np.outer(1 - np.exp(-np.arange(180) / 12), gains))
     assert board.stream.clean_air is not None
     return TaughtExposure(label, session, rows, board.stream.clean_air.signals)
 
@@ -90,11 +94,23 @@ def test_a_smell_that_was_never_taught_is_unrecognised(rig: Taught) -> None:
     assert State.UNRECOGNISED in {p.state for p in predictions if p.task == "substance"}
 
 
-def test_a_mixture_of_two_taught_smells_is_named_on_the_mixture_topic(rig: Taught) -> None:
+def mint_and_soap() -> np.ndarray:
     exponents = np.array(GAS_EXPONENTS[:4])
     pure = np.array([SMELLS["mint"], SMELLS["soap"]])
-    gains = mixed_response(pure, np.array([[0.6, 0.4]]), exponents)[0]
-    predictions = [p for p in smelled(rig, gains) if p.t_ms < 210_000]  # before it fades
+    gains: np.ndarray = mixed_response(pure, np.array([[0.6, 0.4]]), exponents)[0]
+    return gains
+
+
+def test_what_is_kept_as_a_negative_has_no_name_as_a_mixture_either(rig: Taught) -> None:
+    negative = exposure_to(mint_and_soap(), "not a taught smell", "saturday")
+    told = rig._replace(recogniser=with_negatives(rig.recogniser, [negative]))
+    assert names(smelled(rig, mint_and_soap()), "mixture") != set()
+    assert names(smelled(told, mint_and_soap()), "mixture") == set()
+    assert names(smelled(told, SMELLS["lemon"]), "mixture") == {"lemon"}
+
+
+def test_a_mixture_of_two_taught_smells_is_named_on_the_mixture_topic(rig: Taught) -> None:
+    predictions = [p for p in smelled(rig, mint_and_soap()) if p.t_ms < 210_000]  # before it fades
     last = [p for p in predictions if p.task == "mixture" and p.state is State.RECOGNISED][-1]
     assert {part.label for part in last.components} == {"mint", "soap"}
     for part in last.components:

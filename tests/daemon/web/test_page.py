@@ -135,13 +135,7 @@ def test_an_owner_teaches_a_smell_and_sees_it_named(
 
     window.go("review")
     window.await_text("saffron", ".announcement")
-    name = window.find(".announcement button[aria-label$=': wrong']").get_attribute("aria-label")
-    assert name
-    window.click(name)
-    window.await_text("wrong", ".announcement .badge")
-    window.await_text("0 of 1 right", "main")
-    window.await_text("not saffron", "main")
-    window.picture("review", tmp_path)
+    say_wrong_and_keep_it_unnamed(window, tmp_path)
 
     window.go("recordings")
     window.click(house.recordings[-1].name)
@@ -169,6 +163,25 @@ def test_an_owner_teaches_a_smell_and_sees_it_named(
     window.await_text("substances-50", "main")
     window.picture("rig", tmp_path)
     assert window.complaints() == []
+
+
+def say_wrong_and_keep_it_unnamed(window: Browser, tmp_path: Path) -> None:
+    """Judge the newest announcement, and accept it as none of the taught smells."""
+    name = window.find(".announcement button[aria-label$=': wrong']").get_attribute("aria-label")
+    assert name
+    window.click(name)
+    window.await_text("wrong", ".announcement .badge")
+    window.await_text("0 of 1 right", "main")
+    window.await_text("not saffron", "main")
+    window.picture("review", tmp_path)
+    window.run(
+        "[...document.querySelectorAll('button')]"
+        ".find((item) => item.textContent === 'None of the taught smells').click()"
+    )
+    window.await_text("gets none of their names", "#notice")
+    window.await_text("Nothing is proposed", "main")
+    window.go("teach")
+    window.await_text("never named", "td")
 
 
 def assert_stretches_are_chosen(window: Browser) -> None:
