@@ -2,7 +2,7 @@
 
 May import the line protocol, the text of files and numpy. A first look infers what the columns of
 the time mean, a first pass measures the recording, and each further one yields its frames, so that
-a day of readings takes no more memory than a minute. Must know nothing of models or labels.
+a day of readings takes no more memory than half an hour. Must know nothing of models or labels.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ _MAX_LINE_BYTES = 1 << 20
 """Of a file, whose rows may carry a text of any length beside the channels."""
 _LOOK_BYTES = 1 << 19
 _OUTSIDE_SHARE = 0.5
+_KEPT = 20_000
+"""Readings of a short recording (half an hour at 10 Hz) stay in memory, some 10 MB, and are
+decoded once."""
 _FEW = 8
 """Rows up to which times in any order are read: a board's clock may be set while it sends."""
 _OWN_HEADER = encode_csv_header(timestamps=True)
@@ -115,11 +118,15 @@ class RecordingStream:
         times, qualities = array("q"), Counter[bytes]()
         columns: dict[Columns, None] = {}
         self._count = 0
+        kept: list[SensorFrame] = []
         for frame in self._frames(decoder, columns):
             self._count += 1
+            if self._count <= _KEPT:
+                kept.append(frame)
             qualities[frame.quality.tobytes()] += 1
             if frame.device_ms is not None:
                 times.append(frame.device_ms)
+        self._kept = kept if self._count <= _KEPT else []
         self.counts: LineCounts = decoder.counts
         self.next_number = decoder.next_number
         if not self._count:
@@ -156,6 +163,9 @@ class RecordingStream:
 
     def frames(self) -> Iterator[SensorFrame]:
         """Yield the frames, equal to those that a live decoder gave."""
+        if self._kept:
+            yield from self._kept
+            return
         # A file that grows in the meantime ends where it was measured.
         yield from islice(self._frames(self._decoder(), {}), self._count)
 

@@ -125,6 +125,7 @@ class TrainingBoard:
         self._levels = levels.astype(np.float64)
         self._limit = limit
         self._covariance = level_covariance(self._levels)
+        self._of_channels: dict[bytes, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
     @classmethod
     def from_bundle(
@@ -161,11 +162,13 @@ class TrainingBoard:
         known = np.flatnonzero(np.isfinite(levels))
         if len(known) < FEWEST_CHANNELS:
             return math.nan
-        nearest = squared_distances(
-            levels[np.newaxis, known],
-            self._levels[:, known],
-            self._covariance[np.ix_(known, known)],
-        ).min()
+        key = known.tobytes()
+        if key not in self._of_channels:
+            # The same channels at every window: their inverse takes longer than the distances.
+            among = self._covariance[np.ix_(known, known)]
+            inverse = np.asarray(np.linalg.inv(among), np.float64)
+            self._of_channels[key] = self._levels[:, known], inverse
+        nearest = _squared(levels[np.newaxis, known], *self._of_channels[key]).min()
         return float(nearest) * len(levels) / (len(known) * self._limit)
 
 
@@ -186,10 +189,15 @@ def squared_distances(
     levels: NDArray[np.float64], others: NDArray[np.float64], covariance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return float64[n, m], squared Mahalanobis distances of levels[n] to others[m]."""
+    inverse = np.asarray(np.linalg.inv(covariance), np.float64)
+    return _squared(levels, others, inverse)
+
+
+def _squared(
+    levels: NDArray[np.float64], others: NDArray[np.float64], inverse: NDArray[np.float64]
+) -> NDArray[np.float64]:
     steps = levels[:, np.newaxis] - others
-    squared: NDArray[np.float64] = np.einsum(
-        "nmi,ij,nmj->nm", steps, np.linalg.inv(covariance), steps
-    )
+    squared: NDArray[np.float64] = np.einsum("nmi,ij,nmj->nm", steps, inverse, steps)
     return squared
 
 

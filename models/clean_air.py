@@ -10,6 +10,7 @@ followed: conductance that falls below what was presumed clean shows that it was
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
@@ -261,8 +262,13 @@ def _all_fell(smooth: NDArray[np.float64], known: CleanAir) -> bool:
 
 def _grove_change(change: NDArray[np.float64]) -> float:
     """Return the root mean square over the usable Grove channels, negative where most fell."""
-    grove = change[list(GROVE_SIGNALS)]
-    usable = grove[~np.isnan(grove)]
-    if not len(usable):
-        return 0.0
-    return float(np.copysign(np.sqrt((usable**2).mean()), usable.mean()))
+    # Plain numbers: for four of them, numpy's calls take ten times as long.
+    squares = total = 0.0
+    usable = 0
+    for place in GROVE_SIGNALS:
+        number = float(change[place])
+        if not math.isnan(number):
+            squares += number * number
+            total += number
+            usable += 1
+    return math.copysign(math.sqrt(squares / usable), total) if usable else 0.0

@@ -157,6 +157,7 @@ class SubstanceDecision:
         self._novelty_mean = FadingMean(1, spec)
         self._descriptor_mean = FadingMean(len(descriptors), spec)
         self._posterior: NDArray[np.float64] | None = None
+        self._ranking: tuple[NDArray[np.float64], list[tuple[str, float]]] | None = None
         self.novelty: float | None = None
         self._fitting: NDArray[np.float64] | None = None
         self.withdraw()
@@ -248,9 +249,12 @@ class SubstanceDecision:
         """Return (label, probability) from `least` on, the likeliest first, without hidden ones."""
         if self._posterior is None:
             return []
-        order = np.argsort(-self._posterior, kind="stable")
-        pairs = [(self._labels[index], float(self._posterior[index])) for index in order]
-        return [pair for pair in pairs if pair[1] >= least and pair[1] > 0]
+        if self._ranking is None or self._ranking[0] is not self._posterior:
+            order = np.argsort(-self._posterior, kind="stable")
+            shares = zip(order.tolist(), self._posterior[order].tolist(), strict=True)
+            pairs = [(self._labels[index], share) for index, share in shares if share > 0]
+            self._ranking = self._posterior, pairs
+        return [pair for pair in self._ranking[1] if pair[1] >= least]
 
     def _log_probabilities(self, outputs: Outputs) -> NDArray[np.float64]:
         spec = self._spec

@@ -35,6 +35,7 @@ class RescoreReport:
     kept: parts that were finished before.
     not_fed: parts of recordings that cannot feed the model.
     readings, predictions: of the parts that were scored now.
+    processor_s: seconds that the processors of all workers took for it.
     failed: why a recording could not be read, by its name with rig and day.
     """
 
@@ -44,6 +45,7 @@ class RescoreReport:
     not_fed: int = 0
     readings: int = 0
     predictions: int = 0
+    processor_s: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -102,6 +104,7 @@ def rescore_recordings(
     tasks = [RescoreTask(source, models, output) for source in sources]
     for task, rescored in engine.run(rescore, tasks):
         parts += rescored.parts
+        report.processor_s += rescored.processor_s
         _count(report, task, rescored.parts, rescored.kept)
         on_recording(rescored.parts)
     write_summary(output, parts)

@@ -6,6 +6,7 @@ The predictions are those of `scentd replay`: the same recording, model, nose an
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -50,10 +51,11 @@ class RescoreTask:
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """The parts of one recording, and which of them were finished before."""
+    """The parts of one recording, how many were finished before, and the processor's seconds."""
 
     parts: tuple[ScoredPart, ...]
     kept: int = 0
+    processor_s: float = 0.0
 
 
 def rescore(task: RescoreTask) -> Rescored:
@@ -66,6 +68,7 @@ def rescore(task: RescoreTask) -> Rescored:
     BundleError: a model cannot be loaded, or is another one than it was.
     OSError: the disk refuses the results.
     """
+    started_s = time.thread_time()
     source = task.source
     try:
         content = _hash_source(source)
@@ -88,7 +91,7 @@ def rescore(task: RescoreTask) -> Rescored:
         return Rescored(
             tuple(ScoredPart.of(source, model, FAILED, reason=str(error)) for model in task.models)
         )
-    return Rescored(tuple(parts), kept)
+    return Rescored(tuple(parts), kept, time.thread_time() - started_s)
 
 
 def _hash_source(source: Source) -> str:

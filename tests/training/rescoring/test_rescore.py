@@ -332,3 +332,15 @@ def test_wrong_use_is_said(
     assert scent_train(["rescore", "--data", str(archive)]) == 2
     (tmp_path / "empty").mkdir()
     assert rescore(tmp_path / "empty", tmp_path / "out", toy_substances) == 2
+
+
+def test_the_benchmark_prints_each_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.rescoring import benchmark
+
+    monkeypatch.setattr(benchmark, "REPEATS", 1)
+    monkeypatch.setattr(benchmark, "CASES", benchmark.CASES[1:2])
+    result = benchmark.run_benchmark("local", recordings=2, minutes={10.0: 1, 1.0: 1})
+    (row,) = result["rows"]
+    assert row["readings_per_s"].keys() == {"1", "2"}
+    assert row["readings_per_processor_s"] > 0
+    assert len(benchmark.benchmark_lines(result)) == 3
