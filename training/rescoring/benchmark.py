@@ -54,8 +54,8 @@ def run_benchmark(
     """Return readings a second by model, rate and workers, their ratio, and estimates beyond.
 
     A busy machine lowers readings a second of the clock, and less so those of the processor's time,
-    of one worker in its best repeat. The estimates assume as many free cores, and Amdahl's law with the share that is not divided
-    between two workers.
+    of one worker in its best repeat. The estimates assume as many free cores, and Amdahl's law with
+    the share that is not divided between two workers.
     """
     minutes = minutes or MINUTES
     rows = []
