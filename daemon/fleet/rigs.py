@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RIGS_KEPT = 2000
-"""Rigs of one broker that are shown, each of about 25 kB. Bounds the memory: any client that may
+"""Rigs of one broker that are shown, each of about 60 kB. Bounds the memory: any client that may
 publish can make up rigs."""
 
 PAYLOAD_BYTES = 1 << 20

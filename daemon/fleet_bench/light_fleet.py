@@ -142,28 +142,27 @@ class LightFleet:
     """
 
     def __init__(self, rigs: int, model: str) -> None:
-        names = [f"rig-{number:04d}" for number in range(rigs)]
         self.rigs = rigs
         self._model = model
         self._stack = ExitStack()
-        self._folder = Path(
-            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="scentd-"))
-        )
-        self.broker = FleetBroker(self._folder, rigs)
+        self._folder: Path
+        self.broker: FleetBroker
         self._observer: FleetObserver
-        self._groups = [
-            RigGroup(names[first : first + RIGS_PER_PROCESS], self.broker.port, model, seed=first)
-            for first in range(0, rigs, RIGS_PER_PROCESS)
-        ]
+        self._groups: list[RigGroup]
 
     def __enter__(self) -> Self:
+        names = [f"rig-{number:04d}" for number in range(self.rigs)]
         with ExitStack() as undone:
             undone.push(self._stack)
-            self._stack.enter_context(self.broker)
-            self._observer = self._stack.enter_context(FleetObserver(self.broker.port))
+            enter = self._stack.enter_context
+            self._folder = Path(enter(tempfile.TemporaryDirectory(prefix="scentd-")))
+            self.broker = enter(FleetBroker(self._folder, self.rigs))
+            self._observer = enter(FleetObserver(self.broker.port))
             self.broker.save()
-            for group in self._groups:
-                self._stack.enter_context(group)
+            self._groups = [
+                enter(RigGroup(some, self.broker.port, self._model, seed=number))
+                for number, some in enumerate(_shares(names))
+            ]
             undone.pop_all()
         return self
 
@@ -311,6 +310,12 @@ class LightFleet:
             code=process.returncode,
             lines=lines,
         )
+
+
+def _shares(names: Sequence[str]) -> list[list[str]]:
+    """Return the names of the rigs of each process."""
+    firsts = range(0, len(names), RIGS_PER_PROCESS)
+    return [list(names[first : first + RIGS_PER_PROCESS]) for first in firsts]
 
 
 def most_per_second(times_s: Sequence[float]) -> int:
