@@ -220,13 +220,16 @@ def import_smells(
     EnrolmentError: nothing can be learnt from the readings.
     """
     exported = _read_export(path)
-    plans: list[ImportPlan] = []
+    plan = exported.plan(store, identity, choices)
+    if not plan.problem and not any(smell.new for smell in plan.smells):
+        return plan  # no version of the library for what changes nothing
 
     def edit(smells: SmellSet) -> SmellSet:
+        nonlocal plan
+        # Another process may have changed the library since.
         plan = exported.plan(store, identity, choices)
         if plan.problem:
             raise SmellError(plan.problem)
-        plans.append(plan)
         for smell in plan.smells:
             label = store.checked_label(smell.becomes, smells)
             new = tuple(exported.store(store, one, plan.comparison) for one in smell.new)
@@ -235,7 +238,7 @@ def import_smells(
         return smells
 
     store.update(f"imported {path.name}", edit)
-    return plans[0]
+    return plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ from calibration.smell_exchange import (
     import_smells,
 )
 from calibration.smell_origin import RigIdentity
-from calibration.smell_set import MAX_EXPOSURES, NEGATIVES, SmellError, SmellSet
+from calibration.smell_set import NEGATIVES, SmellError, SmellSet
 from calibration.smell_store import SmellStore
 from hardware.channels import CHANNEL_NAMES
 from tests.calibration.smells import (
@@ -56,7 +56,9 @@ def test_smells_move_to_a_new_state_folder_of_the_board(
         other.head()[0].taught[0].mean, store.head()[0].taught[0].mean, rtol=1e-6
     )
     assert likeliest(other, tmp_path, PETROL) == "petrol"
+    before = other.smells()
     (again,) = import_smells(other, tmp_path / "smells.zip", HERE).smells
+    assert other.smells() == before  # no version of the library for what changes nothing
     assert (len(again.new), again.known) == (0, 2)
     assert len(other.smells().smell("petrol").exposures) == 2
 
@@ -174,16 +176,19 @@ def test_another_board_is_never_merged_with_this_one(
 
 
 def test_a_smell_keeps_its_own_exposures_when_others_are_merged(
-    store: SmellStore, tmp_path: Path, bundle: Bundle
+    store: SmellStore, tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("calibration.smell_exchange.MAX_EXPOSURES", 2)
     other = SmellStore(tmp_path / "other", [bundle])
-    for number in range(MAX_EXPOSURES):
-        teach(store, tmp_path, seed=number)
-    teach(other, tmp_path, seed=50)
+    for seed in (0, 1):
+        teach(store, tmp_path, seed=seed)
+        teach(other, tmp_path, seed=50 + seed)
+    store.forget("petrol", store.smells().smell("petrol").exposures[0].id)
     export_smells(other, tmp_path / "smells.zip", HERE)
-    (plan,) = import_smells(store, tmp_path / "smells.zip", HERE, ImportChoices(merge=True)).smells
-    assert (len(plan.new), plan.left_out) == (0, 1)
-    assert len(store.smells().smell("petrol").exposures) == MAX_EXPOSURES
+    file, merge = tmp_path / "smells.zip", ImportChoices(merge=True)
+    (plan,) = import_smells(store, file, HERE, merge).smells
+    assert (len(plan.new), plan.left_out) == (1, 1)
+    assert len(store.smells().smell("petrol").exposures) == 2
 
 
 def test_what_one_rig_exports_after_a_calibration_is_still_known_to_it(
