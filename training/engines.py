@@ -221,6 +221,8 @@ def _dask(choice: EngineChoice) -> Iterator[Engine]:
         )
     from distributed import Client, KilledWorker, LocalCluster  # noqa: PLC0415 - the extra dask
 
+    from scentd.__main__ import find_folders  # noqa: PLC0415 - the same in every process
+
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if choice.scheduler is not None:
         try:
@@ -231,7 +233,8 @@ def _dask(choice: EngineChoice) -> Iterator[Engine]:
                 "scheduler), or leave --scheduler out."
             ) from error
         with client:
-            client.run(_prepare_remote)
+            # Its workers know the installed package, and not yet the folders below it.
+            client.run(find_folders)
             workers = sum(client.nthreads().values())
             if not workers:
                 raise EngineError(
@@ -252,10 +255,3 @@ def _dask(choice: EngineChoice) -> Iterator[Engine]:
         Client(cluster) as client,
     ):
         yield Engine(client.get_executor(pure=False), choice.workers, (KilledWorker,))
-
-
-def _prepare_remote() -> None:
-    """Let a worker that Dask started itself find the folders of scentd."""
-    from scentd.__main__ import find_folders  # noqa: PLC0415 - of the installed package
-
-    find_folders()

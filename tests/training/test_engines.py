@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from tests.training.tiny import in_sessions, oscillating, periodic, with_optimiser
-from training.engines import ENGINES, LOCAL, SERIAL, Engine, EngineChoice, open_engine
+from training.engines import (
+    ENGINES,
+    LOCAL,
+    SERIAL,
+    Engine,
+    EngineChoice,
+    EngineError,
+    open_engine,
+)
 from training.experiments.baselines.comparison import compare_baselines
 from training.experiments.baselines.registry import BaselineEntry
 from training.experiments.baselines.trees import WindowTrees
@@ -109,3 +117,28 @@ def test_baselines_are_those_of_one_process(engine: Engine, tmp_path: Path) -> N
     for (entry, fold, part), (entry_too, fold_too, part_too) in zip(one, many, strict=True):
         assert (entry.name, fold) == (entry_too.name, fold_too)
         assert np.array_equal(part.log_probabilities, part_too.log_probabilities)
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_running_scheduler_are_used() -> None:
+    distributed = pytest.importorskip(
+        "distributed", reason="distributed is not installed: pip install 'scentd[dask]'"
+    )
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        choice = EngineChoice("dask", scheduler=cluster.scheduler_address)
+        with open_engine(choice) as engine:
+            assert engine.workers == 1
+            calls = [partial(double_after, 0.0, number) for number in range(3)]
+            assert list(engine.in_order(calls)) == [0, 2, 4]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_said() -> None:
+    pytest.importorskip(
+        "distributed", reason="distributed is not installed: pip install 'scentd[dask]'"
+    )
+    choice = EngineChoice("dask", scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(EngineError, match="No scheduler of Dask answers"), open_engine(choice):
+        pass
