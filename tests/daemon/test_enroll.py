@@ -442,6 +442,12 @@ def test_a_running_rig_is_taught_over_mqtt_and_announces_the_new_smell(
         assert enroll("tar", *files, "--config", daemon.config, "--promote") == 0
         listed = send_request(config, "enroll", {"action": "list"})
         assert [smell["label"] for smell in listed["smells"]] == ["petrol", "tar"]
+        file = [str(tmp_path / "smells.zip"), "--config", str(daemon.config)]
+        assert main(["smells", "export", *file]) == 0
+        send_request(config, "enroll", {"action": "forget", "label": "tar"})
+        assert main(["smells", "import", *file]) == 0
+        (_, tar) = send_request(config, "enroll", {"action": "list"})["smells"]
+        assert (tar["label"], tar["shadow"]) == ("tar", True)
         assert daemon.end() == 0
 
 
