@@ -157,6 +157,16 @@ class _Rate:
         return True
 
 
+def _describe_refusal(error: OSError) -> str:
+    """Return what the system refused, and what to do about it."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return (
+        f"The rig cannot use its file {error.filename}: {error.strerror}. Look at it on the rig, "
+        "and at the disk; move it away or restore it, then ask again."
+    )
+
+
 class Inbox(_Rate):
     """A bounded queue of requests from the MQTT thread to the pipeline's; never blocks.
 
@@ -327,8 +337,10 @@ class Requests:
         """Answer with the error that the block raises."""
         try:
             yield
-        except (ScentdError, OSError) as error:
+        except ScentdError as error:
             self._refuse(request, str(error))
+        except OSError as error:
+            self._refuse(request, _describe_refusal(error))
         except Exception:  # noqa: BLE001 - a bug in one request must not end the recognition
             self._log.exception("a request failed", command=request.command)
             self._refuse(

@@ -157,6 +157,17 @@ def counting(upto: int) -> Steps:
     return {"counted": upto}
 
 
+def test_a_file_that_cannot_be_used_is_named_with_what_to_do(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "feedback"
+    file.write_text("no folder")
+    desk.requests.register({"list": lambda _: {"found": (file / "below").read_text()}})
+    desk.ask("list", {})
+    desk.requests.work()
+    (answer,) = desk.said()
+    assert answer["error"].startswith(f"The rig cannot use its file {file / 'below'}: Not a direct")
+    assert "Errno" not in answer["error"]
+
+
 def test_long_work_is_done_step_by_step_and_answered_at_its_end(desk: Desk) -> None:
     desk.requests.register({"count": lambda payload: counting(payload["upto"])})
     desk.ask("count", {"upto": 3})
