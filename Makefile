@@ -14,10 +14,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null)
 DEBIAN ?= 12
 
-.PHONY: help demo check test test-slow bench release deb test-deb image app models substances-50 mixtures-12 fruits-5 paper-50 clean
+.PHONY: help demo check test test-slow test-arm64 bench release deb test-deb image app models substances-50 mixtures-12 fruits-5 paper-50 clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
 demo: $(VENV)/demo-installed ## watch simulated boards being recognised; ARGS="--plain --seconds 60"
 	@$(BIN)/scentd demo $(ARGS)
@@ -32,6 +32,9 @@ test: check ## check, and the tests that must pass before a commit; ARGS="-k rin
 
 test-slow: $(VENV)/dev-installed ## the slow tests: trainings to convergence and soak tests
 	$(BIN)/pytest -m slow $(ARGS)
+
+test-arm64: $(VENV)/dev-installed ## the Debian package on emulated 64-bit Arm; root, about 20 minutes; ARGS="FILE.deb"
+	tests/arm64/run $(ARGS)
 
 bench: $(VENV)/dev-installed ## speed and memory on this machine (docs/performance.md)
 	$(BIN)/scentd bench $(ARGS)

@@ -102,9 +102,18 @@ def test_the_units_name_the_interpreter_of_the_package() -> None:
         assert f"\nExecStart={environment}/bin/python -I " in unit.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("script", ["build-deb", "try-deb", "try-deb-booted", "wheels"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "packaging/build-deb",
+        "packaging/try-deb",
+        "packaging/try-deb-booted",
+        "packaging/wheels",
+        "tests/arm64/run",
+    ],
+)
 def test_scripts_explain_themselves_and_refuse_wrong_use(script: str) -> None:
-    path = PACKAGING / script
+    path = ROOT / script
     assert run("bash", "-n", path).returncode == 0
     helped = run(path, "--help")
     assert helped.returncode == 0
