@@ -161,8 +161,8 @@ class AvrBoard:
     built: the sketch and the simulator.
     script: what the parts show, and the faults (`Script.text`).
     link: becomes a link to the board's port.
-    speed: simulated seconds per second at most; 0 is as fast as this machine can, and waits for the
-        port's reader.
+    speed: simulated seconds per second at most, from the first reader of the port on; 0 is as fast
+        as this machine can, and waits for what is read.
 
     Attributes
     ----------

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.recording.segments import compress_segment
-from hardware.recording import RecordingWriter
+from hardware.recording import RecordingWriter, read_recording
 from hardware.recording_labels import LabelledStretch, RecordingLabels, write_labels
 from hardware.simulator.board import SimulatedBoard
-from hardware.simulator.signals import SyntheticSignal
+from hardware.simulator.signals import ReplaySignal, SyntheticSignal
 from tests.project.source_tree import ROOT
 from tests.sandbox import Mosquitto, ServiceProcess
 from tests.training.exposures import two_days
@@ -242,10 +242,18 @@ def plug_in_and_start_broker(place: Place) -> None:
 
 
 def rig_kitchen(place: Place) -> None:
-    """The service of the rig `kitchen`, with a board in clean air."""
+    """The service of the rig `kitchen`, with a board in clean air.
+
+    It repeats eight readings: the draughts of a synthetic room would make one capture of clean air
+    in four a matter of chance, as it begins at another moment on every machine.
+    """
     start_broker(place)
     link = place.folder / "tty"
-    signal = SyntheticSignal("air:5000")
+    calm = place.folder / "calm.csv"
+    with RecordingWriter(calm) as writer:
+        for row, values in enumerate(SyntheticSignal("air:8")):
+            writer.write(1000 * row, values)
+    signal = ReplaySignal(read_recording(calm), loop=True)
     place.closing.enter_context(SimulatedBoard(signal, link=link, speed=60))
     settings = {
         "rig_id": "kitchen",

@@ -2,8 +2,9 @@
 //
 //   board SKETCH.elf LINK SPEED < SCRIPT
 //
-// LINK becomes a link to the pseudo-terminal. SPEED is simulated seconds per second at
-// most, 0 for as fast as possible; bytes that nobody reads are then waited for, else lost. Lines of SCRIPT, in the order of their times:
+// LINK becomes a link to the pseudo-terminal. SPEED is simulated seconds per second at most, from the
+// first reader on; bytes that nobody reads are lost. 0 is as fast as possible, and such bytes are
+// waited for. Lines of SCRIPT, in the order of their times:
 //
 //   <ms> row <NO2> <C2H5OH> <VOC> <CO> <mV> <mV> <mV> <degC> <Pa> <%RH> <Ohm>
 //                          what the parts show from then on; mV at the pins of MQ-135, MQ-9, MQ-3
@@ -20,6 +21,7 @@
 // Standard output tells when resets happen: "reset <ms>".
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pty.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -185,10 +187,17 @@ static bool open_terminal(const char *link, bool lossy) {
   tcgetattr(slave, &raw);
   cfmakeraw(&raw);
   tcsetattr(slave, TCSANOW, &raw);
-  // The slave stays open here, so that the terminal outlives its readers.
-  if (lossy) fcntl(terminal, F_SETFL, O_NONBLOCK);
   unlink(link);
-  return symlink(name, link) == 0;
+  if (symlink(name, link) != 0) return false;
+  // The slave stays open here, so that the terminal outlives its readers.
+  if (!lossy) return true;
+  // What is sent before the first reader opens it would be lost, more on a busy machine: the power
+  // comes with the reader. Without any slave the terminal is hung up.
+  close(slave);
+  struct pollfd hung_up = {.fd = terminal};
+  while (poll(&hung_up, 1, 0) >= 0 && hung_up.revents & POLLHUP) usleep(5000);
+  fcntl(terminal, F_SETFL, O_NONBLOCK);
+  return open(name, O_RDWR | O_NOCTTY) >= 0;
 }
 
 // I2C bus
