@@ -19,6 +19,7 @@ from daemon.mqtt.outbox_rows import (
     FORMAT,
     SCHEMA,
     DamagedError,
+    DeletedError,
     Tally,
     checksum,
     entry_of,
@@ -106,6 +107,7 @@ class OutboxFile:
     """
 
     def __init__(self, path: Path | None, use: DiskUse | None = None) -> None:
+        self._path = path
         self._wal = None if path is None else path.with_name(f"{path.name}-wal")
         self._use = use or DiskUse()
         self._wal_bytes = self.count = self.size_bytes = 0
@@ -229,8 +231,10 @@ class OutboxFile:
         Raises
         ------
         DamagedError: the file is broken.
+        DeletedError: it was deleted; nothing was written.
         sqlite3.Error, OSError: nothing was written.
         """
+        self._check_there()
         count, size_bytes = self.count, self.size_bytes
         changes = self._db.total_changes
         lost: Counter[str] = Counter()
@@ -253,6 +257,15 @@ class OutboxFile:
         self._use.commits += self._db.total_changes > changes
         self._settle()
         return +lost
+
+    def _check_there(self) -> None:
+        """Raise if the files were deleted: SQLite goes on writing what no start would find."""
+        for path in (self._path, self._wal):
+            try:
+                if path is not None:
+                    path.stat()
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise DeletedError(f"{path} was deleted while it was in use.") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

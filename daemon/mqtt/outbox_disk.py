@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon.mqtt.outbox_database import DiskUse, OutboxFile
-from daemon.mqtt.outbox_repair import finish_replacement, replace_damaged
+from daemon.mqtt.outbox_repair import finish_replacement, put_back_deleted, replace_damaged
 from daemon.mqtt.outbox_values import RETRY_S
 from daemon.system.disk_thread import HANGS_AFTER_S, DiskHangsError, DiskThread
 from daemon.system.logs import get_logger
@@ -188,6 +188,10 @@ class AwaitedFile:
     def shift_below(self, entry_id: int) -> None:
         """Renumber everything so that it comes before `entry_id`, order kept."""
         self._call(self._file.shift_below, entry_id)
+
+    def put_back(self, path: Path) -> None:
+        """Keep what the deleted file holds for the next one, as `put_back_deleted` does."""
+        self._call(put_back_deleted, path, self._file)
 
     def close(self) -> None:
         """Write the log into the file and close it; a disk that hangs is not awaited."""

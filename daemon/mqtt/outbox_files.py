@@ -1,7 +1,8 @@
 """Daemon: where an outbox has its messages: in its file, in memory while that cannot be used.
 
 Writes to disk where that is possible, keeps in memory what the disk does not take, and brings it
-there later; replaces a damaged file. Knows no thread: the caller holds a lock around every call.
+there later; replaces a damaged or deleted file. Knows no thread: the caller holds a lock around
+every call.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from daemon.mqtt.outbox_database import OutboxFile
-from daemon.mqtt.outbox_rows import DamagedError
+from daemon.mqtt.outbox_rows import DamagedError, DeletedError
 from daemon.mqtt.outbox_values import MEMORY_LIMITS
 from daemon.system.disk_thread import DiskHangsError
 from daemon.system.logs import get_logger
@@ -149,7 +150,7 @@ class OutboxFiles:
             return False
         in_memory = () if self._memory is None else self._memory.entries()
         added = [e for e in chain(in_memory, entries) if e.id not in acknowledged]
-        for attempt in range(2):  # a damaged file is replaced at once
+        for attempt in range(2):  # a damaged or deleted file is replaced at once
             try:
                 file = self._opened()
                 lost = file.write(
@@ -163,6 +164,9 @@ class OutboxFiles:
             except DamagedError as error:
                 if attempt or not self._replace(error):
                     self._fall_back(error)
+                    return False
+            except DeletedError as error:
+                if not self._put_back(error):
                     return False
             except (sqlite3.Error, OSError) as error:
                 self._uncertain |= {entry.id for entry in added}
@@ -205,6 +209,22 @@ class OutboxFiles:
             file=repaired.aside,
             messages_saved=len(repaired.ids),
             messages_lost=lost,
+        )
+        return True
+
+    def _put_back(self, error: DeletedError) -> bool:
+        """Write a deleted file again; if that fails it stays open, for the next attempt."""
+        assert self._file is not None  # noqa: S101 - it was open when it was deleted
+        assert self._path is not None  # noqa: S101
+        try:
+            self._file.put_back(self._path)
+        except (sqlite3.Error, OSError, DamagedError) as failure:
+            self._fall_back(failure)
+            return False
+        self._close_file()
+        self._log.error(
+            "the outbox's file was deleted; it is written again, with all its messages",
+            why=str(error),
         )
         return True
 

@@ -1,4 +1,4 @@
-"""Daemon: replaces a damaged outbox by a new one with the messages that can still be read.
+"""Daemon: replaces a damaged or deleted outbox by one with the messages that can still be read.
 
 At every instant either the damaged file or the complete new one is there under a known name, so
 that the next start continues what a kill interrupted.
@@ -18,7 +18,10 @@ from daemon.mqtt.outbox_values import Limits
 from hardware.files import sync_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from daemon.mqtt.outbox_values import Entry
 
 SET_ASIDE_KEPT = 3
 """Damaged files kept for inspection; older ones are deleted."""
@@ -51,20 +54,34 @@ def replace_damaged(path: Path) -> Repaired:
     sqlite3.Error, OSError, DamagedError: the new file cannot be written; the damaged one is where
         it was.
     """
+    with salvaged(path, path.with_name(f"{path.name}-wal")) as found:
+        _save(path, found.entries())
+        repaired = frozenset(found.ids), found.lost
+    return Repaired(*repaired, finish_replacement(path) or "")
+
+
+def put_back_deleted(path: Path, file: OutboxFile) -> None:
+    """Keep the messages of an open file that was deleted; once it is closed, `path` may be opened.
+
+    Raises
+    ------
+    sqlite3.Error, OSError, DamagedError: the new file cannot be written.
+    """
+    _save(path, file.entries())
+
+
+def _save(path: Path, entries: Iterable[Entry]) -> None:
+    """Write a complete new file, which `finish_replacement` puts in its place."""
     saving = path.with_name(f"{path.name}.saving")
     for suffix in _BESIDE:
         _remove(saving.with_name(saving.name + suffix))
-    with salvaged(path, path.with_name(f"{path.name}-wal")) as found:
-        new = OutboxFile(saving)
-        try:
-            entries = found.entries()
-            new.write(removed=(), added=entries, limits=_EVERYTHING, after=0, now_s=0)
-        finally:
-            new.close()
-        repaired = frozenset(found.ids), found.lost
+    new = OutboxFile(saving)
+    try:
+        new.write(removed=(), added=entries, limits=_EVERYTHING, after=0, now_s=0)
+    finally:
+        new.close()
     saving.replace(_saved(path))
     sync_folder(path.parent)
-    return Repaired(*repaired, finish_replacement(path) or "")
 
 
 def finish_replacement(path: Path) -> str | None:

@@ -41,6 +41,10 @@ class DamagedError(ScentdError):
     """The file is not, or no longer, an outbox; nothing more can be read from it."""
 
 
+class DeletedError(ScentdError):
+    """The file was deleted while it was open; it can still be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What the file held after a transaction.

@@ -220,3 +220,54 @@ def test_errors_of_the_disk_may_pass_and_all_others_are_damage(tmp_path: Path) -
             raise error
     with pytest.raises(DamagedError, match="no such table"), damage_recognised():
         holder.execute("SELECT * FROM messages")
+
+
+@pytest.mark.parametrize("deleted", ["outbox.sqlite", "outbox.sqlite-wal", "."])
+def test_a_file_deleted_while_it_is_in_use_is_written_again(tmp_path: Path, deleted: str) -> None:
+    folder = tmp_path / "state"
+    messages = [message(number, 40) for number in range(30)]
+    with Outbox(folder / "outbox.sqlite") as outbox:
+        for one in messages[:20]:
+            outbox.put(one)
+        assert outbox.flush(60.0)
+        entry = outbox.take()
+        assert entry is not None
+        target = folder / deleted
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        for one in messages[20:]:
+            outbox.put(one)
+        assert outbox.flush(60.0)
+        outbox.acknowledge(entry.id)
+        again = Outbox(shutil.copytree(folder, tmp_path / "killed") / "outbox.sqlite")
+        left = [one.message.payload for one in iter(outbox.take, None)]
+        report = outbox.report()
+    assert [one.message.payload for one in iter(again.take, None)] == [
+        one.payload for one in messages
+    ]
+    again.close()
+    assert left == [one.payload for one in messages[1:]]
+    assert (report.store, report.set_aside, sum(report.dropped.values())) == ("disk", 0, 0)
+
+
+def test_a_deleted_file_that_cannot_be_written_again_is_kept_open(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    messages = [message(number, 40) for number in range(30)]
+    with Outbox(folder / "outbox.sqlite") as outbox:
+        for one in messages[:20]:
+            outbox.put(one)
+        assert outbox.flush(60.0)
+        shutil.rmtree(folder)
+        folder.write_text("a file where the folder was")
+        for one in messages[20:]:
+            outbox.put(one)
+        assert outbox.flush(60.0)
+        assert outbox.report().store == "memory"
+        assert [one.message.payload for one in iter(outbox.take, None)] == [
+            one.payload for one in messages
+        ]
+        outbox.requeue_in_flight()
+        folder.unlink()
+    with Outbox(folder / "outbox.sqlite") as outbox:
+        assert [one.message.payload for one in iter(outbox.take, None)] == [
+            one.payload for one in messages
+        ]
