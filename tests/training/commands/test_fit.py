@@ -27,8 +27,10 @@ def test_ctrl_c_in_a_training_stops_what_would_follow_it(tmp_path: Path) -> None
     config = write_config(with_optimiser(steps=1_000_000), tmp_path)
     run = tmp_path / "run"
     fit = [sys.executable, "-m", "training.cli", "fit", "--config", config, "--data", data]
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would its children.
+    listening = ["env", "--default-signal=INT"]
     process = subprocess.Popen(
-        [*map(str, fit), "--run", str(run)],
+        [*listening, *map(str, fit), "--run", str(run)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
