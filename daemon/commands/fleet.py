@@ -116,7 +116,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.description = (
-        "Start a Mosquitto, and simulated rigs with the real way to the broker (last will, "
+        "Start a Mosquitto, and simulated rigs with the service's own MQTT code (last will, "
         "retained messages, payloads, requests): count messages, time scentd fleet over all of "
         "them, kill the broker, and time the return of all rigs. Then the same with real "
         "services on simulated boards. Prints a table in Markdown. 1,000 rigs and 20 services "

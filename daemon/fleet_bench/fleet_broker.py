@@ -7,13 +7,12 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from daemon.fleet_bench.open_files import raise_limit
+from daemon.fleet_bench.open_files import OTHER_FILES, raise_limit
 from daemon.sandbox.broker import BrokerStartError, Mosquitto
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-OTHER_FILES = 100
 _SAVE_WITHIN_S = 10.0
 _SETTINGS = """allow_anonymous true
 max_queued_messages 100000
@@ -49,5 +48,7 @@ class FleetBroker(Mosquitto):
         give_up_s = time.monotonic() + _SAVE_WITHIN_S
         while not self._database.exists():
             if time.monotonic() > give_up_s:
-                raise BrokerStartError("Mosquitto did not write its database within 10 s.")
+                raise BrokerStartError(
+                    f"Mosquitto did not write its database within {_SAVE_WITHIN_S:.0f} s."
+                )
             time.sleep(0.01)

@@ -13,24 +13,24 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
 from daemon.fleet_bench.fleet_broker import FleetBroker
-from daemon.fleet_bench.observer import ANNOUNCEMENT, FleetObserver, retained_rigs
+from daemon.fleet_bench.observer import ANNOUNCEMENT, POLL_S, FleetObserver, retained_rigs
 from daemon.fleet_bench.page import PageRun, measure_page
 from daemon.fleet_bench.rig_group import RIGS_PER_PROCESS, GroupState, RigGroup
 from daemon.mqtt import topics
 from daemon.sandbox import process_usage
 from daemon.sandbox.broker import LOOPBACK
+from daemon.sandbox.child_environment import child_environment
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SETTLE_S = 3.0
-POLL_S = 0.1
 LONGEST_S = 300.0
 """After this time without success a measurement is given up."""
 
@@ -50,8 +50,6 @@ COMMANDS = {
     "scentd fleet run status": ("run", "status", "--canary", "1", "--wave", "100", "--pause", "0"),
 }
 """Commands that are timed over all rigs, by what they are called in the table."""
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class FleetBenchError(ScentdError):
@@ -105,7 +103,12 @@ class Return:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRun:
-    """A command over all rigs: its seconds, its memory, its exit code, and the lines it printed."""
+    """A command over all rigs: its seconds, its memory, and its exit code.
+
+    Attributes
+    ----------
+    lines: the lines it printed below the heading.
+    """
 
     took_s: float
     peak_mb: float
@@ -113,9 +116,33 @@ class CommandRun:
     lines: int
 
 
+class Losses(NamedTuple):
+    """What became of the predictions and events of all rigs.
+
+    Attributes
+    ----------
+    made: how many.
+    missing: of them, those that never arrived.
+    again: arrivals of one that had arrived.
+    disordered: first arrivals after a later one.
+    """
+
+    made: int
+    missing: int
+    again: int
+    disordered: int
+
+
 @dataclass(slots=True, kw_only=True)
 class FleetFigures:
-    """All that was measured of the simulated rigs; `took_s` is for all to come online."""
+    """All that was measured of the simulated rigs; `took_s` is for all to come online.
+
+    Attributes
+    ----------
+    made, missing, again, disordered: as of `Losses`.
+    killed: rigs killed for their last wills.
+    wills_s: from then until all of these were offline.
+    """
 
     rigs: int
     took_s: float
@@ -182,17 +209,12 @@ class LightFleet:
 
     def await_online(self) -> GroupState:
         """Wait until every rig is online and the broker has all that they made."""
-        return self._await(
-            lambda state: state.online == self.rigs and state.waiting == 0, "to be online"
-        )
-
-    def _await(self, happened: Callable[[GroupState], bool], what: str) -> GroupState:
         started_s = time.monotonic()
-        while not happened(state := self.state()):
+        while (state := self.state()).online != self.rigs or state.waiting:
             if time.monotonic() - started_s > LONGEST_S:
                 raise FleetBenchError(
-                    f"Waited {LONGEST_S:.0f} s for {self.rigs} rigs {what}; {state.online} are "
-                    f"online and {state.waiting} messages wait. Try fewer rigs on this machine."
+                    f"Waited {LONGEST_S:.0f} s for {self.rigs} rigs to be online; {state.online} "
+                    f"are online and {state.waiting} messages wait. Try fewer rigs on this machine."
                 )
             time.sleep(POLL_S)
         return state
@@ -203,9 +225,7 @@ class LightFleet:
         before, started_s = self.state(), time.monotonic()
         delivered, broker_s = self._observer.count, process_usage.processor_s(self.broker.pid)
         rigs_s = sum(map(process_usage.processor_s, pids))
-        while time.monotonic() < started_s + duration_s:
-            time.sleep(POLL_S)
-            self._observer.take()
+        self._observer.watch(duration_s)
         after, took_s = self.state(), time.monotonic() - started_s
         return Load(
             published_per_s=(after.published - before.published) / took_s,
@@ -256,7 +276,7 @@ class LightFleet:
         )
         return config
 
-    def count_losses(self, figures: FleetFigures) -> None:
+    def count_losses(self) -> Losses:
         """Compare what all rigs made with what arrived, once all of it should have."""
         made = {
             (boot_id, seq)
@@ -265,11 +285,8 @@ class LightFleet:
             for seq in numbers
         }
         # What was made just now may wait up to a second for its outbox, and for the observer.
-        give_up_s = time.monotonic() + LONGEST_S / 10
-        while self._observer.missing(made) and time.monotonic() < give_up_s:
-            time.sleep(POLL_S)
-        figures.made, figures.missing = len(made), self._observer.missing(made)
-        figures.again, figures.disordered = self._observer.again, self._observer.disordered
+        missing = self._observer.await_all(made, LONGEST_S / 10)
+        return Losses(len(made), missing, self._observer.again, self._observer.disordered)
 
     def measure_wills(self) -> tuple[int, float]:
         """Kill the rigs of one process; return how many, and seconds until all are offline."""
@@ -289,7 +306,6 @@ class LightFleet:
         return len(group.names), last_s - killed_s
 
     def _run_command(self, words: Sequence[str]) -> CommandRun:
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         with (self._folder / "printed").open("w+", encoding="utf-8") as printed:
             started_s = time.monotonic()
             process = subprocess.Popen(
@@ -297,7 +313,7 @@ class LightFleet:
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
+                env=child_environment(),
             )
             _, status, usage = os.wait4(process.pid, 0)
             took_s = time.monotonic() - started_s
@@ -367,7 +383,9 @@ def measure_fleet(
             )
             time.sleep(SETTLE_S)
         progress("what was lost")
-        fleet.count_losses(figures)
+        losses = fleet.count_losses()
+        figures.made, figures.missing = losses.made, losses.missing
+        figures.again, figures.disordered = losses.again, losses.disordered
         progress("last wills")
         figures.killed, figures.wills_s = fleet.measure_wills()
     return figures

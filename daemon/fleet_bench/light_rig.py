@@ -1,4 +1,4 @@
-"""Daemon: a simulated rig that costs little: the real way to the broker, and played predictions.
+"""Daemon: a simulated rig that costs little: the service's own MQTT code, and played predictions.
 
 Publisher, outbox (in memory), messages and requests are those of the service. Serial port and model
 are replaced by a `Script`: what a real model made once of simulated readings, played in a loop.
@@ -205,7 +205,7 @@ class LightRig:
         self._outbox.close()
 
     @property
-    def id(self) -> str:
+    def boot_id(self) -> str:
         """Identifies this run: what the rig's payloads say as `boot_id`."""
         return self._messages.boot_id
 

@@ -6,6 +6,7 @@ that rigs send before it is connected again.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +23,9 @@ SESSION = "fleet-bench-observer"
 
 ANNOUNCEMENT = "homeassistant"
 """Stands for the topic of a rig's announcement to Home Assistant."""
+
+POLL_S = 0.1
+"""How often it is looked whether something has arrived or happened."""
 
 
 class FleetObserver:
@@ -66,6 +70,20 @@ class FleetObserver:
         """Return how many of these messages have not arrived."""
         self.take()
         return len(made - self.arrived)
+
+    def watch(self, duration_s: float) -> None:
+        """Note for so long what arrives."""
+        end_s = time.monotonic() + duration_s
+        while time.monotonic() < end_s:
+            self.take()
+            time.sleep(POLL_S)
+
+    def await_all(self, made: set[MessageId], within_s: float) -> int:
+        """Wait until all of these messages have arrived; return how many are missing."""
+        give_up_s = time.monotonic() + within_s
+        while (missing := self.missing(made)) and time.monotonic() < give_up_s:
+            time.sleep(POLL_S)
+        return missing
 
     def _note(self, message: ReceivedMessage) -> None:
         rig, topic = message.rig_topic

@@ -6,13 +6,16 @@ import resource
 
 from hardware.errors import ScentdError
 
+OTHER_FILES = 100
+"""Open files that a process needs beside those of its rigs or clients, with some to spare."""
+
 
 class OpenFilesError(ScentdError):
     """A process may not open as many files as it needs."""
 
 
 def raise_limit(files: int, what: str) -> None:
-    """Raise the limit of open files, as far as any process may, to at least `files`.
+    """Raise the limit of open files to `files` if it is lower.
 
     Raises
     ------

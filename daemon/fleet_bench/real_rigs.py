@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from daemon.soak.observed import MessageId
 
 FIRST_READINGS_S = 30.0
-"""Readings before the measurement, in which a service loads and tries everything."""
+"""Seconds of readings before the measurement, in which a service loads and tries everything."""
 
 ARRIVE_WITHIN_S = 30.0
-POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +100,11 @@ def measure_services(
             stack.enter_context(service)
             for service in _services(count, model, folder, broker.port, stack)
         ]
-        _observe(observer, FIRST_READINGS_S)
+        observer.watch(FIRST_READINGS_S)
         progress(f"memory and processor time of {load_s:.0f} s")
         before_s = [service.processor_s() for service in services]
         started_s = time.monotonic()
-        _observe(observer, load_s)
+        observer.watch(load_s)
         took_s = time.monotonic() - started_s
         percents = [
             100 * (service.processor_s() - earlier_s) / took_s
@@ -115,14 +114,12 @@ def measure_services(
         proportional_mb = [process_usage.proportional_mb(service.pid) for service in services]
         progress(f"the return of the broker after {outage_s:g} s")
         online_s = _return_s(broker, services, observer, outage_s)
-        _observe(observer, load_s / 4)
+        observer.watch(load_s / 4)
         progress("what was lost")
         for service in services:
             service.end()
         made = _made(services)
-        give_up_s = time.monotonic() + ARRIVE_WITHIN_S
-        while observer.missing(made) and time.monotonic() < give_up_s:
-            time.sleep(POLL_S)
+        missing = observer.await_all(made, ARRIVE_WITHIN_S)
         return ServiceFigures(
             services=count,
             ready_s=statistics.median(service.ready_s for service in services),
@@ -134,7 +131,7 @@ def measure_services(
             outage_s=outage_s,
             online_s=online_s,
             made=len(made),
-            missing=observer.missing(made),
+            missing=missing,
             again=observer.again,
             disordered=observer.disordered,
         )
@@ -162,13 +159,6 @@ def _services(
         )
 
 
-def _observe(observer: FleetObserver, duration_s: float) -> None:
-    end_s = time.monotonic() + duration_s
-    while time.monotonic() < end_s:
-        observer.take()
-        time.sleep(POLL_S)
-
-
 def _return_s(
     broker: FleetBroker,
     services: list[ServiceUnderTest],
@@ -178,7 +168,7 @@ def _return_s(
     """Kill the broker and start it again; return seconds until every service was connected."""
     before = [service.events[CONNECTED] for service in services]
     broker.stop()
-    _observe(observer, outage_s)
+    observer.watch(outage_s)
     started_s = time.monotonic()
     broker.start()
     for service, connections in zip(services, before, strict=True):

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from daemon.config.settings import LogConfig, MqttConfig
 from daemon.fleet_bench.light_rig import LightRig, write_script
-from daemon.fleet_bench.open_files import raise_limit
+from daemon.fleet_bench.open_files import OTHER_FILES, raise_limit
 from daemon.sandbox.broker import LOOPBACK
+from daemon.sandbox.child_environment import child_environment
 from daemon.system.logs import configure_logs
 from hardware.errors import ScentdError
 
@@ -34,7 +35,6 @@ RIGS_PER_PROCESS = 250
 """A rig has two open files, and the `select` of its session takes file numbers below 1,024."""
 
 FILES_PER_RIG = 2
-OTHER_FILES = 100
 
 TICK_S = 0.1
 """How often the rigs work: what is due, and requests."""
@@ -45,9 +45,6 @@ take longer on a busy machine."""
 
 STATE, MADE = "state", "made"
 """The two questions."""
-
-_STOP_WITHIN_S = 120.0
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class RigGroupError(ScentdError):
@@ -89,7 +86,6 @@ class RigGroup:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -101,7 +97,7 @@ class RigGroup:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
         )
         return self
 
@@ -120,13 +116,6 @@ class RigGroup:
     def made(self) -> dict[str, list[int]]:
         """Return, by boot_id, the numbers of all predictions and events made so far."""
         return dict(self._ask(MADE))
-
-    def end(self) -> None:
-        """Let every rig say that it goes offline, and wait until the process has ended."""
-        process = self._running()
-        if process.stdin is not None:
-            process.stdin.close()
-        process.wait(_STOP_WITHIN_S)
 
     def kill(self) -> None:
         """Kill the process: the rigs' last wills say that they are offline."""
@@ -208,9 +197,13 @@ def _answer_until(end_s: float, rigs: list[LightRig]) -> bool:
         if not questions:
             return False
         for question in questions:
-            answer = _state(rigs) if question == STATE else {r.id: r.publisher.made for r in rigs}
+            answer = _state(rigs) if question == STATE else _made(rigs)
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
+
+
+def _made(rigs: list[LightRig]) -> dict[str, Any]:
+    return {rig.boot_id: rig.publisher.made for rig in rigs}
 
 
 def _state(rigs: list[LightRig]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Daemon: the figures of a fleet as a table in Markdown, and as plain data. Pure."""
+"""Daemon: the figures of a fleet as a table in Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from daemon.fleet_bench.light_fleet import RETAINED
-from daemon.mqtt.publisher import FIRST_RETRY_S, RETRY_EVERY_S
+from daemon.mqtt.publisher import RETRY_EVERY_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +49,9 @@ def holds(fleet: FleetFigures | None, services: ServiceFigures | None) -> bool:
         and all(one.retained.get(topic) == fleet.rigs for topic in RETAINED)
         for one in fleet.returns
     )
-    complete = (fleet is None or not (fleet.missing or fleet.disordered)) and (
-        services is None or not (services.missing or services.disordered)
+    return back and not any(
+        one.missing or one.disordered for one in (fleet, services) if one is not None
     )
-    return back and complete
 
 
 def _fleet_rows(fleet: FleetFigures) -> Iterator[Row]:
@@ -75,12 +74,7 @@ def _fleet_rows(fleet: FleetFigures) -> Iterator[Row]:
     )
     for one in fleet.returns:
         yield from _return_rows(one, fleet.rigs)
-    yield (
-        "predictions and events: made, lost, out of order",
-        f"{fleet.made}, {fleet.missing}, {fleet.disordered}",
-        "0 lost",
-    )
-    yield "  arrived once more, with the same `boot_id` and `seq`", f"{fleet.again}", ""
+    yield from _loss_rows(fleet)
     for name, command in fleet.commands.items():
         what = f"{command.took_s:.1f} s, {command.peak_mb:.0f} MB, {command.lines} lines"
         yield f"`{name}` over all rigs (exit {command.code})", what, ""
@@ -133,11 +127,15 @@ def _service_rows(services: ServiceFigures) -> Iterator[Row]:
     yield (
         f"broker killed, back after {services.outage_s:g} s: all services online",
         f"{services.online_s:.1f} s",
-        f"<= {FIRST_RETRY_S + RETRY_EVERY_S:g} s",
+        "",
     )
+    yield from _loss_rows(services)
+
+
+def _loss_rows(one: FleetFigures | ServiceFigures) -> Iterator[Row]:
     yield (
         "predictions and events: made, lost, out of order",
-        f"{services.made}, {services.missing}, {services.disordered}",
+        f"{one.made}, {one.missing}, {one.disordered}",
         "0 lost",
     )
-    yield "  arrived once more, with the same `boot_id` and `seq`", f"{services.again}", ""
+    yield "  arrived once more, with the same `boot_id` and `seq`", f"{one.again}", ""

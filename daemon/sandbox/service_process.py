@@ -6,29 +6,28 @@ Knows the configuration file and the log's event `ready`; nothing of boards and 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from daemon.sandbox import process_usage
+from daemon.sandbox.child_environment import child_environment
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 PATIENCE_S = 60.0
 """Longest start or end. A service needs under two seconds; a busy machine may need much longer."""
 
 _POLL_S = 0.02
 _LINES_IN_ERROR = 5
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class ServiceProcessError(ScentdError):
@@ -107,9 +106,6 @@ class ServiceProcess:
         """Write the configuration, start, and return once the service is ready."""
         self.config.parent.mkdir(parents=True, exist_ok=True)
         self.configure({})
-        # The code of this process, not that of the current folder.
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-        own = {name: text for name, text in os.environ.items() if not name.startswith("SCENTD_")}
         program = (sys.executable, "-P", "-m", "daemon.cli", "run", "--config", str(self.config))
         self._ready.clear()
         started_s = time.monotonic()
@@ -120,7 +116,7 @@ class ServiceProcess:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**own, "PYTHONPATH": path, **self._environ},
+            env={**child_environment(), **self._environ},
         )
         self._reader = threading.Thread(
             target=self._read, args=(self._process.stdout,), name="service log", daemon=True

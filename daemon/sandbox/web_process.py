@@ -11,19 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
+from daemon.sandbox.child_environment import child_environment
 from hardware.errors import ScentdError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 PATIENCE_S = 60.0
 """Longest start or end; it needs about a second, and a busy machine much longer."""
 
 _ADDRESS = "The page: "
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class WebProcessError(ScentdError):
@@ -52,8 +52,6 @@ class WebProcess:
         self._ready = threading.Event()
 
     def __enter__(self) -> Self:
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-        own = {name: text for name, text in os.environ.items() if not name.startswith("SCENTD_")}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "daemon.cli", *self._command],
             stdin=subprocess.DEVNULL,
@@ -61,7 +59,7 @@ class WebProcess:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**own, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            env={**child_environment(), "PYTHONUNBUFFERED": "1"},
         )
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
         started_s = time.monotonic()

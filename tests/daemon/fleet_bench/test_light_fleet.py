@@ -10,13 +10,7 @@ import jsonschema
 import pytest
 
 from daemon.config.settings import MqttConfig
-from daemon.fleet_bench.light_fleet import (
-    RETAINED,
-    FleetFigures,
-    LightFleet,
-    Load,
-    most_per_second,
-)
+from daemon.fleet_bench.light_fleet import RETAINED, LightFleet, most_per_second
 from daemon.fleet_bench.light_rig import LightRig, write_script
 from daemon.fleet_bench.table import most_connections_per_s
 from daemon.mqtt import topics
@@ -26,14 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RIGS = 30
-NO_LOAD = Load(
-    published_per_s=0,
-    delivered_per_s=0,
-    broker_percent=0,
-    broker_mb=0,
-    rigs_percent=0,
-    rigs_mb=0,
-)
 
 
 def schema(name: str) -> Any:
@@ -70,27 +56,25 @@ def test_a_simulated_rig_publishes_and_answers_as_a_service_does(
         answer = subscriber.payloads("response/status")[0]
         assert answer["status"] == "ok"
         jsonschema.validate(answer["data"]["models"], {"type": "object", "minProperties": 1})
-    subscriber_of_end = Subscriber(broker.port)
-    with subscriber_of_end:
-        subscriber_of_end.await_text("scent/rig/status", "offline")
+    with Subscriber(broker.port) as late:
+        late.await_text("scent/rig/status", "offline")
 
 
 def test_all_rigs_return_after_a_kill_of_the_broker_and_nothing_is_lost(
     toy_substances: Path,
 ) -> None:
     needs_mosquitto()
-    figures = FleetFigures(rigs=RIGS, took_s=0, load=NO_LOAD)
     with LightFleet(RIGS, str(toy_substances)) as fleet:
         fleet.await_online()
         back = fleet.measure_return(1.0)
-        fleet.count_losses(figures)
+        losses = fleet.count_losses()
         killed, _ = fleet.measure_wills()
     # In clean air this model predicts less often than the broker was there.
     kept = [topic for topic in RETAINED if topic != topics.SUBSTANCE]
     assert {topic: back.retained.get(topic) for topic in kept} == dict.fromkeys(kept, RIGS)
     assert back.most_per_s <= most_connections_per_s(RIGS)
-    assert figures.made > 0
-    assert (figures.missing, figures.disordered) == (0, 0)
+    assert losses.made > 0
+    assert (losses.missing, losses.disordered) == (0, 0)
     assert killed == RIGS
 
 
