@@ -31,7 +31,8 @@ MOST_RIGS = 100_000
 """Bounds the memory: any client that may publish can make up rigs."""
 
 QUIET_S = 0.5
-"""The retained messages have come when none arrives for so long. Live ones always arrive."""
+"""The retained messages have come when none arrives for so long. Live messages do not count:
+rigs publish all the time."""
 
 SETTLE_S = 60.0
 """Longest wait for the retained messages."""
@@ -49,7 +50,6 @@ class FleetConnection:
     def __init__(self, client: paho.Client) -> None:
         self._client = client
         self._rigs = Rigs((), lambda _rig, _update: None, self._answer, MOST_RIGS)
-        self._give_up_s = 0.0
         self._waiting: dict[str, float] = {}
         """By rig that has not answered, when it last said something about the request."""
         self._outcomes: dict[str, RigAnswer] = {}
@@ -71,26 +71,27 @@ class FleetConnection:
         ----------
         wanted: topics of the objects that are needed; the two of status always come.
         """
-        self._give_up_s = time.monotonic() + SETTLE_S
-        self._subscribe(of_all_rigs(STATUS_TOPICS))
-        self._await_quiet()
+        give_up_s = time.monotonic() + SETTLE_S
+        self._subscribe(of_all_rigs(STATUS_TOPICS), give_up_s)
+        self._await_quiet(give_up_s)
         for portion in portions([rig.rig_id for rig in self.rigs], wanted):
-            self._subscribe(portion)
+            self._subscribe(portion, give_up_s)
         if wanted:
-            self._await_quiet()
+            self._await_quiet(give_up_s)
 
-    def _subscribe(self, filters: list[str]) -> None:
-        """Subscribe, and wait until the broker confirms it, which it does after or before it sends.
+    def _subscribe(self, filters: list[str], give_up_s: float) -> None:
+        """Subscribe at QoS 0, and wait until the broker confirms it.
 
-        At QoS 0, of which it need not keep some until others are acknowledged.
+        Retained messages may come before or after the confirmation. At QoS 0 the broker need not
+        hold messages back until earlier ones are acknowledged.
         """
         self._unconfirmed.add(self._client.subscribe([(one, 0) for one in filters])[1])
-        while self._unconfirmed and time.monotonic() < self._give_up_s:
+        while self._unconfirmed and time.monotonic() < give_up_s:
             self._work()
 
-    def _await_quiet(self) -> None:
+    def _await_quiet(self, give_up_s: float) -> None:
         self._retained_s = time.monotonic()
-        while time.monotonic() < min(self._give_up_s, self._retained_s + QUIET_S):
+        while time.monotonic() < min(give_up_s, self._retained_s + QUIET_S):
             self._work()
 
     def send(self, rigs: list[str], command: str, payload: Mapping[str, Any]) -> list[RigAnswer]:
@@ -116,7 +117,7 @@ class FleetConnection:
             self._client.publish(f"{TOPIC_ROOT}/{rig}/{topics.REQUEST}/{command}", text, qos=1)
         while self._waiting:
             self._work()
-            self._give_up()
+            self._drop_silent()
         missing = "offline, so that nothing was sent"
         return [self._outcomes.get(rig, RigAnswer(rig, ok=False, text=missing)) for rig in rigs]
 
@@ -130,7 +131,7 @@ class FleetConnection:
         self._waiting.pop(rig, None)
         self._outcomes[rig] = RigAnswer(rig, ok=ok, text=text)
 
-    def _give_up(self) -> None:
+    def _drop_silent(self) -> None:
         """Wait no longer for rigs that went offline, or are silent."""
         by_id, now_s = self._rigs.by_id, time.monotonic()
         for rig, heard_s in tuple(self._waiting.items()):

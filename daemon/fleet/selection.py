@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from daemon.mqtt import topics
 from hardware.errors import UsageError
@@ -39,7 +39,7 @@ class Condition:
 
     def holds(self, rig: WatchedRig) -> bool:
         """Tell whether a rig fulfils it."""
-        matches = any(fnmatchcase(value, self.pattern) for value in FIELDS[self.field](rig))
+        matches = any(fnmatchcase(value, self.pattern) for value in FIELDS[self.field].values(rig))
         return matches != self.negated
 
 
@@ -82,6 +82,11 @@ def scentd_version(rig: WatchedRig) -> str | None:
     return None if version is None else str(version)
 
 
+def _versions(rig: WatchedRig) -> list[str]:
+    version = scentd_version(rig)
+    return [] if version is None else [version]
+
+
 def _models(rig: WatchedRig) -> list[str]:
     versions = model_versions(rig)
     return [*versions, *(f"{name}@{version}" for name, version in versions.items())]
@@ -99,27 +104,35 @@ def _yes_or_no(test: Callable[[WatchedRig], bool]) -> Callable[[WatchedRig], lis
     return lambda rig: ["yes" if test(rig) else "no"]
 
 
-FIELDS: dict[str, Callable[[WatchedRig], list[str]]] = {
-    "rig": lambda rig: [rig.rig_id],
-    "online": _yes_or_no(lambda rig: rig.is_online),
-    "board": _yes_or_no(lambda rig: rig.is_online and rig.sensor_status == topics.ONLINE),
-    "version": lambda rig: [version] if (version := scentd_version(rig)) is not None else [],
-    "model": _models,
-    "state": _of_predictions("state"),
-    "label": _of_predictions("label"),
-}
-"""What can be compared, and the values that a rig has of it."""
+class ComparedField(NamedTuple):
+    """What can be compared.
 
-_TOPICS: dict[str, tuple[str, ...]] = {
-    "version": (topics.INFO,),
-    "model": (topics.INFO,),
-    "state": (topics.SUBSTANCE, topics.MIXTURE),
-    "label": (topics.SUBSTANCE, topics.MIXTURE),
+    Attributes
+    ----------
+    values: returns the values that a rig has of it.
+    topics: that these come from, beyond the two of status.
+    """
+
+    values: Callable[[WatchedRig], list[str]]
+    topics: tuple[str, ...] = ()
+
+
+_PREDICTIONS = (topics.SUBSTANCE, topics.MIXTURE)
+
+FIELDS = {
+    "rig": ComparedField(lambda rig: [rig.rig_id]),
+    "online": ComparedField(_yes_or_no(lambda rig: rig.is_online)),
+    "board": ComparedField(
+        _yes_or_no(lambda rig: rig.is_online and rig.sensor_status == topics.ONLINE)
+    ),
+    "version": ComparedField(_versions, (topics.INFO,)),
+    "model": ComparedField(_models, (topics.INFO,)),
+    "state": ComparedField(_of_predictions("state"), _PREDICTIONS),
+    "label": ComparedField(_of_predictions("label"), _PREDICTIONS),
 }
+"""What can be compared, by the name of the field."""
 
 
 def topics_compared(conditions: Iterable[Condition]) -> frozenset[str]:
     """Return the topics that conditions are about, beyond the two of status."""
-    return frozenset(
-        topic for condition in conditions for topic in _TOPICS.get(condition.field, ())
-    )
+    return frozenset(topic for condition in conditions for topic in FIELDS[condition.field].topics)

@@ -64,14 +64,14 @@ class WebApp:
         self._token = token
         self.refusals = RefusalLog()
         self._static = StaticFiles()
-        self.rigs = Rigs(tuple(options.state_dirs), self._publish_of_rig, self._answered)
-        self.requests = RigRequests(self._send_request, self._publish_of_rig)
         self.pages = LivePages(
             greeting=self._greeting,
             snapshot=self._snapshot,
             watched=self._ask_for_samples,
             refusals=self.refusals,
         )
+        self.rigs = Rigs(tuple(options.state_dirs), self.pages.publish, self._answered)
+        self.requests = RigRequests(self._send_request, self.pages.publish)
         self._collector = RigCollector(self.rigs.by_id.values, self._server_state)
         self._link: BrokerLink | None = None
         app = Starlette(
@@ -107,7 +107,7 @@ class WebApp:
             self._config,
             most=RIGS_KEPT,
             loop=asyncio.get_running_loop(),
-            receive=self._receive,
+            receive=self.rigs.receive,
             changed=self._link_changed,
         )
         self._link.start()
@@ -140,12 +140,6 @@ class WebApp:
     def _ask_for_samples(self, rig: str) -> None:
         if self._link is not None:
             self._link.request(rig, "sample", {"seconds": SAMPLE_S})
-
-    def _receive(self, topic: str, payload: bytes) -> None:
-        self.rigs.receive(topic, payload)
-
-    def _publish_of_rig(self, rig: str, message: dict[str, Any]) -> None:
-        self.pages.publish(rig, message)
 
     def _publish_rigs(self) -> None:
         """Tell all pages which rigs there are, and who is online, if that has changed."""

@@ -161,14 +161,11 @@ class BrokerLink:
     def _subscribe(self, client: paho.Client) -> None:
         """Subscribe to everything of all rigs, without what the broker retains of their states."""
         live = of_all_rigs((*STATE_TOPICS, *PASSING_TOPICS))
-        if client.protocol == paho.MQTTv5:
-            # Only MQTT 5 can leave them out: 2 stands for "never".
-            client.subscribe([(one, SubscribeOptions(qos=1, retainHandling=2)) for one in live])
-            words = [(one, SubscribeOptions(qos=0)) for one in of_all_rigs(STATUS_TOPICS)]
-            client.subscribe(words)
-        else:
-            client.subscribe([(one, 1) for one in live])
-            client.subscribe([(one, 0) for one in of_all_rigs(STATUS_TOPICS)])
+        # Only MQTT 5 can leave them out: 2 stands for "never".
+        mqtt5 = client.protocol == paho.MQTTv5
+        quality: Any = SubscribeOptions(qos=1, retainHandling=2) if mqtt5 else 1
+        words = [(one, 0) for one in of_all_rigs(STATUS_TOPICS)]
+        client.subscribe([*((one, quality) for one in live), *words])
 
     def _ask_for_states(self, client: paho.Client) -> None:
         """Ask for the states of rigs as they become known, until the connection is lost."""

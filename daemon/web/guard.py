@@ -131,7 +131,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> _Refused | None:
         if self._options.only_trusted and not self._is_trusted(scope):
             return _Refused(
-                403, Refusal.CALLER, "This page answers through the proxy in front of it alone."
+                403, Refusal.CALLER, "This page answers only requests that come through its proxy."
             )
         headers = _headers(scope)
         host = _called_host(headers, trusted=self._is_trusted(scope))

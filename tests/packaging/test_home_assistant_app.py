@@ -404,7 +404,7 @@ def test_the_app_joins_the_broker_and_shows_its_page_to_ingress_alone(
 
 def shown_refusal() -> bytes:
     return json.dumps(
-        {"error": "This page answers through the proxy in front of it alone."}
+        {"error": "This page answers only requests that come through its proxy."}
     ).encode()
 
 

@@ -61,7 +61,7 @@ export class ReviewView {
         this.library ? this.library : this.requests.send("enroll", { action: "list" }).catch(() => ({ smells: [] })),
       ]);
       this.library = library;
-      show(this.labels, [...new Set([...library.smells.filter((smell) => !smell.negative).map((smell) => smell.label), ...this.rig.knownLabels])].map((name) => h("option", { value: name })));
+      show(this.labels, this.rig.labelsWith(library.smells).map((name) => h("option", { value: name })));
       this.announcements = data.announcements;
       this.drawScore(data.score);
       this.drawProposals(data.proposals);

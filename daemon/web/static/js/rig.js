@@ -77,6 +77,12 @@ export class RigState extends EventTarget {
     return labelsOf(this.info?.models ?? []);
   }
 
+  // The taught ones before those of the models; a negative smell has none.
+  labelsWith(smells) {
+    const taught = smells.filter((smell) => !smell.negative).map((smell) => smell.label);
+    return [...new Set([...taught, ...this.knownLabels])];
+  }
+
   // Those that can be hidden or renamed.
   get singleLabels() {
     return labelsOf((this.info?.models ?? []).filter((model) => model.task === "substance"));

@@ -210,8 +210,7 @@ export class TeachView {
 
   drawLibrary() {
     const { smells, hidden, renamed } = this.library;
-    const known = [...new Set([...smells.filter((smell) => !smell.negative).map((smell) => smell.label), ...this.rig.knownLabels])];
-    show(this.labels, known.map((name) => h("option", { value: name })));
+    show(this.labels, this.rig.labelsWith(smells).map((name) => h("option", { value: name })));
     const table = scroll("Taught smells", h("table", {},
       h("caption", {}, `Version ${this.library.version}: ${label(this.library.change)}`),
       h("thead", {}, h("tr", {}, ["Smell", "State", "Exposures", "Sessions", "Learnt", "Last taught", "Actions"].map((text) => h("th", { scope: "col", class: COLUMNS[text] }, text)))),
