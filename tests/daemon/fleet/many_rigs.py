@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
 from daemon.fleet.subscriptions import STATE_TOPICS, STATUS_TOPICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.sandbox import Subscriber
 
 RIGS = 250
 """With six topics each, more than the 1,000 messages that Mosquitto queues for a client."""
@@ -38,23 +34,12 @@ STATE = {
 """Serves as the payload of every topic."""
 
 
-@contextmanager
-def client(port: int) -> Iterator[paho.Client]:
-    """Connect a client for the block."""
-    connected = paho.Client(CallbackAPIVersion.VERSION2)
-    connected.connect("127.0.0.1", port)
-    connected.loop_start()
-    yield connected
-    connected.disconnect()
-    connected.loop_stop()
-
-
-def publish_rigs(publisher: paho.Client) -> None:
+def publish_rigs(publisher: Subscriber) -> None:
     """Let the broker keep all topics of all rigs."""
     for number in range(RIGS):
         prefix = f"scent/rig-{number:03d}"
         for topic in STATUS_TOPICS:
-            publisher.publish(f"{prefix}/{topic}", "online", qos=1, retain=True)
+            publisher.publish(f"{prefix}/{topic}", "online", retain=True)
         for topic in STATE_TOPICS:
-            sent = publisher.publish(f"{prefix}/{topic}", json.dumps(STATE), qos=1, retain=True)
-    sent.wait_for_publish(60)
+            publisher.publish(f"{prefix}/{topic}", json.dumps(STATE), retain=True)
+    publisher.catch_up()

@@ -10,9 +10,9 @@ import pytest
 from selenium.common.exceptions import StaleElementReferenceException
 
 from daemon.sandbox.web_process import WebProcess
-from tests.daemon.fleet.many_rigs import RIGS, client, publish_rigs
+from tests.daemon.fleet.many_rigs import RIGS, publish_rigs
 from tests.daemon.web.browser import browser
-from tests.sandbox import Mosquitto, settings, wait_until
+from tests.sandbox import Mosquitto, Subscriber, settings, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def test_the_state_of_more_rigs_than_a_broker_queues_is_known(
         settings("none", [tmp_path], broker.port, mqtt=f", protocol: '{protocol}'"),
         encoding="utf-8",
     )
-    with client(broker.port) as publisher:
+    with Subscriber(broker.port, topic="none") as publisher:
         publish_rigs(publisher)
         with WebProcess(config) as web:
 
@@ -51,7 +51,7 @@ def test_a_rig_of_a_large_fleet_is_found_by_a_part_of_its_name(
 ) -> None:
     config = tmp_path / "rig.yaml"
     config.write_text(settings("none", [tmp_path], broker.port), encoding="utf-8")
-    with client(broker.port) as publisher:
+    with Subscriber(broker.port, topic="none") as publisher:
         publish_rigs(publisher)
         with WebProcess(config) as web, browser(web.address, tmp_path / "profile") as window:
             window.open("rig")

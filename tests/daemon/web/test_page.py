@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -32,7 +30,7 @@ from hardware.simulator.board import SimulatedBoard
 from models.signals import log_signals
 from tests.calibration.smells import TAR, smell_readings, write_recording
 from tests.daemon.web.browser import Browser, accessibility_faults, browser
-from tests.sandbox import QUIET_ROW, Mosquitto, wait_until
+from tests.sandbox import QUIET_ROW, Mosquitto, Subscriber, wait_until
 
 RIG = replace(RIGS[0], taught=("cloves", "peach"))
 """Its board is unlike that of the model's training, as an owner's is."""
@@ -332,17 +330,15 @@ def configuration(broker: Mosquitto, folder: Path) -> Path:
 
 
 def test_the_page_begins_with_a_rig_that_runs(broker: Mosquitto, tmp_path: Path) -> None:
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", broker.port)
-    client.loop_start()
-    client.publish("scent/attic/status", "online", qos=1, retain=True).wait_for_publish()
+    with Subscriber(broker.port, topic="none") as publisher:
+        publisher.publish("scent/attic/status", "online", retain=True)
+        publisher.catch_up()
     with WebProcess(configuration(broker, tmp_path)) as web:
         until = (f"{web.address}metrics", 'scentd_up{rig="attic"}')
         wait_until(lambda: until[1].encode() in urllib.request.urlopen(until[0]).read(), until[1])  # noqa: S310
         with browser(web.address, tmp_path / "profile") as window:
             window.open()
             window.wait(lambda: window.run("return window.scentd.rig.rig") == "attic", "the attic")
-    client.loop_stop()
 
 
 def test_a_login_with_the_printed_address(broker: Mosquitto, tmp_path: Path) -> None:
