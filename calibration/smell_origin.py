@@ -22,7 +22,7 @@ import yaml
 
 from calibration.exposures import EnrolmentError
 from calibration.smell_learning import OTHER_BOARD
-from calibration.smell_set import StoreDamagedError
+from calibration.smell_set import StoreDamagedError, signals_by_name
 from hardware.channels import CHANNEL_NAMES
 from hardware.checksum_line import CHECKSUM, checksum_is_right, with_checksum
 from hardware.recording import RecordingError
@@ -152,7 +152,7 @@ def describe_board(store: SmellStore, identity: RigIdentity) -> BoardDescription
         calibration="" if profile is None else profile.id,
         rate_hz=rate_hz,
         channels=channels,
-        clean_air=_by_channel(_median(airs)),
+        clean_air=signals_by_name(_median(airs)),
     )
 
 
@@ -181,14 +181,6 @@ def _median(airs: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     median = np.full(whole.shape[1], np.nan)
     median[known] = np.nanmedian(whole[:, known], axis=0)
     return median
-
-
-def _by_channel(signals: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        name: round(float(value), 4)
-        for name, value in zip(GAS_NAMES, signals, strict=True)
-        if math.isfinite(value)
-    }
 
 
 @dataclass(frozen=True, slots=True)

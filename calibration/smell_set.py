@@ -50,6 +50,15 @@ class StoreDamagedError(ScentdError):
     """The store's index cannot be read; its exposures and earlier versions are still there."""
 
 
+def signals_by_name(signals: NDArray[np.float64]) -> dict[str, float]:
+    """Return log-conductances float64[8] by gas channel, without those that are not known."""
+    return {
+        name: round(float(value), 4)
+        for name, value in zip(GAS_NAMES, signals, strict=True)
+        if math.isfinite(value)
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class TaughtAir:
     """Clean air before an exposure, as it was known when the exposure was taught.
@@ -88,12 +97,7 @@ class TaughtAir:
         calibration: str = "",
     ) -> Self:
         """Return the clean air of log-conductances float64[8], NaN where unknown."""
-        known = {
-            name: round(float(value), 4)
-            for name, value in zip(GAS_NAMES, signals, strict=True)
-            if math.isfinite(value)
-        }
-        return cls(known, str(source), age_s, calibration)
+        return cls(signals_by_name(signals), str(source), age_s, calibration)
 
     def array(self) -> NDArray[np.float64]:
         """Return the log-conductances float64[8], NaN where unknown."""

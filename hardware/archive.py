@@ -15,14 +15,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hardware.channels import CHANNEL_NAMES, N_CHANNELS
-from hardware.errors import ScentdError
+from hardware.extras import require_extra
 from hardware.files import write_atomically
 from hardware.recording_stream import RecordingStream
 from hardware.segment_names import recording_date
@@ -49,10 +48,6 @@ TIME, SEQUENCE, LOST, RESTARTED = "timestamp_ms", "frame_seq", "lost_before", "r
 QUALITY = "quality"
 _ROWS = 50_000
 """Readings in a row group: some 3 MB in memory."""
-
-
-class ArchiveError(ScentdError):
-    """An archive cannot be written or read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +83,8 @@ class ArchiveEntry:
 
 
 def require_pyarrow() -> None:
-    """Raise `ArchiveError` if pyarrow is not installed."""
-    if find_spec("pyarrow") is None:
-        raise ArchiveError(
-            "Parquet files need pyarrow, which is not installed, because a rig does not need it. "
-            "Install it: pip install 'scentd[archive]'."
-        )
+    """Raise `ExtraNotInstalledError` if pyarrow is not installed."""
+    require_extra("An archive", "archive", ("pyarrow",))
 
 
 def recording_name(path: Path) -> str:
@@ -207,7 +198,7 @@ def _table(
     pa = import_module("pyarrow")
     values = np.stack([frame.values for frame in frames])
     times = [frame.device_ms for frame in frames]
-    named = [None if time is None else label_at(labels, time) for time in times]
+    named = [None if time is None else labels.at(time) for time in times]
     count = len(frames)
     arrays = {
         "recording": pa.array([entry.name.removesuffix(".csv")] * count),
@@ -225,11 +216,3 @@ def _table(
         RESTARTED: pa.array([frame.restarted for frame in frames]),
     }
     return pa.table([arrays[name].cast(columns.field(name).type) for name in arrays], columns)
-
-
-def label_at(labels: RecordingLabels, t_ms: int) -> str | None:
-    """Return the label of a moment in the recording's own time; None where nothing is labelled."""
-    for stretch in labels.stretches:
-        if stretch.start_ms <= t_ms <= stretch.end_ms:
-            return stretch.label
-    return None

@@ -24,7 +24,7 @@ from hardware.archive import (
 from hardware.channels import CHANNEL_NAMES, N_CHANNELS
 from hardware.frames import Quality, SensorFrame
 from hardware.recording_labels import LabelledStretch, RecordingLabels
-from hardware.recording_stream import RecordingError, nominal_rate_hz
+from hardware.recording_stream import RecordingError, frame_arrivals, nominal_rate_hz
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,9 @@ class ArchivedRecording:
         self._paths = tuple(paths)
         self.entries = tuple(_entry(path) for path in self._paths)
         self.published = all(entry.published for entry in self.entries)
-        self.labels = _labels(self.entries)
+        self.labels = RecordingLabels.of(
+            LabelledStretch(**stretch) for entry in self.entries for stretch in entry.labels
+        )
         times, present = [], np.zeros(N_CHANNELS, np.bool_)
         timestamped = True
         for path in self._paths:
@@ -96,13 +98,7 @@ class ArchivedRecording:
 
     def arrivals(self) -> Iterator[tuple[SensorFrame, float]]:
         """Yield the frames with their times of arrival in milliseconds, at the nominal rate."""
-        period_ms = 1000.0 / self.nominal_rate_hz
-        first = None
-        for number, frame in enumerate(self.frames()):
-            first = frame.frame_seq if first is None else first
-            # A damaged row of a recording without times keeps its place.
-            place = number if self.timestamped else max(number, frame.frame_seq - first)
-            yield frame, place * period_ms
+        return frame_arrivals(self.frames(), self.nominal_rate_hz, timestamped=self.timestamped)
 
 
 def _entry(path: Path) -> ArchiveEntry:
@@ -113,14 +109,6 @@ def _entry(path: Path) -> ArchiveEntry:
             "Write it again (scentd recordings export --format parquet), or remove it."
         )
     return entry
-
-
-def _labels(entries: Sequence[ArchiveEntry]) -> RecordingLabels:
-    labels = RecordingLabels()
-    for entry in entries:
-        for stretch in entry.labels:
-            labels = labels.with_stretch(LabelledStretch(**stretch))
-    return labels
 
 
 def _read(path: Path, columns: list[str] | None = None) -> Any:

@@ -18,7 +18,13 @@ import numpy as np
 from hardware.channels import CHANNEL_NAMES, N_CHANNELS
 from hardware.encoding import encode_csv, encode_csv_header
 from hardware.frames import Quality, SensorFrame
-from hardware.recording_stream import OWN_LAYOUT, Layout, RecordingError, RecordingStream
+from hardware.recording_stream import (
+    OWN_LAYOUT,
+    Layout,
+    RecordingError,
+    RecordingStream,
+    frame_arrivals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,14 +105,8 @@ class Recording:
 
     def arrivals(self) -> Iterator[tuple[SensorFrame, float]]:
         """Yield the frames with their times of arrival in milliseconds, at the nominal rate."""
-        period_ms = 1000.0 / self.nominal_rate_hz
-        for number, frame in enumerate(self.frames()):
-            # A damaged row of a recording without times keeps its place.
-            first = int(self.frame_seq[0])
-            place = (
-                number if self.timestamp_ms is not None else max(number, frame.frame_seq - first)
-            )
-            yield frame, place * period_ms
+        timed = self.timestamp_ms is not None
+        return frame_arrivals(self.frames(), self.nominal_rate_hz, timestamped=timed)
 
     def frames(self) -> Iterator[SensorFrame]:
         """Yield the recording's frames, equal to those that a live decoder gave."""

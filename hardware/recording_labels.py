@@ -21,7 +21,7 @@ from hardware.labels import checked_label
 from hardware.typed_yaml import YamlMapping, to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import Self
 
@@ -83,6 +83,21 @@ class RecordingLabels:
         starts = [stretch.start_ms for stretch in self.stretches]
         if any(end > start for end, start in zip(ends, starts[1:], strict=False)):
             raise ValueError("the stretches are not in the order of time, or overlap")
+
+    @classmethod
+    def of(cls, stretches: Iterable[LabelledStretch]) -> Self:
+        """Return the labels of stretches, each of which replaces what it covers of those before."""
+        labels = cls()
+        for stretch in stretches:
+            labels = labels.with_stretch(stretch)
+        return labels
+
+    def at(self, t_ms: int) -> str | None:
+        """Return the label at a time; None where nothing is labelled."""
+        for stretch in self.stretches:
+            if stretch.start_ms <= t_ms <= stretch.end_ms:
+                return stretch.label
+        return None
 
     def as_json(self) -> list[dict[str, object]]:
         """Return the stretches as JSON states them."""

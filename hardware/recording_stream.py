@@ -12,7 +12,7 @@ import stat
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -170,16 +170,8 @@ class RecordingStream:
         yield from islice(self._frames(self._decoder(), {}), self._count)
 
     def arrivals(self) -> Iterator[tuple[SensorFrame, float]]:
-        """Yield the frames with their times of arrival in milliseconds, at the nominal rate.
-
-        Of a recording without times, a damaged row keeps its place, so that the others keep theirs.
-        """
-        period_ms = 1000.0 / self.nominal_rate_hz
-        first = None
-        for number, frame in enumerate(self.frames()):
-            first = frame.frame_seq if first is None else first
-            place = number if self.timestamped else max(number, frame.frame_seq - first)
-            yield frame, place * period_ms
+        """Yield the frames with their times of arrival in milliseconds, at the nominal rate."""
+        return frame_arrivals(self.frames(), self.nominal_rate_hz, timestamped=self.timestamped)
 
     # Reading
 
@@ -347,6 +339,21 @@ def _outside(by_channel: NDArray[np.int64]) -> list[str]:
                 "sensor, or another unit, which a mapping file (--map) can convert"
             )
     return notes
+
+
+def frame_arrivals(
+    frames: Iterable[SensorFrame], rate_hz: float, *, timestamped: bool
+) -> Iterator[tuple[SensorFrame, float]]:
+    """Yield the frames of a recording with their times of arrival in milliseconds, at a rate.
+
+    In a recording without times a damaged row keeps its place, so that the others keep theirs.
+    """
+    period_ms = 1000.0 / rate_hz
+    first = None
+    for number, frame in enumerate(frames):
+        first = frame.frame_seq if first is None else first
+        place = number if timestamped else max(number, frame.frame_seq - first)
+        yield frame, place * period_ms
 
 
 def nominal_rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:

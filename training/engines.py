@@ -16,11 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from hardware.errors import ScentdError, UsageError
+from hardware.extras import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -163,7 +163,8 @@ def open_engine(choice: EngineChoice) -> Iterator[Engine]:
 
     Raises
     ------
-    EngineError: its package is not installed, or its scheduler cannot be reached.
+    ExtraNotInstalledError: its package is not installed.
+    EngineError: its scheduler cannot be reached.
     """
     if choice.name == DASK:
         with _dask(choice) as engine:
@@ -214,11 +215,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _dask(choice: EngineChoice) -> Iterator[Engine]:
-    if find_spec("distributed") is None:
-        raise EngineError(
-            "The engine dask needs distributed, which is not installed. Install it: pip install "
-            "'scentd[dask]'; or leave --engine out."
-        )
+    require_extra("The engine dask", "dask", ("distributed",))
     from distributed import Client, KilledWorker, LocalCluster  # noqa: PLC0415 - the extra dask
 
     from scentd.__main__ import find_folders  # noqa: PLC0415 - the same in every process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from calibration.recogniser import TaughtExposure
+from models.recogniser import Recogniser, RigDecision
 from models.response import ResponseRows, ResponseStream
 
 SMELLS = {
@@ -37,3 +38,10 @@ def exposure(
 def days(*numbers: int, without: str | None = None) -> list[TaughtExposure]:
     """Return one exposure of every smell on each day."""
     return [exposure(label, day) for day in numbers for label in SMELLS if label != without]
+
+
+def decide(recogniser: Recogniser, smell: TaughtExposure) -> RigDecision:
+    """Return the decision after a whole exposure."""
+    decision = RigDecision(recogniser)
+    decision.add(smell.rows)
+    return decision

@@ -16,16 +16,9 @@ from calibration.recogniser import (
     with_negatives,
 )
 from hardware.simulator.signals import SyntheticSignal
-from models.recogniser import NOVELTY_STAGES, Recogniser, RigDecision
+from models.recogniser import NOVELTY_STAGES, RigDecision
 from models.response import RECOGNISER_SIGNALS
-from tests.calibration.responses import SMELLS, days, exposure
-
-
-def decide(recogniser: Recogniser, smell: TaughtExposure) -> RigDecision:
-    """Return the decision after a whole exposure."""
-    decision = RigDecision(recogniser)
-    decision.add(smell.rows)
-    return decision
+from tests.calibration.responses import SMELLS, days, decide, exposure
 
 
 def test_smells_taught_on_one_day_are_named_on_another() -> None:

@@ -24,6 +24,7 @@ from tests.calibration.smells import (
     PETROL,
     TAR,
     Shifted,
+    exposed_values,
     likeliest,
     smell_readings,
     teach,
@@ -74,8 +75,7 @@ def test_a_rig_takes_back_what_it_forgot(store: SmellStore, tmp_path: Path) -> N
 
 def exposed(folder: Path, *, level: float = 0.0, co: bool = True, seed: int = 0) -> Recording:
     """Return a smell above known clean air, of a board whose air lies at another level."""
-    values = smell_readings(TAR, 120, before=90, seed=seed)
-    values[:, 0] = 1023 / (1 + np.exp(-(np.log(values[:, 0] / (1023 - values[:, 0])) + level)))
+    values = exposed_values(level, seed)
     if not co:
         values[:, 3] = np.nan
     return write_recording(folder / f"exposed-{level}-{co}-{seed}.csv", values)

@@ -13,8 +13,7 @@ from calibration.smell_preview import ReplayComparison, SmellComparison, preview
 from calibration.smell_set import SmellError
 from calibration.smell_store import SmellStore
 from models.bundle import Bundle
-from models.recogniser import Recogniser, RigDecision
-from tests.calibration.responses import days, exposure
+from tests.calibration.responses import days, decide, exposure
 from tests.calibration.smells import (
     LEMON,
     MINT,
@@ -27,7 +26,6 @@ from tests.calibration.smells import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.recogniser import TaughtExposure
     from hardware.recording import Recording
 
 
@@ -114,15 +112,10 @@ def test_an_unknown_smell_cannot_be_previewed(store: SmellStore) -> None:
 def test_negatives_say_what_they_were_called_and_which_smells_lose_their_name() -> None:
     taught = days(1, 2, 3, without="lemon")
     called = preview_negatives(taught, [exposure("lemon", 4)])
-    assert list(called.before) == [decided(fit_recogniser(taught), exposure("lemon", 4))]
+    decision = decide(fit_recogniser(taught), exposure("lemon", 4))
+    assert list(called.before) == [decision.announced or UNRECOGNISED]
     assert called.taken_from == {}
     same = preview_negatives(taught, [exposure("mint", 3, number=number) for number in (1, 2)])
     assert same.before == {"mint": 1.0}
     assert same.taken_from["mint"] > 0.0
     assert preview_negatives([], [exposure("lemon", 4)]).before == {UNRECOGNISED: 1.0}
-
-
-def decided(recogniser: Recogniser, asked: TaughtExposure) -> str:
-    decision = RigDecision(recogniser)
-    decision.add(asked.rows)
-    return decision.announced or UNRECOGNISED

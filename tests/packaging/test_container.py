@@ -47,7 +47,7 @@ def final(name: str) -> str:
     return argument
 
 
-def typed(words: list[str]) -> Any:
+def parsed(words: list[str]) -> Any:
     """Parse a command line as the program `scentd` does."""
     assert words[0] == "scentd"
     return parser_of("scentd").parse_args(words[1:])
@@ -55,17 +55,13 @@ def typed(words: list[str]) -> Any:
 
 def command_of(words: list[str]) -> str:
     """Return the name of the command that a command line runs."""
-    module: str = typed(words).run.__module__
+    module: str = parsed(words).run.__module__
     return module.rpartition(".")[2]
 
 
 def settings_of(service: str) -> Config:
     """Return the configuration that a service of compose.yaml reads."""
-    (file,) = [
-        volume.split(":")[0]
-        for volume in SERVICES[service]["volumes"]
-        if ":/etc/scentd/scentd.yaml" in volume
-    ]
+    file = volumes_of(service)["/etc/scentd/scentd.yaml"]
     return load_config(FOLDER / file, environ=SERVICES[service].get("environment", {}))
 
 
@@ -128,7 +124,7 @@ def test_the_page_is_that_of_the_rig_and_is_published_where_it_listens() -> None
     page = SERVICES["page"]
     assert settings_of("page") == settings_of("scentd")
     assert volumes_of("page")[STATE] == volumes_of("scentd")[STATE]
-    options = typed(["scentd", *page["command"]])
+    options = parsed(["scentd", *page["command"]])
     port = options.listen.rpartition(":")[2]
     (published,) = page["ports"]
     assert published.endswith(f":{port}")
@@ -158,7 +154,7 @@ def test_the_simulated_rig_is_taught_by_commands_that_exist() -> None:
     assert names == ["simulate", "record", "enroll", "simulate", "run"]
     for words in commands:
         if words[1] == "simulate":
-            assert len(next(iter(signal_of(typed(words))))) == N_CHANNELS
+            assert len(next(iter(signal_of(parsed(words))))) == N_CHANNELS
 
 
 def test_the_simulated_rig_plays_a_board_that_its_service_reads() -> None:

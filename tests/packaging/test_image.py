@@ -77,7 +77,7 @@ class Container:
         must("rm", NAME)
         return int(status)
 
-    def runs(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         return engine("exec", NAME, *command)
 
 
@@ -107,12 +107,12 @@ def test_the_image_runs_as_its_page_says(container: Container, broker: Mosquitto
     with Subscriber(broker.port) as subscriber:
         container.start()
         wait_until(lambda: predictions(subscriber), "a prediction", TAUGHT_WITHIN_S)
-        user = container.runs("id").stdout
+        user = container.execute("id").stdout
         assert user.startswith("uid=10001(scentd)")
         assert "20(dialout)" in user
-        wait_until(lambda: container.runs(*check).returncode == 0, "a healthy service")
+        wait_until(lambda: container.execute(*check).returncode == 0, "a healthy service")
         # The board goes away: its process ends with the link to its port.
-        ended = container.runs(
+        ended = container.execute(
             "python3",
             "-c",
             "import glob, os, signal\n"
@@ -122,15 +122,15 @@ def test_the_image_runs_as_its_page_says(container: Container, broker: Mosquitto
             "        os.kill(int(path.split('/')[2]), signal.SIGTERM)\n",
         )
         assert ended.returncode == 0, ended.stderr
-        wait_until(lambda: container.runs(*check).returncode == 1, "a board that is missed")
+        wait_until(lambda: container.execute(*check).returncode == 1, "a board that is missed")
         broker.stop()
-        gone = container.runs(*check)
+        gone = container.execute(*check)
         assert (gone.returncode, "broker" in gone.stderr) == (1, True)
         broker.start()
         assert container.stop() == 0
     with Subscriber(broker.port) as subscriber:
         container.start()
         wait_until(lambda: predictions(subscriber), "a prediction after the new start")
-        taught = container.runs("scentd", "enroll", "--list").stdout
+        taught = container.execute("scentd", "enroll", "--list").stdout
         assert "star_anise" in taught
         assert container.stop() == 0

@@ -260,15 +260,22 @@ PYTHON_THAT_LOGS = """#!/bin/sh
 case "$*" in
     *calcsize*) echo 64 ;;
     *"-m venv "*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
-    *"-m pip "*) echo "$@" >>LOG; exit 1 ;;
+    *"-m pip "*) echo "$@" >>LOG; exit PIP ;;
+    *"import prometheus_client"*) exit IMPORTED ;;
 esac
 """
 
 
+def write_fake_python(path: Path, log: Path, *, pip: int = 0, imported: int = 0) -> None:
+    """Write a program in place of Python that logs calls of pip, with the exit status of each."""
+    text = PYTHON_THAT_LOGS.replace("LOG", str(log)).replace("PIP", str(pip))
+    path.write_text(text.replace("IMPORTED", str(imported)), encoding="utf-8")
+    path.chmod(0o755)
+
+
 def test_pip_trusts_the_authority_that_the_owner_names(tmp_path: Path) -> None:
     python, log, authority = tmp_path / "python", tmp_path / "log", tmp_path / "ca.pem"
-    python.write_text(PYTHON_THAT_LOGS.replace("LOG", str(log)))
-    python.chmod(0o755)
+    write_fake_python(python, log, pip=1)
     for path in (authority, tmp_path / "scentd-1-py3-none-any.whl"):
         path.touch()
     done = run(

@@ -25,18 +25,11 @@ from tests.systemd.test_install import (
     packages,
     run,
     wheels,
+    write_fake_python,
 )
 
 __all__ = ["packages", "wheels"]  # fixtures
 
-PYTHON = """#!/bin/sh
-case "$*" in
-    *calcsize*) echo 64 ;;
-    *"-m venv "*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
-    *"-m pip "*) echo "$@" >>LOG ;;
-    *"import prometheus_client"*) exit IMPORTED ;;
-esac
-"""
 PAGE_UNITS = {"etc/systemd/system/scentd-web.service", "etc/systemd/system/scentd-web.socket"}
 pytestmark = pytest.mark.timeout(900)
 
@@ -53,9 +46,7 @@ class Installer:
 
     def let_import(self, *, succeed: bool) -> None:
         """Let the packages of the page be usable, or not."""
-        text = PYTHON.replace("LOG", str(self.log)).replace("IMPORTED", "0" if succeed else "1")
-        self._python.write_text(text, encoding="utf-8")
-        self._python.chmod(0o755)
+        write_fake_python(self._python, self.log, imported=0 if succeed else 1)
 
     def __call__(self, *words: str, version: str = "1") -> subprocess.CompletedProcess[str]:
         wheel = self._folder / f"scentd-{version}-py3-none-any.whl"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from hardware.recording_labels import LabelledStretch
+
 SESSION_TABLE = "sessions.csv"
 """A table of `recording,session` in the data folder, where sessions are not in the paths."""
 
@@ -139,12 +141,12 @@ def _labelled_stretches(
     found: list[RecordingFiles] = []
     unlabelled: list[Path] = []
     for paths in join_segments(loose):
-        labels = RecordingLabels()
+        stretches: list[LabelledStretch] = []
         for path in paths:
-            own = read_labels(path.absolute())
-            unlabelled += [] if own.stretches else [path]
-            for stretch in own.stretches:
-                labels = labels.with_stretch(stretch)
+            own = read_labels(path.absolute()).stretches
+            unlabelled += [] if own else [path]
+            stretches += own
+        labels = RecordingLabels.of(stretches)
         for stretch in labels.stretches:
             part_ms = labels.lead_start_ms(stretch), stretch.end_ms
             name = f"{paths[0].name}#{stretch.start_ms}-{stretch.end_ms}"

@@ -84,9 +84,8 @@ class _Trained(NamedTuple):
     seconds: float
     from_onset: bool
 
-    @property
-    def bundle(self) -> Bundle:
-        """The network, loaded where it is asked for: another process may have trained it."""
+    def load(self) -> Bundle:
+        """Return the network, which another process may have trained."""
         return load_bundle(self.place, precision="int8")
 
 
@@ -138,12 +137,13 @@ def cross_validate_sessions(
     parts: list[_Scored] = []
     rows = []
     for number, (fold, one) in enumerate(zip(folds, trained, strict=True)):
-        scored = _score(one.bundle, one.test, decisions[number], from_onset=one.from_onset)
+        bundle = one.load()
+        scored = _score(bundle, one.test, decisions[number], from_onset=one.from_onset)
         rows.append(_fold_row(number, fold, scored, decisions[number], one.seconds))
         parts.append(scored)
         if also is not None:
             from_onset = begin_in_clean_air(also.samples)
-            other = _score(one.bundle, also, also_decided, from_onset=from_onset)
+            other = _score(bundle, also, also_decided, from_onset=from_onset)
             rows[-1]["also"] = _rounded(other.tally)
             parts.append(
                 _Scored(
@@ -233,7 +233,7 @@ def _also_outputs(trained: Sequence[_Trained], also: Dataset) -> HeldOut:
     from_onset = begin_in_clean_air(also.samples)
     parts = [
         _outputs(
-            one.bundle, also.subset(network == number), number, one.space, from_onset=from_onset
+            one.load(), also.subset(network == number), number, one.space, from_onset=from_onset
         )
         for number, one in enumerate(trained)
         if (network == number).any()

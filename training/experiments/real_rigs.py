@@ -254,28 +254,29 @@ def name_held_out(
     return _mean_outcome(outcomes)
 
 
-def name_one_smell(exposures: Sequence[TaughtExposure], *, untaught: bool = False) -> Outcome:
-    """Teach each exposure alone, and ask for those of its smell in the other sessions.
+def name_one_smell(exposures: Sequence[TaughtExposure]) -> tuple[Outcome, Outcome]:
+    """Teach each exposure of one rig alone, and ask for those of the other sessions.
 
-    Parameters
-    ----------
-    exposures: of one rig.
-    untaught: ask for the exposures of the other smells instead.
+    Returns
+    -------
+    the outcomes of its own smell, and of the other smells, which have no right name.
     """
-    outcomes = [
-        _outcome(recogniser, asked)
-        for taught in exposures
-        if len(prepare_exposure(taught).features)
-        for recogniser in [fit_recogniser([taught])]
-        for asked in exposures
-        if asked.session != taught.session and (asked.label != taught.label) == untaught
-    ]
-    return _mean_outcome(outcomes)
+    own: list[NDArray[np.bool_]] = []
+    others: list[NDArray[np.bool_]] = []
+    for taught in exposures:
+        if not len(prepare_exposure(taught).features):
+            continue
+        recogniser = fit_recogniser([taught])
+        for asked in exposures:
+            if asked.session != taught.session:
+                kind = own if asked.label == taught.label else others
+                kind.append(_outcome(recogniser, asked))
+    return _mean_outcome(own), _mean_outcome(others)
 
 
 def name_across(taught: Sequence[TaughtExposure], asked: Sequence[TaughtExposure]) -> Outcome:
     """Teach all exposures of one rig, and ask for those of another."""
-    recogniser = fit_recogniser([one for one in taught if len(prepare_exposure(one).features)])
+    recogniser = fit_recogniser(taught)
     return _mean_outcome([_outcome(recogniser, one) for one in asked if len(one.rows)])
 
 
@@ -328,8 +329,9 @@ def evaluate_rig(exposures: Sequence[TaughtExposure], name: str) -> list[Trial]:
     if len(labels) > LEAST_SMELLS:
         outcome = name_held_out(exposures, everything, untaught=True)
         trials.append(Trial(name, "smells never taught", outcome))
+    own, others = name_one_smell(exposures)
     trials += [
-        Trial(name, "one exposure of one smell alone", name_one_smell(exposures)),
-        Trial(name, "the same, other smells", name_one_smell(exposures, untaught=True)),
+        Trial(name, "one exposure of one smell alone", own),
+        Trial(name, "the same, other smells", others),
     ]
     return trials

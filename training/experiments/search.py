@@ -238,13 +238,9 @@ def run_trials_on(
     study = _load_study(place)
     while missing := missing_trials(study, trials, running=place.shared):
         one = partial(_one_trial, place, config, data, space, list(folds), trials, device)
-        for _, row in engine.run(_call_with, [one] * missing):
+        for _, row in engine.run(one, range(missing)):
             if row is not None:
                 on_trial(row)
-
-
-def _call_with(call: Callable[[], TrialRow | None]) -> TrialRow | None:
-    return call()
 
 
 def _one_trial(
@@ -255,6 +251,7 @@ def _one_trial(
     folds: list[int],
     trials: int,
     device: str,
+    _number: int,
 ) -> TrialRow | None:
     """Run one trial of a study in a worker, unless it has enough; return its row."""
     study = _load_study(place)

@@ -62,11 +62,11 @@ class StudyPlace:
         return f"study {self.name!r} in {shown(self.url)}"
 
     def open(self) -> optuna.storages.BaseStorage:
-        """Open the storage, and make it if it is missing.
+        """Open the storage, and make it if it is missing; call this within `explained`.
 
         Raises
         ------
-        StudyStorageError: the database cannot be reached or used, or its driver is missing.
+        StudyStorageError: the driver of the database is missing.
         UsageError: the address is none.
         """
         from optuna.storages import JournalStorage, RDBStorage  # noqa: PLC0415 - of the extra train
@@ -78,13 +78,12 @@ class StudyPlace:
         url = _parsed(self.url)
         arguments = {"connect_timeout": _CONNECT_S} if url.drivername.startswith("postgres") else {}
         try:
-            with explained(self.url):
-                return RDBStorage(
-                    url.render_as_string(hide_password=False),
-                    engine_kwargs={"pool_pre_ping": True, "connect_args": arguments},
-                    heartbeat_interval=self.heartbeat_s,
-                    grace_period=GRACE * self.heartbeat_s,
-                )
+            return RDBStorage(
+                url.render_as_string(hide_password=False),
+                engine_kwargs={"pool_pre_ping": True, "connect_args": arguments},
+                heartbeat_interval=self.heartbeat_s,
+                grace_period=GRACE * self.heartbeat_s,
+            )
         except ImportError:
             driver = url.drivername.partition("+")[2] or url.drivername
             mend = "pip install 'scentd[postgresql]'" if driver == "psycopg" else "install it"

@@ -6,7 +6,6 @@ never a recording. The client finds the user's token by itself, and no message h
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,8 @@ from models.manifest import (
 from training.export.hub_card import front_matter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -145,13 +145,20 @@ def upload_bundle(
         api = HfApi(library_name=LIBRARY)
         if state is None:
             api.create_repo(address.repository, private=private, exist_ok=False)
-        commit = api.create_commit(
-            address.repository,
-            operations=_operations(upload, state),
-            commit_message=f"{manifest.name} {manifest.version}",
-            commit_description=f"Bundle {manifest.sha256}, by scent-train publish",
-            parent_commit=None if state is None else state.commit,
-        )
+        try:
+            commit = api.create_commit(
+                address.repository,
+                operations=_operations(upload, state),
+                commit_message=f"{manifest.name} {manifest.version}",
+                commit_description=f"Bundle {manifest.sha256}, by scent-train publish",
+                parent_commit=None if state is None else state.commit,
+            )
+        except (RuntimeError, ValueError) as error:  # the client's, of large files
+            cause = error.__cause__ or error
+            raise HubError(
+                f"The hub did not take a file of {address} ({cause}), and the hub's files are as "
+                "before. Run the same command again."
+            ) from error
     return replace(address, revision=commit.oid)
 
 
@@ -169,18 +176,9 @@ def _operations(
     ]
 
 
-@contextmanager
-def _explained(address: HubAddress) -> Iterator[None]:
-    with explained_hub_errors(
+def _explained(address: HubAddress) -> AbstractContextManager[None]:
+    return explained_hub_errors(
         f"the repository {address} to write to",
         again="The hub's files are as before. Run the same command again.",
         unknown=f"Check the owner's name, and {LOG_IN}.",
-    ):
-        try:
-            yield
-        except (RuntimeError, ValueError) as error:  # the client's, of large files
-            cause = error.__cause__ or error
-            raise HubError(
-                f"The hub did not take a file of {address} ({cause}), and the hub's files are as "
-                "before. Run the same command again."
-            ) from error
+    )

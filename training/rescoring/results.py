@@ -17,7 +17,7 @@ from hardware.archive import METADATA, partition
 from hardware.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pyarrow as pa
@@ -148,7 +148,7 @@ class PredictionTable:
         self._rows.clear()
 
 
-def write_summary(output: Path, parts: Iterable[ScoredPart]) -> Path:
+def write_summary(output: Path, parts: Iterable[ScoredPart]) -> None:
     """Write the table of all recordings and models."""
     pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     fields = [
@@ -167,7 +167,6 @@ def write_summary(output: Path, parts: Iterable[ScoredPart]) -> Path:
     target = pa.BufferOutputStream()
     parquet.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), target, compression="zstd")
     write_atomically(output / SUMMARY, bytes(target.getvalue()))
-    return output / SUMMARY
 
 
 def _schema() -> pa.Schema:
@@ -211,9 +210,3 @@ def _schema() -> pa.Schema:
             ("channels_missing", words),
         ]
     )
-
-
-def column_names() -> Sequence[str]:
-    """Return the names of the columns of predictions."""
-    names: list[str] = _schema().names
-    return names

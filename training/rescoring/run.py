@@ -17,7 +17,7 @@ from training.rescoring.results import Model, ScoredPart, write_summary
 from training.rescoring.task import FAILED, NOT_FED, RescoreTask, rescore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from training.engines import Engine
@@ -81,7 +81,6 @@ def rescore_recordings(
     sources: Sequence[Source],
     models: tuple[Model, ...],
     output: Path,
-    on_recording: Callable[[tuple[ScoredPart, ...]], None] = lambda _parts: None,
 ) -> RescoreReport:
     """Score recordings by models; one that cannot be read does not stop the others.
 
@@ -91,7 +90,6 @@ def rescore_recordings(
     sources: the recordings.
     models: from `load_models`.
     output: folder of the results, made if it is missing.
-    on_recording: called with the parts of each recording when it is done.
 
     Raises
     ------
@@ -106,7 +104,6 @@ def rescore_recordings(
         parts += rescored.parts
         report.processor_s += rescored.processor_s
         _count(report, task, rescored.parts, rescored.kept)
-        on_recording(rescored.parts)
     write_summary(output, parts)
     return report
 

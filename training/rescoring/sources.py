@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from hardware.archive import SUFFIX, UNDATED, day_of, recording_name
@@ -97,11 +98,8 @@ def open_source(source: Source) -> tuple[ArchivedRecording | RecordingStream, Re
     if source.archived:
         archived = ArchivedRecording(source.paths)
         return archived, archived.labels
-    labels = RecordingLabels()
-    for path in source.paths:
-        for stretch in read_labels(path.absolute()).stretches:
-            labels = labels.with_stretch(stretch)
-    return RecordingStream(source.paths), labels
+    stretches = (read_labels(path.absolute()).stretches for path in source.paths)
+    return RecordingStream(source.paths), RecordingLabels.of(chain.from_iterable(stretches))
 
 
 def _archived(folder: Path) -> list[Source]:

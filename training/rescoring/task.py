@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from hardware.archive import label_at, recording_name
+from hardware.archive import recording_name
 from hardware.recording_labels import LabelsError, labels_path
 from hardware.recording_stream import RecordingError
 from hardware.version import installed_version
@@ -154,7 +154,7 @@ def _score(
             {
                 **constant,
                 **prediction_fields(found),
-                "true_label": source.label or label_at(labels, at_ms),
+                "true_label": source.label or labels.at(at_ms),
                 "t_ms": found.t_ms,
                 "timestamp_ms": at_ms,
                 "seq": seq,

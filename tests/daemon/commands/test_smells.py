@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from calibration.smell_store import SmellStore
 from daemon.cli import main
-from tests.calibration.smells import TAR, smell_readings, teachable_bundle, write_recording
+from tests.calibration.smells import exposed_values, teachable_bundle, write_recording
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -24,9 +23,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def taught(folder: Path, bundle: Bundle, label: str, *, level: float = 0.0, seed: int = 0) -> Path:
     """Return a state folder that was taught a smell above clean air; the air lies at a level."""
-    values = smell_readings(TAR, 120, before=90, seed=seed)
-    values[:, 0] = 1023 / (1 + np.exp(-(np.log(values[:, 0] / (1023 - values[:, 0])) + level)))
-    recording = write_recording(folder / f"{label}-{level}-{seed}.csv", values)
+    folder.mkdir(exist_ok=True)
+    recording = write_recording(folder / f"{label}-{level}-{seed}.csv", exposed_values(level, seed))
     state = folder / f"{label}-state"
     SmellStore(state, [bundle]).enroll(label, recording, source="test", start_ms=90_000)
     return state
@@ -103,9 +101,3 @@ def test_smells_of_one_name_need_a_choice(
     assert "soap as soap_a" in capsys.readouterr().out
     assert main(["enroll", "--import", str(file), "--state", str(second)]) == 0
     assert "1 taught here already" in capsys.readouterr().out
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()

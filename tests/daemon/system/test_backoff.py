@@ -38,7 +38,7 @@ def test_a_thousand_rigs_reconnect_below_a_stated_rate_whenever_the_broker_retur
 
 
 def test_independent_random_waits_would_exceed_that_rate() -> None:
-    """The test above fails for the schedule that was used before."""
+    """Waits of 1 to 3 s, drawn independently, bring more rigs back in one second."""
     source = random.Random(1)
     back_s = sorted(
         Backoff(first_s=1.0, longest_s=3.0, source=source).next_s() for _ in range(RIGS)

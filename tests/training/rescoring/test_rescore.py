@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from daemon.cli import main as scentd
 from hardware.archive import archive_recording
+from hardware.checksum_line import with_checksum
 from hardware.encoding import encode_csv
 from hardware.recording_labels import LabelledStretch, RecordingLabels, write_labels
 from hardware.recording_rows import OWN_HEADER
@@ -200,13 +201,10 @@ def test_finished_parts_are_kept_and_changed_ones_scored_anew(
     )
     assert counts() == (1, 1)
     manifest = model / MANIFEST
-    text = manifest.read_text(encoding="utf-8")
-    assert "confirm: 2" in text
-    changed = text.replace("confirm: 2", "confirm: 3").partition("manifest_sha256")[0]
-    from hashlib import sha256
-
-    digest = sha256(changed.encode()).hexdigest()
-    manifest.write_text(f"{changed}manifest_sha256: {digest}\n", encoding="utf-8")
+    text = manifest.read_bytes().partition(b"manifest_sha256")[0]
+    assert b"confirm: 2" in text
+    changed = text.replace(b"confirm: 2", b"confirm: 3")
+    manifest.write_bytes(with_checksum(changed, "manifest_sha256"))
     assert counts() == (2, 0)
     assert len(rows(output)) == len({(row["recording"], row["seq"]) for row in rows(output)})
 
@@ -287,12 +285,10 @@ def group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     # A worker that has ended stays until its new parent has asked for it.
-    states = [
-        path.read_text().rpartition(")")[2].split()
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if path.exists()
-    ]
-    time.sleep(0.05)
+    states = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            states.append(path.read_text().rpartition(")")[2].split())
     return any(int(fields[2]) == group and fields[0] != "Z" for fields in states)
 
 
