@@ -24,6 +24,7 @@ from calibration.smell_store import SmellStore
 from calibration.unmixing import unmixing_of_smells
 from daemon.board.capture import capture_from_history
 from daemon.enroll_answers import (
+    EXPORTED,
     advice_summary,
     export_library,
     list_exposures,
@@ -195,7 +196,11 @@ class Enrolment:
                 points=number(0, MOST_POINTS, LISTED_POINTS),
             ),
             forget=change(SmellStore.forget, label=label, exposure=text(None)),
-            export=answer(lambda store: export_library(store, self.identity())),
+            export=answer(
+                lambda store: export_library(
+                    store, store.folder.parent / EXPORTED, self.identity(), EXPORTED
+                )
+            ),
             **{
                 "import": _rig_action(
                     lambda **values: Short(self._import(**values)),

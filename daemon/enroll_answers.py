@@ -16,6 +16,7 @@ from models.recogniser import TAUGHT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from calibration.response_preview import Advice
     from calibration.smell_learning import LearntExposure
@@ -90,11 +91,10 @@ def _curve(store: SmellStore, exposure: Exposure, points: int) -> Data | None:
         return None
 
 
-def export_library(store: SmellStore, identity: RigIdentity) -> Data:
-    """Write the taught smells into one file below the state folder; return its path there."""
-    path = store.folder.parent / EXPORTED
+def export_library(store: SmellStore, path: Path, identity: RigIdentity, called: str) -> Data:
+    """Write the taught smells into one file; return what was written, and how it is `called`."""
     smells = export_smells(store, path, identity)
-    return {"file": EXPORTED, "exported": len(smells.smells), "bytes": path.stat().st_size}
+    return {"file": called, "exported": len(smells.smells), "bytes": path.stat().st_size}
 
 
 def taught_summary(store: SmellStore, smell: Smell, version: int, learned: LearntExposure) -> Data:

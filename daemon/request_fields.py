@@ -106,14 +106,15 @@ def _writable(value: str) -> str:
 
 
 def names(default: Mapping[str, str] = REQUIRED) -> Field:
-    """Return a field of an object that gives each name another one."""
+    """Return a field of an object whose keys are labels, and whose values are their new names."""
 
     def parse(value: Any) -> dict[str, str] | None:
         if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
             return None
         return {_writable(old): _writable(new) for old, new in value.items()}
 
-    return Field("an object of names by name", parse, default)
+    kind = 'an object that gives each label its new name, as {"tea": "black tea"}'
+    return Field(kind, parse, default)
 
 
 def flag(*, default: bool) -> Field:

@@ -145,7 +145,7 @@ class LiveCalibration:
 
     def renew(self) -> Steps:
         """Use the profile on disk, if it is another one by now."""
-        return (yield from self._do(dict))
+        return (yield from self._do(dict))  # there is nothing to do but to read it
 
     def _find(self) -> _Found:
         """Read the profile and, if it is another one, what was taught in its correction."""

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from calibration.rig_profile import PROFILE
-from calibration.smell_exchange import export_smells
 from calibration.smell_origin import RigIdentity
 from calibration.smell_set import SmellError
 from daemon.calibrate.actions import read_profile
@@ -14,6 +13,7 @@ from daemon.commands._service import as_owner, do_by_service_or_here
 from daemon.config.loading import default_config_path, load_config
 from daemon.config.settings import default_state_dir
 from daemon.enroll import ENROLL, Enrolment, rig_smells
+from daemon.enroll_answers import export_library
 from daemon.installed_models.loading import load_models, nose_settings
 from daemon.installed_models.onnx_runtime import require_runtime
 from daemon.mqtt.service_client import service_is_online
@@ -90,8 +90,7 @@ class RigLibrary:
     def export_file(self, path: Path) -> Data:
         """Write all taught smells into a file, by this command: the service may not write there."""
         enrolment = self.enrolment
-        smells = export_smells(enrolment.store, path, enrolment.identity())
-        return {"file": str(path), "exported": len(smells.smells), "bytes": path.stat().st_size}
+        return export_library(enrolment.store, path, enrolment.identity(), str(path))
 
     def import_file(self, path: Path, *, check: bool = False, **choices: object) -> Data:
         """Import a file by this command, and notify the service; the fields of a request."""

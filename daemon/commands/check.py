@@ -13,7 +13,11 @@ from daemon.commands._options import add_config_option, positive_seconds
 from daemon.commands._service import as_owner, log_warnings_only
 from daemon.config.loading import load_config
 from daemon.installed_models.loading import load_models
-from daemon.installed_models.onnx_runtime import hidden_processors, processor, require_runtime
+from daemon.installed_models.onnx_runtime import (
+    note_on_hidden_processors,
+    processor,
+    require_runtime,
+)
 from daemon.mqtt.connection import try_broker
 from hardware.counting import counted
 from hardware.errors import ScentdError
@@ -106,8 +110,7 @@ class _Report:
 def _check_runtime(config: Config) -> str:
     """Try ONNX Runtime in a child: where it cannot run, it may end this process."""
     require_runtime(config.state_dir)
-    hidden = hidden_processors()
-    return f"works on {processor()}" + (f".{hidden}" if hidden else "")
+    return ". ".join(filter(None, (f"works on {processor()}", note_on_hidden_processors())))
 
 
 def _check_model(name: str, config: Config, board: FoundBoard | None) -> str:

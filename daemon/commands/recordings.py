@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from daemon.config.settings import Config
     from daemon.recording.catalogue import ListedRecording
     from hardware.recording_labels import RecordingLabels
 
@@ -197,7 +198,9 @@ def _export_archive(args: argparse.Namespace) -> int:
     from hardware.archive import require_pyarrow  # noqa: PLC0415
 
     require_pyarrow()
-    catalogue, rig = _catalogue(args), args.rig or _rig_id(args)
+    config = _config(args)
+    catalogue = _catalogue_of(args, config)
+    rig = args.rig or (None if config is None else config.rig_id)
     if rig is None:
         raise UsageError("Name the rig whose recordings these are: --rig NAME.")
     if not re.fullmatch(RIG_ID_PATTERN, rig):
@@ -219,28 +222,27 @@ def _export_archive(args: argparse.Namespace) -> int:
     return 1 if archived.problems else 0
 
 
-def _catalogue(args: argparse.Namespace) -> Catalogue:
-    """Return the recordings of the folder that the options name."""
-    if args.folder is not None:
-        return Catalogue(args.folder.absolute())
-    path = _config_path(args)
-    if path is not None:
-        return Catalogue(as_owner(load_config(path)).recordings_dir)
-    state_dir = act_as_owner((args.state or default_state_dir()).resolve())
-    return Catalogue(state_dir / "recordings")
-
-
-def _config_path(args: argparse.Namespace) -> Path | None:
+def _config(args: argparse.Namespace) -> Config | None:
     """Return the configuration that the options name, or the default one."""
     if args.state is not None or args.folder is not None:
         return None
-    path: Path | None = args.config or default_config_path()
-    return path
+    path = args.config or default_config_path()
+    return None if path is None else as_owner(load_config(path))
 
 
-def _rig_id(args: argparse.Namespace) -> str | None:
-    path = _config_path(args)
-    return None if path is None else load_config(path).rig_id
+def _catalogue(args: argparse.Namespace) -> Catalogue:
+    """Return the recordings of the folder that the options name."""
+    return _catalogue_of(args, _config(args))
+
+
+def _catalogue_of(args: argparse.Namespace, config: Config | None) -> Catalogue:
+    """Return the recordings of the folder that the options name, or of the configured rig."""
+    if args.folder is not None:
+        return Catalogue(args.folder.absolute())
+    if config is not None:
+        return Catalogue(config.recordings_dir)
+    state_dir = act_as_owner((args.state or default_state_dir()).resolve())
+    return Catalogue(state_dir / "recordings")
 
 
 def _ms(seconds: float) -> int:

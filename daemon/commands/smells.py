@@ -115,6 +115,6 @@ def _renamed(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         label, equals, name = pair.partition("=")
         if not (label.strip() and equals and name.strip()):
-            raise UsageError(f"--rename takes LABEL=NAME, and {pair!r} came.")
+            raise UsageError(f"--rename takes LABEL=NAME, got {pair!r}.")
         renamed[label.strip()] = name.strip()
     return renamed

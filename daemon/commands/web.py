@@ -145,7 +145,7 @@ def _load_rigs(path: Path, others: Sequence[Path]) -> dict[str, tuple[Config, Pa
         try:
             config = load_config(other)
         except ConfigError as error:
-            print(f"Its recordings are not shown: {error}", file=sys.stderr)
+            print(f"The recordings of the rig in {other} are not shown: {error}", file=sys.stderr)
             continue
         if config.rig_id in rigs:
             raise UsageError(

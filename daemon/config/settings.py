@@ -17,6 +17,7 @@ from hardware.typed_yaml import Example, Rule, between
 from models.exposure_settings import Amount, ExposureSettings, Seconds, Share
 
 RIG_ID_PATTERN = "[a-z0-9_-]{1,32}"
+"""Of a rig's name, which becomes a part of each of its MQTT topics."""
 
 TOPIC_ROOT = "scent"
 """First level of every topic; the second is the `rig_id`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from daemon.config.settings import TOPIC_ROOT
+from daemon.config.settings import RIG_ID_PATTERN, TOPIC_ROOT
 from daemon.mqtt import topics
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PASSING_TOPICS = (topics.EVENT, topics.SAMPLE, f"{topics.RESPONSE}/+")
 FILTERS_AT_ONCE = 100
 """Topics of one portion."""
 
-_RIG_TOPIC = re.compile(rf"{TOPIC_ROOT}/([a-z0-9_-]{{1,32}})/(.+)")
+_RIG_TOPIC = re.compile(rf"{TOPIC_ROOT}/({RIG_ID_PATTERN})/(.+)")
 
 
 def of_all_rigs(names: Iterable[str]) -> list[str]:

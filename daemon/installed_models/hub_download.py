@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hardware.hub import HubAddress
 
 _AGAIN = "Nothing was installed. Run the same command again."
+_NO_BUNDLE = "Name a repository that `scent-train publish` wrote."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,11 @@ def _fetch(address: HubAddress, folder: Path) -> HubAddress:
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     disable_progress_bars()
-    explained = explained_hub_errors(
+    with explained_hub_errors(
         f"the model {address}",
         again=_AGAIN,
         unknown=f"Check the name; if it is private, {LOG_IN}.",
-    )
-    with explained:
+    ):
         api = HfApi(library_name=LIBRARY)
         commit = api.model_info(address.repository, revision=address.revision, expand=["sha"]).sha
         exact = replace(address, revision=commit)
@@ -101,9 +101,6 @@ def _listed_files(exact: HubAddress, folder: Path) -> Mapping[str, str]:
         # The folder is gone when this is read.
         text = str(error).replace(str(folder / MANIFEST), f"{MANIFEST} of {exact}")
         raise type(error)(text) from error
-
-
-_NO_BUNDLE = "Name a repository that `scent-train publish` wrote."
 
 
 def _fetch_files(

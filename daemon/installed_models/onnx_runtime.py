@@ -97,20 +97,22 @@ def run_once() -> None:
 
 def explain(why: str) -> str:
     """Return the paragraph that says why ONNX Runtime cannot be used here, and what to do."""
+    about = (f"The processor is {processor()}.", note_on_hidden_processors())
+    processors = " ".join(filter(None, about))
     return (
         f"ONNX Runtime {_version() or '(not installed)'}, which runs the models, cannot be used on "
-        f"this machine ({why}). The processor is {processor()}.{hidden_processors()} Install "
-        "a version for it: pip install --force-reinstall 'onnxruntime>=1.22' (on a Raspberry Pi, "
-        "with a 64-bit system), or run scentd on another computer."
+        f"this machine ({why}). {processors} Install a version for it: pip install "
+        "--force-reinstall 'onnxruntime>=1.22' (on a Raspberry Pi, with a 64-bit system), or run "
+        "scentd on another computer."
     )
 
 
-def hidden_processors() -> str:
-    """Return a sentence, after a space, if the system hides its processors from this process."""
+def note_on_hidden_processors() -> str:
+    """Return a sentence that says so if the system hides its processors from this process."""
     if runtime_import.CPU_FOLDER.is_dir():
         return ""
     return (
-        f" {runtime_import.CPU_FOLDER} is absent here, where ONNX Runtime looks up what the "
+        f"{runtime_import.CPU_FOLDER} is absent here, where ONNX Runtime looks up what the "
         "processor can do; it may run more slowly. Let this process see /sys (in a container, "
         "mount it read-only)."
     )

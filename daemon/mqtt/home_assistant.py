@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daemon.board.monitor import BoardState
+from daemon.config.settings import RIG_ID_PATTERN
 from daemon.mqtt.home_assistant_actions import (
     STATE_LIMIT,
     Component,
@@ -95,7 +96,7 @@ def config_topic(prefix: str, rig_id: str) -> str:
     return f"{prefix}/device/{device_id(rig_id)}/config"
 
 
-_CONFIG_TOPIC = re.compile(r"[^+#\x00]+/device/scentd_[a-z0-9_-]{1,32}/config")
+_CONFIG_TOPIC = re.compile(rf"[^+#\x00]+/device/scentd_{RIG_ID_PATTERN}/config")
 
 
 def is_config_topic(value: object) -> bool:

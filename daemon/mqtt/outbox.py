@@ -161,7 +161,7 @@ class Outbox:
             with self._lock:
                 self._cursor = int(min(self._cursor, self._rewind_to))
                 self._rewind_to = math.inf
-            while (entry := self._next_entry()) is not None:
+            while (entry := self._store.next_after(self._cursor, self._write)) is not None:
                 self._cursor = entry.id
                 with self._lock:
                     if entry.id not in self._in_flight and entry.id not in self._acknowledged:
@@ -278,13 +278,6 @@ class Outbox:
             self._measure()
             self._lock.notify_all()
 
-    def _next_entry(self) -> Entry | None:
-        """Return the entry after the cursor."""
-        entry = self._store.next_after(self._cursor, self._write)
-        with self._lock:
-            self._measure()
-        return entry
-
     def _adopt(self, file: AwaitedFile, first_in_memory: int | None) -> None:
         """Align the ids and ages in a file just opened with those of this process."""
         last_id, last_put_s, retained = file.last_id(), file.last_put_s(), file.newest_retained()
@@ -316,8 +309,9 @@ class Outbox:
         return lost
 
     def _wake(self) -> None:
-        """Let the writing thread look again when to write."""
+        """Note what the files hold now; let the writing thread look again when to write."""
         with self._lock:
+            self._measure()
             self._lock.notify_all()
 
     def _count_lost(self, lost: Counter[str]) -> None:

@@ -96,6 +96,7 @@ class OutboxFile:
 
     Attributes
     ----------
+    path: of the database, None for one in memory.
     count, size_bytes: messages held, and their payloads together.
     oldest_put_s: when the oldest was put, None when there is none.
 
@@ -107,7 +108,7 @@ class OutboxFile:
     """
 
     def __init__(self, path: Path | None, use: DiskUse | None = None) -> None:
-        self._path = path
+        self.path = path
         self._wal = None if path is None else path.with_name(f"{path.name}-wal")
         self._use = use or DiskUse()
         self._wal_bytes = self.count = self.size_bytes = 0
@@ -260,7 +261,7 @@ class OutboxFile:
 
     def _check_there(self) -> None:
         """Raise if the files were deleted: SQLite goes on writing what no start would find."""
-        for path in (self._path, self._wal):
+        for path in (self.path, self._wal):
             try:
                 if path is not None:
                     path.stat()

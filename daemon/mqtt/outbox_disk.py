@@ -189,9 +189,9 @@ class AwaitedFile:
         """Renumber everything so that it comes before `entry_id`, order kept."""
         self._call(self._file.shift_below, entry_id)
 
-    def put_back(self, path: Path) -> None:
+    def put_back(self) -> None:
         """Keep what the deleted file holds for the next one, as `put_back_deleted` does."""
-        self._call(put_back_deleted, path, self._file)
+        self._call(put_back_deleted, self._file)
 
     def close(self) -> None:
         """Write the log into the file and close it; a disk that hangs is not awaited."""

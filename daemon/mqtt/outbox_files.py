@@ -215,9 +215,8 @@ class OutboxFiles:
     def _put_back(self, error: DeletedError) -> bool:
         """Write a deleted file again; if that fails it stays open, for the next attempt."""
         assert self._file is not None  # noqa: S101 - it was open when it was deleted
-        assert self._path is not None  # noqa: S101
         try:
-            self._file.put_back(self._path)
+            self._file.put_back()
         except (sqlite3.Error, OSError, DamagedError) as failure:
             self._fall_back(failure)
             return False

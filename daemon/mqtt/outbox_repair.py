@@ -60,14 +60,15 @@ def replace_damaged(path: Path) -> Repaired:
     return Repaired(*repaired, finish_replacement(path) or "")
 
 
-def put_back_deleted(path: Path, file: OutboxFile) -> None:
-    """Keep the messages of an open file that was deleted; once it is closed, `path` may be opened.
+def put_back_deleted(file: OutboxFile) -> None:
+    """Keep the messages of an open file that was deleted, for when its path is opened again.
 
     Raises
     ------
     sqlite3.Error, OSError, DamagedError: the new file cannot be written.
     """
-    _save(path, file.entries())
+    if file.path is not None:
+        _save(file.path, file.entries())
 
 
 def _save(path: Path, entries: Iterable[Entry]) -> None:

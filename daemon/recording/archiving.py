@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardware.archive import archive_recording
-from hardware.recording_labels import LabelsError, read_labels
 from hardware.recording_stream import RecordingError
 
 if TYPE_CHECKING:
@@ -55,24 +54,22 @@ def archive_recordings(
     CatalogueError: there is no recording of a name.
     OSError: the disk refuses.
     """
-    listed = {item.name: item for item in catalogue.list()}
-    chosen = list(listed.values())
-    if names is not None:
-        chosen = [listed[catalogue.path(name).name] for name in names]
     files: dict[str, int] = {}
     problems: dict[str, str] = {}
     unchanged = 0
-    for item in chosen:
-        source = catalogue.path(item.name)
+    for item in catalogue.chosen(names):
+        if item.problem is not None:
+            problems[item.name] = item.problem
+            continue
         try:
             path, readings = archive_recording(
                 root,
-                source,
+                catalogue.path(item.name),
                 rig=rig,
                 session=session or item.session,
-                labels=read_labels(source),
+                labels=item.labels,
             )
-        except (RecordingError, LabelsError) as error:
+        except RecordingError as error:
             problems[item.name] = str(error)
             continue
         if readings is None:

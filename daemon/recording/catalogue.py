@@ -29,7 +29,7 @@ from hardware.recording_rows import OWN_HEADER, read_rows, rows_between, values_
 from hardware.segment_names import parse_segment_name, recording_date
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 MOST_POINTS = 600
@@ -136,6 +136,18 @@ class Catalogue:
             for path in sorted(self.folder.iterdir(), key=_age, reverse=True)
             if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink()
         ]
+
+    def chosen(self, names: Iterable[str] | None) -> Sequence[ListedRecording]:
+        """Return the recordings of these names, all by default.
+
+        Raises
+        ------
+        CatalogueError: there is no recording of a name.
+        """
+        listed = {item.name: item for item in self.list()}
+        if names is None:
+            return list(listed.values())
+        return [listed[self.path(name).name] for name in names]
 
     def labels(self, name: str) -> RecordingLabels:
         """Return what is labelled in a recording.
@@ -252,21 +264,18 @@ class Catalogue:
         CatalogueError: nothing is labelled.
         ScentdError, OSError: a recording or its labels cannot be read, or a file be written.
         """
-        listed = {item.name: item for item in self.list()}
-        chosen = list(listed.values())
-        if names is not None:
-            chosen = [listed[self.path(name).name] for name in names]
+        sessions = {item.name: item.session for item in self.chosen(names)}
         files: dict[str, int] = {}
         unlabelled = []
-        for paths in _runs([self.folder / item.name for item in chosen]):
-            labels = RecordingLabels()
+        for paths in _runs([self.folder / name for name in sessions]):
+            stretches: list[LabelledStretch] = []
             for path in paths:
-                own = read_labels(path)
-                unlabelled += [] if own.stretches else [path.name]
-                for stretch in own.stretches:
-                    labels = labels.with_stretch(stretch)
+                own = read_labels(path).stretches
+                unlabelled += [] if own else [path.name]
+                stretches += own
+            labels = RecordingLabels.of(stretches)
             for stretch in labels.stretches:
-                place = _exported_name(stretch, paths[0], session or listed[paths[0].name].session)
+                place = _exported_name(stretch, paths[0], session or sessions[paths[0].name])
                 rows = rows_between(paths, labels.lead_start_ms(stretch, LEAD_MS), stretch.end_ms)
                 files[place] = _write_rows(target / place, rows, paths[0])
         if not files:

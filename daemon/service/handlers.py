@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_TEACHING = (CALIBRATE, ENROLL, FEEDBACK)
+"""Requests that may change what the rig knows."""
+
 
 class ServiceRequests(Requests):
     """The requests of one service, with the thread in which they use the disk.
@@ -84,11 +87,11 @@ class ServiceRequests(Requests):
 
     def teaching(self) -> bool:
         """Whether the rig is being calibrated or taught."""
-        return self.works_on(CALIBRATE, ENROLL, FEEDBACK)
+        return self.works_on(*_TEACHING)
 
     def begin(self, request: Request) -> None:
         """Handle a request, or begin its work."""
-        self.asked += request.command in (CALIBRATE, ENROLL, FEEDBACK)
+        self.asked += request.command in _TEACHING
         super().begin(request)
 
     def _respond(self, command: str, answer: Data) -> None:

@@ -40,7 +40,6 @@ from daemon.service.reload import RELOAD, ReloadError, prepare_reload
 from daemon.service.report import STATUS, status_line, status_summary
 from daemon.service.runtime import Runtime
 from daemon.service.samples import SAMPLE, SAMPLE_SECONDS, Samples
-from daemon.system.background import in_thread
 from daemon.system.disk_thread import DiskThread
 from daemon.system.logs import configure_logs, get_logger
 from daemon.system.memory import drop_startup_pages, resident_mb
@@ -300,7 +299,7 @@ class Service:
             prepared = yield from prepare_reload(
                 self._path,
                 self._config,
-                self._pipeline.runtime,
+                self._pipeline.runtime.bundles,
                 self._pipeline.history,
                 build=self._build_runtime,
                 on_disk=self._requests.on_disk,
@@ -308,7 +307,7 @@ class Service:
             )
             discovery = None
             if prepared.changed & {"rig_id", "mqtt"}:
-                discovery = yield from in_thread(
+                discovery = yield from self._requests.on_disk(
                     self._make_discovery, prepared.config, doing="reading the announcement"
                 )
             self._apply(prepared, discovery)

@@ -62,7 +62,7 @@ class PreparedReload:
 def prepare_reload(
     path: Path,
     active: Config,
-    running: Runtime,
+    running: Sequence[Bundle],
     history: History,
     *,
     build: Callable[[Config, Sequence[Bundle]], Runtime],
@@ -75,7 +75,7 @@ def prepare_reload(
     ----------
     path: of the configuration.
     active: the active configuration.
-    running: what recognises now.
+    running: the models that run now.
     build: makes another runtime, which is loaded here.
     on_disk: calls what uses the disk for a moment.
     teaching: whether the rig is being calibrated or taught, when no runtime may be replaced.
@@ -97,13 +97,13 @@ def prepare_reload(
         return config
 
     config = yield from on_disk(read, doing="reading the configuration")
-    bundles = yield from load_bundles(config, running.bundles)
+    bundles = yield from load_bundles(config, running)
     changed = {
         item.name
         for item in fields(config)
         if getattr(config, item.name) != getattr(active, item.name)
     }
-    if [b.manifest.sha256 for b in bundles] != [b.manifest.sha256 for b in running.bundles]:
+    if [b.manifest.sha256 for b in bundles] != [b.manifest.sha256 for b in running]:
         changed.add("models")
     if not changed & NEED_RUNTIME:
         return PreparedReload(config, changed, None)

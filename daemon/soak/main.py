@@ -195,8 +195,8 @@ class _Soak:
     def _synced_files(self) -> SyncedFiles | None:
         if compiler() is None:
             self._notes.append(
-                "a power cut was only a kill -9, and a disk that hangs one that is full, for want "
-                "of a C compiler (sudo apt install gcc)"
+                "without a C compiler (sudo apt install gcc) a power cut was only a kill -9, and a "
+                "full disk took the place of one that hangs"
             )
             return None
         return SyncedFiles(self._folder, self._folder / "state")

@@ -234,19 +234,17 @@ class SoakRun:
                 time.sleep(_OUTAGE_BEFORE_S + fault.duration_s)
                 self._restart(fault, signal.SIGKILL, power_cut=True)
             case DiskFault.HANGING if self.service.disk is not None:
+                failures = self.service.events[DISK_FAILED]
                 with self.service.disk.hanging():
-                    self._disk_fails()
+                    self.service.wait_for_event(DISK_FAILED, failures)
                     self.ask()
                     time.sleep(fault.duration_s)
                 self._await_recovery(fault.part, fault.kind, DISK_RECOVERED)
             case _:
+                failures = self.service.events[DISK_FAILED]
                 with self.service.full_disk():
-                    self._disk_fails()
+                    self.service.wait_for_event(DISK_FAILED, failures)
                 self._await_recovery(fault.part, fault.kind, DISK_RECOVERED)
-
-    def _disk_fails(self) -> None:
-        """Wait until the service cannot write its outbox any more."""
-        self.service.wait_for_event(DISK_FAILED, self.service.events[DISK_FAILED])
 
     def _inject_second_rig(self, fault: InjectedFault) -> None:
         """Let another client take the rig's place, until the service knows; then restart it.
