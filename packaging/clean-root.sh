@@ -29,6 +29,13 @@ make_root() {
     chmod 755 "$2/usr/sbin/policy-rc.d"
 }
 
+# make_newer PACKAGE FOLDER OUTPUT: the same package with a later version, unpacked in FOLDER on the way.
+make_newer() {
+    dpkg-deb -R "$1" "$2"
+    sed -i 's/^Version: .*/&.1/' "$2/DEBIAN/control"
+    dpkg-deb --root-owner-group -Znone -b "$2" "$3" >/dev/null
+}
+
 # remove_roots WORK: unmount what is mounted below a folder, and remove it.
 remove_roots() {
     local place

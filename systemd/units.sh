@@ -60,9 +60,17 @@ keep_or_put() {
     [ -e "$2" ] || install -D -m 644 "$1" "$2"
 }
 
+# The names of the rigs that have a configuration of their own.
+named_rigs() {
+    local file
+    for file in "$root"/etc/scentd/*/scentd.yaml; do
+        [ ! -e "$file" ] || basename "$(dirname "$file")"
+    done
+}
+
 put_configuration() {
     install -d -m 755 "$root/etc/scentd"
-    if ((!${#rigs[@]})) && [ -z "$(ls -d "$root"/etc/scentd/*/scentd.yaml 2>/dev/null)" ] ||
+    if ((!${#rigs[@]})) && [ -z "$(named_rigs)" ] ||
         [ -e "$root/etc/scentd/scentd.yaml" ]; then
         keep_or_put "$here/scentd.yaml" "$root/etc/scentd/scentd.yaml"
         [ -d "$root/etc/scentd/credentials" ] || install -d -m 700 "$root/etc/scentd/credentials"
@@ -70,8 +78,10 @@ put_configuration() {
     local rig
     for rig in "${rigs[@]}"; do
         local folder=$root/etc/scentd/$rig
-        [ -d "$folder/credentials" ] || install -d -m 755 "$folder"
-        [ -d "$folder/credentials" ] || install -d -m 700 "$folder/credentials"
+        if [ ! -d "$folder/credentials" ]; then
+            install -d -m 755 "$folder"
+            install -d -m 700 "$folder/credentials"
+        fi
         sed -e "s/^rig_id: rig\$/rig_id: $rig/" -e "s|/var/lib/scentd\$|/var/lib/scentd-$rig|" \
             -e "s|/etc/scentd/credentials|/etc/scentd/$rig/credentials|" \
             -e "s|reload scentd |reload scentd@$rig |" "$here/scentd.yaml" >"$work/scentd.yaml"
@@ -92,16 +102,14 @@ put_page() {
     if [ ! -e "$root/etc/scentd/scentd.yaml" ]; then
         rig=$(sed -n 's|^ExecStart=.* --config /etc/scentd/\([^ ]*\)/scentd.yaml.*|\1|p' "$unit" 2>/dev/null || true)
         if [ -z "$rig" ] || [ ! -e "$root/etc/scentd/$rig/scentd.yaml" ]; then
-            for rig in "$root"/etc/scentd/*/scentd.yaml; do break; done
-            rig=$(basename "$(dirname "$rig")")
+            rig=$(named_rigs)
+            rig=${rig%%$'\n'*}
         fi
         sed -i -e "s|/etc/scentd/|/etc/scentd/$rig/|" -e "s|^StateDirectory=scentd\$|&-$rig|" \
             -e "s| scentd.service\$| scentd@$rig.service|" "$work/scentd-web.service"
     fi
     folders=$(sed -n 's/^StateDirectory=//p' "$work/scentd-web.service")
-    for other in "$root"/etc/scentd/*/scentd.yaml; do
-        [ -e "$other" ] || continue
-        other=$(basename "$(dirname "$other")")
+    for other in $(named_rigs); do
         [ "$other" != "${rig:-}" ] || continue
         also+=" --also /etc/scentd/$other/scentd.yaml" folders+=" scentd-$other"
     done
@@ -141,10 +149,8 @@ put_units() {
 
 units() {
     [ ! -e "$root/etc/scentd/scentd.yaml" ] || echo scentd.service
-    local file
-    for file in "$root"/etc/scentd/*/scentd.yaml; do
-        [ ! -e "$file" ] || echo "scentd@$(basename "$(dirname "$file")").service"
-    done
+    local rig
+    for rig in $(named_rigs); do echo "scentd@$rig.service"; done
 }
 
 units_to_enable() {
