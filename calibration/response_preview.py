@@ -37,14 +37,14 @@ neighbouring figures differ by less than their standard error."""
 NAMED_FROM_ONE_EXPOSURE = (0.90, 0.47, 0.0)
 """Share of exposures of another day or room that are named rightly in the end on the rigs fruits5,
 ai-nose and sidharth, each smell taught by one exposure (`scent-train rigs`, column "named right").
-Of one exposure nothing of its own says more: parts of it resemble each other, so that on fruits5
+A single exposure cannot tell more by itself: parts of it resemble each other, so that on fruits5
 one half of its rows named the other half in every case, while another day was named less often."""
 
 FINISHED_SESSIONS = len(RIGHT_BY_SESSIONS)
 
 
 class HeldOutBy(StrEnum):
-    """What is left out of teaching to judge a smell; nothing can be of a single exposure."""
+    """What is left out of teaching to judge a smell; `NOTHING` with a single exposure."""
 
     SESSION = "session"
     EXPOSURE = "exposure"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 MOST_CHARACTERS = 64
-"""Of a name in a file from elsewhere."""
+"""The longest name that is taken from a file of another rig."""
 
 GROVE = tuple(GAS_NAMES[place] for place in GROVE_SIGNALS)
 """The channels over which a taught smell is a direction."""
@@ -48,7 +48,7 @@ MOST_DESCRIBED = 32
 """Exposures of a library that describe its board; more say the same."""
 
 USABLE_SHARE = 0.5
-"""Of the readings, in which a channel that a board has is usable."""
+"""A board has a channel that is usable in more than this share of its readings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 FORMAT_WITHOUT_AIR = 2
-"""Of earlier versions: an exposure says nothing of its clean air."""
+"""The format of earlier versions, in which exposures have no clean air."""
 FORMAT_OF_ONE_MODEL = 1
 """Of earlier versions: what one model was taught."""
 

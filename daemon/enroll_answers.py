@@ -30,7 +30,7 @@ MAX_CONFUSIONS = 3
 """Labels in a list of confusions at most."""
 
 EXPORTED = "exports/smells.zip"
-"""Of the last export by request, below the state folder; by it a page sends the file."""
+"""The last export by request, below the state folder; the page sends the file from there."""
 
 
 def list_smells(store: SmellStore) -> Data:

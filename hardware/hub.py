@@ -23,7 +23,7 @@ PREFIX = "hf:"
 """Begins an address on the hub, where a path of a file may stand as well."""
 
 LIBRARY = "scentd"
-"""By this name the client calls itself to the hub, and the hub lists our models."""
+"""The name under which the client calls the hub, and under which the hub lists our models."""
 
 LOG_IN = "log in with an account that may (hf auth login), or set HF_TOKEN"
 

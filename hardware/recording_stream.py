@@ -359,7 +359,7 @@ def frame_arrivals(
 def nominal_rate_hz(timestamp_ms: NDArray[np.int64] | None) -> float:
     """Return the rate of the median forward step, which pauses and clock jumps do not affect.
 
-    Without times that of the published recordings.
+    Return that of the published recordings where there are no times.
     """
     if timestamp_ms is None:
         return RATE_WITHOUT_TIMESTAMPS_HZ

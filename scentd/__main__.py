@@ -1,9 +1,9 @@
 """The programs `scentd` and `scent-train`, and `python -m scentd`.
 
-An installed wheel holds the five folders of the checkout below `scentd/app`, so that it adds no
-other name to the environment: `daemon`, for one, is also the module of another distribution. They
-are put first on the path of the programs alone, not by `import scentd`. In a checkout they lie
-beside this folder.
+An installed wheel holds the five folders of code and `systemd/` below `scentd/app`, so that it
+adds no other name to the environment: `daemon`, for one, is also the module of another
+distribution. They are put first on the path of the programs alone, not by `import scentd`. In a
+checkout they lie beside this folder.
 """
 
 from __future__ import annotations

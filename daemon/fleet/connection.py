@@ -51,7 +51,7 @@ class FleetConnection:
         self._client = client
         self._rigs = Rigs((), lambda _rig, _update: None, self._answer, MOST_RIGS)
         self._waiting: dict[str, float] = {}
-        """By rig that has not answered, when it last said something about the request."""
+        """When each rig that has not answered last said something about the request."""
         self._outcomes: dict[str, RigAnswer] = {}
         self._transaction = ""
         self._retained_s = time.monotonic()

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 RATE_HZ = 1.0
 DIALECT = "scent"
-"""Of the board that is played."""
+"""The dialect of the simulated board."""
 
 SCENARIO = "air:120,banana:90,air:90"
 """What the board plays; odours and air cost the same, so that the scenario does not matter."""

@@ -113,7 +113,7 @@ def steady_smell(seconds: int, *, before: int) -> NDArray[np.float32]:
 def test_a_smell_that_came_long_before_it_is_taught_has_its_clean_air(
     bundle: Bundle, tmp_path: Path, seconds: int
 ) -> None:
-    """Of the last ten minutes the rig keeps the readings, of a lesson the last four."""
+    """The service keeps ten minutes of readings, the library an exposure and two minutes before."""
     rig = Rig(bundle, tmp_path / "state")
     rig.smell(steady_smell(seconds, before=90))
     told = rig.ask(label="soap", last_s=120, past=False)

@@ -101,7 +101,7 @@ def shown(url: str) -> str:
 def explained(url: str | None) -> Iterator[None]:
     """Turn errors of the database inside the block into `StudyStorageError`.
 
-    Of a study in a file (no `url`), let every error pass.
+    Where the study is in a file (no `url`), every error passes.
     """
     from optuna.exceptions import StorageInternalError  # noqa: PLC0415 - of the extra train
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415

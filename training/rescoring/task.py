@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from training.rescoring.sources import Source
 
 FORMAT = 1
-"""Of the results: another one scores everything anew."""
+"""Format of the results; a change of it scores everything anew."""
 
 SCORED, NOT_FED, FAILED = "scored", "not_fed", "failed"
 

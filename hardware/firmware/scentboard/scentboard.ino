@@ -28,7 +28,7 @@ const scent::MqCurve kMqCurves[scent::kMqParts] = {
     {4.8387f, -2.68f, kMqLoadKohm, 0.04f},   // MQ-3: Benzene
 };
 
-// Fixed by the wiring, beside the pins of scent_controller.h.
+// Fixed by the wiring. The pins are in scent_controller.h.
 
 const float kMqSupplyVolts = 5.0f;
 // 150 kOhm over 100 kOhm: 5 V become 2.0 V, in the range where the ESP32's ADC is linear (150 to

@@ -25,7 +25,7 @@ INGRESS = "172.30.32.2"
 """The only address from which Home Assistant's ingress connects."""
 
 WITHIN_S = 10.0
-"""In which the Supervisor must answer."""
+"""Seconds within which the Supervisor must answer."""
 
 HOW_TO_GET_A_BROKER = (
     "Install and start the app Mosquitto broker and the integration MQTT, or name a broker under "
