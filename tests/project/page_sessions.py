@@ -44,6 +44,7 @@ NOT_RUN: dict[str, str] = {
     ),
     "make test": SUITE,
     "make test-slow": SUITE,
+    "make test-arm64": "needs root, and takes some twenty minutes in an emulated processor",
     "sudo apt install python3-venv mosquitto mosquitto-clients": ROOT_RIGHTS,
     "sudo systemd/install.sh": ROOT_RIGHTS,
     "sudoedit /etc/scentd/scentd.yaml": ROOT_RIGHTS,
